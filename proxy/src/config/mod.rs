@@ -1,0 +1,181 @@
+//! The settings: one file, environment variables and flags, in that order of rising precedence, checked once into an immutable [`Config`].
+//!
+//! Nothing here reads a setting later or changes one; whoever holds a `Config` can rely on every value in it.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+
+/// Every setting of the proxy, checked.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where the proxy listens.
+    pub local: Local,
+    /// The Ollama that it speaks to.
+    pub remote: Remote,
+    /// The OpenAI lane.
+    pub openai: OpenAi,
+    /// How long to wait for what. A zero duration means without limit.
+    pub timeouts: Timeouts,
+    /// What keeps a stream alive while a model loads.
+    pub heartbeat: Heartbeat,
+    /// Bounds on what one request may take.
+    pub limits: Limits,
+    /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
+    pub origins: Vec<String>,
+    /// What is told on stderr.
+    pub log: Log,
+}
+
+/// Where the proxy listens.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Address or host name, `127.0.0.1` by default.
+    pub host: String,
+    /// Port, 11434 by default; 0 takes a free one.
+    pub port: u16,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: 11434 }
+    }
+}
+
+/// The Ollama that the proxy speaks to.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// `http` or `https`.
+    pub protocol: Protocol,
+    /// Address or host name, without port; an IPv6 address without brackets.
+    pub host: String,
+    /// Port, 11434 by default.
+    pub port: u16,
+    /// What every path is prefixed with: empty, or `/prefix` without a slash at the end.
+    pub base_path: String,
+    /// What goes out as `Authorization`: an API key as `Bearer …`, or Basic credentials. Marked sensitive.
+    pub authorization: Option<HeaderValue>,
+    /// Extra headers for every request to the remote. Values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// A PEM file with certificate authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
+    pub forward_auth: bool,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Http,
+            host: "127.0.0.1".to_owned(),
+            port: 11434,
+            base_path: String::new(),
+            authorization: None,
+            headers: Vec::new(),
+            ca_file: None,
+            forward_auth: false,
+        }
+    }
+}
+
+/// How the remote is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Clear text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+/// The OpenAI lane.
+#[derive(Clone, Debug)]
+pub struct OpenAi {
+    /// Where it stands: `/v1` by default; no slash at the end, never empty.
+    pub base_path: String,
+}
+
+impl Default for OpenAi {
+    fn default() -> Self {
+        Self { base_path: "/v1".to_owned() }
+    }
+}
+
+/// How long to wait for what. [`Duration::ZERO`] means without limit.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// For a connection to the remote (name look-up and TLS included): 10 s by default.
+    pub connect: Duration,
+    /// For the first byte of an answer. Without limit by default: a model may load for minutes.
+    pub first_byte: Duration,
+    /// For the next byte of an answer that has begun: 10 min by default.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), first_byte: Duration::ZERO, idle: Duration::from_secs(600) }
+    }
+}
+
+/// What keeps a stream alive while a model loads.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// How long an early refusal may still get its own HTTP status: 3 s by default.
+    pub after: Duration,
+    /// How often a comment is sent while nothing else is: 10 s by default.
+    pub every: Duration,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(3), every: Duration::from_secs(10) }
+    }
+}
+
+/// Bounds on what one request may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default. The native lane streams and has no bound.
+    pub body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: 256 << 20 }
+    }
+}
+
+/// What is told on stderr.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// The least important kind of line that is printed.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// The least important kind of line that is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what went wrong.
+    Error,
+    /// And what looks wrong.
+    Warn,
+    /// And one line a request.
+    #[default]
+    Info,
+    /// And payload snippets and each SSE frame (`--verbose`).
+    Debug,
+    /// And what the libraries tell.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
