@@ -1,0 +1,178 @@
+//! The layers and the two lanes, on one page; and the only clock and the only dice.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::{
+    config::Config,
+    error::{self, Dialect, Error},
+    gate::origin::{self, Rules, Verdict},
+    observe::{self, Opened, Recorder},
+    ollama::{client::Client, passthrough},
+    openai,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What every request shares. Cheap to clone.
+pub(crate) type App = Arc<Shared>;
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) ollama: Client,
+    origins: Rules,
+    /// What we add to `Via`, by which a loop is told.
+    via: HeaderValue,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, ollama: Client, origins: Rules) -> Self {
+        let via = format!("1.1 farllama-{}", &random()[..12]);
+        let via = HeaderValue::try_from(via).unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"));
+        Self { config, ollama, origins, via }
+    }
+
+    /// Time and identity of an answer that begins now.
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    pub(crate) fn stamp(&self, prefix: &str) -> Stamp {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let random = random();
+        Stamp { id: format!("{prefix}{random}"), random, created }
+    }
+}
+
+/// Time and identity, handed to pure code.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    /// The id of the whole answer.
+    pub(crate) id: String,
+    /// 32 hex digits to make further ids of.
+    pub(crate) random: String,
+    /// Unix seconds.
+    pub(crate) created: u64,
+}
+
+fn random() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Everything that the data listener answers. The lanes: translated routes, and all else as it is.
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .merge(openai::routes(&app.config.openai.base_path))
+        .fallback(native)
+        // The last layer here is the first that a request meets.
+        .layer(middleware::from_fn_with_state(app.clone(), judge_origin))
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .layer(middleware::from_fn_with_state(app.clone(), speak))
+        .with_state(app)
+}
+
+/// The native lane.
+async fn native(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    if passthrough::has_passed(request.headers(), &app.via) {
+        return Err(Error::Loop {
+            message: format!(
+                "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
+                app.ollama.remote()
+            ),
+        });
+    }
+    passthrough::pass(&app.ollama, request, &app.via, app.config.remote.forward_auth).await
+}
+
+/// Turns an error value into a body, in the words of whoever asked; a panic too.
+async fn speak(State(app): State<App>, request: Request, next: Next) -> Response {
+    let dialect = match request.uri().path().strip_prefix(&*app.config.openai.base_path) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::OpenAi,
+        _ => Dialect::Ollama,
+    };
+    let mut response = AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        Error::Internal { message: "the proxy failed on this request; its log says where".to_owned() }.into_response()
+    });
+    match response.extensions_mut().remove::<Error>() {
+        None => response,
+        Some(error) => {
+            let mut spoken = error::speak(&error, dialect);
+            // What the layers within have added stays, and the watcher around the (empty) body goes on watching.
+            spoken.headers_mut().extend(std::mem::take(response.headers_mut()));
+            spoken
+        }
+    }
+}
+
+/// Opens the exchange, names it, and closes it when the answer's body ends, fails or is dropped.
+async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let translated = request.extensions().get::<MatchedPath>().is_some();
+    let id = match request.headers().get(&REQUEST_ID) {
+        Some(id) if id.len() <= 128 && id.to_str().is_ok() => id.clone(),
+        _ => HeaderValue::try_from(format!("req_{}", random())).unwrap_or_else(|_| HeaderValue::from_static("req_")),
+    };
+    let recorder = Recorder::default();
+    if observe::verbose() {
+        recorder.notes().secrets = secrets(&app, request.headers());
+    }
+    let opened = Opened {
+        id: id.to_str().unwrap_or_default().to_owned(),
+        method: request.method().clone(),
+        route: request.uri().path().to_owned(),
+        started,
+        recorder: recorder.clone(),
+    };
+    request.extensions_mut().insert(recorder);
+    let mut response = next.run(request).await;
+    if translated {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let refused = response.extensions().get::<Error>().cloned();
+    observe::watch(opened, refused.as_ref(), !translated, response)
+}
+
+/// Every key that a payload might hold.
+fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<String> {
+    let carried =
+        app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
+    let sent = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
+    let sent = sent.iter().filter_map(|name| headers.get(name));
+    carried
+        .chain(sent)
+        .filter_map(|value| value.to_str().ok())
+        .filter_map(|value| value.split_ascii_whitespace().next_back())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Refuses pages that may not call, answers preflights on both lanes, and lets allowed pages read their answers.
+async fn judge_origin(State(app): State<App>, request: Request, next: Next) -> Response {
+    match app.origins.judge(request.method(), request.headers()) {
+        Ok(Verdict::Pass) => next.run(request).await,
+        Ok(Verdict::Allow(allowed)) => {
+            let mut response = next.run(request).await;
+            origin::allow(response.headers_mut(), allowed);
+            response
+        }
+        Ok(Verdict::Preflight(allowed)) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            origin::preflight(response.headers_mut(), allowed);
+            response
+        }
+        Err(error) => error.into_response(),
+    }
+}

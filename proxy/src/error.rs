@@ -1,0 +1,189 @@
+//! What can go wrong, as values; the one table that gives each its status, type and code; and the one place that writes error bodies.
+//!
+//! Messages tell the reader what to change, and keep upstream's own words. Nobody else in this crate makes an error body.
+
+use std::borrow::Cow;
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+/// What went wrong with a request: a closed list of kinds, not of who noticed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Error {
+    /// The request cannot be understood or is out of range.
+    #[error("{message}")]
+    Invalid { message: String, param: Option<String>, code: Option<&'static str> },
+    /// The request is understood, but Ollama cannot do it, so we do not pretend.
+    #[error("{message}")]
+    Unsupported { message: String, param: Option<String> },
+    /// The browser page that asks, or the name it asked for, is not allowed here.
+    #[error("{message}")]
+    Forbidden { message: String },
+    /// No such model, path or stored object.
+    #[error("{message}")]
+    NotFound { message: String, param: Option<String>, code: &'static str },
+    /// The path exists, but not with this method; `allow` is the header's value.
+    #[error("{method} is not allowed here; the path takes {allow}")]
+    Method { method: String, allow: &'static str },
+    /// The body is larger than `limit` bytes.
+    #[error("the request body is larger than {limit} bytes; raise limits.body in the settings")]
+    TooLarge { limit: usize },
+    /// The prompt does not fit into the context.
+    #[error("{message}")]
+    ContextLength { message: String },
+    /// Ollama refused or failed, in its own words.
+    #[error("{message}")]
+    Upstream { status: StatusCode, message: String },
+    /// What answers at the remote address is not an Ollama.
+    #[error("{message}")]
+    NotOllama { message: String },
+    /// There is no connection to the remote.
+    #[error("{message}")]
+    Unreachable { message: String },
+    /// The remote took too long.
+    #[error("{message}")]
+    Timeout { message: String },
+    /// The remote's answer stopped before its end.
+    #[error("{message}")]
+    Cut { message: String },
+    /// The request has already passed this process.
+    #[error("{message}")]
+    Loop { message: String },
+    /// A bug of ours.
+    #[error("internal error: {message}")]
+    Internal { message: String },
+}
+
+/// How an [`Error`] looks on the wire: a row of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) status: StatusCode,
+    /// OpenAI's `error.type`.
+    pub(crate) kind: &'static str,
+    /// OpenAI's `error.code`.
+    pub(crate) code: Option<&'static str>,
+}
+
+impl Error {
+    /// The table: kind → status, type, code. Statuses that clients retry (408, 409, 429, 5xx) stand only where a retry can help.
+    pub(crate) fn row(&self) -> Row {
+        const CALLER: &str = "invalid_request_error";
+        const SERVER: &str = "server_error";
+        let row = |status, kind, code| Row { status, kind, code };
+        match self {
+            Self::Invalid { code, .. } => row(StatusCode::BAD_REQUEST, CALLER, *code),
+            Self::Unsupported { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
+            Self::Forbidden { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
+            Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
+            Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
+            Self::TooLarge { .. } => row(StatusCode::PAYLOAD_TOO_LARGE, CALLER, Some("request_too_large")),
+            Self::ContextLength { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("context_length_exceeded")),
+            Self::Upstream { status, .. } if status.is_client_error() => row(*status, CALLER, None),
+            Self::Upstream { status, .. } => row(*status, SERVER, None),
+            Self::NotOllama { .. } => row(StatusCode::BAD_GATEWAY, SERVER, Some("not_ollama")),
+            Self::Unreachable { .. } => row(StatusCode::BAD_GATEWAY, SERVER, Some("upstream_unreachable")),
+            Self::Timeout { .. } => row(StatusCode::GATEWAY_TIMEOUT, SERVER, Some("timeout")),
+            Self::Cut { .. } => row(StatusCode::BAD_GATEWAY, SERVER, Some("upstream_cut")),
+            Self::Loop { .. } => row(StatusCode::LOOP_DETECTED, SERVER, Some("loop_detected")),
+            Self::Internal { .. } => row(StatusCode::INTERNAL_SERVER_ERROR, SERVER, None),
+        }
+    }
+
+    /// The request field that is to blame, as a path such as `messages[2].content`.
+    pub(crate) fn param(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { param, .. } | Self::Unsupported { param, .. } | Self::NotFound { param, .. } => {
+                param.as_deref()
+            }
+            Self::ContextLength { .. } => Some("messages"),
+            _ => None,
+        }
+    }
+
+    /// A value of field `param` that is not one of those that OpenAI's API has.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }
+    }
+
+    /// A value of field `param` that OpenAI's API has and Ollama cannot serve.
+    pub(crate) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Unsupported { message: message.into(), param: Some(param.into()) }
+    }
+}
+
+/// Whose words an error is told in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `{"error":{"message","type","param","code"}}`.
+    OpenAi,
+    /// `{"error":"text"}`.
+    Ollama,
+}
+
+#[derive(Serialize)]
+struct OpenAiBody<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: Cow<'a, str>,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct OllamaBody<'a> {
+    error: Cow<'a, str>,
+}
+
+/// The body of `error` in `dialect`, one JSON object without a newline.
+pub(crate) fn body(error: &Error, dialect: Dialect) -> Vec<u8> {
+    let message = Cow::Owned(error.to_string());
+    let row = error.row();
+    let written = match dialect {
+        Dialect::OpenAi => serde_json::to_vec(&OpenAiBody {
+            error: OpenAiError { message, r#type: row.kind, param: error.param(), code: row.code },
+        }),
+        Dialect::Ollama => serde_json::to_vec(&OllamaBody { error: message }),
+    };
+    written.unwrap_or_default()
+}
+
+/// The whole answer that tells `error` in `dialect`.
+pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
+    let mut response = Response::new(Body::from(body(error, dialect)));
+    *response.status_mut() = error.row().status;
+    let content_type = match dialect {
+        Dialect::OpenAi => "application/json",
+        Dialect::Ollama => "application/json; charset=utf-8",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    match error {
+        Error::Method { allow, .. } => {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        // Ollama answers 503 when its queue is full; a short wait is what helps.
+        Error::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Carries the error, as a value, out to the layer that knows the dialect.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.row().status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,215 @@
+//! Which browser pages may call, and under which name: Ollama's own rules, judged here, because the remote sees neither `Origin` nor `Host`.
+//!
+//! Rules: `ollama-wire` B4, recorded in `basic/*origin*`, `basic/preflight*`, `basic/foreign-host*`.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::error::Error;
+
+/// Pages on this machine, on any port.
+const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
+
+/// Programs that show pages of their own.
+const PROGRAMS: [&str; 5] = ["app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*"];
+
+/// What a preflight is told that it may send.
+const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,X-Api-Key,Openai-Beta,Openai-Organization,Openai-Project,\
+     X-Client-Request-Id,X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,\
+     X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Read-Timeout,X-Stainless-Retry-Count,\
+     X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";
+
+/// What is known about origins and names from the settings.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Patterns besides Ollama's own, each with one `*` at most.
+    origins: Vec<String>,
+    /// Whether the listener is on loopback, where a foreign `Host` means that a page rebound its name to us.
+    loopback: bool,
+    /// Names of this machine.
+    names: Vec<String>,
+}
+
+/// What to do with a request, as far as its origin is concerned.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// No page asks, or one of our own address: nothing to add.
+    Pass,
+    /// An allowed page asks: these headers go onto the answer.
+    Allow(HeaderValue),
+    /// A page asks whether it may ask.
+    Preflight(HeaderValue),
+}
+
+impl Rules {
+    pub(crate) fn new(origins: Vec<String>, loopback: bool, names: Vec<String>) -> Self {
+        Self { origins, loopback, names }
+    }
+
+    /// # Errors
+    /// The page or the name is not allowed here.
+    pub(crate) fn judge(&self, method: &Method, headers: &HeaderMap) -> Result<Verdict, Error> {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let verdict = match headers.get(header::ORIGIN) {
+            None => Verdict::Pass,
+            Some(origin) => self.judge_origin(method, origin, host)?,
+        };
+        if self.loopback && !self.knows(host) {
+            return Err(Error::Forbidden {
+                message: format!(
+                    "the name {host:?} is not one of this machine's; ask for localhost or 127.0.0.1 (this guards against pages that point their name here)"
+                ),
+            });
+        }
+        Ok(verdict)
+    }
+
+    fn judge_origin(&self, method: &Method, origin: &HeaderValue, host: &str) -> Result<Verdict, Error> {
+        let text = origin.to_str().unwrap_or_default();
+        let own =
+            text.split_once("://").is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && rest == host);
+        if own {
+            return Ok(Verdict::Pass);
+        }
+        if !self.allows(text) {
+            return Err(Error::Forbidden {
+                message: format!(
+                    "pages of the origin {text:?} may not call here; to allow it, add it to `origins` in the settings"
+                ),
+            });
+        }
+        let told = if self.origins.iter().any(|pattern| pattern == "*") {
+            HeaderValue::from_static("*")
+        } else {
+            origin.clone()
+        };
+        Ok(if method == Method::OPTIONS { Verdict::Preflight(told) } else { Verdict::Allow(told) })
+    }
+
+    fn allows(&self, origin: &str) -> bool {
+        let local = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")).is_some_and(|rest| {
+            LOCAL.iter().any(|name| {
+                rest.strip_prefix(name).is_some_and(|port| {
+                    port.is_empty()
+                        || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+                })
+            })
+        });
+        local
+            || PROGRAMS
+                .iter()
+                .copied()
+                .chain(self.origins.iter().map(String::as_str))
+                .any(|pattern| matches(pattern, origin))
+    }
+
+    /// Whether `host`, as a client named us, can be us.
+    fn knows(&self, host: &str) -> bool {
+        let name = without_port(host).to_ascii_lowercase();
+        if let Ok(ip) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return match ip {
+                IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
+                IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unspecified(),
+            };
+        }
+        name.is_empty()
+            || name == "localhost"
+            || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
+            || self.names.iter().any(|known| known.eq_ignore_ascii_case(&name))
+    }
+}
+
+fn matches(pattern: &str, origin: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == origin,
+        Some((before, after)) => {
+            origin.len() >= before.len() + after.len() && origin.starts_with(before) && origin.ends_with(after)
+        }
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !name.is_empty() && !name.ends_with(':') && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+/// Adds to an answer what an allowed page needs to read it.
+pub(crate) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    if origin != "*" {
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+}
+
+/// The headers of an answer to a preflight.
+pub(crate) fn preflight(headers: &mut HeaderMap, origin: HeaderValue) {
+    allow(headers, origin);
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
+    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("43200"));
+    headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Method"));
+    headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(origins: &[&str], origin: Option<&str>, host: &str) -> Result<Verdict, Error> {
+        let rules =
+            Rules::new(origins.iter().map(|&origin| origin.to_owned()).collect(), true, vec!["devbox".to_owned()]);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        headers.extend(origin.map(|origin| (header::ORIGIN, origin.parse().unwrap())));
+        rules.judge(&Method::GET, &headers)
+    }
+
+    #[test]
+    fn ollamas_own_list_is_allowed() {
+        for origin in [
+            "http://localhost",
+            "https://127.0.0.1:3000",
+            "http://0.0.0.0:8080",
+            "app://obsidian.md",
+            "vscode-webview://x",
+        ] {
+            assert!(matches!(judge(&[], Some(origin), "127.0.0.1:11434"), Ok(Verdict::Allow(_))), "{origin}");
+        }
+    }
+
+    #[test]
+    fn other_pages_are_refused_until_the_settings_name_them() {
+        for origin in
+            ["https://evil.example", "null", "http://localhost.evil.example", "http://localhost:80.evil.example"]
+        {
+            assert!(judge(&[], Some(origin), "127.0.0.1:11434").is_err(), "{origin}");
+        }
+        assert!(judge(&["https://*.example"], Some("https://chat.example"), "localhost").is_ok());
+        assert_eq!(judge(&["*"], Some("null"), "localhost").unwrap(), Verdict::Allow(HeaderValue::from_static("*")));
+    }
+
+    #[test]
+    fn a_page_of_our_own_address_needs_no_headers() {
+        assert_eq!(judge(&[], Some("http://127.0.0.1:11434"), "127.0.0.1:11434").unwrap(), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_foreign_name_on_a_loopback_listener_is_refused() {
+        for host in ["evil.example", "evil.example:11434", "8.8.8.8"] {
+            assert!(judge(&[], None, host).is_err(), "{host}");
+        }
+        for host in ["localhost:11434", "127.0.0.1", "[::1]:11434", "192.168.1.4:1", "nas.local", "DevBox:11434"] {
+            assert!(judge(&[], None, host).is_ok(), "{host}");
+        }
+    }
+}

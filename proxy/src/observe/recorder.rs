@@ -1,0 +1,86 @@
+//! The pencil that handlers get to note facts of their exchange with.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::extract::FromRequestParts;
+use bytes::Bytes;
+use http::request::Parts;
+
+use super::log::{snippet, verbose};
+use crate::{app::App, error::Error, openai::usage::Usage};
+
+/// What handlers note. Cheap to clone; all clones note on the same page.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorder(Arc<Mutex<Notes>>);
+
+/// The page.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) model: Option<String>,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) ignored: Vec<String>,
+    pub(crate) error: Option<Error>,
+    /// The last event of a stream has gone out: a client that leaves now has everything.
+    pub(crate) finished: bool,
+    /// The caller's keys, kept only while payloads are printed, to mask them there.
+    pub(crate) secrets: Vec<String>,
+}
+
+impl Recorder {
+    pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
+        // A panic elsewhere does not make facts untrue.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn model(&self, model: &str) {
+        self.notes().model = Some(model.to_owned());
+    }
+
+    pub(crate) fn usage(&self, usage: Usage) {
+        self.notes().usage = Some(usage);
+    }
+
+    /// Request fields that will have no effect.
+    pub(crate) fn ignored(&self, fields: Vec<String>) {
+        self.notes().ignored.extend(fields);
+    }
+
+    /// What went wrong after the head had left.
+    pub(crate) fn failed(&self, error: &Error) {
+        self.notes().error.get_or_insert_with(|| error.clone());
+    }
+
+    /// The last event of a stream has gone out.
+    pub(crate) fn finished(&self) {
+        self.notes().finished = true;
+    }
+
+    /// A payload on its way, for `--verbose`.
+    pub(crate) fn payload(&self, what: &'static str, payload: &[u8]) {
+        if verbose() {
+            let secrets = self.notes().secrets.clone();
+            tracing::debug!(target: "farllama::payload", "{what} {}", snippet(payload, &secrets));
+        }
+    }
+
+    /// One write of an event stream, for `--verbose`: a line each frame.
+    pub(crate) fn sent(&self, frames: &Bytes) {
+        if verbose() {
+            for frame in frames.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                self.payload("sent", frame);
+            }
+        }
+    }
+}
+
+impl FromRequestParts<App> for Recorder {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+        // Without the layer that opens the exchange, what is noted is noted for nobody.
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}

@@ -1,0 +1,68 @@
+//! Token counts of a native answer, read from a kept copy of its last bytes after the last one has left.
+//!
+//! What cannot be read is unknown, not zero.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::openai::usage::Usage;
+
+/// How much is kept: the last line of a stream, or a short whole answer.
+const KEPT: usize = 8 << 10;
+
+/// The last bytes of an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(Vec<u8>);
+
+#[derive(Deserialize)]
+struct Last<'a> {
+    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
+    prompt_eval_count: Option<u64>,
+    eval_count: Option<u64>,
+}
+
+impl Tail {
+    pub(crate) fn push(&mut self, packet: &[u8]) {
+        let new = &packet[packet.len().saturating_sub(KEPT)..];
+        let old = (self.0.len() + new.len()).saturating_sub(KEPT).min(self.0.len());
+        self.0.drain(..old);
+        self.0.extend_from_slice(new);
+    }
+
+    /// The model and the counts that the last line tells.
+    pub(crate) fn read(&self) -> (Option<String>, Option<Usage>) {
+        let kept = self.0.trim_ascii_end();
+        let line = kept.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let Ok(last) = serde_json::from_slice::<Last<'_>>(line) else { return (None, None) };
+        let counted = last.prompt_eval_count.is_some() || last.eval_count.is_some();
+        let usage =
+            counted.then(|| Usage { input: last.prompt_eval_count.unwrap_or(0), output: last.eval_count.unwrap_or(0) });
+        (last.model.map(Cow::into_owned), usage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_tells_model_and_counts() {
+        let mut tail = Tail::default();
+        for _ in 0..1000 {
+            tail.push(b"{\"model\":\"m\",\"done\":false}\n");
+        }
+        tail.push(b"{\"model\":\"m\",\"done\":true,\"prompt_eval_");
+        tail.push(b"count\":7,\"eval_count\":3}\n");
+        assert_eq!(tail.read(), (Some("m".to_owned()), Some(Usage { input: 7, output: 3 })));
+        assert!(tail.0.len() <= KEPT);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        let mut tail = Tail::default();
+        tail.push(b"<html>");
+        assert_eq!(tail.read(), (None, None));
+    }
+}

@@ -1,0 +1,340 @@
+//! The one road to the network, for both lanes: the pool, what every request to the remote carries, and the words for why none was answered.
+//!
+//! Does not retry, follow redirects or decompress.
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    connect::{Cause, Connector, cause},
+    refusal,
+};
+use crate::{
+    config::{Config, Protocol, Remote},
+    error::Error,
+};
+
+/// How long an idle connection to the remote is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a request
+/// is not sent into a connection that is being closed.
+const POOL_IDLE: Duration = Duration::from_secs(45);
+
+/// Most bytes of an answer that is read whole: an unstreamed chat or a list of models.
+const MAX_WHOLE: usize = 256 << 20;
+
+/// Speaks to the remote.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: legacy::Client<Connector, Body>,
+    scheme: Scheme,
+    authority: Authority,
+    base_path: String,
+    /// What every request carries: credentials and extra headers.
+    headers: HeaderMap,
+    first_byte: Duration,
+    idle: Duration,
+}
+
+impl Client {
+    /// # Errors
+    /// The remote's name is no host name, or TLS cannot be set up.
+    pub(crate) fn new(config: &Config) -> io::Result<Self> {
+        let Remote { protocol, host, port, base_path, authorization, headers, .. } = &config.remote;
+        let (scheme, usual) = match protocol {
+            Protocol::Http => (Scheme::HTTP, 80),
+            Protocol::Https => (Scheme::HTTPS, 443),
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let authority = if *port == usual { host } else { format!("{host}:{port}") };
+        let authority = authority.parse().map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("remote.host: {authority:?} is no host name: {error}"))
+        })?;
+        let mut carried = HeaderMap::new();
+        carried.extend(authorization.clone().map(|value| (header::AUTHORIZATION, value)));
+        for (name, value) in headers {
+            carried.append(name, value.clone());
+        }
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .build(Connector::new(&config.remote, &config.timeouts)?);
+        Ok(Self {
+            http,
+            scheme,
+            authority,
+            base_path: base_path.clone(),
+            headers: carried,
+            first_byte: config.timeouts.first_byte,
+            idle: config.timeouts.idle,
+        })
+    }
+
+    /// The remote as a person writes it, without credentials: `http://gpu-box:11434/prefix`.
+    pub(crate) fn remote(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.base_path)
+    }
+
+    /// Sends `request`, whose URI is a raw path and query, under the remote's base path, and waits for the head of the answer.
+    ///
+    /// Dropping the future, or the body of the answer, cancels the request upstream at once.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response<Upstream>, Error> {
+        *request.uri_mut() = self.uri(request.uri())?;
+        for name in self.headers.keys() {
+            request.headers_mut().remove(name);
+        }
+        for (name, value) in &self.headers {
+            request.headers_mut().append(name, value.clone());
+        }
+        let answering = self.http.request(request);
+        let answer = if self.first_byte.is_zero() {
+            answering.await
+        } else {
+            tokio::time::timeout(self.first_byte, answering).await.map_err(|_| Error::Timeout {
+                message: format!(
+                    "the remote Ollama at {} sent nothing within {}; a model may still be loading: raise timeouts.first_byte, or set it to 0s",
+                    self.remote(),
+                    humantime::format_duration(self.first_byte)
+                ),
+            })?
+        };
+        let answer = answer.map_err(|error| self.unanswered(&error))?;
+        Ok(answer.map(|body| Upstream { body, idle: Idle::new(self.idle), remote: self.authority.clone() }))
+    }
+
+    /// Asks and reads the whole answer, which must be a success.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; what Ollama refused, in its words; what is no Ollama.
+    pub(crate) async fn call(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Bytes, Error> {
+        let body = self.open(method, path, ask).await?;
+        whole(body).await
+    }
+
+    /// Asks, and hands over the body of a successful answer as it arrives.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub(crate) async fn open(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_static(path);
+        if let Some(ask) = ask {
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Body::from(ask);
+        }
+        let answer = self.send(request).await?;
+        let status = answer.status();
+        // A login page comes with 200 as well.
+        let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if status == StatusCode::OK && kind.contains("json") {
+            return Ok(answer.into_body());
+        }
+        let body = whole(answer.into_body()).await?;
+        Err(refusal::read(status, &body, &self.asked(path)))
+    }
+
+    /// Understands a whole answer to `path`.
+    ///
+    /// # Errors
+    /// It is not what Ollama answers there.
+    pub(crate) fn read<'a, T: Deserialize<'a>>(&self, path: &str, reply: &'a [u8]) -> Result<T, Error> {
+        serde_json::from_slice(reply).map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path)))
+    }
+
+    fn asked(&self, path: &str) -> String {
+        format!("{}{path}", self.remote())
+    }
+
+    /// The remote's URI for a raw path and query.
+    fn uri(&self, raw: &Uri) -> Result<Uri, Error> {
+        let target = raw.path_and_query().map_or("/", PathAndQuery::as_str);
+        let target = if self.base_path.is_empty() {
+            raw.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+        } else {
+            PathAndQuery::try_from(format!("{}{target}", self.base_path))
+                .map_err(|error| Error::Internal { message: error.to_string() })?
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(target);
+        Uri::from_parts(parts).map_err(|error| Error::Internal { message: error.to_string() })
+    }
+
+    /// Why there was no answer, in words that name the remote, the cause and what to change.
+    fn unanswered(&self, error: &legacy::Error) -> Error {
+        let remote = self.remote();
+        if !error.is_connect() {
+            return match error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
+                // Our side of the road broke: the client stopped sending its body.
+                Some(hyper) if hyper.is_user() => Error::Invalid {
+                    message: "the request body ended before it was whole".to_owned(),
+                    param: None,
+                    code: None,
+                },
+                Some(hyper) if hyper.is_parse() => Error::NotOllama {
+                    message: format!(
+                        "not an Ollama at {remote}: what answers there does not speak HTTP; if it speaks TLS, set remote.protocol to https (--remote-protocol https)"
+                    ),
+                },
+                _ => Error::Unreachable {
+                    message: format!(
+                        "the remote Ollama at {remote} closed the connection without an answer ({}); see its log (ollama serve)",
+                        cause(error)
+                    ),
+                },
+            };
+        }
+        let cause = error.source().map_or_else(|| Cause::Other(error.to_string()), cause);
+        let change = match &cause {
+            Cause::NameNotFound => {
+                "check the spelling of remote.host (--remote-host), and this machine's DNS".to_owned()
+            }
+            Cause::Refused => {
+                "is Ollama running there, on that port (--remote-port)? A remote Ollama listens on loopback only, \
+                 unless OLLAMA_HOST says otherwise (OLLAMA_HOST=0.0.0.0 ollama serve)"
+                    .to_owned()
+            }
+            Cause::Timeout(_) => {
+                "the machine is off or a firewall drops the packets: check --remote-host and --remote-port, \
+                 or raise timeouts.connect"
+                    .to_owned()
+            }
+            Cause::PlainPort => {
+                "set remote.protocol to http (--remote-protocol http), or name the port that speaks TLS".to_owned()
+            }
+            Cause::UnknownCa => "name that authority's PEM file in remote.ca_file".to_owned(),
+            Cause::Tls(_) => {
+                "check the certificate, and that remote.host is the name that it is made out to".to_owned()
+            }
+            Cause::Other(_) => "check --remote-host and --remote-port".to_owned(),
+        };
+        let message = format!("cannot reach the remote Ollama at {remote}: {cause}; {change}");
+        match cause {
+            Cause::Timeout(_) => Error::Timeout { message },
+            _ => Error::Unreachable { message },
+        }
+    }
+}
+
+/// What is asked, as it crosses the wire.
+///
+/// # Errors
+/// None that a plain struct can cause.
+pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
+    serde_json::to_vec(ask).map(Bytes::from).map_err(|error| Error::Internal { message: error.to_string() })
+}
+
+/// Reads the whole of `body`.
+async fn whole(body: Upstream) -> Result<Bytes, Error> {
+    let remote = body.remote.clone();
+    match http_body_util::Limited::new(body, MAX_WHOLE).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => match error.downcast::<Error>() {
+            Ok(error) => Err(*error),
+            Err(_) => Err(Error::Cut { message: format!("the answer of {remote} is larger than {MAX_WHOLE} bytes") }),
+        },
+    }
+}
+
+/// The body of an answer, as the network brings it, with a bound on the silence between two packets.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    body: Incoming,
+    idle: Idle,
+    remote: Authority,
+}
+
+impl HttpBody for Upstream {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.idle.heard();
+                Poll::Ready(frame.map(|frame| {
+                    frame.map_err(|error| Error::Cut {
+                        message: format!(
+                            "the answer of the remote Ollama at {} broke off: {}",
+                            this.remote,
+                            cause(&error)
+                        ),
+                    })
+                }))
+            }
+            Poll::Pending => {
+                ready!(this.idle.poll_over(cx));
+                let message = format!(
+                    "the remote Ollama at {} fell silent for {} in the middle of its answer; raise timeouts.idle, or set it to 0s",
+                    this.remote,
+                    humantime::format_duration(this.idle.within)
+                );
+                Poll::Ready(Some(Err(Error::Timeout { message })))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Tells when nothing was heard for a while. Hearing something is cheap: the timer is set anew only when it goes off.
+#[derive(Debug)]
+struct Idle {
+    within: Duration,
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn new(within: Duration) -> Self {
+        Self { within, last: Instant::now(), timer: None }
+    }
+
+    fn heard(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.within.is_zero() {
+            return Poll::Pending;
+        }
+        let due = self.last + self.within;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,8 @@
+//! What the upstream speaks: Ollama's native API, the road to it, and the lane that passes bytes through.
+
+pub(crate) mod client;
+pub(crate) mod connect;
+pub(crate) mod ndjson;
+pub(crate) mod passthrough;
+pub(crate) mod refusal;
+pub(crate) mod wire;

@@ -1,0 +1,194 @@
+//! The native types that we read or write (`/api/chat`, `/api/tags`, `/api/show`), in Ollama's own words and key order.
+//!
+//! What we only carry (schemas, arguments, options) stays raw: exact digits, exact key order, no work.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde_json::value::RawValue;
+
+/// Body of `POST /api/chat`. An absent field is not sent, so that Modelfile defaults stay in force.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChatRequest<'a> {
+    pub(crate) model: Cow<'a, str>,
+    pub(crate) messages: Vec<Message<'a>>,
+    /// Always sent: Ollama's default is true.
+    pub(crate) stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) format: Option<Cow<'a, RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keep_alive: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tools: Option<Cow<'a, RawValue>>,
+    #[serde(skip_serializing_if = "Options::is_empty")]
+    pub(crate) options: Options<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) think: Option<Cow<'a, RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) truncate: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shift: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) logprobs: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) top_logprobs: Option<u8>,
+}
+
+/// The `options` object: names with raw values, in the order in which they were given. A name stands once.
+#[derive(Debug, Default)]
+pub(crate) struct Options<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
+
+impl<'a> Options<'a> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets `name`, in the place of an earlier value if there is one.
+    pub(crate) fn set(&mut self, name: impl Into<Cow<'a, str>>, value: Cow<'a, RawValue>) {
+        let name = name.into();
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name, value)),
+        }
+    }
+}
+
+impl Serialize for Options<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// One message of a request.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Message<'a> {
+    pub(crate) role: Cow<'a, str>,
+    /// Always a string: Ollama answers 400 to an array.
+    pub(crate) content: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) thinking: Option<Cow<'a, str>>,
+    /// Bare base64, of pictures and of sound alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) images: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<AskedCall<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_name: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_call_id: Option<Cow<'a, str>>,
+}
+
+/// A tool call in a request's history.
+#[derive(Debug, Serialize)]
+pub(crate) struct AskedCall<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<Cow<'a, str>>,
+    pub(crate) function: AskedFunction<'a>,
+}
+
+/// The function of an [`AskedCall`].
+#[derive(Debug, Serialize)]
+pub(crate) struct AskedFunction<'a> {
+    pub(crate) index: usize,
+    pub(crate) name: Cow<'a, str>,
+    /// A JSON object; a string is refused by Ollama.
+    pub(crate) arguments: Cow<'a, RawValue>,
+}
+
+/// A whole answer of `POST /api/chat`, or one line of a stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ChatReply<'a> {
+    #[serde(borrow)]
+    pub(crate) message: ReplyMessage<'a>,
+    pub(crate) done: bool,
+    #[serde(borrow, default)]
+    pub(crate) done_reason: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub(crate) prompt_eval_count: Option<u64>,
+    #[serde(default)]
+    pub(crate) eval_count: Option<u64>,
+    #[serde(borrow, default)]
+    pub(crate) logprobs: Option<Vec<Logprob<'a>>>,
+}
+
+/// What the model said.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ReplyMessage<'a> {
+    #[serde(borrow, default)]
+    pub(crate) content: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) thinking: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) tool_calls: Option<Vec<ReplyCall<'a>>>,
+}
+
+/// A call that the model wants. Its `id` may be absent or used twice; its `index` is 0 for every call of some models.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReplyCall<'a> {
+    #[serde(borrow, default)]
+    pub(crate) id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(crate) function: ReplyFunction<'a>,
+}
+
+/// The function of a [`ReplyCall`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReplyFunction<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) arguments: Option<&'a RawValue>,
+}
+
+/// One token with its probability and the alternatives.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Logprob<'a> {
+    #[serde(borrow)]
+    pub(crate) token: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) logprob: &'a RawValue,
+    #[serde(borrow, default)]
+    pub(crate) bytes: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) top_logprobs: Vec<Logprob<'a>>,
+}
+
+/// Answer of `GET /api/tags`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tags<'a> {
+    #[serde(borrow)]
+    pub(crate) models: Vec<Tag<'a>>,
+}
+
+/// One model of the list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tag<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) modified_at: Cow<'a, str>,
+}
+
+/// Body of `POST /api/show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShowRequest<'a> {
+    pub(crate) model: &'a str,
+}
+
+/// What we read of the answer of `POST /api/show`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Show<'a> {
+    #[serde(borrow, default)]
+    pub(crate) modified_at: Cow<'a, str>,
+}
+
+/// A line `{"error":"…"}`, which takes the place of a reply in mid-stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ErrorLine<'a> {
+    #[serde(borrow)]
+    pub(crate) error: Cow<'a, str>,
+}

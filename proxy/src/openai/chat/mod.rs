@@ -1,0 +1,53 @@
+//! `POST /v1/chat/completions` over `POST /api/chat`.
+
+mod stream;
+mod translate;
+mod wire;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::Method;
+
+use super::{json::Json, models, sse, usage::Usage};
+use crate::{
+    app::App,
+    error::Error,
+    observe::Recorder,
+    ollama::{client::encode, wire::ChatReply},
+};
+
+/// One answer, streamed or not.
+pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
+    recorder.payload("request", json.bytes());
+    let (ask, facts) = {
+        let mut ignored = Vec::new();
+        let request = wire::Request::read(json.fields()?, &mut ignored)?;
+        recorder.model(&request.model);
+        recorder.ignored(ignored);
+        let facts = request.facts();
+        (encode(&translate::request(request)?)?, facts)
+    };
+    drop(json);
+    recorder.payload("ask", &ask);
+    let stamp = app.stamp("chatcmpl-");
+    if facts.stream {
+        let (asking, model) = (app.clone(), facts.model.clone());
+        let opening = async move {
+            match asking.ollama.open(Method::POST, "/api/chat", Some(ask)).await {
+                Ok(body) => Ok(body),
+                Err(error) => Err(models::explain(&asking, error, &model).await),
+            }
+        };
+        return sse::respond(opening, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
+    }
+    let reply = match app.ollama.call(Method::POST, "/api/chat", Some(ask)).await {
+        Ok(reply) => reply,
+        Err(error) => return Err(models::explain(&app, error, &facts.model).await),
+    };
+    recorder.payload("reply", &reply);
+    let reply: ChatReply<'_> = app.ollama.read("/api/chat", &reply)?;
+    recorder.usage(Usage::from(&reply));
+    Ok(axum::Json(translate::response(&stamp, &facts, reply)?).into_response())
+}

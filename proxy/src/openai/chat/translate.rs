@@ -1,0 +1,208 @@
+//! A chat request for Ollama, and its whole answer back. Pure.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::wire::{
+    Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, ToolChoice, TopLogprob,
+};
+use crate::{
+    app::Stamp,
+    error::Error,
+    ollama::wire as native,
+    openai::{
+        content::{Gathered, gather},
+        options::think,
+        tools::{self, Numbering},
+        usage::Usage,
+    },
+};
+
+/// What every answer says of the system that made it.
+pub(super) const FINGERPRINT: &str = "fp_ollama";
+
+/// Client → upstream.
+///
+/// # Errors
+/// Content, tools or a format that Ollama cannot be given.
+pub(super) fn request(request: Request<'_>) -> Result<native::ChatRequest<'_>, Error> {
+    let Request { native, .. } = request;
+    let think = match (native.think, &request.effort, request.thinking_switch) {
+        (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
+        (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
+        (None, None, Some(on)) => Some(Cow::Owned(raw(&on)?)),
+        (None, None, None) => None,
+    };
+    let format = match request.response_format {
+        Some(format) => response_format(format)?,
+        None => native.format.map(Cow::Borrowed),
+    };
+    let offered = match request.tool_choice {
+        ToolChoice::Auto => request.tools,
+        ToolChoice::None => Vec::new(),
+    };
+    let tools = if offered.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(offered)?)?)) };
+    Ok(native::ChatRequest {
+        model: request.model.0,
+        messages: messages(request.messages)?,
+        stream: request.stream,
+        format,
+        keep_alive: native.keep_alive,
+        tools,
+        options: native.options,
+        think,
+        truncate: native.truncate,
+        shift: native.shift,
+        logprobs: request.logprobs,
+        top_logprobs: request.top_logprobs.filter(|_| request.logprobs),
+    })
+}
+
+fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
+    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
+}
+
+fn response_format(format: ResponseFormat<'_>) -> Result<Option<Cow<'_, RawValue>>, Error> {
+    match &*format.kind {
+        "text" => Ok(None),
+        "json_object" => Ok(Some(Cow::Owned(raw(&"json")?))),
+        "json_schema" => {
+            match format.json_schema.and_then(|named| named.schema).filter(|schema| schema.get() != "null") {
+                Some(schema) => Ok(Some(Cow::Borrowed(schema))),
+                None => Err(Error::Invalid {
+                    message: "Missing required parameter: 'response_format.json_schema.schema'.".to_owned(),
+                    param: Some("response_format.json_schema.schema".to_owned()),
+                    code: Some("missing_required_parameter"),
+                }),
+            }
+        }
+        other => Err(Error::invalid(
+            "response_format.type",
+            format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object', and 'json_schema'."),
+        )),
+    }
+}
+
+/// One native message for each of OpenAI's.
+fn messages(messages: Vec<Message<'_>>) -> Result<Vec<native::Message<'_>>, Error> {
+    // A tool's result names its call by id; Ollama's templates want the function's name.
+    let mut called: HashMap<String, Cow<'_, str>> = HashMap::new();
+    let mut out = Vec::with_capacity(messages.len());
+    for (n, message) in messages.into_iter().enumerate() {
+        let at = format!("messages[{n}]");
+        let Gathered { text, images } = gather(message.content, &format!("{at}.content"))?;
+        let mut asked = native::Message { content: text, images, ..native::Message::default() };
+        match &*message.role {
+            // Few templates know OpenAI's newer name for the system's voice.
+            "developer" | "system" => asked.role = Cow::Borrowed("system"),
+            "user" => asked.role = Cow::Borrowed("user"),
+            "assistant" => {
+                asked.role = Cow::Borrowed("assistant");
+                asked.thinking =
+                    message.reasoning_content.or(message.reasoning).map(|text| text.0).filter(|text| !text.is_empty());
+                if let Some(refusal) = message.refusal.filter(|_| asked.content.is_empty()) {
+                    asked.content = refusal.0;
+                }
+                asked.tool_calls = tools::history(message.tool_calls.unwrap_or_default(), &format!("{at}.tool_calls"))?;
+                for call in &asked.tool_calls {
+                    if let Some(id) = &call.id {
+                        called.insert(id.to_string(), call.function.name.clone());
+                    }
+                }
+            }
+            "tool" | "function" => {
+                asked.role = Cow::Borrowed("tool");
+                asked.tool_name = match message.name {
+                    Some(name) => Some(name.0),
+                    None => message.tool_call_id.as_ref().and_then(|id| called.get(&**id)).cloned(),
+                };
+                asked.tool_call_id = message.tool_call_id.map(|id| id.0);
+            }
+            other => {
+                return Err(Error::invalid(
+                    format!("{at}.role"),
+                    format!(
+                        "Invalid value: '{other}'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool', and 'developer'."
+                    ),
+                ));
+            }
+        }
+        out.push(asked);
+    }
+    Ok(out)
+}
+
+/// Upstream → client: a whole answer.
+///
+/// # Errors
+/// An answer that Ollama itself broke off.
+pub(super) fn response<'a>(
+    stamp: &'a Stamp,
+    facts: &'a Facts,
+    reply: native::ChatReply<'a>,
+) -> Result<Completion<'a>, Error> {
+    if !reply.done {
+        // It does so without a word when the model repeats itself (more than 30 times the same token).
+        return Err(Error::Cut { message: unfinished() });
+    }
+    let usage = Usage::from(&reply);
+    let mut numbering = Numbering::new(&stamp.random);
+    let tool_calls: Vec<_> =
+        reply.message.tool_calls.unwrap_or_default().into_iter().map(|call| numbering.next(call).1).collect();
+    let thinking = reply.message.thinking.filter(|text| !text.is_empty());
+    let content = Some(reply.message.content).filter(|text| tool_calls.is_empty() || !text.is_empty());
+    Ok(Completion {
+        id: &stamp.id,
+        object: "chat.completion",
+        created: stamp.created,
+        model: &facts.model,
+        system_fingerprint: FINGERPRINT,
+        choices: [Choice {
+            index: 0,
+            finish_reason: finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty()),
+            message: Answer {
+                role: "assistant",
+                content,
+                refusal: None,
+                annotations: [],
+                reasoning_content: thinking.clone(),
+                reasoning: thinking,
+                tool_calls,
+            },
+            logprobs: reply.logprobs.map(logprobs),
+        }],
+        usage: usage.into(),
+    })
+}
+
+/// What is said of an answer that ends before it is done.
+pub(super) fn unfinished() -> String {
+    "the remote Ollama ended its answer before it was done (it does so when a model only repeats itself, or when its runner dies)".to_owned()
+}
+
+/// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.
+pub(super) fn finish_reason(done_reason: Option<&str>, called: bool) -> &'static str {
+    match done_reason {
+        Some("length") => "length",
+        _ if called => "tool_calls",
+        _ => "stop",
+    }
+}
+
+/// Probabilities in OpenAI's shape: keys that Ollama leaves out are null or empty.
+pub(super) fn logprobs(tokens: Vec<native::Logprob<'_>>) -> Logprobs<'_> {
+    fn one(token: native::Logprob<'_>) -> Logprob<'_> {
+        Logprob {
+            token: token.token,
+            logprob: token.logprob,
+            bytes: token.bytes,
+            top_logprobs: token.top_logprobs.into_iter().map(alternative).collect(),
+        }
+    }
+    Logprobs { content: tokens.into_iter().map(one).collect(), refusal: None }
+}
+
+fn alternative(top: native::Logprob<'_>) -> TopLogprob<'_> {
+    TopLogprob { token: top.token, logprob: top.logprob, bytes: top.bytes }
+}

@@ -1,0 +1,342 @@
+//! The types of OpenAI's chat completions, as they cross the wire.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    error::Error,
+    openai::{
+        content::Content,
+        json::{Fields, Text, read},
+        options::{Native, Reasoning},
+        tools::{PastCall, Tool, ToolCall},
+        usage::CompletionUsage,
+    },
+};
+
+/// Hints that change nothing here: about billing, caching, storing and tracing on OpenAI's side.
+const NO_EFFECT: [&str; 12] = [
+    "metadata",
+    "moderation",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+    "verbosity",
+    "web_search_options",
+];
+
+/// A request, its known fields taken apart.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) model: Text<'a>,
+    pub(crate) messages: Vec<Message<'a>>,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+    pub(crate) native: Native<'a>,
+    pub(crate) effort: Option<(&'static str, Text<'a>)>,
+    pub(crate) thinking_switch: Option<bool>,
+    pub(crate) response_format: Option<ResponseFormat<'a>>,
+    pub(crate) tools: Vec<Tool<'a>>,
+    pub(crate) tool_choice: ToolChoice,
+    pub(crate) logprobs: bool,
+    pub(crate) top_logprobs: Option<u8>,
+}
+
+/// What the answer must know of its request.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+}
+
+/// Which tools the model may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ToolChoice {
+    Auto,
+    None,
+}
+
+/// One message of the conversation; which fields are filled depends on `role`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Message<'a> {
+    #[serde(borrow)]
+    pub(crate) role: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) content: Option<Content<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) refusal: Option<Text<'a>>,
+    /// Thinking, as most compatible servers call it.
+    #[serde(borrow, default)]
+    pub(crate) reasoning_content: Option<Text<'a>>,
+    /// Thinking, as Ollama's own layer calls it.
+    #[serde(borrow, default)]
+    pub(crate) reasoning: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) tool_calls: Option<Vec<PastCall<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) tool_call_id: Option<Text<'a>>,
+}
+
+/// What form the answer must have.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ResponseFormat<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(crate) kind: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) json_schema: Option<JsonSchema<'a>>,
+}
+
+/// A named schema. Name and description are for OpenAI's models; Ollama is given the schema alone, and always holds the model to it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct JsonSchema<'a> {
+    #[serde(borrow, default)]
+    pub(crate) schema: Option<&'a RawValue>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) name: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) description: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) strict: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: Option<bool>,
+    /// Padding against eavesdroppers is optional for a server.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    include_obfuscation: Option<bool>,
+}
+
+/// A switch that vLLM and others have, and many tools send.
+#[derive(Debug, Default, Deserialize)]
+struct ChatTemplateKwargs {
+    #[serde(default)]
+    enable_thinking: Option<bool>,
+}
+
+impl<'a> Request<'a> {
+    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    ///
+    /// # Errors
+    /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
+    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+        let model = fields.need("model", ignored)?;
+        let messages: Vec<Message<'a>> = fields.need("messages", ignored)?;
+        if messages.is_empty() {
+            return Err(Error::Invalid {
+                message: "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead."
+                    .to_owned(),
+                param: Some("messages".to_owned()),
+                code: Some("empty_array"),
+            });
+        }
+        let native = Native::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
+        let effort = match fields.take::<Reasoning<'a>>("reasoning", ignored)?.and_then(|reasoning| reasoning.effort) {
+            Some(effort) => Some(("reasoning.effort", effort)),
+            None => fields.take("reasoning_effort", ignored)?.map(|effort| ("reasoning_effort", effort)),
+        };
+        let thinking_switch = fields
+            .take::<ChatTemplateKwargs>("chat_template_kwargs", ignored)?
+            .and_then(|kwargs| kwargs.enable_thinking);
+        let stream = fields.take("stream", ignored)?.unwrap_or(false);
+        let stream_options: StreamOptions = fields.take("stream_options", ignored)?.unwrap_or_default();
+        let logprobs = fields.take("logprobs", ignored)?.unwrap_or(false);
+        let top_logprobs = fields.take_raw("top_logprobs").map(top_logprobs).transpose()?;
+        if top_logprobs.is_some_and(|n| n > 0) && !logprobs {
+            return Err(Error::invalid("top_logprobs", "'top_logprobs' is allowed only when 'logprobs' is true."));
+        }
+        let tools = fields.take("tools", ignored)?.unwrap_or_default();
+        let tool_choice = fields.take_raw("tool_choice").map_or(Ok(ToolChoice::Auto), tool_choice)?;
+        let request = Self {
+            model,
+            messages,
+            stream,
+            include_usage: stream_options.include_usage.unwrap_or(false),
+            native,
+            effort,
+            thinking_switch,
+            response_format: fields.take("response_format", ignored)?,
+            tools,
+            tool_choice,
+            logprobs,
+            top_logprobs,
+        };
+        refuse(&mut fields)?;
+        // A hint of several parts is told once, by its name.
+        for name in NO_EFFECT {
+            if fields.take_raw(name).is_some() {
+                ignored.push(name.to_owned());
+            }
+        }
+        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
+        Ok(request)
+    }
+
+    /// What the answer must know.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { model: self.model.to_string(), stream: self.stream, include_usage: self.include_usage }
+    }
+}
+
+fn top_logprobs(raw: &RawValue) -> Result<u8, Error> {
+    let n: i64 = read("top_logprobs", raw)?;
+    u8::try_from(n).ok().filter(|n| *n <= 20).ok_or_else(|| Error::Invalid {
+        message: format!("Invalid 'top_logprobs': expected an integer from 0 to 20, but got {n} instead."),
+        param: Some("top_logprobs".to_owned()),
+        code: Some(if n < 0 { "integer_below_min_value" } else { "integer_above_max_value" }),
+    })
+}
+
+fn tool_choice(raw: &RawValue) -> Result<ToolChoice, Error> {
+    match raw.get() {
+        r#""auto""# => Ok(ToolChoice::Auto),
+        r#""none""# => Ok(ToolChoice::None),
+        _ => Err(Error::unsupported(
+            "tool_choice",
+            "Ollama cannot be made to call a tool; 'tool_choice' may be 'auto' or 'none'.",
+        )),
+    }
+}
+
+/// Refuses what OpenAI's API has and Ollama cannot do, unless its value asks for nothing.
+fn refuse(fields: &mut Fields<'_>) -> Result<(), Error> {
+    let asks = |raw: &RawValue, nothing: &[&str]| !nothing.contains(&raw.get());
+    let rows: [(&str, &[&str], &str); 7] = [
+        ("n", &["1"], "Ollama gives one answer to a request; 'n' may be 1."),
+        ("logit_bias", &["{}"], "Ollama has no 'logit_bias'."),
+        (
+            "modalities",
+            &[r#"["text"]"#, r#"[ "text" ]"#],
+            "Ollama's models answer in text; 'modalities' may be [\"text\"].",
+        ),
+        ("audio", &[], "Ollama's models answer in text, not in sound."),
+        ("functions", &["[]"], "'functions' is deprecated; use 'tools'."),
+        ("function_call", &[r#""none""#, r#""auto""#], "'function_call' is deprecated; use 'tool_choice'."),
+        (
+            "parallel_tool_calls",
+            &["true"],
+            "Ollama cannot hold a model to one tool call; 'parallel_tool_calls' may be true.",
+        ),
+    ];
+    for (name, nothing, message) in rows {
+        if fields.take_raw(name).is_some_and(|raw| asks(raw, nothing)) {
+            return Err(Error::unsupported(name, message));
+        }
+    }
+    Ok(())
+}
+
+/// A whole answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Completion<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) object: &'static str,
+    pub(crate) created: u64,
+    pub(crate) model: &'a str,
+    pub(crate) system_fingerprint: &'static str,
+    pub(crate) choices: [Choice<'a>; 1],
+    pub(crate) usage: CompletionUsage,
+}
+
+/// The one choice of an answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Choice<'a> {
+    pub(crate) index: u32,
+    pub(crate) message: Answer<'a>,
+    pub(crate) logprobs: Option<Logprobs<'a>>,
+    pub(crate) finish_reason: &'static str,
+}
+
+/// What the model said. `content` is null when there are only tool calls; `tool_calls` is left out when there are none.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer<'a> {
+    pub(crate) role: &'static str,
+    pub(crate) content: Option<Cow<'a, str>>,
+    pub(crate) refusal: Option<&'a str>,
+    pub(crate) annotations: [(); 0],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning_content: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall<'a>>,
+}
+
+/// One event of a streamed answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Chunk<'a, C: Serialize> {
+    pub(crate) id: &'a str,
+    pub(crate) object: &'static str,
+    pub(crate) created: u64,
+    pub(crate) model: &'a str,
+    pub(crate) system_fingerprint: &'static str,
+    pub(crate) choices: C,
+    /// Absent where usage was not asked for, else null until the last chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) usage: Option<Option<CompletionUsage>>,
+}
+
+/// What a chunk adds to the one choice.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChunkChoice<'a> {
+    pub(crate) index: u32,
+    pub(crate) delta: Delta<'a>,
+    pub(crate) logprobs: Option<Logprobs<'a>>,
+    pub(crate) finish_reason: Option<&'static str>,
+}
+
+/// What is new.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refusal: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall<'a>>,
+}
+
+/// Probabilities of the tokens of a message or a delta.
+#[derive(Debug, Serialize)]
+pub(crate) struct Logprobs<'a> {
+    pub(crate) content: Vec<Logprob<'a>>,
+    pub(crate) refusal: Option<()>,
+}
+
+/// One token; all four keys always.
+#[derive(Debug, Serialize)]
+pub(crate) struct Logprob<'a> {
+    pub(crate) token: Cow<'a, str>,
+    pub(crate) logprob: &'a RawValue,
+    pub(crate) bytes: Option<&'a RawValue>,
+    pub(crate) top_logprobs: Vec<TopLogprob<'a>>,
+}
+
+/// An alternative to a token.
+#[derive(Debug, Serialize)]
+pub(crate) struct TopLogprob<'a> {
+    pub(crate) token: Cow<'a, str>,
+    pub(crate) logprob: &'a RawValue,
+    pub(crate) bytes: Option<&'a RawValue>,
+}

@@ -1,0 +1,246 @@
+//! A message's content: a string, or parts of text, pictures and sound; gathered into the one string and the list of images that Ollama takes. Pure.
+
+use std::{borrow::Cow, fmt};
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
+
+use super::json::{Text, read};
+use crate::error::Error;
+
+/// A string or a list of parts.
+#[derive(Debug)]
+pub(crate) enum Content<'a> {
+    Text(Text<'a>),
+    Parts(Vec<Part<'a>>),
+}
+
+/// One part; which fields are filled depends on `kind`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Part<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(crate) kind: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) text: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) refusal: Option<Text<'a>>,
+    /// `{"url", "detail"}`, or the bare URL, as some clients send it.
+    #[serde(borrow, default)]
+    pub(crate) image_url: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) input_audio: Option<InputAudio<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct InputAudio<'a> {
+    #[serde(borrow)]
+    pub(crate) data: Text<'a>,
+    /// Ollama finds the format out by itself.
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) format: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ImageUrl<'a> {
+    #[serde(borrow)]
+    url: Text<'a>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Content<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of content parts")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Content::Text(Text(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Content::Text(Text(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_borrowed_bytes<E: de::Error>(self, text: &'de [u8]) -> Result<Self::Value, E> {
+                Text::deserialize(de::value::BorrowedBytesDeserializer::new(text)).map(Content::Text)
+            }
+
+            fn visit_bytes<E: de::Error>(self, text: &[u8]) -> Result<Self::Value, E> {
+                Text::from_wtf8(text).map(Content::Text)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut parts = Vec::with_capacity(seq.size_hint().unwrap_or(2));
+                while let Some(part) = seq.next_element()? {
+                    parts.push(part);
+                }
+                Ok(Content::Parts(parts))
+            }
+        }
+        // Asked for bytes, serde_json gives strings (lone surrogates included) and lists alike.
+        deserializer.deserialize_bytes(Visitor)
+    }
+}
+
+/// What Ollama takes of a content.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Gathered<'a> {
+    pub(crate) text: Cow<'a, str>,
+    /// Bare base64; sound goes this way too.
+    pub(crate) images: Vec<Cow<'a, str>>,
+}
+
+/// Gathers a content that stands at `at`, such as `messages[2].content`. Texts are joined with a newline: they are parts, not pieces.
+///
+/// # Errors
+/// A part that Ollama cannot be given.
+pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathered<'a>, Error> {
+    let parts = match content {
+        None => return Ok(Gathered::default()),
+        Some(Content::Text(text)) => return Ok(Gathered { text: text.0, images: Vec::new() }),
+        Some(Content::Parts(parts)) => parts,
+    };
+    let mut texts: Vec<Cow<'a, str>> = Vec::with_capacity(parts.len());
+    let mut images = Vec::new();
+    for (n, part) in parts.into_iter().enumerate() {
+        let missing = |field: &str| {
+            let path = format!("{at}[{n}].{field}");
+            Error::Invalid {
+                message: format!("Missing required parameter: '{path}'."),
+                param: Some(path),
+                code: Some("missing_required_parameter"),
+            }
+        };
+        match &*part.kind {
+            "text" | "input_text" | "output_text" => texts.push(part.text.ok_or_else(|| missing("text"))?.0),
+            "refusal" => texts.push(part.refusal.ok_or_else(|| missing("refusal"))?.0),
+            "image_url" | "input_image" => {
+                let raw = part.image_url.ok_or_else(|| missing("image_url"))?;
+                let path = format!("{at}[{n}].image_url");
+                let url =
+                    if raw.get().starts_with('"') { read(&path, raw)? } else { read::<ImageUrl<'a>>(&path, raw)?.url };
+                images.push(data_url(url.0, &path)?);
+            }
+            "input_audio" => {
+                let path = format!("{at}[{n}].input_audio.data");
+                images.push(bare_base64(part.input_audio.ok_or_else(|| missing("input_audio"))?.data.0, &path)?);
+            }
+            other => {
+                return Err(Error::unsupported(
+                    format!("{at}[{n}].type"),
+                    format!(
+                        "Content of type '{other}' cannot be given to Ollama; supported are 'text', 'refusal', 'image_url' and 'input_audio'."
+                    ),
+                ));
+            }
+        }
+    }
+    let text = if texts.len() == 1 { texts.swap_remove(0) } else { Cow::Owned(texts.join("\n")) };
+    Ok(Gathered { text, images })
+}
+
+/// The base64 inside a `data:` URL.
+fn data_url<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+    let is = |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    if is("http:") || is("https:") {
+        return Err(Error::unsupported(
+            at,
+            "Image URLs are not fetched; send the picture itself, as a data URL (data:image/png;base64,…).",
+        ));
+    }
+    let invalid = || {
+        let begin: String = url.chars().take(40).collect();
+        Error::invalid(at, format!("Expected a base64 data URL (data:image/png;base64,…), but got '{begin}'."))
+    };
+    if !is("data:") {
+        return Err(invalid());
+    }
+    let comma = url.find(',').ok_or_else(invalid)?;
+    let based = url[..comma].rsplit(';').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("base64"));
+    if !based {
+        return Err(invalid());
+    }
+    let payload = match url {
+        Cow::Borrowed(url) => Cow::Borrowed(&url[comma + 1..]),
+        Cow::Owned(url) => Cow::Owned(url[comma + 1..].to_owned()),
+    };
+    bare_base64(payload, at)
+}
+
+/// Base64 as Ollama takes it: the standard alphabet, padded. What differs only in form is put right.
+fn bare_base64<'a>(text: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+    let bytes = text.as_bytes();
+    let body = bytes.strip_suffix(b"==").or_else(|| bytes.strip_suffix(b"=")).unwrap_or(bytes);
+    let plain = body.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
+    if plain && bytes.len().is_multiple_of(4) && !bytes.is_empty() {
+        return Ok(text);
+    }
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    let tidy: String = text
+        .replace("%2B", "+")
+        .replace("%2F", "/")
+        .replace("%3D", "=")
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace())
+        .map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            c => c,
+        })
+        .collect();
+    match GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(&tidy) {
+        Ok(data) if !data.is_empty() => Ok(Cow::Owned(STANDARD.encode(data))),
+        Ok(_) => Err(Error::invalid(at, "The data is empty.")),
+        Err(error) => Err(Error::invalid(at, format!("The data is not base64: {error}."))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(json: &str) -> Result<Gathered<'_>, Error> {
+        gather(serde_json::from_str(json).unwrap(), "messages[0].content")
+    }
+
+    #[test]
+    fn parts_become_one_text_and_bare_images() {
+        let json = r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,QUJD"}},
+            {"type":"text","text":"b"},{"type":"image_url","image_url":"DATA:;charset=x;base64,QUI"},
+            {"type":"input_audio","input_audio":{"data":"QQ==","format":"wav"}}]"#;
+        let expected = Gathered { text: "a\nb".into(), images: vec!["QUJD".into(), "QUI=".into(), "QQ==".into()] };
+        assert_eq!(gathered(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_given_to_ollama_is_refused_with_its_path() {
+        let refused = |json: &str| gathered(json).unwrap_err().param().unwrap().to_owned();
+        assert_eq!(refused(r#"[{"type":"text"}]"#), "messages[0].content[0].text");
+        assert_eq!(refused(r#"[{"type":"video_url"}]"#), "messages[0].content[0].type");
+        assert_eq!(
+            refused(
+                r#"[{"type":"text","text":""},{"type":"image_url","image_url":{"url":"https://x.example/a.png"}}]"#
+            ),
+            "messages[0].content[1].image_url"
+        );
+        for url in ["data:image/png,abc", "data:image/png;base64,", "data:image/png;base64,@@@@", "abc", "déjà"] {
+            let json = format!(r#"[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]"#);
+            assert_eq!(refused(&json), "messages[0].content[0].image_url", "{url}");
+        }
+    }
+
+    #[test]
+    fn a_string_with_a_lone_surrogate_is_a_text() {
+        assert_eq!(gathered(r#""a\ud83d""#).unwrap().text, "a\u{fffd}");
+    }
+}

@@ -1,0 +1,329 @@
+//! Request bodies: read whole within a bound, taken apart field by field, every failure with the path of the field that is to blame.
+//!
+//! A field that nobody takes is not lost: it is left over in [`Fields`], and what is left over is recorded.
+
+use std::{borrow::Cow, fmt, ops::Deref};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
+
+use crate::{app::App, error::Error};
+
+/// The whole body of a request.
+#[derive(Debug)]
+pub(crate) struct Json(Bytes);
+
+impl FromRequest<App> for Json {
+    type Rejection = Error;
+
+    /// The content type is not asked for: clients send JSON under many names, and Ollama does not look either.
+    async fn from_request(request: Request, app: &App) -> Result<Self, Error> {
+        let limit = app.config.limits.body;
+        let body: Body = request.into_body();
+        match http_body_util::Limited::new(body, limit).collect().await {
+            Ok(collected) => Ok(Self(collected.to_bytes())),
+            Err(error) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
+                Err(Error::TooLarge { limit })
+            }
+            Err(error) => Err(malformed(format!("the request body could not be read to its end: {error}"))),
+        }
+    }
+}
+
+impl Json {
+    /// The bytes as they came.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The body's top level, which must be an object.
+    pub(crate) fn fields(&self) -> Result<Fields<'_>, Error> {
+        let text = std::str::from_utf8(&self.0)
+            .map_err(|error| malformed(format!("the request body is not UTF-8 at byte {}", error.valid_up_to())))?;
+        if text.trim_ascii().is_empty() {
+            return Err(malformed("the request body is empty; it must be a JSON object".to_owned()));
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let fields = Fields::deserialize(&mut deserializer)
+            .and_then(|fields| deserializer.end().map(|()| fields))
+            .map_err(|error| malformed(format!("the request body is not a JSON object: {error}")))?;
+        Ok(fields)
+    }
+}
+
+fn malformed(message: String) -> Error {
+    Error::Invalid { message, param: None, code: None }
+}
+
+/// The top level of a body: names with their raw values, in order. Of a name that stands twice, the last value counts, as in Go.
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// Takes field `name` out. `null` counts as absent: clients send it for what they do not set.
+    pub(crate) fn take<T: Deserialize<'a>>(
+        &mut self,
+        name: &str,
+        ignored: &mut Vec<String>,
+    ) -> Result<Option<T>, Error> {
+        self.take_raw(name).map(|raw| parse(name, raw, ignored)).transpose()
+    }
+
+    /// Takes field `name` out as it stands.
+    pub(crate) fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        let (_, raw) = self.0.remove(at);
+        (raw.get() != "null").then_some(raw)
+    }
+
+    /// Takes field `name` out, which must be there.
+    pub(crate) fn need<T: Deserialize<'a>>(&mut self, name: &str, ignored: &mut Vec<String>) -> Result<T, Error> {
+        self.take(name, ignored)?.ok_or_else(|| Error::Invalid {
+            message: format!("Missing required parameter: '{name}'."),
+            param: Some(name.to_owned()),
+            code: Some("missing_required_parameter"),
+        })
+    }
+
+    /// What nobody took, without what is null.
+    pub(crate) fn left(self) -> impl Iterator<Item = (Cow<'a, str>, &'a RawValue)> {
+        self.0.into_iter().filter(|(_, raw)| raw.get() != "null")
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(16);
+                while let Some(Text(name)) = map.next_key()? {
+                    let raw = map.next_value()?;
+                    match fields.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, old)) => *old = raw,
+                        None => fields.push((name, raw)),
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// Reads `raw`, the value of `name`; notes the paths of what the type does not know.
+fn parse<'a, T: Deserialize<'a>>(name: &str, raw: &'a RawValue, ignored: &mut Vec<String>) -> Result<T, Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    let mut note = |path: serde_ignored::Path<'_>| ignored.push(join(name, &path.to_string()));
+    serde_ignored::deserialize(&mut deserializer, &mut note).map_err(|_| blame(name, || failure::<T>(raw)))
+}
+
+/// Reads a raw value that stands at `param`.
+pub(crate) fn read<'a, T: Deserialize<'a>>(param: &str, raw: &'a RawValue) -> Result<T, Error> {
+    serde_json::from_str(raw.get()).map_err(|_| blame(param, || failure::<T>(raw)))
+}
+
+/// Reads once more, now with the path of the failure: only those who fail pay for it.
+fn failure<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<(String, String)> {
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
+    let path = error.path().to_string();
+    // Line and column would be those of the part, not of the body.
+    let told = error.into_inner().to_string();
+    let told = told.rfind(" at line ").map_or(&*told, |at| &told[..at]).to_owned();
+    Some((path, told))
+}
+
+fn blame(name: &str, failure: impl FnOnce() -> Option<(String, String)>) -> Error {
+    let (path, told) = failure().unwrap_or_default();
+    let path = join(name, &path);
+    let missing = told.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    match missing {
+        Some(field) => {
+            let path = join(&path, field);
+            Error::Invalid {
+                message: format!("Missing required parameter: '{path}'."),
+                param: Some(path),
+                code: Some("missing_required_parameter"),
+            }
+        }
+        None => Error::Invalid {
+            message: format!("Invalid type for '{path}': {told}."),
+            param: Some(path),
+            code: Some("invalid_type"),
+        },
+    }
+}
+
+/// `messages` and `[0].content` → `messages[0].content`.
+fn join(name: &str, path: &str) -> String {
+    // One library writes `.` for the root, the other numbers elements as `.0.`.
+    let mut out = name.to_owned();
+    for part in path.split('.').filter(|part| !part.is_empty() && *part != "?") {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            out.push('[');
+            out.push_str(part);
+            out.push(']');
+        } else {
+            if !out.is_empty() && !part.starts_with('[') {
+                out.push('.');
+            }
+            out.push_str(part);
+        }
+    }
+    out
+}
+
+/// A string, borrowed where it has no escapes. A lone surrogate, as JavaScript clients send when they cut an emoji in two, becomes U+FFFD, as in Go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl Text<'_> {
+    /// A copy of what serde_json calls bytes: UTF-8, but for lone surrogates.
+    pub(crate) fn from_wtf8<E>(text: &[u8]) -> Result<Self, E> {
+        Ok(Text(Cow::Owned(mend(text))))
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_bytes<E: de::Error>(self, text: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Text(match std::str::from_utf8(text) {
+                    Ok(text) => Cow::Borrowed(text),
+                    Err(_) => Cow::Owned(mend(text)),
+                }))
+            }
+
+            fn visit_bytes<E: de::Error>(self, text: &[u8]) -> Result<Self::Value, E> {
+                Text::from_wtf8(text)
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        // As bytes, serde_json hands lone surrogates over in WTF-8 instead of refusing them.
+        deserializer.deserialize_bytes(Visitor)
+    }
+}
+
+/// UTF-8 with U+FFFD, once, for each lone surrogate (three bytes `ED A0..BF xx` in WTF-8).
+fn mend(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        match std::str::from_utf8(rest) {
+            Ok(good) => {
+                out.push_str(good);
+                return out;
+            }
+            Err(error) => {
+                let (good, bad) = rest.split_at(error.valid_up_to());
+                out.push_str(&String::from_utf8_lossy(good));
+                out.push('\u{fffd}');
+                let surrogate = matches!(bad, [0xED, 0xA0..=0xBF, 0x80..=0xBF, ..]);
+                let skip = if surrogate { 3 } else { error.error_len().unwrap_or(bad.len()) };
+                rest = &bad[skip..];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Item<'a> {
+        #[serde(borrow)]
+        text: Text<'a>,
+        #[serde(borrow, default)]
+        schema: Option<&'a RawValue>,
+    }
+
+    fn json(text: &str) -> Json {
+        Json(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_with_its_path() {
+        let body = json(r#"{"items":[{"text":"a"},{"text":5}]}"#);
+        let error = body.fields().unwrap().need::<Vec<Item<'_>>>("items", &mut Vec::new()).unwrap_err();
+        assert_eq!(error.param(), Some("items[1].text"));
+        assert_eq!(error.row().code, Some("invalid_type"));
+    }
+
+    #[test]
+    fn a_missing_field_is_told_with_its_path() {
+        let body = json(r#"{"items":[{}]}"#);
+        let error = body.fields().unwrap().need::<Vec<Item<'_>>>("items", &mut Vec::new()).unwrap_err();
+        assert_eq!((error.param(), error.row().code), (Some("items[0].text"), Some("missing_required_parameter")));
+    }
+
+    #[test]
+    fn what_a_type_does_not_know_is_noted_with_its_path() {
+        let body = json(
+            r#"{"items":[{"text":"a","cache_control":{"type":"x"},"schema":{"b":1.0,"a":2}}],"extra":1,"none":null}"#,
+        );
+        let mut ignored = Vec::new();
+        let mut fields = body.fields().unwrap();
+        let items: Vec<Item<'_>> = fields.need("items", &mut ignored).unwrap();
+        assert_eq!(items[0].schema.unwrap().get(), r#"{"b":1.0,"a":2}"#);
+        assert_eq!(ignored, ["items[0].cache_control"]);
+        assert_eq!(fields.left().map(|(name, _)| name.into_owned()).collect::<Vec<_>>(), ["extra"]);
+    }
+
+    #[test]
+    fn a_lone_surrogate_becomes_one_replacement_character() {
+        let body = json(r#"{"items":[{"text":"a\ud83d b"},{"text":"\ud83d\ude00 \udc00x"}]}"#);
+        let items: Vec<Item<'_>> = body.fields().unwrap().need("items", &mut Vec::new()).unwrap();
+        assert_eq!((&*items[0].text, &*items[1].text), ("a\u{fffd} b", "😀 \u{fffd}x"));
+    }
+
+    #[test]
+    fn of_a_name_that_stands_twice_the_last_value_counts() {
+        let body = json(r#"{"a":1,"a":2}"#);
+        assert_eq!(body.fields().unwrap().need::<u8>("a", &mut Vec::new()).unwrap(), 2);
+    }
+
+    #[test]
+    fn broken_json_is_told_with_line_and_column() {
+        let error = json("{\"model\": \"m\",\n oops}").fields().unwrap_err();
+        assert!(error.to_string().contains("line 2 column 2"), "{error}");
+        assert!(json("[]").fields().unwrap_err().to_string().contains("JSON object"));
+        assert!(json("{} x").fields().is_err());
+        assert!(json("  ").fields().unwrap_err().to_string().contains("empty"));
+    }
+}

@@ -1,0 +1,31 @@
+//! What clients speak: OpenAI's API. This page is the list of routes, nothing else.
+
+pub(crate) mod chat;
+pub(crate) mod content;
+pub(crate) mod json;
+pub(crate) mod models;
+pub(crate) mod options;
+pub(crate) mod sse;
+pub(crate) mod tools;
+pub(crate) mod usage;
+
+use axum::{
+    Router,
+    extract::Request,
+    routing::{MethodRouter, get, post},
+};
+
+use crate::{app::App, error::Error};
+
+/// The translated routes under `base`, such as `/v1`.
+pub(crate) fn routes(base: &str) -> Router<App> {
+    Router::new()
+        .route(&format!("{base}/chat/completions"), only("POST", post(chat::create)))
+        .route(&format!("{base}/models"), only("GET", get(models::list)))
+        .route(&format!("{base}/models/{{*id}}"), only("GET", get(models::retrieve)))
+}
+
+/// Refuses other methods than `allow`.
+fn only(allow: &'static str, route: MethodRouter<App>) -> MethodRouter<App> {
+    route.fallback(move |request: Request| async move { Error::Method { method: request.method().to_string(), allow } })
+}

@@ -1,0 +1,53 @@
+//! `GET /v1/models` and `GET /v1/models/{id}` over `GET /api/tags` and `POST /api/show`; and which names are near one that does not exist.
+
+mod translate;
+mod wire;
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::Method;
+
+use crate::{
+    app::App,
+    error::Error,
+    observe::Recorder,
+    ollama::{
+        client::encode,
+        wire::{Show, ShowRequest, Tags},
+    },
+};
+
+/// All models of the remote, in its order.
+pub(crate) async fn list(State(app): State<App>) -> Result<Response, Error> {
+    let reply = app.ollama.call(Method::GET, "/api/tags", None).await?;
+    let tags: Tags<'_> = app.ollama.read("/api/tags", &reply)?;
+    Ok(axum::Json(translate::list(&tags)).into_response())
+}
+
+/// One model. Its id may hold slashes and colons, raw or percent-encoded; `m` is `m:latest`.
+pub(crate) async fn retrieve(
+    State(app): State<App>,
+    recorder: Recorder,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    recorder.model(&id);
+    let ask = encode(&ShowRequest { model: &id })?;
+    let reply = match app.ollama.call(Method::POST, "/api/show", Some(ask)).await {
+        Ok(reply) => reply,
+        Err(error) => return Err(explain(&app, error, &id).await),
+    };
+    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    Ok(axum::Json(translate::model(&id, &show.modified_at)).into_response())
+}
+
+/// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
+pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
+    let Error::NotFound { message, param, code: code @ "model_not_found" } = error else { return error };
+    let names = match app.ollama.call(Method::GET, "/api/tags", None).await {
+        Ok(reply) => app.ollama.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags)),
+        Err(_) => None,
+    };
+    Error::NotFound { message: translate::not_found(model, &message, names.as_deref()), param, code }
+}

@@ -1,0 +1,84 @@
+//! Ollama's models in OpenAI's words, and the words for a model that does not exist. Pure.
+
+use std::borrow::Cow;
+
+use super::wire::{List, Model};
+use crate::ollama::wire::Tags;
+
+/// How many near names are told.
+const NEAREST: usize = 5;
+
+pub(super) fn list<'a>(tags: &'a Tags<'a>) -> List<'a> {
+    List { object: "list", data: tags.models.iter().map(|tag| model(&tag.name, &tag.modified_at)).collect() }
+}
+
+pub(super) fn model<'a>(name: &'a str, modified_at: &str) -> Model<'a> {
+    Model {
+        id: Cow::Borrowed(name),
+        object: "model",
+        created: seconds(modified_at),
+        owned_by: Cow::Borrowed(owner(name)),
+    }
+}
+
+/// Unix seconds of a time such as `2025-05-04T17:37:44.706015396-07:00`. Ollama's zero date and what cannot be read are 0.
+fn seconds(time: &str) -> u64 {
+    time.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(0)
+}
+
+/// The namespace of `[host/][namespace/]model[:tag]`.
+fn owner(name: &str) -> &str {
+    let mut parts = name.rsplit('/');
+    parts.next();
+    parts.next().unwrap_or("library")
+}
+
+/// The names that are most like `model`, the most alike first.
+pub(super) fn nearest(model: &str, tags: &Tags<'_>) -> Vec<String> {
+    let asked = model.to_lowercase();
+    let mut names: Vec<(f64, &str)> =
+        tags.models.iter().map(|tag| (strsim::jaro_winkler(&asked, &tag.name.to_lowercase()), &*tag.name)).collect();
+    names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    names.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// OpenAI's known sentence, upstream's own words, and what there is instead.
+pub(super) fn not_found(model: &str, upstream: &str, nearest: Option<&[String]>) -> String {
+    let instead = match nearest {
+        None => String::new(),
+        Some([]) => format!(" The remote has no models yet; get one with: ollama pull {model}"),
+        Some(names) => format!(
+            " The nearest that there are: {}.",
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    format!("The model `{model}` does not exist or you do not have access to it. (Ollama: {upstream}){instead}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_becomes_unix_seconds_whatever_its_offset() {
+        assert_eq!(seconds("2025-05-04T17:37:44.706015396-07:00"), 1_746_405_464);
+        assert_eq!(seconds("2023-06-16T17:03:22Z"), 1_686_935_002);
+        assert_eq!(seconds("0001-01-01T00:00:00Z"), 0);
+    }
+
+    #[test]
+    fn the_owner_is_the_namespace() {
+        assert_eq!(owner("llama3.2:latest"), "library");
+        assert_eq!(owner("namespace/model:latest"), "namespace");
+        assert_eq!(owner("hf.co/org/model:Q4_K_M"), "org");
+    }
+
+    #[test]
+    fn the_most_alike_name_comes_first() {
+        let tags: Tags<'_> = serde_json::from_str(
+            r#"{"models":[{"name":"all-minilm:latest","modified_at":""},{"name":"llama3.2:latest","modified_at":""}]}"#,
+        )
+        .unwrap();
+        assert_eq!(nearest("lama3.2", &tags)[0], "llama3.2:latest");
+    }
+}

@@ -1,0 +1,22 @@
+//! The types of OpenAI's models API, as they cross the wire.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+/// All models.
+#[derive(Debug, Serialize)]
+pub(crate) struct List<'a> {
+    pub(crate) object: &'static str,
+    pub(crate) data: Vec<Model<'a>>,
+}
+
+/// One model.
+#[derive(Debug, Serialize)]
+pub(crate) struct Model<'a> {
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) object: &'static str,
+    /// Unix seconds.
+    pub(crate) created: u64,
+    pub(crate) owned_by: Cow<'a, str>,
+}

@@ -1,0 +1,176 @@
+//! What steers a generation: OpenAI's sampling fields, and Ollama's own options and switches, which an OpenAI body may carry too. Pure.
+//!
+//! A field that the client did not send is not sent on, so that Modelfile defaults stay in force.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::json::{Fields, Text, read};
+use crate::{error::Error, ollama::wire::Options};
+
+/// Ollama's options by name, those of old versions too. Whatever else stands in an `options` object is passed on as well.
+const NATIVE: [&str; 25] = [
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "num_thread",
+    "draft_num_predict",
+    "num_keep",
+    "num_predict",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "repeat_penalty",
+    "mirostat",
+    "mirostat_eta",
+    "mirostat_tau",
+    "tfs_z",
+    "penalize_newline",
+    "numa",
+    "low_vram",
+    "f16_kv",
+    "use_mlock",
+    "vocab_only",
+    "logits_all",
+];
+
+/// OpenAI's sampling fields that Ollama knows under the same name, with OpenAI's range.
+const SAMPLING: [(&str, f64, f64); 4] =
+    [("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0), ("frequency_penalty", -2.0, 2.0), ("presence_penalty", -2.0, 2.0)];
+
+/// Ollama's own switches beside `options`, as given.
+#[derive(Debug, Default)]
+pub(crate) struct Native<'a> {
+    pub(crate) options: Options<'a>,
+    pub(crate) keep_alive: Option<&'a RawValue>,
+    pub(crate) think: Option<&'a RawValue>,
+    pub(crate) format: Option<&'a RawValue>,
+    pub(crate) truncate: Option<&'a RawValue>,
+    pub(crate) shift: Option<&'a RawValue>,
+}
+
+impl<'a> Native<'a> {
+    /// Takes all that steers a generation out of `fields`. `limits` are OpenAI's names for the longest answer, the stronger first.
+    ///
+    /// What stands at the top level wins over the same option in an `options` object.
+    ///
+    /// # Errors
+    /// A value of the wrong type or out of OpenAI's range.
+    pub(crate) fn take(fields: &mut Fields<'a>, limits: &[&str]) -> Result<Self, Error> {
+        let mut options = Options::default();
+        if let Some(raw) = fields.take_raw("options") {
+            for (name, value) in read::<Fields<'a>>("options", raw)?.left() {
+                if name == "stop" {
+                    options.set(name, stop("options.stop", value)?);
+                } else {
+                    options.set(name, Cow::Borrowed(value));
+                }
+            }
+        }
+        for name in NATIVE {
+            if let Some(value) = fields.take_raw(name) {
+                options.set(name, Cow::Borrowed(value));
+            }
+        }
+        for (name, least, most) in SAMPLING {
+            if let Some(value) = fields.take_raw(name) {
+                number(name, value, least, most)?;
+                options.set(name, Cow::Borrowed(value));
+            }
+        }
+        if let Some(value) = fields.take_raw("seed") {
+            read::<i64>("seed", value)?;
+            options.set("seed", Cow::Borrowed(value));
+        }
+        if let Some(value) = fields.take_raw("stop") {
+            options.set("stop", stop("stop", value)?);
+        }
+        // The weaker name first, so that the stronger one overwrites it.
+        for name in limits.iter().rev() {
+            if let Some(value) = fields.take_raw(name) {
+                // Ollama takes 0 for "no limit at all" (recorded: chat/num-predict-0), so it must not get one.
+                if read::<i64>(name, value)? < 1 {
+                    return Err(Error::Invalid {
+                        message: format!(
+                            "Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {value} instead."
+                        ),
+                        param: Some((*name).to_owned()),
+                        code: Some("integer_below_min_value"),
+                    });
+                }
+                options.set("num_predict", Cow::Borrowed(value));
+            }
+        }
+        Ok(Self {
+            options,
+            keep_alive: fields.take_raw("keep_alive"),
+            think: fields.take_raw("think"),
+            format: fields.take_raw("format"),
+            truncate: fields.take_raw("truncate"),
+            shift: fields.take_raw("shift"),
+        })
+    }
+}
+
+fn number(name: &str, raw: &RawValue, least: f64, most: f64) -> Result<(), Error> {
+    let value: f64 = read(name, raw)?;
+    let (word, code, bound) = if value < least {
+        ("below minimum", "decimal_below_min_value", format!(">= {least}"))
+    } else if value > most {
+        ("above maximum", "decimal_above_max_value", format!("<= {most}"))
+    } else {
+        return Ok(());
+    };
+    Err(Error::Invalid {
+        message: format!("Invalid '{name}': decimal {word} value. Expected a value {bound}, but got {raw} instead."),
+        param: Some(name.to_owned()),
+        code: Some(code),
+    })
+}
+
+/// Ollama answers 500 to a bare string, so it becomes a list of one.
+fn stop<'a>(param: &str, raw: &'a RawValue) -> Result<Cow<'a, RawValue>, Error> {
+    if raw.get().starts_with('"') {
+        let list = [read::<Text<'a>>(param, raw)?.0];
+        let list = to_raw_value(&list).map_err(|error| Error::Internal { message: error.to_string() })?;
+        return Ok(Cow::Owned(list));
+    }
+    read::<Vec<Text<'a>>>(param, raw)?;
+    Ok(Cow::Borrowed(raw))
+}
+
+/// What a client wants to see of the model's thinking.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Reasoning<'a> {
+    #[serde(borrow, default)]
+    pub(crate) effort: Option<Text<'a>>,
+    /// Whether and how it is shown is the client's side of the matter: all of it is sent.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) summary: Option<IgnoredAny>,
+}
+
+/// `think` for a reasoning effort. Values and order: Ollama's own table for its compatible layer.
+pub(crate) fn think(effort: &str, param: &str) -> Result<Box<RawValue>, Error> {
+    let think = match effort {
+        "none" => "false",
+        "minimal" | "low" => "\"low\"",
+        "medium" => "\"medium\"",
+        "high" => "\"high\"",
+        "xhigh" | "max" => "\"max\"",
+        other => {
+            return Err(Error::invalid(
+                param,
+                format!(
+                    "Invalid value: '{other}'. Supported values are: 'none', 'minimal', 'low', 'medium', 'high', 'xhigh', and 'max'."
+                ),
+            ));
+        }
+    };
+    RawValue::from_string(think.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })
+}

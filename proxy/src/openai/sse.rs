@@ -1,0 +1,355 @@
+//! From native replies to an event stream: [`Frames`], [`Translator`], and the one driver that every streamed endpoint uses.
+//!
+//! The driver is the response body itself: the client pulls, the upstream is pulled in turn, and dropping the body cancels the upstream.
+//! There is no task and no channel. Events that are ready together go out in one write; none is split.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{body::Body, response::Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, StatusCode, header};
+use http_body::{Body as HttpBody, Frame};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, Sleep};
+
+use super::usage::Usage;
+use crate::{
+    config::Heartbeat,
+    error::{self, Dialect, Error},
+    observe::Recorder,
+    ollama::{client::Upstream, ndjson::Lines, refusal, wire::ErrorLine},
+};
+
+/// A write is handed over once it holds this much, though more may be ready.
+const ENOUGH: usize = 16 << 10;
+
+/// How long the end of our answer waits for the end of the upstream's, which makes its connection usable again.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Why a stream of replies ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The upstream had no more to say.
+    Eof,
+    /// It failed, or could not be understood.
+    Failed(Error),
+}
+
+/// Turns native replies into wire text. A state machine without clock, dice or IO.
+///
+/// Laws: once [`closed`](Translator::closed), it writes nothing more. Joining the deltas of any chunking gives the unstreamed answer.
+pub(crate) trait Translator: Send + Unpin + 'static {
+    /// What one line of the upstream holds.
+    type Reply<'a>: Deserialize<'a>;
+    /// Takes the next reply: 0..n frames.
+    fn reply(&mut self, reply: Self::Reply<'_>, out: &mut Frames);
+    /// Takes the end.
+    fn end(&mut self, why: End, out: &mut Frames);
+    /// Whether the last frame is written.
+    fn closed(&self) -> bool;
+    /// What the exchange cost, once it is known.
+    fn usage(&self) -> Option<Usage>;
+}
+
+/// Events on their way out, whole ones only.
+#[derive(Debug, Default)]
+pub(crate) struct Frames(BytesMut);
+
+impl Frames {
+    /// Adds `data: <value>` and the blank line.
+    pub(crate) fn data(&mut self, value: &impl Serialize) {
+        self.0.put_slice(b"data: ");
+        let mut serializer = serde_json::Serializer::with_formatter((&mut self.0).writer(), LineSafe);
+        let written = value.serialize(&mut serializer);
+        debug_assert!(written.is_ok(), "plain structs always serialize");
+        self.0.put_slice(b"\n\n");
+    }
+
+    /// Adds `data: [DONE]`.
+    pub(crate) fn done(&mut self) {
+        self.0.put_slice(b"data: [DONE]\n\n");
+    }
+
+    /// Adds an error in OpenAI's envelope.
+    pub(crate) fn error(&mut self, error: &Error) {
+        self.0.put_slice(b"data: ");
+        self.0.put_slice(&error::body(error, Dialect::OpenAi));
+        self.0.put_slice(b"\n\n");
+    }
+
+    /// Adds a comment, which every client skips.
+    fn comment(&mut self, text: &'static str) {
+        self.0.put_slice(b": ");
+        self.0.put_slice(text.as_bytes());
+        self.0.put_slice(b"\n\n");
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes what is there, as one write.
+    pub(crate) fn take(&mut self) -> Bytes {
+        self.0.split().freeze()
+    }
+}
+
+/// Compact JSON in which no reader finds a line end: some clients split streams at U+0085, U+2028 and U+2029 as well.
+struct LineSafe;
+
+impl serde_json::ser::Formatter for LineSafe {
+    fn write_string_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> std::io::Result<()> {
+        let mut rest = fragment;
+        // All three begin with one of two rare bytes.
+        while let Some(at) = memchr::memchr2(0xC2, 0xE2, rest.as_bytes()) {
+            let (before, from) = rest.split_at(at);
+            writer.write_all(before.as_bytes())?;
+            let mut chars = from.chars();
+            match chars.next() {
+                Some(end @ ('\u{85}' | '\u{2028}' | '\u{2029}')) => write!(writer, "\\u{:04x}", u32::from(end))?,
+                Some(other) => writer.write_all(other.encode_utf8(&mut [0; 4]).as_bytes())?,
+                None => {}
+            }
+            rest = chars.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Answers with an event stream that `translator` makes of the replies that `opening` leads to.
+///
+/// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`], so that an early
+/// refusal keeps its HTTP status; then the head goes out with comments, and what fails later is an error frame.
+///
+/// # Errors
+/// A refusal within [`Heartbeat::after`].
+pub(crate) async fn respond<T: Translator>(
+    opening: impl Future<Output = Result<Upstream, Error>> + Send + 'static,
+    translator: T,
+    heartbeat: &Heartbeat,
+    recorder: Recorder,
+) -> Result<Response, Error> {
+    let mut opening: Opening = Box::pin(opening);
+    let stage = match tokio::time::timeout(heartbeat.after, &mut opening).await {
+        Ok(opened) => Stage::Flowing(opened?),
+        Err(_) => Stage::Opening(opening),
+    };
+    let waiting = matches!(stage, Stage::Opening(_));
+    let mut stream = EventStream {
+        stage,
+        translator,
+        lines: Lines::default(),
+        frames: Frames::default(),
+        beat: None,
+        every: heartbeat.every,
+        wrote: Instant::now(),
+        recorder,
+    };
+    if waiting {
+        stream.frames.comment("waiting");
+    }
+    let mut response = Response::new(Body::new(stream));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx would hold the stream back otherwise.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Upstream, Error>> + Send>>;
+
+enum Stage {
+    /// The upstream has not answered yet.
+    Opening(Opening),
+    /// Replies come in.
+    Flowing(Upstream),
+    /// The last frame is written; the upstream gets a moment to end too.
+    Lingering(Upstream, Pin<Box<Sleep>>),
+    /// Nothing more comes.
+    Ended,
+}
+
+struct EventStream<T> {
+    stage: Stage,
+    translator: T,
+    lines: Lines,
+    frames: Frames,
+    /// Goes off when it is time to look whether a comment is due.
+    beat: Option<Pin<Box<Sleep>>>,
+    every: Duration,
+    wrote: Instant,
+    recorder: Recorder,
+}
+
+impl<T: Translator> EventStream<T> {
+    /// Translates every whole line that is there.
+    fn translate(&mut self) {
+        while let Some(line) = self.lines.next() {
+            self.line(&line);
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if self.translator.closed() {
+            return;
+        }
+        match serde_json::from_slice::<T::Reply<'_>>(line) {
+            Ok(reply) => self.translator.reply(reply, &mut self.frames),
+            Err(unreadable) => {
+                let failed = match serde_json::from_slice::<ErrorLine<'_>>(line) {
+                    // Ollama's word in mid-stream; a status it has no more.
+                    Ok(line) => refusal::from_text(StatusCode::INTERNAL_SERVER_ERROR, &line.error),
+                    Err(_) => Error::Cut {
+                        message: format!("the remote sent a line that is no reply of Ollama's: {unreadable}"),
+                    },
+                };
+                self.end(End::Failed(failed));
+            }
+        }
+    }
+
+    fn end(&mut self, why: End) {
+        if let End::Failed(error) = &why {
+            self.recorder.failed(error);
+        }
+        self.translator.end(why, &mut self.frames);
+    }
+
+    /// What is written goes out as one data frame.
+    fn hand_over(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.wrote = Instant::now();
+        let frames = self.frames.take();
+        self.recorder.sent(&frames);
+        if let Some(usage) = self.translator.usage() {
+            self.recorder.usage(usage);
+        }
+        if self.translator.closed() {
+            self.recorder.finished();
+        }
+        Poll::Ready(Some(Ok(Frame::data(frames))))
+    }
+
+    /// Ready when nothing was written for so long that a comment is due.
+    fn poll_beat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.every.is_zero() {
+            return Poll::Pending;
+        }
+        let due = self.wrote + self.every;
+        let beat = self.beat.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while beat.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            beat.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+impl<T: Translator> HttpBody for EventStream<T> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        loop {
+            if this.frames.len() >= ENOUGH {
+                return this.hand_over();
+            }
+            match &mut this.stage {
+                Stage::Opening(opening) => match opening.as_mut().poll(cx) {
+                    Poll::Ready(Ok(body)) => this.stage = Stage::Flowing(body),
+                    Poll::Ready(Err(error)) => {
+                        this.end(End::Failed(error));
+                        this.stage = Stage::Ended;
+                    }
+                    Poll::Pending => {
+                        if this.frames.is_empty() {
+                            ready!(this.poll_beat(cx));
+                            this.frames.comment("waiting");
+                        }
+                        return this.hand_over();
+                    }
+                },
+                Stage::Flowing(body) => match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(packet) = frame.into_data() {
+                            match this.lines.push(packet) {
+                                Ok(()) => this.translate(),
+                                Err(error) => this.end(End::Failed(error)),
+                            }
+                        }
+                        if this.translator.closed() {
+                            let Stage::Flowing(body) = std::mem::replace(&mut this.stage, Stage::Ended) else {
+                                continue;
+                            };
+                            this.stage = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
+                        }
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        this.end(End::Failed(error));
+                        this.stage = Stage::Ended;
+                    }
+                    Poll::Ready(None) => {
+                        if let Some(line) = this.lines.rest() {
+                            this.line(&line);
+                        }
+                        if !this.translator.closed() {
+                            this.end(End::Eof);
+                        }
+                        this.stage = Stage::Ended;
+                    }
+                    Poll::Pending => {
+                        if this.frames.is_empty() {
+                            ready!(this.poll_beat(cx));
+                            this.frames.comment("waiting");
+                        }
+                        return this.hand_over();
+                    }
+                },
+                Stage::Lingering(body, over) => match Pin::new(body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => this.stage = Stage::Ended,
+                    Poll::Pending if !this.frames.is_empty() => return this.hand_over(),
+                    Poll::Pending => {
+                        ready!(over.as_mut().poll(cx));
+                        this.stage = Stage::Ended;
+                    }
+                },
+                Stage::Ended if this.frames.is_empty() => return Poll::Ready(None),
+                Stage::Ended => return this.hand_over(),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.stage, Stage::Ended) && self.frames.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reader_finds_a_line_end_inside_an_event() {
+        let mut frames = Frames::default();
+        frames.data(&"a\u{2028}b\u{2029}c\u{85}d\né€");
+        assert_eq!(&frames.take()[..], "data: \"a\\u2028b\\u2029c\\u0085d\\né€\"\n\n".as_bytes());
+    }
+}

@@ -1,0 +1,231 @@
+//! Tools and their calls, both ways: OpenAI's `arguments` are text, Ollama's an object; OpenAI's ids are unique, Ollama's may be absent. Pure.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::json::{Text, read};
+use crate::{
+    error::Error,
+    ollama::wire::{AskedCall, AskedFunction, ReplyCall},
+};
+
+/// A tool on offer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tool<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(crate) kind: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) function: Option<Function<'a>>,
+}
+
+/// A function on offer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Function<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) description: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) parameters: Option<&'a RawValue>,
+    /// Ollama's models are not held to a schema by it; they see the schema all the same.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) strict: Option<bool>,
+}
+
+/// A tool as Ollama takes it.
+#[derive(Debug, Serialize)]
+pub(crate) struct NativeTool<'a> {
+    r#type: &'static str,
+    function: NativeFunction<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct NativeFunction<'a> {
+    name: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<Cow<'a, str>>,
+    parameters: Cow<'a, RawValue>,
+}
+
+/// `tools` for Ollama. A function without parameters gets an empty object of them: without one, Ollama loses the model's call
+/// (recorded: tools/no-parameters).
+///
+/// # Errors
+/// A tool that is no function.
+pub(crate) fn offer<'a>(tools: Vec<Tool<'a>>) -> Result<Vec<NativeTool<'a>>, Error> {
+    let offer = |(n, tool): (usize, Tool<'a>)| {
+        if &*tool.kind != "function" {
+            return Err(Error::unsupported(
+                format!("tools[{n}].type"),
+                format!("Tools of type '{}' cannot be given to Ollama; supported is 'function'.", &*tool.kind),
+            ));
+        }
+        let function = tool.function.ok_or_else(|| Error::Invalid {
+            message: format!("Missing required parameter: 'tools[{n}].function'."),
+            param: Some(format!("tools[{n}].function")),
+            code: Some("missing_required_parameter"),
+        })?;
+        let parameters = match function.parameters {
+            Some(raw) if raw.get() != "null" => Cow::Borrowed(raw),
+            _ => Cow::Owned(raw_object(r#"{"type":"object","properties":{}}"#)?),
+        };
+        Ok(NativeTool {
+            r#type: "function",
+            function: NativeFunction {
+                name: function.name.0,
+                description: function.description.map(|text| text.0),
+                parameters,
+            },
+        })
+    };
+    tools.into_iter().enumerate().map(offer).collect()
+}
+
+fn raw_object(json: &str) -> Result<Box<RawValue>, Error> {
+    RawValue::from_string(json.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })
+}
+
+/// A call in a request's history.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PastCall<'a> {
+    #[serde(borrow, default)]
+    pub(crate) id: Option<Text<'a>>,
+    #[serde(rename = "type", default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) kind: Option<serde::de::IgnoredAny>,
+    #[serde(borrow)]
+    pub(crate) function: PastFunction<'a>,
+}
+
+/// The function of a [`PastCall`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct PastFunction<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Text<'a>,
+    /// Text that holds an object; some clients send the object itself.
+    #[serde(borrow, default)]
+    pub(crate) arguments: Option<&'a RawValue>,
+}
+
+/// Calls of one assistant message, for Ollama. `at` is their place, such as `messages[1].tool_calls`.
+///
+/// # Errors
+/// Arguments that are no JSON object.
+pub(crate) fn history<'a>(calls: Vec<PastCall<'a>>, at: &str) -> Result<Vec<AskedCall<'a>>, Error> {
+    let call = |(n, call): (usize, PastCall<'a>)| {
+        let arguments = arguments(call.function.arguments, &format!("{at}[{n}].function.arguments"))?;
+        Ok(AskedCall {
+            id: call.id.map(|id| id.0),
+            function: AskedFunction { index: n, name: call.function.name.0, arguments },
+        })
+    };
+    calls.into_iter().enumerate().map(call).collect()
+}
+
+fn arguments<'a>(raw: Option<&'a RawValue>, at: &str) -> Result<Cow<'a, RawValue>, Error> {
+    let Some(raw) = raw else { return Ok(Cow::Owned(raw_object("{}")?)) };
+    if raw.get().starts_with('{') {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let text: Text<'a> = read(at, raw)?;
+    let text = text.trim();
+    // What a model that calls without arguments leaves behind.
+    if text.is_empty() || text == "null" {
+        return Ok(Cow::Owned(raw_object("{}")?));
+    }
+    let wrong =
+        |told: String| Error::invalid(at, format!("Invalid '{at}': expected the text of a JSON object, but {told}."));
+    if !text.starts_with('{') {
+        return Err(wrong(format!("got `{}`", text.chars().take(40).collect::<String>())));
+    }
+    RawValue::from_string(text.to_owned()).map(Cow::Owned).map_err(|error| wrong(error.to_string()))
+}
+
+/// A call in an answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct ToolCall<'a> {
+    /// The place in a streamed answer; the unstreamed one has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<usize>,
+    pub(crate) id: String,
+    pub(crate) r#type: &'static str,
+    pub(crate) function: CalledFunction<'a>,
+}
+
+/// The function of a [`ToolCall`].
+#[derive(Debug, Serialize)]
+pub(crate) struct CalledFunction<'a> {
+    pub(crate) name: Cow<'a, str>,
+    /// The text of a JSON object, keys in the model's order.
+    pub(crate) arguments: &'a str,
+}
+
+/// Numbers the calls of one answer from 0 in order of arrival, and gives each an id of its own.
+#[derive(Debug)]
+pub(crate) struct Numbering {
+    random: String,
+    ids: Vec<String>,
+}
+
+impl Numbering {
+    /// `random` are hex digits that belong to this answer alone.
+    pub(crate) fn new(random: &str) -> Self {
+        Self { random: random.to_owned(), ids: Vec::new() }
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The next call: its index, and its own id where the model gave one that nobody has.
+    pub(crate) fn next<'a>(&mut self, call: ReplyCall<'a>) -> (usize, ToolCall<'a>) {
+        let index = self.ids.len();
+        let own = call.id.filter(|id| !id.is_empty() && !self.ids.iter().any(|known| known == id));
+        let id =
+            own.map_or_else(|| format!("call_{}{index}", &self.random[..self.random.len().min(20)]), Cow::into_owned);
+        self.ids.push(id.clone());
+        let arguments = call.function.arguments.map_or("{}", RawValue::get);
+        let function = CalledFunction { name: call.function.name, arguments };
+        (index, ToolCall { index: None, id, r#type: "function", function })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_of_the_history_become_objects_and_keep_their_key_order() {
+        let calls = r#"[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"b\": 1.0, \"a\": 2}"}},
+            {"function":{"name":"g","arguments":""}},{"function":{"name":"h","arguments":{"z":1}}},{"function":{"name":"i"}}]"#;
+        let calls = history(serde_json::from_str(calls).unwrap(), "messages[1].tool_calls").unwrap();
+        let arguments: Vec<_> = calls.iter().map(|call| call.function.arguments.get()).collect();
+        assert_eq!(arguments, [r#"{"b": 1.0, "a": 2}"#, "{}", r#"{"z":1}"#, "{}"]);
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_are_refused_with_their_place() {
+        for arguments in [r#""[1]""#, r#""{oops""#, "5"] {
+            let calls = format!(r#"[{{"function":{{"name":"f","arguments":{arguments}}}}}]"#);
+            let error = history(serde_json::from_str(&calls).unwrap(), "messages[1].tool_calls").unwrap_err();
+            assert_eq!(error.param(), Some("messages[1].tool_calls[0].function.arguments"));
+        }
+    }
+
+    #[test]
+    fn every_call_of_an_answer_has_an_id_of_its_own() {
+        let mut numbering = Numbering::new("0123456789abcdef0123456789abcdef");
+        let mut next = |json: &str| {
+            let (index, call) = numbering.next(serde_json::from_str(json).unwrap());
+            (index, call.id)
+        };
+        assert_eq!(next(r#"{"id":"call_x","function":{"name":"f"}}"#), (0, "call_x".to_owned()));
+        let (index, id) = next(r#"{"id":"call_x","function":{"name":"f","index":0}}"#);
+        assert!(index == 1 && id != "call_x");
+        assert_ne!(next(r#"{"function":{"name":"f"}}"#).1, id);
+    }
+}
