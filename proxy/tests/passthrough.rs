@@ -1,5 +1,8 @@
 //! The native lane: bytes in, bytes out.
 
+#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::time::Duration;
@@ -33,7 +36,11 @@ async fn raw_targets_reach_the_remote_untouched() {
         assert_eq!((answer.code(), &*answer.text()), (200, "ok"), "{target}");
         let line = format!("GET {target} HTTP/1.1\r\n");
         let arrived = upstream.seen().iter().any(|seen| seen.text().contains(&line));
-        assert!(arrived, "{target} did not arrive: {:?}", upstream.seen().iter().map(support::Seen::head).collect::<Vec<_>>());
+        assert!(
+            arrived,
+            "{target} did not arrive: {:?}",
+            upstream.seen().iter().map(support::Seen::head).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -160,9 +167,16 @@ async fn the_remotes_own_credentials_take_the_place_of_the_callers() {
     config.remote.authorization = Some("Bearer remote".parse().unwrap());
     config.remote.headers = vec![("x-team".parse().unwrap(), "ours".parse().unwrap())];
     let proxy = serve(config).await.unwrap();
-    ask(proxy.addr(), "GET /api/tags HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer caller\r\nX-Team: theirs\r\n\r\n").await;
+    ask(
+        proxy.addr(),
+        "GET /api/tags HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer caller\r\nX-Team: theirs\r\n\r\n",
+    )
+    .await;
     let seen = &upstream.seen()[0];
-    assert_eq!((seen.header("authorization"), seen.header("x-team")), (Some("Bearer remote".into()), Some("ours".into())));
+    assert_eq!(
+        (seen.header("authorization"), seen.header("x-team")),
+        (Some("Bearer remote".into()), Some("ours".into()))
+    );
     assert!(!seen.text().contains("caller") && !seen.text().contains("theirs"));
 }
 
@@ -183,7 +197,8 @@ async fn a_request_that_passed_here_before_is_told_so_instead_of_going_round() {
     let proxy = proxy(upstream.addr).await;
     ask(proxy.addr(), "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let via = upstream.seen()[0].header("via").unwrap();
-    let answer = ask(proxy.addr(), format!("GET /api/tags HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 other, {via}\r\n\r\n")).await;
+    let answer =
+        ask(proxy.addr(), format!("GET /api/tags HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 other, {via}\r\n\r\n")).await;
     assert_eq!(answer.code(), 508);
     assert!(answer.json()["error"].as_str().unwrap().contains("--remote-host"));
     assert_eq!(upstream.seen().len(), 1);
@@ -200,11 +215,16 @@ async fn a_remote_that_breaks_off_is_not_made_to_look_whole() {
 
 #[tokio::test]
 async fn what_is_not_an_ollama_is_passed_on_as_it_is() {
-    for (status, body) in [("200 OK", "<html>login</html>"), ("401 Unauthorized", "no"), ("404 Not Found", "404 page not found")] {
+    for (status, body) in
+        [("200 OK", "<html>login</html>"), ("401 Unauthorized", "no"), ("404 Not Found", "404 page not found")]
+    {
         let upstream = Upstream::answering(raw_response(status, "Content-Type: text/html\r\n", body)).await;
         let proxy = proxy(upstream.addr).await;
         let answer = ask(proxy.addr(), "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        assert_eq!((answer.status, String::from_utf8(answer.body).unwrap()), (format!("HTTP/1.1 {status}"), body.to_owned()));
+        assert_eq!(
+            (answer.status, String::from_utf8(answer.body).unwrap()),
+            (format!("HTTP/1.1 {status}"), body.to_owned())
+        );
     }
 }
 

@@ -1,9 +1,8 @@
-//! The one road to the network, for both lanes: the pool, what every request to the remote carries, and the words for why none was answered.
+//! The one road to the network, for both lanes: what every request to the remote carries, and the words for why none was answered.
 //!
 //! Does not retry, follow redirects or decompress.
 
 use std::{
-    error::Error as StdError,
     future::Future,
     io,
     pin::Pin,
@@ -19,16 +18,12 @@ use http::{
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy,
-    rt::{TokioExecutor, TokioTimer},
-};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep};
 
 use super::{
     connect::{Cause, Connector, cause},
+    pool::{Answer, Failure, Pool},
     refusal,
 };
 use crate::{
@@ -36,21 +31,16 @@ use crate::{
     error::Error,
 };
 
-/// How long an idle connection to the remote is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a request
-/// is not sent into a connection that is being closed.
-const POOL_IDLE: Duration = Duration::from_secs(45);
-
 /// Most bytes of an answer that is read whole: an unstreamed chat or a list of models.
 const MAX_WHOLE: usize = 256 << 20;
 
 /// Speaks to the remote.
-#[derive(Debug)]
 pub(crate) struct Client {
-    http: legacy::Client<Connector, Body>,
+    pool: Pool,
     scheme: Scheme,
     authority: Authority,
     base_path: String,
-    /// What every request carries: credentials and extra headers.
+    /// What every request carries: `Host`, credentials and extra headers.
     headers: HeaderMap,
     first_byte: Duration,
     idle: Duration,
@@ -67,20 +57,20 @@ impl Client {
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let authority = if *port == usual { host } else { format!("{host}:{port}") };
-        let authority = authority.parse().map_err(|error| {
+        let authority: Authority = authority.parse().map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("remote.host: {authority:?} is no host name: {error}"))
         })?;
+        let invalid = |error: http::Error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let mut carried = HeaderMap::new();
+        carried.insert(header::HOST, HeaderValue::from_str(authority.as_str()).map_err(|error| invalid(error.into()))?);
         carried.extend(authorization.clone().map(|value| (header::AUTHORIZATION, value)));
         for (name, value) in headers {
             carried.append(name, value.clone());
         }
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(Connector::new(&config.remote, &config.timeouts)?);
+        let origin = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/").build();
+        let pool = Pool::new(Connector::new(&config.remote, &config.timeouts)?, origin.map_err(invalid)?);
         Ok(Self {
-            http,
+            pool,
             scheme,
             authority,
             base_path: base_path.clone(),
@@ -99,14 +89,14 @@ impl Client {
     ///
     /// Dropping the future, or the body of the answer, cancels the request upstream at once.
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response<Upstream>, Error> {
-        *request.uri_mut() = self.uri(request.uri())?;
+        *request.uri_mut() = self.target(request.uri())?;
         for name in self.headers.keys() {
             request.headers_mut().remove(name);
         }
         for (name, value) in &self.headers {
             request.headers_mut().append(name, value.clone());
         }
-        let answering = self.http.request(request);
+        let answering = self.pool.send(request);
         let answer = if self.first_byte.is_zero() {
             answering.await
         } else {
@@ -118,8 +108,8 @@ impl Client {
                 ),
             })?
         };
-        let answer = answer.map_err(|error| self.unanswered(&error))?;
-        Ok(answer.map(|body| Upstream { body, idle: Idle::new(self.idle), remote: self.authority.clone() }))
+        let answer = answer.map_err(|failure| self.unanswered(failure))?;
+        Ok(answer.map(|body| Upstream::new(body, self.idle, self.authority.clone())))
     }
 
     /// Asks and reads the whole answer, which must be a success.
@@ -166,47 +156,43 @@ impl Client {
         format!("{}{path}", self.remote())
     }
 
-    /// The remote's URI for a raw path and query.
-    fn uri(&self, raw: &Uri) -> Result<Uri, Error> {
-        let target = raw.path_and_query().map_or("/", PathAndQuery::as_str);
-        let target = if self.base_path.is_empty() {
-            raw.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
-        } else {
-            PathAndQuery::try_from(format!("{}{target}", self.base_path))
-                .map_err(|error| Error::Internal { message: error.to_string() })?
+    /// The raw path and query under the remote's base path.
+    fn target(&self, raw: &Uri) -> Result<Uri, Error> {
+        let target = match raw.path_and_query() {
+            None => PathAndQuery::from_static("/"),
+            Some(target) if self.base_path.is_empty() => target.clone(),
+            Some(target) => PathAndQuery::try_from(format!("{}{target}", self.base_path))
+                .map_err(|error| Error::Internal { message: error.to_string() })?,
         };
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(target);
-        Uri::from_parts(parts).map_err(|error| Error::Internal { message: error.to_string() })
+        Ok(Uri::from(target))
     }
 
     /// Why there was no answer, in words that name the remote, the cause and what to change.
-    fn unanswered(&self, error: &legacy::Error) -> Error {
+    fn unanswered(&self, failure: Failure) -> Error {
         let remote = self.remote();
-        if !error.is_connect() {
-            return match error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
-                // Our side of the road broke: the client stopped sending its body.
-                Some(hyper) if hyper.is_user() => Error::Invalid {
-                    message: "the request body ended before it was whole".to_owned(),
-                    param: None,
-                    code: None,
-                },
-                Some(hyper) if hyper.is_parse() => Error::NotOllama {
+        let cause = match failure {
+            Failure::Connect(cause) => cause,
+            // Our side of the road broke: the client stopped sending its body.
+            Failure::Exchange(error) if error.is_user() => {
+                let message = "the request body ended before it was whole".to_owned();
+                return Error::Invalid { message, param: None, code: None };
+            }
+            Failure::Exchange(error) if error.is_parse() => {
+                return Error::NotOllama {
                     message: format!(
                         "not an Ollama at {remote}: what answers there does not speak HTTP; if it speaks TLS, set remote.protocol to https (--remote-protocol https)"
                     ),
-                },
-                _ => Error::Unreachable {
+                };
+            }
+            Failure::Exchange(error) => {
+                return Error::Unreachable {
                     message: format!(
                         "the remote Ollama at {remote} closed the connection without an answer ({}); see its log (ollama serve)",
-                        cause(error)
+                        cause(&error)
                     ),
-                },
-            };
-        }
-        let cause = error.source().map_or_else(|| Cause::Other(error.to_string()), cause);
+                };
+            }
+        };
         let change = match &cause {
             Cause::NameNotFound => {
                 "check the spelling of remote.host (--remote-host), and this machine's DNS".to_owned()
@@ -259,11 +245,49 @@ async fn whole(body: Upstream) -> Result<Bytes, Error> {
 }
 
 /// The body of an answer, as the network brings it, with a bound on the silence between two packets.
-#[derive(Debug)]
 pub(crate) struct Upstream {
-    body: Incoming,
+    body: Answer,
     idle: Idle,
     remote: Authority,
+    /// Whether a packet was handed over since the reader last had to wait.
+    fresh: bool,
+    /// A failure that waits until what came before it is on its way.
+    failed: Option<Error>,
+}
+
+impl Upstream {
+    fn new(body: Answer, idle: Duration, remote: Authority) -> Self {
+        Self { body, idle: Idle::new(idle), remote, fresh: false, failed: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.idle.heard();
+                Poll::Ready(frame.map(|frame| {
+                    frame.map_err(|error| Error::Cut {
+                        message: format!(
+                            "the answer of the remote Ollama at {} broke off: {}",
+                            self.remote,
+                            cause(&error)
+                        ),
+                    })
+                }))
+            }
+            Poll::Pending => {
+                ready!(self.idle.poll_over(cx));
+                let message = format!(
+                    "the remote Ollama at {} fell silent for {} in the middle of its answer; raise timeouts.idle, or set it to 0s",
+                    self.remote,
+                    humantime::format_duration(self.idle.within)
+                );
+                Poll::Ready(Some(Err(Error::Timeout { message })))
+            }
+        }
+    }
 }
 
 impl HttpBody for Upstream {
@@ -271,28 +295,18 @@ impl HttpBody for Upstream {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.idle.heard();
-                Poll::Ready(frame.map(|frame| {
-                    frame.map_err(|error| Error::Cut {
-                        message: format!(
-                            "the answer of the remote Ollama at {} broke off: {}",
-                            this.remote,
-                            cause(&error)
-                        ),
-                    })
-                }))
+        let polled = self.poll(cx);
+        match polled {
+            // The server throws away what it has not written yet when a body fails, so it gets a turn to write it.
+            Poll::Ready(Some(Err(error))) if self.fresh => {
+                self.fresh = false;
+                self.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
-            Poll::Pending => {
-                ready!(this.idle.poll_over(cx));
-                let message = format!(
-                    "the remote Ollama at {} fell silent for {} in the middle of its answer; raise timeouts.idle, or set it to 0s",
-                    this.remote,
-                    humantime::format_duration(this.idle.within)
-                );
-                Poll::Ready(Some(Err(Error::Timeout { message })))
+            polled => {
+                self.fresh = polled.is_ready();
+                polled
             }
         }
     }

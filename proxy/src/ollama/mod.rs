@@ -4,5 +4,6 @@ pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod ndjson;
 pub(crate) mod passthrough;
+pub(crate) mod pool;
 pub(crate) mod refusal;
 pub(crate) mod wire;

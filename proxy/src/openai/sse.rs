@@ -314,13 +314,12 @@ impl<T: Translator> HttpBody for EventStream<T> {
                         }
                         this.stage = Stage::Ended;
                     }
-                    Poll::Pending => {
-                        if this.frames.is_empty() {
-                            ready!(this.poll_beat(cx));
-                            this.frames.comment("waiting");
-                        }
+                    Poll::Pending if this.frames.is_empty() => {
+                        ready!(this.poll_beat(cx));
+                        this.frames.comment("waiting");
                         return this.hand_over();
                     }
+                    Poll::Pending => return this.hand_over(),
                 },
                 Stage::Lingering(body, over) => match Pin::new(body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(_))) => {}

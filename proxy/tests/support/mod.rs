@@ -1,6 +1,7 @@
 //! What the proxy's tests stand on: a proxy in process, raw sockets on both of its sides, and an upstream whose every byte is in the test.
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
 
 use std::{
     net::SocketAddr,
@@ -230,8 +231,11 @@ pub fn last() -> Vec<u8> {
 
 /// A request with a JSON body, as bytes.
 pub fn post(path: &str, body: &str) -> Vec<u8> {
-    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-        .into_bytes()
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// A small streamed chat for the OpenAI lane.
@@ -332,8 +336,10 @@ impl Answer {
         let text = String::from_utf8_lossy(&bytes[..head]);
         let mut lines = text.split("\r\n");
         let status = lines.next()?.to_owned();
-        let headers: Vec<_> =
-            lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let headers: Vec<_> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
         let rest = &bytes[head + 4..];
         let header = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
         let (body, whole) = if header("transfer-encoding") == Some("chunked") {

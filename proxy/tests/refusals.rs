@@ -1,0 +1,256 @@
+//! What went wrong, told plainly: one text for each cause, in both dialects.
+
+#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use farllama::{Config, Running, config::Protocol, serve};
+use support::{Answer, CHAT, Upstream, ask, config, post, proxy, raw_response};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+
+const TAGS: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Asks on both lanes; each answer must have `status` and tell `words`, in its own dialect.
+async fn both_tell(proxy: &Running, status: u16, words: &[&str]) {
+    let native = ask(proxy.addr(), TAGS).await;
+    let openai = ask(proxy.addr(), post("/v1/chat/completions", CHAT)).await;
+    let told = native.json()["error"].as_str().unwrap_or_else(|| panic!("{native:?}")).to_owned();
+    for (answer, told) in [(&native, told), (&openai, openai.message())] {
+        assert_eq!(answer.code(), status, "{told}");
+        for word in words {
+            assert!(told.contains(word), "no {word:?} in {told:?}");
+        }
+    }
+    let error = &openai.json()["error"];
+    assert_eq!((&error["type"], &error["param"]), (&"server_error".into(), &serde_json::Value::Null));
+}
+
+async fn remote(change: impl FnOnce(&mut Config)) -> Running {
+    let mut config = config("127.0.0.1:9".parse().unwrap());
+    change(&mut config);
+    serve(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_name_without_address_is_told() {
+    let proxy = remote(|config| "gpu-box.invalid".clone_into(&mut config.remote.host)).await;
+    both_tell(&proxy, 502, &["http://gpu-box.invalid:9", "no address is known", "--remote-host"]).await;
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_with_ollamas_usual_reason() {
+    // A port that was free a moment ago.
+    let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = proxy(addr).await;
+    both_tell(&proxy, 502, &[&addr.to_string(), "connection refused", "OLLAMA_HOST", "--remote-port"]).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_is_told_with_the_bound() {
+    // A listener whose queue is full answers nobody.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(addr)).await {
+        queue.push(stream);
+    }
+    let mut config = config(addr);
+    config.timeouts.connect = Duration::from_millis(100);
+    let proxy = serve(config).await.unwrap();
+    both_tell(&proxy, 504, &[&addr.to_string(), "no connection within 100ms", "firewall", "timeouts.connect"]).await;
+}
+
+#[tokio::test]
+async fn tls_spoken_to_a_plain_port_is_told() {
+    let plain = Upstream::answering(raw_response("400 Bad Request", "", "what?")).await;
+    // A TLS greeting has no blank line, so this server answers at the first byte.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(&raw_response("400 Bad Request", "Connection: close\r\n", "what?")).await;
+        }
+    });
+    drop(plain);
+    let mut config = config(addr);
+    config.remote.protocol = Protocol::Https;
+    let proxy = serve(config).await.unwrap();
+    both_tell(&proxy, 502, &["https://", "does not speak TLS", "--remote-protocol http"]).await;
+}
+
+/// A TLS server that answers every connection with `OK`; gives the PEM of its authority.
+async fn tls_server() -> (std::net::SocketAddr, String) {
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let pem = signed.cert.pem();
+    let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::Pkcs8(signed.signing_key.serialize_der().into());
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let tls = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let _ = stream
+                    .write_all(&raw_response(
+                        "200 OK",
+                        "Content-Type: application/json\r\nConnection: close\r\n",
+                        "{\"models\":[]}",
+                    ))
+                    .await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    (addr, pem)
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_told_and_trusted_once_it_is_named() {
+    let (addr, pem) = tls_server().await;
+    let https = |config: &mut Config| {
+        config.remote.protocol = Protocol::Https;
+        "localhost".clone_into(&mut config.remote.host);
+        config.remote.port = addr.port();
+    };
+    let proxy = remote(https).await;
+    both_tell(&proxy, 502, &["https://localhost", "authority", "remote.ca_file"]).await;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let trusting = remote(|config| {
+        https(config);
+        config.remote.ca_file = Some(file.path().to_owned());
+    })
+    .await;
+    assert_eq!(ask(trusting.addr(), TAGS).await.text(), "{\"models\":[]}");
+}
+
+#[tokio::test]
+async fn a_remote_that_hangs_up_without_a_word_is_told() {
+    let upstream = Upstream::start(vec![support::Act::Close]).await;
+    let proxy = proxy(upstream.addr).await;
+    both_tell(&proxy, 502, &[&upstream.addr.to_string(), "closed the connection without an answer"]).await;
+}
+
+#[tokio::test]
+async fn a_remote_that_does_not_speak_http_is_told() {
+    let upstream = Upstream::answering("SSH-2.0-OpenSSH_9.2\r\n").await;
+    let proxy = proxy(upstream.addr).await;
+    both_tell(&proxy, 502, &["does not speak HTTP", "--remote-protocol https"]).await;
+}
+
+#[tokio::test]
+async fn a_first_byte_that_does_not_come_is_a_timeout_where_the_settings_bound_it() {
+    let upstream = Upstream::start(vec![support::Act::Hold]).await;
+    let mut config = config(upstream.addr);
+    config.timeouts.first_byte = Duration::from_millis(50);
+    let proxy = serve(config).await.unwrap();
+    both_tell(&proxy, 504, &["sent nothing within 50ms", "timeouts.first_byte"]).await;
+}
+
+#[tokio::test]
+async fn the_openai_lane_names_what_is_not_an_ollama() {
+    let cases = [
+        ("200 OK", "Content-Type: text/html\r\n", "<!DOCTYPE html><title>Router</title>", "an HTML page"),
+        ("401 Unauthorized", "Content-Type: text/plain\r\n", "Unauthorized", "remote.api_key"),
+        ("403 Forbidden", "Content-Type: text/html\r\n", "<html>Forbidden</html>", "a gateway that refuses"),
+        ("403 Forbidden", "", "", "OLLAMA_HOST"),
+        ("404 Not Found", "Content-Type: text/plain\r\n", "404 page not found", "--remote-base-path"),
+        ("400 Bad Request", "", "Client sent an HTTP request to an HTTPS server.\n", "--remote-protocol https"),
+        ("302 Found", "Location: https://login.example/\r\n", "", "a redirect"),
+        ("200 OK", "Content-Type: application/json\r\n", "{\"hello\":1}", "does not answer as Ollama does"),
+    ];
+    for (status, headers, body, words) in cases {
+        let upstream = Upstream::answering(raw_response(status, headers, body)).await;
+        let proxy = proxy(upstream.addr).await;
+        for request in
+            [post("/v1/chat/completions", CHAT), b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()]
+        {
+            let answer = ask(proxy.addr(), request).await;
+            assert_eq!(answer.code(), 502, "{answer:?}");
+            let told = answer.message();
+            assert!(told.contains(words) && told.contains(&upstream.addr.to_string()), "no {words:?} in {told:?}");
+        }
+    }
+}
+
+async fn chat(body: &str) -> Answer {
+    let upstream = Upstream::answering(raw_response("500 Internal Server Error", "", "not to be asked")).await;
+    let proxy = proxy(upstream.addr).await;
+    let answer = ask(proxy.addr(), post("/v1/chat/completions", body)).await;
+    assert!(upstream.seen().is_empty(), "the remote was asked: {:?}", upstream.seen());
+    answer
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_the_field_that_is_to_blame() {
+    let messages = r#""messages":[{"role":"user","content":"hi"}]"#;
+    let cases = [
+        ("{\"model\": \"m\",\n oops".to_owned(), None, "line 2 column 2"),
+        (String::new(), None, "empty"),
+        ("[]".to_owned(), None, "JSON object"),
+        (r#"{"messages":[]}"#.to_owned(), Some("model"), "Missing required parameter: 'model'."),
+        (r#"{"model":"m"}"#.to_owned(), Some("messages"), "Missing required parameter"),
+        (r#"{"model":"m","messages":[]}"#.to_owned(), Some("messages"), "empty array"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":5}]}"#.to_owned(),
+            Some("messages[0].content"),
+            "a string or an array",
+        ),
+        (r#"{"model":"m","messages":[{"role":"alien","content":""}]}"#.to_owned(), Some("messages[0].role"), "'alien'"),
+        (format!(r#"{{"model":"m",{messages},"temperature":3}}"#), Some("temperature"), "<= 2"),
+        (format!(r#"{{"model":"m",{messages},"temperature":"hot"}}"#), Some("temperature"), "Invalid type"),
+        (format!(r#"{{"model":"m",{messages},"max_tokens":0}}"#), Some("max_tokens"), ">= 1"),
+        (format!(r#"{{"model":"m",{messages},"top_logprobs":3}}"#), Some("top_logprobs"), "'logprobs'"),
+        (format!(r#"{{"model":"m",{messages},"logprobs":true,"top_logprobs":21}}"#), Some("top_logprobs"), "0 to 20"),
+        (
+            format!(r#"{{"model":"m",{messages},"response_format":{{"type":"xml"}}}}"#),
+            Some("response_format.type"),
+            "'xml'",
+        ),
+        (format!(r#"{{"model":"m",{messages},"reasoning_effort":"huge"}}"#), Some("reasoning_effort"), "'huge'"),
+        (format!(r#"{{"model":"m",{messages},"stream":"yes"}}"#), Some("stream"), "boolean"),
+    ];
+    for (body, param, words) in cases {
+        let answer = chat(&body).await;
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.code(), error["param"].as_str()), (400, param), "{body}: {error}");
+        assert!(answer.message().contains(words), "no {words:?} in {error}");
+        assert_eq!(error["type"], "invalid_request_error");
+        assert!(error.as_object().unwrap().contains_key("code"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_bound_is_refused_with_the_setting_that_helps() {
+    let mut config = config("127.0.0.1:9".parse().unwrap());
+    config.limits.body = 1000;
+    let proxy = serve(config).await.unwrap();
+    let answer = ask(proxy.addr(), post("/v1/chat/completions", &" ".repeat(1001))).await;
+    assert_eq!(answer.code(), 413);
+    assert!(answer.message().contains("limits.body"));
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_with_the_right_one() {
+    let proxy = proxy("127.0.0.1:9".parse().unwrap()).await;
+    let answer = ask(proxy.addr(), "GET /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!((answer.code(), answer.header("allow")), (405, Some("POST")));
+    assert!(answer.message().contains("POST"));
+}
