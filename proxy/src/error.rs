@@ -109,6 +109,15 @@ impl Error {
         Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }
     }
 
+    /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats itself
+    /// (more than 30 times the same token).
+    pub(crate) fn unfinished() -> Self {
+        Self::Cut {
+            message: "the remote Ollama ended its answer before it was done (it does so when a model only repeats itself, or when its runner dies)"
+                .to_owned(),
+        }
+    }
+
     /// A value of field `param` that OpenAI's API has and Ollama cannot serve.
     pub(crate) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Unsupported { message: message.into(), param: Some(param.into()) }

@@ -11,6 +11,8 @@ mod observe;
 mod ollama;
 mod openai;
 mod tasks;
+#[cfg(test)]
+mod vectors;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -36,6 +36,13 @@ impl FromRequest<App> for Json {
     }
 }
 
+#[cfg(test)]
+impl From<Vec<u8>> for Json {
+    fn from(body: Vec<u8>) -> Self {
+        Self(body.into())
+    }
+}
+
 impl Json {
     /// The bytes as they came.
     pub(crate) fn bytes(&self) -> &Bytes {
@@ -310,6 +317,16 @@ mod tests {
         let body = json(r#"{"items":[{"text":"a\ud83d b"},{"text":"\ud83d\ude00 \udc00x"}]}"#);
         let items: Vec<Item<'_>> = body.fields().unwrap().need("items", &mut Vec::new()).unwrap();
         assert_eq!((&*items[0].text, &*items[1].text), ("a\u{fffd} b", "😀 \u{fffd}x"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_a_lone_surrogate_or_a_panic(text in "\\PC{0,20}|(\\\\u[dD][89a-fA-F][0-9a-f]{2}|x){0,6}") {
+            let body = json(&format!(r#"{{"text":"{text}"}}"#));
+            if let Ok(mut fields) = body.fields() {
+                let _ = fields.need::<Text<'_>>("text", &mut Vec::new());
+            }
+        }
     }
 
     #[test]

@@ -31,15 +31,6 @@ const ENOUGH: usize = 16 << 10;
 /// How long the end of our answer waits for the end of the upstream's, which makes its connection usable again.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Why a stream of replies ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The upstream had no more to say.
-    Eof,
-    /// It failed, or could not be understood.
-    Failed(Error),
-}
-
 /// Turns native replies into wire text. A state machine without clock, dice or IO.
 ///
 /// Laws: once [`closed`](Translator::closed), it writes nothing more. Joining the deltas of any chunking gives the unstreamed answer.
@@ -48,8 +39,8 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     type Reply<'a>: Deserialize<'a>;
     /// Takes the next reply: 0..n frames.
     fn reply(&mut self, reply: Self::Reply<'_>, out: &mut Frames);
-    /// Takes the end.
-    fn end(&mut self, why: End, out: &mut Frames);
+    /// Takes the end before the last reply: one error frame.
+    fn fail(&mut self, error: &Error, out: &mut Frames);
     /// Whether the last frame is written.
     fn closed(&self) -> bool;
     /// What the exchange cost, once it is known.
@@ -150,16 +141,14 @@ pub(crate) async fn respond<T: Translator>(
     let waiting = matches!(stage, Stage::Opening(_));
     let mut stream = EventStream {
         stage,
-        translator,
-        lines: Lines::default(),
-        frames: Frames::default(),
+        feed: Feed::new(translator),
         beat: None,
         every: heartbeat.every,
         wrote: Instant::now(),
         recorder,
     };
     if waiting {
-        stream.frames.comment("waiting");
+        stream.feed.frames.comment("waiting");
     }
     let mut response = Response::new(Body::new(stream));
     *response.status_mut() = StatusCode::OK;
@@ -184,11 +173,77 @@ enum Stage {
     Ended,
 }
 
-struct EventStream<T> {
-    stage: Stage,
+/// Packets in, frames out: cuts lines, reads replies, and hands them to the translator. Pure.
+pub(crate) struct Feed<T> {
     translator: T,
     lines: Lines,
-    frames: Frames,
+    pub(crate) frames: Frames,
+}
+
+impl<T: Translator> Feed<T> {
+    pub(crate) fn new(translator: T) -> Self {
+        Self { translator, lines: Lines::default(), frames: Frames::default() }
+    }
+
+    /// Takes the next packet.
+    ///
+    /// # Errors
+    /// What ended the stream before it was done; its frame is written.
+    pub(crate) fn packet(&mut self, packet: Bytes) -> Result<(), Error> {
+        if let Err(error) = self.lines.push(packet) {
+            return Err(self.fail(error));
+        }
+        while let Some(line) = self.lines.next() {
+            self.line(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the end of the packets.
+    ///
+    /// # Errors
+    /// As [`Feed::packet`].
+    pub(crate) fn eof(&mut self) -> Result<(), Error> {
+        if let Some(line) = self.lines.rest() {
+            self.line(&line)?;
+        }
+        if self.translator.closed() {
+            return Ok(());
+        }
+        Err(self.fail(Error::unfinished()))
+    }
+
+    /// Ends the stream with an error; gives it back.
+    pub(crate) fn fail(&mut self, error: Error) -> Error {
+        self.translator.fail(&error, &mut self.frames);
+        error
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), Error> {
+        if self.translator.closed() {
+            return Ok(());
+        }
+        let unreadable = match serde_json::from_slice::<T::Reply<'_>>(line) {
+            Ok(reply) => {
+                self.translator.reply(reply, &mut self.frames);
+                return Ok(());
+            }
+            Err(unreadable) => unreadable,
+        };
+        let error = match serde_json::from_slice::<ErrorLine<'_>>(line) {
+            // Ollama's word in mid-stream; a status it has no more.
+            Ok(line) => refusal::from_text(StatusCode::INTERNAL_SERVER_ERROR, &line.error),
+            Err(_) => {
+                Error::Cut { message: format!("the remote sent a line that is no reply of Ollama's: {unreadable}") }
+            }
+        };
+        Err(self.fail(error))
+    }
+}
+
+struct EventStream<T> {
+    stage: Stage,
+    feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
     beat: Option<Pin<Box<Sleep>>>,
     every: Duration,
@@ -197,48 +252,22 @@ struct EventStream<T> {
 }
 
 impl<T: Translator> EventStream<T> {
-    /// Translates every whole line that is there.
-    fn translate(&mut self) {
-        while let Some(line) = self.lines.next() {
-            self.line(&line);
+    /// Notes what went wrong, if anything did.
+    fn note(&self, outcome: Result<(), Error>) {
+        if let Err(error) = outcome {
+            self.recorder.failed(&error);
         }
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        if self.translator.closed() {
-            return;
-        }
-        match serde_json::from_slice::<T::Reply<'_>>(line) {
-            Ok(reply) => self.translator.reply(reply, &mut self.frames),
-            Err(unreadable) => {
-                let failed = match serde_json::from_slice::<ErrorLine<'_>>(line) {
-                    // Ollama's word in mid-stream; a status it has no more.
-                    Ok(line) => refusal::from_text(StatusCode::INTERNAL_SERVER_ERROR, &line.error),
-                    Err(_) => Error::Cut {
-                        message: format!("the remote sent a line that is no reply of Ollama's: {unreadable}"),
-                    },
-                };
-                self.end(End::Failed(failed));
-            }
-        }
-    }
-
-    fn end(&mut self, why: End) {
-        if let End::Failed(error) = &why {
-            self.recorder.failed(error);
-        }
-        self.translator.end(why, &mut self.frames);
     }
 
     /// What is written goes out as one data frame.
     fn hand_over(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.wrote = Instant::now();
-        let frames = self.frames.take();
+        let frames = self.feed.frames.take();
         self.recorder.sent(&frames);
-        if let Some(usage) = self.translator.usage() {
+        if let Some(usage) = self.feed.translator.usage() {
             self.recorder.usage(usage);
         }
-        if self.translator.closed() {
+        if self.feed.translator.closed() {
             self.recorder.finished();
         }
         Poll::Ready(Some(Ok(Frame::data(frames))))
@@ -268,20 +297,21 @@ impl<T: Translator> HttpBody for EventStream<T> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         loop {
-            if this.frames.len() >= ENOUGH {
+            if this.feed.frames.len() >= ENOUGH {
                 return this.hand_over();
             }
             match &mut this.stage {
                 Stage::Opening(opening) => match opening.as_mut().poll(cx) {
                     Poll::Ready(Ok(body)) => this.stage = Stage::Flowing(body),
                     Poll::Ready(Err(error)) => {
-                        this.end(End::Failed(error));
+                        let error = this.feed.fail(error);
+                        this.note(Err(error));
                         this.stage = Stage::Ended;
                     }
                     Poll::Pending => {
-                        if this.frames.is_empty() {
+                        if this.feed.frames.is_empty() {
                             ready!(this.poll_beat(cx));
-                            this.frames.comment("waiting");
+                            this.feed.frames.comment("waiting");
                         }
                         return this.hand_over();
                     }
@@ -289,12 +319,10 @@ impl<T: Translator> HttpBody for EventStream<T> {
                 Stage::Flowing(body) => match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
                         if let Ok(packet) = frame.into_data() {
-                            match this.lines.push(packet) {
-                                Ok(()) => this.translate(),
-                                Err(error) => this.end(End::Failed(error)),
-                            }
+                            let outcome = this.feed.packet(packet);
+                            this.note(outcome);
                         }
-                        if this.translator.closed() {
+                        if this.feed.translator.closed() {
                             let Stage::Flowing(body) = std::mem::replace(&mut this.stage, Stage::Ended) else {
                                 continue;
                             };
@@ -302,21 +330,18 @@ impl<T: Translator> HttpBody for EventStream<T> {
                         }
                     }
                     Poll::Ready(Some(Err(error))) => {
-                        this.end(End::Failed(error));
+                        let error = this.feed.fail(error);
+                        this.note(Err(error));
                         this.stage = Stage::Ended;
                     }
                     Poll::Ready(None) => {
-                        if let Some(line) = this.lines.rest() {
-                            this.line(&line);
-                        }
-                        if !this.translator.closed() {
-                            this.end(End::Eof);
-                        }
+                        let outcome = this.feed.eof();
+                        this.note(outcome);
                         this.stage = Stage::Ended;
                     }
-                    Poll::Pending if this.frames.is_empty() => {
+                    Poll::Pending if this.feed.frames.is_empty() => {
                         ready!(this.poll_beat(cx));
-                        this.frames.comment("waiting");
+                        this.feed.frames.comment("waiting");
                         return this.hand_over();
                     }
                     Poll::Pending => return this.hand_over(),
@@ -324,20 +349,20 @@ impl<T: Translator> HttpBody for EventStream<T> {
                 Stage::Lingering(body, over) => match Pin::new(body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(_) => this.stage = Stage::Ended,
-                    Poll::Pending if !this.frames.is_empty() => return this.hand_over(),
+                    Poll::Pending if !this.feed.frames.is_empty() => return this.hand_over(),
                     Poll::Pending => {
                         ready!(over.as_mut().poll(cx));
                         this.stage = Stage::Ended;
                     }
                 },
-                Stage::Ended if this.frames.is_empty() => return Poll::Ready(None),
+                Stage::Ended if this.feed.frames.is_empty() => return Poll::Ready(None),
                 Stage::Ended => return this.hand_over(),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.stage, Stage::Ended) && self.frames.is_empty()
+        matches!(self.stage, Stage::Ended) && self.feed.frames.is_empty()
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod stream;
 mod translate;
+#[cfg(test)]
+pub(crate) mod vectors;
 mod wire;
 
 use axum::{

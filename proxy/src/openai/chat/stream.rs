@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{
-    translate::{FINGERPRINT, finish_reason, logprobs, unfinished},
+    translate::{FINGERPRINT, finish_reason, logprobs},
     wire::{Chunk, ChunkChoice, Delta, Facts},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     ollama::wire::ChatReply,
     openai::{
-        sse::{End, Frames, Translator},
+        sse::{Frames, Translator},
         tools::Numbering,
         usage::{CompletionUsage, Usage},
     },
@@ -110,16 +110,12 @@ impl Translator for Chat {
         }
     }
 
-    fn end(&mut self, why: End, out: &mut Frames) {
-        if self.state == State::Closed {
-            return;
-        }
-        self.state = State::Closed;
-        out.error(&match why {
-            End::Failed(error) => error,
+    fn fail(&mut self, error: &Error, out: &mut Frames) {
+        if self.state != State::Closed {
+            self.state = State::Closed;
             // Never a false `stop`, and no `[DONE]`, which clients take for success.
-            End::Eof => Error::Cut { message: unfinished() },
-        });
+            out.error(error);
+        }
     }
 
     fn closed(&self) -> bool {
@@ -128,5 +124,159 @@ impl Translator for Chat {
 
     fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        openai::{chat::translate, sse::Feed},
+        vectors::stamp,
+    };
+
+    fn facts(include_usage: bool) -> Facts {
+        Facts { model: "m".to_owned(), stream: true, include_usage }
+    }
+
+    /// Any line that Ollama may send before the last one.
+    fn line() -> impl Strategy<Value = Value> {
+        let text = "[a-c \u{e9}\u{2028}\"\\\\]{0,4}";
+        let call = prop_oneof![Just(None), Just(Some("call_x")), Just(Some(""))].prop_map(|id| {
+            let function = json!({"index": 0, "name": "f", "arguments": {"b": 1.0, "a": [2]}});
+            id.map_or(json!({"function": function}), |id| json!({"id": id, "function": function}))
+        });
+        let token = text.prop_map(|token| json!({"token": token, "logprob": -0.5, "bytes": [97]}));
+        (text, prop::option::of(text), prop::collection::vec(call, 0..3), prop::collection::vec(token, 0..2)).prop_map(
+            |(content, thinking, calls, tokens)| {
+                let mut message = json!({"role": "assistant", "content": content});
+                if let Some(thinking) = thinking {
+                    message["thinking"] = thinking.into();
+                }
+                if !calls.is_empty() {
+                    message["tool_calls"] = calls.into();
+                }
+                let mut line = json!({"model": "m", "message": message, "done": false});
+                if !tokens.is_empty() {
+                    line["logprobs"] = tokens.into();
+                }
+                line
+            },
+        )
+    }
+
+    /// A whole stream: some lines, and the last one, which may hold words and calls too.
+    fn lines() -> impl Strategy<Value = Vec<Value>> {
+        let reason = prop_oneof![Just("stop"), Just("length"), Just("load")];
+        (prop::collection::vec(line(), 0..6), line(), reason).prop_map(|(mut lines, mut last, reason)| {
+            last["done"] = true.into();
+            last["done_reason"] = reason.into();
+            last["prompt_eval_count"] = 7.into();
+            last["eval_count"] = 3.into();
+            lines.push(last);
+            lines
+        })
+    }
+
+    fn wire(lines: &[Value]) -> Vec<u8> {
+        lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
+    }
+
+    fn run(packets: impl IntoIterator<Item = Vec<u8>>, include_usage: bool) -> String {
+        let mut feed = Feed::new(Chat::new(stamp("chatcmpl-"), facts(include_usage)));
+        let fed = packets.into_iter().try_for_each(|packet| feed.packet(Bytes::from(packet)));
+        let _ = fed.and_then(|()| feed.eof());
+        String::from_utf8(feed.frames.take().to_vec()).unwrap()
+    }
+
+    fn events(text: &str) -> Vec<&str> {
+        text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect()
+    }
+
+    /// Joins the deltas of a stream, as a client does.
+    fn fold(events: &[&str]) -> Value {
+        let mut answer = json!({"content": "", "reasoning": "", "calls": [], "logprobs": [], "finish": null});
+        for event in events.iter().filter(|event| **event != "[DONE]") {
+            let chunk: Value = serde_json::from_str(event).unwrap();
+            let choice = &chunk["choices"][0];
+            for (to, from) in [("content", "content"), ("reasoning", "reasoning_content")] {
+                if let Some(text) = choice["delta"][from].as_str() {
+                    answer[to] = format!("{}{text}", answer[to].as_str().unwrap()).into();
+                }
+            }
+            for call in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
+                let calls = answer["calls"].as_array_mut().unwrap();
+                assert_eq!(call["index"], calls.len(), "dense from 0");
+                calls.push(json!({"id": call["id"], "type": call["type"], "function": call["function"]}));
+            }
+            for token in choice["logprobs"]["content"].as_array().into_iter().flatten() {
+                answer["logprobs"].as_array_mut().unwrap().push(token.clone());
+            }
+            if !choice["finish_reason"].is_null() {
+                assert!(answer["finish"].is_null(), "the finish comes once");
+                answer["finish"] = choice["finish_reason"].clone();
+            }
+        }
+        answer
+    }
+
+    /// What Ollama would have answered unstreamed: all of it in one reply (`ollama-wire` A5).
+    fn whole(lines: &[Value]) -> Value {
+        let mut reply = lines.last().unwrap().clone();
+        let join = |at: &str| lines.iter().filter_map(|line| line["message"][at].as_str()).collect::<String>();
+        let concat = |of: &dyn Fn(&Value) -> Value| -> Vec<Value> {
+            lines.iter().filter_map(|line| of(line).as_array().cloned()).flatten().collect()
+        };
+        reply["message"] = json!({"role": "assistant", "content": join("content"), "thinking": join("thinking"),
+            "tool_calls": concat(&|line| line["message"]["tool_calls"].clone())});
+        reply["logprobs"] = concat(&|line| line["logprobs"].clone()).into();
+        let (text, stamp, facts) = (reply.to_string(), stamp("chatcmpl-"), facts(false));
+        let answer = translate::response(&stamp, &facts, serde_json::from_str(&text).unwrap()).unwrap();
+        let choice = serde_json::to_value(&answer).unwrap()["choices"][0].clone();
+        let text = |at: &str| choice["message"][at].as_str().unwrap_or_default().to_owned();
+        json!({"content": text("content"), "reasoning": text("reasoning"),
+            "calls": choice["message"].get("tool_calls").cloned().unwrap_or(json!([])),
+            "logprobs": choice["logprobs"]["content"], "finish": choice["finish_reason"]})
+    }
+
+    proptest! {
+        #[test]
+        fn joining_the_deltas_gives_the_unstreamed_answer(lines in lines()) {
+            prop_assert_eq!(fold(&events(&run([wire(&lines)], false))), whole(&lines));
+        }
+
+        #[test]
+        fn any_packet_split_gives_the_same_stream(lines in lines(), size in 1usize..40, usage: bool) {
+            let bytes = wire(&lines);
+            let packets: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(run(packets, usage), run([bytes], usage));
+        }
+
+        #[test]
+        fn a_stream_ends_exactly_once_wherever_it_is_cut(lines in lines(), at in 0usize..2000, usage: bool) {
+            let mut bytes = wire(&lines);
+            let (whole, at) = (bytes.len(), at.min(bytes.len()));
+            bytes.truncate(at);
+            let text = run([bytes], usage);
+            let events = events(&text);
+            let done = events.iter().filter(|event| **event == "[DONE]").count();
+            let errors = events.iter().filter(|event| event.starts_with("{\"error\"")).count();
+            prop_assert_eq!(done + errors, 1);
+            // Without its newline the last line is whole all the same.
+            prop_assert_eq!(done == 1, at + 1 >= whole);
+            let last = events.last().unwrap();
+            let ended = *last == "[DONE]" || last.starts_with("{\"error\"");
+            prop_assert!(ended);
+        }
+
+        #[test]
+        fn whatever_comes_after_the_end_is_not_heard(lines in lines(), more in lines()) {
+            let (first, second) = (wire(&lines), wire(&more));
+            prop_assert_eq!(run([first.clone(), second], true), run([first], true));
+        }
     }
 }

@@ -143,8 +143,7 @@ pub(super) fn response<'a>(
     reply: native::ChatReply<'a>,
 ) -> Result<Completion<'a>, Error> {
     if !reply.done {
-        // It does so without a word when the model repeats itself (more than 30 times the same token).
-        return Err(Error::Cut { message: unfinished() });
+        return Err(Error::unfinished());
     }
     let usage = Usage::from(&reply);
     let mut numbering = Numbering::new(&stamp.random);
@@ -176,11 +175,6 @@ pub(super) fn response<'a>(
     })
 }
 
-/// What is said of an answer that ends before it is done.
-pub(super) fn unfinished() -> String {
-    "the remote Ollama ended its answer before it was done (it does so when a model only repeats itself, or when its runner dies)".to_owned()
-}
-
 /// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.
 pub(super) fn finish_reason(done_reason: Option<&str>, called: bool) -> &'static str {
     match done_reason {
@@ -205,4 +199,77 @@ pub(super) fn logprobs(tokens: Vec<native::Logprob<'_>>) -> Logprobs<'_> {
 
 fn alternative(top: native::Logprob<'_>) -> TopLogprob<'_> {
     TopLogprob { token: top.token, logprob: top.logprob, bytes: top.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{ollama::client::encode, openai::json::Json};
+
+    /// Any JSON, with a liking for the names and values that the API has.
+    fn any_json() -> impl Strategy<Value = Value> {
+        const NAMES: &[&str] = &[
+            "role",
+            "content",
+            "type",
+            "text",
+            "image_url",
+            "url",
+            "function",
+            "name",
+            "arguments",
+            "tool_calls",
+            "id",
+            "effort",
+        ];
+        const WORDS: &[&str] = &[
+            "user",
+            "tool",
+            "assistant",
+            "text",
+            "image_url",
+            "function",
+            "{}",
+            "data:image/png;base64,QUJD",
+            "none",
+            "json_schema",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,5}".prop_map(Value::from),
+            prop::sample::select(WORDS).prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((prop::sample::select(NAMES), inner), 0..4).prop_map(|fields| fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_makes_the_translation_panic(
+            value in any_json(),
+            field in prop::sample::select(&["messages", "tools", "tool_choice", "response_format", "stop", "options", "reasoning", "stream_options", "logprobs", "max_tokens", "n", "modalities"][..]),
+        ) {
+            let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+            body[field] = value;
+            let json = Json::from(body.to_string().into_bytes());
+            let request = json.fields().and_then(|fields| Request::read(fields, &mut Vec::new()));
+            if let Ok(ask) = request.and_then(super::request).and_then(|ask| encode(&ask)) {
+                prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array());
+            }
+        }
+    }
 }

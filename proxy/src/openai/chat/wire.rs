@@ -145,6 +145,12 @@ impl<'a> Request<'a> {
                 code: Some("empty_array"),
             });
         }
+        // Ollama's templates have a place for the name of a tool only.
+        let named = messages
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| message.name.is_some() && !matches!(&*message.role, "tool" | "function"));
+        ignored.extend(named.map(|(n, _)| format!("messages[{n}].name")));
         let native = Native::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
         let effort = match fields.take::<Reasoning<'a>>("reasoning", ignored)?.and_then(|reasoning| reasoning.effort) {
             Some(effort) => Some(("reasoning.effort", effort)),

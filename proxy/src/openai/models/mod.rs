@@ -1,6 +1,8 @@
 //! `GET /v1/models` and `GET /v1/models/{id}` over `GET /api/tags` and `POST /api/show`; and which names are near one that does not exist.
 
 mod translate;
+#[cfg(test)]
+pub(crate) mod vectors;
 mod wire;
 
 use axum::{

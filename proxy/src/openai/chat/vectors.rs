@@ -1,0 +1,54 @@
+//! How a vector of chat completions is checked.
+
+use async_openai::types::chat::{CreateChatCompletionResponse, CreateChatCompletionStreamResponse};
+use bytes::Bytes;
+
+use super::{stream::Chat, translate, wire};
+use crate::{
+    ollama::{client::encode, wire::ChatReply},
+    openai::{json::Json, sse::Feed},
+    vectors::{Case, stamp},
+};
+
+pub(crate) fn check(case: &mut Case) {
+    let json = Json::from(case.input("client.json").unwrap());
+    let mut ignored = Vec::new();
+    let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut ignored));
+    let translated = request.and_then(|request| {
+        let facts = request.facts();
+        Ok((facts, encode(&translate::request(request)?)?))
+    });
+    let facts = match translated {
+        Ok((facts, ask)) => {
+            case.json("upstream.json", &serde_json::from_slice::<&serde_json::value::RawValue>(&ask).unwrap());
+            facts
+        }
+        Err(error) => return case.refusal(&error),
+    };
+    if !ignored.is_empty() {
+        case.json("ignored.json", &ignored);
+    }
+    if let Some(lines) = case.input("upstream.ndjson") {
+        let mut feed = Feed::new(Chat::new(stamp("chatcmpl-"), facts.clone()));
+        // What went wrong stands in the frames.
+        let _ = feed.packet(Bytes::from(lines)).and_then(|()| feed.eof());
+        let text = String::from_utf8(feed.frames.take().to_vec()).unwrap();
+        for data in text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
+            if data != "[DONE]" && !data.starts_with("{\"error\"") {
+                case.read_by::<CreateChatCompletionStreamResponse>(data);
+            }
+        }
+        case.output("client.sse", &text);
+    }
+    if let Some(reply) = case.input("reply.json") {
+        let reply: ChatReply<'_> = serde_json::from_slice(&reply).unwrap();
+        let stamp = stamp("chatcmpl-");
+        match translate::response(&stamp, &facts, reply) {
+            Ok(answer) => {
+                case.read_by::<CreateChatCompletionResponse>(&serde_json::to_string(&answer).unwrap());
+                case.json("answer.json", &answer);
+            }
+            Err(error) => case.refusal(&error),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Golden translations: one folder a case under `vectors/<endpoint>/`, plain files that a person can check against the references.
+//!
+//! | file | what |
+//! |---|---|
+//! | `client.json` | what the client asks |
+//! | `upstream.json` | what Ollama is asked for it |
+//! | `ignored.json` | which fields had no effect, if any |
+//! | `error.json` | or how the request is refused |
+//! | `upstream.ndjson` → `client.sse` | a streamed answer, before and after |
+//! | `reply.json` → `answer.json` | a whole answer, before and after |
+//!
+//! Outputs are rewritten when `FARLLAMA_BLESS` is set; the diff is the review. Every output is also read by another's types.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    app::Stamp,
+    error::{self, Dialect, Error},
+};
+
+/// One folder.
+pub(crate) struct Case {
+    folder: PathBuf,
+    wrong: Vec<String>,
+}
+
+impl Case {
+    /// An input, if the case has it.
+    pub(crate) fn input(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.folder.join(name)).ok()
+    }
+
+    /// An output as text.
+    pub(crate) fn output(&mut self, name: &str, text: &str) {
+        let path = self.folder.join(name);
+        if std::env::var_os("FARLLAMA_BLESS").is_some() {
+            fs::write(&path, text).unwrap();
+            return;
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        if expected != text {
+            self.wrong.push(format!("{}\n--- expected\n{expected}\n--- actual\n{text}", path.display()));
+        }
+    }
+
+    /// An output as JSON, which is printed over several lines, keys in their order.
+    pub(crate) fn json(&mut self, name: &str, json: &impl Serialize) {
+        let text = serde_json::to_string(json).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        self.output(name, &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()));
+    }
+
+    /// A refusal.
+    pub(crate) fn refusal(&mut self, error: &Error) {
+        let body: Value = serde_json::from_slice(&error::body(error, Dialect::OpenAi)).unwrap();
+        self.read_by::<async_openai::error::WrappedError>(&body.to_string());
+        self.json("error.json", &serde_json::json!({ "status": error.row().status.as_u16(), "body": body }));
+    }
+
+    /// Has another's types read an output.
+    pub(crate) fn read_by<T: DeserializeOwned>(&mut self, json: &str) {
+        if let Err(error) = serde_json::from_str::<T>(json) {
+            self.wrong.push(format!(
+                "{}: {} cannot read it: {error}\n{json}",
+                self.folder.display(),
+                std::any::type_name::<T>()
+            ));
+        }
+    }
+}
+
+/// Time and identity in every vector.
+pub(crate) fn stamp(prefix: &str) -> Stamp {
+    let random = "0123456789abcdef0123456789abcdef".to_owned();
+    Stamp { id: format!("{prefix}{random}"), random, created: 1_700_000_000 }
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut folders: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+#[test]
+fn every_vector_translates_as_it_is_written_down() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
+    let (mut cases, mut wrong) = (0, Vec::new());
+    for endpoint in folders(&root) {
+        let name = endpoint.file_name().unwrap().to_str().unwrap().to_owned();
+        for folder in folders(&endpoint) {
+            let mut case = Case { folder, wrong: Vec::new() };
+            match &*name {
+                "chat" => crate::openai::chat::vectors::check(&mut case),
+                "models" => crate::openai::models::vectors::check(&mut case),
+                unknown => panic!("vectors/{unknown} belongs to no endpoint"),
+            }
+            cases += 1;
+            wrong.append(&mut case.wrong);
+        }
+    }
+    assert!(cases > 0, "no vectors in {}", root.display());
+    assert!(
+        wrong.is_empty(),
+        "{} of {cases} vectors differ (cargo xtask bless rewrites them):\n\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
+}
