@@ -1,2 +1,145 @@
-//! Placeholder.
-fn main() {}
+//! `farllama`: flags → settings → serve until signalled.
+
+mod cli;
+mod start;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use cli::Verb;
+use farllama::{
+    Config,
+    config::{LogFormat, LogLevel, load, show},
+};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How long answers in flight may take once the proxy is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Input that cannot be used, or a start that is not possible.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Unusable flags end the process here, with a message and exit code 2.
+    let matches = cli::command().get_matches();
+    let (verb, sources) = cli::read(&matches, cli::environment(std::env::vars_os()));
+    let loaded = match load(&sources) {
+        Ok(loaded) => loaded,
+        Err(error) => return complain(&error.to_string()),
+    };
+    for warning in &loaded.warnings {
+        eprintln!("farllama: warning: {warning}");
+    }
+    match verb {
+        Verb::ConfigShow => print(&show(&loaded)),
+        Verb::ConfigCheck => print("the settings can be used\n"),
+        Verb::Serve => match serve(loaded.config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => complain(&message),
+        },
+    }
+}
+
+fn complain(message: &str) -> ExitCode {
+    eprintln!("farllama: {message}");
+    ExitCode::from(UNUSABLE)
+}
+
+/// Prints to stdout; whoever stopped reading has what they wanted.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn serve(config: Config) -> Result<(), String> {
+    log_to_stderr(&config);
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let outcome = runtime.block_on(run(config));
+    // A name look-up may still hang in a thread of its own.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+async fn run(config: Config) -> Result<(), String> {
+    if start::leads_to_itself(&config).await {
+        let (host, port) = (&config.local.host, config.local.port);
+        return Err(format!(
+            "the remote is {host}:{port}, this proxy itself: give --remote-host (the machine that runs Ollama), or another --local-port"
+        ));
+    }
+    let running = match farllama::serve(config.clone()).await {
+        Ok(running) => running,
+        Err(error) => return Err(start::cannot_listen(&config, &error).await),
+    };
+    let (native, openai) = start::urls(running.addr(), &config);
+    tracing::info!(target: "farllama", ollama = native, openai, "listening");
+    stop_signal().await;
+    tracing::info!(target: "farllama", "stopping: answers in flight may take {} s; a second signal ends them", GRACE.as_secs());
+    tokio::select! {
+        () = running.stop(GRACE) => {}
+        () = stop_signal() => {}
+    }
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without signals there is nothing to wait for but the end of the process.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn log_to_stderr(config: &Config) {
+    let (own, others) = match config.log.level {
+        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
+        LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
+    };
+    let filter = Targets::new().with_default(others).with_target("farllama", own);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.log.format {
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            registry.with(lines.with_ansi(colours)).init();
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    }
+}
+
+/// Every stream takes two sockets; the soft limit of many systems allows only about 500 of them.
+fn raise_open_files() {
+    #[cfg(unix)]
+    match rlimit::getrlimit(rlimit::Resource::NOFILE) {
+        Ok((soft, hard)) if soft < hard => match rlimit::increase_nofile_limit(hard) {
+            Ok(now) => tracing::info!(target: "farllama", "open files: raised from {soft} to {now}"),
+            Err(error) => {
+                tracing::warn!(target: "farllama", "open files: {soft}; cannot raise that to {hard}: {error}");
+            }
+        },
+        Ok((soft, _)) => tracing::info!(target: "farllama", "open files: {soft}"),
+        Err(error) => tracing::warn!(target: "farllama", "open files: unknown: {error}"),
+    }
+}

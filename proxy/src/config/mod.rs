@@ -2,9 +2,17 @@
 //!
 //! Nothing here reads a setting later or changes one; whoever holds a `Config` can rely on every value in it.
 
+mod address;
+mod load;
+mod settings;
+mod show;
+
 use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+pub use load::{Error, Loaded, Sources, load};
+pub use settings::{SETTINGS, Setting};
+pub use show::show;
 
 /// Every setting of the proxy, checked.
 #[derive(Clone, Debug, Default)]

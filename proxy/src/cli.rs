@@ -1,0 +1,134 @@
+//! The command line: `serve`, `config show`, `config check`, and a flag for every setting.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use farllama::config::{SETTINGS, Sources};
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Run the proxy.
+    Serve,
+    /// Print the settings in force.
+    ConfigShow,
+    /// Check the settings.
+    ConfigCheck,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  farllama serve --remote-host gpu-box
+      a local Ollama on 127.0.0.1:11434, and OpenAI's API on http://127.0.0.1:11434/v1, in front of the Ollama on gpu-box:11434
+  farllama serve --remote-host https://ollama.example/prefix --remote-api-key KEY
+      the same in front of a gateway with TLS and a key
+  farllama serve --local-port 18000 --remote-host gpu-box --verbose
+      beside a local Ollama, showing payloads
+
+Settings come from a file, then from FARLLAMA_… variables, then from flags; a later one wins. See `farllama config show`.";
+
+/// The whole command.
+pub(crate) fn command() -> Command {
+    let settings: Vec<Arg> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let arg = Arg::new(setting.key)
+                .long(setting.flag())
+                .value_name(setting.takes)
+                .help(format!("{} [{}]", setting.help, setting.variable()))
+                .global(true)
+                .help_heading("Settings");
+            if setting.key == "log.format" { arg.visible_alias("log") } else { arg }
+        })
+        .collect();
+    Command::new("farllama")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A local Ollama and an OpenAI server in front of a remote Ollama")
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The settings file [FARLLAMA_CONFIG; default: ~/.config/farllama/config.toml, if it is there]")
+                .global(true),
+        )
+        .arg(
+            Arg::new("verbose")
+                .long("verbose")
+                .short('v')
+                .action(ArgAction::SetTrue)
+                .help("Shows payload snippets and each SSE frame, keys masked (--log-level debug)")
+                .global(true),
+        )
+        .args(settings)
+        .subcommand(Command::new("serve").about("Runs the proxy until it is told to stop (Ctrl-C, SIGTERM)"))
+        .subcommand(
+            Command::new("config")
+                .about("Shows or checks the settings")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    Command::new("show")
+                        .about("Prints the settings in force and where each came from; secrets are masked"),
+                )
+                .subcommand(
+                    Command::new("check").about("Checks the settings: exit code 0 if they can be used, 2 if not"),
+                ),
+        )
+}
+
+/// What the command line says: what to do, and where the settings come from.
+pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> (Verb, Sources) {
+    let (verb, leaf) = match matches.subcommand() {
+        Some(("config", inner)) => match inner.subcommand() {
+            Some(("show", leaf)) => (Verb::ConfigShow, leaf),
+            Some((_, leaf)) => (Verb::ConfigCheck, leaf),
+            None => (Verb::ConfigCheck, inner),
+        },
+        Some((_, leaf)) => (Verb::Serve, leaf),
+        None => (Verb::Serve, matches),
+    };
+    let mut flags: Vec<(&'static str, String)> = Vec::new();
+    if leaf.get_flag("verbose") {
+        flags.push(("log.level", "debug".to_owned()));
+    }
+    for setting in SETTINGS {
+        flags.extend(leaf.get_one::<String>(setting.key).map(|value| (setting.key, value.clone())));
+    }
+    let variable =
+        |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| PathBuf::from(value));
+    let home = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
+    let sources = Sources {
+        file: leaf.get_one::<PathBuf>("config").cloned().or_else(|| variable("FARLLAMA_CONFIG")),
+        usual_file: home.map(|folder| folder.join("farllama").join("config.toml")),
+        environment,
+        flags,
+    };
+    (verb, sources)
+}
+
+/// The environment as text; a variable that is no text is none of ours.
+pub(crate) fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
+    variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_or_after_the_verb() {
+        for args in [["farllama", "--local-port", "1", "serve"], ["farllama", "serve", "--local-port", "1"]] {
+            let (verb, sources) = read(&command().try_get_matches_from(args).unwrap(), Vec::new());
+            assert_eq!((verb, sources.flags), (Verb::Serve, vec![("local.port", "1".to_owned())]));
+        }
+    }
+}

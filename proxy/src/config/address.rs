@@ -1,0 +1,127 @@
+//! Where a remote is, as people write it: `gpu-box`, `gpu-box:11434`, `[::1]:11434`, `https://user:pass@host/prefix`. Pure.
+
+use http::{Uri, uri::Authority};
+
+use super::{Protocol, settings::base_path};
+
+/// The parts that were given; the rest comes from other settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Address {
+    pub(super) protocol: Option<Protocol>,
+    /// Without brackets.
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+    pub(super) base_path: Option<String>,
+    /// `user:pass`, percent-decoded.
+    pub(super) basic_auth: Option<String>,
+}
+
+impl Address {
+    /// A host, `host:port`, or a URL.
+    ///
+    /// # Errors
+    /// What is wrong, for the one who wrote it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.contains("://") {
+            return Self::url(text);
+        }
+        // A bare IPv6 address has colons, but no port.
+        if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Ok(Self { host: text.to_owned(), ..Self::default() });
+        }
+        if text.contains('/') {
+            return Err(format!("{text:?} has a path but no protocol; write it as a URL: \"http://{text}\""));
+        }
+        let authority: Authority = text.parse().map_err(|_| format!("{text:?} is no host name"))?;
+        Self::authority(&authority)
+    }
+
+    /// A URL with protocol.
+    ///
+    /// # Errors
+    /// What is wrong, for the one who wrote it.
+    pub(super) fn url(text: &str) -> Result<Self, String> {
+        // The password must not be shown, even if the rest is wrong.
+        let safe = match (text.split_once("://"), text.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+            _ => text.to_owned(),
+        };
+        let uri: Uri = text.trim().parse().map_err(|error| format!("{safe:?} is no URL: {error}"))?;
+        let protocol = match uri.scheme_str() {
+            Some("http") => Protocol::Http,
+            Some("https") => Protocol::Https,
+            Some(other) => return Err(format!("{safe:?}: the protocol {other:?} is neither http nor https")),
+            None => return Err(format!("{safe:?} is no URL such as \"http://gpu-box:11434\"")),
+        };
+        if uri.query().is_some() {
+            return Err(format!("{safe:?}: a query makes no sense here"));
+        }
+        let authority = uri.authority().ok_or_else(|| format!("{safe:?} has no host"))?;
+        let mut address = Self::authority(authority)?;
+        address.protocol = Some(protocol);
+        let path = base_path(uri.path())?;
+        address.base_path = (!path.is_empty()).then_some(path);
+        Ok(address)
+    }
+
+    fn authority(authority: &Authority) -> Result<Self, String> {
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        if host.is_empty() {
+            return Err("the host is missing".to_owned());
+        }
+        let after = authority.as_str().rsplit_once(authority.host()).map_or("", |(_, after)| after);
+        let port = match after.strip_prefix(':') {
+            None => None,
+            Some(port) => {
+                Some(port.parse().map_err(|_| format!("{port:?} is no port; expected a number from 1 to 65535"))?)
+            }
+        };
+        let basic_auth = match authority.as_str().rsplit_once('@') {
+            None => None,
+            Some((pair, _)) if pair.contains(':') => Some(
+                percent_encoding::percent_decode_str(pair)
+                    .decode_utf8()
+                    .map_err(|_| "the user or password in the URL is not UTF-8".to_owned())?
+                    .into_owned(),
+            ),
+            Some(_) => return Err("the URL has a user without password; write user:pass@".to_owned()),
+        };
+        Ok(Self { protocol: None, host, port, base_path: None, basic_auth })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_as_people_write_them() {
+        let host = |host: &str, port| Address { host: host.to_owned(), port, ..Address::default() };
+        assert_eq!(Address::parse("gpu-box").unwrap(), host("gpu-box", None));
+        assert_eq!(Address::parse("gpu-box:1234").unwrap(), host("gpu-box", Some(1234)));
+        assert_eq!(Address::parse("::1").unwrap(), host("::1", None));
+        assert_eq!(Address::parse("[::1]:99").unwrap(), host("::1", Some(99)));
+        assert_eq!(
+            Address::parse("https://u:p%40ss@gpu.example/a/b/").unwrap(),
+            Address {
+                protocol: Some(Protocol::Https),
+                host: "gpu.example".to_owned(),
+                port: None,
+                base_path: Some("/a/b".to_owned()),
+                basic_auth: Some("u:p@ss".to_owned()),
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_without_its_password() {
+        for wrong in
+            ["", "a b", "gpu-box/prefix", "ftp://x", "http://", "http://h:99999", "http://h/?q=1", "http://u@h"]
+        {
+            assert!(Address::parse(wrong).is_err(), "{wrong}");
+        }
+        let told = Address::parse("ftp://user:hunter2@host/x").unwrap_err();
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}

@@ -1,0 +1,519 @@
+//! The list of settings: one row each, with its name in the file, what it takes, what it means, and how it is shown.
+//!
+//! File, environment, flags, `config show` and the example are all read off these rows, so a setting cannot exist in one and not in another.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::{HeaderName, HeaderValue, header};
+
+use super::{Config, LogFormat, LogLevel, Protocol, address::Address};
+
+/// One setting.
+pub struct Setting {
+    /// Its name in the file, such as `remote.base_path`. The flag is `--remote-base-path`, the variable `FARLLAMA_REMOTE_BASE_PATH`.
+    pub key: &'static str,
+    /// What it takes, for help texts.
+    pub takes: &'static str,
+    /// What it means, in one sentence.
+    pub help: &'static str,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    pub(super) set: fn(&mut Draft, Value) -> Result<(), String>,
+    pub(super) show: fn(&Config) -> Shown,
+}
+
+impl Setting {
+    /// The name of its flag, without the dashes in front.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    /// The name of its environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("FARLLAMA_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+/// A value as a source gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+    List(Vec<String>),
+    Table(Vec<(String, String)>),
+}
+
+/// How a setting's value looks in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shown {
+    Value(String),
+    /// There is none.
+    Nothing,
+    /// There is one, which must not be shown.
+    Masked,
+}
+
+/// What was said so far, before it is checked as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) url: Option<Address>,
+    pub(super) host: Option<Address>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) port: Option<u16>,
+    pub(super) base_path: Option<String>,
+    pub(super) api_key: Option<String>,
+    pub(super) basic_auth: Option<String>,
+}
+
+fn text(value: Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) => Ok(text),
+        other => Err(format!("expected a text, got {}", kind(&other))),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Text(_) => "a text",
+        Value::Integer(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::List(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+fn port(value: Value) -> Result<u16, String> {
+    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no port; expected a number from 0 to 65535");
+    match value {
+        Value::Integer(n) => u16::try_from(n).map_err(|_| wrong(&n)),
+        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
+        other => Err(format!("expected a port number, got {}", kind(&other))),
+    }
+}
+
+fn boolean(value: Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(on) => Ok(on),
+        Value::Text(text) => match &*text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            other => Err(format!("{other:?} is neither true nor false")),
+        },
+        other => Err(format!("expected true or false, got {}", kind(&other))),
+    }
+}
+
+fn duration(value: Value) -> Result<Duration, String> {
+    let text = match value {
+        Value::Text(text) => text,
+        Value::Integer(0) => return Ok(Duration::ZERO),
+        Value::Integer(n) => return Err(format!("{n} has no unit; write \"{n}s\" or \"{n}ms\"")),
+        other => return Err(format!("expected a duration such as \"10s\", got {}", kind(&other))),
+    };
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(&text)
+        .map_err(|error| format!("{text:?} is no duration such as \"10s\", \"500ms\" or \"2m\": {error}"))
+}
+
+fn bytes(value: Value) -> Result<usize, String> {
+    let wrong =
+        |given: &dyn std::fmt::Display| format!("{given} is no size; expected bytes, or a text such as \"256MiB\"");
+    match value {
+        Value::Integer(n) => usize::try_from(n).map_err(|_| wrong(&n)),
+        Value::Text(text) => {
+            let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            let shift = match text.trim()[digits.len()..].to_ascii_lowercase().as_str() {
+                "" | "b" => 0,
+                "kib" | "k" => 10,
+                "mib" | "m" => 20,
+                "gib" | "g" => 30,
+                _ => return Err(wrong(&format!("{text:?}"))),
+            };
+            let n: usize = digits.trim().parse().map_err(|_| wrong(&format!("{text:?}")))?;
+            n.checked_shl(shift).filter(|bytes| bytes >> shift == n).ok_or_else(|| wrong(&format!("{text:?}")))
+        }
+        other => Err(format!("expected a size, got {}", kind(&other))),
+    }
+}
+
+fn list(value: Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::List(list) => Ok(list),
+        Value::Text(text) => {
+            Ok(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
+        }
+        other => Err(format!("expected a list of texts, got {}", kind(&other))),
+    }
+}
+
+/// Headers that a proxy sets itself, or that frame a message.
+const OURS: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::VIA,
+];
+
+fn headers(value: Value) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let pairs = match value {
+        Value::Table(pairs) => pairs,
+        // One header a line, as HTTP writes them.
+        Value::Text(text) => text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| {
+                let (name, value) =
+                    line.split_once(':').ok_or_else(|| format!("{line:?} is no header such as \"X-Team: ours\""))?;
+                Ok((name.trim().to_owned(), value.trim().to_owned()))
+            })
+            .collect::<Result<_, String>>()?,
+        other => return Err(format!("expected a table of names and values, got {}", kind(&other))),
+    };
+    let header = |(name, value): (String, String)| {
+        let known: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+        if OURS.contains(&known) {
+            return Err(format!("the header {name:?} is set by the proxy itself"));
+        }
+        Ok((
+            known,
+            secret_header(&value)
+                .map_err(|()| format!("the value of {name:?} holds characters that a header cannot"))?,
+        ))
+    };
+    pairs.into_iter().map(header).collect()
+}
+
+/// A header's value that no log shows.
+pub(super) fn secret_header(value: &str) -> Result<HeaderValue, ()> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| ())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// A path that others are put under: empty, or with a slash in front and none at the end.
+pub(super) fn base_path(text: &str) -> Result<String, String> {
+    let path = text.trim_matches('/');
+    let fine =
+        path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'{' | b'}' | b'"' | b'\\'));
+    if !fine {
+        return Err(format!("{text:?} is no path such as \"/prefix\""));
+    }
+    Ok(if path.is_empty() { String::new() } else { format!("/{path}") })
+}
+
+fn quoted(text: &str) -> Shown {
+    Shown::Value(format!("{text:?}"))
+}
+
+fn shown_duration(duration: Duration) -> Shown {
+    Shown::Value(format!("\"{}\"", humantime::format_duration(duration)))
+}
+
+/// Every setting, in the order of the example file.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "local.host",
+        takes: "HOST",
+        help: "Address or name to listen on",
+        secret: false,
+        set: |draft, value| text(value).map(|host| draft.config.local.host = host),
+        show: |config| quoted(&config.local.host),
+    },
+    Setting {
+        key: "local.port",
+        takes: "PORT",
+        help: "Port to listen on; 0 takes a free one",
+        secret: false,
+        set: |draft, value| port(value).map(|port| draft.config.local.port = port),
+        show: |config| Shown::Value(config.local.port.to_string()),
+    },
+    Setting {
+        key: "remote.url",
+        takes: "URL",
+        help: "The remote Ollama as one URL, such as http://user:pass@gpu-box:11434/prefix; its parts win over the single settings",
+        secret: false,
+        set: |draft, value| {
+            draft.url = Some(Address::url(&text(value)?)?);
+            Ok(())
+        },
+        show: |_| Shown::Nothing,
+    },
+    Setting {
+        key: "remote.protocol",
+        takes: "http|https",
+        help: "How the remote is spoken to",
+        secret: false,
+        set: |draft, value| {
+            draft.protocol = Some(match &*text(value)? {
+                "http" => Protocol::Http,
+                "https" => Protocol::Https,
+                other => return Err(format!("{other:?} is neither \"http\" nor \"https\"")),
+            });
+            Ok(())
+        },
+        show: |config| {
+            quoted(match config.remote.protocol {
+                Protocol::Http => "http",
+                Protocol::Https => "https",
+            })
+        },
+    },
+    Setting {
+        key: "remote.host",
+        takes: "HOST",
+        help: "The machine that runs Ollama: a name, an address, host:port, or a whole URL",
+        secret: false,
+        set: |draft, value| {
+            draft.host = Some(Address::parse(&text(value)?)?);
+            Ok(())
+        },
+        show: |config| quoted(&config.remote.host),
+    },
+    Setting {
+        key: "remote.port",
+        takes: "PORT",
+        help: "The port that Ollama listens on there",
+        secret: false,
+        set: |draft, value| {
+            draft.port = Some(port(value)?);
+            Ok(())
+        },
+        show: |config| Shown::Value(config.remote.port.to_string()),
+    },
+    Setting {
+        key: "remote.base_path",
+        takes: "PATH",
+        help: "What every path is prefixed with there, where Ollama stands behind a gateway",
+        secret: false,
+        set: |draft, value| {
+            draft.base_path = Some(base_path(&text(value)?)?);
+            Ok(())
+        },
+        show: |config| quoted(if config.remote.base_path.is_empty() { "/" } else { &config.remote.base_path }),
+    },
+    Setting {
+        key: "remote.api_key",
+        takes: "KEY",
+        help: "Sent to the remote as `Authorization: Bearer KEY`",
+        secret: true,
+        set: |draft, value| {
+            draft.api_key = Some(text(value)?).filter(|key| !key.is_empty());
+            Ok(())
+        },
+        show: |config| match &config.remote.authorization {
+            Some(value) if value.as_bytes().starts_with(b"Bearer ") => Shown::Masked,
+            _ => Shown::Nothing,
+        },
+    },
+    Setting {
+        key: "remote.basic_auth",
+        takes: "USER:PASS",
+        help: "Sent to the remote as Basic authorization",
+        secret: true,
+        set: |draft, value| {
+            let pair = text(value)?;
+            if !pair.is_empty() && !pair.contains(':') {
+                return Err("expected \"user:pass\"".to_owned());
+            }
+            draft.basic_auth = Some(pair).filter(|pair| !pair.is_empty());
+            Ok(())
+        },
+        show: |config| match &config.remote.authorization {
+            Some(value) if value.as_bytes().starts_with(b"Basic ") => Shown::Masked,
+            _ => Shown::Nothing,
+        },
+    },
+    Setting {
+        key: "remote.headers",
+        takes: "'NAME: VALUE'",
+        help: "Extra headers for every request to the remote, one a line",
+        secret: true,
+        set: |draft, value| headers(value).map(|headers| draft.config.remote.headers = headers),
+        show: |config| {
+            let masked = config.remote.headers.iter().map(|(name, _)| format!("{:?} = \"***\"", name.as_str()));
+            match &*masked.collect::<Vec<_>>() {
+                [] => Shown::Value("{}".to_owned()),
+                pairs => Shown::Value(format!("{{ {} }}", pairs.join(", "))),
+            }
+        },
+    },
+    Setting {
+        key: "remote.ca_file",
+        takes: "FILE",
+        help: "A PEM file with certificate authorities to trust besides the system's",
+        secret: false,
+        set: |draft, value| {
+            draft.config.remote.ca_file = Some(PathBuf::from(text(value)?));
+            Ok(())
+        },
+        show: |config| config.remote.ca_file.as_ref().map_or(Shown::Nothing, |path| quoted(&path.to_string_lossy())),
+    },
+    Setting {
+        key: "remote.forward_auth",
+        takes: "true|false",
+        help: "Sends the callers' own credentials on to the remote, instead of stopping them here",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.remote.forward_auth = on),
+        show: |config| Shown::Value(config.remote.forward_auth.to_string()),
+    },
+    Setting {
+        key: "openai.base_path",
+        takes: "PATH",
+        help: "Where the OpenAI routes stand",
+        secret: false,
+        set: |draft, value| {
+            let path = base_path(&text(value)?)?;
+            if path.is_empty() {
+                return Err("the OpenAI routes need a path of their own, such as \"/v1\"".to_owned());
+            }
+            draft.config.openai.base_path = path;
+            Ok(())
+        },
+        show: |config| quoted(&config.openai.base_path),
+    },
+    Setting {
+        key: "timeouts.connect",
+        takes: "DURATION",
+        help: "How long a connection to the remote may take (0s: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.timeouts.connect = within),
+        show: |config| shown_duration(config.timeouts.connect),
+    },
+    Setting {
+        key: "timeouts.first_byte",
+        takes: "DURATION",
+        help: "How long the first byte of an answer may take (0s: without limit; a model may load for minutes)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.timeouts.first_byte = within),
+        show: |config| shown_duration(config.timeouts.first_byte),
+    },
+    Setting {
+        key: "timeouts.idle",
+        takes: "DURATION",
+        help: "How long an answer that has begun may be silent (0s: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.timeouts.idle = within),
+        show: |config| shown_duration(config.timeouts.idle),
+    },
+    Setting {
+        key: "heartbeat.after",
+        takes: "DURATION",
+        help: "How long a stream waits for the remote before its head goes out; a refusal within keeps its HTTP status",
+        secret: false,
+        set: |draft, value| duration(value).map(|after| draft.config.heartbeat.after = after),
+        show: |config| shown_duration(config.heartbeat.after),
+    },
+    Setting {
+        key: "heartbeat.every",
+        takes: "DURATION",
+        help: "How often a silent stream gets a comment that keeps it alive (0s: never)",
+        secret: false,
+        set: |draft, value| duration(value).map(|every| draft.config.heartbeat.every = every),
+        show: |config| shown_duration(config.heartbeat.every),
+    },
+    Setting {
+        key: "limits.body",
+        takes: "SIZE",
+        help: "Largest request body on the OpenAI routes; native requests stream and have no bound",
+        secret: false,
+        set: |draft, value| bytes(value).map(|bytes| draft.config.limits.body = bytes),
+        show: |config| {
+            let bytes = config.limits.body;
+            if bytes > 0 && bytes.is_multiple_of(1 << 20) {
+                quoted(&format!("{}MiB", bytes >> 20))
+            } else {
+                Shown::Value(bytes.to_string())
+            }
+        },
+    },
+    Setting {
+        key: "origins",
+        takes: "ORIGIN,…",
+        help: "Browser pages that may call, besides those that Ollama allows by default (one * in each at most)",
+        secret: false,
+        set: |draft, value| {
+            let origins = list(value)?;
+            if let Some(wrong) = origins
+                .iter()
+                .find(|origin| origin.matches('*').count() > 1 || !(origin.contains("://") || *origin == "*"))
+            {
+                return Err(format!(
+                    "{wrong:?} is no origin such as \"https://chat.example\" or \"chrome-extension://*\""
+                ));
+            }
+            draft.config.origins = origins;
+            Ok(())
+        },
+        show: |config| Shown::Value(format!("{:?}", config.origins)),
+    },
+    Setting {
+        key: "log.level",
+        takes: "LEVEL",
+        help: "error, warn, info (a line each request), debug (payloads and each SSE frame) or trace",
+        secret: false,
+        set: |draft, value| {
+            draft.config.log.level = match &*text(value)? {
+                "error" => LogLevel::Error,
+                "warn" => LogLevel::Warn,
+                "info" => LogLevel::Info,
+                "debug" => LogLevel::Debug,
+                "trace" => LogLevel::Trace,
+                other => return Err(format!("{other:?} is none of error, warn, info, debug, trace")),
+            };
+            Ok(())
+        },
+        show: |config| {
+            quoted(match config.log.level {
+                LogLevel::Error => "error",
+                LogLevel::Warn => "warn",
+                LogLevel::Info => "info",
+                LogLevel::Debug => "debug",
+                LogLevel::Trace => "trace",
+            })
+        },
+    },
+    Setting {
+        key: "log.format",
+        takes: "text|json",
+        help: "How a log line looks",
+        secret: false,
+        set: |draft, value| {
+            draft.config.log.format = match &*text(value)? {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                other => return Err(format!("{other:?} is neither \"text\" nor \"json\"")),
+            };
+            Ok(())
+        },
+        show: |config| {
+            quoted(match config.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            })
+        },
+    },
+];
+
+/// The setting with that name in the file.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The name that is most like `key`.
+pub(super) fn nearest<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(key, name), name))
+        .filter(|(alike, _)| *alike > 0.75)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}

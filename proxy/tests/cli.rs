@@ -1,0 +1,209 @@
+//! The `farllama` binary as a person meets it: help, exit codes, messages.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command as Process, Stdio},
+    time::{Duration, Instant},
+};
+
+use assert_cmd::Command;
+use predicates::{prelude::PredicateBooleanExt, str::contains};
+
+/// The binary, away from this machine's own settings.
+fn farllama(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("farllama").unwrap();
+    command.args(args).env_clear().env("HOME", "/nonexistent").timeout(Duration::from_secs(20));
+    command
+}
+
+/// A running proxy on a free port, ended with the test.
+struct Serving {
+    child: Child,
+    port: u16,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Serving {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Process::new(env!("CARGO_BIN_EXE_farllama"))
+            .args(["serve", "--local-port", "0", "--log", "json"])
+            .args(args)
+            .env_clear()
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let port = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if line["message"] == "listening" {
+                break line["ollama"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+            }
+        };
+        Self { child, port, log }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Sends SIGTERM, and gives the exit code and the rest of the log.
+    fn terminate(mut self) -> (Option<i32>, String) {
+        Process::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_shows_the_verbs_the_settings_and_examples() {
+    farllama(&["--help"]).assert().success().stdout(
+        contains("serve")
+            .and(contains("--remote-host <HOST>"))
+            .and(contains("FARLLAMA_REMOTE_HOST"))
+            .and(contains("Examples:")),
+    );
+    farllama(&[]).assert().code(2).stderr(contains("Usage:"));
+    farllama(&["--version"]).assert().success().stdout(contains("farllama 0.1.0"));
+}
+
+#[test]
+fn an_unknown_flag_is_told_with_the_nearest() {
+    farllama(&["serve", "--remote-hots", "x"]).assert().code(2).stderr(contains("--remote-host"));
+}
+
+#[test]
+fn a_wrong_file_is_told_with_file_line_and_column() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[local]\nport = \"x\"\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    farllama(&["config", "check", "--config", path])
+        .assert()
+        .code(2)
+        .stderr(contains(format!("{path}:2:8: local.port:")));
+    farllama(&["config", "check", "--config", "/nonexistent/x.toml"])
+        .assert()
+        .code(2)
+        .stderr(contains("/nonexistent/x.toml"));
+}
+
+#[test]
+fn a_wrong_variable_and_a_wrong_flag_are_named() {
+    farllama(&["config", "check"])
+        .env("FARLLAMA_LOCAL_PORT", "x")
+        .assert()
+        .code(2)
+        .stderr(contains("FARLLAMA_LOCAL_PORT"));
+    farllama(&["config", "check", "--local-port", "x"]).assert().code(2).stderr(contains("--local-port"));
+    farllama(&["config", "check"])
+        .env("FARLLAMA_LOCAL_PROT", "1")
+        .assert()
+        .success()
+        .stderr(contains("is FARLLAMA_LOCAL_PORT meant?"));
+}
+
+#[test]
+fn the_settings_in_force_are_shown_with_their_origins_and_without_secrets() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[remote]\nhost = \"from-file\"\nport = 1\napi_key = \"hunter2\"\n").unwrap();
+    farllama(&["config", "show", "--config", file.path().to_str().unwrap(), "--remote-port", "3"])
+        .env("FARLLAMA_REMOTE_PORT", "2")
+        .env("FARLLAMA_TIMEOUTS_IDLE", "7s")
+        .assert()
+        .success()
+        .stdout(
+            contains("port = 3  # --remote-port")
+                .and(contains("host = \"from-file\"  # "))
+                .and(contains("idle = \"7s\"  # FARLLAMA_TIMEOUTS_IDLE"))
+                .and(contains("api_key = \"***\""))
+                .and(contains("hunter2").not()),
+        );
+}
+
+#[test]
+fn what_is_shown_can_be_loaded_again() {
+    let shown = farllama(&["config", "show", "--remote-host", "https://gpu-box/p", "--origins", "https://a.example"])
+        .output()
+        .unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), shown.stdout).unwrap();
+    farllama(&["config", "show", "--config", file.path().to_str().unwrap()]).assert().success().stdout(
+        contains("base_path = \"/p\"").and(contains("protocol = \"https\"")).and(contains("https://a.example")),
+    );
+}
+
+#[test]
+fn a_remote_that_is_the_proxy_itself_is_refused_with_the_flag_to_set() {
+    farllama(&["serve"]).assert().code(2).stderr(contains("--remote-host"));
+    farllama(&["serve", "--local-host", "0.0.0.0", "--remote-host", "localhost"])
+        .assert()
+        .code(2)
+        .stderr(contains("itself"));
+}
+
+#[test]
+fn a_taken_port_is_told_with_who_answers_there() {
+    let ollama = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = ollama.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = ollama.accept() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}",
+            );
+        }
+    });
+    farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"])
+        .assert()
+        .code(2)
+        .stderr(contains("Ollama 0.32.5").and(contains("already listens")).and(contains("--local-port")));
+}
+
+#[test]
+fn a_request_is_one_line_of_the_log_and_a_signal_ends_the_proxy_in_order() {
+    let remote = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = remote.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = remote.accept() {
+            let _ = stream.read(&mut [0; 1024]);
+            let body = "{\"model\":\"m\",\"done\":true,\"prompt_eval_count\":7,\"eval_count\":3}\n";
+            let _ =
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        }
+    });
+    let serving = Serving::start(&["--remote-host", &addr]);
+    assert!(serving.get("/api/chat?x=1").ends_with("\"eval_count\":3}\n"));
+    let (code, log) = serving.terminate();
+    assert_eq!(code, Some(0));
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = lines.iter().find(|line| line["message"] == "GET /api/chat").unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(
+        (&line["model"], &line["status"], &line["input_tokens"], &line["output_tokens"], &line["ended"]),
+        (&"m".into(), &200.into(), &7.into(), &3.into(), &"complete".into())
+    );
+    assert!(line["first_byte_ms"].is_number() && line["total_ms"].is_number() && line["timestamp"].is_string());
+}
+
+#[test]
+fn an_idle_proxy_ends_at_once() {
+    let serving = Serving::start(&["--remote-host", "127.0.0.1:9"]);
+    let told = Instant::now();
+    assert_eq!(serving.terminate().0, Some(0));
+    println!("ended after {:?}", told.elapsed());
+}
