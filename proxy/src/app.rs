@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     config::Config,
@@ -124,9 +124,7 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
         _ => HeaderValue::try_from(format!("req_{}", random())).unwrap_or_else(|_| HeaderValue::from_static("req_")),
     };
     let recorder = Recorder::default();
-    if observe::verbose() {
-        recorder.notes().secrets = secrets(&app, request.headers());
-    }
+    recorder.keeps(secrets(&app, request.headers()));
     let opened = Opened {
         id: id.to_str().unwrap_or_default().to_owned(),
         method: request.method().clone(),
@@ -143,18 +141,12 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
     observe::watch(opened, refused.as_ref(), !translated, response)
 }
 
-/// Every key that a payload might hold.
-fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<String> {
+/// Every key that a text might hold.
+fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
+    let sent = passthrough::KEYS.into_iter().filter_map(|name| headers.get(name));
     let carried =
         app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
-    let sent = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
-    let sent = sent.iter().filter_map(|name| headers.get(name));
-    carried
-        .chain(sent)
-        .filter_map(|value| value.to_str().ok())
-        .filter_map(|value| value.split_ascii_whitespace().next_back())
-        .map(str::to_owned)
-        .collect()
+    sent.chain(carried).cloned().collect()
 }
 
 /// Refuses pages that may not call, answers preflights on both lanes, and lets allowed pages read their answers.

@@ -32,6 +32,7 @@ impl Serving {
             .args(["serve", "--local-port", "0", "--log", "json"])
             .args(args)
             .env_clear()
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

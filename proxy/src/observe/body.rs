@@ -65,13 +65,13 @@ impl Watched {
             id,
             method,
             route,
-            model: notes.model.take(),
+            model: notes.model.take().map(|model| log::masked(&model, &notes.secrets)),
             status: self.status,
             first_byte: self.first_byte.unwrap_or(now) - started,
             total: now - started,
             usage: notes.usage,
             ignored: std::mem::take(&mut notes.ignored),
-            error: notes.error.as_ref().map(Error::to_string),
+            error: notes.error.as_ref().map(|error| log::masked(&error.to_string(), &notes.secrets)),
             ending,
         });
     }

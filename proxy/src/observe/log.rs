@@ -1,5 +1,7 @@
 //! The log line of an exchange, and payload snippets for `--verbose`.
 
+use http::HeaderValue;
+
 use super::exchange::Exchange;
 
 /// Most bytes of a payload that are printed.
@@ -31,7 +33,7 @@ pub(crate) fn verbose() -> bool {
 }
 
 /// The beginning of a payload, without control characters and without `secrets`.
-pub(crate) fn snippet(payload: &[u8], secrets: &[String]) -> String {
+pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
     // Masked before it is cut: half a key is a key's half.
     let text = String::from_utf8_lossy(&payload[..payload.len().min(SNIPPET * 2)]);
     let text = masked(&text, secrets);
@@ -42,12 +44,10 @@ pub(crate) fn snippet(payload: &[u8], secrets: &[String]) -> String {
     out
 }
 
-/// `text` with every one of `secrets` replaced.
-pub(crate) fn masked(text: &str, secrets: &[String]) -> String {
-    secrets
-        .iter()
-        .filter(|secret| !secret.is_empty())
-        .fold(text.to_owned(), |text, secret| text.replace(&**secret, "***"))
+/// `text` without the keys that `secrets`, values of headers, hold.
+pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
+    let keys = secrets.iter().filter_map(|value| value.to_str().ok()?.split_ascii_whitespace().next_back());
+    keys.filter(|key| !key.is_empty()).fold(text.to_owned(), |text, key| text.replace(key, "***"))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_key_in_a_payload_is_masked_and_the_rest_is_cut() {
         let payload = format!("{{\"key\":\"sk-secret\",\"a\":\"{}\"}}", "x".repeat(5000));
-        let told = snippet(payload.as_bytes(), &["sk-secret".to_owned()]);
+        let told = snippet(payload.as_bytes(), &[HeaderValue::from_static("Bearer sk-secret")]);
         assert!(told.starts_with("{\"key\":\"***\"") && told.ends_with("bytes)"), "{told}");
     }
 }

@@ -10,5 +10,4 @@ mod tail;
 
 pub(crate) use body::{Opened, watch};
 pub(crate) use exchange::{Ending, Exchange};
-pub(crate) use log::verbose;
 pub(crate) use recorder::Recorder;

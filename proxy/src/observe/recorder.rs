@@ -7,7 +7,7 @@ use std::{
 
 use axum::extract::FromRequestParts;
 use bytes::Bytes;
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
 use super::log::{snippet, verbose};
 use crate::{app::App, error::Error, openai::usage::Usage};
@@ -25,14 +25,18 @@ pub(crate) struct Notes {
     pub(crate) error: Option<Error>,
     /// The last event of a stream has gone out: a client that leaves now has everything.
     pub(crate) finished: bool,
-    /// The caller's keys, kept only while payloads are printed, to mask them there.
-    pub(crate) secrets: Vec<String>,
+    /// Headers with keys, to mask these wherever else they stand.
+    pub(crate) secrets: Vec<HeaderValue>,
 }
 
 impl Recorder {
     pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
         // A panic elsewhere does not make facts untrue.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keeps(&self, secrets: Vec<HeaderValue>) {
+        self.notes().secrets = secrets;
     }
 
     pub(crate) fn model(&self, model: &str) {
@@ -61,8 +65,8 @@ impl Recorder {
     /// A payload on its way, for `--verbose`.
     pub(crate) fn payload(&self, what: &'static str, payload: &[u8]) {
         if verbose() {
-            let secrets = self.notes().secrets.clone();
-            tracing::debug!(target: "farllama::payload", "{what} {}", snippet(payload, &secrets));
+            let told = snippet(payload, &self.notes().secrets);
+            tracing::debug!(target: "farllama::payload", "{what} {told}");
         }
     }
 

@@ -249,7 +249,7 @@ pub(crate) struct Upstream {
     body: Answer,
     idle: Idle,
     remote: Authority,
-    /// Whether a packet was handed over since the reader last had to wait.
+    /// Whether something (the head, a packet) was handed over since the reader last had to wait.
     fresh: bool,
     /// A failure that waits until what came before it is on its way.
     failed: Option<Error>,
@@ -257,7 +257,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     fn new(body: Answer, idle: Duration, remote: Authority) -> Self {
-        Self { body, idle: Idle::new(idle), remote, fresh: false, failed: None }
+        Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
