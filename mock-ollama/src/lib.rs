@@ -1,1 +1,141 @@
-//! Placeholder.
+//! An Ollama that needs no model: it plays the native API of a chosen version faithfully, obeys what it is asked, misbehaves on request,
+//! and keeps a journal of what it was asked.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! use mock_ollama::{Mock, Script, Then};
+//!
+//! let mock = Mock::start(Script::on("/api/tags").times(1).then(Then::Cut)).await?;
+//! println!("OLLAMA_HOST={}", mock.url());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It deliberately knows nothing of `/v1` (those paths are 404), of accounts and of the cloud, and shares no types with the proxy that is
+//! tested against it: what it says is measured by recordings of real servers (`tests/truth.rs`).
+
+mod generation;
+mod go;
+mod journal;
+mod models;
+mod names;
+mod routes;
+mod schema;
+mod script;
+mod server;
+mod state;
+mod timestamps;
+mod tokens;
+mod version;
+mod words;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub use self::{
+    journal::{Ending, Entry, Journal},
+    models::{Model, NoModel, Stock},
+    script::{BodyIs, Line, Reply, Rule, Script, Then, When},
+    version::{NoVersion, Version},
+};
+
+/// How the mock is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it listens.
+    pub host: IpAddr,
+    /// 0 takes a free one.
+    pub port: u16,
+    /// The Ollama that it plays.
+    pub version: Version,
+    /// As `OLLAMA_CONTEXT_LENGTH`: tokens of context where neither a request nor a Modelfile says. Absent: the model's own length.
+    pub context_length: Option<u32>,
+    /// The models that it has from the start.
+    pub stock: Stock,
+    /// More models; one of a known name replaces it.
+    pub models: Vec<Model>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            version: Version::default(),
+            context_length: None,
+            stock: Stock::default(),
+            models: Vec::new(),
+        }
+    }
+}
+
+/// A running mock. Dropping it ends the server and its connections.
+#[derive(Debug)]
+pub struct Mock {
+    addr: SocketAddr,
+    journal: Journal,
+    server: JoinHandle<()>,
+}
+
+impl Mock {
+    /// Starts on a free port of 127.0.0.1, with the default options.
+    ///
+    /// # Errors
+    /// No port could be had.
+    pub async fn start(script: Script) -> io::Result<Self> {
+        Self::start_with(Options::default(), script).await
+    }
+
+    /// Starts as the options say.
+    ///
+    /// # Errors
+    /// The address is taken, or not this machine's.
+    pub async fn start_with(options: Options, script: Script) -> io::Result<Self> {
+        let listener = TcpListener::bind((options.host, options.port)).await?;
+        let addr = listener.local_addr()?;
+        let journal = Journal::default();
+        let models = options.stock.models().into_iter().chain(options.models).collect();
+        let app = server::App {
+            state: Arc::new(state::State::new(
+                options.version,
+                options.context_length,
+                addr.ip().is_loopback(),
+                models,
+            )),
+            playing: script::Playing::new(script),
+            journal: journal.clone(),
+        };
+        let server = tokio::spawn(server::serve(listener, Arc::new(app)));
+        Ok(Self { addr, journal, server })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://` and [`Mock::addr`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What it was asked so far; the same journal at every call.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}

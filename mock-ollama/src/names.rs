@@ -33,7 +33,10 @@ impl Name {
             [host, namespace, model] => (host, namespace, model),
             _ => return None,
         };
-        let fine = is_part(host, ":-_.", 350) && is_part(namespace, "-_", 80) && is_part(model, "-_.", 80) && is_part(tag, "-_.", 80);
+        let fine = is_part(host, ":-_.", 350)
+            && is_part(namespace, "-_", 80)
+            && is_part(model, "-_.", 80)
+            && is_part(tag, "-_.", 80);
         fine.then(|| Self {
             host: host.to_owned(),
             namespace: namespace.to_owned(),
@@ -41,6 +44,12 @@ impl Name {
             tag: tag.to_owned(),
             insecure,
         })
+    }
+
+    /// A model of Ollama's own library.
+    pub(crate) fn in_library(model: &str, tag: &str) -> Self {
+        let (host, namespace) = (HOST.to_owned(), NAMESPACE.to_owned());
+        Self { host, namespace, model: model.to_owned(), tag: tag.to_owned(), insecure: false }
     }
 
     /// The whole name: `registry.ollama.ai/library/m:latest`.

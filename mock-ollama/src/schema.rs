@@ -1,249 +1,509 @@
-//! JSON that satisfies a JSON Schema, for `format` and for the arguments of tool calls. Pure.
+//! JSON that satisfies a JSON Schema, and what llama-server says of one that is none. Pure.
 //!
-//! Covers what clients send: types, enum, const, properties and required, arrays with their bounds, numbers with theirs, strings with
-//! theirs and the usual formats, `anyOf`, `oneOf`, `allOf`, and `$ref` into `$defs`. Patterns are not obeyed.
+//! Keywords that are obeyed: `type`, `enum`, `const`, `$ref`, `properties`, `required`, `additionalProperties`, `minProperties`, `items`,
+//! `prefixItems`, `minItems`, `maxItems`, `uniqueItems`, `minLength`, `maxLength`, `format`, the numeric ones, `allOf`, `anyOf`, `oneOf`.
+//! Not obeyed: `pattern`, `not`, `if`, `dependentSchemas`, and exclusiveness of `oneOf`, as in the grammar of the real one.
 
 use serde_json::{Map, Value, json};
 
-use crate::words::Dice;
+/// How deep optional parts are filled in; what is required goes on.
+const DEPTH: usize = 6;
+/// Where a schema that requires itself without end is given up.
+const ABYSS: usize = 40;
 
-/// How deep optional parts are filled in; a recursive schema ends here.
-const DEEPEST: usize = 6;
-
-/// A value for `schema`. Texts are taken from `words` in their order, as a model takes them from the prompt.
-pub(crate) fn satisfy(schema: &Value, words: &mut Vec<String>, dice: &mut Dice) -> Value {
-    Maker { root: schema, words, dice }.value(schema, 0)
+/// A value that satisfies the schema. Strings are about the hints, and differ with the seed.
+pub(crate) fn sample(schema: &Value, hints: &[String], seed: u64) -> Value {
+    let mut sampler = Sampler { root: schema, hints, roll: seed };
+    sampler.value(schema, 0)
 }
 
-struct Maker<'a> {
+/// Why the schema is none: the first part with an unknown type, or a reference to nothing.
+pub(crate) fn fault(schema: &Value) -> Option<String> {
+    fault_in(schema, schema)
+}
+
+const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
+
+fn fault_in(root: &Value, schema: &Value) -> Option<String> {
+    let object = schema.as_object()?;
+    let is_known = |kind: &Value| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
+    let types_known = match object.get("type") {
+        None => true,
+        Some(Value::Array(kinds)) => kinds.iter().all(is_known),
+        Some(kind) => is_known(kind),
+    };
+    if !types_known {
+        return Some(format!("Unrecognized schema: {schema}"));
+    }
+    if let Some(reference) = object.get("$ref").and_then(Value::as_str)
+        && resolve(root, reference).is_none()
+    {
+        return Some(format!("Error resolving ref {reference}"));
+    }
+    let named = ["properties", "$defs", "definitions"].into_iter().filter_map(|key| object.get(key)?.as_object());
+    let listed = ["allOf", "anyOf", "oneOf", "prefixItems"].into_iter().filter_map(|key| object.get(key)?.as_array());
+    let single = ["items", "additionalProperties"].into_iter().filter_map(|key| object.get(key));
+    named.flat_map(Map::values).chain(listed.flatten()).chain(single).find_map(|part| fault_in(root, part))
+}
+
+/// What `#/a/b` points to.
+fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+    root.pointer(reference.strip_prefix('#')?)
+}
+
+struct Sampler<'a> {
     root: &'a Value,
-    words: &'a mut Vec<String>,
-    dice: &'a mut Dice,
+    hints: &'a [String],
+    roll: u64,
 }
 
-impl Maker<'_> {
+impl Sampler<'_> {
+    /// A number below `below`, another one each time.
+    fn roll(&mut self, below: usize) -> usize {
+        self.roll = self.roll.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.roll >> 33).unwrap_or_default() % below.max(1)
+    }
+
     fn value(&mut self, schema: &Value, depth: usize) -> Value {
-        let Some(object) = schema.as_object() else {
-            // `true` allows anything.
-            return Value::from("anything");
-        };
-        if let Some(target) = object.get("$ref").and_then(Value::as_str) {
-            let root = self.root;
-            return match target.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {
-                Some(found) if depth <= DEEPEST * 2 => self.value(found, depth + 1),
-                _ => Value::Null,
-            };
+        if depth > ABYSS {
+            return Value::Null;
         }
-        if let Some(constant) = object.get("const") {
-            return constant.clone();
+        let Some(object) = schema.as_object() else { return self.text(&Map::new()) };
+        let mut flat = Map::new();
+        self.flatten(object, &mut flat, depth, 0);
+        if let Some(value) = flat.get("const") {
+            return value.clone();
         }
-        if let Some(choices) = object.get("enum").and_then(Value::as_array).filter(|choices| !choices.is_empty()) {
-            return self.dice.pick(&choices.iter().collect::<Vec<_>>()).clone();
+        if let Some(values) = flat.get("enum").and_then(Value::as_array).filter(|values| !values.is_empty()) {
+            let fitting: Vec<&Value> = values.iter().filter(|value| fits(&flat, value)).collect();
+            let chosen = self.roll(fitting.len());
+            return fitting.get(chosen).map_or(Value::Null, |value| (*value).clone());
         }
-        if let Some(parts) = object.get("allOf").and_then(Value::as_array) {
-            let mut whole = object.clone();
-            whole.remove("allOf");
-            for part in parts {
-                merge(&mut whole, self.resolve(part));
-            }
-            return self.value(&Value::Object(whole), depth + 1);
-        }
-        for choice in ["anyOf", "oneOf"] {
-            if let Some(choices) = object.get(choice).and_then(Value::as_array).filter(|choices| !choices.is_empty()) {
-                // Deep down the simplest choice ends the recursion.
-                let null = choices.iter().find(|choice| choice["type"] == "null");
-                let chosen = match null {
-                    Some(null) if depth >= DEEPEST => null.clone(),
-                    _ => choices[0].clone(),
-                };
-                let mut whole = object.clone();
-                whole.remove(choice);
-                merge(&mut whole, self.resolve(&chosen));
-                return self.value(&Value::Object(whole), depth + 1);
-            }
-        }
-        let kind = match object.get("type") {
-            Some(Value::String(kind)) => &**kind,
-            Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null").unwrap_or("null"),
-            _ if object.contains_key("properties") => "object",
-            _ if object.contains_key("items") => "array",
-            _ => "string",
-        };
-        match kind {
-            "object" => self.object(object, depth),
-            "array" => self.array(object, depth),
-            "integer" => self.integer(object),
-            "number" => self.number(object),
-            "boolean" => Value::from(self.dice.below(2) == 0),
+        match self.kind(&flat).as_str() {
+            "object" => self.object(&flat, depth),
+            "array" => self.array(&flat, depth),
+            "number" => self.number(&flat, false),
+            "integer" => self.number(&flat, true),
+            "boolean" => (self.roll(2) == 0).into(),
             "null" => Value::Null,
-            _ => self.text(object),
+            _ => self.text(&flat),
         }
     }
 
-    fn resolve(&self, schema: &Value) -> Value {
-        match schema["$ref"].as_str().and_then(|target| target.strip_prefix('#')).and_then(|pointer| self.root.pointer(pointer)) {
-            Some(found) => found.clone(),
-            None => schema.clone(),
+    /// One flat schema: references followed, all parts of `allOf` and one of `anyOf` and `oneOf` merged in.
+    fn flatten(&mut self, schema: &Map<String, Value>, flat: &mut Map<String, Value>, depth: usize, hops: usize) {
+        if hops > ABYSS {
+            return;
         }
-    }
-
-    fn object(&mut self, schema: &Map<String, Value>, depth: usize) -> Value {
-        let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-        let mut out = Map::new();
-        for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            if required.contains(&name.as_str()) || depth < DEEPEST {
-                out.insert(name.clone(), self.value(property, depth + 1));
+        if let Some(target) =
+            schema.get("$ref").and_then(Value::as_str).and_then(|reference| resolve(self.root, reference))
+            && let Some(target) = target.as_object()
+        {
+            self.flatten(target, flat, depth, hops + 1);
+        }
+        for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+            self.flatten(part, flat, depth, hops + 1);
+        }
+        for key in ["anyOf", "oneOf"] {
+            let Some(parts) = schema.get(key).and_then(Value::as_array).filter(|parts| !parts.is_empty()) else {
+                continue;
+            };
+            // Deep down the first part that leads nowhere deeper is taken, so that recursion ends.
+            let chosen = match parts.iter().position(is_shallow) {
+                Some(shallow) if depth > DEPTH => shallow,
+                _ => self.roll(parts.len()),
+            };
+            if let Some(part) = parts[chosen].as_object() {
+                self.flatten(part, flat, depth, hops + 1);
             }
+        }
+        for (key, value) in schema
+            .iter()
+            .filter(|(key, _)| !matches!(key.as_str(), "$ref" | "allOf" | "anyOf" | "oneOf" | "$defs" | "definitions"))
+        {
+            merge(flat, key, value);
+        }
+    }
+
+    fn kind(&mut self, flat: &Map<String, Value>) -> String {
+        match flat.get("type") {
+            Some(Value::String(kind)) => kind.clone(),
+            Some(Value::Array(kinds)) => {
+                let kinds: Vec<&str> = kinds.iter().filter_map(Value::as_str).collect();
+                let telling: Vec<&str> = kinds.iter().copied().filter(|kind| *kind != "null").collect();
+                let chosen = self.roll(telling.len());
+                telling.get(chosen).copied().unwrap_or("null").to_owned()
+            }
+            _ => implied_kind(flat).to_owned(),
+        }
+    }
+
+    fn object(&mut self, flat: &Map<String, Value>, depth: usize) -> Value {
+        let required: Vec<&str> =
+            flat.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut object = Map::new();
+        let anything = json!({"type": "string"});
+        let others = flat.get("additionalProperties").filter(|others| others.is_object()).unwrap_or(&anything);
+        for (name, part) in flat.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            if part == &Value::Bool(false) || (depth > DEPTH && !required.contains(&name.as_str())) {
+                continue;
+            }
+            object.insert(name.clone(), self.value(part, depth + 1));
         }
         for name in required {
-            if !out.contains_key(name) {
-                let property = schema.get("additionalProperties").filter(|schema| schema.is_object()).cloned();
-                out.insert(name.to_owned(), self.value(&property.unwrap_or(json!({"type": "string"})), depth + 1));
+            if !object.contains_key(name) {
+                object.insert(name.to_owned(), self.value(others, depth + 1));
             }
         }
-        Value::Object(out)
+        let least = count(flat, "minProperties").unwrap_or(0);
+        for nth in 1.. {
+            if object.len() >= least {
+                break;
+            }
+            object.insert(format!("key{nth}"), self.value(others, depth + 1));
+        }
+        if object.is_empty() && flat.get("additionalProperties").is_some_and(Value::is_object) && depth <= DEPTH {
+            object.insert("key1".to_owned(), self.value(others, depth + 1));
+        }
+        object.into()
     }
 
-    fn array(&mut self, schema: &Map<String, Value>, depth: usize) -> Value {
-        let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let least = bound("minItems").unwrap_or(if depth < DEEPEST { 1 } else { 0 });
-        let n = least.min(bound("maxItems").unwrap_or(usize::MAX)).min(10_000);
-        let first = schema.get("prefixItems").and_then(Value::as_array).cloned().unwrap_or_default();
-        let rest = schema.get("items").cloned().unwrap_or(json!({"type": "string"}));
-        let unique = schema.get("uniqueItems") == Some(&Value::Bool(true));
+    fn array(&mut self, flat: &Map<String, Value>, depth: usize) -> Value {
+        let least = count(flat, "minItems").unwrap_or(0);
+        let most = count(flat, "maxItems").unwrap_or(usize::MAX);
+        let first: Vec<&Value> = flat.get("prefixItems").and_then(Value::as_array).into_iter().flatten().collect();
+        let others = match flat.get("items") {
+            Some(Value::Bool(false)) => None,
+            Some(items) => Some(items.clone()),
+            None => Some(json!({"type": "string"})),
+        };
+        let usual = if depth > DEPTH { 0 } else { first.len().max(1 + self.roll(2)) };
+        let len = usual.max(least).min(most);
+        let is_unique = flat.get("uniqueItems") == Some(&Value::Bool(true));
         let mut items: Vec<Value> = Vec::new();
-        while items.len() < n {
-            let mut item = self.value(first.get(items.len()).unwrap_or(&rest), depth + 1);
-            for tries in 0..50 {
-                if !unique || !items.contains(&item) {
+        for nth in 0..len {
+            let Some(part) = first.get(nth).copied().or(others.as_ref()) else { break };
+            let part = part.clone();
+            let mut item = self.value(&part, depth + 1);
+            for _ in 0..100 {
+                if !is_unique || !items.contains(&item) {
                     break;
                 }
-                item = match &item {
-                    Value::Number(n) => n.as_i64().map_or(json!(tries), |n| json!(n + 1)),
-                    Value::String(text) => json!(format!("{text}{tries}")),
-                    _ => self.value(&rest, depth + 1),
-                };
+                item = self.value(&part, depth + 1);
+            }
+            if is_unique && items.contains(&item) {
+                break;
             }
             items.push(item);
         }
-        Value::Array(items)
+        items.into()
     }
 
-    fn integer(&mut self, schema: &Map<String, Value>) -> Value {
-        let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-        #[expect(clippy::cast_possible_truncation, reason = "bounds beyond i64 are beyond any answer")]
-        let (least, most) = (
-            bound("minimum").map(|n| n.ceil() as i64).or(bound("exclusiveMinimum").map(|n| n.floor() as i64 + 1)),
-            bound("maximum").map(|n| n.floor() as i64).or(bound("exclusiveMaximum").map(|n| n.ceil() as i64 - 1)),
-        );
-        let low = least.unwrap_or_else(|| most.map_or(1, |most| most.min(1)));
-        let high = most.unwrap_or(low.saturating_add(98)).max(low);
-        let step = schema.get("multipleOf").and_then(Value::as_i64).filter(|step| *step > 0).unwrap_or(1);
-        let span = high.saturating_sub(low).min(1_000).unsigned_abs();
-        let n = low.saturating_add(i64::try_from(self.dice.below(span + 1)).unwrap_or(0));
-        let n = n.div_euclid(step) * step;
-        Value::from(if n < low { n.saturating_add(step) } else { n })
-    }
-
-    fn number(&mut self, schema: &Map<String, Value>) -> Value {
-        let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-        let low = bound("minimum").or(bound("exclusiveMinimum"));
-        let high = bound("maximum").or(bound("exclusiveMaximum"));
-        let (low, high) = match (low, high) {
+    fn number(&mut self, flat: &Map<String, Value>, is_integer: bool) -> Value {
+        let bound = |key: &str| flat.get(key).and_then(Value::as_f64);
+        let step = bound("multipleOf").filter(|step| *step > 0.0).unwrap_or(if is_integer { 1.0 } else { 0.5 });
+        let step = if is_integer && step.fract() != 0.0 { 1.0 } else { step };
+        let least = bound("minimum").or_else(|| bound("exclusiveMinimum"));
+        let most = bound("maximum").or_else(|| bound("exclusiveMaximum"));
+        let (low, high) = match (least, most) {
             (Some(low), Some(high)) => (low, high),
-            (Some(low), None) => (low, low + 10.0),
-            (None, Some(high)) => (high - 10.0, high),
-            (None, None) => (0.0, 10.0),
+            (Some(low), None) => (low, low + 100.0 * step),
+            (None, Some(high)) => (high - 100.0 * step, high),
+            (None, None) => (step, 100.0 * step),
         };
-        // Inside, so that exclusive bounds hold too; in eighths where there is room, which print short.
-        let inside = low + (high - low) * (0.25 + self.dice.fraction() / 2.0);
-        let eighth = (inside * 8.0).round() / 8.0;
-        json!(if eighth > low && eighth < high { eighth } else { inside })
+        let fits = |n: f64| {
+            bound("minimum").is_none_or(|low| n >= low)
+                && bound("maximum").is_none_or(|high| n <= high)
+                && bound("exclusiveMinimum").is_none_or(|low| n > low)
+                && bound("exclusiveMaximum").is_none_or(|high| n < high)
+        };
+        let (first, last) = ((low / step).ceil(), (high / step).floor());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 100 steps are counted")]
+        let steps = (last - first).clamp(0.0, 100.0) as usize;
+        let rolled = (first + small(self.roll(steps + 1))) * step;
+        let candidates = [rolled, first * step, (first + 1.0) * step, f64::midpoint(low, high)];
+        let chosen = candidates.into_iter().find(|n| fits(*n)).unwrap_or(rolled);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a float beyond 64 bits is not an integer that anyone asks for"
+        )]
+        if is_integer { json!(chosen as i64) } else { json!(chosen) }
     }
 
-    fn text(&mut self, schema: &Map<String, Value>) -> Value {
-        let fixed = match schema.get("format").and_then(Value::as_str) {
-            Some("date-time") => Some("2026-08-21T20:15:01Z"),
-            Some("date") => Some("2026-08-21"),
-            Some("time") => Some("20:15:01Z"),
-            Some("email") => Some("ann@example.com"),
-            Some("uri") => Some("https://example.com/"),
-            Some("uuid") => Some("123e4567-e89b-42d3-a456-426614174000"),
-            Some("ipv4") => Some("127.0.0.1"),
-            _ => None,
+    fn text(&mut self, flat: &Map<String, Value>) -> Value {
+        let roll = self.roll(1000);
+        let text = match flat.get("format").and_then(Value::as_str) {
+            Some("date") => format!("2026-{:02}-{:02}", roll % 12 + 1, roll % 28 + 1),
+            Some("time") => format!("{:02}:{:02}:00Z", roll % 24, roll % 60),
+            Some("date-time") => format!("2026-{:02}-{:02}T{:02}:00:00Z", roll % 12 + 1, roll % 28 + 1, roll % 24),
+            Some("duration") => format!("PT{}S", roll + 1),
+            Some("email") => format!("user{roll}@example.com"),
+            Some("hostname") => format!("host{roll}.example.com"),
+            Some("ipv4") => format!("192.0.2.{}", roll % 255),
+            Some("ipv6") => format!("2001:db8::{roll:x}"),
+            Some("uri" | "url" | "uri-reference") => format!("https://example.com/{roll}"),
+            Some("uuid") => format!("00000000-0000-4000-8000-{roll:012x}"),
+            _ => self.hint(roll),
         };
-        if let Some(fixed) = fixed {
-            return fixed.into();
+        let least = count(flat, "minLength").unwrap_or(0);
+        let most = count(flat, "maxLength").unwrap_or(usize::MAX);
+        let filler = std::iter::repeat("abcdefghij".chars()).flatten();
+        let missing = least.saturating_sub(text.chars().count()).min(1 << 20);
+        text.chars().chain(filler.take(missing)).take(most).collect::<String>().into()
+    }
+
+    /// The hints in their order, then words with a number.
+    fn hint(&mut self, roll: usize) -> String {
+        match self.hints.split_first() {
+            Some((first, rest)) => {
+                self.hints = rest;
+                first.clone()
+            }
+            None => format!("text {roll}"),
         }
-        let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let mut text = if self.words.is_empty() {
-            self.dice.pick(&["amber", "birch", "cedar", "delta", "ember"]).to_owned()
-        } else {
-            self.words.remove(0)
-        };
-        while text.chars().count() < bound("minLength").unwrap_or(0).min(10_000) {
-            text.push('a');
-        }
-        if let Some(most) = bound("maxLength") {
-            text = text.chars().take(most).collect();
-        }
-        text.into()
     }
 }
 
-/// Adds what `part` says to `whole`.
-fn merge(whole: &mut Map<String, Value>, part: Value) {
-    let Value::Object(part) = part else { return };
-    for (name, value) in part {
-        match (whole.get_mut(&name), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => old.extend(new),
-            (Some(Value::Array(old)), Value::Array(new)) if name == "required" => old.extend(new),
-            (_, value) => {
-                whole.insert(name, value);
+fn small(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+fn count(flat: &Map<String, Value>, key: &str) -> Option<usize> {
+    flat.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok())
+}
+
+/// Whether a schema has no parts of its own that might lead back to it.
+fn is_shallow(schema: &Value) -> bool {
+    !["$ref", "properties", "items", "allOf", "anyOf", "oneOf", "prefixItems"]
+        .iter()
+        .any(|key| schema.get(key).is_some())
+}
+
+fn implied_kind(flat: &Map<String, Value>) -> &'static str {
+    let has = |keys: &[&str]| keys.iter().any(|key| flat.contains_key(*key));
+    if has(&["properties", "required", "additionalProperties", "minProperties"]) {
+        "object"
+    } else if has(&["items", "prefixItems", "minItems", "maxItems", "uniqueItems"]) {
+        "array"
+    } else if has(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]) {
+        "number"
+    } else {
+        "string"
+    }
+}
+
+/// Whether a value of an `enum` has the type that stands beside it.
+fn fits(flat: &Map<String, Value>, value: &Value) -> bool {
+    let is = |kind: &str| match kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        _ => false,
+    };
+    match flat.get("type") {
+        Some(Value::String(kind)) => is(kind),
+        Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).any(is),
+        _ => true,
+    }
+}
+
+/// Puts a keyword beside those that are there: of two bounds the narrower, of two sets of properties both.
+fn merge(flat: &mut Map<String, Value>, key: &str, value: &Value) {
+    let Some(known) = flat.get_mut(key) else {
+        flat.insert(key.to_owned(), value.clone());
+        return;
+    };
+    match (key, &mut *known, value) {
+        ("properties", Value::Object(known), Value::Object(more)) => {
+            for (name, part) in more {
+                let both = known.get(name).map_or_else(|| part.clone(), |there| json!({"allOf": [there, part]}));
+                known.insert(name.clone(), both);
             }
         }
+        ("required", Value::Array(known), Value::Array(more)) => known.extend(more.iter().cloned()),
+        ("enum", Value::Array(known), Value::Array(more)) => known.retain(|value| more.contains(value)),
+        ("minimum" | "exclusiveMinimum" | "minItems" | "minLength" | "minProperties", known, value) => {
+            if value.as_f64() > known.as_f64() {
+                *known = value.clone();
+            }
+        }
+        ("maximum" | "exclusiveMaximum" | "maxItems" | "maxLength", known, value) => {
+            if value.as_f64() < known.as_f64() {
+                *known = value.clone();
+            }
+        }
+        (_, known, value) => *known = value.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn made(schema: &Value) -> Value {
-        satisfy(schema, &mut vec!["Paris".to_owned()], &mut Dice::new(&7))
+    /// A plain reading of the keywords that are obeyed; written apart from the sampler, so that both would have to err alike.
+    fn satisfies(root: &Value, schema: &Value, value: &Value) -> bool {
+        let Some(schema) = schema.as_object() else { return schema != &Value::Bool(false) };
+        let number = |key: &str| schema.get(key).and_then(Value::as_f64);
+        let list = |key: &str| schema.get(key).and_then(Value::as_array);
+        let is = |kind: &str| match (kind, value) {
+            ("object", Value::Object(_)) | ("array", Value::Array(_)) | ("string", Value::String(_)) => true,
+            ("boolean", Value::Bool(_)) | ("null", Value::Null) | ("number", Value::Number(_)) => true,
+            ("integer", Value::Number(n)) => n.as_f64().unwrap().fract() == 0.0,
+            _ => false,
+        };
+        let kind = match schema.get("type") {
+            Some(Value::String(kind)) => is(kind),
+            Some(Value::Array(kinds)) => kinds.iter().any(|kind| is(kind.as_str().unwrap())),
+            _ => true,
+        };
+        let sized = |size: usize, least: &str, most: &str| {
+            number(least).is_none_or(|least| size as f64 >= least)
+                && number(most).is_none_or(|most| size as f64 <= most)
+        };
+        kind && schema.get("const").is_none_or(|wanted| wanted == value)
+            && list("enum").is_none_or(|values| values.contains(value))
+            && schema
+                .get("$ref")
+                .is_none_or(|to| satisfies(root, root.pointer(&to.as_str().unwrap()[1..]).unwrap(), value))
+            && list("allOf").is_none_or(|parts| parts.iter().all(|part| satisfies(root, part, value)))
+            && ["anyOf", "oneOf"]
+                .iter()
+                .all(|key| list(key).is_none_or(|parts| parts.iter().any(|part| satisfies(root, part, value))))
+            && match value {
+                Value::String(text) => sized(text.chars().count(), "minLength", "maxLength"),
+                Value::Number(n) => {
+                    let n = n.as_f64().unwrap();
+                    number("minimum").is_none_or(|low| n >= low)
+                        && number("maximum").is_none_or(|high| n <= high)
+                        && number("exclusiveMinimum").is_none_or(|low| n > low)
+                        && number("exclusiveMaximum").is_none_or(|high| n < high)
+                        && number("multipleOf").is_none_or(|step| (n / step).fract() == 0.0)
+                }
+                Value::Array(items) => {
+                    let first = list("prefixItems").map_or(0, Vec::len);
+                    sized(items.len(), "minItems", "maxItems")
+                        && items
+                            .iter()
+                            .take(first)
+                            .zip(list("prefixItems").into_iter().flatten())
+                            .all(|(item, part)| satisfies(root, part, item))
+                        && items
+                            .iter()
+                            .skip(first)
+                            .all(|item| schema.get("items").is_none_or(|part| satisfies(root, part, item)))
+                        && (schema.get("uniqueItems") != Some(&Value::Bool(true))
+                            || (1..items.len()).all(|nth| !items[..nth].contains(&items[nth])))
+                }
+                Value::Object(object) => {
+                    let known = schema.get("properties").and_then(Value::as_object);
+                    list("required")
+                        .is_none_or(|names| names.iter().all(|name| object.contains_key(name.as_str().unwrap())))
+                        && number("minProperties").is_none_or(|least| object.len() as f64 >= least)
+                        && object.iter().all(|(name, value)| match known.and_then(|known| known.get(name)) {
+                            Some(part) => satisfies(root, part, value),
+                            None => schema.get("additionalProperties").is_none_or(|part| satisfies(root, part, value)),
+                        })
+                }
+                _ => true,
+            }
+    }
+
+    fn check(schema: &Value) {
+        for seed in 0..40 {
+            let value = sample(schema, &["Paris".to_owned()], seed);
+            assert!(satisfies(schema, schema, &value), "{schema} → {value}");
+        }
     }
 
     #[test]
-    fn an_object_has_what_its_schema_asks_for() {
-        let schema = json!({"type": "object", "properties": {
-            "city": {"type": "string"}, "days": {"type": "integer", "minimum": 3, "maximum": 5}, "unit": {"enum": ["C", "F"]},
-            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "minItems": 2}, "ok": {"const": true},
-            "either": {"anyOf": [{"type": "number", "exclusiveMinimum": 1, "maximum": 2}, {"type": "null"}]}},
-            "required": ["city", "missing"], "$defs": {"tag": {"type": "string", "maxLength": 3}}});
-        let value = made(&schema);
-        assert_eq!((&value["city"], &value["ok"]), (&json!("Paris"), &json!(true)));
-        assert!((3..=5).contains(&value["days"].as_i64().unwrap()));
-        assert!(["C", "F"].contains(&value["unit"].as_str().unwrap()));
-        assert_eq!(value["tags"].as_array().unwrap().len(), 2);
-        assert!(value["tags"][0].as_str().unwrap().len() <= 3);
-        let either = value["either"].as_f64().unwrap();
-        assert!(either > 1.0 && either <= 2.0);
-        assert!(value["missing"].is_string());
+    fn samples_satisfy_schemas_of_every_kind() {
+        for schema in [
+            json!({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}),
+            json!({"enum": ["a", 1, null], "type": "string"}),
+            json!({"const": {"a": [1]}}),
+            json!({"type": ["null", "boolean"]}),
+            json!({"type": "array", "items": {"type": "number", "exclusiveMinimum": 0, "maximum": 0.25}, "minItems": 3, "maxItems": 4}),
+            json!({"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 5}, "minItems": 5, "uniqueItems": true}),
+            json!({"type": "array", "prefixItems": [{"type": "string"}, {"type": "null"}], "items": false, "minItems": 2}),
+            json!({"type": "integer", "multipleOf": 7, "minimum": 15, "exclusiveMaximum": 28}),
+            json!({"type": "integer", "minimum": -3, "maximum": -3}),
+            json!({"type": "string", "minLength": 30, "maxLength": 31}),
+            json!({"type": "string", "maxLength": 2}),
+            json!({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 3}),
+            json!({"type": "object", "required": ["x"], "additionalProperties": {"type": "boolean"}}),
+            json!({"anyOf": [{"type": "string"}, {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}]}),
+            json!({"allOf": [{"properties": {"a": {"minimum": 3}}}, {"properties": {"a": {"type": "integer", "maximum": 4}}, "required": ["a"]}]}),
+            json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}, "all": {"type": "array", "items": {"$ref": "#"}}}, "required": ["next"]}}}),
+        ] {
+            assert_eq!(fault(&schema), None, "{schema}");
+            check(&schema);
+        }
     }
 
     #[test]
-    fn a_recursive_schema_ends() {
-        let schema = json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "required": ["name"],
-            "properties": {"name": {"type": "string"}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
-            "children": {"type": "array", "items": {"$ref": "#/$defs/node"}}}}}});
-        assert!(made(&schema)["name"].is_string());
+    fn strings_are_about_the_hints() {
+        let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+        assert_eq!(sample(&schema, &["Paris".to_owned()], 1), json!({"city": "Paris"}));
     }
 
     #[test]
-    fn all_of_is_all_of_it() {
-        let schema = json!({"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
-            {"properties": {"b": {"type": "boolean"}}, "required": ["b"]}]});
-        let value = made(&schema);
-        assert!(value["a"].is_i64() && value["b"].is_boolean());
+    fn a_schema_that_is_none_is_told() {
+        assert_eq!(fault(&json!({"type": "nonsense"})).unwrap(), "Unrecognized schema: {\"type\":\"nonsense\"}");
+        assert!(fault(&json!({"properties": {"a": {"items": {"type": "x"}}}})).unwrap().contains("{\"type\":\"x\"}"));
+        assert!(fault(&json!({"$ref": "#/$defs/none"})).is_some());
+    }
+
+    fn schemas() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!({"type": "string"})),
+            (0_u64..9, 0_u64..9)
+                .prop_map(|(least, more)| json!({"type": "string", "minLength": least, "maxLength": least + more})),
+            (-50_i64..50, 0_i64..50)
+                .prop_map(|(low, more)| json!({"type": "integer", "minimum": low, "maximum": low + more})),
+            (-50.0..50.0_f64).prop_map(|low| json!({"type": "number", "exclusiveMinimum": low})),
+            Just(json!({"type": ["boolean", "null"]})),
+            Just(json!({"enum": ["a", "b", 3]})),
+            Just(json!({})),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                (proptest::collection::vec(inner.clone(), 0..4), any::<bool>()).prop_map(|(parts, all)| {
+                    let names: Vec<String> = (0..parts.len()).map(|nth| format!("p{nth}")).collect();
+                    let required = if all { names.clone() } else { Vec::new() };
+                    let properties: Map<String, Value> = names.into_iter().zip(parts).collect();
+                    json!({"type": "object", "properties": properties, "required": required})
+                }),
+                (inner.clone(), 0_u64..4, 0_u64..3).prop_map(|(part, least, more)| json!({"type": "array", "items": part, "minItems": least, "maxItems": least + more})),
+                proptest::collection::vec(inner.clone(), 1..4).prop_map(|parts| json!({"anyOf": parts})),
+                inner.prop_map(|part| json!({"$ref": "#/$defs/part", "$defs": {"part": part}})),
+            ]
+        })
+    }
+
+    /// References are to the root, so only the root may have definitions.
+    fn has_inner_definitions(schema: &Value) -> bool {
+        schema.to_string().matches("$defs").count() > 2
+    }
+
+    proptest! {
+        #[test]
+        fn any_schema_gets_a_value_that_satisfies_it(schema in schemas(), seed: u64) {
+            prop_assume!(!has_inner_definitions(&schema) && fault(&schema).is_none());
+            let value = sample(&schema, &[], seed);
+            prop_assert!(satisfies(&schema, &schema, &value), "{} → {}", schema, value);
+        }
+
+        #[test]
+        fn no_json_makes_it_panic(text in "[\\[\\]{}\":,a-c0-9$#/]{0,40}", seed: u64) {
+            if let Ok(schema) = serde_json::from_str::<Value>(&text) {
+                let _ = (fault(&schema), sample(&schema, &[], seed));
+            }
+        }
     }
 }

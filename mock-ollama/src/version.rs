@@ -109,6 +109,11 @@ impl Version {
         self.at_least(0, 14, 0)
     }
 
+    /// Whether `/api/show` tells GitHub Copilot the asked name as basename.
+    pub(crate) fn shows_copilot_its_name(&self) -> bool {
+        self.at_least(0, 18, 3)
+    }
+
     /// Whether `think: "max"` exists.
     pub(crate) fn has_think_max(&self) -> bool {
         self.at_least(0, 22, 0)

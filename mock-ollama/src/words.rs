@@ -1,121 +1,265 @@
-//! The mock's voice: a text that quotes what it was told, the same for the same request and another for another seed. Pure.
+//! What the mock's models write. The same question gets the same words; another seed gets others.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use serde_json::{Value, json};
 
-/// Dice that fall the same way for the same seed.
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+use crate::{
+    models::{Calls, Model},
+    schema,
+    tokens::hash,
+};
 
-impl Dice {
-    pub(crate) fn new(seed: &impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        seed.hash(&mut hasher);
-        Self(hasher.finish() | 1)
-    }
-
-    /// The next number (splitmix64).
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next() % n }
-    }
-
-    /// One of `choices`.
-    pub(crate) fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
-        choices[usize::try_from(self.below(choices.len() as u64)).unwrap_or(0)]
-    }
-
-    /// From 0 to 1.
-    #[expect(clippy::cast_precision_loss, reason = "a fraction need not be exact")]
-    pub(crate) fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// `n` characters as in the ids of tool calls.
-    pub(crate) fn id(&mut self, n: usize) -> String {
-        const CHARS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-        (0..n).map(|_| char::from(CHARS[usize::try_from(self.below(36)).unwrap_or(0)])).collect()
-    }
+/// What a model has before it when it starts to write.
+#[derive(Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) model: &'a Model,
+    /// The last user message, or the prompt.
+    pub(crate) text: &'a str,
+    /// What a tool said after it.
+    pub(crate) tool_result: Option<&'a str>,
+    /// Pictures or sounds that came with it.
+    pub(crate) images: usize,
+    /// Differs with whatever may change the answer.
+    pub(crate) seed: u64,
 }
 
-/// Longest quotation, in words.
-const QUOTED: usize = 40;
+const OPENINGS: [&str; 8] = [
+    "You said",
+    "You wrote",
+    "I was asked",
+    "Your message was",
+    "The question is",
+    "I can read",
+    "What you sent is",
+    "Here it says",
+];
+const CLOSINGS: [&str; 8] = [
+    "and this is all that a small mock has to say about it.",
+    "so let me answer it plainly, in one or two short sentences.",
+    "which is a fine thing to ask on a day as calm as this.",
+    "and I would answer it with care if I were a real model.",
+    "to which I say that it depends, as it so often does here.",
+    "and the short answer is that it works, as far as I can tell.",
+    "which I repeat so that you see that nothing was lost on the way.",
+    "and there is no more to it than what these few words can tell.",
+];
+const FILLER: [&str; 24] = [
+    "some", "more", "words", "follow", "one", "after", "another", "until", "there", "are", "as", "many", "of", "them",
+    "as", "were", "asked", "for", "and", "then", "the", "text", "goes", "on",
+];
+/// How much of a message is quoted.
+const QUOTED: usize = 400;
+/// The most words, or numbers, that are written because the text asks for them.
+const MOST: usize = 100_000;
 
-/// An answer of at least eleven words that quotes `told`.
-pub(crate) fn answer(told: &str, dice: &mut Dice) -> String {
-    let opening = dice.pick(&["You said", "You wrote", "I read", "I was told", "You asked"]);
-    let mood = dice.pick(&["plainly", "gladly", "briefly", "calmly", "carefully", "quickly", "kindly"]);
-    let thing = dice.pick(&["river", "garden", "lantern", "meadow", "harbour", "mountain", "letter", "window"]);
-    let close = dice.pick(&["and that is all", "and there is more", "as ever", "for now", "without doubt"]);
-    format!("{opening}: \"{}\". I answer {mood}, thinking of a {thing} by the quiet sea, {close}.", quote(told))
-}
-
-/// What a model thinks before it answers.
-pub(crate) fn thought(told: &str, dice: &mut Dice) -> String {
-    let way = dice.pick(&["step by step", "from the end", "in small parts", "with care"]);
-    format!("The user says \"{}\". I go through it {way}.\n", quote(told))
-}
-
-fn quote(told: &str) -> String {
-    let mut words = told.split_whitespace();
-    let mut quoted = words.by_ref().take(QUOTED).collect::<Vec<_>>().join(" ");
-    if words.next().is_some() {
-        quoted.push('…');
-    }
-    quoted
-}
-
-/// Cuts a text into tokens: a word with the space before it, long words in pieces.
-pub(crate) fn tokens(text: &str) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    for c in text.chars() {
-        let new = match out.last() {
-            None => true,
-            Some(last) => {
-                let begun = last.chars().any(|c| !c.is_whitespace());
-                (c.is_whitespace() && begun) || last.chars().count() >= 8 || (begun && c.is_ascii_punctuation())
+impl Question<'_> {
+    /// An answer in text: at least eleven words that quote the message.
+    pub(crate) fn answer(&self) -> String {
+        if let Some(numbers) = counting(self.text) {
+            return numbers;
+        }
+        let quote = quote(self.text);
+        let (opening, closing) = (pick(&OPENINGS, self.seed), pick(&CLOSINGS, self.seed / 8));
+        let mut answer = format!("{opening} \"{quote}\"");
+        if let Some(result) = self.tool_result {
+            answer += &format!(", the tool said \"{}\"", self::quote(result));
+        }
+        match self.images {
+            0 => {}
+            1 => answer += ", with one attachment",
+            images => answer += &format!(", with {images} attachments"),
+        }
+        answer += &format!(", {closing}");
+        if let Some(wanted) = wanted_words(self.text) {
+            let missing = wanted.min(MOST).saturating_sub(answer.split_whitespace().count());
+            for nth in 0..missing {
+                answer.push(' ');
+                answer += FILLER[nth % FILLER.len()];
             }
-        };
-        if new { out.push(c.to_string()) } else if let Some(last) = out.last_mut() { last.push(c) }
+        }
+        answer
     }
-    out
+
+    /// What is thought before an answer.
+    pub(crate) fn thinking(&self) -> String {
+        let start = pick(
+            &[
+                "The user wants to know:",
+                "I read the message:",
+                "Let me think about this:",
+                "First I look at the text:",
+            ],
+            self.seed / 64,
+        );
+        format!("{start} {}\nI repeat it and add a few words.\n", quote(self.text))
+    }
+
+    /// What is written between a prefix and a suffix.
+    pub(crate) fn insertion(&self) -> String {
+        format!(
+            "    # {} between \"{}\" and what follows, in a few words of comment\n",
+            pick(&OPENINGS, self.seed),
+            quote(self.text.trim())
+        )
+    }
+
+    /// Any JSON object.
+    pub(crate) fn object(&self) -> String {
+        json!({"answer": quote(self.text), "words": self.text.split_whitespace().count(), "seed": self.seed % 1000})
+            .to_string()
+    }
+
+    /// JSON that satisfies the schema.
+    pub(crate) fn value(&self, schema: &Value) -> String {
+        schema::sample(schema, &hints(self.text), self.seed).to_string()
+    }
+
+    /// The calls that the model makes of these tools, as it writes them; none is an answer in text.
+    pub(crate) fn calls(&self, tools: &[Value]) -> Option<String> {
+        if self.tool_result.is_some() {
+            return None;
+        }
+        let chosen: Vec<&Value> = match self.model.calls {
+            Calls::First => tools.iter().take(1).collect(),
+            Calls::FirstTwice => tools.iter().take(1).cycle().take(2 * tools.len().min(1)).collect(),
+            Calls::Named => named(self.text, tools),
+        };
+        if chosen.is_empty() {
+            return None;
+        }
+        let hints = hints(self.text);
+        let calls = chosen.iter().enumerate().map(|(nth, tool)| {
+            let function = &tool["function"];
+            let parameters = function.get("parameters").cloned().unwrap_or_else(|| json!({"type": "object"}));
+            // The second call is about the second thing.
+            let about: Vec<String> =
+                hints.iter().cycle().skip(nth % hints.len().max(1)).take(hints.len()).cloned().collect();
+            let arguments = match schema::sample(&parameters, &about, self.seed + nth as u64) {
+                arguments @ Value::Object(_) => arguments,
+                _ => json!({}),
+            };
+            format!(
+                "<tool_call>\n{}\n</tool_call>",
+                json!({"name": function["name"].as_str().unwrap_or_default(), "arguments": arguments})
+            )
+        });
+        Some(calls.collect::<Vec<String>>().join("\n"))
+    }
 }
 
-/// How many tokens a prompt's text is.
-pub(crate) fn count(text: &str) -> u64 {
-    text.split_whitespace().map(|word| 1 + word.chars().count() as u64 / 4).sum()
+fn pick<'a>(texts: &[&'a str], roll: u64) -> &'a str {
+    texts[usize::try_from(roll).unwrap_or_default() % texts.len()]
+}
+
+fn quote(text: &str) -> &str {
+    let end = text.char_indices().nth(QUOTED).map_or(text.len(), |(at, _)| at);
+    &text[..end]
+}
+
+/// Tools whose names stand in the text as words, in the order in which they stand there; a name inside a longer one does not count.
+fn named<'a>(text: &str, tools: &'a [Value]) -> Vec<&'a Value> {
+    let text = text.to_lowercase();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let mut found: Vec<(usize, &Value)> = Vec::new();
+    for tool in tools {
+        let Some(name) = tool["function"]["name"].as_str().filter(|name| !name.is_empty()) else { continue };
+        let name = name.to_lowercase();
+        let place = text.match_indices(&name).find(|(at, _)| {
+            !text[..*at].chars().next_back().is_some_and(is_word)
+                && !text[at + name.len()..].chars().next().is_some_and(is_word)
+        });
+        found.extend(place.map(|(at, _)| (at, tool)));
+    }
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, tool)| tool).collect()
+}
+
+/// Words that an argument may be about: names and numbers of the text, without its first word; else its longest words.
+fn hints(text: &str) -> Vec<String> {
+    let words = || text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let named: Vec<String> = words()
+        .skip(1)
+        .filter(|word| word.chars().next().is_some_and(char::is_uppercase) && word.len() > 1)
+        .map(str::to_owned)
+        .collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let mut longest: Vec<String> = words().filter(|word| word.len() > 3).map(str::to_owned).collect();
+    longest.sort_by_key(|word| std::cmp::Reverse(word.len()));
+    longest.truncate(4);
+    longest
+}
+
+/// Who ends with numbers that count on gets more of them.
+fn counting(text: &str) -> Option<String> {
+    let numbers: Vec<usize> = text.split(' ').rev().map_while(|word| word.parse().ok()).take(4).collect();
+    let counts = numbers.len() >= 3 && numbers.windows(2).all(|pair| pair[0] == pair[1] + 1);
+    let start = numbers.first().filter(|_| counts)?;
+    Some((start + 1..=start + 10_000).map(|number| format!(" {number}")).collect())
+}
+
+/// The number in front of `words`: "in 200 words".
+fn wanted_words(text: &str) -> Option<usize> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.windows(2).find(|pair| pair[1].starts_with("words")).and_then(|pair| pair[0].parse().ok())
+}
+
+/// What the answer depends on, as a number.
+pub(crate) fn seed(parts: &[&str]) -> u64 {
+    hash(parts.join("\u{0}").as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    #[test]
-    fn the_same_seed_says_the_same_and_another_says_another() {
-        let say = |seed: u64| answer("hello there", &mut Dice::new(&seed));
-        assert_eq!(say(1), say(1));
-        assert!((2..9).any(|seed| say(seed) != say(1)));
-        assert!(say(1).contains("hello there") && say(1).split_whitespace().count() >= 11);
+    fn ask<'a>(model: &'a Model, text: &'a str, seed: u64) -> Question<'a> {
+        Question { model, text, tool_result: None, images: 0, seed }
+    }
+
+    fn model(name: &str) -> Model {
+        name.parse().unwrap()
     }
 
     #[test]
-    fn a_longer_text_counts_more() {
-        assert!(count("one two three") > count("one two"));
-    }
-
-    proptest! {
-        #[test]
-        fn tokens_join_to_the_text(text in "\\PC{0,40}") {
-            prop_assert_eq!(tokens(&text).concat(), text);
+    fn an_answer_has_eleven_words_and_quotes_the_message() {
+        let model = model("m");
+        for (seed, text) in (0..600).zip(["", "hi", "Say hello to the world."].iter().cycle()) {
+            let answer = ask(&model, text, seed).answer();
+            assert!(answer.split_whitespace().count() >= 11 && answer.contains(text), "{answer}");
         }
+    }
+
+    #[test]
+    fn a_number_of_words_is_obeyed_and_counting_goes_on() {
+        let model = model("m");
+        assert_eq!(ask(&model, "Write a story in 200 words.", 3).answer().split_whitespace().count(), 200);
+        assert!(ask(&model, "1 2 3 4", 3).answer().starts_with(" 5 6 7"));
+    }
+
+    #[test]
+    fn tools_that_the_text_names_are_called_in_its_order() {
+        let tools: Vec<Value> =
+            ["get", "get_weather", "get_time"].iter().map(|name| json!({"function": {"name": name}})).collect();
+        let names = |text| {
+            named(text, &tools).iter().map(|tool| tool["function"]["name"].as_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("Call get_time, then get_weather!"), ["get_time", "get_weather"]);
+        assert_eq!(names("What is the weather?"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn some_models_always_call_the_first_tool_until_it_has_answered() {
+        let tools = [
+            json!({"function": {"name": "f", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}),
+        ];
+        let mut pair = model("m");
+        pair.calls = Calls::FirstTwice;
+        let mut question = ask(&pair, "What is the weather in Paris and Rome?", 1);
+        let calls = question.calls(&tools).unwrap();
+        assert!(calls.find("Paris") < calls.find("Rome") && calls.contains("Paris"), "{calls}");
+        question.tool_result = Some("sunny");
+        assert_eq!(question.calls(&tools), None);
+        assert!(question.answer().contains("sunny"));
     }
 }

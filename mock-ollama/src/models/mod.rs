@@ -1,0 +1,222 @@
+//! The models that the mock has: what each can do, and what Ollama tells about it.
+
+mod card;
+mod stock;
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+pub(crate) use self::card::{Architecture, Card};
+pub use self::stock::Stock;
+use crate::{names::Name, server::request::hex};
+
+/// Where Ollama keeps its models on Linux.
+pub(crate) const STORE: &str = "/usr/share/ollama/.ollama/models";
+
+/// What a model can do, in Ollama's words and order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Capability {
+    Completion,
+    Tools,
+    Insert,
+    Vision,
+    Embedding,
+    Thinking,
+    Audio,
+}
+
+impl Capability {
+    const ALL: [Self; 7] =
+        [Self::Completion, Self::Tools, Self::Insert, Self::Vision, Self::Embedding, Self::Thinking, Self::Audio];
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Completion => "completion",
+            Self::Tools => "tools",
+            Self::Insert => "insert",
+            Self::Vision => "vision",
+            Self::Embedding => "embedding",
+            Self::Thinking => "thinking",
+            Self::Audio => "audio",
+        }
+    }
+}
+
+/// How a model's text becomes tool calls (`ollama-wire` A5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Ollama renders the prompt and parses the answer: each call stands on a chunk of its own.
+    Rendered,
+    /// As rendered, and the index of every call is 0 (gpt-oss).
+    Harmony,
+    /// The file's own Jinja template runs in llama-server: all calls stand on the final chunk, with its ids.
+    Jinja,
+}
+
+/// When a model calls tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// Those that the last message names.
+    Named,
+    /// The first one that is offered, always.
+    First,
+    /// The first one, twice.
+    FirstTwice,
+}
+
+/// A model. `"NAME=tools,thinking"` parses to one (see [`Model::from_str`]).
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub(crate) name: Name,
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) mode: Mode,
+    pub(crate) calls: Calls,
+    pub(crate) card: Card,
+    /// The short name of the model that it was made from; without one it was made from a file.
+    pub(crate) parent: Option<String>,
+    pub(crate) template: String,
+    pub(crate) system: String,
+    /// Modelfile parameters, in their order.
+    pub(crate) parameters: Map<String, Value>,
+    /// Modelfile messages.
+    pub(crate) messages: Vec<Value>,
+    pub(crate) license: String,
+    pub(crate) modified: Timestamp,
+}
+
+/// A text that describes no model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoModel {
+    /// Not `[host/][namespace/]model[:tag]`.
+    #[error("{0:?} is no model name such as llama3.2 or me/model:tag")]
+    Name(String),
+    /// A word after `=` that is not known.
+    #[error(
+        "{0:?} is no capability: use completion, tools, insert, vision, embedding, thinking, audio, jinja, context:N"
+    )]
+    Word(String),
+}
+
+/// `NAME` or `NAME=WORD,…`: capabilities (a model that says nothing, or no `embedding`, can complete), `jinja` for the second placement of
+/// tool calls, `context:N` for the trained context length.
+impl FromStr for Model {
+    type Err = NoModel;
+
+    fn from_str(text: &str) -> Result<Self, NoModel> {
+        let (name, words) = text.split_once('=').unwrap_or((text, ""));
+        let mut model = Self::new(Name::parse(name).ok_or_else(|| NoModel::Name(name.to_owned()))?);
+        for word in words.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if let Some(known) = Capability::ALL.into_iter().find(|known| known.word() == word) {
+                model.capabilities.push(known);
+            } else if word == "jinja" {
+                model.mode = Mode::Jinja;
+            } else if let Some(Ok(length)) = word.strip_prefix("context:").map(str::parse) {
+                model.card.context_length = length;
+            } else {
+                return Err(NoModel::Word(word.to_owned()));
+            }
+        }
+        if !model.can(Capability::Embedding) {
+            model.capabilities.push(Capability::Completion);
+        }
+        model.capabilities.sort_unstable();
+        model.capabilities.dedup();
+        Ok(model)
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.capabilities.iter().map(|capability| capability.word()).collect();
+        write!(f, "{} ({})", self.name.short(), words.join(", "))
+    }
+}
+
+impl Model {
+    pub(crate) fn new(name: Name) -> Self {
+        Self {
+            name,
+            capabilities: Vec::new(),
+            mode: Mode::Rendered,
+            calls: Calls::Named,
+            card: Card::PLAIN,
+            parent: None,
+            template: card::TEMPLATE.to_owned(),
+            system: String::new(),
+            parameters: Map::new(),
+            messages: Vec::new(),
+            license: String::new(),
+            modified: Timestamp::now(),
+        }
+    }
+
+    pub(crate) fn can(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// Digest of the manifest: 64 hex digits that follow from what the model is.
+    pub(crate) fn digest(&self) -> String {
+        let parts = (self.layers(), self.parameters.len(), &self.capabilities);
+        digest_of(&format!("{parts:?}"))
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn size(&self) -> u64 {
+        let texts = self.template.len() + self.system.len() + self.license.len();
+        self.card.file_size() + texts as u64 + 500
+    }
+
+    /// The blob with the weights.
+    pub(crate) fn weights(&self) -> String {
+        digest_of(&format!("weights {:?}", self.card))
+    }
+
+    /// Digests of the layers that it has: weights, template, license, system, parameters, messages.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        let mut layers = vec![self.weights()];
+        for text in [&self.template, &self.license, &self.system] {
+            if !text.is_empty() {
+                layers.push(digest_of(text));
+            }
+        }
+        if !self.parameters.is_empty() {
+            layers.push(digest_of(&Value::from(self.parameters.clone()).to_string()));
+        }
+        if !self.messages.is_empty() {
+            layers.push(digest_of(&Value::from(self.messages.clone()).to_string()));
+        }
+        layers
+    }
+}
+
+/// SHA-256 as 64 hex digits.
+pub(crate) fn digest_of(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_described_by_its_name_and_what_it_can_do() {
+        let model: Model = "me/coder:7b=tools,insert,jinja,context:2048".parse().unwrap();
+        assert_eq!(model.to_string(), "me/coder:7b (completion, tools, insert)");
+        assert_eq!((model.mode, model.card.context_length), (Mode::Jinja, 2048));
+        assert_eq!("e=embedding".parse::<Model>().unwrap().to_string(), "e:latest (embedding)");
+        assert_eq!("x y".parse::<Model>().unwrap_err(), NoModel::Name("x y".to_owned()));
+        assert_eq!("x=fly".parse::<Model>().unwrap_err(), NoModel::Word("fly".to_owned()));
+    }
+
+    #[test]
+    fn digests_follow_from_what_a_model_is() {
+        let one: Model = "a".parse().unwrap();
+        let mut other: Model = "b".parse().unwrap();
+        assert_eq!(one.digest(), other.digest());
+        other.system = "Be brief.".to_owned();
+        assert_ne!(one.digest(), other.digest());
+    }
+}

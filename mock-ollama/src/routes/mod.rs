@@ -1,0 +1,145 @@
+//! Ollama's native routes, one file for each family. `/v1/*` is known by name only, so that 405 and preflights are right; its answer is 404.
+
+mod chat;
+mod inference;
+mod list;
+mod options;
+mod show;
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value};
+
+use crate::{
+    go,
+    names::Name,
+    server::{answer::Answer, gate, request::Asked},
+    state::State,
+};
+
+/// A request on its route.
+pub(crate) struct Call<'a> {
+    pub(crate) state: &'a Arc<State>,
+    pub(crate) asked: &'a Asked,
+    /// The last segment, where the route has a parameter.
+    pub(crate) parameter: &'a str,
+    /// What the model says, where a script decides that.
+    pub(crate) words: Option<&'a str>,
+}
+
+type Handler = fn(&Call<'_>) -> Result<Answer, Refusal>;
+
+/// An error that a handler answers with at once, as gin does.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) text: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    pub(crate) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, text)
+    }
+}
+
+/// Methods in the order in which gin tells them.
+const METHODS: [Method; 4] = [Method::HEAD, Method::GET, Method::POST, Method::DELETE];
+
+/// A path ending in `/:` takes one more segment.
+const ROUTES: &[(&str, Method, Handler)] = &[
+    ("/", Method::HEAD, list::root),
+    ("/", Method::GET, list::root),
+    ("/api/version", Method::HEAD, list::version),
+    ("/api/version", Method::GET, list::version),
+    ("/api/tags", Method::HEAD, list::tags),
+    ("/api/tags", Method::GET, list::tags),
+    ("/api/ps", Method::GET, list::ps),
+    ("/api/show", Method::POST, show::show),
+    ("/api/chat", Method::POST, chat::chat),
+    ("/v1/chat/completions", Method::POST, not_ours),
+    ("/v1/completions", Method::POST, not_ours),
+    ("/v1/embeddings", Method::POST, not_ours),
+    ("/v1/responses", Method::POST, not_ours),
+    ("/v1/messages", Method::POST, not_ours),
+    ("/v1/audio/transcriptions", Method::POST, not_ours),
+    ("/v1/models", Method::GET, not_ours),
+    ("/v1/models/:", Method::GET, not_ours),
+];
+
+fn not_ours(_: &Call<'_>) -> Result<Answer, Refusal> {
+    Ok(gate::not_found())
+}
+
+/// The route of a method and path, with its parameter.
+pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Option<(Handler, &'a str)> {
+    ROUTES
+        .iter()
+        .filter(|(_, known, _)| known == method)
+        .find_map(|(route, _, handler)| Some((*handler, parameter(route, path)?)))
+}
+
+fn parameter<'a>(route: &str, path: &'a str) -> Option<&'a str> {
+    match route.strip_suffix(':') {
+        Some(start) => path.strip_prefix(start).filter(|rest| !rest.is_empty() && !rest.contains('/')),
+        None => (route == path).then_some(""),
+    }
+}
+
+/// The other methods of a path, if there are any.
+pub(crate) fn allow(method: &Method, path: &str) -> Option<String> {
+    let others = METHODS.iter().filter(|known| *known != method && find(known, path).is_some());
+    let others: Vec<&str> = others.map(Method::as_str).collect();
+    (!others.is_empty()).then(|| others.join(", "))
+}
+
+/// The answer of the route, or why there is none.
+pub(crate) fn answer(state: &Arc<State>, asked: &Asked, words: Option<&str>) -> Answer {
+    let Some((handler, parameter)) = find(&asked.method, &asked.path) else {
+        return match allow(&asked.method, &asked.path) {
+            Some(methods) if state.version.tells_wrong_methods() => gate::wrong_method(&methods),
+            _ => gate::not_found(),
+        };
+    };
+    handler(&Call { state, asked, parameter, words })
+        .unwrap_or_else(|refusal| Answer::error(refusal.status, &refusal.text))
+}
+
+impl Call<'_> {
+    /// The body's known fields.
+    pub(crate) fn decode(&self, request: &go::Request) -> Result<Map<String, Value>, Refusal> {
+        go::decode(&self.asked.body, request, self.state.version.has_own_argument_parser())
+            .map_err(Refusal::bad_request)
+    }
+}
+
+/// A text field; an absent one is empty.
+pub(crate) fn text<'a>(fields: &'a Map<String, Value>, key: &str) -> &'a str {
+    fields.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A flag; `absent` where it is not given.
+pub(crate) fn flag(fields: &Map<String, Value>, key: &str, absent: bool) -> bool {
+    fields.get(key).and_then(Value::as_bool).unwrap_or(absent)
+}
+
+/// The model that is named by `model`, or by the deprecated `name`.
+pub(crate) fn named(fields: &Map<String, Value>) -> &str {
+    match text(fields, "model") {
+        "" => text(fields, "name"),
+        model => model,
+    }
+}
+
+/// A name that follows the grammar.
+pub(crate) fn name(text: &str) -> Result<Name, Refusal> {
+    Name::parse(text).ok_or_else(|| Refusal::bad_request("invalid model name"))
+}

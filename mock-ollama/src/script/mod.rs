@@ -1,0 +1,176 @@
+//! What the mock is told to do instead of its faithful answers: rules of *when* and *reply*, from YAML, JSON or Rust.
+//!
+//! ```yaml
+//! - when: { path: /api/chat, model: llama3.2, body: { /stream: true }, nth: 2 }   # each absent condition is met
+//!   times: 1                       # how often the rule applies; absent: always
+//!   reply:
+//!     delay: 2s                    # before the head
+//!     lines:                       # one HTTP chunk each; what Ollama always sends is filled in, `key: null` leaves a key out
+//!       - { message: { content: "Hel" } }
+//!       - raw: "{\"broken"         # sent as it is, without a newline
+//!     pause: 50ms                  # between lines
+//!     then: cut                    # end · cut · reset · stall
+//! ```
+//! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
+//! answers with them as Ollama would, thinking and tool calls told apart), or `faithful: true`, with `after: N` lines kept before `then`.
+//! The first rule that matches wins; where none does, the answer is faithful.
+
+mod play;
+mod reply;
+mod when;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+pub(crate) use self::play::Playing;
+pub use self::reply::{Line, Reply, Then};
+pub use self::when::{BodyIs, When};
+
+/// Rules in the order in which they are tried. The default has none: every answer is faithful.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Script {
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Which requests it is for.
+    #[serde(default)]
+    pub when: When,
+    /// How often it applies; absent: always.
+    pub times: Option<u64>,
+    /// What is answered.
+    #[serde(default)]
+    pub reply: Reply,
+}
+
+/// Writes scripts in tests: `Script::on("/api/chat").lines([json!({…})]).then(Then::Cut)`. Each call changes the last rule.
+impl Script {
+    /// One rule for a path, without a query; its answer is faithful until another call says otherwise.
+    #[must_use]
+    pub fn on(path: &str) -> Self {
+        let when = When { path: Some(path.to_owned()), ..When::default() };
+        Self { rules: vec![Rule { when, ..Rule::default() }] }
+    }
+
+    /// One rule for every request.
+    #[must_use]
+    pub fn always() -> Self {
+        Self { rules: vec![Rule::default()] }
+    }
+
+    /// These rules, then those of the other.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.rules.extend(other.rules);
+        self
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Rule)) -> Self {
+        if self.rules.is_empty() {
+            self.rules.push(Rule::default());
+        }
+        if let Some(rule) = self.rules.last_mut() {
+            change(rule);
+        }
+        self
+    }
+
+    /// Only for this method.
+    #[must_use]
+    pub fn method(self, method: &str) -> Self {
+        self.change(|rule| rule.when.method = Some(method.to_owned()))
+    }
+
+    /// Only for this model: the `model` or `name` of the body.
+    #[must_use]
+    pub fn model(self, model: &str) -> Self {
+        self.change(|rule| rule.when.model = Some(model.to_owned()))
+    }
+
+    /// Only where the body contains the text.
+    #[must_use]
+    pub fn containing(self, text: &str) -> Self {
+        self.change(|rule| rule.when.body = Some(BodyIs::Containing(text.to_owned())))
+    }
+
+    /// Only for the nth (from 1) of the requests that meet the other conditions.
+    #[must_use]
+    pub fn nth(self, nth: u64) -> Self {
+        self.change(|rule| rule.when.nth = Some(nth))
+    }
+
+    /// At most so often.
+    #[must_use]
+    pub fn times(self, times: u64) -> Self {
+        self.change(|rule| rule.times = Some(times))
+    }
+
+    /// Waits before the head is sent.
+    #[must_use]
+    pub fn delay(self, delay: Duration) -> Self {
+        self.change(|rule| rule.reply.delay = delay)
+    }
+
+    /// Answers with this status; 200 without it.
+    #[must_use]
+    pub fn status(self, status: u16) -> Self {
+        self.change(|rule| rule.reply.status = Some(status))
+    }
+
+    /// Adds or replaces a header.
+    #[must_use]
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.change(|rule| {
+            rule.reply.headers.insert(name.to_owned(), value.to_owned());
+        })
+    }
+
+    /// Answers with NDJSON, one chunk a line; see [`Line`] for what is filled in.
+    #[must_use]
+    pub fn lines(self, lines: impl IntoIterator<Item = impl Into<Line>>) -> Self {
+        self.change(|rule| rule.reply.lines = Some(lines.into_iter().map(Into::into).collect()))
+    }
+
+    /// Answers with one body: text as it is, anything else as JSON.
+    #[must_use]
+    pub fn body(self, body: impl Into<Value>) -> Self {
+        self.change(|rule| rule.reply.body = Some(body.into()))
+    }
+
+    /// Answers with so many bytes.
+    #[must_use]
+    pub fn bytes(self, bytes: u64) -> Self {
+        self.change(|rule| rule.reply.bytes = Some(bytes))
+    }
+
+    /// The model writes this, and the mock answers with it as Ollama would.
+    #[must_use]
+    pub fn says(self, words: &str) -> Self {
+        self.change(|rule| rule.reply.says = Some(words.to_owned()))
+    }
+
+    /// Keeps so many lines (or one body) of a faithful answer before [`Script::then`].
+    #[must_use]
+    pub fn after(self, lines: u64) -> Self {
+        self.change(|rule| rule.reply.after = Some(lines))
+    }
+
+    /// Waits between lines.
+    #[must_use]
+    pub fn pause(self, pause: Duration) -> Self {
+        self.change(|rule| rule.reply.pause = pause)
+    }
+
+    /// What happens after the lines.
+    #[must_use]
+    pub fn then(self, then: Then) -> Self {
+        self.change(|rule| rule.reply.then = then)
+    }
+}

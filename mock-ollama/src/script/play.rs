@@ -1,0 +1,173 @@
+//! A script while it is played: which rule applies, and its answer on the wire. No lock is held while answering.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use super::{Reply, Script, Then, when::model_of};
+use crate::{
+    go,
+    server::{
+        answer::{Answer, Body, Part, Parts},
+        request::Asked,
+    },
+};
+
+/// A script and how often its rules have matched.
+#[derive(Debug)]
+pub(crate) struct Playing {
+    script: Script,
+    counts: Mutex<Vec<Counts>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    matched: u64,
+    applied: u64,
+}
+
+impl Playing {
+    pub(crate) fn new(script: Script) -> Self {
+        let counts = Mutex::new(vec![Counts::default(); script.rules.len()]);
+        Self { script, counts }
+    }
+
+    /// The first rule that is for this request.
+    fn choose(&self, asked: &Asked) -> Option<&Reply> {
+        if self.script.rules.is_empty() {
+            return None;
+        }
+        let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (rule, counts) in self.script.rules.iter().zip(counts.iter_mut()) {
+            if !rule.when.is_met(asked, json.as_ref()) {
+                continue;
+            }
+            counts.matched += 1;
+            let is_turn = rule.when.nth.is_none_or(|nth| nth == counts.matched);
+            if is_turn && rule.times.is_none_or(|times| counts.applied < times) {
+                counts.applied += 1;
+                return Some(&rule.reply);
+            }
+        }
+        None
+    }
+
+    /// The scripted answer, if a rule is for this request. `faithful` makes the mock's own answer, perhaps with given words.
+    pub(crate) async fn play(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Option<Answer> {
+        let reply = self.choose(asked)?;
+        if !reply.delay.is_zero() {
+            tokio::time::sleep(reply.delay).await;
+        }
+        Some(reply.answer(asked, faithful))
+    }
+}
+
+impl Reply {
+    fn answer(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
+        let mut answer = if let Some(lines) = &self.lines {
+            let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
+            let model = json.as_ref().and_then(model_of).unwrap_or_default();
+            let lines: Vec<Bytes> = lines.iter().map(|line| line.complete(&asked.path, model).into()).collect();
+            let answer = Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, "application/x-ndjson");
+            self.play(answer, None, stream::iter(lines))
+        } else if let Some(body) = &self.body {
+            let (media_type, text) = match body {
+                Value::String(text) => ("text/plain; charset=utf-8", text.clone()),
+                json => ("application/json; charset=utf-8", go::encode(json)),
+            };
+            let answer = Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, media_type);
+            let length = text.len() as u64;
+            self.play(answer, Some(length), stream::iter([Bytes::from(text)]))
+        } else if let Some(bytes) = self.bytes {
+            let answer = Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, "application/octet-stream");
+            self.play(answer, Some(bytes), plenty(bytes))
+        } else if self.says.is_none() && self.status.is_some() {
+            let answer = Answer::empty(StatusCode::OK);
+            if self.then == Then::End { answer } else { self.play(answer, None, stream::empty()) }
+        } else {
+            let mut answer = faithful(self.says.as_deref());
+            let is_plain = self.pause.is_zero() && self.then == Then::End && self.after.is_none();
+            if !is_plain {
+                let head =
+                    Answer { status: answer.status, headers: std::mem::take(&mut answer.headers), body: Body::Empty };
+                let length = match &answer.body {
+                    Body::Whole(bytes) if self.after.is_none() => Some(bytes.len() as u64),
+                    _ => None,
+                };
+                let pieces = answer
+                    .pieces()
+                    .take(self.after.map_or(usize::MAX, |after| usize::try_from(after).unwrap_or(usize::MAX)));
+                answer = self.play(head, length, pieces);
+            }
+            answer
+        };
+        if let Some(status) = self.status.and_then(|status| StatusCode::from_u16(status).ok()) {
+            answer.status = status;
+        }
+        for (name, value) in &self.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                answer.headers.retain(|(known, _)| *known != name);
+                answer.headers.push((name, value));
+            }
+        }
+        answer
+    }
+
+    fn play(
+        &self,
+        mut answer: Answer,
+        length: Option<u64>,
+        pieces: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Answer {
+        answer.body = Body::Script { length, parts: parts(pieces, self.pause, self.then) };
+        answer
+    }
+}
+
+/// The pieces with their pauses, and what comes then.
+fn parts(pieces: impl Stream<Item = Bytes> + Send + 'static, pause: Duration, then: Then) -> Parts {
+    let parts = match then {
+        Then::End => pieces.map(Part::Data).boxed(),
+        Then::Cut => cut_last(pieces).boxed(),
+        Then::Reset => pieces.map(Part::Data).chain(stream::iter([Part::Reset])).boxed(),
+        Then::Stall => pieces.map(Part::Data).chain(stream::pending()).boxed(),
+    };
+    if pause.is_zero() {
+        return parts;
+    }
+    let pausing = parts.enumerate().then(move |(nth, part)| async move {
+        if nth > 0 {
+            tokio::time::sleep(pause).await;
+        }
+        part
+    });
+    pausing.boxed()
+}
+
+/// The last piece is only known as such once the next one is not there. Without any, the head alone is sent.
+fn cut_last(pieces: impl Stream<Item = Bytes> + Send + 'static) -> impl Stream<Item = Part> + Send + 'static {
+    stream::unfold((Box::pin(pieces.peekable()), 0_u64), |(mut pieces, nth)| async move {
+        let Some(piece) = pieces.next().await else {
+            return (nth == 0).then(|| (Part::Cut(Bytes::new()), (pieces, 1)));
+        };
+        let is_last = pieces.as_mut().peek().await.is_none();
+        Some((if is_last { Part::Cut(piece) } else { Part::Data(piece) }, (pieces, nth + 1)))
+    })
+}
+
+/// So many bytes, in pieces.
+fn plenty(bytes: u64) -> impl Stream<Item = Bytes> + Send + 'static {
+    const PIECE: u64 = 64 << 10;
+    let piece = Bytes::from(vec![b'x'; PIECE as usize]);
+    stream::iter(0..bytes.div_ceil(PIECE)).map(move |nth| {
+        let left = bytes - nth * PIECE;
+        piece.slice(..usize::try_from(left.min(PIECE)).unwrap_or(0))
+    })
+}

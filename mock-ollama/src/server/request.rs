@@ -1,0 +1,93 @@
+//! A request once it has arrived. Blobs of any size are digested on the way; only what may be JSON is kept whole.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use sha2::{Digest, Sha256};
+
+use crate::journal::{Entry, KEPT, Pencil};
+
+/// Bodies beyond this are no JSON that anyone means to send; they are counted and digested all the same.
+const WHOLE: usize = 256 << 20;
+
+/// A request with its body.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    /// The target without its query, as it came.
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// 64 hex digits, of a blob's body.
+    pub(crate) sha256: Option<String>,
+}
+
+impl Asked {
+    /// A header's value as text.
+    pub(crate) fn header(&self, name: &http::HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// What the journal keeps of a request's head.
+pub(crate) fn entry(head: &http::request::Parts) -> Entry {
+    let headers = head.headers.iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.as_str().to_owned(), value)
+    });
+    Entry {
+        method: head.method.to_string(),
+        target: head.uri.to_string(),
+        headers: headers.collect(),
+        body: Bytes::new(),
+        body_len: 0,
+        arrived: Instant::now(),
+        read: false,
+        ended: None,
+    }
+}
+
+/// Reads the body and tells the journal.
+///
+/// # Errors
+/// The peer went away, or its body is no HTTP.
+pub(crate) async fn receive(
+    head: http::request::Parts,
+    mut body: Incoming,
+    pencil: &Pencil,
+) -> Result<Asked, hyper::Error> {
+    let path = head.uri.path().to_owned();
+    let is_blob = path.starts_with("/api/blobs/");
+    let most = if is_blob { KEPT } else { WHOLE };
+    let mut digest = is_blob.then(Sha256::new);
+    let mut kept = BytesMut::new();
+    let mut len = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        len += data.len() as u64;
+        if let Some(digest) = &mut digest {
+            digest.update(&data);
+        }
+        let room = most.saturating_sub(kept.len());
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    let kept = kept.freeze();
+    pencil.body(kept.slice(..kept.len().min(KEPT)), len);
+    Ok(Asked {
+        method: head.method,
+        query: head.uri.query().map(str::to_owned),
+        path,
+        headers: head.headers,
+        body: kept,
+        sha256: digest.map(|digest| hex(&digest.finalize())),
+    })
+}
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,202 @@
+//! The mock over raw sockets: scripts, the journal, and answers that obey.
+
+use std::time::Duration;
+
+use mock_ollama::{Ending, Mock, Options, Script, Then};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const LONG: Duration = Duration::from_secs(10);
+
+async fn send(mock: &Mock, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(mock.addr()).await.unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        mock.addr(),
+        body.len()
+    );
+    socket.write_all((head + body).as_bytes()).await.unwrap();
+    socket
+}
+
+/// Head and body as they came, and whether the connection ended well.
+async fn ask(mock: &Mock, method: &str, path: &str, body: &str) -> (String, String, bool) {
+    let mut socket = send(mock, method, path, body).await;
+    let mut bytes = Vec::new();
+    let ended_well = socket.read_to_end(&mut bytes).await.is_ok();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    (head.to_owned(), body.to_owned(), ended_well)
+}
+
+/// Chunks of a chunked body; the last flag tells whether the end came.
+fn chunks(mut body: &str) -> (Vec<String>, bool) {
+    let mut chunks = Vec::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return (chunks, true);
+        }
+        let Some(chunk) = rest.get(..size) else { break };
+        chunks.push(chunk.to_owned());
+        let Some(after) = rest.get(size + 2..) else { break };
+        body = after;
+    }
+    (chunks, false)
+}
+
+/// The JSON lines of a streamed answer.
+async fn lines(mock: &Mock, path: &str, body: &Value) -> Vec<Value> {
+    let (head, body, _) = ask(mock, "POST", path, &body.to_string()).await;
+    assert!(head.contains("Content-Type: application/x-ndjson"), "{head}\n{body}");
+    let (chunks, is_whole) = chunks(&body);
+    assert!(is_whole);
+    chunks.iter().map(|chunk| serde_json::from_str(chunk.strip_suffix('\n').unwrap()).unwrap()).collect()
+}
+
+/// The JSON of an unstreamed answer.
+async fn whole(mock: &Mock, path: &str, body: &Value) -> Value {
+    let (head, body, _) = ask(mock, "POST", path, &body.to_string()).await;
+    let body = if head.contains("Transfer-Encoding: chunked") { chunks(&body).0.concat() } else { body };
+    serde_json::from_str(&body).unwrap()
+}
+
+fn user(model: &str, text: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": text}]})
+}
+
+fn content(lines: &[Value]) -> String {
+    lines.iter().map(|line| line["message"]["content"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn headers_are_spelled_and_ordered_as_gos() {
+    let mock = Mock::start(Script::default()).await.unwrap();
+    let (head, body, _) = ask(&mock, "GET", "/", "").await;
+    // `Connection` is there because this client asked for it.
+    let names: Vec<&str> =
+        head.lines().skip(1).filter_map(|line| line.split(':').next()).filter(|name| *name != "Connection").collect();
+    assert_eq!(names, ["Content-Type", "Date", "Content-Length"]);
+    assert_eq!(body, "Ollama is running");
+}
+
+#[tokio::test]
+async fn an_answer_is_the_same_streamed_and_whole_and_quotes_the_message() {
+    let mock = Mock::start(Script::default()).await.unwrap();
+    let mut body = user("gpt-oss:20b", "Tell me of <ferns> & mosses.");
+    let streamed = lines(&mock, "/api/chat", &body).await;
+    assert!(streamed.len() > 11);
+    let text = content(&streamed);
+    assert!(text.contains("Tell me of <ferns> & mosses.") && text.split_whitespace().count() >= 11, "{text}");
+    body["stream"] = false.into();
+    assert_eq!(whole(&mock, "/api/chat", &body).await["message"]["content"], text);
+    body["options"] = json!({"seed": 4});
+    assert_ne!(whole(&mock, "/api/chat", &body).await["message"]["content"], text);
+}
+
+#[tokio::test]
+async fn scripted_lines_are_completed_and_sent_one_chunk_each() {
+    let script =
+        Script::on("/api/chat").lines([json!({"message": {"content": "Hel"}}), json!({"done": true, "eval_count": 2})]);
+    let mock = Mock::start(script).await.unwrap();
+    let lines = lines(&mock, "/api/chat", &user("any", "hi")).await;
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["model"], &lines[0]["message"]["role"]), (&json!("any"), &json!("assistant")));
+    assert_eq!(lines[1]["eval_count"], 2);
+}
+
+#[tokio::test]
+async fn a_cut_ends_inside_a_chunk_and_a_reset_is_a_reset() {
+    let line = json!({"message": {"content": "Hello"}});
+    let script = Script::on("/cut").lines([line.clone(), line.clone()]).then(Then::Cut);
+    let script = script.and(Script::on("/short").body("0123456789").then(Then::Cut));
+    let script = script.and(Script::on("/reset").lines([line]).pause(Duration::from_millis(20)).then(Then::Reset));
+    let mock = Mock::start(script).await.unwrap();
+    let (_, body, ended_well) = ask(&mock, "POST", "/cut", "").await;
+    let (whole, is_whole) = chunks(&body);
+    assert!(!is_whole && ended_well && whole.len() == 1, "{body}");
+    let last = body.rsplit("\r\n").next().unwrap();
+    assert!(last.starts_with("{\"message") && !last.ends_with('}'), "half a line is there: {last}");
+    let (head, body, _) = ask(&mock, "GET", "/short", "").await;
+    assert!(head.contains("Content-Length: 10") && body == "01234");
+    let (_, body, ended_well) = ask(&mock, "GET", "/reset", "").await;
+    assert!(body.contains("Hello") && !ended_well);
+    for nth in 0..3 {
+        assert_eq!(mock.journal().ended(nth, LONG).await.unwrap().ended.unwrap().0, Ending::Aborted, "{nth}");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_sees_a_client_leave_before_and_in_an_answer() {
+    let script = Script::on("/late")
+        .delay(LONG)
+        .and(Script::on("/api/chat").lines([json!({"message": {"content": "a"}})]).then(Then::Stall));
+    let mock = Mock::start(script).await.unwrap();
+    let late = send(&mock, "GET", "/late", "").await;
+    mock.journal().arrived(0, LONG).await.unwrap();
+    drop(late);
+    let entry = mock.journal().ended(0, LONG).await.unwrap();
+    assert_eq!(entry.ended.unwrap().0, Ending::Aborted);
+
+    let mut socket = send(&mock, "POST", "/api/chat?a=%2F", &user("m", "hi").to_string()).await;
+    let mut some = [0; 512];
+    assert!(socket.read(&mut some).await.unwrap() > 0);
+    drop(socket);
+    let entry = mock.journal().ended(1, LONG).await.unwrap();
+    assert_eq!(entry.ended.unwrap().0, Ending::Aborted);
+    assert_eq!((entry.target.as_str(), entry.json().unwrap()["model"].as_str()), ("/api/chat?a=%2F", Some("m")));
+    assert_eq!(entry.header("CONTENT-LENGTH").unwrap(), entry.body_len.to_string());
+}
+
+#[tokio::test]
+async fn rules_count_and_the_first_that_matches_wins() {
+    let script: Script = serde_json::from_value(json!([
+        {"when": {"path": "/api/version", "nth": 2}, "reply": {"status": 503, "body": {"error": "busy"}, "headers": {"Retry-After": "1"}}},
+        {"when": {"path": "/api/version"}, "times": 1, "reply": {"body": {"version": "9"}, "delay": "1ms"}},
+        {"when": {"body": {"/options/seed": 7}}, "reply": {"body": "seven"}},
+        {"when": {"body": "xyz"}, "reply": {"bytes": 70000}},
+        {"when": {"model": "m", "method": "post"}, "reply": {"status": 418}},
+    ]))
+    .unwrap();
+    let mock = Mock::start(script).await.unwrap();
+    assert_eq!(ask(&mock, "GET", "/api/version", "").await.1, "{\"version\":\"9\"}");
+    let (head, body, _) = ask(&mock, "GET", "/api/version", "").await;
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("Retry-After: 1") && body == "{\"error\":\"busy\"}");
+    assert!(ask(&mock, "GET", "/api/version", "").await.1.contains("0.33"));
+    assert_eq!(ask(&mock, "POST", "/x", "{\"options\":{\"seed\":7}}").await.1, "seven");
+    assert_eq!(ask(&mock, "POST", "/x", "xyz").await.1.len(), 70000);
+    assert!(ask(&mock, "POST", "/x", "{\"model\":\"m\"}").await.0.starts_with("HTTP/1.1 418"));
+}
+
+#[test]
+fn a_script_with_a_mistake_is_refused_with_the_reason() {
+    for (wrong, told) in [
+        (json!([{"reply": {"lines": [], "body": ""}}]), "lines and body"),
+        (json!([{"reply": {"line": []}}]), "unknown field `line`"),
+        (json!([{"when": {"body": {"a": 1}}}]), "JSON pointer"),
+        (json!([{"reply": {"delay": "2"}}]), "no duration"),
+        (json!([{"reply": {"then": "explode"}}]), "explode"),
+        (json!([{"reply": {"status": 42}}]), "200 to 599"),
+    ] {
+        let error = serde_json::from_value::<Script>(wrong.clone()).unwrap_err().to_string();
+        assert!(error.contains(told), "{wrong}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_faithful_answer_can_be_broken_off() {
+    let mock = Mock::start(Script::on("/api/chat").after(3).then(Then::Cut)).await.unwrap();
+    let (_, body, _) = ask(&mock, "POST", "/api/chat", &user("smollm2:135m", "hi").to_string()).await;
+    assert_eq!(chunks(&body).0.len(), 2);
+}
+
+#[tokio::test]
+async fn another_version_is_another_ollama() {
+    let options = Options { version: "0.5.0".parse().unwrap(), ..Options::default() };
+    let mock = Mock::start_with(options, Script::default()).await.unwrap();
+    assert_eq!(ask(&mock, "GET", "/api/version", "").await.1, "{\"version\":\"0.5.0\"}");
+    assert!(ask(&mock, "GET", "/api/chat", "").await.0.starts_with("HTTP/1.1 404"));
+}
