@@ -1,0 +1,21 @@
+//! The default backend: a mock of its own for each scenario, in process, on a free port.
+
+use mock_ollama::{Mock, Options};
+
+use super::{Missing, Target, at, proxied};
+use crate::scenario::Scenario;
+
+pub(super) async fn target(scenario: &Scenario) -> Result<Target, Missing> {
+    let broken = |error: &dyn std::fmt::Display| Missing::Broken(format!("the mock cannot start: {error}"));
+    let mut options = Options::default();
+    if let Some(settings) = &scenario.mock {
+        if let Some(version) = &settings.version {
+            options.version = version.value.parse().map_err(|error| broken(&error))?;
+        }
+        options.context_length = settings.context_length.or(options.context_length);
+    }
+    let script = scenario.upstream.clone().unwrap_or_default();
+    let mock = Mock::start_with(options, script).await.map_err(|error| broken(&error))?;
+    let remote = at(mock.addr());
+    proxied(scenario, remote, Some(mock)).await
+}

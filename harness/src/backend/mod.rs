@@ -1,0 +1,172 @@
+//! Where scenarios run: a proxy of its own for each scenario, in front of an upstream that differs in a URL and in what it can promise.
+//!
+//! Nothing here makes calls or judges.
+
+pub mod container;
+pub mod mock;
+pub mod remote;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use farllama::{
+    Config, Running,
+    config::{Local, Remote as RemoteSettings},
+};
+use mock_ollama::{Journal, Mock};
+
+use crate::scenario::{Need, Scenario};
+
+/// A place for scenarios to run.
+#[derive(Debug)]
+pub enum Backend {
+    /// A mock of its own for each scenario.
+    Mock,
+    /// An Ollama that is somewhere.
+    Remote(Box<remote::Remote>),
+    /// An Ollama in a container that is started once for the run.
+    Container(Box<container::Container>),
+    /// A proxy that runs already.
+    Standing(Standing),
+}
+
+/// A proxy that runs already, for every scenario.
+#[derive(Debug)]
+pub struct Standing {
+    /// What it is, for people.
+    pub name: String,
+    /// Its root, without a slash at the end.
+    pub url: String,
+    /// Where OpenAI's API is below the root, such as `/v1`.
+    pub openai_base_path: String,
+    /// What its upstream tells, if it is a mock.
+    pub journal: Option<Journal>,
+}
+
+/// What a scenario talks to. Dropping it stops what was started for it.
+#[derive(Debug)]
+pub struct Target {
+    /// The proxy's root, without a slash at the end.
+    pub url: String,
+    /// The root of the OpenAI API, without a slash at the end.
+    pub openai: String,
+    /// What reached the upstream, if it tells.
+    pub journal: Option<Journal>,
+    proxy: Option<Running>,
+    _mock: Option<Mock>,
+}
+
+/// Why there is no target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// A service that the machine lacks: a reason to skip on a person's machine.
+    #[error("{0}")]
+    Service(String),
+    /// Something that should have worked.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Backend {
+    /// What it is, for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Mock => "the built-in mock".to_owned(),
+            Self::Remote(remote) => format!("the remote {}", remote.url()),
+            Self::Container(container) => format!("a container of {}", container.image()),
+            Self::Standing(standing) => standing.name.clone(),
+        }
+    }
+
+    /// Whether it can promise this.
+    #[must_use]
+    pub fn promises(&self, need: Need) -> bool {
+        match (self, need) {
+            (Self::Mock, _) => true,
+            (Self::Standing(standing), Need::Journal) => standing.journal.is_some(),
+            (Self::Remote(_) | Self::Container(_) | Self::Standing(_), _) => false,
+        }
+    }
+
+    /// Why it cannot run a scenario, if it cannot.
+    #[must_use]
+    pub fn refuses(&self, scenario: &Scenario) -> Option<String> {
+        let lacking: Vec<_> =
+            scenario.needs().iter().filter(|need| !self.promises(**need)).map(ToString::to_string).collect();
+        if !lacking.is_empty() {
+            return Some(format!("it needs {}, which {} cannot promise", lacking.join(" and "), self.name()));
+        }
+        let blind = |step: &crate::scenario::Step| step.expect.0.is_empty() && step.wire.is_empty();
+        if !self.promises(Need::Journal) && scenario.steps.iter().any(blind) {
+            return Some(format!("a step expects only what reached the upstream, which {} does not tell", self.name()));
+        }
+        None
+    }
+
+    /// Starts what the scenario needs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn target(&self, scenario: &Scenario) -> Result<Target, Missing> {
+        match self {
+            Self::Mock => mock::target(scenario).await,
+            Self::Remote(remote) => proxied(scenario, remote.settings().clone(), None).await,
+            Self::Container(container) => proxied(scenario, container.settings().await?, None).await,
+            Self::Standing(standing) => Ok(Target {
+                url: standing.url.clone(),
+                openai: format!("{}{}", standing.url, standing.openai_base_path),
+                journal: standing.journal.clone(),
+                proxy: None,
+                _mock: None,
+            }),
+        }
+    }
+}
+
+impl Target {
+    /// Stops what was started for it.
+    pub async fn stop(self) {
+        if let Some(proxy) = self.proxy {
+            proxy.stop(std::time::Duration::ZERO).await;
+        }
+    }
+}
+
+/// A proxy on a free port, with the scenario's settings, in front of `remote`.
+async fn proxied(scenario: &Scenario, remote: RemoteSettings, mock: Option<Mock>) -> Result<Target, Missing> {
+    let mut config = match &scenario.config {
+        None => Config::default(),
+        Some(text) => Config::from_toml(&text.value).map_err(|error| Missing::Broken(format!("config: {error}")))?,
+    };
+    config.local = Local { host: "127.0.0.1".to_owned(), port: 0 };
+    let given = &mut config.remote;
+    (given.protocol, given.host, given.port) = (remote.protocol, remote.host, remote.port);
+    if !remote.base_path.is_empty() {
+        given.base_path = remote.base_path;
+    }
+    if remote.authorization.is_some() {
+        given.authorization = remote.authorization;
+    }
+    given.headers.extend(remote.headers);
+    given.ca_file = remote.ca_file.or(given.ca_file.take());
+    let base_path = config.openai.base_path.clone();
+    let proxy = farllama::serve(config)
+        .await
+        .map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))?;
+    let url = format!("http://{}", proxy.addr());
+    Ok(Target {
+        openai: format!("{url}{base_path}"),
+        url,
+        journal: mock.as_ref().map(Mock::journal),
+        proxy: Some(proxy),
+        _mock: mock,
+    })
+}
+
+/// The settings for an Ollama at `addr`.
+fn at(addr: SocketAddr) -> RemoteSettings {
+    RemoteSettings { host: addr.ip().to_string(), port: addr.port(), ..RemoteSettings::default() }
+}
+
+/// A backend that many scenarios share.
+pub type Shared = Arc<Backend>;

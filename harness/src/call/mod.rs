@@ -1,0 +1,161 @@
+//! One call: who makes it, and its two faces, what the client understood and what crossed the wire.
+//!
+//! It judges nothing; that is [`crate::expect`].
+
+mod chat;
+mod fold;
+pub mod frames;
+mod http;
+mod models;
+pub mod tap;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_openai::{Client, config::OpenAIConfig, error::OpenAIError};
+use serde_json::{Value, json};
+
+use crate::scenario::Call;
+use frames::Frames;
+use tap::{End, Recording, Tap};
+
+/// A key that says who uses it, as people write for servers that want none.
+pub const API_KEY: &str = "farllama-check";
+
+/// What came of a call.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the client understood: its types as JSON, without what is null; an error is `{"error": {…}}`.
+    pub understood: Value,
+    /// What crossed the wire.
+    pub recording: Recording,
+    /// The answer's body, taken apart.
+    pub frames: Frames,
+    /// Whether there was no end within the time.
+    pub timed_out: bool,
+}
+
+/// Where calls go.
+#[derive(Clone, Copy, Debug)]
+pub struct Door<'a> {
+    /// The server's root, without a slash at the end.
+    pub url: &'a str,
+    /// The root of the OpenAI API, without a slash at the end.
+    pub openai: &'a str,
+    /// Sends the requests.
+    pub http: &'a reqwest::Client,
+}
+
+/// What a client has understood so far; readable from outside while the client is still at work.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Understood(Arc<Mutex<Value>>);
+
+impl Understood {
+    pub(crate) fn set(&self, value: Value) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+
+    fn get(&self) -> Value {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A client for calls: no proxy from the environment, no redirects, nothing decompressed.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()
+}
+
+/// Makes the call, and waits for the end of its answer, `within` at most.
+pub async fn make(call: &Call, door: Door<'_>, within: Duration) -> Outcome {
+    let leave_after = if let Call::Http(http) = call { http.leave_after } else { None };
+    let tap = Tap::new(door.http.clone(), leave_after);
+    let understood = Understood::default();
+    let calling = async {
+        match call {
+            Call::Http(http) => {
+                if let Err(words) = http::send(&tap, door.http, door.url, http).await {
+                    understood.set(json!({"error": {"kind": "transport", "message": words}}));
+                    return;
+                }
+            }
+            Call::Models => models::list(&client(&tap, door), &understood).await,
+            Call::Model(id) => models::retrieve(&client(&tap, door), id, &understood).await,
+            Call::Chat(request) => chat::create(&client(&tap, door), request.clone(), &understood).await,
+        }
+        tap.ended().await;
+    };
+    let timed_out = tokio::time::timeout(within, calling).await.is_err();
+    let mut recording = tap.recording();
+    if recording.end == End::Open {
+        recording.took = within;
+    }
+    let frames = Frames::of(&recording).await;
+    let mut understood = understood.get();
+    if matches!(call, Call::Http(_)) && recording.status.is_some() {
+        understood = frames.document();
+    }
+    Outcome { understood, recording, frames, timed_out }
+}
+
+fn client(tap: &Tap, door: Door<'_>) -> Client<OpenAIConfig> {
+    // Nothing is taken from the environment: what is tested is what the scenario says.
+    let config = OpenAIConfig::new()
+        .with_api_base(door.openai)
+        .with_api_key(API_KEY)
+        .with_org_id(String::new())
+        .with_project_id(String::new());
+    Client::build(door.http.clone(), config).with_http_service(tap.clone())
+}
+
+/// An error as the client's user sees it. The client does not read the body of a 5xx; it is read here, so that scenarios can.
+pub(crate) fn error(error: &OpenAIError) -> Value {
+    let told = match error {
+        OpenAIError::ApiError(answer) => {
+            let api = &answer.api_error;
+            let body: Value = serde_json::from_str(&api.message).unwrap_or_default();
+            let mut told = match &body["error"] {
+                Value::Object(envelope) => Value::Object(envelope.clone()),
+                _ => json!({"message": api.message, "type": api.r#type, "param": api.param, "code": api.code}),
+            };
+            told["kind"] = "api".into();
+            told["status"] = answer.status_code.as_u16().into();
+            told
+        }
+        OpenAIError::JSONDeserialize(reason, body) => {
+            let document: Value = serde_json::from_str(body).unwrap_or_default();
+            match &document["error"] {
+                // An error event in a stream.
+                Value::Object(envelope) if envelope.contains_key("message") => {
+                    let mut told = Value::Object(envelope.clone());
+                    told["kind"] = "api".into();
+                    told
+                }
+                _ => {
+                    json!({"kind": "unreadable", "message": format!("the client cannot read this: {reason}"), "body": body})
+                }
+            }
+        }
+        OpenAIError::StreamError(reason) => json!({"kind": "stream", "message": tap::chain(reason)}),
+        OpenAIError::Reqwest(reason) => json!({"kind": "transport", "message": tap::chain(reason)}),
+        other => json!({"kind": "client", "message": other.to_string()}),
+    };
+    json!({"error": without_nulls(told)})
+}
+
+/// To a typed client, null and absent are the same.
+pub(crate) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, field)| !field.is_null())
+            .map(|(name, field)| (name, without_nulls(field)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}

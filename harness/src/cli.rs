@@ -1,0 +1,286 @@
+//! The command line: `run`, `list`, `check`, `smoke`.
+//!
+//! Exit codes: 0 all that ran passed; 1 the target is not fit; 2 unusable input, or something could not be started; 3 nothing was checked.
+
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    backend::{Backend, container::Container, remote},
+    call,
+    report::{RunResult, console, json, junit},
+    run::{self, Plan},
+    scenario::{
+        load::{self, Loaded, Problem},
+        variables::Variables,
+    },
+    smoke,
+};
+
+/// The target is not fit.
+pub const UNFIT: u8 = 1;
+/// Unusable input, or something could not be started.
+pub const UNUSABLE: u8 = 2;
+/// Nothing was selected, so nothing was checked.
+pub const NOTHING: u8 = 3;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything that ran passed
+  1  the target is not fit: an expectation failed
+  2  unusable input (flags, YAML), or something could not be started
+  3  nothing was checked: no scenario was selected, or all of them were skipped";
+
+/// Runs YAML scenarios against an OpenAI-compatible server or an Ollama, and says whether it is fit
+#[derive(Debug, Parser)]
+#[command(name = "farllama-check", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs scenarios and reports
+    #[command(after_help = EXIT_CODES)]
+    Run(Box<RunFlags>),
+    /// Lists scenarios
+    List(Select),
+    /// Checks scenario files without running them
+    Check(Select),
+    /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
+    #[command(after_help = smoke::HELP)]
+    Smoke(Box<smoke::Flags>),
+}
+
+/// Which scenarios.
+#[derive(Args, Debug)]
+struct Select {
+    /// Scenario files, or folders of them
+    #[arg(default_value = "scenarios")]
+    paths: Vec<PathBuf>,
+    /// Only scenarios with this tag (may be given several times: any of them)
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only scenarios whose file or title contains this text
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct RunFlags {
+    #[command(flatten)]
+    select: Select,
+    /// What stands behind the proxy
+    #[arg(long, value_enum, default_value_t = Kind::Mock)]
+    backend: Kind,
+    /// The image of the container backend
+    #[arg(long, default_value = "ollama/ollama", value_name = "IMAGE")]
+    image: String,
+    #[command(flatten)]
+    remote: remote::Flags,
+    /// The model of scenarios that leave it open
+    #[arg(long, default_value = smoke::MODEL)]
+    model: String,
+    /// How many scenarios run at a time
+    #[arg(long, default_value_t = jobs(), value_name = "N")]
+    jobs: usize,
+    /// How long each call may take
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Shows every exchange, keys masked
+    #[arg(long, short)]
+    verbose: bool,
+    #[command(flatten)]
+    files: Files,
+}
+
+/// Reports for programs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Files {
+    /// Writes the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Writes the results as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+impl Files {
+    /// Writes what was asked for.
+    ///
+    /// # Errors
+    /// A file cannot be written, or a report cannot be made.
+    pub fn write(&self, run: &RunResult) -> anyhow::Result<()> {
+        use anyhow::Context;
+        if let Some(path) = &self.json {
+            std::fs::write(path, json::render(run)?).with_context(|| format!("--json {}", path.display()))?;
+        }
+        if let Some(path) = &self.junit {
+            std::fs::write(path, junit::render(run)?).with_context(|| format!("--junit {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A mock Ollama of its own for each scenario, in process
+    Mock,
+    /// The Ollama that --remote-host names
+    Remote,
+    /// An Ollama in a container (see --image)
+    Container,
+}
+
+fn jobs() -> usize {
+    // Scenarios wait more than they work.
+    std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4)
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let code = match cli.verb {
+        Verb::Run(flags) => run_scenarios(&flags),
+        Verb::List(select) => list(&select),
+        Verb::Check(select) => check(&select),
+        Verb::Smoke(flags) => smoke::run(&flags),
+    };
+    code.unwrap_or_else(|error| {
+        eprintln!("farllama-check: {error:#}");
+        ExitCode::from(UNUSABLE)
+    })
+}
+
+/// Reads what is selected. Problems are printed; then there is only an exit code left.
+fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
+    let usual = Path::new("scenarios");
+    if select.paths == [usual] && !usual.exists() {
+        eprintln!("farllama-check: there is no folder `scenarios` here; name the files or folders to use");
+        return Err(ExitCode::from(UNUSABLE));
+    }
+    let loaded = load::find(&select.paths).map_err(|problem| vec![problem]).and_then(|files| load::load(&files));
+    let loaded = loaded.map_err(|problems| {
+        eprintln!("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n\n"));
+        ExitCode::from(UNUSABLE)
+    })?;
+    let wanted = |loaded: &Loaded| {
+        let scenario = &loaded.scenario;
+        (select.tags.is_empty() || scenario.tags.iter().any(|tag| select.tags.contains(tag)))
+            && select
+                .filter
+                .as_ref()
+                .is_none_or(|text| loaded.file.contains(text) || scenario.title.value.contains(text))
+    };
+    let selected: Vec<_> = loaded.into_iter().filter(wanted).collect();
+    if selected.is_empty() {
+        eprintln!("farllama-check: no scenario is selected; `farllama-check list` shows what there is");
+        return Err(ExitCode::from(NOTHING));
+    }
+    Ok(selected)
+}
+
+fn list(flags: &Select) -> anyhow::Result<ExitCode> {
+    let scenarios = match select(flags) {
+        Ok(scenarios) => scenarios,
+        Err(code) => return Ok(code),
+    };
+    let width = scenarios.iter().map(|loaded| loaded.file.chars().count()).max().unwrap_or(0);
+    let mut out = String::new();
+    for Loaded { file, scenario } in &scenarios {
+        let _ = write!(out, "{file:width$}  {}", scenario.title.value);
+        if !scenario.tags.is_empty() {
+            let _ = write!(out, "  [{}]", scenario.tags.join(", "));
+        }
+        let needs: Vec<_> = scenario.needs().iter().map(ToString::to_string).collect();
+        if !needs.is_empty() {
+            let _ = write!(out, "  (needs {})", needs.join(", "));
+        }
+        out.push('\n');
+    }
+    print(&out);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(flags: &Select) -> anyhow::Result<ExitCode> {
+    let scenarios = match select(flags) {
+        Ok(scenarios) => scenarios,
+        Err(code) => return Ok(code),
+    };
+    print(&format!("{} scenarios can be run\n", scenarios.len()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
+    let scenarios = match select(&flags.select) {
+        Ok(scenarios) => scenarios,
+        Err(code) => return Ok(code),
+    };
+    let backend = match flags.backend {
+        Kind::Mock => Backend::Mock,
+        Kind::Remote if !flags.remote.named() => anyhow::bail!("--backend remote needs --remote-host"),
+        Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(flags.remote.config()?.remote))),
+        Kind::Container => Backend::Container(Box::new(Container::new(&flags.image))),
+    };
+    let plan = Plan {
+        backend: Arc::new(backend),
+        http: call::http()?,
+        variables: Variables::new(&flags.model, smoke::PROMPT, smoke::SYSTEM_PROMPT),
+        timeout: flags.timeout,
+        jobs: flags.jobs,
+        strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
+    };
+    let bar = progress(scenarios.len());
+    let run = runtime()?.block_on(run::run(scenarios, &plan, |result| {
+        bar.suspend(|| print(&console::scenario(result, flags.verbose)));
+        bar.inc(1);
+    }));
+    bar.finish_and_clear();
+    print(&console::ending(&run));
+    flags.files.write(&run)?;
+    Ok(ExitCode::from(run.exit_code()))
+}
+
+/// A bar on a terminal; nothing elsewhere.
+fn progress(scenarios: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(u64::try_from(scenarios).unwrap_or(u64::MAX));
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of {len}, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Prints to stdout, coloured on a terminal; whoever stopped reading has what they wanted.
+pub(crate) fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// The runtime of a run.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,410 @@
+//! What a value is compared with: a plain value, or a mapping of matcher names to their arguments, all of which must hold.
+
+use std::fmt::Write;
+
+use regex::Regex;
+use serde_json::{Map, Number, Value};
+
+use super::path;
+
+/// Every matcher by name, for messages.
+const NAMES: [&str; 18] = [
+    "equals",
+    "type",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "matches",
+    "contains",
+    "starts_with",
+    "length",
+    "one_of",
+    "absent",
+    "exists",
+    "not",
+    "any",
+    "every",
+    "keys",
+    "json",
+];
+
+const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
+
+/// A judge of one value.
+#[derive(Clone, Debug)]
+pub enum Matcher {
+    /// All must hold.
+    All(Vec<Matcher>),
+    /// The same JSON; numbers by value, objects in any order of keys.
+    Equals(Value),
+    /// One of JSON Schema's types.
+    Type(String),
+    /// `gt`, `gte`, `lt`, `lte`: a number beyond a bound.
+    Bound(Bound, f64),
+    /// A regular expression that is found in a text.
+    Matches(Regex),
+    /// A text within a text, an element of an array, or a key of an object.
+    Contains(Value),
+    /// The beginning of a text.
+    StartsWith(String),
+    /// Characters of a text, elements of an array, keys of an object.
+    Length(Box<Matcher>),
+    /// The same as one of these.
+    OneOf(Vec<Value>),
+    /// Nothing is there.
+    Absent,
+    /// Something is there; it may be null.
+    Exists,
+    /// The other does not hold (of something that is there).
+    Not(Box<Matcher>),
+    /// It holds of at least one element.
+    Any(Box<Matcher>),
+    /// It holds of every element, of which there must be one.
+    Every(Box<Matcher>),
+    /// The keys of an object, in this order.
+    Keys(Vec<String>),
+    /// The text is JSON, and its parts match.
+    Json(Vec<(String, Matcher)>),
+}
+
+/// Which side of a bound.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// More.
+    Gt,
+    /// At least.
+    Gte,
+    /// Less.
+    Lt,
+    /// At most.
+    Lte,
+}
+
+impl Bound {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Gt => "more than",
+            Self::Gte => "at least",
+            Self::Lt => "less than",
+            Self::Lte => "at most",
+        }
+    }
+}
+
+impl Matcher {
+    /// Reads a matcher as it is written.
+    ///
+    /// # Errors
+    /// What is wrong with it; an unknown name is told with the known ones.
+    pub fn parse(value: &Value) -> Result<Self, String> {
+        let Value::Object(written) = value else { return Ok(Self::Equals(value.clone())) };
+        if written.is_empty() {
+            return Err("an empty mapping checks nothing; to expect an empty object write `equals: {}`".to_owned());
+        }
+        let mut all =
+            written.iter().map(|(name, argument)| Self::one(name, argument)).collect::<Result<Vec<_>, _>>()?;
+        Ok(if all.len() == 1 { all.remove(0) } else { Self::All(all) })
+    }
+
+    fn one(name: &str, argument: &Value) -> Result<Self, String> {
+        let text = || argument.as_str().map(str::to_owned).ok_or_else(|| format!("`{name}` takes a text"));
+        let list = || argument.as_array().ok_or_else(|| format!("`{name}` takes a list"));
+        let inner = || Self::parse(argument).map(Box::new).map_err(|wrong| format!("in `{name}`: {wrong}"));
+        let bound = |bound| {
+            argument.as_f64().map(|number| Self::Bound(bound, number)).ok_or_else(|| format!("`{name}` takes a number"))
+        };
+        Ok(match name {
+            "equals" => Self::Equals(argument.clone()),
+            "type" => {
+                let kind = text()?;
+                if !TYPES.contains(&&*kind) {
+                    return Err(format!("`{kind}` is no type, expected one of {}", TYPES.join(", ")));
+                }
+                Self::Type(kind)
+            }
+            "gt" => bound(Bound::Gt)?,
+            "gte" => bound(Bound::Gte)?,
+            "lt" => bound(Bound::Lt)?,
+            "lte" => bound(Bound::Lte)?,
+            "matches" => Self::Matches(
+                Regex::new(&text()?).map_err(|error| format!("`matches` takes a regular expression: {error}"))?,
+            ),
+            "contains" => Self::Contains(argument.clone()),
+            "starts_with" => Self::StartsWith(text()?),
+            "length" => Self::Length(inner()?),
+            "one_of" => Self::OneOf(list()?.clone()),
+            "absent" | "exists" => {
+                let wanted = argument.as_bool().ok_or_else(|| format!("`{name}` takes true or false"))?;
+                if (name == "exists") == wanted { Self::Exists } else { Self::Absent }
+            }
+            "not" => Self::Not(inner()?),
+            "any" => Self::Any(inner()?),
+            "every" => Self::Every(inner()?),
+            "keys" => Self::Keys(
+                list()?
+                    .iter()
+                    .map(|key| key.as_str().map(str::to_owned).ok_or("`keys` takes a list of texts"))
+                    .collect::<Result<_, _>>()?,
+            ),
+            "json" => Self::json(argument.as_object().ok_or("`json` takes a mapping of JSONPaths to matchers")?)?,
+            other => return Err(format!("unknown matcher `{other}`, expected one of {}", NAMES.join(", "))),
+        })
+    }
+
+    fn json(parts: &Map<String, Value>) -> Result<Self, String> {
+        let parts = parts.iter().map(|(key, value)| {
+            path::check(key).map_err(|wrong| format!("in `json`: {wrong}"))?;
+            Ok((key.clone(), Self::parse(value).map_err(|wrong| format!("in `json`: {wrong}"))?))
+        });
+        Ok(Self::Json(parts.collect::<Result<_, String>>()?))
+    }
+
+    /// Judges what is there.
+    ///
+    /// # Errors
+    /// What was expected, as a phrase that goes on after "expected".
+    pub fn judge(&self, actual: Option<&Value>) -> Result<(), String> {
+        if let Self::All(all) = self {
+            return all.iter().try_for_each(|matcher| matcher.judge(actual));
+        }
+        let holds = match (self, actual) {
+            (Self::Absent, actual) => actual.is_none(),
+            (_, None) => false,
+            (Self::Exists, Some(_)) => true,
+            (Self::Json(parts), Some(actual)) => {
+                let document: Value = actual
+                    .as_str()
+                    .and_then(|text| serde_json::from_str(text).ok())
+                    .ok_or_else(|| "a text that is JSON".to_owned())?;
+                return parts.iter().try_for_each(|(key, matcher)| {
+                    matcher
+                        .judge(path::select(&document, key).as_deref())
+                        .map_err(|expected| format!("a text that is JSON with {key}: {expected}"))
+                });
+            }
+            (Self::Length(matcher), Some(actual)) => {
+                let length = length(actual).map(|length| Value::Number(Number::from(length)));
+                return matcher.judge(length.as_ref()).map_err(|expected| format!("a length of {expected}"));
+            }
+            (_, Some(actual)) => self.holds(actual),
+        };
+        if holds { Ok(()) } else { Err(self.phrase()) }
+    }
+
+    fn holds(&self, actual: &Value) -> bool {
+        match self {
+            Self::Equals(expected) => same(expected, actual),
+            Self::Type(kind) => match &**kind {
+                "null" => actual.is_null(),
+                "boolean" => actual.is_boolean(),
+                "integer" => actual.is_i64() || actual.is_u64(),
+                "number" => actual.is_number(),
+                "string" => actual.is_string(),
+                "array" => actual.is_array(),
+                _ => actual.is_object(),
+            },
+            Self::Bound(bound, limit) => actual.as_f64().is_some_and(|number| match bound {
+                Bound::Gt => number > *limit,
+                Bound::Gte => number >= *limit,
+                Bound::Lt => number < *limit,
+                Bound::Lte => number <= *limit,
+            }),
+            Self::Matches(expression) => actual.as_str().is_some_and(|text| expression.is_match(text)),
+            Self::Contains(wanted) => match (actual, wanted) {
+                (Value::String(text), Value::String(part)) => text.contains(part),
+                (Value::Array(items), wanted) => items.iter().any(|item| same(wanted, item)),
+                (Value::Object(fields), Value::String(key)) => fields.contains_key(key),
+                _ => false,
+            },
+            Self::StartsWith(start) => actual.as_str().is_some_and(|text| text.starts_with(start)),
+            Self::OneOf(choices) => choices.iter().any(|choice| same(choice, actual)),
+            Self::Not(matcher) => matcher.judge(Some(actual)).is_err(),
+            Self::Any(matcher) => elements(actual).any(|element| matcher.judge(Some(element)).is_ok()),
+            Self::Every(matcher) => {
+                let mut elements = elements(actual).peekable();
+                elements.peek().is_some() && elements.all(|element| matcher.judge(Some(element)).is_ok())
+            }
+            Self::Keys(keys) => actual.as_object().is_some_and(|fields| fields.keys().eq(keys)),
+            Self::All(_) | Self::Length(_) | Self::Json(_) | Self::Absent | Self::Exists => {
+                self.judge(Some(actual)).is_ok()
+            }
+        }
+    }
+
+    /// What it expects, as a phrase.
+    #[must_use]
+    pub fn phrase(&self) -> String {
+        match self {
+            Self::All(all) => all.iter().map(Self::phrase).collect::<Vec<_>>().join(" and "),
+            Self::Equals(value) => value.to_string(),
+            Self::Type(kind) => match &**kind {
+                "null" => "null".to_owned(),
+                "integer" | "array" | "object" => format!("an {kind}"),
+                _ => format!("a {kind}"),
+            },
+            Self::Bound(bound, limit) => format!("{} {limit}", bound.words()),
+            Self::Matches(expression) => format!("a text that matches /{expression}/"),
+            Self::Contains(value) => format!("something that contains {value}"),
+            Self::StartsWith(start) => format!("a text that starts with {start:?}"),
+            Self::Length(matcher) => format!("a length of {}", matcher.phrase()),
+            Self::OneOf(choices) => {
+                let mut out = "one of ".to_owned();
+                for (nth, choice) in choices.iter().enumerate() {
+                    let _ = write!(out, "{}{choice}", if nth == 0 { "" } else { ", " });
+                }
+                out
+            }
+            Self::Absent => "nothing to be there".to_owned(),
+            Self::Exists => "something to be there".to_owned(),
+            Self::Not(matcher) => format!("anything but {}", matcher.phrase()),
+            Self::Any(matcher) => format!("at least one element that is {}", matcher.phrase()),
+            Self::Every(matcher) => format!("elements that are each {}", matcher.phrase()),
+            Self::Keys(keys) => format!("an object with the keys {} in this order", keys.join(", ")),
+            Self::Json(parts) => {
+                let parts: Vec<_> = parts.iter().map(|(key, matcher)| format!("{key}: {}", matcher.phrase())).collect();
+                format!("a text that is JSON with {}", parts.join(", "))
+            }
+        }
+    }
+}
+
+fn elements(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn length(value: &Value) -> Option<usize> {
+    match value {
+        Value::String(text) => Some(text.chars().count()),
+        Value::Array(items) => Some(items.len()),
+        Value::Object(fields) => Some(fields.len()),
+        _ => None,
+    }
+}
+
+/// Whether two values are the same JSON; `1` is `1.0`.
+fn same(expected: &Value, actual: &Value) -> bool {
+    match (expected, actual) {
+        (Value::Number(a), Value::Number(b)) => a == b || (a.as_f64() == b.as_f64() && (a.is_f64() || b.is_f64())),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Borrow;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn judge(matcher: impl Borrow<Value>, actual: impl Borrow<Value>) -> Result<(), String> {
+        Matcher::parse(matcher.borrow()).unwrap().judge(Some(actual.borrow()))
+    }
+
+    #[test]
+    fn a_plain_value_is_compared_as_json() {
+        assert_eq!(judge(json!(1), json!(1.0)), Ok(()));
+        assert_eq!(judge(json!([1, "a"]), json!([1, "a"])), Ok(()));
+        assert_eq!(judge(json!({"equals": {"a": 1, "b": 2}}), json!({"b": 2, "a": 1})), Ok(()));
+        assert_eq!(judge(json!("stop"), json!("length")), Err("\"stop\"".to_owned()));
+        assert_eq!(judge(json!("1"), json!(1)), Err("\"1\"".to_owned()));
+        assert!(judge(json!(9_007_199_254_740_993_u64), json!(9_007_199_254_740_992_u64)).is_err());
+    }
+
+    #[test]
+    fn all_matchers_of_a_mapping_must_hold_and_the_failing_one_is_told() {
+        assert_eq!(judge(json!({"gte": 2, "lt": 5}), json!(2)), Ok(()));
+        assert_eq!(judge(json!({"gte": 2, "lt": 5}), json!(5)), Err("less than 5".to_owned()));
+        assert_eq!(judge(json!({"gt": 1}), json!("2")), Err("more than 1".to_owned()));
+    }
+
+    #[test]
+    fn texts_lists_and_objects_can_contain_things() {
+        assert_eq!(judge(json!({"contains": "ell"}), json!("hello")), Ok(()));
+        assert_eq!(judge(json!({"contains": 2}), json!([1, 2])), Ok(()));
+        assert_eq!(judge(json!({"contains": "a"}), json!({"a": 1})), Ok(()));
+        assert!(judge(json!({"contains": 1}), json!("1")).is_err());
+        assert_eq!(judge(json!({"matches": "^h.*o$"}), json!("hello")), Ok(()));
+        assert_eq!(judge(json!({"starts_with": "he"}), json!("hello")), Ok(()));
+    }
+
+    #[test]
+    fn lengths_are_numbers_to_be_matched() {
+        assert_eq!(judge(json!({"length": 3}), json!("äöü")), Ok(()));
+        assert_eq!(judge(json!({"length": {"gte": 2}}), json!([1])), Err("a length of at least 2".to_owned()));
+        assert!(judge(json!({"length": 0}), json!(5)).is_err());
+    }
+
+    #[test]
+    fn nothing_is_absent_and_null_is_not_nothing() {
+        let absent = Matcher::parse(&json!({"absent": true})).unwrap();
+        assert_eq!(absent.judge(None), Ok(()));
+        assert!(absent.judge(Some(&Value::Null)).is_err());
+        let exists = Matcher::parse(&json!({"exists": true})).unwrap();
+        assert_eq!(exists.judge(Some(&Value::Null)), Ok(()));
+        assert!(exists.judge(None).is_err());
+        assert!(Matcher::parse(&json!({"exists": false})).unwrap().judge(Some(&json!(1))).is_err());
+    }
+
+    #[test]
+    fn not_is_no_way_to_pass_on_nothing() {
+        let not = Matcher::parse(&json!({"not": "a"})).unwrap();
+        assert_eq!(not.judge(Some(&json!("b"))), Ok(()));
+        assert!(not.judge(Some(&json!("a"))).is_err());
+        assert!(not.judge(None).is_err());
+    }
+
+    #[test]
+    fn every_element_means_at_least_one() {
+        assert_eq!(judge(json!({"every": {"type": "string"}}), json!(["a", "b"])), Ok(()));
+        assert!(judge(json!({"every": {"type": "string"}}), json!([])).is_err());
+        assert_eq!(judge(json!({"any": {"gt": 1}}), json!([1, 2])), Ok(()));
+        assert!(judge(json!({"any": {"gt": 2}}), json!([1, 2])).is_err());
+    }
+
+    #[test]
+    fn a_text_of_json_is_looked_into() {
+        let matcher = json!({"json": {"$.city": "Oslo"}});
+        assert_eq!(judge(&matcher, json!("{\"city\":\"Oslo\"}")), Ok(()));
+        assert_eq!(
+            judge(&matcher, json!("{\"city\":\"Rome\"}")),
+            Err("a text that is JSON with $.city: \"Oslo\"".to_owned())
+        );
+        assert_eq!(judge(matcher, json!("Oslo")), Err("a text that is JSON".to_owned()));
+    }
+
+    #[test]
+    fn keys_are_compared_in_order() {
+        assert_eq!(judge(json!({"keys": ["a", "b"]}), json!({"a": 1, "b": 2})), Ok(()));
+        assert!(judge(json!({"keys": ["b", "a"]}), json!({"a": 1, "b": 2})).is_err());
+    }
+
+    #[test]
+    fn types_are_those_of_json_schema() {
+        assert_eq!(judge(json!({"type": "integer"}), json!(3)), Ok(()));
+        assert!(judge(json!({"type": "integer"}), json!(3.5)).is_err());
+        assert_eq!(judge(json!({"type": "number"}), json!(3)), Ok(()));
+        assert!(Matcher::parse(&json!({"type": "int"})).unwrap_err().contains("expected one of null, boolean"));
+    }
+
+    #[test]
+    fn an_unknown_matcher_is_told_with_the_known_ones() {
+        let wrong = Matcher::parse(&json!({"gte": 1, "atleast": 2})).unwrap_err();
+        assert!(wrong.starts_with("unknown matcher `atleast`, expected one of equals, type, gt"), "{wrong}");
+        assert!(Matcher::parse(&json!({"not": {"nope": 1}})).unwrap_err().starts_with("in `not`: unknown matcher"));
+        assert!(Matcher::parse(&json!({})).unwrap_err().contains("checks nothing"));
+    }
+
+    #[test]
+    fn every_named_matcher_is_known() {
+        for name in NAMES {
+            let wrong = Matcher::one(name, &json!({"nope": 1})).err().unwrap_or_default();
+            assert!(!wrong.starts_with(&format!("unknown matcher `{name}`")), "{name}");
+        }
+    }
+}

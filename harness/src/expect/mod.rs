@@ -1,0 +1,151 @@
+//! From what is expected and what came to findings: path → matcher → check.
+//!
+//! It makes no calls and prints nothing.
+
+pub mod laws;
+pub mod matcher;
+pub mod path;
+mod sent;
+mod wire;
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::{
+    call::{Outcome, tap::End},
+    report::shorten,
+    scenario::{Call, Check, Checks, Place, Step, variables::Variables},
+};
+use matcher::Matcher;
+
+pub use sent::seen;
+
+/// An expectation that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where the expectation stands.
+    pub at: Place,
+    /// What it is about: a JSONPath, `wire.status`, `sent.path`, …
+    pub about: String,
+    /// What was expected.
+    pub expected: String,
+    /// What there was.
+    pub actual: String,
+}
+
+/// Judges an outcome by everything that can be judged without the upstream's journal.
+///
+/// # Errors
+/// An expectation cannot be read (`check` would have told): the sentence that says so.
+pub fn judge(step: &Step, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
+    let mut findings = Vec::new();
+    let place = Place::from(&step.call);
+    if outcome.timed_out {
+        let took = humantime::format_duration(outcome.recording.took);
+        findings.push(Finding {
+            at: place,
+            about: "time".to_owned(),
+            expected: format!("an end within {took}"),
+            actual: match outcome.recording.status {
+                None => "no answer".to_owned(),
+                Some(status) => format!("{status}, and then no end"),
+            },
+        });
+    }
+    unexpected_failure(step, outcome, place, &mut findings);
+    for check in &step.expect.0 {
+        findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
+    }
+    findings.extend(wire::judge(&step.wire, outcome, variables)?);
+    if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
+        findings.extend(laws::breaches(&outcome.recording.body()).into_iter().map(|breach| {
+            let (law, actual) = breach.split_once(", but ").unwrap_or((&breach, "not so"));
+            Finding { at: place, about: "stream".to_owned(), expected: law.to_owned(), actual: actual.to_owned() }
+        }));
+    }
+    Ok(findings)
+}
+
+/// A failure that no expectation asks for is a finding: a scenario about words must not pass on an error.
+fn unexpected_failure(step: &Step, outcome: &Outcome, at: Place, findings: &mut Vec<Finding>) {
+    let mut tell = |about: &str, expected: &str, actual: String| {
+        let (about, expected) = (about.to_owned(), expected.to_owned());
+        findings.push(Finding { at, about, expected, actual });
+    };
+    let recording = &outcome.recording;
+    let asked = step.expect.0.iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
+    let raw = matches!(step.call.value, Call::Http(_));
+    if let Some(error) = outcome.understood.get("error").filter(|_| !raw || recording.status.is_none())
+        && !asked
+        && step.wire.status.is_none()
+    {
+        let message = error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned);
+        let status = recording.status.map_or(String::new(), |status| format!("{status}: "));
+        tell("call", "an answer", format!("an error: {status}{message}"));
+    } else if step.wire.status.is_none()
+        && !asked
+        && let Some(status) = recording.status
+        && !(200..300).contains(&status)
+    {
+        tell("wire.status", "2xx", status.to_string());
+    }
+    if step.wire.end.is_none() {
+        match &recording.end {
+            End::Cut(words) => tell("wire.end", "complete", format!("cut: {words}")),
+            End::NoAnswer(words) if asked || step.wire.status.is_some() => tell("call", "an answer", words.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// Judges the part of a document that a check's key selects.
+fn within(prefix: &str, document: &Value, check: &Check) -> Result<Option<Finding>, String> {
+    path::check(&check.key)?;
+    one(&format!("{prefix}{}", check.key), check, path::select(document, &check.key))
+}
+
+/// Judges one value.
+fn one(about: &str, check: &Check, actual: Option<Cow<'_, Value>>) -> Result<Option<Finding>, String> {
+    let matcher = Matcher::parse(&check.expected)?;
+    let Err(expected) = matcher.judge(actual.as_deref()) else { return Ok(None) };
+    let actual = actual.map_or_else(|| "nothing".to_owned(), |value| shorten(&value.to_string(), 400));
+    Ok(Some(Finding { at: check.at, about: about.to_owned(), expected, actual }))
+}
+
+/// Judges headers.
+fn headers(
+    prefix: &str,
+    known: &[(String, String)],
+    checks: &Checks,
+    variables: &Variables,
+) -> Result<Vec<Finding>, String> {
+    let mut findings = Vec::new();
+    for check in &checks.0 {
+        let values: Vec<_> =
+            known.iter().filter(|(name, _)| name.eq_ignore_ascii_case(&check.key)).map(|(_, value)| &**value).collect();
+        let actual = (!values.is_empty()).then(|| Cow::Owned(Value::String(values.join(", "))));
+        findings.extend(one(&format!("{prefix}{}", check.key), &variables.check(check)?, actual)?);
+    }
+    Ok(findings)
+}
+
+/// Takes from an answer what later steps use.
+///
+/// # Errors
+/// There is nothing to take.
+pub fn capture(step: &Step, outcome: &Outcome, variables: &mut Variables) -> Result<(), Finding> {
+    for check in &step.capture.0 {
+        let path = check.expected.as_str().unwrap_or_default();
+        let Some(value) = path::select(&outcome.understood, path) else {
+            return Err(Finding {
+                at: check.at,
+                about: format!("capture.{}", check.key),
+                expected: format!("something at {path}"),
+                actual: "nothing".to_owned(),
+            });
+        };
+        variables.set(&check.key, value.into_owned());
+    }
+    Ok(())
+}

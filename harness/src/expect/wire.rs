@@ -1,0 +1,78 @@
+//! What crossed the wire, judged: status, headers, frames, bytes and their end.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use super::{Finding, headers, one, within};
+use crate::{
+    call::{
+        Outcome,
+        frames::{DONE, Frames},
+        tap::End,
+    },
+    scenario::{Check, Place, Wire, variables::Variables},
+};
+
+pub(super) fn judge(wire: &Wire, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
+    let recording = &outcome.recording;
+    let text = || Value::String(String::from_utf8_lossy(&recording.body()).into_owned());
+    let mut findings = headers("wire.headers ", &recording.headers, &wire.headers, variables)?;
+    for (name, expected, actual) in [
+        ("status", &wire.status, recording.status.map(Value::from)),
+        ("content_type", &wire.content_type, recording.header("content-type").map(Value::from)),
+        ("frames", &wire.frames, outcome.frames.count().map(Value::from)),
+        ("text", &wire.text, recording.status.map(|_| text())),
+        ("end", &wire.end, Some(Value::from(end(&recording.end)))),
+    ] {
+        let Some(expected) = expected else { continue };
+        let check = variables.check(&check(name, expected))?;
+        findings.extend(one(&format!("wire.{name}"), &check, actual.map(Cow::Owned))?);
+    }
+    if let Some(done) = &wire.done {
+        findings.extend(ending(done, &outcome.frames));
+    }
+    if !wire.body.0.is_empty() {
+        let document = outcome.frames.document();
+        for check in &wire.body.0 {
+            findings.extend(within("wire.body ", &document, &variables.check(check)?)?);
+        }
+    }
+    Ok(findings)
+}
+
+fn check(name: &str, spanned: &Spanned<Value>) -> Check {
+    Check { key: name.to_owned(), expected: spanned.value.clone(), at: Place::from(spanned) }
+}
+
+/// A word for how an answer ended.
+#[must_use]
+fn end(end: &End) -> &'static str {
+    match end {
+        End::Open => "open",
+        End::Complete => "complete",
+        End::Cut(_) => "cut",
+        End::Left => "left",
+        End::NoAnswer(_) => "no answer",
+    }
+}
+
+/// Whether `[DONE]` stands once, and last, or nowhere.
+fn ending(done: &Spanned<bool>, frames: &Frames) -> Option<Finding> {
+    let events = if let Frames::Events(events) = frames { &events[..] } else { &[] };
+    let times = events.iter().filter(|event| event.data == DONE).count();
+    let last = events.last().is_some_and(|event| event.data == DONE);
+    let (holds, expected) = if done.value {
+        (times == 1 && last, "data: [DONE] exactly once, at the end")
+    } else {
+        (times == 0, "no data: [DONE]")
+    };
+    let actual = match (frames, times) {
+        (Frames::Events(_), 0) => "none".to_owned(),
+        (Frames::Events(_), times) => format!("{times}, {}", if last { "the last event" } else { "not at the end" }),
+        _ => "no event stream".to_owned(),
+    };
+    let (about, expected) = ("wire.done".to_owned(), expected.to_owned());
+    (!holds).then(|| Finding { at: Place::from(done), about, expected, actual })
+}

@@ -1,0 +1,308 @@
+//! What came of a run, as data. JSON serialises it, JUnit is a function of it, the console prints it as it grows.
+
+pub mod console;
+pub mod json;
+pub mod junit;
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::{
+    call::{
+        Outcome,
+        tap::{End, Recording},
+    },
+    expect::Finding,
+};
+
+/// How much of a body stands in reports.
+const BODY: usize = 4096;
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunResult {
+    /// What the scenarios ran on.
+    pub backend: String,
+    /// How many of each verdict.
+    pub summary: Summary,
+    /// How long it took.
+    #[serde(rename = "took_ms", serialize_with = "millis")]
+    pub took: Duration,
+    /// The scenarios, in order of their files.
+    pub scenarios: Vec<ScenarioResult>,
+}
+
+impl RunResult {
+    /// Counts the verdicts.
+    #[must_use]
+    pub fn new(backend: String, took: Duration, scenarios: Vec<ScenarioResult>) -> Self {
+        let mut summary = Summary::default();
+        for scenario in &scenarios {
+            *match scenario.verdict {
+                Verdict::Passed => &mut summary.passed,
+                Verdict::Failed => &mut summary.failed,
+                Verdict::Broken => &mut summary.broken,
+                Verdict::Skipped => &mut summary.skipped,
+            } += 1;
+        }
+        Self { backend, summary, took, scenarios }
+    }
+
+    /// 0: all that ran passed. 1: the target is not fit. 2: something could not be run. 3: nothing was checked.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.summary {
+            Summary { failed: 1.., .. } => 1,
+            Summary { broken: 1.., .. } => 2,
+            Summary { passed: 0, .. } => 3,
+            _ => 0,
+        }
+    }
+}
+
+/// How many of each verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the verdicts are told at `Verdict`")]
+pub struct Summary {
+    pub passed: usize,
+    pub failed: usize,
+    pub broken: usize,
+    pub skipped: usize,
+}
+
+/// What became of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every expectation held.
+    Passed,
+    /// An expectation did not hold.
+    Failed,
+    /// It could not be run.
+    Broken,
+    /// It was not run.
+    Skipped,
+}
+
+/// One scenario.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScenarioResult {
+    /// Its file.
+    pub file: String,
+    /// Its title.
+    pub title: String,
+    /// Its tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why it was skipped or could not be run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long it took.
+    #[serde(rename = "took_ms", serialize_with = "millis")]
+    pub took: Duration,
+    /// The steps that were run.
+    pub steps: Vec<StepResult>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StepResult {
+    /// Its name or number.
+    pub name: String,
+    /// The expectations that did not hold.
+    pub findings: Vec<Told>,
+    /// What crossed the wire.
+    pub exchange: Exchange,
+    /// What the client understood.
+    #[serde(skip)]
+    pub understood: Value,
+}
+
+/// A finding as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// `file:line:column` of the expectation.
+    pub at: String,
+    /// What it is about.
+    pub about: String,
+    /// What was expected.
+    pub expected: String,
+    /// What there was.
+    pub actual: String,
+}
+
+impl Told {
+    /// Adds the file to a finding.
+    #[must_use]
+    pub fn new(file: &str, finding: Finding) -> Self {
+        let Finding { at, about, expected, actual } = finding;
+        Self { at: format!("{file}:{}:{}", at.line, at.column), about, expected, actual }
+    }
+}
+
+/// What crossed the wire, shortened, keys masked.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Exchange {
+    /// The request's method and URL.
+    pub request: String,
+    /// The request's headers.
+    pub request_headers: Vec<(String, String)>,
+    /// The request's body.
+    pub request_body: String,
+    /// The answer's status.
+    pub status: Option<u16>,
+    /// The answer's headers.
+    pub headers: Vec<(String, String)>,
+    /// The answer's body.
+    pub body: String,
+    /// How the answer ended.
+    pub end: String,
+    /// When the answer's head came.
+    #[serde(rename = "head_ms", serialize_with = "millis")]
+    pub head_after: Duration,
+    /// When the answer ended.
+    #[serde(rename = "took_ms", serialize_with = "millis")]
+    pub took: Duration,
+}
+
+impl Exchange {
+    /// Shortens and masks a recording.
+    #[must_use]
+    pub fn new(outcome: &Outcome) -> Self {
+        let recording: &Recording = &outcome.recording;
+        Self {
+            request: format!("{} {}", recording.method, recording.url),
+            request_headers: recording.request_headers.iter().map(masked).collect(),
+            request_body: shorten(&String::from_utf8_lossy(&recording.request_body), BODY),
+            status: recording.status,
+            headers: recording.headers.iter().map(masked).collect(),
+            body: shorten(&String::from_utf8_lossy(&recording.body()), BODY),
+            end: match &recording.end {
+                End::Open => "had not ended".to_owned(),
+                End::Complete => "complete".to_owned(),
+                End::Cut(words) => format!("cut: {words}"),
+                End::Left => "the client left, as told".to_owned(),
+                End::NoAnswer(words) => format!("no answer: {words}"),
+            },
+            head_after: recording.head_after,
+            took: recording.took,
+        }
+    }
+}
+
+/// Headers that hold keys are told by name alone.
+fn masked((name, value): &(String, String)) -> (String, String) {
+    let secret = ["authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"];
+    let value = if secret.contains(&&*name.to_ascii_lowercase()) { "***" } else { value };
+    (name.clone(), value.to_owned())
+}
+
+/// The beginning of a text, and how much is left out.
+#[must_use]
+pub fn shorten(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}… ({} bytes more)", &text[..end], text.len() - end)
+}
+
+/// A duration as people read it: `850 ms`, `2.3 s`.
+#[must_use]
+pub fn duration(took: Duration) -> String {
+    if took < Duration::from_secs(1) {
+        format!("{} ms", took.as_millis())
+    } else {
+        format!("{:.1} s", took.as_secs_f64())
+    }
+}
+
+fn millis<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+pub(crate) mod fixed {
+    //! A run that never was, for the snapshots.
+
+    use super::*;
+
+    fn scenario(name: &str, verdict: Verdict, reason: Option<&str>, steps: Vec<StepResult>) -> ScenarioResult {
+        ScenarioResult {
+            file: format!("scenarios/{name}.yaml"),
+            title: format!("{} is as it should be", name.replace('/', " ")),
+            tags: vec!["quick".to_owned()],
+            verdict,
+            reason: reason.map(str::to_owned),
+            took: Duration::from_millis(12),
+            steps,
+        }
+    }
+
+    /// One scenario of each verdict.
+    pub(crate) fn run() -> RunResult {
+        let exchange = Exchange {
+            request: "POST http://127.0.0.1:1/v1/chat/completions".to_owned(),
+            request_headers: vec![
+                masked(&("authorization".to_owned(), "Bearer secret".to_owned())),
+                ("content-type".to_owned(), "application/json".to_owned()),
+            ],
+            request_body: r#"{"model":"m","messages":[]}"#.to_owned(),
+            status: Some(200),
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body: r#"{"choices":[{"finish_reason":"stop"}]}"#.to_owned(),
+            end: "complete".to_owned(),
+            head_after: Duration::from_millis(3),
+            took: Duration::from_millis(1_250),
+        };
+        let finding = Told {
+            at: "scenarios/chat/tools.yaml:12:7".to_owned(),
+            about: "$.choices[0].finish_reason".to_owned(),
+            expected: "\"tool_calls\"".to_owned(),
+            actual: "\"stop\"".to_owned(),
+        };
+        let passed = StepResult {
+            name: "step 1".to_owned(),
+            findings: Vec::new(),
+            exchange: exchange.clone(),
+            understood: Value::Null,
+        };
+        let failed = StepResult { name: "the second answer".to_owned(), findings: vec![finding], ..passed.clone() };
+        RunResult::new(
+            "the mock".to_owned(),
+            Duration::from_millis(1_300),
+            vec![
+                scenario("chat/plain", Verdict::Passed, None, vec![passed.clone()]),
+                scenario("chat/tools", Verdict::Failed, None, vec![passed, failed]),
+                scenario(
+                    "chat/upstream",
+                    Verdict::Broken,
+                    Some("the proxy cannot start: no <port> & no hope"),
+                    Vec::new(),
+                ),
+                scenario(
+                    "native/tags",
+                    Verdict::Skipped,
+                    Some("it needs script, which a remote cannot promise"),
+                    Vec::new(),
+                ),
+            ],
+        )
+    }
+
+    #[test]
+    fn the_exit_code_tells_the_worst() {
+        let mut run = run();
+        assert_eq!((run.summary.passed, run.exit_code()), (1, 1));
+        run.summary.failed = 0;
+        assert_eq!(run.exit_code(), 2);
+        run.summary.broken = 0;
+        assert_eq!(run.exit_code(), 0);
+        run.summary.passed = 0;
+        assert_eq!(run.exit_code(), 3);
+    }
+}

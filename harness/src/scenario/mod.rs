@@ -1,0 +1,363 @@
+//! What a scenario says: the types of its YAML, each remembering where it stands in the file.
+//!
+//! Nothing here judges a value (that is [`load`]) or runs a step (that is [`crate::run`]).
+
+pub mod load;
+pub mod variables;
+
+use std::{collections::BTreeMap, fmt};
+
+use mock_ollama::Script;
+use serde::{
+    Deserialize, Serialize,
+    de::{Deserializer, Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+/// One file: a behaviour, told as a sentence, and the steps that show it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// A sentence that a user understands.
+    pub title: Spanned<String>,
+    /// Words to select by, besides the folders.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What a backend must promise. A scenario with `upstream` or `mock` needs `script` without saying so.
+    #[serde(default)]
+    pub needs: Vec<Need>,
+    /// How the mock is set up.
+    pub mock: Option<MockSettings>,
+    /// What the upstream answers instead of its faithful answers.
+    pub upstream: Option<Script>,
+    /// Settings of the proxy, as the text of its TOML file.
+    pub config: Option<Spanned<String>>,
+    /// What is done, in this order; the first failing step ends the scenario.
+    pub steps: Vec<Step>,
+}
+
+impl Scenario {
+    /// Everything that a backend must promise.
+    #[must_use]
+    pub fn needs(&self) -> Vec<Need> {
+        let mut needs = self.needs.clone();
+        if (self.upstream.is_some() || self.mock.is_some()) && !needs.contains(&Need::Script) {
+            needs.push(Need::Script);
+        }
+        needs
+    }
+}
+
+/// What a scenario may need of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// An upstream that plays a script and has the mock's models.
+    Script,
+    /// An upstream that tells what reached it.
+    Journal,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Script => "script",
+            Self::Journal => "journal",
+        })
+    }
+}
+
+/// How the mock is set up.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MockSettings {
+    /// The Ollama version that it plays, as `/api/version` tells it.
+    pub version: Option<Spanned<String>>,
+    /// As `OLLAMA_CONTEXT_LENGTH`.
+    pub context_length: Option<u32>,
+}
+
+/// One call, and what is expected of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What the step is about, for reports.
+    pub name: Option<String>,
+    /// The one call.
+    pub call: Spanned<Call>,
+    /// JSONPath → matcher, on what the client understood.
+    #[serde(default)]
+    pub expect: Checks,
+    /// What crossed the wire.
+    #[serde(default)]
+    pub wire: Wire,
+    /// What reached the upstream, from the mock's journal.
+    pub sent: Option<Sent>,
+    /// Name → JSONPath: values of the answer that later steps use as `${name}`.
+    #[serde(default)]
+    pub capture: Checks,
+}
+
+/// What can be called.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Call {
+    /// `GET /v1/models` with the OpenAI client.
+    Models,
+    /// `GET /v1/models/{id}` with the OpenAI client.
+    Model(String),
+    /// `POST /v1/chat/completions` with the OpenAI client; the request as it goes out. Streamed if `stream: true`.
+    Chat(Value),
+    /// Anything, raw.
+    Http(Http),
+}
+
+/// A raw request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// `GET`, or `POST` if there is a body, unless told.
+    pub method: Option<String>,
+    /// The path with its query.
+    pub path: String,
+    /// Extra headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// A text goes out as it is, anything else as JSON.
+    pub body: Option<Value>,
+    /// The client leaves after so many lines or events of the answer.
+    pub leave_after: Option<usize>,
+}
+
+/// What is expected of the bytes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wire {
+    /// Matcher of the status; 2xx is expected if neither this nor an error is.
+    pub status: Option<Spanned<Value>>,
+    /// Matcher of the `content-type`, parameters included.
+    pub content_type: Option<Spanned<Value>>,
+    /// Header name → matcher.
+    #[serde(default)]
+    pub headers: Checks,
+    /// Whether `data: [DONE]` comes, exactly once and last.
+    pub done: Option<Spanned<bool>>,
+    /// Matcher of the number of events before `[DONE]`, or of lines.
+    pub frames: Option<Spanned<Value>>,
+    /// Matcher of the body as text.
+    pub text: Option<Spanned<Value>>,
+    /// Matcher of how the answer ended: `complete`, `cut` in the middle, or `left` by the client as told. `complete` is expected unless told.
+    pub end: Option<Spanned<Value>>,
+    /// JSONPath → matcher on the body: its JSON, or the array of its events or lines.
+    #[serde(default)]
+    pub body: Checks,
+}
+
+impl Wire {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.status.is_none()
+            && self.content_type.is_none()
+            && self.headers.0.is_empty()
+            && self.done.is_none()
+            && self.frames.is_none()
+            && self.text.is_none()
+            && self.end.is_none()
+            && self.body.0.is_empty()
+    }
+}
+
+/// Where something stands in its file; both count from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The column, in characters.
+    pub column: u64,
+}
+
+impl<T> From<&Spanned<T>> for Place {
+    fn from(spanned: &Spanned<T>) -> Self {
+        spanned.referenced.into()
+    }
+}
+
+impl From<serde_saphyr::Location> for Place {
+    fn from(location: serde_saphyr::Location) -> Self {
+        Self { line: location.line(), column: location.column() }
+    }
+}
+
+/// A key (a JSONPath, a header, a name) and what is expected there.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The key.
+    pub key: String,
+    /// The matcher, as written.
+    pub expected: Value,
+    /// Where the key stands.
+    pub at: Place,
+}
+
+/// Keys and matchers in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Checks(pub Vec<Check>);
+
+impl<'de> Deserialize<'de> for Checks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Checks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping of keys to matchers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Checks, A::Error> {
+                let mut checks = Vec::new();
+                while let Some(key) = map.next_key::<Spanned<String>>()? {
+                    let at = Place::from(&key);
+                    checks.push(Check { key: key.value, expected: map.next_value()?, at });
+                }
+                Ok(Checks(checks))
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+/// What must have reached the upstream during a step.
+#[derive(Clone, Debug)]
+pub enum Sent {
+    /// The first request, and maybe how many there were.
+    First(Box<Ask>),
+    /// Every request, in this order, and no other.
+    Each(Vec<Ask>),
+}
+
+/// One request as the upstream saw it.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// Matcher of the method.
+    pub method: Option<Check>,
+    /// Matcher of the raw request target.
+    pub path: Option<Check>,
+    /// Header name → matcher.
+    pub headers: Checks,
+    /// Matcher of the body as text.
+    pub text: Option<Check>,
+    /// Matcher of how the exchange ended there: `complete`, or `aborted` if the proxy left.
+    pub ended: Option<Check>,
+    /// Matcher of the number of requests during the step.
+    pub count: Option<Check>,
+    /// JSONPath → matcher on the JSON body.
+    pub body: Checks,
+}
+
+impl Ask {
+    const WORDS: [&str; 6] = ["method", "path", "headers", "text", "ended", "count"];
+
+    fn is_empty(&self) -> bool {
+        self.body.0.is_empty()
+            && self.headers.0.is_empty()
+            && [&self.method, &self.path, &self.text, &self.ended, &self.count].iter().all(|check| check.is_none())
+    }
+
+    fn read<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        let mut ask = Self::default();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let at = Place::from(&key);
+            let key = key.value;
+            if key.starts_with('$') {
+                ask.body.0.push(Check { key, expected: map.next_value()?, at });
+                continue;
+            }
+            let place = match &*key {
+                "headers" => {
+                    ask.headers = map.next_value()?;
+                    continue;
+                }
+                "method" => &mut ask.method,
+                "path" => &mut ask.path,
+                "text" => &mut ask.text,
+                "ended" => &mut ask.ended,
+                "count" => &mut ask.count,
+                other => {
+                    return Err(A::Error::custom(format_args!(
+                        "unknown key `{other}` in sent, expected a JSONPath into the body (it begins with $) or one of {}",
+                        Self::WORDS.join(", ")
+                    )));
+                }
+            };
+            *place = Some(Check { key, expected: map.next_value()?, at });
+        }
+        Ok(ask)
+    }
+}
+
+impl Sent {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::First(ask) => ask.is_empty(),
+            // "No request" is something to ask.
+            Self::Each(_) => false,
+        }
+    }
+
+    /// The single requests.
+    #[must_use]
+    pub fn asks(&self) -> &[Ask] {
+        match self {
+            Self::First(ask) => std::slice::from_ref(ask),
+            Self::Each(asks) => asks,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ask {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Ask;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping that describes one request")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Ask, A::Error> {
+                Ask::read(map)
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Sent;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping (the first request) or a list (every request)")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Sent, A::Error> {
+                Ask::read(map).map(|ask| Sent::First(Box::new(ask)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Sent, A::Error> {
+                let mut asks = Vec::new();
+                while let Some(ask) = list.next_element()? {
+                    asks.push(ask);
+                }
+                Ok(Sent::Each(asks))
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}

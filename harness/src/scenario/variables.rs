@@ -1,0 +1,150 @@
+//! `${name}` in scenarios: the model and prompt that a person chose, and what earlier answers held.
+//!
+//! There are no expressions: a name is replaced by its value, and `$${` stands for a plain `${`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Call, Check, Http};
+
+/// Names and their values.
+#[derive(Clone, Debug, Default)]
+pub struct Variables(BTreeMap<String, Value>);
+
+impl Variables {
+    /// What every scenario may use.
+    #[must_use]
+    pub fn new(model: &str, prompt: &str, system_prompt: &str) -> Self {
+        let given = [("model", model), ("prompt", prompt), ("system_prompt", system_prompt)];
+        Self(given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+    }
+
+    /// Adds or replaces one.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), value);
+    }
+
+    /// Replaces the names in a text.
+    ///
+    /// # Errors
+    /// The sentence that names an unknown variable and lists the known ones.
+    pub fn text(&self, text: &str) -> Result<String, String> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                out.push_str(&rest[..at]);
+                out.push('{');
+                rest = &rest[at + 2..];
+                continue;
+            }
+            out.push_str(&rest[..at]);
+            let Some(end) = rest[at..].find('}') else {
+                return Err(format!("`${{` without `}}` in {text:?}; a plain `${{` is written `$${{`"));
+            };
+            match self.get(&rest[at + 2..at + end])? {
+                Value::String(value) => out.push_str(value),
+                other => out.push_str(&other.to_string()),
+            }
+            rest = &rest[at + end + 1..];
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    /// Replaces the names in every text of a JSON value; a text that is one name alone takes the value's type.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn value(&self, value: &Value) -> Result<Value, String> {
+        Ok(match value {
+            Value::String(text) => match text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+                Some(name) if !name.contains(['$', '}']) => self.get(name)?.clone(),
+                _ => Value::String(self.text(text)?),
+            },
+            Value::Array(items) => Value::Array(items.iter().map(|item| self.value(item)).collect::<Result<_, _>>()?),
+            Value::Object(fields) => Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, field)| Ok((name.clone(), self.value(field)?)))
+                    .collect::<Result<_, String>>()?,
+            ),
+            other => other.clone(),
+        })
+    }
+
+    /// Replaces the names in a call.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn call(&self, call: &Call) -> Result<Call, String> {
+        Ok(match call {
+            Call::Models => Call::Models,
+            Call::Model(id) => Call::Model(self.text(id)?),
+            Call::Chat(request) => Call::Chat(self.value(request)?),
+            Call::Http(http) => Call::Http(Http {
+                method: http.method.clone(),
+                path: self.text(&http.path)?,
+                headers: http
+                    .headers
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), self.text(value)?)))
+                    .collect::<Result<_, String>>()?,
+                body: http.body.as_ref().map(|body| self.value(body)).transpose()?,
+                leave_after: http.leave_after,
+            }),
+        })
+    }
+
+    /// Replaces the names in a matcher; the key stays.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn check(&self, check: &Check) -> Result<Check, String> {
+        Ok(Check { key: check.key.clone(), expected: self.value(&check.expected)?, at: check.at })
+    }
+
+    fn get(&self, name: &str) -> Result<&Value, String> {
+        self.0.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.0.keys().map(String::as_str).collect();
+            format!("unknown variable `{name}`, expected one of {}", known.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn variables() -> Variables {
+        let mut variables = Variables::new("m:1", "say hi", "be brief");
+        variables.set("calls", json!([1, 2]));
+        variables
+    }
+
+    #[test]
+    fn a_name_within_a_text_becomes_its_value() {
+        assert_eq!(variables().text("<${model}> ${prompt}!").unwrap(), "<m:1> say hi!");
+        assert_eq!(variables().text("$ref costs $5").unwrap(), "$ref costs $5");
+    }
+
+    #[test]
+    fn a_name_alone_keeps_the_type_of_its_value() {
+        assert_eq!(variables().value(&json!({"a": ["${calls}"]})).unwrap(), json!({"a": [[1, 2]]}));
+    }
+
+    #[test]
+    fn a_doubled_dollar_is_a_plain_one() {
+        assert_eq!(variables().text("$${model}").unwrap(), "${model}");
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let wrong = variables().text("${modle}").unwrap_err();
+        assert_eq!(wrong, "unknown variable `modle`, expected one of calls, model, prompt, system_prompt");
+        assert!(variables().text("${model").unwrap_err().contains("without `}`"));
+    }
+}

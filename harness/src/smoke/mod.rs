@@ -1,0 +1,289 @@
+//! The smoke test: the real proxy as a child process in front of a remote Ollama (or the built-in mock), and a few checks through it.
+//!
+//! The checks are scenarios (`scenarios/smoke/`), which stand in the binary; here is what they run on, and what is said about it.
+
+mod limit;
+mod proxy;
+mod waiting;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use include_dir::{Dir, include_dir};
+use mock_ollama::{Mock, Script};
+
+use crate::{
+    backend::{Backend, Standing, remote},
+    call,
+    cli::{Files, print, runtime},
+    expect::Finding,
+    report::{RunResult, ScenarioResult, StepResult, Told, Verdict, console},
+    run::{self, Plan},
+    scenario::{
+        Place,
+        load::{self, Loaded},
+        variables::Variables,
+    },
+};
+use limit::Limit;
+use proxy::Proxy;
+
+/// The model that is asked unless another is named.
+pub const MODEL: &str = "gpt-oss:20b";
+/// What it is asked.
+pub const PROMPT: &str = "Count from one to ten in words.";
+/// What it is told to be.
+pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. Answer in one short sentence.";
+
+pub(crate) const HELP: &str = "\
+Examples:
+  farllama-check smoke --remote-host gpu-box --model llama3.2
+      the Ollama on gpu-box:11434
+  FARLLAMA_REMOTE_API_KEY=… farllama-check smoke --remote-host https://ollama.example/prefix
+      behind a gateway with TLS and a key
+  farllama-check smoke
+      the built-in mock: is farllama itself fit?
+
+Exit codes:
+  0  everything that ran passed
+  1  the remote is not fit: a check failed, it cannot be reached, it refuses the key, it lacks the model
+  2  unusable flags, or the proxy could not be started (its port is taken, say)";
+
+/// How the process ends when it is told to.
+const INTERRUPTED: u8 = 130;
+
+static SCENARIOS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios/smoke");
+
+/// The flags of the smoke test.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct Flags {
+    #[command(flatten)]
+    remote: remote::Flags,
+    /// Where the proxy listens meanwhile
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
+    local_host: String,
+    /// Its port; 0 takes a free one
+    #[arg(long, default_value_t = 18000, value_name = "PORT")]
+    local_port: u16,
+    /// Where the proxy serves OpenAI's API
+    #[arg(long, default_value = "/v1", value_name = "PATH")]
+    openai_base_path: String,
+    /// The model to ask
+    #[arg(long, default_value = MODEL)]
+    model: String,
+    /// What to ask it
+    #[arg(long, default_value = PROMPT, value_name = "TEXT")]
+    prompt: String,
+    /// What it is told to be
+    #[arg(long, default_value = SYSTEM_PROMPT, value_name = "TEXT")]
+    system_prompt: String,
+    /// How long each check may take: 30s, 500ms; a bare number below 1000 is seconds, from 10000 on milliseconds
+    #[arg(long, default_value = "120s", value_name = "TIME", value_parser = limit::parse)]
+    timeout: Limit,
+    /// Shows requests and replies, keys masked
+    #[arg(long, short)]
+    verbose: bool,
+    #[command(flatten)]
+    files: Files,
+    /// The proxy to start [default: farllama beside this program, or on the PATH]
+    #[arg(long, value_name = "FILE")]
+    proxy_bin: Option<PathBuf>,
+}
+
+/// Runs the smoke test.
+///
+/// # Errors
+/// Flags that cannot be used, or something that cannot be started.
+pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let remote = &flags.remote;
+    if !remote.named() {
+        let given = [
+            ("--remote-port", &remote.remote_port),
+            ("--remote-protocol", &remote.remote_protocol),
+            ("--remote-base-path", &remote.remote_base_path),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, value)| value.is_some()) {
+            bail!(
+                "{flag} is given without --remote-host: name the machine too, or leave both out to check the built-in mock"
+            );
+        }
+    }
+    // The proxy reads these itself; asking first gives its words without starting anything.
+    let config = remote.config()?;
+    if let Some(note) = flags.timeout.note() {
+        eprintln!("{note}");
+    }
+    runtime()?.block_on(async {
+        let mock = if remote.named() {
+            None
+        } else {
+            Some(Mock::start(Script::default()).await.context("the built-in mock cannot start")?)
+        };
+        let mut proxy = tokio::select! {
+            proxy = Proxy::start(flags, mock.as_ref()) => proxy?,
+            () = proxy::interrupted() => return Ok(ExitCode::from(INTERRUPTED)),
+        };
+        let name = match &mock {
+            Some(_) => "the built-in mock".to_owned(),
+            None => format!("the remote {}", remote::url(&config.remote)),
+        };
+        let backend = Backend::Standing(Standing {
+            name,
+            url: proxy.url().to_owned(),
+            openai_base_path: flags.openai_base_path.trim_end_matches('/').to_owned(),
+            journal: mock.as_ref().map(Mock::journal),
+        });
+        let code = tokio::select! {
+            code = checks(flags, backend) => code,
+            words = proxy.died() => Err(anyhow::anyhow!("the proxy ended in the middle of the checks:\n{words}")),
+            () = proxy::interrupted() => {
+                eprintln!("interrupted; the proxy is stopped");
+                Ok(INTERRUPTED)
+            }
+        };
+        proxy.stop().await;
+        let code = code?;
+        if mock.is_some() && code != INTERRUPTED {
+            eprintln!("this checked the built-in mock, not a real Ollama: give --remote-host to check yours");
+        }
+        Ok(ExitCode::from(code))
+    })
+}
+
+/// The checks, one after the other, each told as it ends.
+async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
+    let start = Instant::now();
+    let backend = Arc::new(backend);
+    let Backend::Standing(standing) = &*backend else { bail!("the checks run on a proxy that stands") };
+    print(&format!(
+        "farllama at {} in front of {}, model {}, {} for each check\n",
+        standing.url,
+        standing.name,
+        flags.model,
+        humantime::format_duration(flags.timeout.time())
+    ));
+    let plan = Plan {
+        backend: backend.clone(),
+        http: call::http()?,
+        variables: Variables::new(&flags.model, &flags.prompt, &flags.system_prompt),
+        timeout: flags.timeout.time(),
+        jobs: 1,
+        strict: false,
+    };
+    let mut results: Vec<ScenarioResult> = Vec::new();
+    for loaded in scenarios()? {
+        let result = match unfit(&results, &loaded, &flags.model) {
+            Some(result) => result,
+            None => waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, &flags.model).await,
+        };
+        print(&console::scenario(&result, flags.verbose));
+        if let Some(cause) = cause(&result) {
+            print(&format!("  cause: {cause}\n"));
+        }
+        results.push(result);
+    }
+    let run = RunResult::new(backend.name(), start.elapsed(), results);
+    print(&console::ending(&run));
+    flags.files.write(&run)?;
+    Ok(run.exit_code())
+}
+
+/// The scenarios in the binary, in order.
+fn scenarios() -> anyhow::Result<Vec<Loaded>> {
+    let mut files: Vec<_> = SCENARIOS.files().collect();
+    files.sort_by_key(|file| file.path());
+    files
+        .into_iter()
+        .map(|file| {
+            let name = format!("scenarios/smoke/{}", file.path().display());
+            let text = file.contents_utf8().with_context(|| format!("{name} is not UTF-8"))?;
+            let scenario = load::read(&name, text).map_err(|problems| {
+                anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            })?;
+            Ok(Loaded { file: name, scenario })
+        })
+        .collect()
+}
+
+/// What can be said about a check without making it: after a first check that failed the others are skipped,
+/// and a model that the remote does not have cannot be asked.
+fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<ScenarioResult> {
+    let first = results.first()?;
+    let mut result = ScenarioResult {
+        file: loaded.file.clone(),
+        title: loaded.scenario.title.value.clone(),
+        tags: loaded.scenario.tags.clone(),
+        verdict: Verdict::Skipped,
+        reason: Some(format!("the first check failed: {}", first.title)),
+        took: std::time::Duration::ZERO,
+        steps: Vec::new(),
+    };
+    if first.verdict != Verdict::Passed {
+        return Some(result);
+    }
+    if !loaded.scenario.tags.iter().any(|tag| tag == "model") {
+        return None;
+    }
+    let listed = &first.steps.first()?.understood["data"];
+    let names: Vec<&str> = listed.as_array()?.iter().filter_map(|model| model["id"].as_str()).collect();
+    if has(&names, model) {
+        return None;
+    }
+    let finding = Finding {
+        at: Place::from(&loaded.scenario.steps.first()?.call),
+        about: "model".to_owned(),
+        expected: format!("the remote to have `{model}`"),
+        actual: match &names[..] {
+            [] => format!("it has no models yet; on it, `ollama pull {model}` gets this one"),
+            names => format!(
+                "it has {}; on it, `ollama pull {model}` gets this one, and --model names another",
+                names.join(", ")
+            ),
+        },
+    };
+    result.verdict = Verdict::Failed;
+    result.reason = None;
+    result.steps.push(StepResult {
+        name: "not asked".to_owned(),
+        findings: vec![Told::new(&loaded.file, finding)],
+        ..StepResult::default()
+    });
+    Some(result)
+}
+
+/// Whether a model is listed; `m` is `m:latest`, and case does not count.
+fn has(names: &[&str], model: &str) -> bool {
+    let base = model.rsplit('/').next().unwrap_or(model);
+    let full = if base.contains(':') { model.to_owned() } else { format!("{model}:latest") };
+    names.iter().any(|name| name.eq_ignore_ascii_case(model) || name.eq_ignore_ascii_case(&full))
+}
+
+/// The error's own words: the proxy says what is wrong with the remote and what to change.
+fn cause(result: &ScenarioResult) -> Option<&str> {
+    let failed = result.steps.iter().find(|step| !step.findings.is_empty())?;
+    failed.understood["error"]["message"].as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenarios_in_the_binary_can_be_run() {
+        let scenarios = scenarios().unwrap();
+        assert!(scenarios.len() >= 4);
+        let first = &scenarios[0].scenario.steps[0].call.value;
+        assert!(matches!(first, crate::scenario::Call::Models), "the list of models comes first");
+    }
+
+    #[test]
+    fn a_model_without_a_tag_is_the_latest() {
+        assert!(has(&["llama3.2:latest"], "llama3.2"));
+        assert!(has(&["hf.co/a/B:latest"], "hf.co/a/b"));
+        assert!(has(&["gpt-oss:20b"], "gpt-oss:20b"));
+        assert!(!has(&["gpt-oss:20b"], "gpt-oss"));
+        assert!(!has(&[], "gpt-oss"));
+    }
+}
