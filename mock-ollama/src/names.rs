@@ -71,6 +71,11 @@ impl Name {
         self.host == HOST
     }
 
+    /// Whether the model is of Ollama's own library.
+    pub(crate) fn is_library(&self) -> bool {
+        self.host == HOST && self.namespace == NAMESPACE
+    }
+
     /// What two names of the same model share.
     pub(crate) fn key(&self, ignore_case: bool) -> String {
         let full = self.full();

@@ -352,8 +352,12 @@ mod tests {
         let number = |key: &str| schema.get(key).and_then(Value::as_f64);
         let list = |key: &str| schema.get(key).and_then(Value::as_array);
         let is = |kind: &str| match (kind, value) {
-            ("object", Value::Object(_)) | ("array", Value::Array(_)) | ("string", Value::String(_)) => true,
-            ("boolean", Value::Bool(_)) | ("null", Value::Null) | ("number", Value::Number(_)) => true,
+            ("object", Value::Object(_))
+            | ("array", Value::Array(_))
+            | ("string", Value::String(_))
+            | ("boolean", Value::Bool(_))
+            | ("null", Value::Null)
+            | ("number", Value::Number(_)) => true,
             ("integer", Value::Number(n)) => n.as_f64().unwrap().fract() == 0.0,
             _ => false,
         };

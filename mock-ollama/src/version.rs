@@ -22,7 +22,7 @@ impl FromStr for Version {
     fn from_str(text: &str) -> Result<Self, NoVersion> {
         let wrong = || NoVersion(text.to_owned());
         let (number, _) = text.split_once('-').unwrap_or((text, ""));
-        let mut parts = number.split('.').map(|part| part.parse::<u32>());
+        let mut parts = number.split('.').map(str::parse::<u32>);
         let mut part = || parts.next().and_then(Result::ok).ok_or_else(wrong);
         let number = (part()?, part()?, part()?);
         if parts.next().is_some() {

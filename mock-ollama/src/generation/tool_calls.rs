@@ -53,13 +53,13 @@ impl ToolCalls {
             let mut values = serde_json::Deserializer::from_str(&self.held[start..]).into_iter::<Value>();
             let Some(Ok(value)) = values.next() else { break };
             let end = start + values.byte_offset();
-            calls.extend(self.call(value));
+            calls.extend(self.call(&value));
             self.held.drain(..end);
         }
         calls
     }
 
-    fn call(&self, value: Value) -> Option<Call> {
+    fn call(&self, value: &Value) -> Option<Call> {
         let written = value.get("name")?.as_str()?;
         let name = self
             .names

@@ -104,7 +104,7 @@ impl Message {
     fn read(value: &Value) -> Result<Self, Refusal> {
         let field = |key: &str| {
             let fields = value.as_object().into_iter().flatten();
-            fields.filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value).last()
+            fields.filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value).next_back()
         };
         let text = |key: &str| field(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(Self {

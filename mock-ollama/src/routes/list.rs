@@ -4,7 +4,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Call, Refusal};
-use crate::{models::Model, server::answer::Answer, version::Version};
+use crate::{
+    models::{Architecture, Model},
+    server::answer::Answer,
+    version::Version,
+};
 
 pub(super) fn root(_: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::text(StatusCode::OK, "text/plain; charset=utf-8", "Ollama is running"))
@@ -30,14 +34,18 @@ fn tag(model: &Model, version: &Version) -> Value {
         "size": model.size(),
         "digest": model.digest(),
     });
-    if version.tags_have_capabilities() {
+    if !version.tags_have_capabilities() {
+        item["details"] = details;
+        return item;
+    }
+    // The list does not know what an encoder is; `/api/show` does (recorded: basic/tags, show/embedding-model).
+    let is_encoder = model.card.architecture == Architecture::Bert;
+    if !is_encoder {
         details["context_length"] = model.card.context_length.into();
         details["embedding_length"] = model.card.embedding_length.into();
     }
     item["details"] = details;
-    if version.tags_have_capabilities() {
-        item["capabilities"] = capabilities(model);
-    }
+    item["capabilities"] = if is_encoder { json!(["completion"]) } else { capabilities(model) };
     item
 }
 

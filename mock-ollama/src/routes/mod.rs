@@ -1,10 +1,16 @@
 //! Ollama's native routes, one file for each family. `/v1/*` is known by name only, so that 405 and preflights are right; its answer is 404.
 
 mod chat;
+mod create;
+mod embed;
+mod generate;
 mod inference;
 mod list;
+mod manage;
 mod options;
+mod progress;
 mod show;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -65,6 +71,16 @@ const ROUTES: &[(&str, Method, Handler)] = &[
     ("/api/ps", Method::GET, list::ps),
     ("/api/show", Method::POST, show::show),
     ("/api/chat", Method::POST, chat::chat),
+    ("/api/generate", Method::POST, generate::generate),
+    ("/api/embed", Method::POST, embed::embed),
+    ("/api/embeddings", Method::POST, embed::embeddings),
+    ("/api/create", Method::POST, create::create),
+    ("/api/blobs/:", Method::HEAD, manage::head_blob),
+    ("/api/blobs/:", Method::POST, manage::post_blob),
+    ("/api/copy", Method::POST, manage::copy),
+    ("/api/delete", Method::DELETE, manage::delete),
+    ("/api/pull", Method::POST, transfer::pull),
+    ("/api/push", Method::POST, transfer::push),
     ("/v1/chat/completions", Method::POST, not_ours),
     ("/v1/completions", Method::POST, not_ours),
     ("/v1/embeddings", Method::POST, not_ours),

@@ -84,15 +84,15 @@ mod tests {
 
     use super::*;
 
-    fn read(modelfile: Value, request: Value) -> Result<Options, String> {
-        options(modelfile.as_object().unwrap(), Some(&request))
+    fn read(modelfile: &Value, request: &Value) -> Result<Options, String> {
+        options(modelfile.as_object().unwrap(), Some(request))
     }
 
     #[test]
     fn a_request_wins_over_the_modelfile() {
         let options = read(
             json!({"num_ctx": 1024, "stop": ["a"]}),
-            json!({"num_ctx": 2048.9, "num_predict": -1, "x": 1, "seed": null}),
+            &json!({"num_ctx": 2048.9, "num_predict": -1, "x": 1, "seed": null}),
         )
         .unwrap();
         assert_eq!((options.num_ctx, options.num_predict, options.stop), (Some(2048), None, vec!["a".to_owned()]));
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn wrong_types_have_ollamas_texts() {
-        let told = |request: Value| read(json!({}), request).unwrap_err();
+        let told = |request: Value| read(&json!({}), &request).unwrap_err();
         assert_eq!(told(json!({"temperature": "hot"})), "option \"temperature\" must be of type float32");
         assert_eq!(told(json!({"num_ctx": "8k"})), "option \"num_ctx\" must be of type integer");
         assert_eq!(told(json!({"stop": "x"})), "option \"stop\" must be of type array");

@@ -80,11 +80,6 @@ impl Answer {
         Self::json(status, &json!({"error": text}))
     }
 
-    /// 400.
-    pub(crate) fn bad_request(text: &str) -> Self {
-        Self::error(StatusCode::BAD_REQUEST, text)
-    }
-
     /// An error that was found while a stream was being made, before its first line.
     pub(crate) fn stream_error(status: StatusCode, text: &str) -> Self {
         let body = Body::OneChunk(go::encode(&json!({"error": text})).into());

@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::{

@@ -1,0 +1,156 @@
+//! What of an answer has to be the same: its skeleton. Keys in their order, the texts and flags that do not vary, and for everything else
+//! what it is like. Repetitions count once, because how often a model writes the same kind of line is its own affair.
+
+use serde_json::Value;
+
+use super::recording::{Recording, Response};
+
+/// Values that are compared as they are.
+const EXACT: [&str; 21] = [
+    "error",
+    "role",
+    "model",
+    "name",
+    "version",
+    "done",
+    "done_reason",
+    "format",
+    "family",
+    "families",
+    "parameter_size",
+    "quantization_level",
+    "parent_model",
+    "capabilities",
+    "index",
+    "size_vram",
+    "status",
+    "tool_name",
+    "general.architecture",
+    "general.basename",
+    "general.type",
+];
+/// Values whose inside is the model's own affair.
+const OPAQUE: [&str; 2] = ["arguments", "projector_info"];
+
+/// All that is compared, as text.
+pub(crate) fn of(response: &Response, recording: &Recording) -> String {
+    let mut text = format!("{}\n", response.status);
+    let body: String = response.chunks.iter().map(|(_, chunk)| chunk.as_str()).collect();
+    // A HEAD of the list has a length, but no body that would tell how it came about.
+    let is_head_of_list = recording.request.method == "HEAD" && recording.request.path == "/api/tags";
+    let varies = is_head_of_list
+        || serde_json::from_str::<Value>(&body)
+            .is_ok_and(|body| body.get("error").is_none() && body.get("version").is_none());
+    for (name, value) in &response.headers {
+        match name.as_str() {
+            "Date" => text += "Date\n",
+            "Content-Length" if varies => text += "Content-Length\n",
+            _ => text += &format!("{name}: {value}\n"),
+        }
+    }
+    text += &format!("framing {}\n", response.framing);
+    let ends = Ends::of(recording);
+    let mut last = String::new();
+    for (_, chunk) in &response.chunks {
+        let newline = if chunk.ends_with('\n') { "⏎" } else { "" };
+        let line = match serde_json::from_str::<Value>(chunk) {
+            Ok(value) => value_of("", &value, ends) + newline,
+            Err(_) => chunk.clone() + newline,
+        };
+        if line != last {
+            text += &format!("{line}\n");
+        }
+        last = line;
+    }
+    text
+}
+
+/// Whether the request decides how the answer ends, or the model's words do.
+#[derive(Clone, Copy)]
+enum Ends {
+    Forced,
+    Either,
+}
+
+impl Ends {
+    fn of(recording: &Recording) -> Self {
+        let request: Value = serde_json::from_str(&recording.request.body).unwrap_or_default();
+        let options = &request["options"];
+        let is_short = options["num_predict"].as_u64().is_some_and(|most| (1..=5).contains(&most));
+        let is_full = request["shift"] == false && options["num_predict"] == 300;
+        if is_short || is_full || !options["stop"].is_null() || request["messages"] == Value::Array(Vec::new()) {
+            Self::Forced
+        } else {
+            Self::Either
+        }
+    }
+}
+
+fn value_of(key: &str, value: &Value, ends: Ends) -> String {
+    match value {
+        _ if OPAQUE.contains(&key) => "…".to_owned(),
+        Value::Object(object) => {
+            let parts = object.iter().map(|(key, value)| format!("{key}:{}", value_of(key, value, ends)));
+            format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(items) if key == "models" => {
+            // Their order is a matter of when they were made.
+            let mut items: Vec<String> = items.iter().map(|item| value_of(key, item, ends)).collect();
+            items.sort();
+            format!("[{}]", items.join(","))
+        }
+        Value::Array(items) => {
+            let mut parts: Vec<String> = items.iter().map(|item| value_of(item_key(key), item, ends)).collect();
+            if !matches!(key, "tool_calls" | "top_logprobs" | "embeddings") {
+                parts.dedup();
+            }
+            if key == "tensors" {
+                // Versions list them in their own orders.
+                parts.sort();
+                parts.dedup();
+            }
+            format!("[{}]", parts.join(","))
+        }
+        Value::String(text) => text_of(key, text, ends),
+        Value::Number(number) if EXACT.contains(&key) => number.to_string(),
+        Value::Number(number) => if number.is_f64() { "float" } else { "integer" }.to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null => "null".to_owned(),
+    }
+}
+
+/// Tensors have names of their own; what else is in a list is like the list.
+fn item_key(key: &str) -> &str {
+    if key == "tensors" { "" } else { key }
+}
+
+fn text_of(key: &str, text: &str, ends: Ends) -> String {
+    let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let masked = || {
+        let parts: Vec<&str> = text.split_inclusive([':', '-', '/', '"']).collect();
+        parts.iter().map(|part| if is_hex(part) { "<hex>" } else { part }).collect::<String>()
+    };
+    match key {
+        "done_reason" if matches!(text, "stop" | "length") && matches!(ends, Ends::Either) => "ended".to_owned(),
+        "created_at" | "modified_at" | "expires_at" => {
+            let is_time =
+                text.len() >= 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T' && !text.contains("0Z");
+            if is_time || text.ends_with(":00Z") { "time".to_owned() } else { "time?".to_owned() }
+        }
+        "id" => {
+            let is_id = text
+                .strip_prefix("call_")
+                .is_some_and(|id| id.len() == 8 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+            if is_id { "id".to_owned() } else { format!("id? {text}") }
+        }
+        "digest" => {
+            if is_hex(text) {
+                "digest".to_owned()
+            } else {
+                format!("digest? {text}")
+            }
+        }
+        key if EXACT.contains(&key) => format!("\"{}\"", masked()),
+        _ => if text.is_empty() { "\"\"" } else { "text" }.to_owned(),
+    }
+}
