@@ -1,5 +1,7 @@
 //! The mock over raw sockets: scripts, the journal, and answers that obey.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::Duration;
 
 use mock_ollama::{Ending, Mock, Options, Script, Then};

@@ -4,6 +4,8 @@
 //! Each area starts with a fresh server, as `ps/empty` was recorded. Cases come in the order of their names, except where one needs what
 //! another leaves behind: see [`ORDER`] and [`FIRST`].
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "truth/recording.rs"]
 mod recording;
 #[path = "truth/skeleton.rs"]

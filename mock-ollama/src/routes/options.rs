@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_request_wins_over_the_modelfile() {
         let options = read(
-            json!({"num_ctx": 1024, "stop": ["a"]}),
+            &json!({"num_ctx": 1024, "stop": ["a"]}),
             &json!({"num_ctx": 2048.9, "num_predict": -1, "x": 1, "seed": null}),
         )
         .unwrap();
