@@ -20,15 +20,22 @@ fn word(verdict: Verdict) -> (&'static str, Style) {
     }
 }
 
-/// A scenario's line, and what is to be said about it; `verbose` shows every exchange.
+/// A scenario's line alone.
 #[must_use]
-pub fn scenario(scenario: &ScenarioResult, verbose: bool) -> String {
+pub fn line(scenario: &ScenarioResult) -> String {
     let (word, style) = word(scenario.verdict);
     let mut out = format!("{style}{word}{style:#} {}", scenario.title);
     if scenario.verdict != Verdict::Skipped {
         let _ = write!(out, " {DIM}({}){DIM:#}", duration(scenario.took));
     }
     out.push('\n');
+    out
+}
+
+/// A scenario's line, and what is to be said about it; `verbose` shows every exchange.
+#[must_use]
+pub fn scenario(scenario: &ScenarioResult, verbose: bool) -> String {
+    let mut out = line(scenario);
     if scenario.verdict == Verdict::Broken {
         let _ = writeln!(out, "  {}", scenario.file);
     }
@@ -64,6 +71,10 @@ pub fn details(scenario: &ScenarioResult) -> String {
 
 fn exchange(exchange: &Exchange, indent: &str) -> String {
     let mut out = String::new();
+    if exchange.request.is_empty() {
+        // The call was not made.
+        return out;
+    }
     let mut line = |mark: char, text: &str| {
         let _ = writeln!(out, "{indent}{DIM}{mark} {text}{DIM:#}");
     };

@@ -17,8 +17,10 @@ use crate::{
     expect::Finding,
 };
 
-/// How much of a body stands in reports.
-const BODY: usize = 4096;
+/// How much of a body's beginning stands in reports.
+const BEGINNING: usize = 3 << 10;
+/// And of its end, where a stream tells how it went.
+const ENDING: usize = 1 << 10;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
@@ -177,10 +179,10 @@ impl Exchange {
         Self {
             request: format!("{} {}", recording.method, recording.url),
             request_headers: recording.request_headers.iter().map(masked).collect(),
-            request_body: shorten(&String::from_utf8_lossy(&recording.request_body), BODY),
+            request_body: abridge(&String::from_utf8_lossy(&recording.request_body)),
             status: recording.status,
             headers: recording.headers.iter().map(masked).collect(),
-            body: shorten(&String::from_utf8_lossy(&recording.body()), BODY),
+            body: abridge(&String::from_utf8_lossy(&recording.body())),
             end: match &recording.end {
                 End::Open => "had not ended".to_owned(),
                 End::Complete => "complete".to_owned(),
@@ -209,6 +211,16 @@ pub fn shorten(text: &str, most: usize) -> String {
     }
     let end = text.floor_char_boundary(most);
     format!("{}… ({} bytes more)", &text[..end], text.len() - end)
+}
+
+/// The beginning and the end of a body.
+fn abridge(text: &str) -> String {
+    let (beginning, ending) =
+        (text.floor_char_boundary(BEGINNING), text.ceil_char_boundary(text.len().saturating_sub(ENDING)));
+    if beginning >= ending {
+        return text.to_owned();
+    }
+    format!("{}\n… ({} bytes left out) …\n{}", &text[..beginning], ending - beginning, &text[ending..])
 }
 
 /// A duration as people read it: `850 ms`, `2.3 s`.
@@ -292,6 +304,14 @@ pub(crate) mod fixed {
                 ),
             ],
         )
+    }
+
+    #[test]
+    fn a_long_body_is_shown_by_its_two_ends() {
+        let text = format!("a{}z", "ö".repeat(5000));
+        let short = abridge(&text);
+        assert!(short.starts_with('a') && short.ends_with('z') && short.contains("bytes left out"), "{short}");
+        assert_eq!(abridge("short"), "short");
     }
 
     #[test]

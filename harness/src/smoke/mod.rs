@@ -178,9 +178,10 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
             Some(result) => result,
             None => waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, &flags.model).await,
         };
-        print(&console::scenario(&result, flags.verbose));
-        if let Some(cause) = cause(&result) {
-            print(&format!("  cause: {cause}\n"));
+        match cause(&result).filter(|_| !flags.verbose) {
+            // What was expected instead is plain enough.
+            Some(cause) => print(&format!("{}  {cause}\n", console::line(&result))),
+            None => print(&console::scenario(&result, flags.verbose)),
         }
         results.push(result);
     }
@@ -208,7 +209,7 @@ fn scenarios() -> anyhow::Result<Vec<Loaded>> {
 }
 
 /// What can be said about a check without making it: after a first check that failed the others are skipped,
-/// and a model that the remote does not have cannot be asked.
+/// and a model that the remote does not have cannot be asked, which fails once.
 fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<ScenarioResult> {
     let first = results.first()?;
     let mut result = ScenarioResult {
@@ -231,23 +232,29 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
     if has(&names, model) {
         return None;
     }
+    let lacks = format!("the remote does not have the model `{model}`");
+    if results.iter().any(|earlier| earlier.verdict == Verdict::Failed) {
+        result.reason = Some(lacks);
+        return Some(result);
+    }
+    let actual = match &names[..] {
+        [] => "no models yet".to_owned(),
+        names => names.join(", "),
+    };
+    let message =
+        format!("{lacks}. It has: {actual}. Name one of these with --model, or get it there: ollama pull {model}");
     let finding = Finding {
         at: Place::from(&loaded.scenario.steps.first()?.call),
         about: "model".to_owned(),
-        expected: format!("the remote to have `{model}`"),
-        actual: match &names[..] {
-            [] => format!("it has no models yet; on it, `ollama pull {model}` gets this one"),
-            names => format!(
-                "it has {}; on it, `ollama pull {model}` gets this one, and --model names another",
-                names.join(", ")
-            ),
-        },
+        expected: format!("`{model}`"),
+        actual,
     };
     result.verdict = Verdict::Failed;
     result.reason = None;
     result.steps.push(StepResult {
         name: "not asked".to_owned(),
         findings: vec![Told::new(&loaded.file, finding)],
+        understood: serde_json::json!({"error": {"message": message}}),
         ..StepResult::default()
     });
     Some(result)

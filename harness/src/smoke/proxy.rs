@@ -156,10 +156,16 @@ async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<Stri
                     let _ = listening.send(url.trim_end_matches('/').to_owned());
                 }
             }
-            (Some(message), Some("WARN" | "ERROR")) if listening.is_none() => eprintln!("proxy: {message}"),
-            _ => {}
+            (Some(message), Some("WARN" | "ERROR")) => {
+                if listening.is_none() {
+                    eprintln!("proxy: {message}");
+                }
+                words.add(message.to_owned());
+            }
+            // One line for each request; the checks tell that better.
+            (Some(_), _) => {}
+            (None, _) => words.add(line),
         }
-        words.add(event["message"].as_str().map_or(line.clone(), str::to_owned));
     }
 }
 

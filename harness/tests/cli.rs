@@ -1,0 +1,268 @@
+//! The binary as a person or a script meets it: help, exit codes, messages.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{fs, path::Path};
+
+use assert_cmd::Command;
+use predicates::{prelude::*, str::contains};
+use tempfile::TempDir;
+
+fn check() -> Command {
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    for name in ["CI", "FARLLAMA_REMOTE_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "DOCKER_HOST"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A folder with these scenario files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+const GOOD: &str =
+    "title: models are listed\ntags: [quick]\nsteps:\n  - call: models\n    expect:\n      $.object: list\n";
+const FAILING: &str = "title: models are a secret\nsteps:\n  - call: models\n    expect:\n      $.object: secret\n";
+/// Only with a remote that speaks TLS: the file is read then.
+const BROKEN: &str = "title: a proxy that cannot start\nconfig: |\n  [remote]\n  ca_file = \"/nowhere/ca.pem\"\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
+const UNREACHABLE: &str = "title: nobody is there\nsteps:\n  - call: models\n    expect: { $.error.status: 502 }\n";
+const SCRIPTED: &str = "title: nothing is listed\nneeds: [script]\nupstream:\n  - when: { path: /api/tags }\n    reply: { body: { models: [] } }\nsteps:\n  - call: models\n    expect: { $.data: [] }\n";
+
+#[test]
+fn help_tells_the_verbs_and_the_exit_codes() {
+    check()
+        .arg("--help")
+        .assert()
+        .success()
+        .stdout(contains("run").and(contains("list")).and(contains("check")).and(contains("smoke")))
+        .stdout(contains("3  nothing was checked"));
+    check()
+        .args(["smoke", "--help"])
+        .assert()
+        .success()
+        .stdout(contains("--remote-host <HOST|URL>").and(contains("--timeout")));
+}
+
+#[test]
+fn a_flag_that_is_not_known_is_exit_code_2() {
+    check().args(["run", "--verbos"]).assert().code(2).stderr(contains("--verbose"));
+    check().assert().code(2);
+}
+
+#[test]
+fn a_run_that_passes_ends_with_the_counts() {
+    let folder = folder(&[("a.yaml", GOOD), ("b/c.yaml", SCRIPTED)]);
+    check()
+        .args(["run", "."])
+        .current_dir(folder.path())
+        .assert()
+        .success()
+        .stdout(contains("ok      models are listed (").and(contains("on the built-in mock, in")))
+        .stdout(predicate::str::ends_with("2 passed, 0 failed, 0 skipped\n"))
+        .stdout(contains("\u{1b}").not());
+}
+
+#[test]
+fn a_finding_is_exit_code_1_and_points_at_file_line_and_column() {
+    let folder = folder(&[("a.yaml", FAILING)]);
+    check()
+        .args(["run", "a.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout(contains("FAILED  models are a secret"))
+        .stdout(contains("  a.yaml:5:7: $.object (step 1)\n    expected \"secret\"\n    actual   \"list\"\n"))
+        .stdout(contains("< 200 after").and(contains("> authorization: ***")))
+        .stdout(predicate::str::ends_with("0 passed, 1 failed, 0 skipped\n"));
+}
+
+#[test]
+fn yaml_that_cannot_be_read_is_exit_code_2_and_nothing_is_run() {
+    let folder = folder(&[
+        ("a.yaml", GOOD),
+        ("b.yaml", "title: x\nsteps:\n  - call: { modal: x }\n"),
+        ("c.yaml", "title: x\nstep: 1\n"),
+    ]);
+    for verb in ["run", "check", "list"] {
+        check()
+            .args([verb, "."])
+            .current_dir(folder.path())
+            .assert()
+            .code(2)
+            .stdout("")
+            .stderr(
+                contains("./b.yaml:3:13: unknown variant `modal`, expected one of models, model, chat, http")
+                    .and(contains("./c.yaml:2:1: unknown field `step`, expected one of title")),
+            )
+            .stderr(contains("2 | step: 1\n  | ^"));
+    }
+}
+
+#[test]
+fn an_unknown_matcher_is_told_with_the_known_ones() {
+    let folder = folder(&[("a.yaml", &*GOOD.replace(": list\n", ": { equal: list }\n"))]);
+    check()
+        .args(["check", "a.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("a.yaml:6:7: unknown matcher `equal`, expected one of equals, type, gt"));
+}
+
+#[test]
+fn a_step_that_checks_nothing_is_refused() {
+    let folder = folder(&[("a.yaml", "title: x\nsteps:\n  - call: models\n")]);
+    check()
+        .args(["check", "a.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("nothing is expected"));
+}
+
+#[test]
+fn nothing_selected_is_exit_code_3() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    for args in [["run", "--tag", "slow"], ["list", "--filter", "nope"], ["check", "--tag", "slow"]] {
+        check()
+            .args(args)
+            .arg(".")
+            .current_dir(folder.path())
+            .assert()
+            .code(3)
+            .stderr(contains("no scenario is selected"));
+    }
+    check().args(["run", "--tag", "quick", "."]).current_dir(folder.path()).assert().success();
+}
+
+#[test]
+fn paths_that_are_not_there_are_exit_code_2() {
+    let folder = folder(&[]);
+    check().arg("run").current_dir(folder.path()).assert().code(2).stderr(contains("no folder `scenarios` here"));
+    check()
+        .args(["run", "nope.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("nope.yaml: cannot be read"));
+}
+
+#[test]
+fn list_shows_titles_tags_and_needs() {
+    let folder = folder(&[("a.yaml", GOOD), ("b.yaml", SCRIPTED)]);
+    check()
+        .args(["list", "."])
+        .current_dir(folder.path())
+        .assert()
+        .success()
+        .stdout("./a.yaml  models are listed  [quick]\n./b.yaml  nothing is listed  (needs script)\n");
+}
+
+#[test]
+fn a_remote_that_cannot_promise_what_a_scenario_needs_skips_it_with_the_reason() {
+    let folder = folder(&[("b.yaml", SCRIPTED)]);
+    check()
+        .args(["run", "--backend", "remote", "--remote-host", "127.0.0.1:9", "."])
+        .current_dir(folder.path())
+        .env("CI", "true")
+        .assert()
+        .code(3)
+        .stdout(contains("it needs script, which the remote http://127.0.0.1:9 cannot promise"))
+        .stdout(predicate::str::ends_with("0 passed, 0 failed, 1 skipped\n"));
+}
+
+#[test]
+fn a_remote_that_cannot_be_reached_is_exit_code_1() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    check()
+        .args(["run", "--backend", "remote", "--remote-host", "http://127.0.0.1:9", "."])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout(contains("an error: 502: cannot reach the remote Ollama at http://127.0.0.1:9"));
+    check()
+        .args(["run", "--backend", "remote", "."])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("--remote-host"));
+}
+
+#[test]
+fn a_missing_docker_engine_skips_and_fails_on_ci() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    let run = |ci: &str| {
+        let mut command = check();
+        command.args(["run", "--backend", "container", "."]).current_dir(folder.path());
+        command.env("DOCKER_HOST", "unix:///nowhere/docker.sock").env("CI", ci).assert()
+    };
+    run("").code(3).stdout(contains("there is no Docker engine").and(contains("0 passed, 0 failed, 1 skipped")));
+    run("true")
+        .code(2)
+        .stdout(contains("BROKEN").and(contains("CI=true")).and(contains("0 passed, 1 failed, 0 skipped")));
+}
+
+#[test]
+fn reports_for_programs_keep_failed_and_broken_apart() {
+    let folder = folder(&[("a.yaml", UNREACHABLE), ("b.yaml", FAILING), ("c.yaml", BROKEN)]);
+    check()
+        .args(["run", ".", "--json", "run.json", "--junit", "run.xml"])
+        .args(["--backend", "remote", "--remote-host", "https://127.0.0.1:9"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout(contains("1 of the failed could not be run").and(contains("1 passed, 2 failed, 0 skipped")));
+    let read = |name: &str| fs::read_to_string(folder.path().join(Path::new(name))).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
+    assert_eq!(json["summary"], serde_json::json!({"passed": 1, "failed": 1, "broken": 1, "skipped": 0}));
+    assert_eq!(json["scenarios"][1]["steps"][0]["findings"][0]["at"], "./b.yaml:3:11");
+    let xml = read("run.xml");
+    assert!(xml.contains("tests=\"3\" skipped=\"0\" failures=\"1\" errors=\"1\""), "{xml}");
+}
+
+#[test]
+fn something_that_could_not_be_run_is_exit_code_2() {
+    let folder = folder(&[("a.yaml", UNREACHABLE), ("c.yaml", BROKEN)]);
+    check()
+        .args(["run", ".", "--backend", "remote", "--remote-host", "https://127.0.0.1:9"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stdout(contains("BROKEN  a proxy that cannot start"));
+}
+
+#[test]
+fn a_call_that_takes_too_long_is_a_finding() {
+    let slow = "title: it answers in time\nupstream:\n  - when: { path: /api/tags }\n    reply: { delay: 1h }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
+    let folder = folder(&[("a.yaml", slow)]);
+    check()
+        .args(["run", ".", "--timeout", "100ms"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout(contains("expected an end within 100ms").and(contains("actual   no answer")));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_exit_code_2() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    check()
+        .args(["run", ".", "--json", "no/such/folder.json"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("--json"));
+}
+
+#[test]
+fn every_scenario_of_the_repository_can_be_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    check().arg("check").current_dir(root).assert().success().stdout(contains("scenarios can be run"));
+}
