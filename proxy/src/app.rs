@@ -75,82 +75,62 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .merge(openai::routes(&app.config.openai.base_path))
         .fallback(native)
-        // The last layer here is the first that a request meets.
-        .layer(middleware::from_fn_with_state(app.clone(), judge_origin))
-        .layer(middleware::from_fn_with_state(app.clone(), observe))
-        .layer(middleware::from_fn_with_state(app.clone(), speak))
+        .layer(middleware::from_fn_with_state(app.clone(), layers))
         .with_state(app)
 }
 
-/// The native lane.
-async fn native(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    if passthrough::has_passed(request.headers(), &app.via) {
-        return Err(Error::Loop {
-            message: format!(
-                "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
-                app.ollama.remote()
-            ),
-        });
-    }
-    passthrough::pass(&app.ollama, request, &app.via, app.config.remote.forward_auth).await
-}
-
-/// Turns an error value into a body, in the words of whoever asked; a panic too.
-async fn speak(State(app): State<App>, request: Request, next: Next) -> Response {
-    let dialect = match request.uri().path().strip_prefix(&*app.config.openai.base_path) {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::OpenAi,
-        _ => Dialect::Ollama,
-    };
-    let mut response = AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+/// What stands around both lanes, the outermost first: the exchange is opened and named; whatever fails within, a panic too, is told in the
+/// words of whoever asked; the gate lets pass or refuses; and the exchange is closed when the answer's body ends, fails or is dropped.
+async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let translated = request.extensions().get::<MatchedPath>().is_some();
+    let dialect = dialect(&app, request.uri().path());
+    let (opened, id) = open(&app, &mut request);
+    let answering = AssertUnwindSafe(gate(&app, request, next)).catch_unwind();
+    let mut response = answering.await.unwrap_or_else(|_| {
         Error::Internal { message: "the proxy failed on this request; its log says where".to_owned() }.into_response()
     });
-    match response.extensions_mut().remove::<Error>() {
-        None => response,
-        Some(error) => {
-            let mut spoken = error::speak(&error, dialect);
-            // What the layers within have added stays, and the watcher around the (empty) body goes on watching.
-            spoken.headers_mut().extend(std::mem::take(response.headers_mut()));
-            spoken
-        }
+    let refused = response.extensions_mut().remove::<Error>();
+    if let Some(error) = &refused {
+        let added = std::mem::take(response.headers_mut());
+        response = error::speak(error, dialect);
+        // What the gate has added stays.
+        response.headers_mut().extend(added);
+    }
+    if translated {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    observe::watch(opened, refused.as_ref(), !translated, response)
+}
+
+/// OpenAI's words under its base path, Ollama's elsewhere.
+fn dialect(app: &Shared, path: &str) -> Dialect {
+    match path.strip_prefix(&*app.config.openai.base_path) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::OpenAi,
+        _ => Dialect::Ollama,
     }
 }
 
-/// Opens the exchange, names it, and closes it when the answer's body ends, fails or is dropped.
-async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let translated = request.extensions().get::<MatchedPath>().is_some();
+/// Opens the exchange: its beginning, its name, and a recorder for whoever has something to note.
+fn open(app: &Shared, request: &mut Request) -> (Opened, HeaderValue) {
     let id = match request.headers().get(&REQUEST_ID) {
         Some(id) if id.len() <= 128 && id.to_str().is_ok() => id.clone(),
         _ => HeaderValue::try_from(format!("req_{}", random())).unwrap_or_else(|_| HeaderValue::from_static("req_")),
     };
     let recorder = Recorder::default();
-    recorder.keeps(secrets(&app, request.headers()));
+    recorder.keeps(secrets(app, request.headers()));
     let opened = Opened {
         id: id.to_str().unwrap_or_default().to_owned(),
         method: request.method().clone(),
         route: request.uri().path().to_owned(),
-        started,
+        started: Instant::now(),
         recorder: recorder.clone(),
     };
     request.extensions_mut().insert(recorder);
-    let mut response = next.run(request).await;
-    if translated {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    let refused = response.extensions().get::<Error>().cloned();
-    observe::watch(opened, refused.as_ref(), !translated, response)
+    (opened, id)
 }
 
-/// Every key that a text might hold.
-fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
-    let sent = passthrough::KEYS.into_iter().filter_map(|name| headers.get(name));
-    let carried =
-        app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
-    sent.chain(carried).cloned().collect()
-}
-
-/// Refuses pages that may not call, answers preflights on both lanes, and lets allowed pages read their answers.
-async fn judge_origin(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Who may pass: pages that may not call are refused, preflights are answered for both lanes, and allowed pages may read their answers.
+async fn gate(app: &Shared, request: Request, next: Next) -> Response {
     match app.origins.judge(request.method(), request.headers()) {
         Ok(Verdict::Pass) => next.run(request).await,
         Ok(Verdict::Allow(allowed)) => {
@@ -166,4 +146,25 @@ async fn judge_origin(State(app): State<App>, request: Request, next: Next) -> R
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// The native lane.
+async fn native(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    if passthrough::has_passed(request.headers(), &app.via) {
+        return Err(Error::Loop {
+            message: format!(
+                "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
+                app.ollama.remote()
+            ),
+        });
+    }
+    passthrough::pass(&app.ollama, request, &app.via, app.config.remote.forward_auth).await
+}
+
+/// Every key that a text might hold.
+fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
+    let sent = passthrough::KEYS.into_iter().filter_map(|name| headers.get(name));
+    let carried =
+        app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
+    sent.chain(carried).cloned().collect()
 }

@@ -58,7 +58,8 @@ fn print(text: &str) -> ExitCode {
 fn serve(config: Config) -> Result<(), String> {
     log_to_stderr(&config);
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;

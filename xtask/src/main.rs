@@ -1,2 +1,67 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: the build system. It only starts processes and reads files, with nothing but the standard library, so it builds in a second.
+
+mod ci;
+mod smoke;
+mod step;
+mod tidy;
+mod witnesses;
+
+use std::{path::PathBuf, process::ExitCode};
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+Commands:
+  smoke [ARGS…]   builds, and checks a remote Ollama through the proxy; without --remote-host, the embedded mock
+                  (cargo xtask smoke --help shows its flags)
+  ci              everything that must hold: fmt, clippy and docs with warnings denied, all tests, tidy, the scenarios and
+                  the smoke test on the mock, and foreign clients
+  tidy            the rules of this repository that no compiler checks
+  witnesses       the official openai and ollama Python packages against the proxy on the mock
+  bless           rewrites the expected outputs of golden vectors and snapshots; the diff is the review
+  bench [ARGS…]   times the proxy against nginx on this machine (cargo xtask bench --help)
+  help            this text
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_else(|| "help".to_owned());
+    let rest: Vec<String> = args.collect();
+    let outcome = match &*command {
+        "smoke" => return smoke::run(&rest),
+        "ci" => ci::run(),
+        "tidy" => tidy::run(&root()),
+        "witnesses" => witnesses::run(),
+        "bless" => ci::bless(),
+        "bench" => ci::bench(&rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        unknown => {
+            eprintln!("xtask: there is no command {unknown:?}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's folder.
+fn root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}
+
+/// A binary of this workspace, as `cargo build` left it: beside this one.
+fn built(name: &str) -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| format!("where am I? {error}"))?;
+    let path = own.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if path.exists() { Ok(path) } else { Err(format!("{} is not there; run cargo build first", path.display())) }
+}

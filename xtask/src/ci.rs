@@ -1,0 +1,38 @@
+//! `cargo xtask ci`, everything that must hold; and its kin, which rewrite or measure.
+
+use crate::{built, root, step::Step, tidy, witnesses};
+
+/// Runs all steps; the first that fails ends it.
+pub(crate) fn run() -> Result<(), String> {
+    Step::cargo("fmt --all --check").run()?;
+    Step::cargo("clippy --workspace --all-targets --locked -- -D warnings").run()?;
+    Step::cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings").run()?;
+    Step::cargo("build --workspace --locked").run()?;
+    Step::cargo("test --workspace --locked").env("INSTA_UPDATE", "no").run()?;
+    println!("$ cargo xtask tidy");
+    tidy::run(&root())?;
+    Step::program(built("farllama-check")?, "farllama-check").arg("run").arg("scenarios").run()?;
+    Step::program(built("farllama-check")?, "farllama-check")
+        .arg("smoke")
+        .arg("--local-port")
+        .arg("0")
+        .arg("--proxy-bin")
+        .arg(built("farllama")?)
+        .run()?;
+    witnesses::run()?;
+    println!("all is well");
+    Ok(())
+}
+
+/// Rewrites expected outputs.
+pub(crate) fn bless() -> Result<(), String> {
+    Step::cargo("test -p farllama --lib vectors").env("FARLLAMA_BLESS", "1").run()?;
+    Step::cargo("test --workspace").env("INSTA_UPDATE", "always").run()
+}
+
+/// Measures.
+pub(crate) fn bench(args: &[String]) -> Result<(), String> {
+    Step::cargo("build --release -p farllama").run()?;
+    let script = root().join("xtask").join("bench.sh");
+    args.iter().fold(Step::program("bash", "bash").arg(script), Step::arg).run()
+}

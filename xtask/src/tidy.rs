@@ -1,0 +1,259 @@
+//! The rules of this repository that no compiler checks. Each reads like the sentence that it enforces, and has a test that shows it can fail.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A file's path from the root, and its text.
+type File = (String, String);
+
+/// Checks every rule.
+///
+/// # Errors
+/// What breaks which rule, a line each.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    let files = files(root)?;
+    let mut broken = Vec::new();
+    for (rule, check) in RULES {
+        broken.extend(check(&files).into_iter().map(|what| format!("{rule}: {what}")));
+    }
+    if broken.is_empty() {
+        println!("  {} rules hold for {} files\n", RULES.len(), files.len());
+        return Ok(());
+    }
+    Err(format!("{} findings\n  {}", broken.len(), broken.join("\n  ")))
+}
+
+type Rule = (&'static str, fn(&[File]) -> Vec<String>);
+
+const RULES: &[Rule] = &[
+    ("pure files know no IO, clock or dice", pure_files_are_pure),
+    ("error bodies are made in one place", error_bodies_are_made_in_one_place),
+    ("settings match their example", settings_match_their_example),
+    ("every route has a vector and a scenario", every_route_has_a_vector_and_a_scenario),
+    ("every module says what it is for", every_module_says_what_it_is_for),
+    ("no test is ignored", no_test_is_ignored),
+    ("the repository speaks of the product alone", no_foreign_paths),
+];
+
+/// Text files that are ours, without what is built.
+fn files(root: &Path) -> Result<Vec<File>, String> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if path.is_dir() {
+                if !matches!(&*name, "target" | ".git") {
+                    folders.push(path);
+                }
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                files.push((relative(root, &path), text));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    let path: PathBuf = path.strip_prefix(root).unwrap_or(path).components().collect();
+    path.to_string_lossy().replace('\\', "/")
+}
+
+/// What stands before the tests of a file.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
+}
+
+fn rust(files: &[File]) -> impl Iterator<Item = &File> {
+    files.iter().filter(|(path, _)| path.ends_with(".rs"))
+}
+
+/// Line numbers, from 1, of the lines that `is` is true of.
+fn lines<'a>(text: &'a str, is: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = usize> + 'a {
+    text.lines().enumerate().filter(move |(_, line)| is(line)).map(|(n, _)| n + 1)
+}
+
+fn pure_files_are_pure(files: &[File]) -> Vec<String> {
+    const IMPURE: [&str; 9] =
+        ["async ", "tokio", "std::io", "std::fs", "std::net", "SystemTime", "Instant", "uuid::", "std::env"];
+    let pure = |path: &str| {
+        path.starts_with("proxy/src/")
+            && ["/wire.rs", "/translate.rs", "/stream.rs"].iter().any(|name| path.ends_with(name))
+    };
+    rust(files)
+        .filter(|(path, _)| pure(path))
+        .flat_map(|(path, text)| {
+            let impure =
+                |line: &str| !line.trim_start().starts_with("//") && IMPURE.iter().any(|word| line.contains(word));
+            lines(code(text), impure).map(move |line| format!("{path}:{line}"))
+        })
+        .collect()
+}
+
+fn error_bodies_are_made_in_one_place(files: &[File]) -> Vec<String> {
+    rust(files)
+        .filter(|(path, _)| path.starts_with("proxy/src/") && path != "proxy/src/error.rs")
+        .flat_map(|(path, text)| {
+            let makes = |line: &str| {
+                let line = line.replace(' ', "");
+                !line.starts_with("//") && (line.contains("{\"error\"") || line.contains("{\\\"error\\\""))
+            };
+            lines(code(text), makes).map(move |line| format!("{path}:{line}"))
+        })
+        .collect()
+}
+
+fn settings_match_their_example(files: &[File]) -> Vec<String> {
+    let text = |path: &str| files.iter().find(|(known, _)| known == path).map_or("", |(_, text)| text);
+    let example = text("proxy/config.example.toml");
+    let known: Vec<&str> = text("proxy/src/config/settings.rs")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("key: \"")?.strip_suffix("\","))
+        .collect();
+    let mut table = String::new();
+    let mut shown = Vec::new();
+    for line in example.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            table = format!("{name}.");
+        } else if let Some((name, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            shown.extend(plain.then(|| format!("{table}{name}")));
+        }
+    }
+    let missing = known.iter().filter(|key| !shown.iter().any(|shown| shown == *key));
+    let unknown = shown.iter().filter(|shown| !known.contains(&shown.as_str()));
+    let mut wrong: Vec<String> = missing.map(|key| format!("{key} is not in config.example.toml")).collect();
+    wrong.extend(unknown.map(|key| format!("config.example.toml has {key}, which is no setting")));
+    if known.is_empty() {
+        wrong.push("no settings found in proxy/src/config/settings.rs".to_owned());
+    }
+    wrong
+}
+
+fn every_route_has_a_vector_and_a_scenario(files: &[File]) -> Vec<String> {
+    let Some((_, routes)) = files.iter().find(|(path, _)| path == "proxy/src/openai/mod.rs") else {
+        return vec!["proxy/src/openai/mod.rs is missing".to_owned()];
+    };
+    let mut wrong = Vec::new();
+    let mut endpoints = Vec::new();
+    for route in routes.lines().filter_map(|line| line.split_once("{base}/")?.1.split('"').next()) {
+        let first = route.split('/').next().unwrap_or_default();
+        if !endpoints.contains(&first) {
+            endpoints.push(first);
+        }
+    }
+    if endpoints.is_empty() {
+        wrong.push("no routes found in proxy/src/openai/mod.rs".to_owned());
+    }
+    for endpoint in endpoints {
+        let vectors = format!("proxy/vectors/{endpoint}/");
+        if !files.iter().any(|(path, _)| path.starts_with(&vectors)) {
+            wrong.push(format!("/v1/{endpoint} has no vector in {vectors}"));
+        }
+        let scenario = |(path, text): &File| {
+            path.starts_with("scenarios/")
+                && (text.contains(&format!("call: {{ {endpoint}"))
+                    || text.contains(&format!("{endpoint}:"))
+                    || text.contains(&format!("/v1/{endpoint}")))
+        };
+        if !files.iter().any(scenario) {
+            wrong.push(format!("/v1/{endpoint} has no scenario"));
+        }
+    }
+    wrong
+}
+
+fn every_module_says_what_it_is_for(files: &[File]) -> Vec<String> {
+    let silent = |(path, text): &&File| path.contains("/src/") && !text.starts_with("//!");
+    rust(files).filter(silent).map(|(path, _)| path.clone()).collect()
+}
+
+fn no_test_is_ignored(files: &[File]) -> Vec<String> {
+    // Put together, so that this line is not one.
+    let ignored = concat!("#[", "ignore");
+    rust(files)
+        .flat_map(|(path, text)| {
+            lines(text, move |line| line.trim_start().starts_with(ignored)).map(move |line| format!("{path}:{line}"))
+        })
+        .collect()
+}
+
+fn no_foreign_paths(files: &[File]) -> Vec<String> {
+    // Put together, so that these lines are none.
+    let words = [
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/"),
+        concat!("/ho", "me/"),
+        concat!("index.crates", ".io"),
+        concat!("pypi", ".org"),
+    ];
+    files
+        .iter()
+        .filter(|(path, _)| !path.ends_with(".lock"))
+        .flat_map(|(path, text)| {
+            lines(text, move |line| words.iter().any(|word| line.contains(word)))
+                .map(move |line| format!("{path}:{line}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> File {
+        (path.to_owned(), text.to_owned())
+    }
+
+    #[test]
+    fn a_clock_in_a_pure_file_is_found() {
+        let wrong = file("proxy/src/openai/chat/stream.rs", "//! x\nuse std::time::Instant;\n");
+        assert_eq!(pure_files_are_pure(&[wrong]), ["proxy/src/openai/chat/stream.rs:2"]);
+        let tested = file("proxy/src/openai/chat/wire.rs", "//! x\n#[cfg(test)]\nmod tests { use tokio; }");
+        assert!(pure_files_are_pure(&[tested]).is_empty());
+    }
+
+    #[test]
+    fn a_second_place_that_makes_error_bodies_is_found() {
+        let wrong = file("proxy/src/app.rs", "//! x\nlet body = json!({ \"error\": 1 });\n");
+        assert_eq!(error_bodies_are_made_in_one_place(&[wrong]), ["proxy/src/app.rs:2"]);
+    }
+
+    #[test]
+    fn a_setting_without_example_and_an_example_without_setting_are_found() {
+        let settings = file("proxy/src/config/settings.rs", "    key: \"a.b\",\n    key: \"a.c\",\n");
+        let example = file("proxy/config.example.toml", "[a]\nb = 1\n# d = 2\n");
+        let wrong = settings_match_their_example(&[settings, example]);
+        assert_eq!(wrong, ["a.c is not in config.example.toml", "config.example.toml has a.d, which is no setting"]);
+        assert!(!settings_match_their_example(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_route_without_vector_or_scenario_is_found() {
+        let routes = file("proxy/src/openai/mod.rs", ".route(&format!(\"{base}/chat/completions\"), x)");
+        let vector = file("proxy/vectors/chat/a/client.json", "{}");
+        assert_eq!(every_route_has_a_vector_and_a_scenario(&[routes.clone(), vector]), ["/v1/chat has no scenario"]);
+        assert_eq!(every_route_has_a_vector_and_a_scenario(&[routes]).len(), 2);
+    }
+
+    #[test]
+    fn a_silent_module_is_found() {
+        assert_eq!(every_module_says_what_it_is_for(&[file("proxy/src/x.rs", "use y;")]), ["proxy/src/x.rs"]);
+    }
+
+    #[test]
+    fn an_ignored_test_is_found() {
+        let text = format!("{}]\nfn x() {{}}", concat!("#[", "ignore"));
+        assert_eq!(no_test_is_ignored(&[file("a/tests/x.rs", &text)]), ["a/tests/x.rs:1"]);
+    }
+
+    #[test]
+    fn a_path_of_somebodys_machine_is_found() {
+        let text = format!("see {}me/x", concat!("/ho", "me/"));
+        assert_eq!(no_foreign_paths(&[file("README.md", &text)]), ["README.md:1"]);
+    }
+}

@@ -1,0 +1,251 @@
+"""Foreign witnesses: the official openai and ollama packages through the real proxy, in front of the mock.
+
+Usage: witness.py FARLLAMA MOCK_OLLAMA
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+for name in list(os.environ):
+    if name.startswith(("OPENAI_", "OLLAMA_")) or name.lower().endswith("_proxy"):
+        del os.environ[name]
+
+import ollama
+import openai
+from pydantic import BaseModel
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url, process):
+    for _ in range(200):
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args[0]} ended with {process.returncode}")
+        try:
+            return urllib.request.urlopen(url, timeout=5).read()
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)
+    raise SystemExit(f"nothing answers at {url}")
+
+
+CHECKS = []
+
+
+def check(sentence):
+    def register(function):
+        CHECKS.append((sentence, function))
+        return function
+
+    return register
+
+
+@check("openai: models are listed and retrieved")
+def _(o, n):
+    names = [model.id for model in o.models.list()]
+    assert "gpt-oss:20b" in names, names
+    model = o.models.retrieve("gpt-oss:20b")
+    assert (model.id, model.object, model.owned_by) == ("gpt-oss:20b", "model", "library") and model.created > 0, model
+
+
+@check("openai: a model that does not exist is a NotFoundError that names the nearest")
+def _(o, n):
+    try:
+        o.chat.completions.create(model="gpt-os", messages=[{"role": "user", "content": "hi"}])
+    except openai.NotFoundError as error:
+        assert error.code == "model_not_found" and error.param == "model" and error.type == "invalid_request_error"
+        assert "gpt-oss:20b" in error.message and error.request_id.startswith("req_"), error
+    else:
+        raise AssertionError("no error")
+
+
+@check("openai: a chat answers, with usage and thinking")
+def _(o, n):
+    answer = o.chat.completions.create(model="gpt-oss:20b", messages=[{"role": "user", "content": "Say lantern."}], seed=7)
+    choice = answer.choices[0]
+    assert "lantern" in choice.message.content and choice.finish_reason == "stop", answer
+    assert choice.message.reasoning_content and answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+@check("openai: max_completion_tokens ends an answer with length")
+def _(o, n):
+    answer = o.chat.completions.create(
+        model="smollm2:135m", messages=[{"role": "user", "content": "Tell a story."}], max_completion_tokens=3
+    )
+    assert answer.choices[0].finish_reason == "length" and answer.usage.completion_tokens == 3, answer
+
+
+@check("openai: a stream joins to an answer, with usage last")
+def _(o, n):
+    chunks = list(
+        o.chat.completions.create(
+            model="smollm2:135m",
+            messages=[{"role": "user", "content": "Say harbour."}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "harbour" in text and len(chunks) > 5, text
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+@check("openai: the streaming helper understands tool calls")
+def _(o, n):
+    with o.chat.completions.stream(
+        model="agent", messages=[{"role": "user", "content": "What is the weather in Paris?"}], tools=[WEATHER]
+    ) as stream:
+        final = stream.get_final_completion()
+    call = final.choices[0].message.tool_calls[0]
+    assert final.choices[0].finish_reason == "tool_calls" and call.function.name == "get_weather" and call.id
+    assert isinstance(json.loads(call.function.arguments)["city"], str)
+
+
+@check("openai: a tool's result leads to an answer")
+def _(o, n):
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    first = o.chat.completions.create(model="agent", messages=messages, tools=[WEATHER])
+    message = first.choices[0].message
+    assert message.content is None and len(message.tool_calls) == 1, message
+    messages += [message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "20 C"}]
+    second = o.chat.completions.create(model="agent", messages=messages, tools=[WEATHER])
+    assert second.choices[0].finish_reason == "stop" and second.choices[0].message.content
+
+
+@check("openai: parse gives an object that satisfies its schema")
+def _(o, n):
+    class City(BaseModel):
+        name: str
+        inhabitants: int
+        tags: list[str]
+
+    answer = o.chat.completions.parse(
+        model="smollm2:135m", messages=[{"role": "user", "content": "Describe Oslo."}], response_format=City
+    )
+    assert isinstance(answer.choices[0].message.parsed, City)
+
+
+@check("openai: bad input is a BadRequestError with its param")
+def _(o, n):
+    try:
+        o.chat.completions.create(model="smollm2:135m", messages=[{"role": "user", "content": "hi"}], temperature=9)
+    except openai.BadRequestError as error:
+        assert error.param == "temperature" and "<= 2" in error.message, error
+    else:
+        raise AssertionError("no error")
+
+
+@check("openai: num_ctx and keep_alive in the extra body reach Ollama")
+def _(o, n):
+    o.chat.completions.create(
+        model="smollm2:135m",
+        messages=[{"role": "user", "content": "hi"}],
+        extra_body={"num_ctx": 2048, "keep_alive": "7m"},
+    )
+    loaded = {model.model: model.context_length for model in n.ps().models}
+    assert loaded["smollm2:135m"] == 2048, loaded
+
+
+@check("ollama: models are listed and shown")
+def _(o, n):
+    assert "gpt-oss:20b" in [model.model for model in n.list().models]
+    shown = n.show("gpt-oss:20b")
+    assert "tools" in shown.capabilities and shown.modelinfo["general.architecture"]
+
+
+@check("ollama: a chat streams natively")
+def _(o, n):
+    parts = list(n.chat("smollm2:135m", [{"role": "user", "content": "Say meadow."}], stream=True))
+    assert "meadow" in "".join(part.message.content for part in parts) and parts[-1].done and parts[-1].eval_count > 0
+
+
+@check("ollama: generate answers")
+def _(o, n):
+    assert "window" in n.generate("smollm2:135m", "Say window.").response
+
+
+@check("ollama: tools are called")
+def _(o, n):
+    answer = n.chat("agent", [{"role": "user", "content": "What is the weather in Rome?"}], tools=[WEATHER])
+    assert answer.message.tool_calls[0].function.name == "get_weather"
+
+
+@check("ollama: embeddings have unit length and the asked dimensions")
+def _(o, n):
+    vectors = n.embed("all-minilm", ["one", "two"], dimensions=64).embeddings
+    assert [len(vector) for vector in vectors] == [64, 64] and vectors[0] != vectors[1]
+    assert abs(sum(number * number for number in vectors[0]) - 1) < 1e-3
+
+
+@check("ollama: a pull shows its progress, and the model is there")
+def _(o, n):
+    lines = list(n.pull("llama3.2", stream=True))
+    assert lines[0].status == "pulling manifest" and lines[-1].status == "success"
+    assert any(line.total and line.completed for line in lines)
+    assert "llama3.2:latest" in [model.model for model in n.list().models]
+
+
+@check("ollama: a model is copied and deleted")
+def _(o, n):
+    n.copy("llama3.2", "mine")
+    n.delete("mine")
+    n.delete("llama3.2")
+    try:
+        n.show("mine")
+    except ollama.ResponseError as error:
+        assert error.status_code == 404 and "not found" in error.error, error
+    else:
+        raise AssertionError("no error")
+
+
+def main():
+    farllama, mock_ollama = sys.argv[1:3]
+    upstream, port = free_port(), free_port()
+    mock = subprocess.Popen([mock_ollama, "--port", str(upstream)], stdout=subprocess.DEVNULL)
+    proxy = subprocess.Popen(
+        [farllama, "serve", "--local-port", str(port), "--remote-host", f"127.0.0.1:{upstream}", "--log-level", "warn"]
+    )
+    failed = 0
+    try:
+        base = f"http://127.0.0.1:{port}"
+        wait_for(f"http://127.0.0.1:{upstream}/api/version", mock)
+        wait_for(f"{base}/api/version", proxy)
+        o = openai.OpenAI(base_url=f"{base}/v1", api_key="unused", max_retries=0, timeout=30, _strict_response_validation=True)
+        n = ollama.Client(host=base)
+        for sentence, function in CHECKS:
+            try:
+                function(o, n)
+                print(f"ok      {sentence}")
+            except Exception as error:
+                failed += 1
+                print(f"FAILED  {sentence}: {type(error).__name__}: {error}")
+    finally:
+        proxy.terminate()
+        mock.terminate()
+        proxy.wait(10)
+        mock.wait(10)
+    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())
