@@ -1,2 +1,145 @@
-//! Placeholder.
-fn main() {}
+//! `mock-ollama`: the mock as a program. Everything it can do is in the library; this reads flags, starts it and waits for a signal.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{ArgAction, Parser, ValueEnum};
+use mock_ollama::{Mock, Model, Options, Script, Stock, Version};
+use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Plays an Ollama server without a model: faithful answers that obey the request, in the manner of the version that you choose, and
+/// misbehaviour on request.
+#[derive(Debug, Parser)]
+#[command(name = "mock-ollama", version, disable_version_flag = true, after_help = AFTER_HELP)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 11436)]
+    port: u16,
+    /// Ollama version to play, such as 0.20.0 (for this program's own version see --about)
+    #[arg(long, value_name = "X", default_value_t = Version::default())]
+    version: Version,
+    /// Tokens of context where no request says, as OLLAMA_CONTEXT_LENGTH [default: each model's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
+    context_length: Option<u32>,
+    /// Add a model; can be given several times. WORDS are capabilities (completion, tools, insert, vision, embedding, thinking, audio),
+    /// `jinja` (its tool calls stand on the last chunk) and `context:N`
+    #[arg(long = "model", value_name = "NAME[=WORDS]")]
+    models: Vec<Model>,
+    /// Models to start with
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+    stock: StockFlag,
+    /// JSON file with rules of when and reply: an array such as
+    /// [{"when": {"path": "/api/chat"}, "reply": {"status": 503, "body": {"error": "busy"}}}]
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Do not log requests on stderr
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print this program's own version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    about: Option<bool>,
+}
+
+const AFTER_HELP: &str = "\
+Prints the address that it listens on, and runs until Ctrl-C or SIGTERM.
+Exit codes: 0 ended by a signal; 2 unusable flag or script, or the address cannot be had.";
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum StockFlag {
+    /// gpt-oss:20b, agent, qwen3-vl:8b, gemma4:e4b, llama-guard3:8b, and the recorded ones
+    #[default]
+    Usual,
+    /// Those of the recordings: smollm2:135m, caller:135m, pair:135m, thinker:135m, filler:135m, all-minilm
+    Recorded,
+    /// None
+    Empty,
+}
+
+impl From<StockFlag> for Stock {
+    fn from(flag: StockFlag) -> Self {
+        match flag {
+            StockFlag::Usual => Self::Usual,
+            StockFlag::Recorded => Self::Recorded,
+            StockFlag::Empty => Self::Empty,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(flags).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mock-ollama: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(flags: Flags) -> Result<()> {
+    let level = if flags.quiet { LevelFilter::WARN } else { LevelFilter::INFO };
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    tracing_subscriber::registry().with(log.with_filter(level)).init();
+
+    let script = flags.script.as_deref().map(read_script).transpose()?.unwrap_or_default();
+    let version = flags.version.to_string();
+    let options = Options {
+        host: flags.host,
+        port: flags.port,
+        version: flags.version,
+        context_length: flags.context_length,
+        stock: flags.stock.into(),
+        models: flags.models,
+    };
+    // Signals are caught before the address is told, so that who reads it may send one.
+    let signal = signal()?;
+    let mock = Mock::start_with(options, script).await.with_context(|| {
+        format!("cannot listen on {}, port {}; choose others with --host and --port", flags.host, flags.port)
+    })?;
+    let mut stdout = io::stdout();
+    writeln!(stdout, "mock-ollama plays Ollama {version} on {}", mock.url())?;
+    stdout.flush()?;
+    signal.await;
+    Ok(())
+}
+
+fn read_script(path: &Path) -> Result<Script> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the script {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no script", path.display()))
+}
+
+/// Ends with Ctrl-C or SIGTERM.
+#[cfg(unix)]
+fn signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Ends with Ctrl-C.
+#[cfg(not(unix))]
+fn signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}

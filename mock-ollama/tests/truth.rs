@@ -142,7 +142,7 @@ async fn the_mock_answers_like_the_recorded_servers() {
                     (false, Some(why)) => println!("{version} {case} differs: {why}"),
                     (true, Some(_)) => faults.push(format!("{version} {case} is a known difference, but agrees")),
                     (false, None) => {
-                        faults.push(format!("{version} {case}\n--- recorded\n{recorded}--- answered\n{answered}"))
+                        faults.push(format!("{version} {case}\n--- recorded\n{recorded}--- answered\n{answered}"));
                     }
                 }
             }

@@ -1,0 +1,124 @@
+//! The program: its help, its messages, its exit codes, and that it serves until it is told to stop.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command as Process, Stdio},
+};
+
+use assert_cmd::Command;
+use predicates::{prelude::PredicateBooleanExt, str::contains};
+
+fn mock() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_mock-ollama"))
+}
+
+#[test]
+fn help_tells_the_two_versions_apart() {
+    let told =
+        contains("--version <X>").and(contains("own version")).and(contains("--about")).and(contains("Exit codes"));
+    mock().arg("--help").assert().success().stdout(told);
+    mock().arg("--about").assert().success().stdout(contains(env!("CARGO_PKG_VERSION")));
+    mock().arg("-V").assert().success().stdout(contains("mock-ollama"));
+}
+
+#[test]
+fn unusable_flags_say_what_would_do() {
+    for (flags, told) in [
+        (["--version", "new"], "is no Ollama version such as 0.32.5"),
+        (["--model", "x=fly"], "is no capability: use completion"),
+        (["--model", "a b"], "is no model name such as"),
+        (["--context-length", "1"], "4.."),
+        (["--stock", "all"], "possible values"),
+        (["--script", "/nowhere/x.json"], "cannot read the script /nowhere/x.json"),
+    ] {
+        mock().args(flags).assert().code(2).stderr(contains(told));
+    }
+}
+
+#[test]
+fn a_script_with_a_mistake_is_refused_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("script.json");
+    fs::write(&path, "[{\"when\": {\"pat\": 1}}]").unwrap();
+    let told = contains("is no script").and(contains("unknown field `pat`")).and(contains("line 1"));
+    mock().arg("--script").arg(&path).assert().code(2).stderr(told);
+}
+
+#[test]
+fn a_taken_port_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    mock()
+        .args(["--port", &port])
+        .assert()
+        .code(2)
+        .stderr(contains("cannot listen on 127.0.0.1").and(contains("--port")));
+}
+
+/// A running program, killed if a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts it on a free port, and reads the address that it prints.
+fn start(flags: &[&str]) -> (Running, String) {
+    let mut child = Process::new(env!("CARGO_BIN_EXE_mock-ollama"))
+        .args(["--port", "0", "--quiet"])
+        .args(flags)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let running = Running(child);
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let addr = line.trim().rsplit("http://").next().unwrap().to_owned();
+    (running, addr)
+}
+
+fn get(addr: &str, path: &str) -> String {
+    let mut socket = TcpStream::connect(addr).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn it_serves_as_its_flags_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("script.json");
+    fs::write(
+        &script,
+        "[{\"when\": {\"path\": \"/api/ps\"}, \"reply\": {\"status\": 503, \"body\": {\"error\": \"busy\"}}}]",
+    )
+    .unwrap();
+    let flags =
+        ["--version", "0.20.0", "--stock", "empty", "--model", "me/x:1=tools", "--script", script.to_str().unwrap()];
+    let (_running, addr) = start(&flags);
+    assert!(get(&addr, "/api/version").contains("{\"version\":\"0.20.0\"}"));
+    let tags = get(&addr, "/api/tags");
+    assert_eq!(tags.matches("\"name\"").count(), 1);
+    assert!(tags.contains("me/x:1"));
+    assert!(get(&addr, "/api/ps").starts_with("HTTP/1.1 503"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_it_with_success() {
+    for signal in ["INT", "TERM"] {
+        let (mut running, _) = start(&[]);
+        let sent = Process::new("kill").args(["-s", signal, &running.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert!(running.0.wait().unwrap().success(), "{signal}");
+    }
+}
