@@ -221,7 +221,7 @@ def _(o, n):
 def main():
     farllama, mock_ollama = sys.argv[1:3]
     upstream, port = free_port(), free_port()
-    mock = subprocess.Popen([mock_ollama, "--port", str(upstream)], stdout=subprocess.DEVNULL)
+    mock = subprocess.Popen([mock_ollama, "--port", str(upstream)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     proxy = subprocess.Popen(
         [farllama, "serve", "--local-port", str(port), "--remote-host", f"127.0.0.1:{upstream}", "--log-level", "warn"]
     )
