@@ -44,6 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) context_length: u32,
     keep_alive: KeepAlive,
     pub(crate) expires: Timestamp,
+    /// What stands for the last prompt.
+    cached: Option<u64>,
 }
 
 impl State {
@@ -128,8 +130,15 @@ impl State {
         let is_cold = before.is_none_or(|loaded| loaded.context_length != context_length);
         let keep_alive = keep_alive.or_else(|| before.map(|loaded| loaded.keep_alive)).unwrap_or(Some(KEEP_ALIVE));
         let expires = expiry(keep_alive);
-        store.loaded.insert(key, Loaded { model: model.clone(), context_length, keep_alive, expires });
+        let cached = before.filter(|_| !is_cold).and_then(|loaded| loaded.cached);
+        store.loaded.insert(key, Loaded { model: model.clone(), context_length, keep_alive, expires, cached });
         is_cold
+    }
+
+    /// Whether the model's last prompt was this one; it is from now on.
+    pub(crate) fn has_cached(&self, model: &Model, prompt: u64) -> bool {
+        let key = self.key(&model.name);
+        self.store().loaded.get_mut(&key).is_some_and(|loaded| loaded.cached.replace(prompt) == Some(prompt))
     }
 
     /// A request on a loaded model has ended: its idle time starts, and is over at once where `keep_alive` was 0.

@@ -124,6 +124,11 @@ impl Version {
         self.at_least(0, 30, 0)
     }
 
+    /// Whether `prompt_eval_count` leaves out what the cache had.
+    pub(crate) fn counts_uncached_only(&self) -> bool {
+        self.number == (0, 30, 0)
+    }
+
     /// Whether `/api/tags` lists capabilities and lengths.
     pub(crate) fn tags_have_capabilities(&self) -> bool {
         self.at_least(0, 30, 0)

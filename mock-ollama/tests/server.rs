@@ -2,77 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use std::time::Duration;
 
 use mock_ollama::{Ending, Mock, Options, Script, Then};
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use self::support::{ask, chunks, content, lines, send, user, whole};
 
 const LONG: Duration = Duration::from_secs(10);
-
-async fn send(mock: &Mock, method: &str, path: &str, body: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(mock.addr()).await.unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        mock.addr(),
-        body.len()
-    );
-    socket.write_all((head + body).as_bytes()).await.unwrap();
-    socket
-}
-
-/// Head and body as they came, and whether the connection ended well.
-async fn ask(mock: &Mock, method: &str, path: &str, body: &str) -> (String, String, bool) {
-    let mut socket = send(mock, method, path, body).await;
-    let mut bytes = Vec::new();
-    let ended_well = socket.read_to_end(&mut bytes).await.is_ok();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    (head.to_owned(), body.to_owned(), ended_well)
-}
-
-/// Chunks of a chunked body; the last flag tells whether the end came.
-fn chunks(mut body: &str) -> (Vec<String>, bool) {
-    let mut chunks = Vec::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return (chunks, true);
-        }
-        let Some(chunk) = rest.get(..size) else { break };
-        chunks.push(chunk.to_owned());
-        let Some(after) = rest.get(size + 2..) else { break };
-        body = after;
-    }
-    (chunks, false)
-}
-
-/// The JSON lines of a streamed answer.
-async fn lines(mock: &Mock, path: &str, body: &Value) -> Vec<Value> {
-    let (head, body, _) = ask(mock, "POST", path, &body.to_string()).await;
-    assert!(head.contains("Content-Type: application/x-ndjson"), "{head}\n{body}");
-    let (chunks, is_whole) = chunks(&body);
-    assert!(is_whole);
-    chunks.iter().map(|chunk| serde_json::from_str(chunk.strip_suffix('\n').unwrap()).unwrap()).collect()
-}
-
-/// The JSON of an unstreamed answer.
-async fn whole(mock: &Mock, path: &str, body: &Value) -> Value {
-    let (head, body, _) = ask(mock, "POST", path, &body.to_string()).await;
-    let body = if head.contains("Transfer-Encoding: chunked") { chunks(&body).0.concat() } else { body };
-    serde_json::from_str(&body).unwrap()
-}
-
-fn user(model: &str, text: &str) -> Value {
-    json!({"model": model, "messages": [{"role": "user", "content": text}]})
-}
-
-fn content(lines: &[Value]) -> String {
-    lines.iter().map(|line| line["message"]["content"].as_str().unwrap()).collect()
-}
 
 #[tokio::test]
 async fn headers_are_spelled_and_ordered_as_gos() {

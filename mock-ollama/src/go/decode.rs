@@ -155,11 +155,34 @@ fn check(path: &str, kind: Kind, value: &Value, own_argument_parser: bool) -> Re
             }
             Ok(())
         }
-        (Kind::Tools, Value::Array(tools)) => match tools.iter().find(|tool| !tool.is_object()) {
-            Some(tool) => wrong(path, "api.Tool", tool),
-            None => Ok(()),
-        },
+        (Kind::Tools, Value::Array(tools)) => tools.iter().try_for_each(|tool| check_tool(path, tool)),
         _ => wrong(path, kind.go(), value),
+    }
+}
+
+/// Go's types know schemas of a plain kind only: no list of types at the top, no list of properties, no boolean as a property.
+fn check_tool(path: &str, tool: &Value) -> Result<(), String> {
+    let wrong = |path: &str, go: &str, value: &Value| {
+        Err(format!("json: cannot unmarshal {} into Go struct field {path} of type {go}", word(value)))
+    };
+    if !tool.is_object() && !tool.is_null() {
+        return wrong(path, "api.Tool", tool);
+    }
+    let parameters = &tool["function"]["parameters"];
+    let path = format!("{path}.function.parameters");
+    match &parameters["type"] {
+        Value::Null | Value::String(_) => {}
+        kind => return wrong(&format!("{path}.type"), "string", kind),
+    }
+    match &parameters["properties"] {
+        Value::Null => Ok(()),
+        Value::Object(properties) => {
+            match properties.values().find(|property| !property.is_object() && !property.is_null()) {
+                Some(property) => wrong(&format!("{path}.properties"), "api.ToolProperty", property),
+                None => Ok(()),
+            }
+        }
+        properties => wrong(&format!("{path}.properties"), "map[string]api.ToolProperty", properties),
     }
 }
 
@@ -200,6 +223,18 @@ mod tests {
     fn a_lone_surrogate_is_a_replacement_character() {
         let read = decode(br#"{"model":"a\ud83d b \ud83d\ude00 \\ud83d"}"#, &ANY, true).unwrap();
         assert_eq!(read["model"], "a\u{fffd} b 😀 \\ud83d");
+    }
+
+    #[test]
+    fn schemas_that_gos_types_do_not_know_are_refused() {
+        let told = |parameters: &str| {
+            let body = format!("{{\"tools\":[{{\"function\":{{\"parameters\":{parameters}}}}}]}}");
+            decode(body.as_bytes(), &ANY, true).map(|_| ())
+        };
+        assert_eq!(told("{\"type\":\"object\",\"properties\":{\"a\":{\"type\":[\"string\",\"null\"]}}}"), Ok(()));
+        for wrong in ["{\"type\":[\"object\"]}", "{\"properties\":[]}", "{\"properties\":{\"a\":true}}"] {
+            assert!(told(wrong).unwrap_err().contains("ChatRequest.tools.function.parameters"), "{wrong}");
+        }
     }
 
     proptest! {

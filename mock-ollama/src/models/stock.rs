@@ -1,5 +1,6 @@
 //! The models that the mock has from the start.
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{Architecture, Calls, Capability, Card, Mode, Model};
@@ -18,12 +19,17 @@ pub enum Stock {
 }
 
 impl Stock {
+    /// The models; they were made yesterday, so that what is made today is newer.
     pub(crate) fn models(self) -> Vec<Model> {
-        match self {
+        let mut models = match self {
             Self::Empty => Vec::new(),
             Self::Recorded => recorded(),
             Self::Usual => recorded().into_iter().chain(usual()).collect(),
-        }
+        };
+        let yesterday =
+            Timestamp::now().saturating_sub(SignedDuration::from_hours(24)).unwrap_or(Timestamp::UNIX_EPOCH);
+        models.iter_mut().for_each(|model| model.modified = yesterday);
+        models
     }
 }
 

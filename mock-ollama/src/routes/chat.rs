@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call, Refusal, flag,
-    inference::{self, Inference, metrics, refuse_images},
+    inference::{self, Inference, Judged, metrics, refuse_images},
 };
 use crate::{
     generation::{
@@ -46,17 +46,18 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
     let messages = messages(&fields)?;
     let tools = fields.get("tools").and_then(Value::as_array).cloned().unwrap_or_default();
     let needs: &[Capability] = if tools.is_empty() { &[] } else { &[Capability::Tools] };
-    let wanted = Inference::judge(call, &fields, needs, "chat")?;
+    let loaded = |model: &str, reason: &str| {
+        let mut reply = line(model, json!({"role": "assistant", "content": ""}), true);
+        reply.insert("done_reason".to_owned(), reason.into());
+        Answer::json(StatusCode::OK, &reply.into())
+    };
+    let wanted = match Inference::judge(call, &fields, needs, messages.is_empty(), "chat")? {
+        Judged::Unloaded { asked_model } => return Ok(loaded(&asked_model, "unload")),
+        Judged::Wanted(wanted) => *wanted,
+    };
     if messages.is_empty() {
-        let unloads = wanted.keep_alive == Some(Some(std::time::Duration::ZERO));
-        if unloads {
-            state.unload(&wanted.model);
-        } else {
-            wanted.load(call);
-        }
-        let mut reply = line(&wanted.asked_model, json!({"role": "assistant", "content": ""}), true);
-        reply.insert("done_reason".to_owned(), if unloads { "unload" } else { "load" }.into());
-        return Ok(Answer::json(StatusCode::OK, &reply.into()));
+        wanted.load(call);
+        return Ok(loaded(&wanted.asked_model, "load"));
     }
     let load = wanted.load(call);
     let busy = Busy::new(state, &wanted.model);
@@ -78,7 +79,10 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
         Err(late) => return Ok(late.answer(wanted.stream)),
     };
     let question = prompt.question(&wanted);
-    let (task, telling) = wanted.task(&state.version, &question, &tools, call.words, prompt_tokens);
+    let (mut task, telling) = wanted.task(&state.version, &question, &tools, call.words, prompt_tokens);
+    if state.version.counts_uncached_only() && state.has_cached(&wanted.model, question.seed) {
+        task.prompt_tokens = 0;
+    }
     let call_seed = question.seed ^ state.next();
     let told = Told { wanted, version: state.version.clone(), load, call_seed, calls: 0, _busy: busy };
     Ok(told.answer(Reply::new(task, telling)))

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call, Refusal, flag,
-    inference::{self, Format, Inference, metrics, refuse_images},
+    inference::{self, Format, Inference, Judged, metrics, refuse_images},
     text,
 };
 use crate::{
@@ -49,7 +49,15 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let images = inference::images(fields.get("images"))?;
     let (asked, suffix) = (text(&fields, "prompt"), text(&fields, "suffix"));
     let needs: &[Capability] = if suffix.is_empty() { &[] } else { &[Capability::Insert] };
-    let wanted = Inference::judge(call, &fields, needs, "generate")?;
+    let loaded = |model: &str, reason: &str| {
+        let mut reply = line(model, "", "", true);
+        reply.insert("done_reason".to_owned(), reason.into());
+        Answer::json(StatusCode::OK, &reply.into())
+    };
+    let wanted = match Inference::judge(call, &fields, needs, asked.is_empty(), "generate")? {
+        Judged::Unloaded { asked_model } => return Ok(loaded(&asked_model, "unload")),
+        Judged::Wanted(wanted) => *wanted,
+    };
     let is_raw = flag(&fields, "raw", false);
     let context = fields.get("context").and_then(Value::as_array).cloned().unwrap_or_default();
     let has_frame = !text(&fields, "template").is_empty() || !text(&fields, "system").is_empty() || !context.is_empty();
@@ -57,15 +65,8 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::bad_request("raw mode does not support template, system, or context"));
     }
     if asked.is_empty() {
-        let unloads = wanted.keep_alive == Some(Some(std::time::Duration::ZERO));
-        if unloads {
-            state.unload(&wanted.model);
-        } else {
-            wanted.load(call);
-        }
-        let mut reply = line(&wanted.asked_model, "", "", true);
-        reply.insert("done_reason".to_owned(), if unloads { "unload" } else { "load" }.into());
-        return Ok(Answer::json(StatusCode::OK, &reply.into()));
+        wanted.load(call);
+        return Ok(loaded(&wanted.asked_model, "load"));
     }
     let load = wanted.load(call);
     let busy = Busy::new(state, &wanted.model);
@@ -89,7 +90,10 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let question = Question { model: &wanted.model, text: asked, tool_result: None, images, seed };
     let insertion = (!suffix.is_empty() && wanted.format == Format::Text).then(|| question.insertion());
     let words = call.words.or(insertion.as_deref());
-    let (task, mut telling) = wanted.task(&state.version, &question, &[], words, prompt_tokens);
+    let (mut task, mut telling) = wanted.task(&state.version, &question, &[], words, prompt_tokens);
+    if state.version.counts_uncached_only() && state.has_cached(&wanted.model, question.seed) {
+        task.prompt_tokens = 0;
+    }
     telling.tells_held = true;
     let ids =
         (!is_raw).then(|| context.into_iter().chain(tokens::tokens(&seen).map(|token| token.id().into())).collect());

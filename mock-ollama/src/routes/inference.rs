@@ -1,5 +1,7 @@
 //! What `/api/chat` and `/api/generate` share: judging a request in Ollama's order, fitting the prompt, and the numbers at the end.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -43,6 +45,13 @@ pub(super) struct Inference {
     pub(super) context_length: usize,
 }
 
+/// What becomes of a request.
+#[derive(Debug)]
+pub(super) enum Judged {
+    Unloaded { asked_model: String },
+    Wanted(Box<Inference>),
+}
+
 /// What the answer has to be.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Format {
@@ -76,13 +85,15 @@ impl Late {
 }
 
 impl Inference {
-    /// Judges the fields that both routes have, in Ollama's order. `needs` are the capabilities that the request needs.
+    /// Judges the fields that both routes have, in Ollama's order. `needs` are the capabilities that the request needs; `asks_nothing` is an
+    /// empty prompt, which unloads the model where `keep_alive` is 0, whatever it can do.
     pub(super) fn judge(
         call: &Call<'_>,
         fields: &Map<String, Value>,
         needs: &[Capability],
+        asks_nothing: bool,
         route: &str,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Judged, Refusal> {
         let version = &call.state.version;
         let keep_alive = keep_alive(fields)?;
         let think = think(fields.get("think"), version)?;
@@ -96,6 +107,10 @@ impl Inference {
         };
         let asked_model = super::text(fields, "model").to_owned();
         let model = find(call, &asked_model, route)?;
+        if asks_nothing && keep_alive == Some(Some(Duration::ZERO)) {
+            call.state.unload(&model);
+            return Ok(Judged::Unloaded { asked_model });
+        }
         check(&model, needs, think.as_ref(), &asked_model, route)?;
         let can_think = model.can(Capability::Thinking);
         if can_think
@@ -116,7 +131,7 @@ impl Inference {
         let options = options(&model.parameters, fields.get("options"))
             .map_err(|text| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text))?;
         let context_length = context_length(call, &model, &options);
-        Ok(Self {
+        Ok(Judged::Wanted(Box::new(Self {
             asked_model,
             keep_alive,
             stream: flag(fields, "stream", true),
@@ -128,7 +143,7 @@ impl Inference {
             model,
             options,
             context_length,
-        })
+        })))
     }
 
     /// Loads the model, and tells how long that took, in nanoseconds.

@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     go,
-    models::{Capability, Model, STORE, Stock},
+    models::{Capability, Card, Model, STORE, Stock},
     names::Name,
     server::answer::Answer,
     state::State,
+    tokens::hash,
 };
 
 const FIELDS: &[(&str, go::Kind)] = &[
@@ -94,8 +95,11 @@ fn published(name: &Name) -> Option<Model> {
     }
     let own = Stock::Usual.models().into_iter().find(|model| model.name == *name);
     own.or_else(|| {
-        let (_, capabilities) = LIBRARY.iter().find(|(known, _)| *known == name.model)?;
-        Some(Model { capabilities: capabilities.to_vec(), ..Model::new(name.clone()) })
+        let (known, capabilities) = *LIBRARY.iter().find(|(known, _)| *known == name.model)?;
+        // Each tag has weights of its own.
+        let parameter_count = Card::PLAIN.parameter_count + hash(name.tag.as_bytes()) % 1_000_000;
+        let card = Card { basename: known, parameter_count, ..Card::PLAIN };
+        Some(Model { capabilities: capabilities.to_vec(), card, ..Model::new(name.clone()) })
     })
 }
 

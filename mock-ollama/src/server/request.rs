@@ -62,7 +62,7 @@ pub(crate) async fn receive(
 ) -> Result<Asked, hyper::Error> {
     let path = head.uri.path().to_owned();
     let is_blob = path.starts_with("/api/blobs/");
-    let most = if is_blob { KEPT } else { WHOLE };
+    let most = if is_blob || !path.starts_with("/api/") { KEPT } else { WHOLE };
     let mut digest = is_blob.then(Sha256::new);
     let mut kept = BytesMut::new();
     let mut len = 0_u64;
@@ -76,7 +76,9 @@ pub(crate) async fn receive(
         kept.extend_from_slice(&data[..data.len().min(room)]);
     }
     let kept = kept.freeze();
-    pencil.body(kept.slice(..kept.len().min(KEPT)), len);
+    // A slice would keep the whole of a large body in memory.
+    let noted = if kept.len() > KEPT { Bytes::copy_from_slice(&kept[..KEPT]) } else { kept.clone() };
+    pencil.body(noted, len);
     Ok(Asked {
         method: head.method,
         query: head.uri.query().map(str::to_owned),
