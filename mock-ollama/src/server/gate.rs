@@ -147,12 +147,17 @@ fn judge(host: &str) -> Host {
         return if near { Host::Address } else { Host::Foreign };
     }
     let name = name.to_ascii_lowercase();
-    let is_machine = std::env::var("HOSTNAME").is_ok_and(|machine| machine.eq_ignore_ascii_case(&name));
     let near = name.is_empty()
         || name == "localhost"
-        || is_machine
-        || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end));
+        || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
+        || machine_name().is_some_and(|machine| machine.eq_ignore_ascii_case(&name));
     if near { Host::Name } else { Host::Foreign }
+}
+
+/// What the machine is called, where that can be read.
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
+    name.ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// No such path.
