@@ -35,15 +35,11 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
     origins: Rules,
-    /// What we add to `Via`, by which a loop is told.
-    via: HeaderValue,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, origins: Rules) -> Self {
-        let via = format!("1.1 farllama-{}", &random()[..12]);
-        let via = HeaderValue::try_from(via).unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"));
-        Self { config, ollama, origins, via }
+        Self { config, ollama, origins }
     }
 
     /// Time and identity of an answer that begins now.
@@ -64,6 +60,12 @@ pub(crate) struct Stamp {
     pub(crate) random: String,
     /// Unix seconds.
     pub(crate) created: u64,
+}
+
+/// What this process adds to `Via`: no other has the same.
+pub(crate) fn via() -> HeaderValue {
+    HeaderValue::try_from(format!("1.1 farllama-{}", &random()[..12]))
+        .unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"))
 }
 
 fn random() -> String {
@@ -131,6 +133,13 @@ fn open(app: &Shared, request: &mut Request) -> (Opened, HeaderValue) {
 
 /// Who may pass: pages that may not call are refused, preflights are answered for both lanes, and allowed pages may read their answers.
 async fn gate(app: &Shared, request: Request, next: Next) -> Response {
+    if app.ollama.has_sent(request.headers()) {
+        let message = format!(
+            "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
+            app.ollama.remote()
+        );
+        return Error::Loop { message }.into_response();
+    }
     match app.origins.judge(request.method(), request.headers()) {
         Ok(Verdict::Pass) => next.run(request).await,
         Ok(Verdict::Allow(allowed)) => {
@@ -150,15 +159,7 @@ async fn gate(app: &Shared, request: Request, next: Next) -> Response {
 
 /// The native lane.
 async fn native(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    if passthrough::has_passed(request.headers(), &app.via) {
-        return Err(Error::Loop {
-            message: format!(
-                "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
-                app.ollama.remote()
-            ),
-        });
-    }
-    passthrough::pass(&app.ollama, request, &app.via, app.config.remote.forward_auth).await
+    passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
 }
 
 /// Every key that a text might hold.

@@ -42,7 +42,7 @@ impl Running {
 /// # Errors
 /// The address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS towards the remote cannot be set up.
 pub async fn serve(config: Config) -> io::Result<Running> {
-    let ollama = ollama::client::Client::new(&config)?;
+    let ollama = ollama::client::Client::new(&config, app::via())?;
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
