@@ -19,7 +19,7 @@ pub(crate) fn redirect(asked: &Asked) -> Option<Answer> {
     if cleaned != asked.path {
         return Some(redirect_to(asked, &cleaned, StatusCode::TEMPORARY_REDIRECT));
     }
-    let without_slash = asked.path.strip_suffix('/').filter(|path| !path.is_empty())?;
+    let without_slash = asked.route.strip_suffix('/').filter(|path| !path.is_empty())?;
     routes::find(&asked.method, without_slash)?;
     let status =
         if asked.method == Method::GET { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
@@ -110,7 +110,7 @@ fn preflight(asked: &Asked, origin: &str) -> Answer {
         .with(header::VARY, "Origin")
         .with(header::VARY, "Access-Control-Request-Method")
         .with(header::VARY, "Access-Control-Request-Headers");
-    match routes::allow(&asked.method, &asked.path) {
+    match routes::allow(&asked.method, &asked.route) {
         Some(methods) => answer.with(header::ALLOW, methods),
         None => answer,
     }

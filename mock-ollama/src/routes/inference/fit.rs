@@ -79,7 +79,8 @@ impl Inference {
             return late(StatusCode::BAD_REQUEST, text.to_owned());
         }
         // The first tokens and the last half of the rest stay (recorded: 258 of 512).
-        Ok(self.options.num_keep + (capacity - self.options.num_keep.min(capacity)) / 2)
+        let keep = self.options.num_keep.min(capacity);
+        Ok(keep + (capacity - keep) / 2)
     }
 
     /// The most tokens: what was asked for, and the context where it may not shift.
