@@ -64,7 +64,11 @@ pub(crate) fn command() -> Command {
                 .global(true),
         )
         .args(settings)
-        .subcommand(Command::new("serve").about("Runs the proxy until it is told to stop (Ctrl-C, SIGTERM)"))
+        .subcommand(
+            Command::new("serve")
+                .about("Runs the proxy until it is told to stop (Ctrl-C, SIGTERM)")
+                .after_help(EXAMPLES),
+        )
         .subcommand(
             Command::new("config")
                 .about("Shows or checks the settings")
