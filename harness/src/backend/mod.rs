@@ -103,6 +103,13 @@ impl Backend {
         None
     }
 
+    /// Stops what was started for the whole run.
+    pub async fn stop(&self) {
+        if let Self::Container(container) = self {
+            container.stop().await;
+        }
+    }
+
     /// Starts what the scenario needs.
     ///
     /// # Errors
