@@ -100,7 +100,8 @@ impl Mock {
         let listener = TcpListener::bind((options.host, options.port)).await?;
         let addr = listener.local_addr()?;
         let journal = Journal::default();
-        let models = options.stock.models().into_iter().chain(options.models).collect();
+        let models =
+            options.stock.models().into_iter().chain(options.models).chain(script.models.iter().cloned()).collect();
         let app = server::App {
             state: Arc::new(state::State::new(
                 options.version,
