@@ -41,7 +41,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 pub use self::{
     journal::{Ending, Entry, Journal},
     models::{Model, NoModel, Stock},
-    script::{BodyIs, Line, Reply, Rule, Script, Then, When},
+    script::{BodyIs, Content, Line, Reply, Rule, Script, Then, When},
     version::{NoVersion, Version},
 };
 

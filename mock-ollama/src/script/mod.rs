@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub(crate) use self::play::Playing;
 pub use self::{
-    reply::{Line, Reply, Then},
+    reply::{Content, Line, Reply, Then},
     when::{BodyIs, When},
 };
 use crate::models::Model;
@@ -149,10 +149,15 @@ impl Script {
         self.change(|rule| rule.reply.delay = delay)
     }
 
-    /// Answers with this status; 200 without it.
+    /// Answers with this status; without a content, with nothing else.
     #[must_use]
     pub fn status(self, status: u16) -> Self {
-        self.change(|rule| rule.reply.status = Some(status))
+        self.change(|rule| {
+            rule.reply.status = Some(status);
+            if rule.reply.content == Content::Faithful && rule.reply.after.is_none() {
+                rule.reply.content = Content::Nothing;
+            }
+        })
     }
 
     /// Adds or replaces a header.
@@ -166,25 +171,25 @@ impl Script {
     /// Answers with NDJSON, one chunk a line; see [`Line`] for what is filled in.
     #[must_use]
     pub fn lines(self, lines: impl IntoIterator<Item = impl Into<Line>>) -> Self {
-        self.change(|rule| rule.reply.lines = Some(lines.into_iter().map(Into::into).collect()))
+        self.change(|rule| rule.reply.content = Content::Lines(lines.into_iter().map(Into::into).collect()))
     }
 
     /// Answers with one body: text as it is, anything else as JSON.
     #[must_use]
     pub fn body(self, body: impl Into<Value>) -> Self {
-        self.change(|rule| rule.reply.body = Some(body.into()))
+        self.change(|rule| rule.reply.content = Content::Body(body.into()))
     }
 
     /// Answers with so many bytes.
     #[must_use]
     pub fn bytes(self, bytes: u64) -> Self {
-        self.change(|rule| rule.reply.bytes = Some(bytes))
+        self.change(|rule| rule.reply.content = Content::Bytes(bytes))
     }
 
     /// The model writes this, and the mock answers with it as Ollama would.
     #[must_use]
     pub fn says(self, words: &str) -> Self {
-        self.change(|rule| rule.reply.says = Some(words.to_owned()))
+        self.change(|rule| rule.reply.content = Content::Says(words.to_owned()))
     }
 
     /// Keeps so many lines (or one body) of a faithful answer before [`Script::then`].
