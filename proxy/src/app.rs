@@ -26,6 +26,7 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
 /// What every request shares. Cheap to clone.
 pub(crate) type App = Arc<Shared>;
@@ -98,6 +99,8 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     }
     if translated {
         response.headers_mut().insert(REQUEST_ID, id);
+        let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
+        response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }

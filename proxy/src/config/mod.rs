@@ -100,11 +100,13 @@ pub enum Protocol {
 pub struct OpenAi {
     /// Where it stands: `/v1` by default; no slash at the end, never empty.
     pub base_path: String,
+    /// Refuses request fields that have no effect, instead of noting them in the receipt.
+    pub strict: bool,
 }
 
 impl Default for OpenAi {
     fn default() -> Self {
-        Self { base_path: "/v1".to_owned() }
+        Self { base_path: "/v1".to_owned(), strict: false }
     }
 }
 

@@ -382,6 +382,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| quoted(&config.openai.base_path),
     },
     Setting {
+        key: "openai.strict",
+        takes: "true|false",
+        help: "Refuses request fields that have no effect, instead of noting them in x-farllama-receipt",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.openai.strict = on),
+        show: |config| Shown::Value(config.openai.strict.to_string()),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",

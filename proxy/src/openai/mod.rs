@@ -5,6 +5,8 @@ pub(crate) mod content;
 pub(crate) mod json;
 pub(crate) mod models;
 pub(crate) mod options;
+pub(crate) mod parameters;
+pub(crate) mod receipt;
 pub(crate) mod sse;
 pub(crate) mod tools;
 pub(crate) mod usage;

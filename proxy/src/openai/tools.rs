@@ -93,9 +93,9 @@ fn raw_object(json: &str) -> Result<Box<RawValue>, Error> {
 pub(crate) struct PastCall<'a> {
     #[serde(borrow, default)]
     pub(crate) id: Option<Text<'a>>,
-    #[serde(rename = "type", default)]
+    #[serde(borrow, rename = "type", default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) kind: Option<serde::de::IgnoredAny>,
+    pub(crate) kind: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(crate) function: PastFunction<'a>,
 }

@@ -12,7 +12,7 @@ use axum::{
 };
 use http::Method;
 
-use super::{json::Json, models, sse, usage::Usage};
+use super::{json::Json, models, receipt::Receipt, sse, usage::Usage};
 use crate::{
     app::App,
     error::Error,
@@ -24,10 +24,13 @@ use crate::{
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let (ask, facts) = {
-        let mut ignored = Vec::new();
-        let request = wire::Request::read(json.fields()?, &mut ignored)?;
+        let mut receipt = Receipt::default();
+        let request = wire::Request::read(json.fields()?, &mut receipt)?;
         recorder.model(&request.model);
-        recorder.ignored(ignored);
+        if app.config.openai.strict {
+            receipt.strictly()?;
+        }
+        recorder.receipt(receipt);
         let facts = request.facts();
         (encode(&translate::request(request)?)?, facts)
     };

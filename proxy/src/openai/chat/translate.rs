@@ -207,7 +207,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{ollama::client::encode, openai::json::Json};
+    use crate::{
+        ollama::client::encode,
+        openai::{json::Json, receipt::Receipt},
+    };
 
     /// Any JSON, with a liking for the names and values that the API has.
     fn any_json() -> impl Strategy<Value = Value> {
@@ -266,7 +269,7 @@ mod tests {
             let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
             body[field] = value;
             let json = Json::from(body.to_string().into_bytes());
-            let request = json.fields().and_then(|fields| Request::read(fields, &mut Vec::new()));
+            let request = json.fields().and_then(|fields| Request::read(fields, &mut Receipt::default()));
             if let Ok(ask) = request.and_then(super::request).and_then(|ask| encode(&ask)) {
                 prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array());
             }

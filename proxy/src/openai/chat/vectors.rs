@@ -6,14 +6,14 @@ use bytes::Bytes;
 use super::{stream::Chat, translate, wire};
 use crate::{
     ollama::{client::encode, wire::ChatReply},
-    openai::{json::Json, sse::Feed},
+    openai::{json::Json, receipt::Receipt, sse::Feed},
     vectors::{Case, stamp},
 };
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
-    let mut ignored = Vec::new();
-    let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut ignored));
+    let mut receipt = Receipt::default();
+    let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut receipt));
     let translated = request.and_then(|request| {
         let facts = request.facts();
         Ok((facts, encode(&translate::request(request)?)?))
@@ -25,8 +25,8 @@ pub(crate) fn check(case: &mut Case) {
         }
         Err(error) => return case.refusal(&error),
     };
-    if !ignored.is_empty() {
-        case.json("ignored.json", &ignored);
+    if !receipt.is_empty() {
+        case.output("receipt.txt", &format!("{receipt}\n"));
     }
     if let Some(lines) = case.input("upstream.ndjson") {
         let mut feed = Feed::new(Chat::new(stamp("chatcmpl-"), facts.clone()));

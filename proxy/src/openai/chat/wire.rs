@@ -11,26 +11,12 @@ use crate::{
         content::Content,
         json::{Fields, Text, read},
         options::{Native, Reasoning},
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
         tools::{PastCall, Tool, ToolCall},
         usage::CompletionUsage,
     },
 };
-
-/// Hints that change nothing here: about billing, caching, storing and tracing on OpenAI's side.
-const NO_EFFECT: [&str; 12] = [
-    "metadata",
-    "moderation",
-    "prediction",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-    "verbosity",
-    "web_search_options",
-];
 
 /// A request, its known fields taken apart.
 #[derive(Debug)]
@@ -101,15 +87,15 @@ pub(crate) struct ResponseFormat<'a> {
 pub(crate) struct JsonSchema<'a> {
     #[serde(borrow, default)]
     pub(crate) schema: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) name: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
+    pub(crate) name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) description: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
+    pub(crate) description: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) strict: Option<serde::de::IgnoredAny>,
+    pub(crate) strict: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,11 +116,13 @@ struct ChatTemplateKwargs {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
         let messages: Vec<Message<'a>> = fields.need("messages", ignored)?;
         if messages.is_empty() {
@@ -166,8 +154,11 @@ impl<'a> Request<'a> {
         if top_logprobs.is_some_and(|n| n > 0) && !logprobs {
             return Err(Error::invalid("top_logprobs", "'top_logprobs' is allowed only when 'logprobs' is true."));
         }
-        let tools = fields.take("tools", ignored)?.unwrap_or_default();
+        let tools: Vec<Tool<'a>> = fields.take("tools", ignored)?.unwrap_or_default();
         let tool_choice = fields.take_raw("tool_choice").map_or(Ok(ToolChoice::Auto), tool_choice)?;
+        if tool_choice == ToolChoice::None && !tools.is_empty() {
+            receipt.emulated("tool_choice");
+        }
         let request = Self {
             model,
             messages,
@@ -182,14 +173,10 @@ impl<'a> Request<'a> {
             logprobs,
             top_logprobs,
         };
-        refuse(&mut fields)?;
-        // A hint of several parts is told once, by its name.
-        for name in NO_EFFECT {
-            if fields.take_raw(name).is_some() {
-                ignored.push(name.to_owned());
-            }
+        settle(Endpoint::Chat, fields, receipt)?;
+        for path in unknown {
+            receipt.no_effect(&path);
         }
-        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
         Ok(request)
     }
 
@@ -217,34 +204,6 @@ fn tool_choice(raw: &RawValue) -> Result<ToolChoice, Error> {
             "Ollama cannot be made to call a tool; 'tool_choice' may be 'auto' or 'none'.",
         )),
     }
-}
-
-/// Refuses what OpenAI's API has and Ollama cannot do, unless its value asks for nothing.
-fn refuse(fields: &mut Fields<'_>) -> Result<(), Error> {
-    let asks = |raw: &RawValue, nothing: &[&str]| !nothing.contains(&raw.get());
-    let rows: [(&str, &[&str], &str); 7] = [
-        ("n", &["1"], "Ollama gives one answer to a request; 'n' may be 1."),
-        ("logit_bias", &["{}"], "Ollama has no 'logit_bias'."),
-        (
-            "modalities",
-            &[r#"["text"]"#, r#"[ "text" ]"#],
-            "Ollama's models answer in text; 'modalities' may be [\"text\"].",
-        ),
-        ("audio", &[], "Ollama's models answer in text, not in sound."),
-        ("functions", &["[]"], "'functions' is deprecated; use 'tools'."),
-        ("function_call", &[r#""none""#, r#""auto""#], "'function_call' is deprecated; use 'tool_choice'."),
-        (
-            "parallel_tool_calls",
-            &["true"],
-            "Ollama cannot hold a model to one tool call; 'parallel_tool_calls' may be true.",
-        ),
-    ];
-    for (name, nothing, message) in rows {
-        if fields.take_raw(name).is_some_and(|raw| asks(raw, nothing)) {
-            return Err(Error::unsupported(name, message));
-        }
-    }
-    Ok(())
 }
 
 /// A whole answer.
