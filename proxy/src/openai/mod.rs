@@ -2,12 +2,14 @@
 
 pub(crate) mod chat;
 pub(crate) mod content;
+pub(crate) mod forced;
 pub(crate) mod json;
 pub(crate) mod models;
 pub(crate) mod options;
 pub(crate) mod parameters;
 pub(crate) mod receipt;
 pub(crate) mod sse;
+pub(crate) mod tool_choice;
 pub(crate) mod tools;
 pub(crate) mod usage;
 

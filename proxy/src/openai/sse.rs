@@ -49,6 +49,10 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn receipt(&mut self) -> Receipt {
         Receipt::default()
     }
+    /// What was wrong with the reply that was taken last, so that the stream must fail.
+    fn wrong(&mut self) -> Option<Error> {
+        None
+    }
 }
 
 /// Events on their way out, whole ones only.
@@ -223,6 +227,11 @@ impl<T: Translator> Feed<T> {
         error
     }
 
+    /// What has become known of the receipt since this was last asked.
+    pub(crate) fn receipt(&mut self) -> Receipt {
+        self.translator.receipt()
+    }
+
     fn line(&mut self, line: &[u8]) -> Result<(), Error> {
         if self.translator.closed() {
             return Ok(());
@@ -230,7 +239,7 @@ impl<T: Translator> Feed<T> {
         let unreadable = match serde_json::from_slice::<T::Reply<'_>>(line) {
             Ok(reply) => {
                 self.translator.reply(reply, &mut self.frames);
-                return Ok(());
+                return self.translator.wrong().map_or(Ok(()), |error| Err(self.fail(error)));
             }
             Err(unreadable) => unreadable,
         };
@@ -266,7 +275,7 @@ impl<T: Translator> EventStream<T> {
     /// What is written goes out as one data frame.
     fn hand_over(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.wrote = Instant::now();
-        self.recorder.receipt(self.feed.translator.receipt());
+        self.recorder.receipt(self.feed.receipt());
         let mut frames = self.feed.frames.take();
         if let Some(receipt) = self.recorder.untold() {
             // In front, because nothing follows the last event.

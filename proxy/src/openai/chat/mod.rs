@@ -54,5 +54,8 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     recorder.payload("reply", &reply);
     let reply: ChatReply<'_> = app.ollama.read("/api/chat", &reply)?;
     recorder.usage(Usage::from(&reply));
-    Ok(axum::Json(translate::response(&stamp, &facts, reply)?).into_response())
+    let mut receipt = Receipt::default();
+    let answer = translate::response(&stamp, &facts, reply, &mut receipt);
+    recorder.receipt(receipt);
+    Ok(axum::Json(answer?).into_response())
 }

@@ -4,16 +4,16 @@ use std::{borrow::Cow, collections::HashMap};
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::wire::{
-    Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, ToolChoice, TopLogprob,
-};
+use super::wire::{Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, TopLogprob};
 use crate::{
     app::Stamp,
     error::Error,
     ollama::wire as native,
     openai::{
         content::{Gathered, gather},
+        forced::{self, Form, Said},
         options::think,
+        receipt::Receipt,
         tools::{self, Numbering},
         usage::Usage,
     },
@@ -27,22 +27,29 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 /// # Errors
 /// Content, tools or a format that Ollama cannot be given.
 pub(super) fn request(request: Request<'_>) -> Result<native::ChatRequest<'_>, Error> {
-    let Request { native, .. } = request;
+    let form = request.form();
+    let native = request.native;
     let think = match (native.think, &request.effort, request.thinking_switch) {
         (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
         (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
         (None, None, Some(on)) => Some(Cow::Owned(raw(&on)?)),
         (None, None, None) => None,
     };
-    let format = match request.response_format {
+    let wanted = match request.response_format {
         Some(format) => response_format(format)?,
         None => native.format.map(Cow::Borrowed),
     };
-    let offered = match request.tool_choice {
-        ToolChoice::Auto => request.tools,
-        ToolChoice::None => Vec::new(),
+    let format = match form {
+        Form::Free => wanted,
+        Form::Call(_) => Some(Cow::Owned(forced::format(&request.tools, None)?)),
+        Form::CallOrAnswer(_) => {
+            // JSON mode is no schema.
+            let any = raw(&serde_json::json!({"type": "object"}))?;
+            let answer = wanted.as_deref().filter(|format| format.get().starts_with('{')).unwrap_or(&any);
+            Some(Cow::Owned(forced::format(&request.tools, Some(answer))?))
+        }
     };
-    let tools = if offered.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(offered)?)?)) };
+    let tools = if request.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(request.tools)?)?)) };
     Ok(native::ChatRequest {
         model: request.model.0,
         messages: messages(request.messages)?,
@@ -136,21 +143,38 @@ fn messages(messages: Vec<Message<'_>>) -> Result<Vec<native::Message<'_>>, Erro
 /// Upstream → client: a whole answer.
 ///
 /// # Errors
-/// An answer that Ollama itself broke off.
+/// An answer that Ollama itself broke off, or one without the call that had to be made.
 pub(super) fn response<'a>(
     stamp: &'a Stamp,
     facts: &'a Facts,
     reply: native::ChatReply<'a>,
+    receipt: &mut Receipt,
 ) -> Result<Completion<'a>, Error> {
     if !reply.done {
         return Err(Error::unfinished());
     }
     let usage = Usage::from(&reply);
     let mut numbering = Numbering::new(&stamp.random);
-    let tool_calls: Vec<_> =
-        reply.message.tool_calls.unwrap_or_default().into_iter().map(|call| numbering.next(call).1).collect();
+    let called = reply.message.tool_calls.unwrap_or_default().into_iter();
+    let most = if facts.one_call { 1 } else { usize::MAX };
+    let mut tool_calls: Vec<_> = called.take(most).map(|call| numbering.next(call).1).collect();
     let thinking = reply.message.thinking.filter(|text| !text.is_empty());
-    let content = Some(reply.message.content).filter(|text| tool_calls.is_empty() || !text.is_empty());
+    let mut content = reply.message.content;
+    if facts.form != Form::Free {
+        let text = std::mem::take(&mut content);
+        if tool_calls.is_empty() {
+            match said(facts, &text, reply.done_reason.as_deref(), receipt)? {
+                Some(Said::Call { name, arguments }) => tool_calls.push(numbering.read(name, arguments).1),
+                Some(Said::Answer(answer)) => content = Cow::Owned(answer),
+                None => {}
+            }
+        }
+    }
+    let finish_reason = finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty());
+    if facts.offers && finish_reason == "stop" && content.is_empty() && usage.output > 0 {
+        lost(receipt);
+    }
+    let content = Some(content).filter(|text| tool_calls.is_empty() || !text.is_empty());
     Ok(Completion {
         id: &stamp.id,
         object: "chat.completion",
@@ -159,7 +183,7 @@ pub(super) fn response<'a>(
         system_fingerprint: FINGERPRINT,
         choices: [Choice {
             index: 0,
-            finish_reason: finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty()),
+            finish_reason,
             message: Answer {
                 role: "assistant",
                 content,
@@ -173,6 +197,36 @@ pub(super) fn response<'a>(
         }],
         usage: usage.into(),
     })
+}
+
+/// What the words of a model that is held to a form stand for. `None`: they were cut off before they meant anything.
+///
+/// # Errors
+/// There is no call where one must be made.
+pub(super) fn said(
+    facts: &Facts,
+    text: &str,
+    done_reason: Option<&str>,
+    receipt: &mut Receipt,
+) -> Result<Option<Said>, Error> {
+    match (facts.form.read(text), &facts.form) {
+        (Some(said), _) => Ok(Some(said)),
+        (None, _) if done_reason == Some("length") => Ok(None),
+        (None, Form::Free | Form::CallOrAnswer(_)) => {
+            receipt.note("response_format", "not-obeyed");
+            Ok(Some(Said::Answer(text.to_owned())))
+        }
+        (None, Form::Call(_)) => Err(Error::unsupported(
+            "tool_choice",
+            "The model made no call, though 'tool_choice' asks for one and its answer was constrained to one by 'format': \
+             this model, or this version of Ollama, does not obey 'format'. Use tool_choice 'auto', or another model.",
+        )),
+    }
+}
+
+/// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that the model wrote something.
+pub(super) fn lost(receipt: &mut Receipt) {
+    receipt.note("tool_calls", "lost");
 }
 
 /// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.

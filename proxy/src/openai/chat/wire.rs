@@ -9,10 +9,12 @@ use crate::{
     error::Error,
     openai::{
         content::Content,
+        forced::Form,
         json::{Fields, Text, read},
         options::{Native, Reasoning},
         parameters::{Endpoint, settle},
         receipt::Receipt,
+        tool_choice::{Mode, ToolChoice},
         tools::{PastCall, Tool, ToolCall},
         usage::CompletionUsage,
     },
@@ -29,25 +31,27 @@ pub(crate) struct Request<'a> {
     pub(crate) effort: Option<(&'static str, Text<'a>)>,
     pub(crate) thinking_switch: Option<bool>,
     pub(crate) response_format: Option<ResponseFormat<'a>>,
+    /// Those that `tool_choice` leaves.
     pub(crate) tools: Vec<Tool<'a>>,
-    pub(crate) tool_choice: ToolChoice,
+    pub(crate) choice: Mode,
+    /// Whether the client wants one call at most.
+    pub(crate) one_call: bool,
     pub(crate) logprobs: bool,
     pub(crate) top_logprobs: Option<u8>,
 }
 
 /// What the answer must know of its request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
-}
-
-/// Which tools the model may call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ToolChoice {
-    Auto,
-    None,
+    /// What the model's words are read as.
+    pub(crate) form: Form,
+    /// Whether the model was offered tools.
+    pub(crate) offers: bool,
+    /// Whether only its first call counts.
+    pub(crate) one_call: bool,
 }
 
 /// One message of the conversation; which fields are filled depends on `role`.
@@ -155,11 +159,16 @@ impl<'a> Request<'a> {
             return Err(Error::invalid("top_logprobs", "'top_logprobs' is allowed only when 'logprobs' is true."));
         }
         let tools: Vec<Tool<'a>> = fields.take("tools", ignored)?.unwrap_or_default();
-        let tool_choice = fields.take_raw("tool_choice").map_or(Ok(ToolChoice::Auto), tool_choice)?;
-        if tool_choice == ToolChoice::None && !tools.is_empty() {
+        let tool_choice = fields.take_raw("tool_choice").map(ToolChoice::read).transpose()?.unwrap_or_default();
+        if tool_choice.steers() && !tools.is_empty() {
             receipt.emulated("tool_choice");
         }
-        let request = Self {
+        let (choice, tools) = (tool_choice.mode, tool_choice.cut(tools)?);
+        let one_call = fields.take("parallel_tool_calls", ignored)? == Some(false) && !tools.is_empty();
+        if one_call {
+            receipt.emulated("parallel_tool_calls");
+        }
+        let mut request = Self {
             model,
             messages,
             stream,
@@ -169,10 +178,23 @@ impl<'a> Request<'a> {
             thinking_switch,
             response_format: fields.take("response_format", ignored)?,
             tools,
-            tool_choice,
+            choice,
+            one_call,
             logprobs,
             top_logprobs,
         };
+        match request.form() {
+            Form::Free => {}
+            form => {
+                if matches!(form, Form::CallOrAnswer(_)) {
+                    receipt.emulated("response_format");
+                }
+                // They would be those of the JSON that a call or an answer is read out of.
+                if std::mem::take(&mut request.logprobs) {
+                    receipt.no_effect("logprobs");
+                }
+            }
+        }
         settle(Endpoint::Chat, fields, receipt)?;
         for path in unknown {
             receipt.no_effect(&path);
@@ -182,7 +204,29 @@ impl<'a> Request<'a> {
 
     /// What the answer must know.
     pub(crate) fn facts(&self) -> Facts {
-        Facts { model: self.model.to_string(), stream: self.stream, include_usage: self.include_usage }
+        Facts {
+            model: self.model.to_string(),
+            stream: self.stream,
+            include_usage: self.include_usage,
+            form: self.form(),
+            offers: !self.tools.is_empty(),
+            one_call: self.one_call,
+        }
+    }
+
+    /// What the model must be held to. Words are free unless a call must be made, or tools are offered beside a format.
+    pub(crate) fn form(&self) -> Form {
+        let names = || {
+            let functions = self.tools.iter().filter_map(|tool| tool.function.as_ref());
+            functions.map(|function| function.name.to_string()).collect()
+        };
+        let formatted = self.response_format.as_ref().is_some_and(|format| &*format.kind != "text");
+        match self.choice {
+            _ if self.tools.is_empty() => Form::Free,
+            Mode::Required => Form::Call(names()),
+            Mode::Auto | Mode::None if formatted => Form::CallOrAnswer(names()),
+            Mode::Auto | Mode::None => Form::Free,
+        }
     }
 }
 
@@ -193,17 +237,6 @@ fn top_logprobs(raw: &RawValue) -> Result<u8, Error> {
         param: Some("top_logprobs".to_owned()),
         code: Some(if n < 0 { "integer_below_min_value" } else { "integer_above_max_value" }),
     })
-}
-
-fn tool_choice(raw: &RawValue) -> Result<ToolChoice, Error> {
-    match raw.get() {
-        r#""auto""# => Ok(ToolChoice::Auto),
-        r#""none""# => Ok(ToolChoice::None),
-        _ => Err(Error::unsupported(
-            "tool_choice",
-            "Ollama cannot be made to call a tool; 'tool_choice' may be 'auto' or 'none'.",
-        )),
-    }
 }
 
 /// A whole answer.
