@@ -22,7 +22,7 @@ use crate::{
     gate::origin::{self, Rules, Verdict},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai,
+    openai::{self, context::Grown},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +35,7 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
+    pub(crate) grown: Grown,
     origins: Rules,
     /// What we add to `Via`, by which a loop is told.
     via: HeaderValue,
@@ -44,7 +45,7 @@ impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, origins: Rules) -> Self {
         let via = format!("1.1 farllama-{}", &random()[..12]);
         let via = HeaderValue::try_from(via).unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"));
-        Self { config, ollama, origins, via }
+        Self { config, ollama, grown: Grown::default(), origins, via }
     }
 
     /// Time and identity of an answer that begins now.

@@ -34,7 +34,11 @@ pub(crate) enum Error {
     TooLarge { limit: usize },
     /// The prompt does not fit into the context.
     #[error("{message}")]
-    ContextLength { message: String },
+    ContextLength {
+        message: String,
+        /// Tokens of the prompt and of the context, where this version of Ollama tells them.
+        counts: Option<(u64, u64)>,
+    },
     /// Ollama refused or failed, in its own words.
     #[error("{message}")]
     Upstream { status: StatusCode, message: String },

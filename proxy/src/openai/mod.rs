@@ -1,7 +1,9 @@
 //! What clients speak: OpenAI's API. This page is the list of routes, nothing else.
 
+pub(crate) mod asking;
 pub(crate) mod chat;
 pub(crate) mod content;
+pub(crate) mod context;
 pub(crate) mod forced;
 pub(crate) mod json;
 pub(crate) mod models;

@@ -7,10 +7,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::wire::{Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, TopLogprob};
 use crate::{
     app::Stamp,
+    config::Overflow,
     error::Error,
-    ollama::wire as native,
+    ollama::{client::encode, wire as native},
     openai::{
+        asking::Ask,
         content::{Gathered, gather},
+        context::Policy,
         forced::{self, Form, Said},
         options::think,
         receipt::Receipt,
@@ -22,13 +25,32 @@ use crate::{
 /// What every answer says of the system that made it.
 pub(super) const FINGERPRINT: &str = "fp_ollama";
 
+/// What is asked of Ollama, and what may be changed about it where it is refused.
+///
+/// # Errors
+/// As [`request`].
+pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
+    let model = asked.model.to_string();
+    let effort = if asked.native.think.is_some() {
+        None
+    } else {
+        let switch = asked.thinking_switch.map(|_| "chat_template_kwargs");
+        asked.effort.as_ref().map(|(param, _)| *param).or(switch)
+    };
+    let may_grow = asked.leaves_context() && asked.native.truncate.is_none() && policy.overflow == Overflow::Refuse;
+    let limit = asked.native.options.get("num_predict").and_then(|raw| raw.get().parse().ok());
+    let body = encode(&request(asked, policy)?)?;
+    Ok(Ask { path: "/api/chat", model, body, may_grow, limit, effort })
+}
+
 /// Client → upstream.
 ///
 /// # Errors
 /// Content, tools or a format that Ollama cannot be given.
-pub(super) fn request(request: Request<'_>) -> Result<native::ChatRequest<'_>, Error> {
+pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<native::ChatRequest<'a>, Error> {
     let form = request.form();
-    let native = request.native;
+    let mut native = request.native;
+    let truncate = policy.apply(&mut native)?;
     let think = match (native.think, &request.effort, request.thinking_switch) {
         (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
         (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
@@ -59,7 +81,7 @@ pub(super) fn request(request: Request<'_>) -> Result<native::ChatRequest<'_>, E
         tools,
         options: native.options,
         think,
-        truncate: native.truncate,
+        truncate: Some(truncate),
         shift: native.shift,
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs.filter(|_| request.logprobs),
@@ -324,7 +346,7 @@ mod tests {
             body[field] = value;
             let json = Json::from(body.to_string().into_bytes());
             let request = json.fields().and_then(|fields| Request::read(fields, &mut Receipt::default()));
-            if let Ok(ask) = request.and_then(super::request).and_then(|ask| encode(&ask)) {
+            if let Ok(ask) = request.and_then(|request| super::request(request, &Policy::default())).and_then(|ask| encode(&ask)) {
                 prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array());
             }
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{stream::Chat, translate, wire};
 use crate::{
     ollama::{client::encode, wire::ChatReply},
-    openai::{json::Json, receipt::Receipt, sse::Feed},
+    openai::{context::Policy, json::Json, receipt::Receipt, sse::Feed},
     vectors::{Case, stamp},
 };
 
@@ -16,7 +16,7 @@ pub(crate) fn check(case: &mut Case) {
     let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut receipt));
     let translated = request.and_then(|request| {
         let facts = request.facts();
-        Ok((facts, encode(&translate::request(request)?)?))
+        Ok((facts, encode(&translate::request(request, &Policy::default())?)?))
     });
     let facts = match translated {
         Ok((facts, ask)) => {

@@ -214,6 +214,11 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Whether the client leaves the size of the context to us.
+    pub(crate) fn leaves_context(&self) -> bool {
+        self.native.options.get("num_ctx").is_none()
+    }
+
     /// What the model must be held to. Words are free unless a call must be made, or tools are offered beside a format.
     pub(crate) fn form(&self) -> Form {
         let names = || {
