@@ -22,10 +22,11 @@ use crate::{
     gate::origin::{self, Rules, Verdict},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai,
+    openai::{self, context::Grown},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
 /// What every request shares. Cheap to clone.
 pub(crate) type App = Arc<Shared>;
@@ -34,12 +35,13 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
+    pub(crate) grown: Grown,
     origins: Rules,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, origins: Rules) -> Self {
-        Self { config, ollama, origins }
+        Self { config, ollama, grown: Grown::default(), origins }
     }
 
     /// Time and identity of an answer that begins now.
@@ -100,6 +102,8 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     }
     if translated {
         response.headers_mut().insert(REQUEST_ID, id);
+        let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
+        response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }

@@ -34,7 +34,11 @@ pub(crate) enum Error {
     TooLarge { limit: usize },
     /// The prompt does not fit into the context.
     #[error("{message}")]
-    ContextLength { message: String },
+    ContextLength {
+        message: String,
+        /// Tokens of the prompt and of the context, where this version of Ollama tells them.
+        counts: Option<(u64, u64)>,
+    },
     /// Ollama refused or failed, in its own words.
     #[error("{message}")]
     Upstream { status: StatusCode, message: String },
@@ -213,7 +217,7 @@ mod tests {
             Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
             Error::Method { method: "PUT".to_owned(), allow: "POST" },
             Error::TooLarge { limit: 7 },
-            Error::ContextLength { message: message() },
+            Error::ContextLength { message: message(), counts: None },
             upstream(StatusCode::BAD_REQUEST),
             upstream(StatusCode::INTERNAL_SERVER_ERROR),
             upstream(StatusCode::SERVICE_UNAVAILABLE),
