@@ -21,10 +21,11 @@ use crate::{
     gate::{self, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai,
+    openai::{self, context::Grown},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
 /// What every request shares. Cheap to clone.
 pub(crate) type App = Arc<Shared>;
@@ -33,12 +34,13 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
+    pub(crate) grown: Grown,
     gate: Gate,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, gate: Gate) -> Self {
-        Self { config, ollama, gate }
+        Self { config, ollama, grown: Grown::default(), gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -99,6 +101,8 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     }
     if translated {
         response.headers_mut().insert(REQUEST_ID, id);
+        let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
+        response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }

@@ -40,7 +40,11 @@ pub(crate) enum Error {
     TooLarge { limit: usize },
     /// The prompt does not fit into the context.
     #[error("{message}")]
-    ContextLength { message: String },
+    ContextLength {
+        message: String,
+        /// Tokens of the prompt and of the context, where this version of Ollama tells them.
+        counts: Option<(u64, u64)>,
+    },
     /// Ollama refused or failed, in its own words.
     #[error("{message}")]
     Upstream { status: StatusCode, message: String },
@@ -208,5 +212,51 @@ impl IntoResponse for Error {
         *response.status_mut() = self.row().status;
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind.
+    fn all() -> Vec<Error> {
+        let message = || "…".to_owned();
+        let upstream = |status| Error::Upstream { status, message: message() };
+        vec![
+            Error::Invalid { message: message(), param: None, code: None },
+            Error::invalid("temperature", message()),
+            Error::unsupported("n", message()),
+            Error::Forbidden { message: message() },
+            Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
+            Error::Method { method: "PUT".to_owned(), allow: "POST" },
+            Error::TooLarge { limit: 7 },
+            Error::ContextLength { message: message(), counts: None },
+            upstream(StatusCode::BAD_REQUEST),
+            upstream(StatusCode::INTERNAL_SERVER_ERROR),
+            upstream(StatusCode::SERVICE_UNAVAILABLE),
+            Error::NotOllama { message: message() },
+            Error::Unreachable { message: message() },
+            Error::Timeout { message: message() },
+            Error::Cut { message: message() },
+            Error::Loop { message: message() },
+            Error::Internal { message: message() },
+        ]
+    }
+
+    #[test]
+    fn the_whole_table_is_as_it_is_written_down() {
+        let told = |error: &Error| {
+            let spoken = speak(error, Dialect::OpenAi);
+            let status = spoken.status().as_u16();
+            format!("{status} {}", String::from_utf8(body(error, Dialect::OpenAi)).unwrap())
+        };
+        insta::assert_snapshot!(all().iter().map(told).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn in_ollamas_words_an_error_is_one_text() {
+        let error = Error::Forbidden { message: "no".to_owned() };
+        assert_eq!(body(&error, Dialect::Ollama), b"{\"error\":\"no\"}");
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub remote: Remote,
     /// The OpenAI lane.
     pub openai: OpenAi,
+    /// How much a model remembers, and what becomes of a prompt that is longer.
+    pub context: Context,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -106,12 +108,37 @@ pub enum Protocol {
 pub struct OpenAi {
     /// Where it stands: `/v1` by default; no slash at the end, never empty.
     pub base_path: String,
+    /// Refuses request fields that have no effect, instead of noting them in the receipt.
+    pub strict: bool,
 }
 
 impl Default for OpenAi {
     fn default() -> Self {
-        Self { base_path: "/v1".to_owned() }
+        Self { base_path: "/v1".to_owned(), strict: false }
     }
+}
+
+/// How much a model remembers on the OpenAI lane, and what becomes of a prompt that is longer.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Tokens that are asked for (`num_ctx`) where the client asks for none; 0, the default, leaves it to the remote.
+    pub num_ctx: u64,
+    /// Up to how many tokens a context grows for a prompt that does not fit; 0, the default: it does not grow.
+    pub max: u64,
+    /// What becomes of a prompt that does not fit.
+    pub overflow: Overflow,
+    /// The same for single models, by name.
+    pub overflow_by_model: Vec<(String, Overflow)>,
+}
+
+/// What becomes of a prompt that does not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Ollama drops the oldest messages, or the middle of the only one, and says nothing of it.
+    Truncate,
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.

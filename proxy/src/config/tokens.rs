@@ -4,7 +4,7 @@ use std::{fmt::Write, fs};
 
 use sha2::{Digest as _, Sha256};
 
-use super::settings::{Value, count, list, text};
+use super::settings::{Value, list, number, text};
 
 /// What a key in the settings begins with when it is written as its digest.
 const HASHED: &str = "sha256:";
@@ -137,7 +137,7 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), String> {
 }
 
 fn limit(value: Value) -> Result<usize, String> {
-    match count(value)? {
+    match number(value)? {
         0 => Err("0 would let nobody pass; leave it out for no limit".to_owned()),
         limit => Ok(limit),
     }

@@ -71,7 +71,7 @@ impl Watched {
             first_byte: self.first_byte.unwrap_or(now) - started,
             total: now - started,
             usage: notes.usage,
-            ignored: std::mem::take(&mut notes.ignored),
+            receipt: std::mem::take(&mut notes.receipt),
             error: notes.error.as_ref().map(|error| log::masked(&error.to_string(), &notes.secrets)),
             ending,
         });

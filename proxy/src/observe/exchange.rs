@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::openai::usage::Usage;
+use crate::openai::{receipt::Receipt, usage::Usage};
 
 /// Everything that readers (the log line, later metrics and console) want to know. A new fact is one field.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +24,8 @@ pub(crate) struct Exchange {
     pub(crate) total: Duration,
     /// Unknown where nobody told, which is not zero.
     pub(crate) usage: Option<Usage>,
-    /// Request fields that had no effect.
-    pub(crate) ignored: Vec<String>,
+    /// What was emulated, and what had no effect.
+    pub(crate) receipt: Receipt,
     /// What went wrong, in the words that the client got.
     pub(crate) error: Option<String>,
     pub(crate) ending: Ending,
