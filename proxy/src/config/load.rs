@@ -269,6 +269,18 @@ impl Loader {
             let unsendable = |()| Error(format!("{}{key}: it holds characters that a header cannot", at(key)));
             remote.authorization = Some(value.map_err(unsendable)?);
         }
+        if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
+            return Err(Error(format!(
+                "{}local.tls_cert and local.tls_key belong together; give both, or neither",
+                at(if config.local.tls_cert.is_some() { "local.tls_cert" } else { "local.tls_key" })
+            )));
+        }
+        if !config.remote.verify {
+            warnings.push(
+                "remote.verify is false: THE REMOTE'S CERTIFICATE IS NOT CHECKED, and anybody on the way can read and change everything"
+                    .to_owned(),
+            );
+        }
         let auth = &config.auth;
         tokens::check(&auth.tokens).map_err(|wrong| Error(format!("{}auth.tokens: {wrong}", at("auth.tokens"))))?;
         match (auth.enabled, auth.tokens.is_empty()) {
