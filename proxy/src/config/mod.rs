@@ -23,6 +23,8 @@ pub struct Config {
     pub remote: Remote,
     /// The OpenAI lane.
     pub openai: OpenAi,
+    /// The legacy completions.
+    pub completions: Completions,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -106,6 +108,13 @@ impl Default for OpenAi {
     fn default() -> Self {
         Self { base_path: "/v1".to_owned() }
     }
+}
+
+/// The legacy completions (`/v1/completions`).
+#[derive(Clone, Debug, Default)]
+pub struct Completions {
+    /// Gives prompts to the model as they are, without its template, unless a request says otherwise with `raw`. Off by default.
+    pub raw: bool,
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.

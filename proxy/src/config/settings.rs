@@ -382,6 +382,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| quoted(&config.openai.base_path),
     },
     Setting {
+        key: "completions.raw",
+        takes: "true|false",
+        help: "Gives the prompts of /v1/completions to the model as they are, without its template",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.completions.raw = on),
+        show: |config| Shown::Value(config.completions.raw.to_string()),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",

@@ -1,7 +1,9 @@
 //! What clients speak: OpenAI's API. This page is the list of routes, nothing else.
 
 pub(crate) mod chat;
+pub(crate) mod completions;
 pub(crate) mod content;
+pub(crate) mod embeddings;
 pub(crate) mod json;
 pub(crate) mod models;
 pub(crate) mod options;
@@ -21,6 +23,8 @@ use crate::{app::App, error::Error};
 pub(crate) fn routes(base: &str) -> Router<App> {
     Router::new()
         .route(&format!("{base}/chat/completions"), only("POST", post(chat::create)))
+        .route(&format!("{base}/completions"), only("POST", post(completions::create)))
+        .route(&format!("{base}/embeddings"), only("POST", post(embeddings::create)))
         .route(&format!("{base}/models"), only("GET", get(models::list)))
         .route(&format!("{base}/models/{{*id}}"), only("GET", get(models::retrieve)))
 }
