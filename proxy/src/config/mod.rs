@@ -25,6 +25,8 @@ pub struct Config {
     pub openai: OpenAi,
     /// The legacy completions.
     pub completions: Completions,
+    /// Moderations.
+    pub moderation: Moderation,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -115,6 +117,13 @@ impl Default for OpenAi {
 pub struct Completions {
     /// Gives prompts to the model as they are, without its template, unless a request says otherwise with `raw`. Off by default.
     pub raw: bool,
+}
+
+/// Moderations (`/v1/moderations`).
+#[derive(Clone, Debug, Default)]
+pub struct Moderation {
+    /// The model that judges where a request names none, or one of OpenAI's. Empty by default: such requests are refused.
+    pub model: String,
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.

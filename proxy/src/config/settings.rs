@@ -390,6 +390,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Shown::Value(config.completions.raw.to_string()),
     },
     Setting {
+        key: "moderation.model",
+        takes: "MODEL",
+        help: "The model that judges on /v1/moderations where a request names none or one of OpenAI's, such as llama-guard3",
+        secret: false,
+        set: |draft, value| text(value).map(|model| draft.config.moderation.model = model),
+        show: |config| quoted(&config.moderation.model),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",

@@ -2,7 +2,7 @@
 //!
 //! What we only carry (schemas, arguments, options) stays raw: exact digits, exact key order, no work.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
@@ -176,6 +176,19 @@ pub(crate) struct Tag<'a> {
     pub(crate) name: Cow<'a, str>,
     #[serde(borrow)]
     pub(crate) modified_at: Cow<'a, str>,
+    #[serde(default)]
+    pub(crate) details: Option<Details>,
+    /// What the model can do, such as `completion`, `tools`, `vision`; older versions do not tell it in the list.
+    #[serde(borrow, default)]
+    pub(crate) capabilities: Option<Vec<Cow<'a, str>>>,
+}
+
+/// What we read of a model's details.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Details {
+    /// Tokens that the model was made for, which is not what it is loaded with; older versions do not tell it.
+    #[serde(default)]
+    pub(crate) context_length: Option<u64>,
 }
 
 /// Body of `POST /api/show`.
@@ -189,6 +202,21 @@ pub(crate) struct ShowRequest<'a> {
 pub(crate) struct Show<'a> {
     #[serde(borrow, default)]
     pub(crate) modified_at: Cow<'a, str>,
+    /// From 0.6.4 on.
+    #[serde(borrow, default)]
+    pub(crate) capabilities: Option<Vec<Cow<'a, str>>>,
+    /// The model file's own keys, such as `general.architecture` and `llama.context_length`.
+    #[serde(borrow, default)]
+    pub(crate) model_info: HashMap<Cow<'a, str>, &'a RawValue>,
+}
+
+impl Show<'_> {
+    /// Tokens that the model was made for.
+    pub(crate) fn context_length(&self) -> Option<u64> {
+        let architecture: Cow<'_, str> =
+            serde_json::from_str(self.model_info.get("general.architecture")?.get()).ok()?;
+        self.model_info.get(&*format!("{architecture}.context_length"))?.get().parse().ok()
+    }
 }
 
 /// A line `{"error":"…"}`, which takes the place of a reply in mid-stream.

@@ -6,6 +6,7 @@ pub(crate) mod content;
 pub(crate) mod embeddings;
 pub(crate) mod json;
 pub(crate) mod models;
+pub(crate) mod moderations;
 pub(crate) mod options;
 pub(crate) mod sse;
 pub(crate) mod tools;
@@ -25,6 +26,7 @@ pub(crate) fn routes(base: &str) -> Router<App> {
         .route(&format!("{base}/chat/completions"), only("POST", post(chat::create)))
         .route(&format!("{base}/completions"), only("POST", post(completions::create)))
         .route(&format!("{base}/embeddings"), only("POST", post(embeddings::create)))
+        .route(&format!("{base}/moderations"), only("POST", post(moderations::create)))
         .route(&format!("{base}/models"), only("GET", get(models::list)))
         .route(&format!("{base}/models/{{*id}}"), only("GET", get(models::retrieve)))
 }

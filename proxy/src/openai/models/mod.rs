@@ -39,7 +39,7 @@ pub(crate) async fn retrieve(
     let ask = encode(&ShowRequest { model: &id })?;
     let reply = self::ask(&app, "/api/show", ask, &id).await?;
     let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
-    Ok(axum::Json(translate::model(&id, &show.modified_at)).into_response())
+    Ok(axum::Json(translate::shown(&id, &show)).into_response())
 }
 
 /// Asks what is asked of `model`, and reads the whole answer.
@@ -51,6 +51,16 @@ pub(crate) async fn ask(app: &App, path: &'static str, ask: Bytes, model: &str) 
         Ok(reply) => Ok(reply),
         Err(error) => Err(explain(app, error, model).await),
     }
+}
+
+/// Whether `model` has a capability, such as `vision` or `audio`. Versions that tell no capabilities do not have it.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool, Error> {
+    let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
+    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    Ok(show.capabilities.is_some_and(|all| all.iter().any(|known| known == capability)))
 }
 
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
