@@ -123,6 +123,20 @@ impl Error {
         Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }
     }
 
+    /// The same error where field `param` is what did not fit into the context.
+    pub(crate) fn about(self, param: &str) -> Self {
+        match self {
+            Self::ContextLength { message, .. } => Self::Invalid {
+                message: message
+                    .replace("your messages", &format!("your {param}"))
+                    .replace("the messages", &format!("the {param}")),
+                param: Some(param.to_owned()),
+                code: Some("context_length_exceeded"),
+            },
+            error => error,
+        }
+    }
+
     /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats itself
     /// (more than 30 times the same token).
     pub(crate) fn unfinished() -> Self {

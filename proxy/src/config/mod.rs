@@ -27,6 +27,10 @@ pub struct Config {
     pub openai: OpenAi,
     /// How much a model remembers, and what becomes of a prompt that is longer.
     pub context: Context,
+    /// The legacy completions.
+    pub completions: Completions,
+    /// Moderations.
+    pub moderation: Moderation,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -148,6 +152,20 @@ pub enum Overflow {
     Refuse,
     /// Ollama drops the oldest messages, or the middle of the only one, and says nothing of it.
     Truncate,
+}
+
+/// The legacy completions (`/v1/completions`).
+#[derive(Clone, Debug, Default)]
+pub struct Completions {
+    /// Gives prompts to the model as they are, without its template, unless a request says otherwise with `raw`. Off by default.
+    pub raw: bool,
+}
+
+/// Moderations (`/v1/moderations`).
+#[derive(Clone, Debug, Default)]
+pub struct Moderation {
+    /// The model that judges where a request names none, or one of OpenAI's. Empty by default: such requests are refused.
+    pub model: String,
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.

@@ -529,6 +529,22 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "completions.raw",
+        takes: "true|false",
+        help: "Gives the prompts of /v1/completions to the model as they are, without its template",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.completions.raw = on),
+        show: |config| Shown::Value(config.completions.raw.to_string()),
+    },
+    Setting {
+        key: "moderation.model",
+        takes: "MODEL",
+        help: "The model that judges on /v1/moderations where a request names none or one of OpenAI's, such as llama-guard3",
+        secret: false,
+        set: |draft, value| text(value).map(|model| draft.config.moderation.model = model),
+        show: |config| quoted(&config.moderation.model),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",
