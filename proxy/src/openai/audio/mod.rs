@@ -1,6 +1,8 @@
 //! `POST /v1/audio/transcriptions` and `/translations` over `POST /api/chat`; and why there is no `/v1/audio/speech`.
 
 mod translate;
+#[cfg(test)]
+pub(crate) mod vectors;
 mod wire;
 
 use axum::{
