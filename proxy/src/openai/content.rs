@@ -147,6 +147,14 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
     Ok(Gathered { text, images })
 }
 
+/// Sound as a text: base64, or a `data:` URL with it.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn sound<'a>(text: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+    if text.starts_with("data:") { data_url(text, at) } else { bare_base64(text, at) }
+}
+
 /// The base64 inside a `data:` URL.
 fn data_url<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
     let is = |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
