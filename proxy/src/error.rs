@@ -20,6 +20,12 @@ pub(crate) enum Error {
     /// The request is understood, but Ollama cannot do it, so we do not pretend.
     #[error("{message}")]
     Unsupported { message: String, param: Option<String> },
+    /// The request has no key, or one that is none of ours.
+    #[error("{message}")]
+    Key { message: String },
+    /// The caller asks too often, or too much at the same time; in `retry_after` seconds it may ask again.
+    #[error("{message}")]
+    Quota { message: String, retry_after: u64 },
     /// The browser page that asks, or the name it asked for, is not allowed here.
     #[error("{message}")]
     Forbidden { message: String },
@@ -34,7 +40,11 @@ pub(crate) enum Error {
     TooLarge { limit: usize },
     /// The prompt does not fit into the context.
     #[error("{message}")]
-    ContextLength { message: String },
+    ContextLength {
+        message: String,
+        /// Tokens of the prompt and of the context, where this version of Ollama tells them.
+        counts: Option<(u64, u64)>,
+    },
     /// Ollama refused or failed, in its own words.
     #[error("{message}")]
     Upstream { status: StatusCode, message: String },
@@ -77,6 +87,8 @@ impl Error {
         match self {
             Self::Invalid { code, .. } => row(StatusCode::BAD_REQUEST, CALLER, *code),
             Self::Unsupported { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
+            Self::Key { .. } => row(StatusCode::UNAUTHORIZED, CALLER, Some("invalid_api_key")),
+            Self::Quota { .. } => row(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),
             Self::Forbidden { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
             Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
             Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
@@ -178,6 +190,12 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
         Error::Method { allow, .. } => {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
+        Error::Key { .. } => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"farllama\""));
+        }
+        Error::Quota { retry_after, .. } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
+        }
         // Ollama answers 503 when its queue is full; a short wait is what helps.
         Error::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -213,7 +231,7 @@ mod tests {
             Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
             Error::Method { method: "PUT".to_owned(), allow: "POST" },
             Error::TooLarge { limit: 7 },
-            Error::ContextLength { message: message() },
+            Error::ContextLength { message: message(), counts: None },
             upstream(StatusCode::BAD_REQUEST),
             upstream(StatusCode::INTERNAL_SERVER_ERROR),
             upstream(StatusCode::SERVICE_UNAVAILABLE),

@@ -17,7 +17,7 @@ mod vectors;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
-use gate::origin::Rules;
+use gate::{Gate, origin::Rules};
 use tokio::net::TcpListener;
 
 /// A proxy at work. Dropping it stops it at once.
@@ -46,7 +46,8 @@ pub async fn serve(config: Config) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
-    let app = Arc::new(app::Shared::new(config, ollama, origins));
+    let gate = Gate::new(&config, origins, Arc::default());
+    let app = Arc::new(app::Shared::new(config, ollama, gate));
     Ok(Running(tasks::Serving::start(listener, addr, app::router(app))))
 }
 

@@ -12,7 +12,7 @@ use std::{
 use cli::Verb;
 use farllama::{
     Config,
-    config::{LogFormat, LogLevel, load, show},
+    config::{Digest, LogFormat, LogLevel, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -31,6 +31,9 @@ fn main() -> ExitCode {
         Err(wrong) => return complain(&wrong),
     };
     let (verb, sources) = cli::read(&matches, environment);
+    if verb == Verb::KeyNew {
+        return print(&new_key());
+    }
     let loaded = match load(&sources) {
         Ok(loaded) => loaded,
         Err(error) => return complain(&error.to_string()),
@@ -41,11 +44,22 @@ fn main() -> ExitCode {
     match verb {
         Verb::ConfigShow => print(&show(&loaded)),
         Verb::ConfigCheck => check(&loaded.config),
+        // Needs no settings, and is done.
+        Verb::KeyNew => ExitCode::SUCCESS,
         Verb::Serve => match serve(loaded.config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
         },
     }
+}
+
+/// A key of 244 random bits, which needs no salt and no slow digest, and the line that knows it.
+fn new_key() -> String {
+    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let digest = Digest::of(key.as_bytes());
+    format!(
+        "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
+    )
 }
 
 fn complain(message: &str) -> ExitCode {

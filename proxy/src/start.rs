@@ -15,6 +15,9 @@ use tokio::{
 /// How long whoever holds our port may take to say who they are.
 const INTRODUCTION: Duration = Duration::from_secs(1);
 
+/// Whoever listens and says nothing that we understand.
+const MUTE: &str = "another program";
+
 /// Whether the remote is the listener itself. Names that have no address are not: the first request will say so. Waits for name look-ups.
 pub(crate) fn leads_to_itself(config: &Config) -> bool {
     let Config { local, remote, .. } = config;
@@ -52,6 +55,11 @@ pub(crate) async fn itself_or_another(config: &Config) -> String {
     }
 }
 
+fn taken(who: &str, at: &str) -> String {
+    let instead = if who.starts_with("an Ollama") { "point --remote-host elsewhere" } else { "stop it" };
+    format!("{who} already listens on {at}: give --local-port, or {instead}")
+}
+
 /// Where we want to listen.
 fn local(config: &Config) -> String {
     let (host, port) = (&config.local.host, config.local.port);
@@ -69,8 +77,7 @@ pub(crate) async fn cannot_listen(config: &Config, error: &io::Error) -> String 
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             let who = who_answers(&config.local.host, config.local.port).await;
-            let who = who.as_deref().unwrap_or("another program");
-            format!("{who} already listens on {at}: give --local-port, or stop it")
+            taken(who.as_deref().unwrap_or(MUTE), &at)
         }
         // What the settings say of the remote cannot be used.
         io::ErrorKind::InvalidInput => error.to_string(),
@@ -95,11 +102,10 @@ async fn who_answers(host: &str, port: u16) -> Option<String> {
         let root = get(host, port, "/").await?;
         Some(if root.starts_with("Ollama is running") { "an Ollama" } else { "something that is no Ollama" }.to_owned())
     };
-    let mute = "another program";
     match tokio::time::timeout(INTRODUCTION, asking).await {
         Ok(Some(who)) => Some(who),
-        Ok(None) => TcpStream::connect((host, port)).await.ok().map(|_| mute.to_owned()),
-        Err(_) => Some(mute.to_owned()),
+        Ok(None) => TcpStream::connect((host, port)).await.ok().map(|_| MUTE.to_owned()),
+        Err(_) => Some(MUTE.to_owned()),
     }
 }
 

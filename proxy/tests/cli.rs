@@ -187,15 +187,12 @@ fn answering(answer: &'static [u8]) -> String {
 fn a_taken_port_is_told_with_who_answers_there() {
     let ollama: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}";
     let port = answering(ollama);
-    let told = format!("an Ollama 0.32.5 already listens on 127.0.0.1:{port}: give --local-port, or ");
-    farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"])
-        .assert()
-        .code(2)
-        .stderr(contains(format!("{told}stop it")));
-    farllama(&["serve", "--local-port", &port, "--remote-port", &port])
-        .assert()
-        .code(2)
-        .stderr(contains(format!("{told}point --remote-host elsewhere")));
+    let told = format!(
+        "an Ollama 0.32.5 already listens on 127.0.0.1:{port}: give --local-port, or point --remote-host elsewhere"
+    );
+    farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"]).assert().code(2).stderr(contains(&*told));
+    // The remote is the listener's own address, and somebody is there.
+    farllama(&["serve", "--local-port", &port, "--remote-port", &port]).assert().code(2).stderr(contains(&*told));
     let port = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"])
         .assert()
@@ -264,4 +261,15 @@ fn an_idle_proxy_ends_at_once() {
     let told = Instant::now();
     assert_eq!(serving.terminate().0, Some(0));
     println!("ended after {:?}", told.elapsed());
+}
+
+#[test]
+fn a_new_key_is_printed_with_a_line_that_knows_it() {
+    let said = Command::new(env!("CARGO_BIN_EXE_farllama")).args(["key", "new"]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let key = said.lines().map(str::trim).find(|line| line.starts_with("fl-")).unwrap();
+    let (_, settings) = said.split_once("settings:\n").unwrap();
+    let config = farllama::Config::from_toml(settings).unwrap();
+    assert_eq!(config.auth.tokens[0].digest, farllama::config::Digest::of(key.as_bytes()));
+    assert!(!settings.contains(key));
 }

@@ -7,6 +7,7 @@ mod load;
 mod remote;
 mod settings;
 mod show;
+mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +15,7 @@ use http::{HeaderName, HeaderValue};
 pub use load::{Error, Loaded, Sources, load};
 pub use settings::{SETTINGS, Setting};
 pub use show::show;
+pub use tokens::{Digest, Token};
 
 /// Every setting of the proxy, checked.
 #[derive(Clone, Debug, Default)]
@@ -24,12 +26,18 @@ pub struct Config {
     pub remote: Remote,
     /// The OpenAI lane.
     pub openai: OpenAi,
+    /// How much a model remembers, and what becomes of a prompt that is longer.
+    pub context: Context,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
     pub heartbeat: Heartbeat,
     /// Bounds on what one request may take.
     pub limits: Limits,
+    /// Who may call.
+    pub auth: Auth,
+    /// How much callers may ask.
+    pub quota: Quota,
     /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
     pub origins: Vec<String>,
     /// What is told on stderr.
@@ -101,12 +109,37 @@ pub enum Protocol {
 pub struct OpenAi {
     /// Where it stands: `/v1` by default; no slash at the end, never empty.
     pub base_path: String,
+    /// Refuses request fields that have no effect, instead of noting them in the receipt.
+    pub strict: bool,
 }
 
 impl Default for OpenAi {
     fn default() -> Self {
-        Self { base_path: "/v1".to_owned() }
+        Self { base_path: "/v1".to_owned(), strict: false }
     }
+}
+
+/// How much a model remembers on the OpenAI lane, and what becomes of a prompt that is longer.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Tokens that are asked for (`num_ctx`) where the client asks for none; 0, the default, leaves it to the remote.
+    pub num_ctx: u64,
+    /// Up to how many tokens a context grows for a prompt that does not fit; 0, the default: it does not grow.
+    pub max: u64,
+    /// What becomes of a prompt that does not fit.
+    pub overflow: Overflow,
+    /// The same for single models, by name.
+    pub overflow_by_model: Vec<(String, Overflow)>,
+}
+
+/// What becomes of a prompt that does not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Ollama drops the oldest messages, or the middle of the only one, and says nothing of it.
+    Truncate,
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.
@@ -151,6 +184,42 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { body: 256 << 20 }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Whether every request needs a key. Off by default.
+    pub enabled: bool,
+    /// The header that holds a caller's key, `x-api-key` by default; a Bearer token is taken too. Never sent to the remote.
+    pub header: HeaderName,
+    /// The keys. Without any, nobody passes.
+    pub tokens: Vec<Token>,
+    /// Paths that need no key, in the form of [`Token::routes`].
+    pub exempt: Vec<String>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { enabled: false, header: HeaderName::from_static("x-api-key"), tokens: Vec::new(), exempt: Vec::new() }
+    }
+}
+
+/// How much callers may ask; what each key may stands with it, in [`Token`].
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// The window that [`Token::limit_per_minute`] counts in: a minute by default.
+    pub window: Duration,
+    /// Requests at the same time in all. 0, the default: without limit.
+    pub max_concurrent: usize,
+    /// Requests that may wait for a place: 100 by default. Further ones are refused with 429.
+    pub queue: usize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), max_concurrent: 0, queue: 100 }
     }
 }
 

@@ -70,13 +70,14 @@ pub(super) fn join(draft: Draft, places: &mut Places) -> Result<Remote, Error> {
         (basic.is_some(), "remote.basic_auth", basic_key),
         (in_headers, "remote.headers", "Authorization in remote.headers"),
     ];
-    let claims: Vec<_> = claims
-        .into_iter()
-        .filter(|(there, ..)| *there)
-        .map(|(_, key, name)| places.get(key).map_or(name.to_owned(), |place| format!("{name} ({place})")))
-        .collect();
-    if let [first, second, ..] = &claims[..] {
-        return Err(Error::new(format!("{first} and {second} both claim the Authorization header; give one of them")));
+    let claims: Vec<_> =
+        claims.into_iter().filter(|(there, ..)| *there).map(|(_, key, name)| (places.get(key), name)).collect();
+    if let [(first_at, first), (second_at, second), ..] = &claims[..] {
+        let first_at = first_at.map_or(String::new(), |place| format!("{place}: "));
+        let second_at = second_at.map_or(String::new(), |place| format!(" ({place})"));
+        return Err(Error::new(format!(
+            "{first_at}{first} and {second}{second_at} both claim the Authorization header; give one of them"
+        )));
     }
     let authorization = match (api_key, basic) {
         (Some(key), _) => Some(("remote.api_key", format!("Bearer {}", key.trim()))),

@@ -9,11 +9,13 @@ const SNIPPET: usize = 2048;
 
 /// Prints the line of one exchange.
 pub(crate) fn line(exchange: &Exchange) {
-    let Exchange { id, method, route, model, status, first_byte, total, usage, ignored, error, ending } = exchange;
+    let Exchange { id, method, route, caller, model, status, first_byte, total, usage, receipt, error, ending } =
+        exchange;
     let ms = |duration: &std::time::Duration| duration.as_micros() as f64 / 1000.0;
     tracing::info!(
         target: "farllama",
         id,
+        caller = caller.as_deref(),
         model = model.as_deref(),
         status = status.as_u16(),
         first_byte_ms = ms(first_byte),
@@ -21,7 +23,7 @@ pub(crate) fn line(exchange: &Exchange) {
         input_tokens = usage.map(|usage| usage.input),
         output_tokens = usage.map(|usage| usage.output),
         ended = ending.as_str(),
-        ignored = (!ignored.is_empty()).then(|| ignored.join(", ")),
+        receipt = (!receipt.is_empty()).then(|| receipt.to_string()),
         error = error.as_deref(),
         "{method} {route}",
     );

@@ -25,7 +25,7 @@ pub(crate) struct ChatRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) think: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) truncate: Option<&'a RawValue>,
+    pub(crate) truncate: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shift: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -41,6 +41,16 @@ pub(crate) struct Options<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 impl<'a> Options<'a> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The value of `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// Takes `name` out.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
     }
 
     /// Sets `name`, in the place of an earlier value if there is one.
@@ -184,6 +194,28 @@ pub(crate) struct ShowRequest<'a> {
 pub(crate) struct Show<'a> {
     #[serde(borrow, default)]
     pub(crate) modified_at: Cow<'a, str>,
+    /// What the model's file says of it, such as `llama.context_length`.
+    #[serde(default)]
+    pub(crate) model_info: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Answer of `GET /api/ps`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ps<'a> {
+    #[serde(borrow)]
+    pub(crate) models: Vec<Loaded<'a>>,
+}
+
+/// A model in memory.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Loaded<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Cow<'a, str>,
+    /// Bytes, all of them and those on the graphics card.
+    #[serde(default)]
+    pub(crate) size: u64,
+    #[serde(default)]
+    pub(crate) size_vram: u64,
 }
 
 /// A line `{"error":"…"}`, which takes the place of a reply in mid-stream.
