@@ -1,5 +1,6 @@
 //! `POST /v1/audio/transcriptions` and `/translations` over `POST /api/chat`; and why there is no `/v1/audio/speech`.
 
+mod form;
 mod translate;
 #[cfg(test)]
 pub(crate) mod vectors;
@@ -9,7 +10,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 
 use super::{json::Json, models, usage::Usage};
 use crate::{
@@ -60,9 +61,8 @@ pub(crate) async fn speech() -> Error {
 
 async fn read(recorder: &Recorder, headers: &HeaderMap, json: &Json) -> Result<wire::Request, Error> {
     let mut ignored = Vec::new();
-    let unnamed = HeaderValue::from_static("application/json");
-    let content_type = headers.get(header::CONTENT_TYPE).unwrap_or(&unnamed);
-    let request = wire::Request::read(content_type, json, &mut ignored).await?;
+    let given = form::read(headers.get(header::CONTENT_TYPE), json).await?;
+    let request = wire::Request::take(given, &mut ignored)?;
     recorder.model(&request.model);
     recorder.ignored(ignored);
     Ok(request)
