@@ -14,18 +14,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use http_body_util::Limited;
 
 use crate::{
     config::Config,
     error::{self, Dialect, Error},
-    gate::origin::{self, Rules, Verdict},
+    gate::{self, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai,
+    openai::{self, context::Grown},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
 /// What every request shares. Cheap to clone.
 pub(crate) type App = Arc<Shared>;
@@ -34,12 +36,13 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
-    origins: Rules,
+    pub(crate) grown: Grown,
+    gate: Gate,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, ollama: Client, origins: Rules) -> Self {
-        Self { config, ollama, origins }
+    pub(crate) fn new(config: Config, ollama: Client, gate: Gate) -> Self {
+        Self { config, ollama, grown: Grown::default(), gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -100,6 +103,8 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     }
     if translated {
         response.headers_mut().insert(REQUEST_ID, id);
+        let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
+        response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }
@@ -131,7 +136,7 @@ fn open(app: &Shared, request: &mut Request) -> (Opened, HeaderValue) {
     (opened, id)
 }
 
-/// Who may pass: pages that may not call are refused, preflights are answered for both lanes, and allowed pages may read their answers.
+/// A request that comes back is told so; all others stand before the gate.
 async fn gate(app: &Shared, request: Request, next: Next) -> Response {
     if app.ollama.has_sent(request.headers()) {
         let message = format!(
@@ -140,31 +145,29 @@ async fn gate(app: &Shared, request: Request, next: Next) -> Response {
         );
         return Error::Loop { message }.into_response();
     }
-    match app.origins.judge(request.method(), request.headers()) {
-        Ok(Verdict::Pass) => next.run(request).await,
-        Ok(Verdict::Allow(allowed)) => {
-            let mut response = next.run(request).await;
-            origin::allow(response.headers_mut(), allowed);
-            response
-        }
-        Ok(Verdict::Preflight(allowed)) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            origin::preflight(response.headers_mut(), allowed);
-            response
-        }
-        Err(error) => error.into_response(),
-    }
+    app.gate.pass(request, next).await
 }
 
 /// The native lane.
-async fn native(State(app): State<App>, request: Request) -> Result<Response, Error> {
+async fn native(State(app): State<App>, mut request: Request) -> Result<Response, Error> {
+    if !app.config.remote.forward_auth {
+        request.headers_mut().remove(&app.config.auth.header);
+    }
+    let limit = app.config.limits.native_body;
+    if limit > 0 {
+        let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if told.is_some_and(|length| length > limit) {
+            return Err(Error::TooLarge { limit });
+        }
+        // One that does not tell its length is cut there.
+        request = request.map(|body| Body::new(Limited::new(body, limit)));
+    }
     passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
 }
 
 /// Every key that a text might hold.
 fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
-    let sent = passthrough::KEYS.into_iter().filter_map(|name| headers.get(name));
+    let sent = gate::key_headers(&app.config.auth.header).flat_map(|name| headers.get_all(name));
     let carried =
         app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
     sent.chain(carried).cloned().collect()

@@ -14,6 +14,8 @@ pub(crate) enum Verb {
     ConfigShow,
     /// Check the settings.
     ConfigCheck,
+    /// Make a key for a caller.
+    KeyNew,
 }
 
 const EXAMPLES: &str = "\
@@ -70,6 +72,16 @@ pub(crate) fn command() -> Command {
                 .after_help(EXAMPLES),
         )
         .subcommand(
+            Command::new("key")
+                .about("Makes keys for callers")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    Command::new("new")
+                        .about("Prints a new key, once, and the line for auth.tokens that knows it by its digest"),
+                ),
+        )
+        .subcommand(
             Command::new("config")
                 .about("Shows or checks the settings")
                 .subcommand_required(true)
@@ -92,6 +104,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
             Some((_, leaf)) => (Verb::ConfigCheck, leaf),
             None => (Verb::ConfigCheck, inner),
         },
+        Some(("key", inner)) => (Verb::KeyNew, inner.subcommand().map_or(inner, |(_, leaf)| leaf)),
         Some((_, leaf)) => (Verb::Serve, leaf),
         None => (Verb::Serve, matches),
     };

@@ -11,8 +11,8 @@ use std::{
 
 use cli::Verb;
 use farllama::{
-    Config,
-    config::{LogFormat, LogLevel, load, show},
+    Config, Running,
+    config::{Digest, Local, Log, LogFormat, LogLevel, Sources, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     // Unusable flags end the process here, with a message and exit code 2.
     let matches = cli::command().get_matches();
     let (verb, sources) = cli::read(&matches, cli::environment(std::env::vars_os()));
+    if verb == Verb::KeyNew {
+        return print(&new_key());
+    }
     let loaded = match load(&sources) {
         Ok(loaded) => loaded,
         Err(error) => return complain(&error.to_string()),
@@ -36,12 +39,23 @@ fn main() -> ExitCode {
     }
     match verb {
         Verb::ConfigShow => print(&show(&loaded)),
+        // Needs no settings, and is done.
+        Verb::KeyNew => ExitCode::SUCCESS,
         Verb::ConfigCheck => print("the settings can be used\n"),
-        Verb::Serve => match serve(loaded.config) {
+        Verb::Serve => match serve(loaded.config, &sources) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
         },
     }
+}
+
+/// A key of 244 random bits, which needs no salt and no slow digest, and the line that knows it.
+fn new_key() -> String {
+    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let digest = Digest::of(key.as_bytes());
+    format!(
+        "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
+    )
 }
 
 fn complain(message: &str) -> ExitCode {
@@ -55,7 +69,7 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, sources: &Sources) -> Result<(), String> {
     log_to_stderr(&config);
     raise_open_files();
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
@@ -63,13 +77,13 @@ fn serve(config: Config) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(config, sources));
     // A name look-up may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn run(config: Config) -> Result<(), String> {
+async fn run(config: Config, sources: &Sources) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     if start::leads_to_itself(&config).await {
         let (host, port) = (&config.local.host, config.local.port);
@@ -83,20 +97,53 @@ async fn run(config: Config) -> Result<(), String> {
     };
     let (native, openai) = start::urls(running.addr(), &config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
-    signals.next().await;
+    if config.local.public && !config.auth.enabled && !running.addr().ip().is_loopback() {
+        tracing::warn!(target: "farllama", "ANYBODY who can reach {} can use this proxy: no key is asked for (auth.enabled is false)", running.addr());
+    }
+    while signals.next().await == Signal::Reload {
+        reload(&running, &config, sources);
+    }
     tracing::info!(target: "farllama", "stopping: answers in flight may take {} s; a second signal ends them", GRACE.as_secs());
     tokio::select! {
         () = running.stop(GRACE) => {}
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     Ok(())
 }
 
-/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one.
+/// Reads the settings again. If they cannot be used, the old ones stay.
+fn reload(running: &Running, started: &Config, sources: &Sources) {
+    let loaded = match load(sources) {
+        Ok(loaded) => loaded,
+        Err(error) => return tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!(target: "farllama", "{warning}");
+    }
+    let stays = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
+    if stays(&loaded.config.local, &loaded.config.log) != stays(&started.local, &started.log) {
+        tracing::warn!(target: "farllama", "local.host, local.port and [log] change only with a restart");
+    }
+    match running.reload(loaded.config) {
+        Ok(()) => tracing::info!(target: "farllama", "the settings are read again"),
+        Err(error) => tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    }
+}
+
+/// What the process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Stop,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no signal for it"))]
+    Reload,
+}
+
+/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one; and to read its settings again: SIGHUP.
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -104,13 +151,18 @@ impl Signals {
     /// From now on a signal is kept, and ends nothing by itself.
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }
@@ -124,11 +176,12 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         // Without signals there is nothing to wait for but the end of the process.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        Signal::Stop
     }
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `client.json` | what the client asks |
 //! | `upstream.json` | what Ollama is asked for it |
-//! | `ignored.json` | which fields had no effect, if any |
+//! | `receipt.txt` | what was emulated or had no effect, if anything |
+//! | `late-receipt.txt` | what of it became known with the answer |
 //! | `error.json` | or how the request is refused |
 //! | `upstream.ndjson` → `client.sse` | a streamed answer, before and after |
 //! | `reply.json` → `answer.json` | a whole answer, before and after |

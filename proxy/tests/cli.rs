@@ -208,3 +208,14 @@ fn an_idle_proxy_ends_at_once() {
     assert_eq!(serving.terminate().0, Some(0));
     println!("ended after {:?}", told.elapsed());
 }
+
+#[test]
+fn a_new_key_is_printed_with_a_line_that_knows_it() {
+    let said = Command::new(env!("CARGO_BIN_EXE_farllama")).args(["key", "new"]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let key = said.lines().map(str::trim).find(|line| line.starts_with("fl-")).unwrap();
+    let (_, settings) = said.split_once("settings:\n").unwrap();
+    let config = farllama::Config::from_toml(settings).unwrap();
+    assert_eq!(config.auth.tokens[0].digest, farllama::config::Digest::of(key.as_bytes()));
+    assert!(!settings.contains(key));
+}

@@ -129,8 +129,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         };
         let backend = Backend::Standing(Standing {
             name,
-            url: proxy.url().to_owned(),
-            openai_base_path: flags.openai_base_path.trim_end_matches('/').to_owned(),
+            url: proxy.listens().ollama.clone(),
+            openai: proxy.listens().openai.clone(),
             journal: mock.as_ref().map(Mock::journal),
         });
         let code = tokio::select! {

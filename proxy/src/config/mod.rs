@@ -6,6 +6,7 @@ mod address;
 mod load;
 mod settings;
 mod show;
+mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 pub use load::{Error, Loaded, Sources, load};
 pub use settings::{SETTINGS, Setting};
 pub use show::show;
+pub use tokens::{Digest, Token};
 
 /// Every setting of the proxy, checked.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Config {
     pub remote: Remote,
     /// The OpenAI lane.
     pub openai: OpenAi,
+    /// How much a model remembers, and what becomes of a prompt that is longer.
+    pub context: Context,
     /// The legacy completions.
     pub completions: Completions,
     /// Moderations.
@@ -35,6 +39,10 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// Bounds on what one request may take.
     pub limits: Limits,
+    /// Who may call.
+    pub auth: Auth,
+    /// How much callers may ask.
+    pub quota: Quota,
     /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
     pub origins: Vec<String>,
     /// What is told on stderr.
@@ -48,11 +56,17 @@ pub struct Local {
     pub host: String,
     /// Port, 11434 by default; 0 takes a free one.
     pub port: u16,
+    /// Listens on an address that others can reach even though nobody is asked for a key.
+    pub public: bool,
+    /// A PEM file with the certificate, and those that sign it: the proxy then speaks TLS only.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the certificate's key.
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Default for Local {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 11434 }
+        Self { host: "127.0.0.1".to_owned(), port: 11434, public: false, tls_cert: None, tls_key: None }
     }
 }
 
@@ -73,6 +87,8 @@ pub struct Remote {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// A PEM file with certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether the remote must prove who it is. On by default; off, anybody on the way can read and change everything.
+    pub verify: bool,
     /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
     pub forward_auth: bool,
 }
@@ -87,6 +103,7 @@ impl Default for Remote {
             authorization: None,
             headers: Vec::new(),
             ca_file: None,
+            verify: true,
             forward_auth: false,
         }
     }
@@ -106,12 +123,37 @@ pub enum Protocol {
 pub struct OpenAi {
     /// Where it stands: `/v1` by default; no slash at the end, never empty.
     pub base_path: String,
+    /// Refuses request fields that have no effect, instead of noting them in the receipt.
+    pub strict: bool,
 }
 
 impl Default for OpenAi {
     fn default() -> Self {
-        Self { base_path: "/v1".to_owned() }
+        Self { base_path: "/v1".to_owned(), strict: false }
     }
+}
+
+/// How much a model remembers on the OpenAI lane, and what becomes of a prompt that is longer.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Tokens that are asked for (`num_ctx`) where the client asks for none; 0, the default, leaves it to the remote.
+    pub num_ctx: u64,
+    /// Up to how many tokens a context grows for a prompt that does not fit; 0, the default: it does not grow.
+    pub max: u64,
+    /// What becomes of a prompt that does not fit.
+    pub overflow: Overflow,
+    /// The same for single models, by name.
+    pub overflow_by_model: Vec<(String, Overflow)>,
+}
+
+/// What becomes of a prompt that does not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Ollama drops the oldest messages, or the middle of the only one, and says nothing of it.
+    Truncate,
 }
 
 /// The legacy completions (`/v1/completions`).
@@ -170,13 +212,67 @@ impl Default for Heartbeat {
 /// Bounds on what one request may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default. The native lane streams and has no bound.
+    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default.
     pub body: usize,
+    /// Bytes of a request body on the native lane, which streams. 0, the default: without limit.
+    pub native_body: usize,
+    /// Bytes of a request's head: 256 KiB by default, 8 KiB at least.
+    pub head: usize,
+    /// For a request's head, once it has begun: 30 s by default. Zero: without limit of its own.
+    pub head_time: Duration,
+    /// For a connection between two requests: 2 min by default, longer than clients keep theirs (about 90 s), so that none finds its
+    /// connection closed while it sends. Zero: without limit.
+    pub idle: Duration,
+    /// Connections at the same time: 4096 by default. One more closes the one that was idle for the longest. 0: without limit.
+    pub connections: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 256 << 20 }
+        Self {
+            body: 256 << 20,
+            native_body: 0,
+            head: 256 << 10,
+            head_time: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
+            connections: 4096,
+        }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Whether every request needs a key. Off by default.
+    pub enabled: bool,
+    /// The header that holds a caller's key, `x-api-key` by default; a Bearer token is taken too. Never sent to the remote.
+    pub header: HeaderName,
+    /// The keys. Without any, nobody passes.
+    pub tokens: Vec<Token>,
+    /// Paths that need no key, in the form of [`Token::routes`].
+    pub exempt: Vec<String>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { enabled: false, header: HeaderName::from_static("x-api-key"), tokens: Vec::new(), exempt: Vec::new() }
+    }
+}
+
+/// How much callers may ask; what each key may stands with it, in [`Token`].
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// The window that [`Token::limit_per_minute`] counts in: a minute by default.
+    pub window: Duration,
+    /// Requests at the same time in all. 0, the default: without limit.
+    pub max_concurrent: usize,
+    /// Requests that may wait for a place: 100 by default. Further ones are refused with 429.
+    pub queue: usize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), max_concurrent: 0, queue: 100 }
     }
 }
 

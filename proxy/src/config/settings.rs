@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Config, LogFormat, LogLevel, Protocol, address::Address};
+use super::{Config, LogFormat, LogLevel, Overflow, Protocol, address::Address, tokens};
 
 /// One setting.
 pub struct Setting {
@@ -69,7 +69,7 @@ pub(super) struct Draft {
     pub(super) basic_auth: Option<String>,
 }
 
-fn text(value: Value) -> Result<String, String> {
+pub(super) fn text(value: Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text),
         other => Err(format!("expected a text, got {}", kind(&other))),
@@ -92,6 +92,16 @@ fn port(value: Value) -> Result<u16, String> {
         Value::Integer(n) => u16::try_from(n).map_err(|_| wrong(&n)),
         Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
         other => Err(format!("expected a port number, got {}", kind(&other))),
+    }
+}
+
+/// A whole number of things.
+pub(super) fn number(value: Value) -> Result<usize, String> {
+    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no count; expected a whole number from 0");
+    match value {
+        Value::Integer(n) => usize::try_from(n).map_err(|_| wrong(&n)),
+        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
+        other => Err(format!("expected a whole number, got {}", kind(&other))),
     }
 }
 
@@ -142,7 +152,49 @@ fn bytes(value: Value) -> Result<usize, String> {
     }
 }
 
-fn list(value: Value) -> Result<Vec<String>, String> {
+fn count(value: Value) -> Result<u64, String> {
+    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no number of tokens, such as 16384");
+    match value {
+        Value::Integer(n) => u64::try_from(n).map_err(|_| wrong(&n)),
+        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
+        other => Err(format!("expected a number of tokens, got {}", kind(&other))),
+    }
+}
+
+fn overflow(word: &str) -> Result<Overflow, String> {
+    match word {
+        "refuse" => Ok(Overflow::Refuse),
+        "truncate" => Ok(Overflow::Truncate),
+        other => Err(format!("{other:?} is neither \"refuse\" nor \"truncate\"")),
+    }
+}
+
+fn overflow_word(overflow: Overflow) -> &'static str {
+    match overflow {
+        Overflow::Refuse => "refuse",
+        Overflow::Truncate => "truncate",
+    }
+}
+
+fn by_model(value: Value) -> Result<Vec<(String, Overflow)>, String> {
+    let pairs = match value {
+        Value::Table(pairs) => pairs,
+        // One model a line; its name holds colons itself.
+        Value::Text(text) => text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| {
+                let (model, word) =
+                    line.rsplit_once(':').ok_or_else(|| format!("{line:?} is not such as \"llama3.2: truncate\""))?;
+                Ok((model.trim().to_owned(), word.trim().to_owned()))
+            })
+            .collect::<Result<_, String>>()?,
+        other => return Err(format!("expected a table of models and words, got {}", kind(&other))),
+    };
+    pairs.into_iter().map(|(model, word)| Ok((model, overflow(&word)?))).collect()
+}
+
+pub(super) fn list(value: Value) -> Result<Vec<String>, String> {
     match value {
         Value::List(list) => Ok(list),
         Value::Text(text) => {
@@ -215,6 +267,23 @@ fn quoted(text: &str) -> Shown {
     Shown::Value(format!("{text:?}"))
 }
 
+fn file(value: Value) -> Result<Option<PathBuf>, String> {
+    text(value).map(|path| Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()))
+}
+
+fn shown_file(path: Option<&PathBuf>) -> Shown {
+    path.map_or(Shown::Nothing, |path| quoted(&path.to_string_lossy()))
+}
+
+fn shown_bytes(bytes: usize) -> Shown {
+    match bytes {
+        0 => Shown::Value("0".to_owned()),
+        bytes if bytes.is_multiple_of(1 << 20) => quoted(&format!("{}MiB", bytes >> 20)),
+        bytes if bytes.is_multiple_of(1 << 10) => quoted(&format!("{}KiB", bytes >> 10)),
+        bytes => Shown::Value(bytes.to_string()),
+    }
+}
+
 fn shown_duration(duration: Duration) -> Shown {
     Shown::Value(format!("\"{}\"", humantime::format_duration(duration)))
 }
@@ -236,6 +305,30 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         set: |draft, value| port(value).map(|port| draft.config.local.port = port),
         show: |config| Shown::Value(config.local.port.to_string()),
+    },
+    Setting {
+        key: "local.public",
+        takes: "true|false",
+        help: "Listens on an address that others can reach even though no key is asked for",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.local.public = on),
+        show: |config| Shown::Value(config.local.public.to_string()),
+    },
+    Setting {
+        key: "local.tls_cert",
+        takes: "FILE",
+        help: "A PEM file with a certificate (and its chain): the proxy then speaks TLS",
+        secret: false,
+        set: |draft, value| file(value).map(|path| draft.config.local.tls_cert = path),
+        show: |config| shown_file(config.local.tls_cert.as_ref()),
+    },
+    Setting {
+        key: "local.tls_key",
+        takes: "FILE",
+        help: "A PEM file with the certificate's key",
+        secret: false,
+        set: |draft, value| file(value).map(|path| draft.config.local.tls_key = path),
+        show: |config| shown_file(config.local.tls_key.as_ref()),
     },
     Setting {
         key: "remote.url",
@@ -359,6 +452,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.remote.ca_file.as_ref().map_or(Shown::Nothing, |path| quoted(&path.to_string_lossy())),
     },
     Setting {
+        key: "remote.verify",
+        takes: "true|false",
+        help: "Whether a remote with TLS must prove who it is; off, anybody on the way can read and change everything",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.remote.verify = on),
+        show: |config| Shown::Value(config.remote.verify.to_string()),
+    },
+    Setting {
         key: "remote.forward_auth",
         takes: "true|false",
         help: "Sends the callers' own credentials on to the remote, instead of stopping them here",
@@ -380,6 +481,52 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| quoted(&config.openai.base_path),
+    },
+    Setting {
+        key: "openai.strict",
+        takes: "true|false",
+        help: "Refuses request fields that have no effect, instead of noting them in x-farllama-receipt",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.openai.strict = on),
+        show: |config| Shown::Value(config.openai.strict.to_string()),
+    },
+    Setting {
+        key: "context.num_ctx",
+        takes: "TOKENS",
+        help: "The context that is asked for on the OpenAI routes where the client asks for none (0: the remote's own)",
+        secret: false,
+        set: |draft, value| count(value).map(|tokens| draft.config.context.num_ctx = tokens),
+        show: |config| Shown::Value(config.context.num_ctx.to_string()),
+    },
+    Setting {
+        key: "context.max",
+        takes: "TOKENS",
+        help: "Up to which size a context grows for a prompt that does not fit (0: it does not grow)",
+        secret: false,
+        set: |draft, value| count(value).map(|tokens| draft.config.context.max = tokens),
+        show: |config| Shown::Value(config.context.max.to_string()),
+    },
+    Setting {
+        key: "context.overflow",
+        takes: "refuse|truncate",
+        help: "What becomes of a prompt that does not fit: an error, or Ollama drops its oldest part in silence",
+        secret: false,
+        set: |draft, value| overflow(&text(value)?).map(|overflow| draft.config.context.overflow = overflow),
+        show: |config| quoted(overflow_word(config.context.overflow)),
+    },
+    Setting {
+        key: "context.overflow_by_model",
+        takes: "'MODEL: refuse|truncate'",
+        help: "The same for single models, one a line",
+        secret: false,
+        set: |draft, value| by_model(value).map(|list| draft.config.context.overflow_by_model = list),
+        show: |config| {
+            let word = |(model, overflow): &(String, Overflow)| format!("{model:?} = {:?}", overflow_word(*overflow));
+            match &*config.context.overflow_by_model.iter().map(word).collect::<Vec<_>>() {
+                [] => Shown::Value("{}".to_owned()),
+                pairs => Shown::Value(format!("{{ {} }}", pairs.join(", "))),
+            }
+        },
     },
     Setting {
         key: "completions.raw",
@@ -451,14 +598,123 @@ pub const SETTINGS: &[Setting] = &[
         help: "Largest request body on the OpenAI routes; native requests stream and have no bound",
         secret: false,
         set: |draft, value| bytes(value).map(|bytes| draft.config.limits.body = bytes),
-        show: |config| {
-            let bytes = config.limits.body;
-            if bytes > 0 && bytes.is_multiple_of(1 << 20) {
-                quoted(&format!("{}MiB", bytes >> 20))
-            } else {
-                Shown::Value(bytes.to_string())
+        show: |config| shown_bytes(config.limits.body),
+    },
+    Setting {
+        key: "limits.native_body",
+        takes: "SIZE",
+        help: "Largest request body on the native routes (0: without limit)",
+        secret: false,
+        set: |draft, value| bytes(value).map(|bytes| draft.config.limits.native_body = bytes),
+        show: |config| shown_bytes(config.limits.native_body),
+    },
+    Setting {
+        key: "limits.head",
+        takes: "SIZE",
+        help: "Largest head of a request, 8KiB at least",
+        secret: false,
+        set: |draft, value| match bytes(value)? {
+            small if small < 8 << 10 => Err(format!("{small} bytes are too few for a head; give 8KiB at least")),
+            bytes => {
+                draft.config.limits.head = bytes;
+                Ok(())
             }
         },
+        show: |config| shown_bytes(config.limits.head),
+    },
+    Setting {
+        key: "limits.head_time",
+        takes: "DURATION",
+        help: "How long a request's head may take once it has begun (0s: as long as a connection may be idle)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.limits.head_time = within),
+        show: |config| shown_duration(config.limits.head_time),
+    },
+    Setting {
+        key: "limits.idle",
+        takes: "DURATION",
+        help: "How long a client's connection may be idle (0s: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.limits.idle = within),
+        show: |config| shown_duration(config.limits.idle),
+    },
+    Setting {
+        key: "limits.connections",
+        takes: "COUNT",
+        help: "Clients' connections at the same time; one more closes the one that was idle for the longest (0: without limit)",
+        secret: false,
+        set: |draft, value| number(value).map(|most| draft.config.limits.connections = most),
+        show: |config| Shown::Value(config.limits.connections.to_string()),
+    },
+    Setting {
+        key: "auth.enabled",
+        takes: "true|false",
+        help: "Asks every request for one of the keys in auth.tokens",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.auth.enabled = on),
+        show: |config| Shown::Value(config.auth.enabled.to_string()),
+    },
+    Setting {
+        key: "auth.header",
+        takes: "NAME",
+        help: "The header that holds a caller's key; a Bearer token is taken too",
+        secret: false,
+        set: |draft, value| {
+            let name = text(value)?;
+            let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+            if OURS.contains(&header) {
+                return Err(format!("{name:?} cannot hold a key: HTTP itself needs it"));
+            }
+            draft.config.auth.header = header;
+            Ok(())
+        },
+        show: |config| quoted(config.auth.header.as_str()),
+    },
+    Setting {
+        key: "auth.tokens",
+        takes: "KEY,…",
+        help: "The callers' keys; in the file with names, limits and allow-lists",
+        secret: true,
+        set: |draft, value| tokens::plain(value).map(|tokens| draft.config.auth.tokens = tokens),
+        show: |config| Shown::Value(tokens::shown(&config.auth.tokens)),
+    },
+    Setting {
+        key: "auth.exempt",
+        takes: "PATH,…",
+        help: "Paths that need no key, such as /api/version",
+        secret: false,
+        set: |draft, value| tokens::routes(value).map(|routes| draft.config.auth.exempt = routes),
+        show: |config| Shown::Value(format!("{:?}", config.auth.exempt)),
+    },
+    Setting {
+        key: "quota.window",
+        takes: "DURATION",
+        help: "The sliding window that limit_per_minute counts in",
+        secret: false,
+        set: |draft, value| match duration(value)? {
+            Duration::ZERO => Err("a window needs a length, such as \"60s\"".to_owned()),
+            window => {
+                draft.config.quota.window = window;
+                Ok(())
+            }
+        },
+        show: |config| shown_duration(config.quota.window),
+    },
+    Setting {
+        key: "quota.max_concurrent",
+        takes: "COUNT",
+        help: "Requests at the same time in all (0: without limit)",
+        secret: false,
+        set: |draft, value| number(value).map(|most| draft.config.quota.max_concurrent = most),
+        show: |config| Shown::Value(config.quota.max_concurrent.to_string()),
+    },
+    Setting {
+        key: "quota.queue",
+        takes: "COUNT",
+        help: "Requests that may wait for a place; further ones get a 429",
+        secret: false,
+        set: |draft, value| number(value).map(|most| draft.config.quota.queue = most),
+        show: |config| Shown::Value(config.quota.queue.to_string()),
     },
     Setting {
         key: "origins",

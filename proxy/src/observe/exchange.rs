@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::openai::usage::Usage;
+use crate::openai::{receipt::Receipt, usage::Usage};
 
 /// Everything that readers (the log line, later metrics and console) want to know. A new fact is one field.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,8 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     /// The path, without its query.
     pub(crate) route: String,
+    /// Whose key it was, where keys are asked for.
+    pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) status: StatusCode,
     /// From the request's head to the first byte of the answer's body (or its end, if it has none).
@@ -22,8 +24,8 @@ pub(crate) struct Exchange {
     pub(crate) total: Duration,
     /// Unknown where nobody told, which is not zero.
     pub(crate) usage: Option<Usage>,
-    /// Request fields that had no effect.
-    pub(crate) ignored: Vec<String>,
+    /// What was emulated, and what had no effect.
+    pub(crate) receipt: Receipt,
     /// What went wrong, in the words that the client got.
     pub(crate) error: Option<String>,
     pub(crate) ending: Ending,

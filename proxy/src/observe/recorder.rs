@@ -10,7 +10,11 @@ use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
 use super::log::{snippet, verbose};
-use crate::{app::App, error::Error, openai::usage::Usage};
+use crate::{
+    app::App,
+    error::Error,
+    openai::{receipt::Receipt, usage::Usage},
+};
 
 /// What handlers note. Cheap to clone; all clones note on the same page.
 #[derive(Clone, Debug, Default)]
@@ -19,9 +23,11 @@ pub(crate) struct Recorder(Arc<Mutex<Notes>>);
 /// The page.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
+    /// Whose key it was.
+    pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) usage: Option<Usage>,
-    pub(crate) ignored: Vec<String>,
+    pub(crate) receipt: Receipt,
     pub(crate) error: Option<Error>,
     /// The last event of a stream has gone out: a client that leaves now has everything.
     pub(crate) finished: bool,
@@ -39,6 +45,10 @@ impl Recorder {
         self.notes().secrets = secrets;
     }
 
+    pub(crate) fn caller(&self, name: &str) {
+        self.notes().caller = Some(name.to_owned());
+    }
+
     pub(crate) fn model(&self, model: &str) {
         self.notes().model = Some(model.to_owned());
     }
@@ -47,9 +57,14 @@ impl Recorder {
         self.notes().usage = Some(usage);
     }
 
-    /// Request fields that will have no effect.
-    pub(crate) fn ignored(&self, fields: Vec<String>) {
-        self.notes().ignored.extend(fields);
+    /// What became of the request's fields.
+    pub(crate) fn receipt(&self, receipt: Receipt) {
+        self.notes().receipt.add(receipt);
+    }
+
+    /// What the client has not been told yet of the receipt; it must be told now.
+    pub(crate) fn untold(&self) -> Option<String> {
+        self.notes().receipt.untold()
     }
 
     /// What went wrong after the head had left.

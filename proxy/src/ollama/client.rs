@@ -245,7 +245,7 @@ pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
 }
 
 /// Reads the whole of `body`.
-async fn whole(body: Upstream) -> Result<Bytes, Error> {
+pub(crate) async fn whole(body: Upstream) -> Result<Bytes, Error> {
     let remote = body.remote.clone();
     match http_body_util::Limited::new(body, MAX_WHOLE).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),

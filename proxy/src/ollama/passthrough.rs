@@ -22,7 +22,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Headers that may hold the caller's key.
-pub(crate) const KEYS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
+pub(crate) static KEYS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
 /// Sends `request` to the remote as it is, and its answer back as it is.
 ///

@@ -87,14 +87,15 @@ fn context_length(message: &str, counts: Option<(u64, u64)>) -> Error {
     let message = match counts {
         Some((prompt, context)) => format!(
             "This model's maximum context length is {context} tokens. However, your messages resulted in {prompt} tokens. \
-             Shorten the messages, or ask for more with num_ctx. (Ollama: {message})"
-        ),
-        None => format!(
-            "This model's maximum context length is exceeded by your messages. Shorten them, or ask for more with num_ctx. \
+             Shorten the messages, ask for more with num_ctx (context.num_ctx in farllama's settings), or let contexts grow (context.max). \
              (Ollama: {message})"
         ),
+        None => format!(
+            "This model's maximum context length is exceeded by your messages. Shorten them, ask for more with num_ctx \
+             (context.num_ctx in farllama's settings), or let contexts grow (context.max). (Ollama: {message})"
+        ),
     };
-    Error::ContextLength { message }
+    Error::ContextLength { message, counts }
 }
 
 /// Something answered that is not Ollama: says what it looks like and what to change.

@@ -25,7 +25,7 @@ pub(crate) struct ChatRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) think: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) truncate: Option<&'a RawValue>,
+    pub(crate) truncate: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shift: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -46,6 +46,11 @@ impl<'a> Options<'a> {
     /// The value of `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// Takes `name` out.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
     }
 
     /// Sets `name`, in the place of an earlier value if there is one.
@@ -217,6 +222,25 @@ impl Show<'_> {
             serde_json::from_str(self.model_info.get("general.architecture")?.get()).ok()?;
         self.model_info.get(&*format!("{architecture}.context_length"))?.get().parse().ok()
     }
+}
+
+/// Answer of `GET /api/ps`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ps<'a> {
+    #[serde(borrow)]
+    pub(crate) models: Vec<Loaded<'a>>,
+}
+
+/// A model in memory.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Loaded<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Cow<'a, str>,
+    /// Bytes, all of them and those on the graphics card.
+    #[serde(default)]
+    pub(crate) size: u64,
+    #[serde(default)]
+    pub(crate) size_vram: u64,
 }
 
 /// A line `{"error":"…"}`, which takes the place of a reply in mid-stream.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::json::{Fields, Text, read};
@@ -150,9 +150,9 @@ pub(crate) struct Reasoning<'a> {
     #[serde(borrow, default)]
     pub(crate) effort: Option<Text<'a>>,
     /// Whether and how it is shown is the client's side of the matter: all of it is sent.
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) summary: Option<IgnoredAny>,
+    pub(crate) summary: Option<&'a RawValue>,
 }
 
 /// `think` for a reasoning effort. Values and order: Ollama's own table for its compatible layer.

@@ -17,7 +17,7 @@ use http_body::{Body as HttpBody, Frame};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep};
 
-use super::usage::Usage;
+use super::{receipt::Receipt, usage::Usage};
 use crate::{
     config::Heartbeat,
     error::{self, Dialect, Error},
@@ -49,6 +49,14 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     }
     /// What the exchange cost, once it is known.
     fn usage(&self) -> Option<Usage>;
+    /// What has become known of the receipt since this was last asked.
+    fn receipt(&mut self) -> Receipt {
+        Receipt::default()
+    }
+    /// What was wrong with the reply that was taken last, so that the stream must fail.
+    fn wrong(&mut self) -> Option<Error> {
+        None
+    }
 }
 
 /// Events on their way out, whole ones only.
@@ -78,7 +86,7 @@ impl Frames {
     }
 
     /// Adds a comment, which every client skips.
-    fn comment(&mut self, text: &'static str) {
+    fn comment(&mut self, text: &str) {
         self.0.put_slice(b": ");
         self.0.put_slice(text.as_bytes());
         self.0.put_slice(b"\n\n");
@@ -245,6 +253,11 @@ impl<T: Translator> Feed<T> {
         error
     }
 
+    /// What has become known of the receipt since this was last asked.
+    pub(crate) fn receipt(&mut self) -> Receipt {
+        self.translator.receipt()
+    }
+
     fn line(&mut self, line: &[u8]) -> Result<(), Error> {
         if self.translator.closed() {
             return Ok(());
@@ -252,7 +265,7 @@ impl<T: Translator> Feed<T> {
         let unreadable = match serde_json::from_slice::<T::Reply<'_>>(line) {
             Ok(reply) => {
                 self.translator.reply(reply, &mut self.frames);
-                return Ok(());
+                return self.translator.wrong().map_or(Ok(()), |error| Err(self.fail(error)));
             }
             Err(unreadable) => unreadable,
         };
@@ -290,7 +303,14 @@ impl<T: Translator> EventStream<T> {
     /// What is written goes out as one data frame.
     fn hand_over(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.wrote = Instant::now();
-        let frames = self.feed.frames.take();
+        self.recorder.receipt(self.feed.receipt());
+        let mut frames = self.feed.frames.take();
+        if let Some(receipt) = self.recorder.untold() {
+            // In front, because nothing follows the last event.
+            self.feed.frames.comment(&format!("receipt {receipt}"));
+            self.feed.frames.0.put_slice(&frames);
+            frames = self.feed.frames.take();
+        }
         self.recorder.sent(&frames);
         if let Some(usage) = self.feed.translator.usage() {
             self.recorder.usage(usage);

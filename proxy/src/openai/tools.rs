@@ -93,9 +93,9 @@ fn raw_object(json: &str) -> Result<Box<RawValue>, Error> {
 pub(crate) struct PastCall<'a> {
     #[serde(borrow, default)]
     pub(crate) id: Option<Text<'a>>,
-    #[serde(rename = "type", default)]
+    #[serde(borrow, rename = "type", default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) kind: Option<serde::de::IgnoredAny>,
+    pub(crate) kind: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(crate) function: PastFunction<'a>,
 }
@@ -160,7 +160,7 @@ pub(crate) struct ToolCall<'a> {
 pub(crate) struct CalledFunction<'a> {
     pub(crate) name: Cow<'a, str>,
     /// The text of a JSON object, keys in the model's order.
-    pub(crate) arguments: &'a str,
+    pub(crate) arguments: Cow<'a, str>,
 }
 
 /// Numbers the calls of one answer from 0 in order of arrival, and gives each an id of its own.
@@ -183,13 +183,21 @@ impl Numbering {
 
     /// The next call: its index, and its own id where the model gave one that nobody has.
     pub(crate) fn next<'a>(&mut self, call: ReplyCall<'a>) -> (usize, ToolCall<'a>) {
+        let arguments = Cow::Borrowed(call.function.arguments.map_or("{}", RawValue::get));
+        self.number(call.id, CalledFunction { name: call.function.name, arguments })
+    }
+
+    /// A call that was read out of the model's words.
+    pub(crate) fn read(&mut self, name: String, arguments: String) -> (usize, ToolCall<'static>) {
+        self.number(None, CalledFunction { name: Cow::Owned(name), arguments: Cow::Owned(arguments) })
+    }
+
+    fn number<'a>(&mut self, id: Option<Cow<'_, str>>, function: CalledFunction<'a>) -> (usize, ToolCall<'a>) {
         let index = self.ids.len();
-        let own = call.id.filter(|id| !id.is_empty() && !self.ids.iter().any(|known| known == id));
+        let own = id.filter(|id| !id.is_empty() && !self.ids.iter().any(|known| known == id));
         let id =
             own.map_or_else(|| format!("call_{}{index}", &self.random[..self.random.len().min(20)]), Cow::into_owned);
         self.ids.push(id.clone());
-        let arguments = call.function.arguments.map_or("{}", RawValue::get);
-        let function = CalledFunction { name: call.function.name, arguments };
         (index, ToolCall { index: None, id, r#type: "function", function })
     }
 }

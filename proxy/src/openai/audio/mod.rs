@@ -12,7 +12,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 
-use super::{json::Json, models, usage::Usage};
+use super::{json::Json, models, receipt::Receipt, usage::Usage};
 use crate::{
     app::App,
     error::Error,
@@ -33,7 +33,7 @@ pub(crate) async fn transcribe(
     headers: HeaderMap,
     json: Json,
 ) -> Result<Response, Error> {
-    let request = read(&recorder, &headers, &json).await?;
+    let request = read(&app, &recorder, &headers, &json).await?;
     drop(json);
     let (text, usage) = transcript(&app, &recorder, &request).await?;
     Ok(answer(&recorder, &request, &text, usage))
@@ -46,7 +46,7 @@ pub(crate) async fn translate(
     headers: HeaderMap,
     json: Json,
 ) -> Result<Response, Error> {
-    let request = read(&recorder, &headers, &json).await?;
+    let request = read(&app, &recorder, &headers, &json).await?;
     drop(json);
     let (text, heard) = transcript(&app, &recorder, &request).await?;
     let (text, spent) = ask(&app, &recorder, &request, &translate::english(&request, &text)?).await?;
@@ -59,12 +59,12 @@ pub(crate) async fn speech() -> Error {
     Error::unsupported("model", "Ollama's models write; none of them speaks. Use another service for speech.")
 }
 
-async fn read(recorder: &Recorder, headers: &HeaderMap, json: &Json) -> Result<wire::Request, Error> {
+async fn read(app: &App, recorder: &Recorder, headers: &HeaderMap, json: &Json) -> Result<wire::Request, Error> {
     let mut ignored = Vec::new();
     let given = form::read(headers.get(header::CONTENT_TYPE), json).await?;
     let request = wire::Request::take(given, &mut ignored)?;
     recorder.model(&request.model);
-    recorder.ignored(ignored);
+    recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
     Ok(request)
 }
 

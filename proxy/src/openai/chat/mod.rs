@@ -10,46 +10,47 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::Method;
 
-use super::{json::Json, models, sse, usage::Usage};
+use super::{asking, context::Policy, json::Json, receipt::Receipt, sse, usage::Usage};
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
-    ollama::{client::encode, wire::ChatReply},
+    ollama::{client::whole, wire::ChatReply},
 };
 
 /// One answer, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let (ask, facts) = {
-        let mut ignored = Vec::new();
-        let request = wire::Request::read(json.fields()?, &mut ignored)?;
+        let mut receipt = Receipt::default();
+        let request = wire::Request::read(json.fields()?, &mut receipt)?;
         recorder.model(&request.model);
-        recorder.ignored(ignored);
+        if app.config.openai.strict {
+            receipt.strictly()?;
+        }
         let facts = request.facts();
-        (encode(&translate::request(request)?)?, facts)
+        let grown = app.grown.of(&facts.model).filter(|_| request.leaves_context());
+        if let Some(tokens) = grown {
+            receipt.note("num_ctx", format!("raised:{tokens}"));
+        }
+        recorder.receipt(receipt);
+        (translate::ask(request, &Policy::of(&app.config, grown, &facts.model))?, facts)
     };
     drop(json);
-    recorder.payload("ask", &ask);
+    recorder.payload("ask", &ask.body);
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
-        let (asking, model) = (app.clone(), facts.model.clone());
-        let opening = async move {
-            match asking.ollama.open(Method::POST, "/api/chat", Some(ask)).await {
-                Ok(body) => Ok(body),
-                Err(error) => Err(models::explain(&asking, error, &model).await),
-            }
-        };
+        let (asking, noting) = (app.clone(), recorder.clone());
+        let opening = async move { asking::open(&asking, ask, &noting).await };
         return sse::respond(opening, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
-    let reply = match app.ollama.call(Method::POST, "/api/chat", Some(ask)).await {
-        Ok(reply) => reply,
-        Err(error) => return Err(models::explain(&app, error, &facts.model).await),
-    };
+    let reply = whole(asking::open(&app, ask, &recorder).await?).await?;
     recorder.payload("reply", &reply);
     let reply: ChatReply<'_> = app.ollama.read("/api/chat", &reply)?;
     recorder.usage(Usage::from(&reply));
-    Ok(axum::Json(translate::response(&stamp, &facts, reply)?).into_response())
+    let mut receipt = Receipt::default();
+    let answer = translate::response(&stamp, &facts, reply, &mut receipt);
+    recorder.receipt(receipt);
+    Ok(axum::Json(answer?).into_response())
 }

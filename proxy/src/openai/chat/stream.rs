@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{
-    translate::{FINGERPRINT, finish_reason, logprobs},
+    translate::{FINGERPRINT, finish_reason, logprobs, lost, said},
     wire::{Chunk, ChunkChoice, Delta, Facts},
 };
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
     error::Error,
     ollama::wire::ChatReply,
     openai::{
+        forced::{Form, Said},
+        receipt::Receipt,
         sse::{Frames, Translator},
         tools::Numbering,
         usage::{CompletionUsage, Usage},
@@ -32,6 +34,12 @@ pub(crate) struct Chat {
     state: State,
     calls: Numbering,
     usage: Option<Usage>,
+    /// The words of a model that is held to a form, until they are whole.
+    held: String,
+    /// Whether it has said anything.
+    spoke: bool,
+    receipt: Receipt,
+    wrong: Option<Error>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +52,17 @@ enum State {
 impl Chat {
     pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
         let calls = Numbering::new(&stamp.random);
-        Self { stamp, facts, state: State::Opening, calls, usage: None }
+        Self {
+            stamp,
+            facts,
+            state: State::Opening,
+            calls,
+            usage: None,
+            held: String::new(),
+            spoke: false,
+            receipt: Receipt::default(),
+            wrong: None,
+        }
     }
 
     fn chunk<C: Serialize>(&self, choices: C, usage: Option<CompletionUsage>, out: &mut Frames) {
@@ -79,10 +97,12 @@ impl Translator for Chat {
         let counted = Usage::from(&reply);
         let message = reply.message;
         let thinking = message.thinking.as_deref().filter(|text| !text.is_empty());
-        let tool_calls: Vec<_> = message
+        let most = if self.facts.one_call { 1_usize.saturating_sub(self.calls.count()) } else { usize::MAX };
+        let mut tool_calls: Vec<_> = message
             .tool_calls
             .unwrap_or_default()
             .into_iter()
+            .take(most)
             .map(|call| {
                 let (index, mut call) = self.calls.next(call);
                 call.index = Some(index);
@@ -90,7 +110,29 @@ impl Translator for Chat {
             })
             .collect();
         let logprobs = reply.logprobs.filter(|tokens| !tokens.is_empty()).map(logprobs);
-        let content = Some(message.content).filter(|text| !text.is_empty());
+        let mut content = Some(message.content).filter(|text| !text.is_empty());
+        if self.facts.form != Form::Free {
+            self.held.push_str(&content.take().unwrap_or_default());
+            if reply.done && self.calls.count() == 0 {
+                match said(&self.facts, &self.held, reply.done_reason.as_deref(), &mut self.receipt) {
+                    Ok(Some(Said::Call { name, arguments })) => {
+                        let (index, mut call) = self.calls.read(name, arguments);
+                        call.index = Some(index);
+                        tool_calls.push(call);
+                    }
+                    Ok(Some(Said::Answer(answer))) => {
+                        content = Some(Cow::<str>::Owned(answer)).filter(|text| !text.is_empty());
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.usage = Some(counted);
+                        self.wrong = Some(error);
+                        return;
+                    }
+                }
+            }
+        }
+        self.spoke |= content.is_some();
         if content.is_some() || thinking.is_some() || !tool_calls.is_empty() || logprobs.is_some() {
             let delta =
                 Delta { content, reasoning_content: thinking, reasoning: thinking, tool_calls, ..Delta::default() };
@@ -98,6 +140,9 @@ impl Translator for Chat {
         }
         if reply.done {
             let finish = finish_reason(reply.done_reason.as_deref(), self.calls.count() > 0);
+            if self.facts.offers && finish == "stop" && !self.spoke && counted.output > 0 {
+                lost(&mut self.receipt);
+            }
             let finished =
                 ChunkChoice { index: 0, delta: Delta::default(), logprobs: None, finish_reason: Some(finish) };
             self.chunk([finished], None, out);
@@ -125,6 +170,14 @@ impl Translator for Chat {
     fn usage(&self) -> Option<Usage> {
         self.usage
     }
+
+    fn receipt(&mut self) -> Receipt {
+        std::mem::take(&mut self.receipt)
+    }
+
+    fn wrong(&mut self) -> Option<Error> {
+        self.wrong.take()
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +193,7 @@ mod tests {
     };
 
     fn facts(include_usage: bool) -> Facts {
-        Facts { model: "m".to_owned(), stream: true, include_usage }
+        Facts { model: "m".to_owned(), stream: true, include_usage, ..Facts::default() }
     }
 
     /// Any line that Ollama may send before the last one.
@@ -187,7 +240,11 @@ mod tests {
     }
 
     fn run(packets: impl IntoIterator<Item = Vec<u8>>, include_usage: bool) -> String {
-        let mut feed = Feed::new(Chat::new(stamp("chatcmpl-"), facts(include_usage)));
+        run_as(facts(include_usage), packets)
+    }
+
+    fn run_as(facts: Facts, packets: impl IntoIterator<Item = Vec<u8>>) -> String {
+        let mut feed = Feed::new(Chat::new(stamp("chatcmpl-"), facts));
         let fed = packets.into_iter().try_for_each(|packet| feed.packet(Bytes::from(packet)));
         let _ = fed.and_then(|()| feed.eof());
         String::from_utf8(feed.frames.take().to_vec()).unwrap()
@@ -226,6 +283,10 @@ mod tests {
 
     /// What Ollama would have answered unstreamed: all of it in one reply (`ollama-wire` A5).
     fn whole(lines: &[Value]) -> Value {
+        whole_as(&facts(false), lines)
+    }
+
+    fn whole_as(facts: &Facts, lines: &[Value]) -> Value {
         let mut reply = lines.last().unwrap().clone();
         let join = |at: &str| lines.iter().filter_map(|line| line["message"][at].as_str()).collect::<String>();
         let concat = |of: &dyn Fn(&Value) -> Value| -> Vec<Value> {
@@ -234,8 +295,9 @@ mod tests {
         reply["message"] = json!({"role": "assistant", "content": join("content"), "thinking": join("thinking"),
             "tool_calls": concat(&|line| line["message"]["tool_calls"].clone())});
         reply["logprobs"] = concat(&|line| line["logprobs"].clone()).into();
-        let (text, stamp, facts) = (reply.to_string(), stamp("chatcmpl-"), facts(false));
-        let answer = translate::response(&stamp, &facts, serde_json::from_str(&text).unwrap()).unwrap();
+        let (text, stamp) = (reply.to_string(), stamp("chatcmpl-"));
+        let answer =
+            translate::response(&stamp, facts, serde_json::from_str(&text).unwrap(), &mut Receipt::default()).unwrap();
         let choice = serde_json::to_value(&answer).unwrap()["choices"][0].clone();
         let text = |at: &str| choice["message"][at].as_str().unwrap_or_default().to_owned();
         json!({"content": text("content"), "reasoning": text("reasoning"),
@@ -254,6 +316,36 @@ mod tests {
             let bytes = wire(&lines);
             let packets: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
             prop_assert_eq!(run(packets, usage), run([bytes], usage));
+        }
+
+        #[test]
+        fn what_is_read_out_of_words_is_the_same_however_they_are_cut(
+            size in 1usize..12, answers: bool, cut in 0usize..60, length: bool, thinking in prop::option::of("[a-c]{1,3}"),
+        ) {
+            let words = if answers { r#"{"answer": {"b":"é", "a":1.0}}"# } else { r#"{"name":"f","arguments":{"b":"é","a":1.0}}"# };
+            let words: Vec<char> = words.chars().take(words.chars().count().saturating_sub(cut)).collect();
+            let message = |content: String| json!({"message": {"role": "assistant", "content": content}, "done": false});
+            let mut lines: Vec<Value> = words.chunks(size).map(|part| message(part.iter().collect())).collect();
+            if let Some(thinking) = thinking {
+                lines.insert(0, json!({"message": {"content": "", "thinking": thinking}, "done": false}));
+            }
+            let reason = if length { "length" } else { "stop" };
+            lines.push(json!({"message": {"content": ""}, "done": true, "done_reason": reason, "eval_count": 3}));
+            for form in [Form::Call(vec!["f".to_owned()]), Form::CallOrAnswer(vec!["f".to_owned()])] {
+                let facts = Facts { form, offers: true, ..facts(false) };
+                let text = run_as(facts.clone(), [wire(&lines)]);
+                let events = events(&text);
+                if events.last() == Some(&"[DONE]") {
+                    let mut whole = whole_as(&facts, &lines);
+                    // The unstreamed answer of these lines holds an empty list of probabilities, the stream none.
+                    whole["logprobs"] = json!([]);
+                    prop_assert_eq!(fold(&events), whole);
+                } else {
+                    // The unstreamed answer is refused, too.
+                    prop_assert!(matches!(facts.form, Form::Call(_)) && !length);
+                    prop_assert_eq!(text.matches("\"error\"").count(), 1);
+                }
+            }
         }
 
         #[test]

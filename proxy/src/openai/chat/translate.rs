@@ -4,16 +4,19 @@ use std::{borrow::Cow, collections::HashMap};
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::wire::{
-    Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, ToolChoice, TopLogprob,
-};
+use super::wire::{Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, TopLogprob};
 use crate::{
     app::Stamp,
+    config::Overflow,
     error::Error,
-    ollama::wire as native,
+    ollama::{client::encode, wire as native},
     openai::{
+        asking::Ask,
         content::{Gathered, gather},
+        context::Policy,
+        forced::{self, Form, Said},
         options::think,
+        receipt::Receipt,
         tools::{self, Numbering},
         usage::Usage,
     },
@@ -22,27 +25,53 @@ use crate::{
 /// What every answer says of the system that made it.
 pub(super) const FINGERPRINT: &str = "fp_ollama";
 
+/// What is asked of Ollama, and what may be changed about it where it is refused.
+///
+/// # Errors
+/// As [`request`].
+pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
+    let model = asked.model.to_string();
+    let effort = if asked.native.think.is_some() {
+        None
+    } else {
+        let switch = asked.thinking_switch.map(|_| "chat_template_kwargs");
+        asked.effort.as_ref().map(|(param, _)| *param).or(switch)
+    };
+    let may_grow = asked.leaves_context() && asked.native.truncate.is_none() && policy.overflow == Overflow::Refuse;
+    let limit = asked.native.options.get("num_predict").and_then(|raw| raw.get().parse().ok());
+    let body = encode(&request(asked, policy)?)?;
+    Ok(Ask { path: "/api/chat", model, body, may_grow, limit, effort })
+}
+
 /// Client → upstream.
 ///
 /// # Errors
 /// Content, tools or a format that Ollama cannot be given.
-pub(super) fn request(request: Request<'_>) -> Result<native::ChatRequest<'_>, Error> {
-    let Request { native, .. } = request;
+pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<native::ChatRequest<'a>, Error> {
+    let form = request.form();
+    let mut native = request.native;
+    let truncate = policy.apply(&mut native)?;
     let think = match (native.think, &request.effort, request.thinking_switch) {
         (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
         (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
         (None, None, Some(on)) => Some(Cow::Owned(raw(&on)?)),
         (None, None, None) => None,
     };
-    let format = match request.response_format {
+    let wanted = match request.response_format {
         Some(format) => response_format(format)?,
         None => native.format.map(Cow::Borrowed),
     };
-    let offered = match request.tool_choice {
-        ToolChoice::Auto => request.tools,
-        ToolChoice::None => Vec::new(),
+    let format = match form {
+        Form::Free => wanted,
+        Form::Call(_) => Some(Cow::Owned(forced::format(&request.tools, None)?)),
+        Form::CallOrAnswer(_) => {
+            // JSON mode is no schema.
+            let any = raw(&serde_json::json!({"type": "object"}))?;
+            let answer = wanted.as_deref().filter(|format| format.get().starts_with('{')).unwrap_or(&any);
+            Some(Cow::Owned(forced::format(&request.tools, Some(answer))?))
+        }
     };
-    let tools = if offered.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(offered)?)?)) };
+    let tools = if request.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(request.tools)?)?)) };
     Ok(native::ChatRequest {
         model: request.model.0,
         messages: messages(request.messages)?,
@@ -52,7 +81,7 @@ pub(super) fn request(request: Request<'_>) -> Result<native::ChatRequest<'_>, E
         tools,
         options: native.options,
         think,
-        truncate: native.truncate,
+        truncate: Some(truncate),
         shift: native.shift,
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs.filter(|_| request.logprobs),
@@ -136,21 +165,38 @@ fn messages(messages: Vec<Message<'_>>) -> Result<Vec<native::Message<'_>>, Erro
 /// Upstream → client: a whole answer.
 ///
 /// # Errors
-/// An answer that Ollama itself broke off.
+/// An answer that Ollama itself broke off, or one without the call that had to be made.
 pub(super) fn response<'a>(
     stamp: &'a Stamp,
     facts: &'a Facts,
     reply: native::ChatReply<'a>,
+    receipt: &mut Receipt,
 ) -> Result<Completion<'a>, Error> {
     if !reply.done {
         return Err(Error::unfinished());
     }
     let usage = Usage::from(&reply);
     let mut numbering = Numbering::new(&stamp.random);
-    let tool_calls: Vec<_> =
-        reply.message.tool_calls.unwrap_or_default().into_iter().map(|call| numbering.next(call).1).collect();
+    let called = reply.message.tool_calls.unwrap_or_default().into_iter();
+    let most = if facts.one_call { 1 } else { usize::MAX };
+    let mut tool_calls: Vec<_> = called.take(most).map(|call| numbering.next(call).1).collect();
     let thinking = reply.message.thinking.filter(|text| !text.is_empty());
-    let content = Some(reply.message.content).filter(|text| tool_calls.is_empty() || !text.is_empty());
+    let mut content = reply.message.content;
+    if facts.form != Form::Free {
+        let text = std::mem::take(&mut content);
+        if tool_calls.is_empty() {
+            match said(facts, &text, reply.done_reason.as_deref(), receipt)? {
+                Some(Said::Call { name, arguments }) => tool_calls.push(numbering.read(name, arguments).1),
+                Some(Said::Answer(answer)) => content = Cow::Owned(answer),
+                None => {}
+            }
+        }
+    }
+    let finish_reason = finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty());
+    if facts.offers && finish_reason == "stop" && content.is_empty() && usage.output > 0 {
+        lost(receipt);
+    }
+    let content = Some(content).filter(|text| tool_calls.is_empty() || !text.is_empty());
     Ok(Completion {
         id: &stamp.id,
         object: "chat.completion",
@@ -159,7 +205,7 @@ pub(super) fn response<'a>(
         system_fingerprint: FINGERPRINT,
         choices: [Choice {
             index: 0,
-            finish_reason: finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty()),
+            finish_reason,
             message: Answer {
                 role: "assistant",
                 content,
@@ -173,6 +219,36 @@ pub(super) fn response<'a>(
         }],
         usage: usage.into(),
     })
+}
+
+/// What the words of a model that is held to a form stand for. `None`: they were cut off before they meant anything.
+///
+/// # Errors
+/// There is no call where one must be made.
+pub(super) fn said(
+    facts: &Facts,
+    text: &str,
+    done_reason: Option<&str>,
+    receipt: &mut Receipt,
+) -> Result<Option<Said>, Error> {
+    match (facts.form.read(text), &facts.form) {
+        (Some(said), _) => Ok(Some(said)),
+        (None, _) if done_reason == Some("length") => Ok(None),
+        (None, Form::Free | Form::CallOrAnswer(_)) => {
+            receipt.note("response_format", "not-obeyed");
+            Ok(Some(Said::Answer(text.to_owned())))
+        }
+        (None, Form::Call(_)) => Err(Error::unsupported(
+            "tool_choice",
+            "The model made no call, though 'tool_choice' asks for one and its answer was constrained to one by 'format': \
+             this model, or this version of Ollama, does not obey 'format'. Use tool_choice 'auto', or another model.",
+        )),
+    }
+}
+
+/// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that the model wrote something.
+pub(super) fn lost(receipt: &mut Receipt) {
+    receipt.note("tool_calls", "lost");
 }
 
 /// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.
@@ -207,7 +283,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{ollama::client::encode, openai::json::Json};
+    use crate::{
+        ollama::client::encode,
+        openai::{json::Json, receipt::Receipt},
+    };
 
     /// Any JSON, with a liking for the names and values that the API has.
     fn any_json() -> impl Strategy<Value = Value> {
@@ -266,8 +345,8 @@ mod tests {
             let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
             body[field] = value;
             let json = Json::from(body.to_string().into_bytes());
-            let request = json.fields().and_then(|fields| Request::read(fields, &mut Vec::new()));
-            if let Ok(ask) = request.and_then(super::request).and_then(|ask| encode(&ask)) {
+            let request = json.fields().and_then(|fields| Request::read(fields, &mut Receipt::default()));
+            if let Ok(ask) = request.and_then(|request| super::request(request, &Policy::default())).and_then(|ask| encode(&ask)) {
                 prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array());
             }
         }

@@ -9,28 +9,16 @@ use crate::{
     error::Error,
     openai::{
         content::Content,
+        forced::Form,
         json::{Fields, Text, read},
         options::{Native, Reasoning},
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
+        tool_choice::{Mode, ToolChoice},
         tools::{PastCall, Tool, ToolCall},
         usage::CompletionUsage,
     },
 };
-
-/// Hints that change nothing here: about billing, caching, storing and tracing on OpenAI's side.
-const NO_EFFECT: [&str; 12] = [
-    "metadata",
-    "moderation",
-    "prediction",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-    "verbosity",
-    "web_search_options",
-];
 
 /// A request, its known fields taken apart.
 #[derive(Debug)]
@@ -43,25 +31,27 @@ pub(crate) struct Request<'a> {
     pub(crate) effort: Option<(&'static str, Text<'a>)>,
     pub(crate) thinking_switch: Option<bool>,
     pub(crate) response_format: Option<ResponseFormat<'a>>,
+    /// Those that `tool_choice` leaves.
     pub(crate) tools: Vec<Tool<'a>>,
-    pub(crate) tool_choice: ToolChoice,
+    pub(crate) choice: Mode,
+    /// Whether the client wants one call at most.
+    pub(crate) one_call: bool,
     pub(crate) logprobs: bool,
     pub(crate) top_logprobs: Option<u8>,
 }
 
 /// What the answer must know of its request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
-}
-
-/// Which tools the model may call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ToolChoice {
-    Auto,
-    None,
+    /// What the model's words are read as.
+    pub(crate) form: Form,
+    /// Whether the model was offered tools.
+    pub(crate) offers: bool,
+    /// Whether only its first call counts.
+    pub(crate) one_call: bool,
 }
 
 /// One message of the conversation; which fields are filled depends on `role`.
@@ -101,15 +91,15 @@ pub(crate) struct ResponseFormat<'a> {
 pub(crate) struct JsonSchema<'a> {
     #[serde(borrow, default)]
     pub(crate) schema: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) name: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
+    pub(crate) name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) description: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
+    pub(crate) description: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    pub(crate) strict: Option<serde::de::IgnoredAny>,
+    pub(crate) strict: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,11 +120,13 @@ struct ChatTemplateKwargs {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
         let messages: Vec<Message<'a>> = fields.need("messages", ignored)?;
         if messages.is_empty() {
@@ -166,9 +158,17 @@ impl<'a> Request<'a> {
         if top_logprobs.is_some_and(|n| n > 0) && !logprobs {
             return Err(Error::invalid("top_logprobs", "'top_logprobs' is allowed only when 'logprobs' is true."));
         }
-        let tools = fields.take("tools", ignored)?.unwrap_or_default();
-        let tool_choice = fields.take_raw("tool_choice").map_or(Ok(ToolChoice::Auto), tool_choice)?;
-        let request = Self {
+        let tools: Vec<Tool<'a>> = fields.take("tools", ignored)?.unwrap_or_default();
+        let tool_choice = fields.take_raw("tool_choice").map(ToolChoice::read).transpose()?.unwrap_or_default();
+        if tool_choice.steers() && !tools.is_empty() {
+            receipt.emulated("tool_choice");
+        }
+        let (choice, tools) = (tool_choice.mode, tool_choice.cut(tools)?);
+        let one_call = fields.take("parallel_tool_calls", ignored)? == Some(false) && !tools.is_empty();
+        if one_call {
+            receipt.emulated("parallel_tool_calls");
+        }
+        let mut request = Self {
             model,
             messages,
             stream,
@@ -178,24 +178,60 @@ impl<'a> Request<'a> {
             thinking_switch,
             response_format: fields.take("response_format", ignored)?,
             tools,
-            tool_choice,
+            choice,
+            one_call,
             logprobs,
             top_logprobs,
         };
-        refuse(&mut fields)?;
-        // A hint of several parts is told once, by its name.
-        for name in NO_EFFECT {
-            if fields.take_raw(name).is_some() {
-                ignored.push(name.to_owned());
+        match request.form() {
+            Form::Free => {}
+            form => {
+                if matches!(form, Form::CallOrAnswer(_)) {
+                    receipt.emulated("response_format");
+                }
+                // They would be those of the JSON that a call or an answer is read out of.
+                if std::mem::take(&mut request.logprobs) {
+                    receipt.no_effect("logprobs");
+                }
             }
         }
-        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
+        settle(Endpoint::Chat, fields, receipt)?;
+        for path in unknown {
+            receipt.no_effect(&path);
+        }
         Ok(request)
     }
 
     /// What the answer must know.
     pub(crate) fn facts(&self) -> Facts {
-        Facts { model: self.model.to_string(), stream: self.stream, include_usage: self.include_usage }
+        Facts {
+            model: self.model.to_string(),
+            stream: self.stream,
+            include_usage: self.include_usage,
+            form: self.form(),
+            offers: !self.tools.is_empty(),
+            one_call: self.one_call,
+        }
+    }
+
+    /// Whether the client leaves the size of the context to us.
+    pub(crate) fn leaves_context(&self) -> bool {
+        self.native.options.get("num_ctx").is_none()
+    }
+
+    /// What the model must be held to. Words are free unless a call must be made, or tools are offered beside a format.
+    pub(crate) fn form(&self) -> Form {
+        let names = || {
+            let functions = self.tools.iter().filter_map(|tool| tool.function.as_ref());
+            functions.map(|function| function.name.to_string()).collect()
+        };
+        let formatted = self.response_format.as_ref().is_some_and(|format| &*format.kind != "text");
+        match self.choice {
+            _ if self.tools.is_empty() => Form::Free,
+            Mode::Required => Form::Call(names()),
+            Mode::Auto | Mode::None if formatted => Form::CallOrAnswer(names()),
+            Mode::Auto | Mode::None => Form::Free,
+        }
     }
 }
 
@@ -206,45 +242,6 @@ fn top_logprobs(raw: &RawValue) -> Result<u8, Error> {
         param: Some("top_logprobs".to_owned()),
         code: Some(if n < 0 { "integer_below_min_value" } else { "integer_above_max_value" }),
     })
-}
-
-fn tool_choice(raw: &RawValue) -> Result<ToolChoice, Error> {
-    match raw.get() {
-        r#""auto""# => Ok(ToolChoice::Auto),
-        r#""none""# => Ok(ToolChoice::None),
-        _ => Err(Error::unsupported(
-            "tool_choice",
-            "Ollama cannot be made to call a tool; 'tool_choice' may be 'auto' or 'none'.",
-        )),
-    }
-}
-
-/// Refuses what OpenAI's API has and Ollama cannot do, unless its value asks for nothing.
-fn refuse(fields: &mut Fields<'_>) -> Result<(), Error> {
-    let asks = |raw: &RawValue, nothing: &[&str]| !nothing.contains(&raw.get());
-    let rows: [(&str, &[&str], &str); 7] = [
-        ("n", &["1"], "Ollama gives one answer to a request; 'n' may be 1."),
-        ("logit_bias", &["{}"], "Ollama has no 'logit_bias'."),
-        (
-            "modalities",
-            &[r#"["text"]"#, r#"[ "text" ]"#],
-            "Ollama's models answer in text; 'modalities' may be [\"text\"].",
-        ),
-        ("audio", &[], "Ollama's models answer in text, not in sound."),
-        ("functions", &["[]"], "'functions' is deprecated; use 'tools'."),
-        ("function_call", &[r#""none""#, r#""auto""#], "'function_call' is deprecated; use 'tool_choice'."),
-        (
-            "parallel_tool_calls",
-            &["true"],
-            "Ollama cannot hold a model to one tool call; 'parallel_tool_calls' may be true.",
-        ),
-    ];
-    for (name, nothing, message) in rows {
-        if fields.take_raw(name).is_some_and(|raw| asks(raw, nothing)) {
-            return Err(Error::unsupported(name, message));
-        }
-    }
-    Ok(())
 }
 
 /// A whole answer.

@@ -17,6 +17,7 @@ use http::Method;
 use super::{
     json::Json,
     models,
+    receipt::Receipt,
     sse::{self, Opening},
 };
 use crate::{
@@ -39,7 +40,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let mut ignored = Vec::new();
         let request = wire::Request::read(json.fields()?, &mut ignored)?;
         recorder.model(&request.model);
-        recorder.ignored(ignored);
+        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
         let facts = request.facts();
         let asks = translate::requests(request, app.config.completions.raw)?;
         (asks.iter().map(encode).collect::<Result<Vec<_>, _>>()?, facts)

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{json::Json, models, usage::Usage};
+use super::{json::Json, models, receipt::Receipt, usage::Usage};
 use crate::{
     app::App,
     error::Error,
@@ -25,7 +25,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let mut ignored = Vec::new();
         let request = wire::Request::read(json.fields()?, &mut ignored)?;
         recorder.model(&request.model);
-        recorder.ignored(ignored);
+        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
         let facts = request.facts();
         (encode(&translate::request(request)?)?, facts)
     };

@@ -11,7 +11,7 @@ use axum::{
 };
 use http::Method;
 
-use super::{json::Json, models};
+use super::{json::Json, models, receipt::Receipt};
 use crate::{app::App, error::Error, observe::Recorder, ollama::client::encode};
 
 const PATH: &str = "/api/generate";
@@ -23,7 +23,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let mut ignored = Vec::new();
         let request = wire::Request::read(json.fields()?, &mut ignored)?;
         recorder.model(&request.model);
-        recorder.ignored(ignored);
+        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
         let asks = translate::requests(&request).iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         (asks, request.model.to_string())
     };

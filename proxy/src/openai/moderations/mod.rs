@@ -13,7 +13,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::iter};
 
-use super::{json::Json, models, usage::Usage};
+use super::{json::Json, models, receipt::Receipt, usage::Usage};
 use crate::{
     app::App,
     error::Error,
@@ -34,7 +34,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let request = wire::Request::read(json.fields()?, &mut ignored)?;
         let model = translate::model(request.model.as_deref(), &app.config.moderation.model)?;
         recorder.model(&model);
-        recorder.ignored(ignored);
+        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
         let (asks, facts) = translate::requests(request, &model)?;
         (asks.iter().map(encode).collect::<Result<Vec<_>, _>>()?, facts, model)
     };

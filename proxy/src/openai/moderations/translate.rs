@@ -72,8 +72,8 @@ pub(super) fn requests<'a>(request: Request<'a>, model: &'a str) -> Result<(Vec<
             think: native.think.map(Cow::Borrowed),
             // A text of which only a part is judged is not judged.
             truncate: Some(match native.truncate {
-                Some(told) => told,
-                None => serde_json::from_str("false").map_err(internal)?,
+                Some(told) => Cow::Borrowed(told),
+                None => Cow::Owned(to_raw_value(&false).map_err(internal)?),
             }),
             shift: native.shift,
             logprobs: false,

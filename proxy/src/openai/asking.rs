@@ -1,0 +1,188 @@
+//! Asks Ollama for an answer, and once more where a small change cures the refusal: a context that grows, a way of thinking that the model
+//! does not have. All of it before the first token, and told in the receipt.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{
+    context::{size, tagged},
+    json::Fields,
+    models,
+    receipt::Receipt,
+};
+use crate::{
+    app::App,
+    error::Error,
+    observe::Recorder,
+    ollama::{
+        client::{Upstream, encode},
+        wire::{Options, Ps, Show, ShowRequest},
+    },
+};
+
+/// What is asked, and what may be changed about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) path: &'static str,
+    pub(crate) model: String,
+    pub(crate) body: Bytes,
+    /// Whether the context may grow: the client asks for none itself, and wants nothing cut.
+    pub(crate) may_grow: bool,
+    /// The longest answer that the client wants.
+    pub(crate) limit: Option<u64>,
+    /// The field that says how much to think, unless the client speaks Ollama's own words.
+    pub(crate) effort: Option<&'static str>,
+}
+
+/// Asks; the answer's body as it arrives.
+///
+/// # Errors
+/// What Ollama refuses for good.
+pub(crate) async fn open(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
+    // Each cure works once, so this ends.
+    loop {
+        let error = match app.ollama.open(Method::POST, ask.path, Some(ask.body.clone())).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match error {
+            Error::ContextLength { counts, message } if ask.may_grow && app.config.context.max > 0 => {
+                return grow(app, &ask, counts, message, recorder).await;
+            }
+            error => match thinking(&error, ask.effort) {
+                Some((field, change)) if !app.config.openai.strict => {
+                    ask.effort = None;
+                    ask.body = changed(&ask.body, |top| match change {
+                        Thinking::Not => {
+                            top.remove("think");
+                            Ok(())
+                        }
+                        Thinking::As(value) => set(top, "think", value),
+                    })?;
+                    let mut receipt = Receipt::default();
+                    match change {
+                        Thinking::Not => receipt.no_effect(field),
+                        Thinking::As(value) => receipt.note(field, format!("lowered:{}", value.trim_matches('"'))),
+                    }
+                    recorder.receipt(receipt);
+                }
+                _ => return Err(models::explain(app, error, &ask.model).await),
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Thinking {
+    /// The model cannot.
+    Not,
+    /// It can, but not so.
+    As(&'static str),
+}
+
+/// How a refused effort is asked for so that this model, or this version of Ollama, understands it.
+fn thinking(error: &Error, effort: Option<&'static str>) -> Option<(&'static str, Thinking)> {
+    let (field, told) = (effort?, error.to_string());
+    if told.contains("does not support thinking") {
+        Some((field, Thinking::Not))
+    } else if told.contains("think value") && told.contains("is not supported for this model") {
+        // recorded: 0.13.5 thinking/level-low
+        Some((field, Thinking::As("true")))
+    } else if told.contains("invalid think value: \"max\"") {
+        // recorded: 0.20.0 thinking/level-max
+        Some((field, Thinking::As("\"high\"")))
+    } else {
+        None
+    }
+}
+
+/// Asks once more, with a context that holds the prompt. One request at a time makes a model grow; those who wait find it grown.
+async fn grow(
+    app: &App,
+    ask: &Ask,
+    counts: Option<(u64, u64)>,
+    message: String,
+    recorder: &Recorder,
+) -> Result<Upstream, Error> {
+    let turn = app.grown.turn(&ask.model).await;
+    let cap = app.config.context.max.min(own_length(app, &ask.model).await.unwrap_or(u64::MAX));
+    let size = match counts {
+        Some((prompt, _)) => size(prompt, ask.limit, cap),
+        // This version does not tell how long the prompt is.
+        None => Some(cap),
+    };
+    let size = size.map(|size| size.max(app.grown.of(&ask.model).unwrap_or(0)).min(cap));
+    let Some(size) = size.filter(|size| counts.is_none_or(|(_, context)| *size > context)) else {
+        let message =
+            format!("{message} It cannot grow beyond {cap} tokens (context.max, and what the model was made for).");
+        return Err(Error::ContextLength { message, counts });
+    };
+    let body = changed(&ask.body, |top| {
+        let mut options = fields(top.get("options").map_or("{}", RawValue::get))?;
+        set(&mut options, "num_ctx", &size.to_string())?;
+        let options = to_raw_value(&options).map_err(|error| Error::Internal { message: error.to_string() })?;
+        top.set("options", Cow::Owned(options));
+        Ok(())
+    })?;
+    tracing::info!(target: "farllama", model = ask.model, num_ctx = size, "the prompt does not fit: asking once more with a bigger context");
+    let answer = app.ollama.open(Method::POST, ask.path, Some(body)).await?;
+    app.grown.remember(&ask.model, size);
+    drop(turn);
+    let mut receipt = Receipt::default();
+    receipt.note("num_ctx", format!("raised:{size}"));
+    recorder.receipt(receipt);
+    warn_if_it_spills(app, &ask.model, size).await;
+    Ok(answer)
+}
+
+/// The context that the model was made for.
+async fn own_length(app: &App, model: &str) -> Option<u64> {
+    let ask = encode(&ShowRequest { model }).ok()?;
+    let reply = app.ollama.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
+    let show: Show<'_> = app.ollama.read("/api/show", &reply).ok()?;
+    show.context_length()
+}
+
+/// A bigger context may push a model off the graphics card, which makes it many times slower.
+async fn warn_if_it_spills(app: &App, model: &str, size: u64) {
+    let Ok(reply) = app.ollama.call(Method::GET, "/api/ps", None).await else { return };
+    let Ok(ps) = app.ollama.read::<Ps<'_>>("/api/ps", &reply) else { return };
+    if let Some(loaded) = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model))
+        && loaded.size_vram < loaded.size
+    {
+        tracing::warn!(
+            target: "farllama",
+            model,
+            num_ctx = size,
+            "with this context only {} of {} MiB of the model are on the graphics card: it will be slow; lower context.max",
+            loaded.size_vram >> 20,
+            loaded.size >> 20
+        );
+    }
+}
+
+/// The ask with another top level.
+fn changed(body: &[u8], change: impl FnOnce(&mut Options<'_>) -> Result<(), Error>) -> Result<Bytes, Error> {
+    let text = std::str::from_utf8(body).map_err(|error| Error::Internal { message: error.to_string() })?;
+    let mut top = fields(text)?;
+    change(&mut top)?;
+    encode(&top)
+}
+
+fn fields(text: &str) -> Result<Options<'_>, Error> {
+    let fields: Fields<'_> =
+        serde_json::from_str(text).map_err(|error| Error::Internal { message: error.to_string() })?;
+    let mut options = Options::default();
+    fields.left().for_each(|(name, value)| options.set(name, Cow::Borrowed(value)));
+    Ok(options)
+}
+
+fn set(options: &mut Options<'_>, name: &'static str, value: &str) -> Result<(), Error> {
+    let value =
+        RawValue::from_string(value.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })?;
+    options.set(name, Cow::Owned(value));
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! How much a model remembers: what is asked for, and how far it has grown for prompts that did not fit.
+//!
+//! Ollama cuts a prompt that is too long in silence, unless it is told not to (`truncate: false`, obeyed from 0.13.5 on). `shift` is left
+//! alone: it is a setting of the loaded model, and changing it loads the model anew.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::options::Native;
+use crate::{
+    config::{Config, Overflow},
+    error::Error,
+};
+
+/// Tokens that are kept free for an answer that has no limit of its own, or a higher one.
+const ANSWER: u64 = 4096;
+
+/// What is asked of Ollama where the client says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// What becomes of a prompt that does not fit.
+    pub(crate) overflow: Overflow,
+    /// Tokens; `None` leaves it to the remote.
+    pub(crate) num_ctx: Option<u64>,
+}
+
+impl Policy {
+    /// What the settings say for `model`, and how far it has grown.
+    pub(crate) fn of(config: &Config, grown: Option<u64>, model: &str) -> Self {
+        let context = &config.context;
+        let own = context.overflow_by_model.iter().find(|(name, _)| tagged(name) == tagged(model));
+        Self {
+            overflow: own.map_or(context.overflow, |(_, overflow)| *overflow),
+            num_ctx: grown.max(Some(context.num_ctx)).filter(|tokens| *tokens > 0),
+        }
+    }
+
+    /// Adds what the client has not said; gives `truncate`.
+    ///
+    /// # Errors
+    /// None that numbers can cause.
+    pub(crate) fn apply<'a>(&self, native: &mut Native<'a>) -> Result<Cow<'a, RawValue>, Error> {
+        let raw = |value: &serde_json::Value| {
+            to_raw_value(value).map(Cow::Owned).map_err(|error| Error::Internal { message: error.to_string() })
+        };
+        if let Some(tokens) = self.num_ctx
+            && native.options.get("num_ctx").is_none()
+        {
+            native.options.set("num_ctx", raw(&tokens.into())?);
+        }
+        match native.truncate {
+            Some(given) => Ok(Cow::Borrowed(given)),
+            None => raw(&(self.overflow == Overflow::Truncate).into()),
+        }
+    }
+}
+
+/// The context that holds `prompt` tokens and an answer of `limit` tokens: a power of two, `cap` at most. `None`: `cap` does not hold it.
+pub(crate) fn size(prompt: u64, limit: Option<u64>, cap: u64) -> Option<u64> {
+    let wanted = prompt.saturating_add(limit.map_or(ANSWER, |limit| limit.min(ANSWER)));
+    let size = wanted.checked_next_power_of_two().unwrap_or(cap).min(cap);
+    (size > prompt).then_some(size)
+}
+
+/// How far the contexts of models have grown, and who is at it.
+#[derive(Debug, Default)]
+pub(crate) struct Grown(Mutex<HashMap<String, Growth>>);
+
+#[derive(Clone, Debug, Default)]
+struct Growth {
+    tokens: u64,
+    /// Held by the one request that makes it grow.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Grown {
+    /// How far it has grown.
+    pub(crate) fn of(&self, model: &str) -> Option<u64> {
+        self.map().get(&*tagged(model)).map(|growth| growth.tokens).filter(|tokens| *tokens > 0)
+    }
+
+    /// Whoever holds this may make `model` grow.
+    pub(crate) async fn turn(&self, model: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = self.map().entry(tagged(model).into_owned()).or_default().turn.clone();
+        turn.lock_owned().await
+    }
+
+    /// It has grown.
+    pub(crate) fn remember(&self, model: &str, tokens: u64) {
+        self.map().entry(tagged(model).into_owned()).or_default().tokens = tokens;
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, Growth>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One name for a model: `m` is `m:latest`, and case does not count.
+pub(crate) fn tagged(model: &str) -> Cow<'_, str> {
+    let last = model.rsplit('/').next().unwrap_or(model);
+    match (last.contains(':'), model.bytes().any(|byte| byte.is_ascii_uppercase())) {
+        (true, false) => Cow::Borrowed(model),
+        (true, true) => Cow::Owned(model.to_ascii_lowercase()),
+        (false, _) => Cow::Owned(format!("{}:latest", model.to_ascii_lowercase())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_grows_to_a_power_of_two_that_holds_prompt_and_answer() {
+        assert_eq!(size(20_000, None, 65_536), Some(32_768));
+        assert_eq!(size(20_000, Some(32_000), 65_536), Some(32_768), "a limit alone never asks for more");
+        assert_eq!(size(4_000, Some(50), 65_536), Some(4_096));
+        assert_eq!(size(30_000, None, 32_768), Some(32_768));
+        assert_eq!(size(32_768, None, 32_768), None);
+        assert_eq!(size(u64::MAX, None, 32_768), None);
+    }
+
+    #[test]
+    fn a_model_without_a_tag_is_its_latest() {
+        assert_eq!(tagged("Llama3.2"), "llama3.2:latest");
+        assert_eq!(tagged("hf.co:443/org/name"), "hf.co:443/org/name:latest");
+        let mut config = Config::default();
+        config.context.overflow_by_model = vec![("llama3.2".to_owned(), Overflow::Truncate)];
+        assert_eq!(Policy::of(&config, None, "llama3.2:latest").overflow, Overflow::Truncate);
+        assert_eq!(Policy::of(&config, None, "llama3.2:1b").overflow, Overflow::Refuse);
+    }
+}

@@ -1,0 +1,160 @@
+//! The receipt: what became of the parts of a request that were not simply passed on. Pure.
+//!
+//! It goes out as the header `x-farllama-receipt: tool_choice=emulated, service_tier=no-effect`; what becomes known after the headers left
+//! is a comment of the stream (`: receipt num_ctx=raised:16384`); and the log always has it.
+
+use std::{borrow::Cow, fmt};
+
+use crate::error::Error;
+
+/// Most lines of one receipt. A header has its bounds, and a body may hold any number of odd names.
+const MOST: usize = 48;
+
+/// Most characters of a name.
+const NAME: usize = 64;
+
+const NO_EFFECT: &str = "no-effect";
+
+/// Lines `name=what`, each once, in the order in which they became known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Receipt {
+    lines: Vec<(String, Cow<'static, str>)>,
+    /// How many of them the client has got.
+    told: usize,
+}
+
+impl Receipt {
+    /// A receipt for fields that have no effect.
+    ///
+    /// # Errors
+    /// There is one, and a strict proxy does not let it pass.
+    pub(crate) fn ignoring(names: &[String], strict: bool) -> Result<Self, Error> {
+        let mut receipt = Self::default();
+        for name in names {
+            receipt.no_effect(name);
+        }
+        if strict {
+            receipt.strictly()?;
+        }
+        Ok(receipt)
+    }
+
+    /// Adds `name=what`, unless it is there.
+    pub(crate) fn note(&mut self, name: &str, what: impl Into<Cow<'static, str>>) {
+        let (name, what) = (tidy(name), what.into());
+        if self.lines.iter().any(|(known, said)| *known == name && *said == what) {
+            return;
+        }
+        match self.lines.len() {
+            MOST.. => {}
+            n if n == MOST - 1 => self.lines.push(("and-more".to_owned(), NO_EFFECT.into())),
+            _ => self.lines.push((name, what)),
+        }
+    }
+
+    /// The field is understood, but nothing comes of it.
+    pub(crate) fn no_effect(&mut self, name: &str) {
+        self.note(name, NO_EFFECT);
+    }
+
+    /// Ollama cannot do what the field asks for; we bring it about.
+    pub(crate) fn emulated(&mut self, name: &str) {
+        self.note(name, "emulated");
+    }
+
+    /// Adds the lines of another.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (name, what) in other.lines {
+            self.note(&name, what);
+        }
+    }
+
+    /// The lines that the client has not got yet, which from now on count as told.
+    pub(crate) fn untold(&mut self) -> Option<String> {
+        let new = self.lines.get(self.told..).filter(|new| !new.is_empty()).map(written);
+        self.told = self.lines.len();
+        new
+    }
+
+    /// # Errors
+    /// A field has no effect, which a strict proxy does not let pass.
+    pub(crate) fn strictly(&self) -> Result<(), Error> {
+        match self.lines.iter().find(|(_, what)| what == NO_EFFECT) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Invalid {
+                message: format!("Unsupported parameter: '{name}' has no effect on Ollama, and openai.strict is set."),
+                param: Some(name.clone()),
+                code: Some("unsupported_parameter"),
+            }),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&written(&self.lines))
+    }
+}
+
+fn written(lines: &[(String, Cow<'static, str>)]) -> String {
+    lines.iter().map(|(name, what)| format!("{name}={what}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A name as a header can hold it: `messages[12].name` and `messages[13].name` are one, and odd characters become `_`.
+fn tidy(path: &str) -> String {
+    let mut name = String::with_capacity(path.len());
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            c if inside && c.is_ascii_digit() => continue,
+            _ => {}
+        }
+        name.push(if c.is_ascii_graphic() && !matches!(c, ',' | '=' | '"') { c } else { '_' });
+    }
+    name.truncate(NAME);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stands_once_and_is_told_once() {
+        let mut receipt = Receipt::default();
+        receipt.no_effect("messages[0].name");
+        receipt.no_effect("messages[7].name");
+        receipt.emulated("tool_choice");
+        assert_eq!(receipt.untold().unwrap(), "messages[].name=no-effect, tool_choice=emulated");
+        receipt.note("num_ctx", "raised:8192");
+        assert_eq!(receipt.untold().unwrap(), "num_ctx=raised:8192");
+        assert_eq!(receipt.untold(), None);
+    }
+
+    #[test]
+    fn whatever_a_field_is_called_the_receipt_is_a_short_header() {
+        let mut receipt = Receipt::default();
+        for n in 0..1000 {
+            receipt.no_effect(&format!("x{n}\r\nset-cookie: é={}", "y".repeat(200)));
+        }
+        let text = receipt.untold().unwrap();
+        assert!(text.len() < 8000 && text.ends_with("and-more=no-effect"));
+        assert!(http::HeaderValue::from_str(&text).is_ok() && text.is_ascii());
+    }
+
+    #[test]
+    fn a_strict_proxy_names_the_field_that_has_no_effect() {
+        let mut receipt = Receipt::default();
+        receipt.emulated("n");
+        assert!(receipt.strictly().is_ok());
+        receipt.no_effect("user");
+        let error = receipt.strictly().unwrap_err();
+        assert_eq!((error.row().code, error.param()), (Some("unsupported_parameter"), Some("user")));
+    }
+}

@@ -1,0 +1,85 @@
+//! The real binary, as a child process that ends with the test.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+/// A running `farllama serve`.
+pub struct Program {
+    child: Child,
+    pub addr: SocketAddr,
+    told: watch::Receiver<String>,
+    reading: Option<JoinHandle<()>>,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Program {
+    /// On a free port, with no settings but these, once it says that it listens.
+    pub fn start(flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_farllama"))
+            .args(["serve", "--local-port", "0", "--log", "json"])
+            .args(flags)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut told = String::new();
+        let addr = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).expect("text") > 0, "it ended before it listened: {told}");
+            told.push_str(&line);
+            // Warnings about the settings come before the log, as plain text.
+            let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+            if line["message"] == "listening" {
+                let url = line["ollama"].as_str().expect("an address");
+                break url.rsplit_once('/').expect("a URL").1.parse().expect("an address");
+            }
+        };
+        let (tell, hear) = watch::channel(told);
+        let reading = std::thread::spawn(move || {
+            for line in log.lines() {
+                let line = line.expect("text");
+                tell.send_modify(|told| told.push_str(&(line + "\n")));
+            }
+        });
+        Self { child, addr, told: hear, reading: Some(reading) }
+    }
+
+    /// Waits until the log has `text`.
+    pub async fn until(&self, text: &str) {
+        let mut told = self.told.clone();
+        let hearing = told.wait_for(|told| told.contains(text));
+        let heard = tokio::time::timeout(Duration::from_secs(5), hearing).await;
+        assert!(heard.is_ok_and(|heard| heard.is_ok()), "no {text:?} in: {}", *self.told.borrow());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the program, and gives all that it has logged.
+    pub fn log(mut self) -> String {
+        self.child.kill().expect("it still runs");
+        self.child.wait().expect("it was started here");
+        self.reading.take().and_then(|reading| reading.join().ok()).expect("it was read");
+        self.told.borrow().clone()
+    }
+}
