@@ -72,7 +72,13 @@ async fn transcript(app: &App, recorder: &Recorder, request: &wire::Request) -> 
     let asks_to_hear = request.text.is_none() && request.file.is_some();
     let hears = asks_to_hear && models::can(app, &request.model, "audio").await?;
     match translate::source(request, hears, app.config.audio.prompt_as_transcript)? {
-        Source::Given(text) | Source::Prompt(text) => Ok((text.to_owned(), Usage::default())),
+        Source::Given(text) => Ok((text.to_owned(), Usage::default())),
+        Source::Prompt(text) => {
+            let mut receipt = Receipt::default();
+            receipt.note("prompt", "transcript");
+            recorder.receipt(receipt);
+            Ok((text.to_owned(), Usage::default()))
+        }
         Source::Sound(sound) => ask(app, recorder, request, &translate::transcribe(request, sound)?).await,
     }
 }
