@@ -50,6 +50,10 @@ def end(process):
         process.kill()
 
 
+def lenient(o):
+    return openai.OpenAI(base_url=o.base_url, api_key="unused", max_retries=0, timeout=30)
+
+
 CHECKS = []
 
 
@@ -167,6 +171,79 @@ def _(o, n):
     )
     loaded = {model.model: model.context_length for model in n.ps().models}
     assert loaded["smollm2:135m"] == 2048, loaded
+
+
+@check("openai: embeddings come in the SDK's own base64 and as floats, alike")
+def _(o, n):
+    # What the SDK asks for by itself, base64, its own strict types do not foresee.
+    based = lenient(o).embeddings.create(model="all-minilm", input=["one", "two"])
+    floats = o.embeddings.create(model="all-minilm", input=["one", "two"], encoding_format="float")
+    native = n.embed("all-minilm", ["one", "two"]).embeddings
+    for nth in (0, 1):
+        assert based.data[nth].index == nth and len(based.data[nth].embedding) == 384
+        assert floats.data[nth].embedding == list(native[nth])
+        assert all(abs(a - b) < 1e-7 for a, b in zip(based.data[nth].embedding, native[nth]))
+    assert based.usage.prompt_tokens > 0
+
+
+@check("openai: completions answer several prompts, whole and streamed")
+def _(o, n):
+    answer = o.completions.create(model="smollm2:135m", prompt=["Say one.", "Say two."], n=2, echo=True, max_tokens=8)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert answer.choices[0].text.startswith("Say one.") and answer.choices[3].text.startswith("Say two.")
+    # Its strict types do not foresee the null finish_reason of a chunk either, which OpenAI sends.
+    chunks = list(
+        lenient(o).completions.create(
+            model="smollm2:135m",
+            prompt=["Say one.", "Say two."],
+            max_tokens=8,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert {chunk.choices[0].index for chunk in chunks if chunk.choices} == {0, 1}
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+
+
+@check("openai: completions tell probabilities in their legacy shape")
+def _(o, n):
+    probabilities = o.completions.create(model="smollm2:135m", prompt="Say one.", max_tokens=3, logprobs=2).choices[0].logprobs
+    assert len(probabilities.tokens) == 3 == len(probabilities.text_offset) and probabilities.text_offset[0] == 0
+    assert all(token in top for token, top in zip(probabilities.tokens, probabilities.top_logprobs))
+
+
+@check("openai: a moderation has all thirteen categories")
+def _(o, n):
+    result = o.moderations.create(model="smollm2:135m", input="Is this fine?").results[0]
+    assert len(result.categories.to_dict()) == 13 == len(result.category_scores.to_dict()), result
+    assert result.flagged == any(result.categories.to_dict().values())
+
+
+@check("openai: a recording that no model here can hear is a BadRequestError, and a given transcript is passed on")
+def _(o, n):
+    recording = ("speech.wav", b"RIFF0000WAVE")
+    try:
+        o.audio.transcriptions.create(model="smollm2:135m", file=recording)
+    except openai.BadRequestError as error:
+        assert error.param == "model" and "cannot hear" in error.message, error
+    else:
+        raise AssertionError("no error")
+    given = o.audio.transcriptions.create(model="smollm2:135m", file=recording, extra_body={"text": "Good morning."})
+    assert given.text == "Good morning.", given
+
+
+@check("openai: speech and pictures that nobody makes here are BadRequestErrors")
+def _(o, n):
+    for ask in (
+        lambda: o.audio.speech.create(model="tts-1", input="hi", voice="alloy"),
+        lambda: o.images.generate(model="smollm2:135m", prompt="a cat"),
+    ):
+        try:
+            ask()
+        except openai.BadRequestError as error:
+            assert error.param == "model", error
+        else:
+            raise AssertionError("no error")
 
 
 @check("ollama: models are listed and shown")
