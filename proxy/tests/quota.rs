@@ -126,3 +126,17 @@ async fn requests_beyond_the_limit_at_the_same_time_wait_and_beyond_the_queue_ar
     upstream.go_on();
     assert_eq!(waiting.answer().await.code(), 200);
 }
+
+#[tokio::test]
+async fn the_openai_client_waits_retry_after_out_and_succeeds() {
+    use async_openai::{Client, config::OpenAIConfig};
+    let list = r#"{"models":[{"name":"m:latest","model":"m:latest","modified_at":"2026-11-22T12:37:41.5Z","size":1}]}"#;
+    let upstream = Upstream::answering(raw_response("200 OK", "Content-Type: application/json\r\n", list)).await;
+    let quota = Quota { window: Duration::from_millis(900), ..Quota::default() };
+    let proxy = limited(&upstream, per_minute(1), quota).await;
+    let settings = OpenAIConfig::new().with_api_base(format!("http://{}/v1", proxy.addr())).with_api_key("a-key");
+    let client = Client::with_config(settings);
+    for _ in 0..3 {
+        assert_eq!(client.models().list().await.unwrap().data.len(), 1);
+    }
+}

@@ -109,6 +109,10 @@ impl Models {
         })?;
         let unreadable = |_| refused("the names in this body cannot be read: it is no JSON object with texts for them");
         let found = if body.trim_ascii().is_empty() { Vec::new() } else { names(&body, fields).map_err(unreadable)? };
+        if translated && found.is_empty() {
+            // Without a name the proxy might choose a model of its own.
+            return Err(refused("this request names none; say which"));
+        }
         for (at, (field, name)) in found.iter().enumerate() {
             let later = || found[at + 1..].iter().any(|(other, _)| other == field);
             if !name.is_empty() && (translated || !later()) {
@@ -274,6 +278,7 @@ mod tests {
     fn on_a_translated_route_every_spelling_counts() {
         assert!(!check(&["m"], &["model"], r#"{"model":"x","Model":"m"}"#, true));
         assert!(check(&["m"], &["model"], r#"{"model":"m"}"#, true));
+        assert!(!check(&["m"], &["model"], "{}", true));
     }
 
     #[test]
