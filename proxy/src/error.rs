@@ -36,7 +36,9 @@ pub(crate) enum Error {
     #[error("{method} is not allowed here; the path takes {allow}")]
     Method { method: String, allow: &'static str },
     /// The body is larger than `limit` bytes.
-    #[error("the request body is larger than {limit} bytes; raise limits.body in the settings")]
+    #[error(
+        "the request body is larger than {limit} bytes; raise limits.body (limits.native_body on native routes) in the settings"
+    )]
     TooLarge { limit: usize },
     /// The prompt does not fit into the context.
     #[error("{message}")]
@@ -119,6 +121,20 @@ impl Error {
     /// A value of field `param` that is not one of those that OpenAI's API has.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }
+    }
+
+    /// The same error where field `param` is what did not fit into the context.
+    pub(crate) fn about(self, param: &str) -> Self {
+        match self {
+            Self::ContextLength { message, .. } => Self::Invalid {
+                message: message
+                    .replace("your messages", &format!("your {param}"))
+                    .replace("the messages", &format!("the {param}")),
+                param: Some(param.to_owned()),
+                code: Some("context_length_exceeded"),
+            },
+            error => error,
+        }
     }
 
     /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats itself

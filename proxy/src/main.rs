@@ -11,8 +11,8 @@ use std::{
 
 use cli::Verb;
 use farllama::{
-    Config,
-    config::{Digest, LogFormat, LogLevel, load, show},
+    Config, Running,
+    config::{Digest, Local, Log, LogFormat, LogLevel, Sources, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Verb::ConfigCheck => check(&loaded.config),
         // Needs no settings, and is done.
         Verb::KeyNew => ExitCode::SUCCESS,
-        Verb::Serve => match serve(loaded.config) {
+        Verb::Serve => match serve(loaded.config, &sources) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
         },
@@ -69,10 +69,17 @@ fn complain(message: &str) -> ExitCode {
 
 /// What no single setting shows: the files that are named, and where the remote leads.
 fn check(config: &Config) -> ExitCode {
-    if let Some(path) = &config.remote.ca_file
-        && let Err(error) = std::fs::File::open(path)
-    {
-        return complain(&format!("remote.ca_file: {}: {error}", path.display()));
+    let files = [
+        ("remote.ca_file", &config.remote.ca_file),
+        ("local.tls_cert", &config.local.tls_cert),
+        ("local.tls_key", &config.local.tls_key),
+    ];
+    for (key, path) in files {
+        if let Some(path) = path
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return complain(&format!("{key}: {}: {error}", path.display()));
+        }
     }
     if start::leads_to_itself(config) {
         eprintln!("farllama: warning: serve will refuse this: {}", start::itself(config));
@@ -86,7 +93,7 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, sources: &Sources) -> Result<(), String> {
     log_to_stderr(&config);
     raise_open_files();
     // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
@@ -96,13 +103,13 @@ fn serve(config: Config) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(config, itself));
+    let outcome = runtime.block_on(run(config, sources, itself));
     // A name look-up may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn run(config: Config, itself: bool) -> Result<(), String> {
+async fn run(config: Config, sources: &Sources, itself: bool) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     if itself {
         return Err(start::itself_or_another(&config).await);
@@ -113,20 +120,53 @@ async fn run(config: Config, itself: bool) -> Result<(), String> {
     };
     let (native, openai) = start::urls(running.addr(), &config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
-    signals.next().await;
+    if config.local.public && !config.auth.enabled && !running.addr().ip().is_loopback() {
+        tracing::warn!(target: "farllama", "ANYBODY who can reach {} can use this proxy: no key is asked for (auth.enabled is false)", running.addr());
+    }
+    while signals.next().await == Signal::Reload {
+        reload(&running, &config, sources);
+    }
     tracing::info!(target: "farllama", "stopping: answers in flight may take {} s; a second signal ends them", GRACE.as_secs());
     tokio::select! {
         () = running.stop(GRACE) => {}
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     Ok(())
 }
 
-/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one.
+/// Reads the settings again. If they cannot be used, the old ones stay.
+fn reload(running: &Running, started: &Config, sources: &Sources) {
+    let loaded = match load(sources) {
+        Ok(loaded) => loaded,
+        Err(error) => return tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!(target: "farllama", "{warning}");
+    }
+    let stays = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
+    if stays(&loaded.config.local, &loaded.config.log) != stays(&started.local, &started.log) {
+        tracing::warn!(target: "farllama", "local.host, local.port and [log] change only with a restart");
+    }
+    match running.reload(loaded.config) {
+        Ok(()) => tracing::info!(target: "farllama", "the settings are read again"),
+        Err(error) => tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    }
+}
+
+/// What the process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Stop,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no signal for it"))]
+    Reload,
+}
+
+/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one; and to read its settings again: SIGHUP.
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -134,13 +174,18 @@ impl Signals {
     /// From now on a signal is kept, and ends nothing by itself.
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }
@@ -154,11 +199,12 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         // Without signals there is nothing to wait for but the end of the process.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        Signal::Stop
     }
 }
 

@@ -122,6 +122,7 @@ async fn get(host: &str, port: u16, path: &str) -> Option<String> {
 
 /// Where the proxy can be reached, for the log.
 pub(crate) fn urls(addr: SocketAddr, config: &Config) -> (String, String) {
-    let base = format!("http://{addr}");
+    let scheme = if config.local.tls_cert.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{addr}");
     (base.clone(), format!("{base}{}", config.openai.base_path))
 }

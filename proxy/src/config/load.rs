@@ -244,6 +244,18 @@ impl Loader {
         let mut config = draft.config.clone();
         config.remote = remote::join(draft, &mut places)?;
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
+        if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
+            return Err(Error(format!(
+                "{}local.tls_cert and local.tls_key belong together; give both, or neither",
+                at(if config.local.tls_cert.is_some() { "local.tls_cert" } else { "local.tls_key" })
+            )));
+        }
+        if !config.remote.verify {
+            warnings.push(
+                "remote.verify is false: THE REMOTE'S CERTIFICATE IS NOT CHECKED, and anybody on the way can read and change everything"
+                    .to_owned(),
+            );
+        }
         let auth = &config.auth;
         tokens::check(&auth.tokens).map_err(|wrong| Error(format!("{}auth.tokens: {wrong}", at("auth.tokens"))))?;
         match (auth.enabled, auth.tokens.is_empty()) {

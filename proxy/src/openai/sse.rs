@@ -43,6 +43,10 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn fail(&mut self, error: &Error, out: &mut Frames);
     /// Whether the last frame is written.
     fn closed(&self) -> bool;
+    /// Whether one answer has ended properly and another is to follow.
+    fn between(&self) -> bool {
+        false
+    }
     /// What the exchange cost, once it is known.
     fn usage(&self) -> Option<Usage>;
     /// What has become known of the receipt since this was last asked.
@@ -141,7 +145,21 @@ pub(crate) async fn respond<T: Translator>(
     heartbeat: &Heartbeat,
     recorder: Recorder,
 ) -> Result<Response, Error> {
-    let mut opening: Opening = Box::pin(opening);
+    respond_each(Box::pin(opening), std::iter::empty(), translator, heartbeat, recorder).await
+}
+
+/// As [`respond`], with answers that `following` leads to after the first, for as long as `translator` is [`between`](Translator::between)
+/// two of them.
+///
+/// # Errors
+/// As [`respond`].
+pub(crate) async fn respond_each<T: Translator>(
+    mut opening: Opening,
+    following: impl Iterator<Item = Opening> + Send + 'static,
+    translator: T,
+    heartbeat: &Heartbeat,
+    recorder: Recorder,
+) -> Result<Response, Error> {
     let stage = match tokio::time::timeout(heartbeat.after, &mut opening).await {
         Ok(opened) => Stage::Flowing(opened?),
         Err(_) => Stage::Opening(opening),
@@ -149,6 +167,7 @@ pub(crate) async fn respond<T: Translator>(
     let waiting = matches!(stage, Stage::Opening(_));
     let mut stream = EventStream {
         stage,
+        following: Box::new(following),
         feed: Feed::new(translator),
         beat: None,
         every: heartbeat.every,
@@ -168,7 +187,8 @@ pub(crate) async fn respond<T: Translator>(
     Ok(response)
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Upstream, Error>> + Send>>;
+/// Leads to the body of an answer.
+pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Upstream, Error>> + Send>>;
 
 enum Stage {
     /// The upstream has not answered yet.
@@ -215,10 +235,16 @@ impl<T: Translator> Feed<T> {
         if let Some(line) = self.lines.rest() {
             self.line(&line)?;
         }
-        if self.translator.closed() {
+        if self.translator.closed() || self.translator.between() {
             return Ok(());
         }
         Err(self.fail(Error::unfinished()))
+    }
+
+    /// Whether the last frame is written.
+    #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.translator.closed()
     }
 
     /// Ends the stream with an error; gives it back.
@@ -256,6 +282,8 @@ impl<T: Translator> Feed<T> {
 
 struct EventStream<T> {
     stage: Stage,
+    /// Leads to the answers after this one.
+    following: Box<dyn Iterator<Item = Opening> + Send>,
     feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
     beat: Option<Pin<Box<Sleep>>>,
@@ -357,7 +385,8 @@ impl<T: Translator> HttpBody for EventStream<T> {
                     Poll::Ready(None) => {
                         let outcome = this.feed.eof();
                         this.note(outcome);
-                        this.stage = Stage::Ended;
+                        let next = if this.feed.translator.between() { this.following.next() } else { None };
+                        this.stage = next.map_or(Stage::Ended, Stage::Opening);
                     }
                     Poll::Pending if this.feed.frames.is_empty() => {
                         ready!(this.poll_beat(cx));
