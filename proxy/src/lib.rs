@@ -6,6 +6,7 @@ pub mod config;
 
 mod app;
 mod error;
+mod explain;
 mod gate;
 mod observe;
 mod ollama;
@@ -19,6 +20,7 @@ mod vectors;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
+pub use explain::{Explained, explain};
 use gate::{Counts, Gate, origin::Rules};
 use tasks::Setup;
 use tokio::net::TcpListener;

@@ -4,7 +4,7 @@ mod cli;
 mod start;
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{IsTerminal, Read, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Verb::ConfigCheck => check(&loaded.config),
         // Needs no settings, and is done.
         Verb::KeyNew => ExitCode::SUCCESS,
+        Verb::Explain => explain(cli::explained(&matches), &loaded.config),
         Verb::Serve => match serve(loaded.config, &sources) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
@@ -60,6 +61,31 @@ fn new_key() -> String {
     format!(
         "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
     )
+}
+
+/// Shows what a request becomes: exit code 1 if it is refused.
+fn explain((file, curl): (Option<std::path::PathBuf>, bool), config: &Config) -> ExitCode {
+    let read = match &file {
+        Some(path) => std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display())),
+        None => {
+            let mut body = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .map(|_| body)
+                .map_err(|error| format!("cannot read the body: {error}"))
+        }
+    };
+    let body = match read {
+        Ok(body) => body,
+        Err(message) => return complain(&message),
+    };
+    match farllama::explain(body, config) {
+        Ok(explained) => print(&if curl { explained.curl() } else { explained.json() }),
+        Err(refusal) => {
+            print(&format!("{refusal}\n"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn complain(message: &str) -> ExitCode {

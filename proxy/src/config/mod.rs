@@ -32,6 +32,8 @@ pub struct Config {
     pub completions: Completions,
     /// Moderations.
     pub moderation: Moderation,
+    /// Transcripts.
+    pub audio: Audio,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -167,6 +169,13 @@ pub struct Completions {
 pub struct Moderation {
     /// The model that judges where a request names none, or one of OpenAI's. Empty by default: such requests are refused.
     pub model: String,
+}
+
+/// Transcripts (`/v1/audio/transcriptions` and `/translations`).
+#[derive(Clone, Debug, Default)]
+pub struct Audio {
+    /// Takes the `prompt` beside a file that the model cannot hear for the transcript. Off by default: such requests are refused.
+    pub prompt_as_transcript: bool,
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.

@@ -550,6 +550,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| quoted(&config.moderation.model),
     },
     Setting {
+        key: "audio.prompt_as_transcript",
+        takes: "true|false",
+        help: "Takes the prompt beside a recording that the model cannot hear for its transcript",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.audio.prompt_as_transcript = on),
+        show: |config| Shown::Value(config.audio.prompt_as_transcript.to_string()),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",
