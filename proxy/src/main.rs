@@ -95,10 +95,17 @@ fn complain(message: &str) -> ExitCode {
 
 /// What no single setting shows: the files that are named, and where the remote leads.
 fn check(config: &Config) -> ExitCode {
-    if let Some(path) = &config.remote.ca_file
-        && let Err(error) = std::fs::File::open(path)
-    {
-        return complain(&format!("remote.ca_file: {}: {error}", path.display()));
+    let files = [
+        ("remote.ca_file", &config.remote.ca_file),
+        ("local.tls_cert", &config.local.tls_cert),
+        ("local.tls_key", &config.local.tls_key),
+    ];
+    for (key, path) in files {
+        if let Some(path) = path
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return complain(&format!("{key}: {}: {error}", path.display()));
+        }
     }
     if start::leads_to_itself(config) {
         eprintln!("farllama: warning: serve will refuse this: {}", start::itself(config));
