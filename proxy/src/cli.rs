@@ -14,6 +14,8 @@ pub(crate) enum Verb {
     ConfigShow,
     /// Check the settings.
     ConfigCheck,
+    /// Show what Ollama would be asked.
+    Explain,
 }
 
 const EXAMPLES: &str = "\
@@ -66,6 +68,17 @@ pub(crate) fn command() -> Command {
         .args(settings)
         .subcommand(Command::new("serve").about("Runs the proxy until it is told to stop (Ctrl-C, SIGTERM)"))
         .subcommand(
+            Command::new("explain")
+                .about("Shows what Ollama would be asked for a chat completion, and what becomes of its fields; asks nobody")
+                .arg(
+                    Arg::new("file")
+                        .value_name("FILE")
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("The request's body; standard input if there is none"),
+                )
+                .arg(Arg::new("curl").long("curl").action(ArgAction::SetTrue).help("Prints a curl command instead of JSON")),
+        )
+        .subcommand(
             Command::new("config")
                 .about("Shows or checks the settings")
                 .subcommand_required(true)
@@ -88,6 +101,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
             Some((_, leaf)) => (Verb::ConfigCheck, leaf),
             None => (Verb::ConfigCheck, inner),
         },
+        Some(("explain", leaf)) => (Verb::Explain, leaf),
         Some((_, leaf)) => (Verb::Serve, leaf),
         None => (Verb::Serve, matches),
     };
@@ -108,6 +122,13 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
         flags,
     };
     (verb, sources)
+}
+
+/// What `explain` was given: the file, and whether a curl command is wanted.
+pub(crate) fn explained(matches: &ArgMatches) -> (Option<PathBuf>, bool) {
+    let leaf = matches.subcommand_matches("explain");
+    let file = leaf.and_then(|leaf| leaf.get_one::<PathBuf>("file").cloned());
+    (file, leaf.is_some_and(|leaf| leaf.get_flag("curl")))
 }
 
 /// The environment as text; a variable that is no text is none of ours.

@@ -6,6 +6,7 @@ pub mod config;
 
 mod app;
 mod error;
+mod explain;
 mod gate;
 mod observe;
 mod ollama;
@@ -17,6 +18,7 @@ mod vectors;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
+pub use explain::{Explained, explain};
 use gate::origin::Rules;
 use tokio::net::TcpListener;
 

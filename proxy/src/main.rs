@@ -4,7 +4,7 @@ mod cli;
 mod start;
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{IsTerminal, Read, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -37,10 +37,36 @@ fn main() -> ExitCode {
     match verb {
         Verb::ConfigShow => print(&show(&loaded)),
         Verb::ConfigCheck => print("the settings can be used\n"),
+        Verb::Explain => explain(cli::explained(&matches), &loaded.config),
         Verb::Serve => match serve(loaded.config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
         },
+    }
+}
+
+/// Shows what a request becomes: exit code 1 if it is refused.
+fn explain((file, curl): (Option<std::path::PathBuf>, bool), config: &Config) -> ExitCode {
+    let read = match &file {
+        Some(path) => std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display())),
+        None => {
+            let mut body = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .map(|_| body)
+                .map_err(|error| format!("cannot read the body: {error}"))
+        }
+    };
+    let body = match read {
+        Ok(body) => body,
+        Err(message) => return complain(&message),
+    };
+    match farllama::explain(body, config) {
+        Ok(explained) => print(&if curl { explained.curl() } else { explained.json() }),
+        Err(refusal) => {
+            print(&format!("{refusal}\n"));
+            ExitCode::FAILURE
+        }
     }
 }
 

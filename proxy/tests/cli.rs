@@ -208,3 +208,22 @@ fn an_idle_proxy_ends_at_once() {
     assert_eq!(serving.terminate().0, Some(0));
     println!("ended after {:?}", told.elapsed());
 }
+
+#[test]
+fn explain_shows_what_a_request_becomes_without_a_remote() {
+    let body = r#"{"model":"m","user":"u","messages":[{"role":"user","content":"hi"}],"max_tokens":5}"#;
+    let shown = farllama(&["explain", "--remote-host", "gpu-box"]).write_stdin(body).assert().success();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.get_output().stdout).unwrap();
+    assert_eq!(
+        (&shown["request"]["url"], &shown["receipt"]),
+        (&"http://gpu-box:11434/api/chat".into(), &"user=no-effect".into())
+    );
+    assert_eq!(shown["request"]["body"]["options"]["num_predict"], 5);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("body.json");
+    std::fs::write(&file, body).unwrap();
+    let command = farllama(&["explain", "--curl", file.to_str().unwrap()]).assert().success();
+    assert!(String::from_utf8_lossy(&command.get_output().stdout).contains("curl -X POST 'http://"));
+    farllama(&["explain"]).write_stdin("{\"model\":\"m\"}").assert().code(1);
+    farllama(&["explain", "no-such-file.json"]).assert().code(2);
+}

@@ -33,6 +33,19 @@ pub(crate) struct Part<'a> {
     pub(crate) image_url: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) input_audio: Option<InputAudio<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) file: Option<File<'a>>,
+}
+
+/// A file inside the request, or the id of one that was uploaded.
+#[derive(Debug, Deserialize)]
+pub(crate) struct File<'a> {
+    #[serde(borrow, default)]
+    pub(crate) file_data: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) file_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) filename: Option<Text<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -133,11 +146,14 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
                 let path = format!("{at}[{n}].input_audio.data");
                 images.push(bare_base64(part.input_audio.ok_or_else(|| missing("input_audio"))?.data.0, &path)?);
             }
+            "file" => {
+                texts.push(Cow::Owned(file(part.file.ok_or_else(|| missing("file"))?, &format!("{at}[{n}].file"))?));
+            }
             other => {
                 return Err(Error::unsupported(
                     format!("{at}[{n}].type"),
                     format!(
-                        "Content of type '{other}' cannot be given to Ollama; supported are 'text', 'refusal', 'image_url' and 'input_audio'."
+                        "Content of type '{other}' cannot be given to Ollama; supported are 'text', 'refusal', 'image_url', 'input_audio' and 'file'."
                     ),
                 ));
             }
@@ -145,6 +161,30 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
     }
     let text = if texts.len() == 1 { texts.swap_remove(0) } else { Cow::Owned(texts.join("\n")) };
     Ok(Gathered { text, images })
+}
+
+/// A file's text, under its name. Ollama has no place for files, but a text is a text.
+fn file(file: File<'_>, at: &str) -> Result<String, Error> {
+    let Some(data) = file.file_data else {
+        let field = if file.file_id.is_some() { "file_id" } else { "file_data" };
+        return Err(Error::unsupported(
+            format!("{at}.{field}"),
+            "No files are stored here; send the file itself, as base64 in 'file_data'.",
+        ));
+    };
+    let at = format!("{at}.file_data");
+    let encoded = if data.0.starts_with("data:") { data_url(data.0, &at)? } else { bare_base64(data.0, &at)? };
+    let bytes = STANDARD
+        .decode(&*encoded)
+        .map_err(|error| Error::invalid(&*at, format!("The data is not base64: {error}.")))?;
+    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0') && !text.starts_with("%PDF"));
+    let text = text.ok_or_else(|| {
+        Error::unsupported(&*at, "Only files with text (UTF-8) can be given to Ollama; send the text of other files.")
+    })?;
+    Ok(match file.filename {
+        Some(name) => format!("{}:\n{text}", &*name),
+        None => text,
+    })
 }
 
 /// The base64 inside a `data:` URL.
@@ -237,6 +277,19 @@ mod tests {
             let json = format!(r#"[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]"#);
             assert_eq!(refused(&json), "messages[0].content[0].image_url", "{url}");
         }
+    }
+
+    #[test]
+    fn a_file_with_text_is_its_text_and_other_files_are_refused() {
+        let part = |data: &str| format!(r#"[{{"type":"file","file":{{"filename":"a.txt","file_data":"{data}"}}}}]"#);
+        for data in ["data:text/plain;base64,aGkh", "aGkh"] {
+            assert_eq!(gathered(&part(data)).unwrap().text, "a.txt:\nhi!");
+        }
+        let refused = |json: &str| gathered(json).unwrap_err().param().unwrap().to_owned();
+        // %PDF-1.4, and bytes that are no text
+        assert_eq!(refused(&part("JVBERi0xLjQ=")), "messages[0].content[0].file.file_data");
+        assert_eq!(refused(&part("/9j/4A==")), "messages[0].content[0].file.file_data");
+        assert_eq!(refused(r#"[{"type":"file","file":{"file_id":"file-1"}}]"#), "messages[0].content[0].file.file_id");
     }
 
     #[test]

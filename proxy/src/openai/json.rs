@@ -36,7 +36,6 @@ impl FromRequest<App> for Json {
     }
 }
 
-#[cfg(test)]
 impl From<Vec<u8>> for Json {
     fn from(body: Vec<u8>) -> Self {
         Self(body.into())

@@ -140,7 +140,16 @@ fn stop<'a>(param: &str, raw: &'a RawValue) -> Result<Cow<'a, RawValue>, Error> 
         let list = to_raw_value(&list).map_err(|error| Error::Internal { message: error.to_string() })?;
         return Ok(Cow::Owned(list));
     }
-    read::<Vec<Text<'a>>>(param, raw)?;
+    let stops = read::<Vec<Text<'a>>>(param, raw)?.len();
+    if param == "stop" && stops > 4 {
+        return Err(Error::Invalid {
+            message: format!(
+                "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length {stops} instead."
+            ),
+            param: Some(param.to_owned()),
+            code: Some("array_above_max_length"),
+        });
+    }
     Ok(Cow::Borrowed(raw))
 }
 
