@@ -17,6 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     backend::{Backend, container::Container, remote},
     call,
+    interrupt::{self, interrupted},
     report::{RunResult, console, json, junit},
     run::{self, Plan},
     scenario::{
@@ -91,12 +92,12 @@ struct RunFlags {
     /// The model of scenarios that leave it open
     #[arg(long, default_value = smoke::MODEL)]
     model: String,
-    /// How many scenarios run at a time
-    #[arg(long, default_value_t = jobs(), value_name = "N")]
-    jobs: usize,
-    /// How long each call may take
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// How many scenarios run at a time [default: several on the mock, one elsewhere]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// How long each call may take [default: 30s on the mock, 5m elsewhere]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
     /// Shows every exchange, keys masked
     #[arg(long, short)]
     verbose: bool,
@@ -142,9 +143,25 @@ enum Kind {
     Container,
 }
 
-fn jobs() -> usize {
-    // Scenarios wait more than they work.
-    std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4)
+impl Kind {
+    /// How many scenarios run at a time.
+    fn jobs(self) -> usize {
+        match self {
+            // They wait more than they work.
+            Self::Mock => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
+            // A real Ollama would only put them into its queue.
+            Self::Remote | Self::Container => 1,
+        }
+    }
+
+    /// How long a call may take.
+    fn timeout(self) -> Duration {
+        match self {
+            Self::Mock => Duration::from_secs(30),
+            // A model may have to be loaded first.
+            Self::Remote | Self::Container => Duration::from_secs(300),
+        }
+    }
 }
 
 /// Does what the command line says.
@@ -236,16 +253,28 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         backend: Arc::new(backend),
         http: call::http()?,
         variables: Variables::new(&flags.model, smoke::PROMPT, smoke::SYSTEM_PROMPT),
-        timeout: flags.timeout,
-        jobs: flags.jobs,
+        timeout: flags.timeout.unwrap_or(flags.backend.timeout()),
+        jobs: flags.jobs.unwrap_or(flags.backend.jobs()),
         strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
     };
     let bar = progress(scenarios.len());
-    let run = runtime()?.block_on(run::run(scenarios, &plan, |result| {
-        bar.suspend(|| print(&console::scenario(result, flags.verbose)));
-        bar.inc(1);
-    }));
+    let run = runtime()?.block_on(async {
+        let running = run::run(scenarios, &plan, |result| {
+            bar.suspend(|| print(&console::scenario(result, flags.verbose)));
+            bar.inc(1);
+        });
+        let run = tokio::select! {
+            run = running => Some(run),
+            () = interrupted() => None,
+        };
+        plan.backend.stop().await;
+        run
+    });
     bar.finish_and_clear();
+    let Some(run) = run else {
+        eprintln!("interrupted");
+        return Ok(ExitCode::from(interrupt::CODE));
+    };
     print(&console::ending(&run));
     flags.files.write(&run)?;
     Ok(ExitCode::from(run.exit_code()))

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod call;
 pub mod cli;
 pub mod expect;
+mod interrupt;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -266,3 +266,12 @@ fn every_scenario_of_the_repository_can_be_run() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     check().arg("check").current_dir(root).assert().success().stdout(contains("scenarios can be run"));
 }
+
+#[test]
+fn the_example_of_the_scenarios_readme_passes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = fs::read_to_string(root.join("scenarios/README.md")).unwrap();
+    let example = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = folder(&[("example.yaml", example)]);
+    check().args(["run", "."]).current_dir(folder.path()).assert().success();
+}

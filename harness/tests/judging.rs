@@ -45,7 +45,8 @@ async fn against(scenario: &str, answer: impl Into<Vec<u8>>) -> ScenarioResult {
             });
         }
     });
-    let backend = Standing { name: "a server".to_owned(), url, openai_base_path: "/v1".to_owned(), journal: None };
+    let openai = format!("{url}/v1");
+    let backend = Standing { name: "a server".to_owned(), url, openai, journal: None };
     let plan = Plan {
         backend: Arc::new(Backend::Standing(backend)),
         http: call::http().unwrap(),

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 
 /// How much of a request's body is kept.
 pub(crate) const KEPT: usize = 1 << 20;
+/// How many of the latest bodies are kept, so that a mock may run for days.
+const BODIES: usize = 10_000;
 
 /// Everything that was asked, in order of arrival. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub struct Entry {
     pub target: String,
     /// Names in lower case, values as they came.
     pub headers: Vec<(String, String)>,
-    /// The first MiB of the body.
+    /// The first MiB of the body; empty for all but the latest 10,000 requests.
     pub body: Bytes,
     /// Bytes of the whole body.
     pub body_len: u64,
@@ -125,6 +127,9 @@ impl Journal {
         let nth = {
             let mut pages = self.pages();
             pages.push(entry);
+            if let Some(old) = pages.len().checked_sub(BODIES + 1) {
+                pages[old].body = Bytes::new();
+            }
             pages.len() - 1
         };
         self.0.changed.send_modify(|n| *n += 1);

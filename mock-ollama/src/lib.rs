@@ -41,7 +41,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 pub use self::{
     journal::{Ending, Entry, Journal},
     models::{Model, NoModel, Stock},
-    script::{BodyIs, Line, Reply, Rule, Script, Then, When},
+    script::{BodyIs, Content, Line, Reply, Rule, Script, Then, When},
     version::{NoVersion, Version},
 };
 
@@ -100,7 +100,8 @@ impl Mock {
         let listener = TcpListener::bind((options.host, options.port)).await?;
         let addr = listener.local_addr()?;
         let journal = Journal::default();
-        let models = options.stock.models().into_iter().chain(options.models).collect();
+        let models =
+            options.stock.models().into_iter().chain(options.models).chain(script.models.iter().cloned()).collect();
         let app = server::App {
             state: Arc::new(state::State::new(
                 options.version,

@@ -37,8 +37,8 @@ struct Flags {
     /// Models to start with
     #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
     stock: StockFlag,
-    /// JSON file with rules of when and reply: an array such as
-    /// [{"when": {"path": "/api/chat"}, "reply": {"status": 503, "body": {"error": "busy"}}}]
+    /// JSON file with rules of when and reply, and models: an array such as
+    /// [{"models": ["mine=tools"]}, {"when": {"path": "/api/chat"}, "reply": {"status": 503, "body": {"error": "busy"}}}]
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// Do not log requests on stderr

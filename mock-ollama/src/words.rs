@@ -42,6 +42,28 @@ const CLOSINGS: [&str; 8] = [
     "which I repeat so that you see that nothing was lost on the way.",
     "and there is no more to it than what these few words can tell.",
 ];
+const ADJECTIVES: [&str; 16] = [
+    "quiet", "bright", "narrow", "gentle", "distant", "golden", "hollow", "patient", "wooden", "silver", "modest",
+    "curious", "steady", "little", "hidden", "friendly",
+];
+const THINGS: [&str; 16] = [
+    "river",
+    "window",
+    "garden",
+    "harbour",
+    "lantern",
+    "meadow",
+    "bridge",
+    "letter",
+    "mountain",
+    "kettle",
+    "orchard",
+    "sparrow",
+    "compass",
+    "pebble",
+    "staircase",
+    "melody",
+];
 const FILLER: [&str; 24] = [
     "some", "more", "words", "follow", "one", "after", "another", "until", "there", "are", "as", "many", "of", "them",
     "as", "were", "asked", "for", "and", "then", "the", "text", "goes", "on",
@@ -58,7 +80,7 @@ impl Question<'_> {
             return numbers;
         }
         let quote = quote(self.text);
-        let (opening, closing) = (pick(&OPENINGS, self.seed), pick(&CLOSINGS, self.seed / 8));
+        let (opening, closing) = (pick(&OPENINGS, self.seed), pick(&CLOSINGS, self.seed >> 3));
         let mut answer = format!("{opening} \"{quote}\"");
         if let Some(result) = self.tool_result {
             answer += &format!(", the tool said \"{}\"", self::quote(result));
@@ -68,7 +90,8 @@ impl Question<'_> {
             1 => answer += ", with one attachment",
             images => answer += &format!(", with {images} attachments"),
         }
-        answer += &format!(", {closing}");
+        let (adjective, thing) = (pick(&ADJECTIVES, self.seed >> 9), pick(&THINGS, self.seed >> 13));
+        answer += &format!(", {closing} It brings a {adjective} {thing} to mind.");
         if let Some(wanted) = wanted_words(self.text) {
             let missing = wanted.min(MOST).saturating_sub(answer.split_whitespace().count());
             for nth in 0..missing {
@@ -88,7 +111,7 @@ impl Question<'_> {
                 "Let me think about this:",
                 "First I look at the text:",
             ],
-            self.seed / 64,
+            self.seed >> 6,
         );
         format!("{start} {}\nI repeat it and add a few words.\n", quote(self.text))
     }
@@ -133,7 +156,7 @@ impl Question<'_> {
             // The second call is about the second thing.
             let about: Vec<String> =
                 hints.iter().cycle().skip(nth % hints.len().max(1)).take(hints.len()).cloned().collect();
-            let arguments = match schema::sample(&parameters, &about, self.seed + nth as u64) {
+            let arguments = match schema::sample(&parameters, &about, self.seed.wrapping_add(nth as u64)) {
                 arguments @ Value::Object(_) => arguments,
                 _ => json!({}),
             };
@@ -193,9 +216,9 @@ fn hints(text: &str) -> Vec<String> {
 /// Who ends with numbers that count on gets more of them.
 fn counting(text: &str) -> Option<String> {
     let numbers: Vec<usize> = text.split(' ').rev().map_while(|word| word.parse().ok()).take(4).collect();
-    let counts = numbers.len() >= 3 && numbers.windows(2).all(|pair| pair[0] == pair[1] + 1);
+    let counts = numbers.len() >= 3 && numbers.windows(2).all(|pair| Some(pair[0]) == pair[1].checked_add(1));
     let start = numbers.first().filter(|_| counts)?;
-    Some((start + 1..=start + 10_000).map(|number| format!(" {number}")).collect())
+    Some((*start..=start.saturating_add(10_000)).skip(1).map(|number| format!(" {number}")).collect())
 }
 
 /// The number in front of `words`: "in 200 words".
@@ -206,7 +229,12 @@ fn wanted_words(text: &str) -> Option<usize> {
 
 /// What the answer depends on, as a number.
 pub(crate) fn seed(parts: &[&str]) -> u64 {
-    hash(parts.join("\u{0}").as_bytes())
+    // The hash leaves the low bits of like texts alike; this mixes them (MurmurHash3's last step).
+    let mut seed = hash(parts.join("\u{0}").as_bytes());
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        seed = (seed ^ (seed >> 33)).wrapping_mul(factor);
+    }
+    seed ^ (seed >> 33)
 }
 
 #[cfg(test)]
@@ -228,6 +256,14 @@ mod tests {
             let answer = ask(&model, text, seed).answer();
             assert!(answer.split_whitespace().count() >= 11 && answer.contains(text), "{answer}");
         }
+    }
+
+    #[test]
+    fn another_seed_is_another_answer() {
+        let model = model("m");
+        let answers: std::collections::BTreeSet<String> =
+            (0..100).map(|nth: u32| ask(&model, "hi", seed(&["m", &nth.to_string()])).answer()).collect();
+        assert!(answers.len() >= 98, "{}", answers.len());
     }
 
     #[test]

@@ -122,10 +122,23 @@ fn a_script_with_a_mistake_is_refused_with_the_reason() {
         (json!([{"reply": {"delay": "2"}}]), "no duration"),
         (json!([{"reply": {"then": "explode"}}]), "explode"),
         (json!([{"reply": {"status": 42}}]), "200 to 599"),
+        (json!([{"models": ["x=fly"]}]), "no capability"),
+        (json!([{"models": ["x"], "times": 1}]), "write two items"),
     ] {
         let error = serde_json::from_value::<Script>(wrong.clone()).unwrap_err().to_string();
         assert!(error.contains(told), "{wrong}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_script_adds_models() {
+    let script: Script = serde_json::from_value(json!([{"models": ["me/mine=tools", "e=embedding"]}])).unwrap();
+    let mock = Mock::start(script).await.unwrap();
+    assert_eq!(
+        whole(&mock, "/api/show", &json!({"model": "me/mine"})).await["capabilities"],
+        json!(["completion", "tools"])
+    );
+    assert!(whole(&mock, "/api/embed", &json!({"model": "e", "input": "x"})).await["embeddings"][0][0].is_f64());
 }
 
 #[tokio::test]

@@ -151,3 +151,48 @@ async fn the_mock_answers_like_the_recorded_servers() {
     }
     assert!(faults.is_empty(), "{} faults\n\n{}", faults.len(), faults.join("\n\n"));
 }
+
+#[test]
+fn the_comparison_sees_what_a_client_would() {
+    let mut recording = read("0.33.0-rc2", "chat/length");
+    let of = |recording: &Recording| skeleton::of(&recording.response, recording);
+    let right = of(&recording);
+    let whole = recording.response.chunks[0].1.clone();
+    for (what, instead) in [
+        ("\"done\":true,\"done_reason\":\"length\"", "\"done_reason\":\"length\",\"done\":true"),
+        ("\"done_reason\":\"length\"", "\"done_reason\":\"stop\""),
+        ("\"eval_count\":1,", ""),
+        ("\"eval_count\":1,", "\"eval_count\":1.5,"),
+        ("\"eval_count\":1,", "\"eval_count\":\"1\","),
+        ("\"content\":\"I\"", "\"content\":\"\""),
+        ("\"content\":\"I\"", "\"content\":null"),
+        ("\"role\":\"assistant\"", "\"role\":\"user\""),
+        ("\"model\":\"smollm2:135m\"", "\"model\":\"smollm2\""),
+        ("Z\",", "+00:00\","),
+    ] {
+        assert!(whole.contains(what), "{what}");
+        recording.response.chunks[0].1 = whole.replacen(what, instead, 1);
+        assert_ne!(of(&recording), right, "{what} → {instead}");
+    }
+    recording.response.chunks[0].1 = whole.replace("\"content\":\"I\"", "\"content\":\"Hello\"");
+    assert_eq!(of(&recording), right, "the model's words are its own");
+    recording.response.headers.reverse();
+    assert_ne!(of(&recording), right, "the order of headers");
+    recording.response.headers.reverse();
+    recording.response.headers[0].1 = "application/json".to_owned();
+    assert_ne!(of(&recording), right, "the value of a header");
+
+    let mut stream = read("0.33.0-rc2", "chat/stream");
+    let right = of(&stream);
+    let joined = stream.response.chunks[0].1.clone() + &stream.response.chunks[1].1;
+    stream.response.chunks[1].1 = joined;
+    assert_ne!(of(&stream), right, "two lines in a chunk");
+    let mut stream = read("0.33.0-rc2", "chat/stream");
+    let last = stream.response.chunks.len() - 1;
+    stream.response.chunks[last].1 = stream.response.chunks[last].1.trim_end().to_owned();
+    assert_ne!(of(&stream), right, "the last newline");
+    let mut error = read("0.33.0-rc2", "chat/bad-option");
+    let right = of(&error);
+    error.response.chunks[0].1 = error.response.chunks[0].1.replace("float32", "float");
+    assert_ne!(of(&error), right, "the text of an error");
+}

@@ -8,18 +8,17 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
     extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::Config,
     error::{self, Dialect, Error},
-    gate::origin::{self, Rules, Verdict},
+    gate::{self, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
     openai::{self, context::Grown},
@@ -36,16 +35,12 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
     pub(crate) grown: Grown,
-    origins: Rules,
-    /// What we add to `Via`, by which a loop is told.
-    via: HeaderValue,
+    gate: Gate,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, ollama: Client, origins: Rules) -> Self {
-        let via = format!("1.1 farllama-{}", &random()[..12]);
-        let via = HeaderValue::try_from(via).unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"));
-        Self { config, ollama, grown: Grown::default(), origins, via }
+    pub(crate) fn new(config: Config, ollama: Client, gate: Gate) -> Self {
+        Self { config, ollama, grown: Grown::default(), gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -66,6 +61,12 @@ pub(crate) struct Stamp {
     pub(crate) random: String,
     /// Unix seconds.
     pub(crate) created: u64,
+}
+
+/// What this process adds to `Via`: no other has the same.
+pub(crate) fn via() -> HeaderValue {
+    HeaderValue::try_from(format!("1.1 farllama-{}", &random()[..12]))
+        .unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"))
 }
 
 fn random() -> String {
@@ -133,41 +134,29 @@ fn open(app: &Shared, request: &mut Request) -> (Opened, HeaderValue) {
     (opened, id)
 }
 
-/// Who may pass: pages that may not call are refused, preflights are answered for both lanes, and allowed pages may read their answers.
+/// A request that comes back is told so; all others stand before the gate.
 async fn gate(app: &Shared, request: Request, next: Next) -> Response {
-    match app.origins.judge(request.method(), request.headers()) {
-        Ok(Verdict::Pass) => next.run(request).await,
-        Ok(Verdict::Allow(allowed)) => {
-            let mut response = next.run(request).await;
-            origin::allow(response.headers_mut(), allowed);
-            response
-        }
-        Ok(Verdict::Preflight(allowed)) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            origin::preflight(response.headers_mut(), allowed);
-            response
-        }
-        Err(error) => error.into_response(),
+    if app.ollama.has_sent(request.headers()) {
+        let message = format!(
+            "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
+            app.ollama.remote()
+        );
+        return Error::Loop { message }.into_response();
     }
+    app.gate.pass(request, next).await
 }
 
 /// The native lane.
-async fn native(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    if passthrough::has_passed(request.headers(), &app.via) {
-        return Err(Error::Loop {
-            message: format!(
-                "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
-                app.ollama.remote()
-            ),
-        });
+async fn native(State(app): State<App>, mut request: Request) -> Result<Response, Error> {
+    if !app.config.remote.forward_auth {
+        request.headers_mut().remove(&app.config.auth.header);
     }
-    passthrough::pass(&app.ollama, request, &app.via, app.config.remote.forward_auth).await
+    passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
 }
 
 /// Every key that a text might hold.
 fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
-    let sent = passthrough::KEYS.into_iter().filter_map(|name| headers.get(name));
+    let sent = gate::key_headers(&app.config.auth.header).flat_map(|name| headers.get_all(name));
     let carried =
         app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
     sent.chain(carried).cloned().collect()

@@ -16,6 +16,8 @@ pub(crate) enum Verb {
     ConfigCheck,
     /// Show what Ollama would be asked.
     Explain,
+    /// Make a key for a caller.
+    KeyNew,
 }
 
 const EXAMPLES: &str = "\
@@ -66,7 +68,21 @@ pub(crate) fn command() -> Command {
                 .global(true),
         )
         .args(settings)
-        .subcommand(Command::new("serve").about("Runs the proxy until it is told to stop (Ctrl-C, SIGTERM)"))
+        .subcommand(
+            Command::new("serve")
+                .about("Runs the proxy until it is told to stop (Ctrl-C, SIGTERM)")
+                .after_help(EXAMPLES),
+        )
+        .subcommand(
+            Command::new("key")
+                .about("Makes keys for callers")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    Command::new("new")
+                        .about("Prints a new key, once, and the line for auth.tokens that knows it by its digest"),
+                ),
+        )
         .subcommand(
             Command::new("explain")
                 .about("Shows what Ollama would be asked for a chat completion, and what becomes of its fields; asks nobody")
@@ -102,6 +118,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
             None => (Verb::ConfigCheck, inner),
         },
         Some(("explain", leaf)) => (Verb::Explain, leaf),
+        Some(("key", inner)) => (Verb::KeyNew, inner.subcommand().map_or(inner, |(_, leaf)| leaf)),
         Some((_, leaf)) => (Verb::Serve, leaf),
         None => (Verb::Serve, matches),
     };

@@ -20,6 +20,12 @@ pub(crate) enum Error {
     /// The request is understood, but Ollama cannot do it, so we do not pretend.
     #[error("{message}")]
     Unsupported { message: String, param: Option<String> },
+    /// The request has no key, or one that is none of ours.
+    #[error("{message}")]
+    Key { message: String },
+    /// The caller asks too often, or too much at the same time; in `retry_after` seconds it may ask again.
+    #[error("{message}")]
+    Quota { message: String, retry_after: u64 },
     /// The browser page that asks, or the name it asked for, is not allowed here.
     #[error("{message}")]
     Forbidden { message: String },
@@ -81,6 +87,8 @@ impl Error {
         match self {
             Self::Invalid { code, .. } => row(StatusCode::BAD_REQUEST, CALLER, *code),
             Self::Unsupported { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
+            Self::Key { .. } => row(StatusCode::UNAUTHORIZED, CALLER, Some("invalid_api_key")),
+            Self::Quota { .. } => row(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),
             Self::Forbidden { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
             Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
             Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
@@ -111,6 +119,20 @@ impl Error {
     /// A value of field `param` that is not one of those that OpenAI's API has.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }
+    }
+
+    /// The same error where field `param` is what did not fit into the context.
+    pub(crate) fn about(self, param: &str) -> Self {
+        match self {
+            Self::ContextLength { message, .. } => Self::Invalid {
+                message: message
+                    .replace("your messages", &format!("your {param}"))
+                    .replace("the messages", &format!("the {param}")),
+                param: Some(param.to_owned()),
+                code: Some("context_length_exceeded"),
+            },
+            error => error,
+        }
     }
 
     /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats itself
@@ -182,6 +204,12 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
         Error::Method { allow, .. } => {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
+        Error::Key { .. } => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"farllama\""));
+        }
+        Error::Quota { retry_after, .. } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
+        }
         // Ollama answers 503 when its queue is full; a short wait is what helps.
         Error::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -198,5 +226,51 @@ impl IntoResponse for Error {
         *response.status_mut() = self.row().status;
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind.
+    fn all() -> Vec<Error> {
+        let message = || "…".to_owned();
+        let upstream = |status| Error::Upstream { status, message: message() };
+        vec![
+            Error::Invalid { message: message(), param: None, code: None },
+            Error::invalid("temperature", message()),
+            Error::unsupported("n", message()),
+            Error::Forbidden { message: message() },
+            Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
+            Error::Method { method: "PUT".to_owned(), allow: "POST" },
+            Error::TooLarge { limit: 7 },
+            Error::ContextLength { message: message(), counts: None },
+            upstream(StatusCode::BAD_REQUEST),
+            upstream(StatusCode::INTERNAL_SERVER_ERROR),
+            upstream(StatusCode::SERVICE_UNAVAILABLE),
+            Error::NotOllama { message: message() },
+            Error::Unreachable { message: message() },
+            Error::Timeout { message: message() },
+            Error::Cut { message: message() },
+            Error::Loop { message: message() },
+            Error::Internal { message: message() },
+        ]
+    }
+
+    #[test]
+    fn the_whole_table_is_as_it_is_written_down() {
+        let told = |error: &Error| {
+            let spoken = speak(error, Dialect::OpenAi);
+            let status = spoken.status().as_u16();
+            format!("{status} {}", String::from_utf8(body(error, Dialect::OpenAi)).unwrap())
+        };
+        insta::assert_snapshot!(all().iter().map(told).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn in_ollamas_words_an_error_is_one_text() {
+        let error = Error::Forbidden { message: "no".to_owned() };
+        assert_eq!(body(&error, Dialect::Ollama), b"{\"error\":\"no\"}");
     }
 }

@@ -19,7 +19,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
 pub use explain::{Explained, explain};
-use gate::origin::Rules;
+use gate::{Gate, origin::Rules};
 use tokio::net::TcpListener;
 
 /// A proxy at work. Dropping it stops it at once.
@@ -44,11 +44,12 @@ impl Running {
 /// # Errors
 /// The address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS towards the remote cannot be set up.
 pub async fn serve(config: Config) -> io::Result<Running> {
-    let ollama = ollama::client::Client::new(&config)?;
+    let ollama = ollama::client::Client::new(&config, app::via())?;
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
-    let app = Arc::new(app::Shared::new(config, ollama, origins));
+    let gate = Gate::new(&config, origins, Arc::default());
+    let app = Arc::new(app::Shared::new(config, ollama, gate));
     Ok(Running(tasks::Serving::start(listener, addr, app::router(app))))
 }
 

@@ -12,7 +12,7 @@ use std::{
 use cli::Verb;
 use farllama::{
     Config,
-    config::{LogFormat, LogLevel, load, show},
+    config::{Digest, LogFormat, LogLevel, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     // Unusable flags end the process here, with a message and exit code 2.
     let matches = cli::command().get_matches();
     let (verb, sources) = cli::read(&matches, cli::environment(std::env::vars_os()));
+    if verb == Verb::KeyNew {
+        return print(&new_key());
+    }
     let loaded = match load(&sources) {
         Ok(loaded) => loaded,
         Err(error) => return complain(&error.to_string()),
@@ -36,6 +39,8 @@ fn main() -> ExitCode {
     }
     match verb {
         Verb::ConfigShow => print(&show(&loaded)),
+        // Needs no settings, and is done.
+        Verb::KeyNew => ExitCode::SUCCESS,
         Verb::ConfigCheck => print("the settings can be used\n"),
         Verb::Explain => explain(cli::explained(&matches), &loaded.config),
         Verb::Serve => match serve(loaded.config) {
@@ -70,6 +75,15 @@ fn explain((file, curl): (Option<std::path::PathBuf>, bool), config: &Config) ->
     }
 }
 
+/// A key of 244 random bits, which needs no salt and no slow digest, and the line that knows it.
+fn new_key() -> String {
+    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let digest = Digest::of(key.as_bytes());
+    format!(
+        "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
+    )
+}
+
 fn complain(message: &str) -> ExitCode {
     eprintln!("farllama: {message}");
     ExitCode::from(UNUSABLE)
@@ -96,6 +110,7 @@ fn serve(config: Config) -> Result<(), String> {
 }
 
 async fn run(config: Config) -> Result<(), String> {
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     if start::leads_to_itself(&config).await {
         let (host, port) = (&config.local.host, config.local.port);
         return Err(format!(
@@ -108,31 +123,52 @@ async fn run(config: Config) -> Result<(), String> {
     };
     let (native, openai) = start::urls(running.addr(), &config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
-    stop_signal().await;
+    signals.next().await;
     tracing::info!(target: "farllama", "stopping: answers in flight may take {} s; a second signal ends them", GRACE.as_secs());
     tokio::select! {
         () = running.stop(GRACE) => {}
-        () = stop_signal() => {}
+        () = signals.next() => {}
     }
     Ok(())
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn stop_signal() {
-    #[cfg(unix)]
-    {
+/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// From now on a signal is kept, and ends nothing by itself.
+    fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
-    // Without signals there is nothing to wait for but the end of the process.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // Without signals there is nothing to wait for but the end of the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

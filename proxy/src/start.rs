@@ -47,10 +47,14 @@ pub(crate) async fn cannot_listen(config: &Config, error: &io::Error) -> String 
     let (host, port) = (&config.local.host, config.local.port);
     let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            let who = who_answers(host, port).await;
-            format!("{who} already listens on {at}: give --local-port, or stop it")
-        }
+        io::ErrorKind::AddrInUse => match ollama_version(host, port).await {
+            Some(version) => {
+                format!(
+                    "an Ollama {version} already listens on {at}: give --local-port, or point --remote-host elsewhere"
+                )
+            }
+            None => format!("another program already listens on {at}: give --local-port, or stop it"),
+        },
         io::ErrorKind::PermissionDenied => {
             format!("cannot listen on {at}: {error}; ports below 1024 need special rights: give --local-port")
         }
@@ -61,22 +65,11 @@ pub(crate) async fn cannot_listen(config: &Config, error: &io::Error) -> String 
     }
 }
 
-/// Who answers on the port that we want.
-async fn who_answers(host: &str, port: u16) -> String {
-    let asking = async {
-        let version = get(host, port, "/api/version").await?;
-        let version: Option<String> = serde_json::from_str::<serde_json::Value>(&version)
-            .ok()
-            .and_then(|body| body.get("version").and_then(|version| version.as_str().map(str::to_owned)));
-        Some(match version {
-            Some(version) => format!("an Ollama {version} (or a proxy in front of one)"),
-            None => "something that is no Ollama".to_owned(),
-        })
-    };
-    match tokio::time::timeout(INTRODUCTION, asking).await {
-        Ok(Some(who)) => who,
-        _ => "another program".to_owned(),
-    }
+/// The version of the Ollama that holds the port that we want, if it is one.
+async fn ollama_version(host: &str, port: u16) -> Option<String> {
+    let answer = tokio::time::timeout(INTRODUCTION, get(host, port, "/api/version")).await.ok()??;
+    let answer: serde_json::Value = serde_json::from_str(&answer).ok()?;
+    Some(answer.get("version")?.as_str()?.to_owned())
 }
 
 /// The body of an answer, whatever its status.

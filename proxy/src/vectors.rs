@@ -99,7 +99,10 @@ fn every_vector_translates_as_it_is_written_down() {
             let mut case = Case { folder, wrong: Vec::new() };
             match &*name {
                 "chat" => crate::openai::chat::vectors::check(&mut case),
+                "completions" => crate::openai::completions::vectors::check(&mut case),
+                "embeddings" => crate::openai::embeddings::vectors::check(&mut case),
                 "models" => crate::openai::models::vectors::check(&mut case),
+                "moderations" => crate::openai::moderations::vectors::check(&mut case),
                 unknown => panic!("vectors/{unknown} belongs to no endpoint"),
             }
             cases += 1;

@@ -84,3 +84,63 @@ async fn a_client_that_leaves_during_its_upload_ends_the_upload() {
     drop(client);
     upstream.until(|seen| seen.left).await;
 }
+
+mod on_the_mock {
+    //! The same, as the mock's journal tells it.
+
+    use std::{net::SocketAddr, time::Duration};
+
+    use mock_ollama::{Ending, Mock, Script};
+
+    use super::*;
+    use crate::support::PATIENCE;
+
+    /// Every way to ask.
+    fn requests() -> [(&'static str, Vec<u8>, &'static str); 4] {
+        let model = "\"model\":\"smollm2:135m\"";
+        let chat = format!("{{{model},\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]");
+        [
+            ("native, streamed", post("/api/chat", &format!("{chat}}}")), "\"done\":false"),
+            ("native, unstreamed", post("/api/chat", &format!("{chat},\"stream\":false}}")), ""),
+            (
+                "translated, streamed",
+                post("/v1/chat/completions", &format!("{chat},\"stream\":true}}")),
+                "\"content\":",
+            ),
+            ("translated, unstreamed", post("/v1/chat/completions", &format!("{chat}}}")), ""),
+        ]
+    }
+
+    async fn leave(case: &str, mock: &Mock, request: Vec<u8>, mark: &str) {
+        let addr: SocketAddr = mock.addr();
+        let proxy = proxy(addr).await;
+        let nth = mock.journal().entries().len();
+        let mut client = Client::sending(proxy.addr(), request).await;
+        assert!(mock.journal().arrived(nth, PATIENCE).await.is_some(), "{case}: the mock was not asked");
+        if !mark.is_empty() {
+            client.until(mark).await;
+        }
+        let left = Instant::now();
+        drop(client);
+        let ended =
+            mock.journal().ended(nth, PATIENCE).await.unwrap_or_else(|| panic!("{case}: not felt within {PATIENCE:?}"));
+        println!("{case}: felt upstream after {:?}", left.elapsed());
+        assert!(matches!(ended.ended, Some((Ending::Aborted, _))), "{case}: {:?}", ended.ended);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_before_the_first_byte_aborts_the_exchange() {
+        let mock = Mock::start(Script::on("/api/chat").delay(Duration::from_secs(60))).await.unwrap();
+        for (case, request, _) in requests() {
+            leave(&format!("{case}, before the first byte"), &mock, request, "").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_in_mid_stream_aborts_the_exchange() {
+        let mock = Mock::start(Script::on("/api/chat").pause(Duration::from_secs(60))).await.unwrap();
+        for (case, request, mark) in requests().into_iter().filter(|(.., mark)| !mark.is_empty()) {
+            leave(&format!("{case}, in mid-stream"), &mock, request, mark).await;
+        }
+    }
+}

@@ -227,3 +227,14 @@ fn explain_shows_what_a_request_becomes_without_a_remote() {
     farllama(&["explain"]).write_stdin("{\"model\":\"m\"}").assert().code(1);
     farllama(&["explain", "no-such-file.json"]).assert().code(2);
 }
+
+#[test]
+fn a_new_key_is_printed_with_a_line_that_knows_it() {
+    let said = Command::new(env!("CARGO_BIN_EXE_farllama")).args(["key", "new"]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let key = said.lines().map(str::trim).find(|line| line.starts_with("fl-")).unwrap();
+    let (_, settings) = said.split_once("settings:\n").unwrap();
+    let config = farllama::Config::from_toml(settings).unwrap();
+    assert_eq!(config.auth.tokens[0].digest, farllama::config::Digest::of(key.as_bytes()));
+    assert!(!settings.contains(key));
+}

@@ -201,7 +201,17 @@ async fn a_request_that_passed_here_before_is_told_so_instead_of_going_round() {
         ask(proxy.addr(), format!("GET /api/tags HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 other, {via}\r\n\r\n")).await;
     assert_eq!(answer.code(), 508);
     assert!(answer.json()["error"].as_str().unwrap().contains("--remote-host"));
-    assert_eq!(upstream.seen().len(), 1);
+    // A translated request carries it too, and is told too.
+    ask(proxy.addr(), support::post("/v1/chat/completions", support::CHAT)).await;
+    assert!(
+        upstream
+            .seen()
+            .iter()
+            .all(|seen| seen.text().matches("via: 1.1 farllama-").count() == seen.text().matches(" HTTP/1.1").count())
+    );
+    let models = ask(proxy.addr(), format!("GET /v1/models HTTP/1.1\r\nHost: localhost\r\nVia: {via}\r\n\r\n")).await;
+    assert_eq!(models.code(), 508);
+    assert!(models.message().contains("--remote-host"));
 }
 
 #[tokio::test]

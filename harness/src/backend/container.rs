@@ -5,12 +5,13 @@ use std::time::Duration;
 use farllama::config::Remote as Settings;
 use testcontainers::{
     ContainerAsync, GenericImage, TestcontainersError,
-    core::{ContainerPort, WaitFor, client::ClientError, wait::HttpWaitStrategy},
+    core::{ContainerPort, WaitFor, client::docker_client_instance, wait::HttpWaitStrategy},
     runners::AsyncRunner,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::Missing;
+use crate::call::tap::chain;
 
 /// Ollama's port in its image.
 const PORT: ContainerPort = ContainerPort::Tcp(11434);
@@ -18,7 +19,7 @@ const PORT: ContainerPort = ContainerPort::Tcp(11434);
 /// How long a server may take to answer; pulling the image is not counted.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An Ollama in a container. Dropping it removes the container.
+/// An Ollama in a container, which is removed when the run is over.
 #[derive(Debug)]
 pub struct Container {
     image: String,
@@ -28,7 +29,7 @@ pub struct Container {
 #[derive(Debug)]
 struct Started {
     settings: Settings,
-    _container: ContainerAsync<GenericImage>,
+    container: Mutex<Option<ContainerAsync<GenericImage>>>,
 }
 
 impl Container {
@@ -52,16 +53,27 @@ impl Container {
         let started = self.started.get_or_init(|| start(&self.image)).await;
         started.as_ref().map(|started| started.settings.clone()).map_err(Clone::clone)
     }
+
+    /// Removes the container, if it was started.
+    pub(super) async fn stop(&self) {
+        let Some(Ok(started)) = self.started.get() else { return };
+        if let Some(container) = started.container.lock().await.take()
+            && let Err(error) = container.rm().await
+        {
+            eprintln!("the container of {} could not be removed: {}", self.image, chain(&error));
+        }
+    }
 }
 
 async fn start(image: &str) -> Result<Started, Missing> {
-    let told = |error: TestcontainersError| match error {
-        TestcontainersError::Client(ClientError::Init(reason)) => Missing::Service(format!(
-            "there is no Docker engine here ({reason}); start one, or name one by DOCKER_HOST"
-        )),
-        error => {
-            Missing::Broken(format!("the container of {image} does not come up: {}", crate::call::tap::chain(&error)))
-        }
+    let absent = |error: &dyn std::error::Error| {
+        let reason = chain(error);
+        Missing::Service(format!("there is no Docker engine here ({reason}); start one, or name one by DOCKER_HOST"))
+    };
+    let docker = docker_client_instance().await.map_err(|error| absent(&error))?;
+    docker.ping().await.map_err(|error| absent(&error))?;
+    let told = |error: TestcontainersError| {
+        Missing::Broken(format!("the container of {image} does not come up: {}", chain(&error)))
     };
     let (name, tag) = split(image);
     let ready = HttpWaitStrategy::new("/api/version").with_expected_status_code(200_u16);
@@ -71,7 +83,7 @@ async fn start(image: &str) -> Result<Started, Missing> {
     let host = container.get_host().await.map_err(told)?.to_string();
     let port = container.get_host_port_ipv4(PORT).await.map_err(told)?;
     let settings = Settings { host, port, ..Settings::default() };
-    Ok(Started { settings, _container: container })
+    Ok(Started { settings, container: Mutex::new(Some(container)) })
 }
 
 /// Name and tag; a registry's port is no tag.

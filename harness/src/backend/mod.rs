@@ -36,8 +36,8 @@ pub struct Standing {
     pub name: String,
     /// Its root, without a slash at the end.
     pub url: String,
-    /// Where OpenAI's API is below the root, such as `/v1`.
-    pub openai_base_path: String,
+    /// The root of its OpenAI API, without a slash at the end.
+    pub openai: String,
     /// What its upstream tells, if it is a mock.
     pub journal: Option<Journal>,
 }
@@ -103,6 +103,13 @@ impl Backend {
         None
     }
 
+    /// Stops what was started for the whole run.
+    pub async fn stop(&self) {
+        if let Self::Container(container) = self {
+            container.stop().await;
+        }
+    }
+
     /// Starts what the scenario needs.
     ///
     /// # Errors
@@ -114,7 +121,7 @@ impl Backend {
             Self::Container(container) => proxied(scenario, container.settings().await?, None).await,
             Self::Standing(standing) => Ok(Target {
                 url: standing.url.clone(),
-                openai: format!("{}{}", standing.url, standing.openai_base_path),
+                openai: standing.openai.clone(),
                 journal: standing.journal.clone(),
                 proxy: None,
                 _mock: None,

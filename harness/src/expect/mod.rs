@@ -52,10 +52,14 @@ pub fn judge(step: &Step, outcome: &Outcome, variables: &Variables) -> Result<Ve
                 Some(status) => format!("{status}, and then no end"),
             },
         });
+        // All else that is missing is missing because of this.
+        return Ok(findings);
     }
     unexpected_failure(step, outcome, place, &mut findings);
-    for check in &step.expect.0 {
-        findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
+    if findings.is_empty() {
+        for check in &step.expect.0 {
+            findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
+        }
     }
     findings.extend(wire::judge(&step.wire, outcome, variables)?);
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {

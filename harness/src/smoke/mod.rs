@@ -18,6 +18,7 @@ use crate::{
     call,
     cli::{Files, print, runtime},
     expect::Finding,
+    interrupt::{self, interrupted},
     report::{RunResult, ScenarioResult, StepResult, Told, Verdict, console},
     run::{self, Plan},
     scenario::{
@@ -49,9 +50,6 @@ Exit codes:
   0  everything that ran passed
   1  the remote is not fit: a check failed, it cannot be reached, it refuses the key, it lacks the model
   2  unusable flags, or the proxy could not be started (its port is taken, say)";
-
-/// How the process ends when it is told to.
-const INTERRUPTED: u8 = 130;
 
 static SCENARIOS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios/smoke");
 
@@ -123,7 +121,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         };
         let mut proxy = tokio::select! {
             proxy = Proxy::start(flags, mock.as_ref()) => proxy?,
-            () = proxy::interrupted() => return Ok(ExitCode::from(INTERRUPTED)),
+            () = interrupted() => return Ok(ExitCode::from(interrupt::CODE)),
         };
         let name = match &mock {
             Some(_) => "the built-in mock".to_owned(),
@@ -131,21 +129,21 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         };
         let backend = Backend::Standing(Standing {
             name,
-            url: proxy.url().to_owned(),
-            openai_base_path: flags.openai_base_path.trim_end_matches('/').to_owned(),
+            url: proxy.listens().ollama.clone(),
+            openai: proxy.listens().openai.clone(),
             journal: mock.as_ref().map(Mock::journal),
         });
         let code = tokio::select! {
             code = checks(flags, backend) => code,
             words = proxy.died() => Err(anyhow::anyhow!("the proxy ended in the middle of the checks:\n{words}")),
-            () = proxy::interrupted() => {
+            () = interrupted() => {
                 eprintln!("interrupted; the proxy is stopped");
-                Ok(INTERRUPTED)
+                Ok(interrupt::CODE)
             }
         };
         proxy.stop().await;
         let code = code?;
-        if mock.is_some() && code != INTERRUPTED {
+        if mock.is_some() && code != interrupt::CODE {
             eprintln!("this checked the built-in mock, not a real Ollama: give --remote-host to check yours");
         }
         Ok(ExitCode::from(code))

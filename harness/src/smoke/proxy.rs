@@ -29,9 +29,25 @@ const LAST_WORDS: usize = 20;
 /// A running proxy. Dropping it, in a panic too, kills it.
 pub(super) struct Proxy {
     child: Child,
-    url: String,
+    listens: Listens,
     words: Words,
     reader: JoinHandle<()>,
+}
+
+/// Where the proxy listens, as it says itself; no slash at the end.
+#[derive(Clone, Debug)]
+pub(super) struct Listens {
+    /// The root, where Ollama's API is.
+    pub(super) ollama: String,
+    /// The root of OpenAI's API.
+    pub(super) openai: String,
+}
+
+impl Listens {
+    fn read(event: &Value) -> Option<Self> {
+        let url = |name: &str| Some(event[name].as_str()?.trim_end_matches('/').to_owned());
+        Some(Self { ollama: url("ollama")?, openai: url("openai")? })
+    }
 }
 
 /// The last lines that the proxy has written.
@@ -67,22 +83,22 @@ impl Proxy {
         let stderr = child.stderr.take().context("the proxy's stderr is not there")?;
         let (listening, listens) = oneshot::channel();
         let mut reader = tokio::spawn(read(stderr, words.clone(), listening));
-        let url = tokio::select! {
-            url = listens => url.ok(),
+        let listens = tokio::select! {
+            listens = listens => listens.ok(),
             () = tokio::time::sleep(PATIENCE) => bail!("the proxy does not listen after {PATIENCE:?}; it said:\n{}", words.all()),
         };
-        let Some(url) = url else {
+        let Some(listens) = listens else {
             // It ended without listening, and has said why.
             let _ = child.wait().await;
             let _ = tokio::time::timeout(Duration::from_secs(1), &mut reader).await;
             bail!("the proxy cannot start:\n{}", words.all());
         };
-        Ok(Self { child, url, words, reader })
+        Ok(Self { child, listens, words, reader })
     }
 
     /// Where it listens.
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    pub(super) fn listens(&self) -> &Listens {
+        &self.listens
     }
 
     /// Waits until it ends by itself, which it should not, and gives its last words.
@@ -144,16 +160,16 @@ fn command(binary: &PathBuf, flags: &Flags, mock: Option<&Mock>) -> Command {
 }
 
 /// Reads the proxy's log to its end: keeps the last lines, tells where it listens, and passes warnings on.
-async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<String>) {
+async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<Listens>) {
     let mut listening = Some(listening);
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
         match (event["message"].as_str(), event["level"].as_str()) {
             (Some("listening"), _) => {
-                if let (Some(url), Some(listening)) = (event["ollama"].as_str(), listening.take()) {
+                if let (Some(listens), Some(listening)) = (Listens::read(&event), listening.take()) {
                     // Whoever waited may have given up.
-                    let _ = listening.send(url.trim_end_matches('/').to_owned());
+                    let _ = listening.send(listens);
                 }
             }
             (Some(message), Some("WARN" | "ERROR")) => {
@@ -166,24 +182,5 @@ async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<Stri
             (Some(_), _) => {}
             (None, _) => words.add(line),
         }
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub(super) async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without signals there is nothing to wait for.
-        std::future::pending::<()>().await;
     }
 }

@@ -6,6 +6,7 @@ mod stock;
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -125,6 +126,12 @@ impl FromStr for Model {
         model.capabilities.sort_unstable();
         model.capabilities.dedup();
         Ok(model)
+    }
+}
+
+impl<'de> Deserialize<'de> for Model {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

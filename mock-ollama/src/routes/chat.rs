@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call, Refusal, flag,
-    inference::{self, Inference, Judged, metrics, refuse_images},
+    inference::{self, Inference, Judged, image_tokens, metrics, refuse_images},
 };
 use crate::{
     generation::{
@@ -68,11 +68,11 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
         return Ok(Answer::json(StatusCode::OK, &reply.into()));
     }
     if wanted.truncate {
-        prompt.drop_oldest(wanted.context_length);
+        prompt.drop_oldest(&wanted.model, wanted.context_length);
     }
     let fitted = match refuse_images(&wanted.model, prompt.images(), &state.version) {
         Some(late) => Err(late),
-        None => wanted.fit(&state.version, prompt.tokens()),
+        None => wanted.fit(&state.version, prompt.tokens(&wanted.model)),
     };
     let prompt_tokens = match fitted {
         Ok(tokens) => tokens,
@@ -168,14 +168,13 @@ impl Prompt<'_> {
         self.messages.iter().map(|message| message.images).sum()
     }
 
-    fn tokens(&self) -> usize {
-        // About what a picture takes.
-        tokens::count(&self.render()) + self.images() * 256
+    fn tokens(&self, model: &Model) -> usize {
+        tokens::count(&self.render()) + image_tokens(model, self.images())
     }
 
     /// The oldest messages that are not the system's go until the prompt fits; the last one stays.
-    fn drop_oldest(&mut self, context_length: usize) {
-        while self.tokens() > context_length {
+    fn drop_oldest(&mut self, model: &Model, context_length: usize) {
+        while self.tokens(model) > context_length {
             let last = self.messages.len() - 1;
             let Some(oldest) = self.messages[..last].iter().position(|message| message.role != "system") else { break };
             self.messages.remove(oldest);

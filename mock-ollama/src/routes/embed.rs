@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     go,
-    models::{Capability, Model},
+    models::{Architecture, Capability, Model},
     server::answer::Answer,
     state::Busy,
     tokens::{Token, tokens},
@@ -40,9 +40,6 @@ const EMBEDDINGS: go::Request = go::Request {
     ],
 };
 
-/// The tokens around a text.
-const FRAME: usize = 2;
-
 pub(super) fn embed(call: &Call<'_>) -> Result<Answer, Refusal> {
     let fields = call.decode(&EMBED)?;
     let inputs = inputs(fields.get("input"))?;
@@ -60,7 +57,7 @@ pub(super) fn embed(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut count = 0;
     for input in &inputs {
         let tokens = loaded.tokens(input, truncates)?;
-        count += tokens.len() + FRAME;
+        count += tokens.len() + loaded.frame();
         let mut vector = vector(&loaded.model, &tokens);
         if call.state.version.has_dimensions()
             && let Some(wanted) =
@@ -141,9 +138,14 @@ impl Loaded {
         Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text))
     }
 
+    /// Tokens that an encoder puts around a text.
+    fn frame(&self) -> usize {
+        if self.model.card.architecture == Architecture::Bert { 2 } else { 0 }
+    }
+
     fn tokens(&self, text: &str, truncates: bool) -> Result<Vec<Token>, Refusal> {
         let mut tokens: Vec<Token> = tokens(text).collect();
-        let room = self.context_length.saturating_sub(FRAME);
+        let room = self.context_length.saturating_sub(self.frame());
         if tokens.len() > room {
             if !truncates {
                 return Err(Refusal::bad_request("the input length exceeds the context length"));

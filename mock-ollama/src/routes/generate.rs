@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call, Refusal, flag,
-    inference::{self, Format, Inference, Judged, metrics, refuse_images},
+    inference::{self, Format, Inference, Judged, image_tokens, metrics, refuse_images},
     text,
 };
 use crate::{
@@ -79,7 +79,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let seen = if images > 0 && !state.version.has_llama_server() { format!("[img-0]{prompt}") } else { prompt };
     let fitted = match refuse_images(&wanted.model, images, &state.version) {
         Some(late) => Err(late),
-        None => wanted.fit(&state.version, tokens::count(&seen) + context.len() + images * 256),
+        None => wanted.fit(&state.version, tokens::count(&seen) + context.len() + image_tokens(&wanted.model, images)),
     };
     let prompt_tokens = match fitted {
         Ok(tokens) => tokens,

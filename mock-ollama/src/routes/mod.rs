@@ -119,8 +119,8 @@ pub(crate) fn allow(method: &Method, path: &str) -> Option<String> {
 
 /// The answer of the route, or why there is none.
 pub(crate) fn answer(state: &Arc<State>, asked: &Asked, words: Option<&str>) -> Answer {
-    let Some((handler, parameter)) = find(&asked.method, &asked.path) else {
-        return match allow(&asked.method, &asked.path) {
+    let Some((handler, parameter)) = find(&asked.method, &asked.route) else {
+        return match allow(&asked.method, &asked.route) {
             Some(methods) if state.version.tells_wrong_methods() => gate::wrong_method(&methods),
             _ => gate::not_found(),
         };
@@ -158,4 +158,107 @@ pub(crate) fn named(fields: &Map<String, Value>) -> &str {
 /// A name that follows the grammar.
 pub(crate) fn name(text: &str) -> Result<Name, Refusal> {
     Name::parse(text).ok_or_else(|| Refusal::bad_request("invalid model name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use http::HeaderMap;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::models::Stock;
+
+    fn asked(method: &Method, path: &str, body: Vec<u8>) -> Asked {
+        Asked {
+            method: method.clone(),
+            path: path.to_owned(),
+            route: path.to_owned(),
+            query: None,
+            headers: HeaderMap::new(),
+            body: body.into(),
+            sha256: Some(String::new()),
+        }
+    }
+
+    /// All routes answer the body, to the end.
+    fn answer_all(version: &str, body: &[u8]) {
+        let state = State::new(version.parse().unwrap(), Some(64), true, Stock::Usual.models());
+        let state = Arc::new(state);
+        for (path, method, _) in ROUTES {
+            let answer = answer(&state, &asked(method, &path.replace(':', "x"), body.to_vec()), None);
+            let mut pieces = answer.pieces();
+            while let Some(Some(_)) = futures_util::FutureExt::now_or_never(pieces.next()) {}
+        }
+    }
+
+    /// Values that a field may be given, right or wrong.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e20..1e20_f64).prop_map(Value::from),
+            "\\PC{0,8}".prop_map(Value::from),
+            prop_oneof![
+                Just("gpt-oss:20b"),
+                Just("pair:135m"),
+                Just("all-minilm"),
+                Just("filler:135m"),
+                Just("json"),
+                Just("user")
+            ]
+            .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((keys(), inner), 0..5)
+                    .prop_map(|fields| Value::from(fields.into_iter().collect::<Map<_, _>>())),
+            ]
+        })
+    }
+
+    fn keys() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "model|messages|role|content|tools|function|name|arguments|tool_calls|parameters|properties|type|options|num_ctx|num_predict|stop|seed",
+            "input|prompt|suffix|context|images|format|think|keep_alive|truncate|shift|logprobs|top_logprobs|dimensions|raw|template|system",
+            "from|files|source|destination|license|quantize|stream|required|enum|items|anyOf|pattern|minItems|minimum",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn no_json_makes_a_route_panic(mut fields in proptest::collection::vec((keys(), values()), 0..8), model in prop_oneof![Just("gpt-oss:20b"), Just("pair:135m"), Just("all-minilm"), Just("agent")]) {
+            fields.push(("model".to_owned(), model.into()));
+            let body = Value::from(fields.into_iter().collect::<Map<_, _>>()).to_string();
+            for version in ["0.5.0", "0.33.0"] {
+                answer_all(version, body.as_bytes());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_a_route_panic(body in proptest::collection::vec(any::<u8>(), 0..40)) {
+            answer_all("0.33.0", &body);
+        }
+    }
+
+    #[test]
+    fn paths_are_found_by_their_method() {
+        assert_eq!(find(&Method::POST, "/api/blobs/sha256:1").unwrap().1, "sha256:1");
+        assert!(find(&Method::POST, "/api/blobs/a/b").is_none() && find(&Method::GET, "/api/chat").is_none());
+        assert_eq!(allow(&Method::GET, "/api/blobs/x").unwrap(), "HEAD, POST");
+        assert_eq!(allow(&Method::POST, "/").unwrap(), "HEAD, GET");
+        assert_eq!(allow(&Method::GET, "/nope"), None);
+    }
+
+    #[test]
+    fn numbers_that_count_to_the_end_of_all_numbers_are_no_danger() {
+        let text = format!("{} {} {}", u64::MAX - 2, u64::MAX - 1, u64::MAX);
+        let body =
+            json!({"model": "pair:135m", "prompt": text, "options": {"num_keep": i64::MAX, "num_ctx": i64::MIN}});
+        answer_all("0.33.0", body.to_string().as_bytes());
+    }
 }

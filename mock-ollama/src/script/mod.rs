@@ -13,7 +13,7 @@
 //! ```
 //! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
 //! answers with them as Ollama would, thinking and tool calls told apart), or `faithful: true`, with `after: N` lines kept before `then`.
-//! The first rule that matches wins; where none does, the answer is faithful.
+//! An item `models: ["NAME=tools,thinking", …]` adds models instead. The first rule that matches wins; where none does, the answer is faithful.
 
 mod play;
 mod reply;
@@ -25,29 +25,59 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(crate) use self::play::Playing;
-pub use self::reply::{Line, Reply, Then};
-pub use self::when::{BodyIs, When};
+pub use self::{
+    reply::{Content, Line, Reply, Then},
+    when::{BodyIs, When},
+};
+use crate::models::Model;
 
 /// Rules in the order in which they are tried. The default has none: every answer is faithful.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<Item>")]
 pub struct Script {
     /// The rules.
     pub rules: Vec<Rule>,
+    /// Models that the mock has besides those of its options.
+    pub models: Vec<Model>,
 }
 
 /// One rule.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Which requests it is for.
-    #[serde(default)]
     pub when: When,
     /// How often it applies; absent: always.
     pub times: Option<u64>,
     /// What is answered.
-    #[serde(default)]
     pub reply: Reply,
+}
+
+/// An item of a file: a rule, or models.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    models: Option<Vec<Model>>,
+    when: Option<When>,
+    times: Option<u64>,
+    reply: Option<Reply>,
+}
+
+impl TryFrom<Vec<Item>> for Script {
+    type Error = &'static str;
+
+    fn try_from(items: Vec<Item>) -> Result<Self, Self::Error> {
+        let mut script = Self::default();
+        for Item { models, when, times, reply } in items {
+            match models {
+                None => {
+                    script.rules.push(Rule { when: when.unwrap_or_default(), times, reply: reply.unwrap_or_default() });
+                }
+                Some(models) if when.is_none() && times.is_none() && reply.is_none() => script.models.extend(models),
+                Some(_) => return Err("an item of a script has models, or it is a rule: write two items"),
+            }
+        }
+        Ok(script)
+    }
 }
 
 /// Writes scripts in tests: `Script::on("/api/chat").lines([json!({…})]).then(Then::Cut)`. Each call changes the last rule.
@@ -56,19 +86,20 @@ impl Script {
     #[must_use]
     pub fn on(path: &str) -> Self {
         let when = When { path: Some(path.to_owned()), ..When::default() };
-        Self { rules: vec![Rule { when, ..Rule::default() }] }
+        Self { rules: vec![Rule { when, ..Rule::default() }], models: Vec::new() }
     }
 
     /// One rule for every request.
     #[must_use]
     pub fn always() -> Self {
-        Self { rules: vec![Rule::default()] }
+        Self { rules: vec![Rule::default()], models: Vec::new() }
     }
 
     /// These rules, then those of the other.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.rules.extend(other.rules);
+        self.models.extend(other.models);
         self
     }
 
@@ -118,10 +149,15 @@ impl Script {
         self.change(|rule| rule.reply.delay = delay)
     }
 
-    /// Answers with this status; 200 without it.
+    /// Answers with this status; without a content, with nothing else.
     #[must_use]
     pub fn status(self, status: u16) -> Self {
-        self.change(|rule| rule.reply.status = Some(status))
+        self.change(|rule| {
+            rule.reply.status = Some(status);
+            if rule.reply.content == Content::Faithful && rule.reply.after.is_none() {
+                rule.reply.content = Content::Nothing;
+            }
+        })
     }
 
     /// Adds or replaces a header.
@@ -135,25 +171,25 @@ impl Script {
     /// Answers with NDJSON, one chunk a line; see [`Line`] for what is filled in.
     #[must_use]
     pub fn lines(self, lines: impl IntoIterator<Item = impl Into<Line>>) -> Self {
-        self.change(|rule| rule.reply.lines = Some(lines.into_iter().map(Into::into).collect()))
+        self.change(|rule| rule.reply.content = Content::Lines(lines.into_iter().map(Into::into).collect()))
     }
 
     /// Answers with one body: text as it is, anything else as JSON.
     #[must_use]
     pub fn body(self, body: impl Into<Value>) -> Self {
-        self.change(|rule| rule.reply.body = Some(body.into()))
+        self.change(|rule| rule.reply.content = Content::Body(body.into()))
     }
 
     /// Answers with so many bytes.
     #[must_use]
     pub fn bytes(self, bytes: u64) -> Self {
-        self.change(|rule| rule.reply.bytes = Some(bytes))
+        self.change(|rule| rule.reply.content = Content::Bytes(bytes))
     }
 
     /// The model writes this, and the mock answers with it as Ollama would.
     #[must_use]
     pub fn says(self, words: &str) -> Self {
-        self.change(|rule| rule.reply.says = Some(words.to_owned()))
+        self.change(|rule| rule.reply.content = Content::Says(words.to_owned()))
     }
 
     /// Keeps so many lines (or one body) of a faithful answer before [`Script::then`].

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use super::{Reply, Script, Then, when::model_of};
+use super::{Content, Reply, Script, Then, when::model_of};
 use crate::{
     go,
     server::{
@@ -71,42 +71,29 @@ impl Playing {
 
 impl Reply {
     fn answer(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
-        let mut answer = if let Some(lines) = &self.lines {
-            let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
-            let model = json.as_ref().and_then(model_of).unwrap_or_default();
-            let lines: Vec<Bytes> = lines.iter().map(|line| line.complete(&asked.path, model).into()).collect();
-            let answer = Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, "application/x-ndjson");
-            self.play(answer, None, stream::iter(lines))
-        } else if let Some(body) = &self.body {
-            let (media_type, text) = match body {
-                Value::String(text) => ("text/plain; charset=utf-8", text.clone()),
-                json => ("application/json; charset=utf-8", go::encode(json)),
-            };
-            let answer = Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, media_type);
-            let length = text.len() as u64;
-            self.play(answer, Some(length), stream::iter([Bytes::from(text)]))
-        } else if let Some(bytes) = self.bytes {
-            let answer = Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, "application/octet-stream");
-            self.play(answer, Some(bytes), plenty(bytes))
-        } else if self.says.is_none() && self.status.is_some() {
-            let answer = Answer::empty(StatusCode::OK);
-            if self.then == Then::End { answer } else { self.play(answer, None, stream::empty()) }
-        } else {
-            let mut answer = faithful(self.says.as_deref());
-            let is_plain = self.pause.is_zero() && self.then == Then::End && self.after.is_none();
-            if !is_plain {
-                let head =
-                    Answer { status: answer.status, headers: std::mem::take(&mut answer.headers), body: Body::Empty };
-                let length = match &answer.body {
-                    Body::Whole(bytes) if self.after.is_none() => Some(bytes.len() as u64),
-                    _ => None,
-                };
-                let pieces = answer
-                    .pieces()
-                    .take(self.after.map_or(usize::MAX, |after| usize::try_from(after).unwrap_or(usize::MAX)));
-                answer = self.play(head, length, pieces);
+        let ok = |media_type| Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, media_type);
+        let mut answer = match &self.content {
+            Content::Faithful => self.faithful(faithful(None)),
+            Content::Says(words) => self.faithful(faithful(Some(words))),
+            Content::Lines(lines) => {
+                let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
+                let model = json.as_ref().and_then(model_of).unwrap_or_default().to_owned();
+                let path = asked.path.clone();
+                // Completed when they are sent: each has its own time.
+                let lines = lines.clone().into_iter().map(move |line| Bytes::from(line.complete(&path, &model)));
+                self.play(ok("application/x-ndjson"), None, stream::iter(lines))
             }
-            answer
+            Content::Body(body) => {
+                let (media_type, text) = match body {
+                    Value::String(text) => ("text/plain; charset=utf-8", text.clone()),
+                    json => ("application/json; charset=utf-8", go::encode(json)),
+                };
+                let length = text.len() as u64;
+                self.play(ok(media_type), Some(length), stream::iter([Bytes::from(text)]))
+            }
+            Content::Bytes(bytes) => self.play(ok("application/octet-stream"), Some(*bytes), plenty(*bytes)),
+            Content::Nothing if self.then == Then::End => Answer::empty(StatusCode::OK),
+            Content::Nothing => self.play(Answer::empty(StatusCode::OK), None, stream::empty()),
         };
         if let Some(status) = self.status.and_then(|status| StatusCode::from_u16(status).ok()) {
             answer.status = status;
@@ -118,6 +105,20 @@ impl Reply {
             }
         }
         answer
+    }
+
+    /// Ollama's answer with what the rest of the reply does to it.
+    fn faithful(&self, mut answer: Answer) -> Answer {
+        if self.pause.is_zero() && self.then == Then::End && self.after.is_none() {
+            return answer;
+        }
+        let head = Answer { status: answer.status, headers: std::mem::take(&mut answer.headers), body: Body::Empty };
+        let length = match &answer.body {
+            Body::Whole(bytes) if self.after.is_none() => Some(bytes.len() as u64),
+            _ => None,
+        };
+        let lines = self.after.and_then(|after| usize::try_from(after).ok()).unwrap_or(usize::MAX);
+        self.play(head, length, answer.pieces().take(lines))
     }
 
     fn play(

@@ -7,30 +7,42 @@ use serde_json::{Map, Value, json};
 
 use crate::timestamps;
 
-/// An answer. Without `lines`, `body`, `bytes` or `says` (and without a status) it is the faithful one, with what the rest says done to it.
+/// An answer.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, try_from = "Written")]
+#[serde(try_from = "Written")]
 pub struct Reply {
     /// Waits before the head is sent.
     pub delay: Duration,
-    /// 200 if absent.
+    /// What the content implies if absent: 200, or the faithful one.
     pub status: Option<u16>,
     /// Added to, or in place of, what Ollama would send.
     pub headers: BTreeMap<String, String>,
-    /// NDJSON, one HTTP chunk each.
-    pub lines: Option<Vec<Line>>,
-    /// One body: text as it is, anything else as JSON.
-    pub body: Option<Value>,
-    /// So many bytes, with `Content-Length`.
-    pub bytes: Option<u64>,
-    /// The model's words; the mock answers with them as Ollama would.
-    pub says: Option<String>,
+    /// What is sent.
+    pub content: Content,
     /// How many lines of a faithful answer come before `then`; all of them if absent.
     pub after: Option<u64>,
     /// Waits between lines.
     pub pause: Duration,
     /// What happens after the lines.
     pub then: Then,
+}
+
+/// What an answer holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Content {
+    /// What Ollama would answer.
+    #[default]
+    Faithful,
+    /// What Ollama would answer if the model wrote these words, tags of thinking and of tool calls included.
+    Says(String),
+    /// NDJSON, one HTTP chunk each.
+    Lines(Vec<Line>),
+    /// One body with `Content-Length`: text as it is, anything else as JSON.
+    Body(Value),
+    /// So many bytes, with `Content-Length`.
+    Bytes(u64),
+    /// No body: a status alone.
+    Nothing,
 }
 
 /// The file's form of a [`Reply`].
@@ -59,21 +71,23 @@ impl TryFrom<Written> for Reply {
 
     fn try_from(written: Written) -> Result<Self, String> {
         let Written { delay, status, headers, lines, body, bytes, says, faithful, after, pause, then } = written;
-        let kinds = [
-            ("lines", lines.is_some()),
-            ("body", body.is_some()),
-            ("bytes", bytes.is_some()),
-            ("says", says.is_some()),
-            ("faithful", faithful == Some(true)),
+        let given = [
+            ("lines", lines.map(Content::Lines)),
+            ("body", body.map(Content::Body)),
+            ("bytes", bytes.map(Content::Bytes)),
+            ("says", says.map(Content::Says)),
+            ("faithful", faithful.filter(|faithful| *faithful).map(|_| Content::Faithful)),
         ];
-        let given: Vec<&str> = kinds.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
-        if given.len() > 1 {
-            return Err(format!(
-                "a reply has one of lines, body, bytes, says and faithful, not {}",
-                given.join(" and ")
-            ));
-        }
-        if after.is_some() && (lines.is_some() || body.is_some() || bytes.is_some()) {
+        let mut given = given.into_iter().filter_map(|(name, content)| content.map(|content| (name, content)));
+        let content = match (given.next(), given.next()) {
+            (Some((one, _)), Some((other, _))) => {
+                return Err(format!("a reply has one of lines, body, bytes, says and faithful, not {one} and {other}"));
+            }
+            (Some((_, content)), None) => content,
+            (None, _) if status.is_some() && after.is_none() => Content::Nothing,
+            (None, _) => Content::Faithful,
+        };
+        if after.is_some() && !matches!(content, Content::Faithful | Content::Says(_)) {
             return Err("`after` counts the lines of a faithful answer: leave it out, or the lines".to_owned());
         }
         if status.is_some_and(|status| !(200..=599).contains(&status)) {
@@ -84,7 +98,7 @@ impl TryFrom<Written> for Reply {
                 return Err(format!("{name:?}: {value:?} is no HTTP header"));
             }
         }
-        Ok(Self { delay, status, headers, lines, body, bytes, says, after, pause, then })
+        Ok(Self { delay, status, headers, content, after, pause, then })
     }
 }
 

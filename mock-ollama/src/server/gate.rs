@@ -19,7 +19,7 @@ pub(crate) fn redirect(asked: &Asked) -> Option<Answer> {
     if cleaned != asked.path {
         return Some(redirect_to(asked, &cleaned, StatusCode::TEMPORARY_REDIRECT));
     }
-    let without_slash = asked.path.strip_suffix('/').filter(|path| !path.is_empty())?;
+    let without_slash = asked.route.strip_suffix('/').filter(|path| !path.is_empty())?;
     routes::find(&asked.method, without_slash)?;
     let status =
         if asked.method == Method::GET { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
@@ -110,7 +110,7 @@ fn preflight(asked: &Asked, origin: &str) -> Answer {
         .with(header::VARY, "Origin")
         .with(header::VARY, "Access-Control-Request-Method")
         .with(header::VARY, "Access-Control-Request-Headers");
-    match routes::allow(&asked.method, &asked.path) {
+    match routes::allow(&asked.method, &asked.route) {
         Some(methods) => answer.with(header::ALLOW, methods),
         None => answer,
     }
@@ -147,12 +147,17 @@ fn judge(host: &str) -> Host {
         return if near { Host::Address } else { Host::Foreign };
     }
     let name = name.to_ascii_lowercase();
-    let is_machine = std::env::var("HOSTNAME").is_ok_and(|machine| machine.eq_ignore_ascii_case(&name));
     let near = name.is_empty()
         || name == "localhost"
-        || is_machine
-        || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end));
+        || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
+        || machine_name().is_some_and(|machine| machine.eq_ignore_ascii_case(&name));
     if near { Host::Name } else { Host::Foreign }
+}
+
+/// What the machine is called, where that can be read.
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
+    name.ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// No such path.

@@ -19,6 +19,8 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     /// The target without its query, as it came.
     pub(crate) path: String,
+    /// The path that routes are found by: percent signs decoded, as in Go.
+    pub(crate) route: String,
     pub(crate) query: Option<String>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -82,6 +84,7 @@ pub(crate) async fn receive(
     Ok(Asked {
         method: head.method,
         query: head.uri.query().map(str::to_owned),
+        route: decode(&path),
         path,
         headers: head.headers,
         body: kept,
@@ -89,7 +92,34 @@ pub(crate) async fn receive(
     })
 }
 
+/// `%41` is `A`; what is no such code stays.
+fn decode(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[2..]);
+            }
+            None => bytes.extend_from_slice(format!("%{part}").as_bytes()),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Bytes as lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_codes_are_decoded_where_they_are_codes() {
+        assert_eq!(decode("/api/%74ags%2Fx"), "/api/tags/x");
+        assert_eq!(decode("/a%zz%4"), "/a%zz%4");
+    }
 }

@@ -49,12 +49,12 @@ pub(crate) fn of(response: &Response, recording: &Recording) -> String {
         }
     }
     text += &format!("framing {}\n", response.framing);
-    let ends = Ends::of(recording);
+    let forced = Forced::by(recording);
     let mut last = String::new();
     for (_, chunk) in &response.chunks {
         let newline = if chunk.ends_with('\n') { "⏎" } else { "" };
         let line = match serde_json::from_str::<Value>(chunk) {
-            Ok(value) => value_of("", &value, ends) + newline,
+            Ok(value) => value_of("", &value, forced) + newline,
             Err(_) => chunk.clone() + newline,
         };
         if line != last {
@@ -65,42 +65,45 @@ pub(crate) fn of(response: &Response, recording: &Recording) -> String {
     text
 }
 
-/// Whether the request decides how the answer ends, or the model's words do.
+/// What of an answer the request decides, and not the model's words.
 #[derive(Clone, Copy)]
-enum Ends {
-    Forced,
-    Either,
+struct Forced {
+    /// Why it ends.
+    reason: bool,
+    /// The tokens of its prompt; the templates of some models add examples that no client sees.
+    prompt: bool,
 }
 
-impl Ends {
-    fn of(recording: &Recording) -> Self {
+impl Forced {
+    fn by(recording: &Recording) -> Self {
         let request: Value = serde_json::from_str(&recording.request.body).unwrap_or_default();
         let options = &request["options"];
         let is_short = options["num_predict"].as_u64().is_some_and(|most| (1..=5).contains(&most));
         let is_full = request["shift"] == false && options["num_predict"] == 300;
-        if is_short || is_full || !options["stop"].is_null() || request["messages"] == Value::Array(Vec::new()) {
-            Self::Forced
-        } else {
-            Self::Either
+        let is_load = request["messages"] == Value::Array(Vec::new());
+        let is_plain = request["model"] == "smollm2:135m" || request["model"] == "all-minilm";
+        Self {
+            reason: is_short || is_full || is_load || !options["stop"].is_null(),
+            prompt: is_plain && recording.request.body.is_ascii() && !recording.request.body.contains("wizard"),
         }
     }
 }
 
-fn value_of(key: &str, value: &Value, ends: Ends) -> String {
+fn value_of(key: &str, value: &Value, forced: Forced) -> String {
     match value {
         _ if OPAQUE.contains(&key) => "…".to_owned(),
         Value::Object(object) => {
-            let parts = object.iter().map(|(key, value)| format!("{key}:{}", value_of(key, value, ends)));
+            let parts = object.iter().map(|(key, value)| format!("{key}:{}", value_of(key, value, forced)));
             format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
         }
         Value::Array(items) if key == "models" => {
             // Their order is a matter of when they were made.
-            let mut items: Vec<String> = items.iter().map(|item| value_of(key, item, ends)).collect();
+            let mut items: Vec<String> = items.iter().map(|item| value_of(key, item, forced)).collect();
             items.sort();
             format!("[{}]", items.join(","))
         }
         Value::Array(items) => {
-            let mut parts: Vec<String> = items.iter().map(|item| value_of(item_key(key), item, ends)).collect();
+            let mut parts: Vec<String> = items.iter().map(|item| value_of(item_key(key), item, forced)).collect();
             if !matches!(key, "tool_calls" | "top_logprobs" | "embeddings") {
                 parts.dedup();
             }
@@ -111,7 +114,8 @@ fn value_of(key: &str, value: &Value, ends: Ends) -> String {
             }
             format!("[{}]", parts.join(","))
         }
-        Value::String(text) => text_of(key, text, ends),
+        Value::String(text) => text_of(key, text, forced),
+        Value::Number(number) if key == "prompt_eval_count" && forced.prompt => number.to_string(),
         Value::Number(number) if EXACT.contains(&key) => number.to_string(),
         Value::Number(number) => if number.is_f64() { "float" } else { "integer" }.to_owned(),
         Value::Bool(flag) => flag.to_string(),
@@ -124,19 +128,15 @@ fn item_key(key: &str) -> &str {
     if key == "tensors" { "" } else { key }
 }
 
-fn text_of(key: &str, text: &str, ends: Ends) -> String {
+fn text_of(key: &str, text: &str, forced: Forced) -> String {
     let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let masked = || {
         let parts: Vec<&str> = text.split_inclusive([':', '-', '/', '"']).collect();
         parts.iter().map(|part| if is_hex(part) { "<hex>" } else { part }).collect::<String>()
     };
     match key {
-        "done_reason" if matches!(text, "stop" | "length") && matches!(ends, Ends::Either) => "ended".to_owned(),
-        "created_at" | "modified_at" | "expires_at" => {
-            let is_time =
-                text.len() >= 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T' && !text.contains("0Z");
-            if is_time || text.ends_with(":00Z") { "time".to_owned() } else { "time?".to_owned() }
-        }
+        "done_reason" if matches!(text, "stop" | "length") && !forced.reason => "ended".to_owned(),
+        "created_at" | "modified_at" | "expires_at" => if is_time(text) { "time" } else { "time?" }.to_owned(),
         "id" => {
             let is_id = text
                 .strip_prefix("call_")
@@ -153,4 +153,15 @@ fn text_of(key: &str, text: &str, ends: Ends) -> String {
         key if EXACT.contains(&key) => format!("\"{}\"", masked()),
         _ => if text.is_empty() { "\"\"" } else { "text" }.to_owned(),
     }
+}
+
+/// RFC 3339 in UTC, trailing zeros of the second trimmed.
+fn is_time(text: &str) -> bool {
+    let Some(time) = text.strip_suffix('Z') else { return false };
+    let (second, fraction) = time.split_once('.').unwrap_or((time, "1"));
+    let is_second = second.len() == 19 && second.bytes().all(|byte| byte.is_ascii_digit() || b"-T:".contains(&byte));
+    is_second
+        && (1..=9).contains(&fraction.len())
+        && fraction.bytes().all(|byte| byte.is_ascii_digit())
+        && !fraction.ends_with('0')
 }

@@ -15,6 +15,7 @@ use toml::{
 use super::{
     Config, Protocol,
     settings::{Draft, SETTINGS, Setting, Value, find, nearest, secret_header},
+    tokens,
 };
 
 /// Where settings may come from.
@@ -41,7 +42,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Where the value of `setting` came from, for people: `default`, `farllama.toml:3`, `FARLLAMA_REMOTE_HOST`, `--remote-host`.
+    /// Where the value of `setting` came from, for people: `default`, `farllama.toml:3:8`, `FARLLAMA_REMOTE_HOST`, `--remote-host`.
     #[must_use]
     pub fn origin(&self, setting: &Setting) -> String {
         self.places.get(setting.key).map_or_else(|| "default".to_owned(), ToString::to_string)
@@ -51,7 +52,7 @@ impl Loaded {
 /// Where a value stands.
 #[derive(Clone, Debug)]
 enum Place {
-    File { path: String, line: usize },
+    File { path: String, line: usize, column: usize },
     Variable(String),
     Flag(String),
 }
@@ -59,7 +60,7 @@ enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::File { path, line, column } => write!(f, "{path}:{line}:{column}"),
             Self::Variable(name) => f.write_str(name),
             Self::Flag(name) => write!(f, "--{name}"),
         }
@@ -88,7 +89,7 @@ impl Config {
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
-    let mut loader = Loader::default();
+    let mut loader = Loader { environment: sources.environment.clone(), ..Loader::default() };
     let unreadable =
         |path: &Path, error: &io::Error| Error(format!("{}: cannot read this file: {error}", path.display()));
     if let Some(path) = &sources.file {
@@ -117,6 +118,8 @@ struct Loader {
     draft: Draft,
     places: HashMap<&'static str, Place>,
     warnings: Vec<String>,
+    /// Where `key_env` looks.
+    environment: Vec<(String, String)>,
 }
 
 impl Loader {
@@ -154,13 +157,20 @@ impl Loader {
             let key =
                 if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
             match (find(&key), value.get_ref()) {
+                (Some(setting), DeValue::Array(items))
+                    if setting.key == "auth.tokens" && items.iter().all(is_table) =>
+                {
+                    self.tokens(source, items)?;
+                    let (line, column) = source.line_and_column(value.span().start);
+                    self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line, column });
+                }
                 (Some(setting), _) => {
                     let value_of = value_of(value)
                         .map_err(|wrong| source.wrong(Some(value.span()), &format!("{key}: {wrong}")))?;
                     (setting.set)(&mut self.draft, value_of)
                         .map_err(|wrong| source.wrong(Some(value.span()), &format!("{key}: {wrong}")))?;
-                    let (line, _) = source.line_and_column(value.span().start);
-                    self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line });
+                    let (line, column) = source.line_and_column(value.span().start);
+                    self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line, column });
                 }
                 (None, DeValue::Table(inner))
                     if SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}."))) =>
@@ -182,9 +192,34 @@ impl Loader {
         Ok(())
     }
 
+    /// The callers' keys, each a table of its own.
+    fn tokens(&mut self, source: &Source<'_>, items: &[Spanned<DeValue<'_>>]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let mut draft = tokens::Draft::default();
+            let DeValue::Table(table) = item.get_ref() else { continue };
+            for (name, value) in table {
+                let wrong = |span, what: &str| source.hidden(span, &format!("auth.tokens: {what}"));
+                let Some((field, set)) = tokens::FIELDS.iter().find(|(field, _)| *field == name.get_ref()) else {
+                    let known: Vec<_> = tokens::FIELDS.iter().map(|(field, _)| *field).collect();
+                    let what = format!("unknown field {}; there are {}", name.get_ref(), known.join(", "));
+                    return Err(wrong(name.span(), &what));
+                };
+                value_of(value)
+                    .and_then(|given| set(&mut draft, given, &self.environment))
+                    .map_err(|what| wrong(value.span(), &format!("{field}: {what}")))?;
+            }
+            let token =
+                draft.finish(at + 1).map_err(|what| source.hidden(item.span(), &format!("auth.tokens: {what}")))?;
+            found.push(token);
+        }
+        self.draft.config.auth.tokens = found;
+        Ok(())
+    }
+
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
-        let Self { draft, places, warnings } = self;
+        let Self { draft, places, mut warnings, environment: _ } = self;
         let Draft { mut config, url, host, protocol, port, base_path, api_key, basic_auth } = draft;
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
         // The URL's parts win over the host's, and those over the single settings.
@@ -234,8 +269,32 @@ impl Loader {
             let unsendable = |()| Error(format!("{}{key}: it holds characters that a header cannot", at(key)));
             remote.authorization = Some(value.map_err(unsendable)?);
         }
+        let auth = &config.auth;
+        tokens::check(&auth.tokens).map_err(|wrong| Error(format!("{}auth.tokens: {wrong}", at("auth.tokens"))))?;
+        match (auth.enabled, auth.tokens.is_empty()) {
+            (true, true) => {
+                return Err(Error(format!(
+                    "{}auth.enabled is true, but auth.tokens holds no key, so nobody could call; `farllama key new` makes one",
+                    at("auth.enabled")
+                )));
+            }
+            (false, false) => {
+                warnings.push("auth.tokens has keys, but auth.enabled is false: anybody may call".to_owned());
+            }
+            _ => {}
+        }
+        if auth.enabled && config.remote.forward_auth {
+            return Err(Error(format!(
+                "{}remote.forward_auth would send the callers' keys for this proxy on to the remote; with auth.enabled it must be false",
+                at("remote.forward_auth")
+            )));
+        }
         Ok(Loaded { config, warnings, places })
     }
+}
+
+fn is_table(value: &Spanned<DeValue<'_>>) -> bool {
+    matches!(value.get_ref(), DeValue::Table(_))
 }
 
 fn value_of(value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
@@ -278,6 +337,12 @@ impl Source<'_> {
         (line, column)
     }
 
+    /// Points at a place whose text must not be shown.
+    fn hidden(&self, span: std::ops::Range<usize>, message: &str) -> Error {
+        let (line, column) = self.line_and_column(span.start);
+        Error(format!("{}:{line}:{column}: {message}", self.path))
+    }
+
     fn wrong(&self, span: Option<std::ops::Range<usize>>, message: &str) -> Error {
         let Some(span) = span else { return Error(format!("{}: {message}", self.path)) };
         let (line, column) = self.line_and_column(span.start);
@@ -286,7 +351,7 @@ impl Source<'_> {
             self.text.get(span).map_or(1, |span| span.lines().next().unwrap_or_default().chars().count().max(1));
         let (margin, number) = (" ".repeat(line.to_string().len()), line);
         // A line that holds a secret is not shown.
-        let shown = if ["api_key", "basic_auth", "headers", "authorization"]
+        let shown = if ["key", "tokens", "basic_auth", "headers", "authorization"]
             .iter()
             .any(|word| text.to_lowercase().contains(word))
         {
@@ -348,7 +413,7 @@ mod tests {
         let both = told("[remote]\nurl = \"http://u:p@h\"\napi_key = \"k\"");
         assert!(both.contains("remote.api_key") && both.contains("URL"), "{both}");
         let both = told("[remote]\napi_key = \"k\"\nheaders = { Authorization = \"x\" }");
-        assert!(both.contains("remote.api_key") && both.contains("remote.headers"), "{both}");
+        assert!(both.starts_with("settings:2:11: ") && both.contains("remote.headers"), "{both}");
     }
 
     #[test]
@@ -386,6 +451,55 @@ mod tests {
         assert!(load(&sources).unwrap_err().to_string().starts_with("FARLLAMA_LOCAL_PORT: local.port:"));
         sources.environment = vec![("FARLLAMA_REMOTE_HOTS".to_owned(), "x".to_owned())];
         assert!(load(&sources).unwrap().warnings[0].contains("is FARLLAMA_REMOTE_HOST meant?"));
+    }
+
+    #[test]
+    fn keys_come_plain_hashed_from_files_and_from_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("farllama.toml"), folder.path().join("key"));
+        std::fs::write(&key, "from-file\n").unwrap();
+        let hashed = tokens::Digest::of(b"hashed");
+        let text = format!(
+            "[auth]\nenabled = true\ntokens = [{{ key = \"plain\", name = \"ann\", limit_per_minute = 3 }}, {{ key_file = {key:?} }}, {{ key_env = \"TEAM_KEY\" }}, {{ key_hash = \"{hashed}\", models = [\"m\"] }}]"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut sources = Sources { file: Some(file), ..Sources::default() };
+        let missing = load(&sources).unwrap_err().to_string();
+        assert!(missing.contains("farllama.toml:3:") && missing.contains("TEAM_KEY is not set"), "{missing}");
+        sources.environment = vec![("TEAM_KEY".to_owned(), "from-env".to_owned())];
+        let tokens = load(&sources).unwrap().config.auth.tokens;
+        let digests: Vec<_> = tokens.iter().map(|token| token.digest).collect();
+        assert_eq!(digests, ["plain", "from-file", "from-env", "hashed"].map(|key| tokens::Digest::of(key.as_bytes())));
+        assert_eq!((&*tokens[0].name, tokens[0].limit_per_minute, &*tokens[1].name), ("ann", Some(3), "key 2"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_pointed_at_and_the_key_is_not_shown() {
+        let told = |tokens: &str| {
+            let text = format!("[auth]\nenabled = true\ntokens = [\n  {tokens}\n]\n");
+            Config::from_toml(&text).unwrap_err().to_string()
+        };
+        for (tokens, place, what) in [
+            ("{ key = \"hunter2\", limit_per_minute = \"x\" }", "4:41: ", "limit_per_minute"),
+            ("{ key = \"hunter2\", limit = 3 }", "4:22: ", "unknown field limit"),
+            ("{ key = \"hunter2\", max_concurrent = 0 }", "4:39: ", "leave it out"),
+            ("{ name = \"ann\" }", "4:3: ", "a key is missing"),
+            ("{ key = \"hunter2\", key_hash = \"hunter2\" }", "4:33: ", "64 hexadecimal digits"),
+            ("{ key = \"hunter2\", routes = [\"api\"] }", "4:31: ", "is no path"),
+            ("{ key = \"hunter2\" }, { key = \"hunter2\" }", "", "the same key"),
+            ("\"hunter2\", 5", "3:10: ", "expected a text"),
+        ] {
+            let told = told(tokens);
+            assert!(told.contains(place) && told.contains(what), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+
+    #[test]
+    fn asking_for_keys_without_having_any_is_refused() {
+        assert!(Config::from_toml("[auth]\nenabled = true").unwrap_err().to_string().contains("farllama key new"));
+        let both = "[auth]\nenabled = true\ntokens = [\"k\"]\n[remote]\nforward_auth = true";
+        assert!(Config::from_toml(both).unwrap_err().to_string().contains("forward_auth"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod address;
 mod load;
 mod settings;
 mod show;
+mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 pub use load::{Error, Loaded, Sources, load};
 pub use settings::{SETTINGS, Setting};
 pub use show::show;
+pub use tokens::{Digest, Token};
 
 /// Every setting of the proxy, checked.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +27,20 @@ pub struct Config {
     pub openai: OpenAi,
     /// How much a model remembers, and what becomes of a prompt that is longer.
     pub context: Context,
+    /// The legacy completions.
+    pub completions: Completions,
+    /// Moderations.
+    pub moderation: Moderation,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
     pub heartbeat: Heartbeat,
     /// Bounds on what one request may take.
     pub limits: Limits,
+    /// Who may call.
+    pub auth: Auth,
+    /// How much callers may ask.
+    pub quota: Quota,
     /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
     pub origins: Vec<String>,
     /// What is told on stderr.
@@ -135,6 +145,20 @@ pub enum Overflow {
     Truncate,
 }
 
+/// The legacy completions (`/v1/completions`).
+#[derive(Clone, Debug, Default)]
+pub struct Completions {
+    /// Gives prompts to the model as they are, without its template, unless a request says otherwise with `raw`. Off by default.
+    pub raw: bool,
+}
+
+/// Moderations (`/v1/moderations`).
+#[derive(Clone, Debug, Default)]
+pub struct Moderation {
+    /// The model that judges where a request names none, or one of OpenAI's. Empty by default: such requests are refused.
+    pub model: String,
+}
+
 /// How long to wait for what. [`Duration::ZERO`] means without limit.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
@@ -177,6 +201,42 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { body: 256 << 20 }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Whether every request needs a key. Off by default.
+    pub enabled: bool,
+    /// The header that holds a caller's key, `x-api-key` by default; a Bearer token is taken too. Never sent to the remote.
+    pub header: HeaderName,
+    /// The keys. Without any, nobody passes.
+    pub tokens: Vec<Token>,
+    /// Paths that need no key, in the form of [`Token::routes`].
+    pub exempt: Vec<String>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { enabled: false, header: HeaderName::from_static("x-api-key"), tokens: Vec::new(), exempt: Vec::new() }
+    }
+}
+
+/// How much callers may ask; what each key may stands with it, in [`Token`].
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// The window that [`Token::limit_per_minute`] counts in: a minute by default.
+    pub window: Duration,
+    /// Requests at the same time in all. 0, the default: without limit.
+    pub max_concurrent: usize,
+    /// Requests that may wait for a place: 100 by default. Further ones are refused with 429.
+    pub queue: usize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), max_concurrent: 0, queue: 100 }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Config, LogFormat, LogLevel, Overflow, Protocol, address::Address};
+use super::{Config, LogFormat, LogLevel, Overflow, Protocol, address::Address, tokens};
 
 /// One setting.
 pub struct Setting {
@@ -69,7 +69,7 @@ pub(super) struct Draft {
     pub(super) basic_auth: Option<String>,
 }
 
-fn text(value: Value) -> Result<String, String> {
+pub(super) fn text(value: Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text),
         other => Err(format!("expected a text, got {}", kind(&other))),
@@ -92,6 +92,16 @@ fn port(value: Value) -> Result<u16, String> {
         Value::Integer(n) => u16::try_from(n).map_err(|_| wrong(&n)),
         Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
         other => Err(format!("expected a port number, got {}", kind(&other))),
+    }
+}
+
+/// A whole number of things.
+pub(super) fn number(value: Value) -> Result<usize, String> {
+    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no count; expected a whole number from 0");
+    match value {
+        Value::Integer(n) => usize::try_from(n).map_err(|_| wrong(&n)),
+        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
+        other => Err(format!("expected a whole number, got {}", kind(&other))),
     }
 }
 
@@ -184,7 +194,7 @@ fn by_model(value: Value) -> Result<Vec<(String, Overflow)>, String> {
     pairs.into_iter().map(|(model, word)| Ok((model, overflow(&word)?))).collect()
 }
 
-fn list(value: Value) -> Result<Vec<String>, String> {
+pub(super) fn list(value: Value) -> Result<Vec<String>, String> {
     match value {
         Value::List(list) => Ok(list),
         Value::Text(text) => {
@@ -470,6 +480,22 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "completions.raw",
+        takes: "true|false",
+        help: "Gives the prompts of /v1/completions to the model as they are, without its template",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.completions.raw = on),
+        show: |config| Shown::Value(config.completions.raw.to_string()),
+    },
+    Setting {
+        key: "moderation.model",
+        takes: "MODEL",
+        help: "The model that judges on /v1/moderations where a request names none or one of OpenAI's, such as llama-guard3",
+        secret: false,
+        set: |draft, value| text(value).map(|model| draft.config.moderation.model = model),
+        show: |config| quoted(&config.moderation.model),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",
@@ -523,6 +549,76 @@ pub const SETTINGS: &[Setting] = &[
                 Shown::Value(bytes.to_string())
             }
         },
+    },
+    Setting {
+        key: "auth.enabled",
+        takes: "true|false",
+        help: "Asks every request for one of the keys in auth.tokens",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.auth.enabled = on),
+        show: |config| Shown::Value(config.auth.enabled.to_string()),
+    },
+    Setting {
+        key: "auth.header",
+        takes: "NAME",
+        help: "The header that holds a caller's key; a Bearer token is taken too",
+        secret: false,
+        set: |draft, value| {
+            let name = text(value)?;
+            let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+            if OURS.contains(&header) {
+                return Err(format!("{name:?} cannot hold a key: HTTP itself needs it"));
+            }
+            draft.config.auth.header = header;
+            Ok(())
+        },
+        show: |config| quoted(config.auth.header.as_str()),
+    },
+    Setting {
+        key: "auth.tokens",
+        takes: "KEY,…",
+        help: "The callers' keys; in the file with names, limits and allow-lists",
+        secret: true,
+        set: |draft, value| tokens::plain(value).map(|tokens| draft.config.auth.tokens = tokens),
+        show: |config| Shown::Value(tokens::shown(&config.auth.tokens)),
+    },
+    Setting {
+        key: "auth.exempt",
+        takes: "PATH,…",
+        help: "Paths that need no key, such as /api/version",
+        secret: false,
+        set: |draft, value| tokens::routes(value).map(|routes| draft.config.auth.exempt = routes),
+        show: |config| Shown::Value(format!("{:?}", config.auth.exempt)),
+    },
+    Setting {
+        key: "quota.window",
+        takes: "DURATION",
+        help: "The sliding window that limit_per_minute counts in",
+        secret: false,
+        set: |draft, value| match duration(value)? {
+            Duration::ZERO => Err("a window needs a length, such as \"60s\"".to_owned()),
+            window => {
+                draft.config.quota.window = window;
+                Ok(())
+            }
+        },
+        show: |config| shown_duration(config.quota.window),
+    },
+    Setting {
+        key: "quota.max_concurrent",
+        takes: "COUNT",
+        help: "Requests at the same time in all (0: without limit)",
+        secret: false,
+        set: |draft, value| number(value).map(|most| draft.config.quota.max_concurrent = most),
+        show: |config| Shown::Value(config.quota.max_concurrent.to_string()),
+    },
+    Setting {
+        key: "quota.queue",
+        takes: "COUNT",
+        help: "Requests that may wait for a place; further ones get a 429",
+        secret: false,
+        set: |draft, value| number(value).map(|most| draft.config.quota.queue = most),
+        show: |config| Shown::Value(config.quota.queue.to_string()),
     },
     Setting {
         key: "origins",

@@ -65,6 +65,7 @@ impl Watched {
             id,
             method,
             route,
+            caller: notes.caller.take(),
             model: notes.model.take().map(|model| log::masked(&model, &notes.secrets)),
             status: self.status,
             first_byte: self.first_byte.unwrap_or(now) - started,

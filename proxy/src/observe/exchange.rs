@@ -14,6 +14,8 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     /// The path, without its query.
     pub(crate) route: String,
+    /// Whose key it was, where keys are asked for.
+    pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) status: StatusCode,
     /// From the request's head to the first byte of the answer's body (or its end, if it has none).

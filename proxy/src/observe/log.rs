@@ -9,11 +9,13 @@ const SNIPPET: usize = 2048;
 
 /// Prints the line of one exchange.
 pub(crate) fn line(exchange: &Exchange) {
-    let Exchange { id, method, route, model, status, first_byte, total, usage, receipt, error, ending } = exchange;
+    let Exchange { id, method, route, caller, model, status, first_byte, total, usage, receipt, error, ending } =
+        exchange;
     let ms = |duration: &std::time::Duration| duration.as_micros() as f64 / 1000.0;
     tracing::info!(
         target: "farllama",
         id,
+        caller = caller.as_deref(),
         model = model.as_deref(),
         status = status.as_u16(),
         first_byte_ms = ms(first_byte),
@@ -44,10 +46,13 @@ pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
     out
 }
 
+/// What is shorter is no secret: many tools send `x` or `ollama` because they must send something.
+const SHORTEST_KEY: usize = 8;
+
 /// `text` without the keys that `secrets`, values of headers, hold.
 pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
     let keys = secrets.iter().filter_map(|value| value.to_str().ok()?.split_ascii_whitespace().next_back());
-    keys.filter(|key| !key.is_empty()).fold(text.to_owned(), |text, key| text.replace(key, "***"))
+    keys.filter(|key| key.len() >= SHORTEST_KEY).fold(text.to_owned(), |text, key| text.replace(key, "***"))
 }
 
 #[cfg(test)]
@@ -59,5 +64,10 @@ mod tests {
         let payload = format!("{{\"key\":\"sk-secret\",\"a\":\"{}\"}}", "x".repeat(5000));
         let told = snippet(payload.as_bytes(), &[HeaderValue::from_static("Bearer sk-secret")]);
         assert!(told.starts_with("{\"key\":\"***\"") && told.ends_with("bytes)"), "{told}");
+    }
+
+    #[test]
+    fn a_word_that_tools_send_for_want_of_a_key_is_no_key() {
+        assert_eq!(masked("registry.ollama.ai", &[HeaderValue::from_static("Bearer ollama")]), "registry.ollama.ai");
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Recorder(Arc<Mutex<Notes>>);
 /// The page.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
+    /// Whose key it was.
+    pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) usage: Option<Usage>,
     pub(crate) receipt: Receipt,
@@ -41,6 +43,10 @@ impl Recorder {
 
     pub(crate) fn keeps(&self, secrets: Vec<HeaderValue>) {
         self.notes().secrets = secrets;
+    }
+
+    pub(crate) fn caller(&self, name: &str) {
+        self.notes().caller = Some(name.to_owned());
     }
 
     pub(crate) fn model(&self, model: &str) {

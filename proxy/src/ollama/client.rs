@@ -42,6 +42,8 @@ pub(crate) struct Client {
     base_path: String,
     /// What every request carries: `Host`, credentials and extra headers.
     headers: HeaderMap,
+    /// What every request adds to `Via`, by which a loop is told.
+    via: HeaderValue,
     first_byte: Duration,
     idle: Duration,
 }
@@ -49,7 +51,7 @@ pub(crate) struct Client {
 impl Client {
     /// # Errors
     /// The remote's name is no host name, or TLS cannot be set up.
-    pub(crate) fn new(config: &Config) -> io::Result<Self> {
+    pub(crate) fn new(config: &Config, via: HeaderValue) -> io::Result<Self> {
         let Remote { protocol, host, port, base_path, authorization, headers, .. } = &config.remote;
         let (scheme, usual) = match protocol {
             Protocol::Http => (Scheme::HTTP, 80),
@@ -75,6 +77,7 @@ impl Client {
             authority,
             base_path: base_path.clone(),
             headers: carried,
+            via,
             first_byte: config.timeouts.first_byte,
             idle: config.timeouts.idle,
         })
@@ -83,6 +86,14 @@ impl Client {
     /// The remote as a person writes it, without credentials: `http://gpu-box:11434/prefix`.
     pub(crate) fn remote(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.base_path)
+    }
+
+    /// Whether a request has been through here before, and came back from the remote.
+    pub(crate) fn has_sent(&self, headers: &HeaderMap) -> bool {
+        headers
+            .get_all(header::VIA)
+            .iter()
+            .any(|hops| hops.as_bytes().split(|byte| *byte == b',').any(|hop| hop.trim_ascii() == self.via.as_bytes()))
     }
 
     /// Sends `request`, whose URI is a raw path and query, under the remote's base path, and waits for the head of the answer.
@@ -96,6 +107,7 @@ impl Client {
         for (name, value) in &self.headers {
             request.headers_mut().append(name, value.clone());
         }
+        request.headers_mut().append(header::VIA, self.via.clone());
         let answering = self.pool.send(request);
         let answer = if self.first_byte.is_zero() {
             answering.await

@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod embed;
+pub(crate) mod generate;
 pub(crate) mod ndjson;
 pub(crate) mod passthrough;
 pub(crate) mod pool;

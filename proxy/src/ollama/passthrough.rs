@@ -4,7 +4,7 @@
 //! hop-by-hop headers, `Host`, `Origin` (judged here), the caller's key, and one `Via`.
 
 use axum::body::Body;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, Request, Response, Version, header};
 
 use super::client::Client;
 use crate::error::Error;
@@ -22,18 +22,13 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Headers that may hold the caller's key.
-pub(crate) const KEYS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
+pub(crate) static KEYS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
 /// Sends `request` to the remote as it is, and its answer back as it is.
 ///
 /// # Errors
 /// When there is no answer. Whatever answers, Ollama or not, is passed on.
-pub(crate) async fn pass(
-    client: &Client,
-    request: Request<Body>,
-    via: &HeaderValue,
-    forward_auth: bool,
-) -> Result<Response<Body>, Error> {
+pub(crate) async fn pass(client: &Client, request: Request<Body>, forward_auth: bool) -> Result<Response<Body>, Error> {
     let (mut parts, body) = request.into_parts();
     strip_hop_by_hop(&mut parts.headers);
     parts.headers.remove(header::HOST);
@@ -43,7 +38,6 @@ pub(crate) async fn pass(
             parts.headers.remove(name);
         }
     }
-    parts.headers.append(header::VIA, via.clone());
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let answer = client.send(Request::from_parts(parts, body)).await?;
@@ -72,16 +66,10 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the request has already passed the process whose `Via` value is `via`.
-pub(crate) fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
-    headers
-        .get_all(header::VIA)
-        .iter()
-        .any(|hops| hops.as_bytes().split(|byte| *byte == b',').any(|hop| hop.trim_ascii() == via.as_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -93,15 +81,5 @@ mod tests {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-end"]);
-    }
-
-    #[test]
-    fn a_request_that_passed_here_is_told_by_its_via_among_other_hops() {
-        let via = HeaderValue::from_static("1.1 farllama-abc");
-        let mut headers = HeaderMap::new();
-        headers.append(header::VIA, HeaderValue::from_static("1.0 fred"));
-        assert!(!has_passed(&headers, &via));
-        headers.append(header::VIA, HeaderValue::from_static("1.1 p.example, 1.1 farllama-abc"));
-        assert!(has_passed(&headers, &via));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What we only carry (schemas, arguments, options) stays raw: exact digits, exact key order, no work.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
@@ -35,7 +35,7 @@ pub(crate) struct ChatRequest<'a> {
 }
 
 /// The `options` object: names with raw values, in the order in which they were given. A name stands once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Options<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 
 impl<'a> Options<'a> {
@@ -181,6 +181,19 @@ pub(crate) struct Tag<'a> {
     pub(crate) name: Cow<'a, str>,
     #[serde(borrow)]
     pub(crate) modified_at: Cow<'a, str>,
+    #[serde(default)]
+    pub(crate) details: Option<Details>,
+    /// What the model can do, such as `completion`, `tools`, `vision`; older versions do not tell it in the list.
+    #[serde(borrow, default)]
+    pub(crate) capabilities: Option<Vec<Cow<'a, str>>>,
+}
+
+/// What we read of a model's details.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Details {
+    /// Tokens that the model was made for, which is not what it is loaded with; older versions do not tell it.
+    #[serde(default)]
+    pub(crate) context_length: Option<u64>,
 }
 
 /// Body of `POST /api/show`.
@@ -194,9 +207,21 @@ pub(crate) struct ShowRequest<'a> {
 pub(crate) struct Show<'a> {
     #[serde(borrow, default)]
     pub(crate) modified_at: Cow<'a, str>,
-    /// What the model's file says of it, such as `llama.context_length`.
-    #[serde(default)]
-    pub(crate) model_info: serde_json::Map<String, serde_json::Value>,
+    /// From 0.6.4 on.
+    #[serde(borrow, default)]
+    pub(crate) capabilities: Option<Vec<Cow<'a, str>>>,
+    /// The model file's own keys, such as `general.architecture` and `llama.context_length`.
+    #[serde(borrow, default)]
+    pub(crate) model_info: HashMap<Cow<'a, str>, &'a RawValue>,
+}
+
+impl Show<'_> {
+    /// Tokens that the model was made for.
+    pub(crate) fn context_length(&self) -> Option<u64> {
+        let architecture: Cow<'_, str> =
+            serde_json::from_str(self.model_info.get("general.architecture")?.get()).ok()?;
+        self.model_info.get(&*format!("{architecture}.context_length"))?.get().parse().ok()
+    }
 }
 
 /// Answer of `GET /api/ps`.

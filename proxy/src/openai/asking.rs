@@ -143,7 +143,7 @@ async fn own_length(app: &App, model: &str) -> Option<u64> {
     let ask = encode(&ShowRequest { model }).ok()?;
     let reply = app.ollama.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
     let show: Show<'_> = app.ollama.read("/api/show", &reply).ok()?;
-    show.model_info.iter().find(|(key, _)| key.ends_with(".context_length")).and_then(|(_, length)| length.as_u64())
+    show.context_length()
 }
 
 /// A bigger context may push a model off the graphics card, which makes it many times slower.

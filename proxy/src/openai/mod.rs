@@ -2,11 +2,14 @@
 
 pub(crate) mod asking;
 pub(crate) mod chat;
+pub(crate) mod completions;
 pub(crate) mod content;
 pub(crate) mod context;
+pub(crate) mod embeddings;
 pub(crate) mod forced;
 pub(crate) mod json;
 pub(crate) mod models;
+pub(crate) mod moderations;
 pub(crate) mod options;
 pub(crate) mod parameters;
 pub(crate) mod receipt;
@@ -27,6 +30,9 @@ use crate::{app::App, error::Error};
 pub(crate) fn routes(base: &str) -> Router<App> {
     Router::new()
         .route(&format!("{base}/chat/completions"), only("POST", post(chat::create)))
+        .route(&format!("{base}/completions"), only("POST", post(completions::create)))
+        .route(&format!("{base}/embeddings"), only("POST", post(embeddings::create)))
+        .route(&format!("{base}/moderations"), only("POST", post(moderations::create)))
         .route(&format!("{base}/models"), only("GET", get(models::list)))
         .route(&format!("{base}/models/{{*id}}"), only("GET", get(models::retrieve)))
 }

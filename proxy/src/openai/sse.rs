@@ -49,6 +49,10 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn finished(&self, _nth: usize) -> bool {
         self.closed()
     }
+    /// Whether one answer has ended properly and another is to follow.
+    fn between(&self) -> bool {
+        false
+    }
     /// What the exchange cost, once it is known.
     fn usage(&self) -> Option<Usage>;
     /// What has become known of the receipt since this was last asked.
@@ -134,28 +138,40 @@ impl serde_json::ser::Formatter for LineSafe {
     }
 }
 
-/// Answers with an event stream that `translator` makes of the replies that `opening` leads to.
+/// Answers with an event stream that `translator` makes of the replies that `opening` leads to, and after it those of `following`, for as
+/// long as `translator` is [`between`](Translator::between) two answers.
 ///
 /// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`], so that an early
 /// refusal keeps its HTTP status; then the head goes out with comments, and what fails later is an error frame.
 ///
 /// # Errors
 /// A refusal within [`Heartbeat::after`].
-pub(crate) async fn respond<T: Translator>(
-    opening: impl Future<Output = Result<Upstream, Error>> + Send + 'static,
+pub(crate) async fn respond_each<T: Translator>(
+    opening: Opening,
+    following: impl Iterator<Item = Opening> + Send + 'static,
     translator: T,
     heartbeat: &Heartbeat,
     recorder: Recorder,
 ) -> Result<Response, Error> {
-    respond_all(vec![Box::pin(opening)], translator, heartbeat, recorder).await
+    start(vec![opening], following, translator, heartbeat, recorder).await
 }
 
-/// As [`respond`], of several upstream answers at once, which the translator tells apart by [`Translator::source`].
+/// As [`respond_each`], of one upstream answer or several at once, which the translator tells apart by [`Translator::source`].
 ///
 /// # Errors
 /// A refusal within [`Heartbeat::after`], if it is the first that is heard.
-pub(crate) async fn respond_all<T: Translator>(
+pub(crate) async fn respond<T: Translator>(
     openings: Vec<Opening>,
+    translator: T,
+    heartbeat: &Heartbeat,
+    recorder: Recorder,
+) -> Result<Response, Error> {
+    start(openings, std::iter::empty(), translator, heartbeat, recorder).await
+}
+
+async fn start<T: Translator>(
+    openings: Vec<Opening>,
+    following: impl Iterator<Item = Opening> + Send + 'static,
     translator: T,
     heartbeat: &Heartbeat,
     recorder: Recorder,
@@ -181,6 +197,7 @@ pub(crate) async fn respond_all<T: Translator>(
     let mut stream = EventStream {
         feed: Feed::of(translator, sources.len()),
         sources,
+        following: Box::new(following),
         beat: None,
         every: heartbeat.every,
         wrote: Instant::now(),
@@ -199,7 +216,7 @@ pub(crate) async fn respond_all<T: Translator>(
     Ok(response)
 }
 
-/// An upstream answer that is on its way.
+/// Leads to the body of an answer.
 pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Upstream, Error>> + Send>>;
 
 enum Stage {
@@ -268,10 +285,16 @@ impl<T: Translator> Feed<T> {
         if let Some(line) = self.lines[nth].rest() {
             self.line(nth, &line)?;
         }
-        if self.translator.finished(nth) {
+        if self.translator.finished(nth) || self.translator.between() {
             return Ok(());
         }
         Err(self.fail(Error::unfinished()))
+    }
+
+    /// Whether the last frame is written.
+    #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.translator.closed()
     }
 
     /// Ends the stream with an error; gives it back.
@@ -311,6 +334,8 @@ impl<T: Translator> Feed<T> {
 struct EventStream<T> {
     /// The upstream answers, one for most endpoints.
     sources: Vec<Stage>,
+    /// Leads to the answers after the one that has ended, where they come one after the other.
+    following: Box<dyn Iterator<Item = Opening> + Send>,
     feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
     beat: Option<Pin<Box<Sleep>>>,
@@ -348,10 +373,10 @@ impl<T: Translator> EventStream<T> {
             Stage::Flowing(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let outcome = frame.into_data().map_or(Ok(()), |packet| self.feed.packet_of(nth, packet));
-                    if self.feed.translator.closed() || self.feed.translator.finished(nth) {
-                        if let Stage::Flowing(body) = std::mem::replace(&mut self.sources[nth], Stage::Ended) {
-                            self.sources[nth] = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
-                        }
+                    if (self.feed.translator.closed() || self.feed.translator.finished(nth))
+                        && let Stage::Flowing(body) = std::mem::replace(&mut self.sources[nth], Stage::Ended)
+                    {
+                        self.sources[nth] = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
                     }
                     outcome
                 }
@@ -360,8 +385,10 @@ impl<T: Translator> EventStream<T> {
                     Err(self.feed.fail(error))
                 }
                 None => {
-                    self.sources[nth] = Stage::Ended;
-                    self.feed.eof_of(nth)
+                    let outcome = self.feed.eof_of(nth);
+                    let next = if self.feed.translator.between() { self.following.next() } else { None };
+                    self.sources[nth] = next.map_or(Stage::Ended, Stage::Opening);
+                    outcome
                 }
             },
             Stage::Lingering(body, over) => {

@@ -79,7 +79,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
             Box::pin(async move { asking::open(&app, ask, &recorder).await })
         };
         let openings = asks.into_iter().map(opening).collect();
-        return sse::respond_all(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
+        return sse::respond(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
     let asking = asks.into_iter().map(async |ask| whole(asking::open(&app, ask, &recorder).await?).await);
     let bodies = try_join_all(asking).await?;

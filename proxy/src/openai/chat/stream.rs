@@ -385,7 +385,8 @@ mod tests {
                 if cut && nth == n - 1 && line["done"] == true {
                     continue;
                 }
-                prop_assert!(feed.packet_of(nth, Bytes::from(format!("{line}\n"))).is_ok());
+                let packet = Bytes::from(format!("{line}\n"));
+                prop_assert!(feed.packet_of(nth, packet).is_ok());
             }
             let failed = (0..n).filter(|nth| feed.eof_of(*nth).is_err()).count();
             let text = String::from_utf8(feed.frames.take().to_vec()).unwrap();

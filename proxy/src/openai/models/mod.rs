@@ -9,6 +9,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::Method;
 
 use crate::{
@@ -36,12 +37,30 @@ pub(crate) async fn retrieve(
 ) -> Result<Response, Error> {
     recorder.model(&id);
     let ask = encode(&ShowRequest { model: &id })?;
-    let reply = match app.ollama.call(Method::POST, "/api/show", Some(ask)).await {
-        Ok(reply) => reply,
-        Err(error) => return Err(explain(&app, error, &id).await),
-    };
+    let reply = self::ask(&app, "/api/show", ask, &id).await?;
     let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
-    Ok(axum::Json(translate::model(&id, &show.modified_at)).into_response())
+    Ok(axum::Json(translate::shown(&id, &show)).into_response())
+}
+
+/// Asks what is asked of `model`, and reads the whole answer.
+///
+/// # Errors
+/// As [`Client::call`](crate::ollama::client::Client::call); a missing model is told with the names that are near.
+pub(crate) async fn ask(app: &App, path: &'static str, ask: Bytes, model: &str) -> Result<Bytes, Error> {
+    match app.ollama.call(Method::POST, path, Some(ask)).await {
+        Ok(reply) => Ok(reply),
+        Err(error) => Err(explain(app, error, model).await),
+    }
+}
+
+/// Whether `model` has a capability, such as `vision` or `audio`. Versions that tell no capabilities do not have it.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool, Error> {
+    let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
+    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    Ok(show.capabilities.is_some_and(|all| all.iter().any(|known| known == capability)))
 }
 
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.

@@ -3,17 +3,32 @@
 use std::borrow::Cow;
 
 use super::wire::{List, Model};
-use crate::ollama::wire::Tags;
+use crate::ollama::wire::{Show, Tag, Tags};
 
 /// How many near names are told.
 const NEAREST: usize = 5;
 
 pub(super) fn list<'a>(tags: &'a Tags<'a>) -> List<'a> {
-    List { object: "list", data: tags.models.iter().map(|tag| model(&tag.name, &tag.modified_at)).collect() }
+    let listed = |tag: &'a Tag<'a>| Model {
+        context_length: tag.details.as_ref().and_then(|details| details.context_length),
+        capabilities: tag.capabilities.as_deref(),
+        ..model(&tag.name, &tag.modified_at)
+    };
+    List { object: "list", data: tags.models.iter().map(listed).collect() }
 }
 
-pub(super) fn model<'a>(name: &'a str, modified_at: &str) -> Model<'a> {
+pub(super) fn shown<'a>(name: &'a str, show: &'a Show<'a>) -> Model<'a> {
     Model {
+        context_length: show.context_length(),
+        capabilities: show.capabilities.as_deref(),
+        ..model(name, &show.modified_at)
+    }
+}
+
+fn model<'a>(name: &'a str, modified_at: &str) -> Model<'a> {
+    Model {
+        context_length: None,
+        capabilities: None,
         id: Cow::Borrowed(name),
         object: "model",
         created: seconds(modified_at),

@@ -19,4 +19,10 @@ pub(crate) struct Model<'a> {
     /// Unix seconds.
     pub(crate) created: u64,
     pub(crate) owned_by: Cow<'a, str>,
+    /// Not OpenAI's: tokens that the model was made for; left out where Ollama does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) context_length: Option<u64>,
+    /// Not OpenAI's: what the model can do, in Ollama's words; left out where Ollama does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) capabilities: Option<&'a [Cow<'a, str>]>,
 }

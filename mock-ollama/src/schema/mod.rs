@@ -1,49 +1,29 @@
 //! JSON that satisfies a JSON Schema, and what llama-server says of one that is none. Pure.
 //!
 //! Keywords that are obeyed: `type`, `enum`, `const`, `$ref`, `properties`, `required`, `additionalProperties`, `minProperties`, `items`,
-//! `prefixItems`, `minItems`, `maxItems`, `uniqueItems`, `minLength`, `maxLength`, `format`, the numeric ones, `allOf`, `anyOf`, `oneOf`.
-//! Not obeyed: `pattern`, `not`, `if`, `dependentSchemas`, and exclusiveness of `oneOf`, as in the grammar of the real one.
+//! `prefixItems`, `minItems`, `maxItems`, `uniqueItems`, `minLength`, `maxLength`, `pattern`, `format`, the numeric ones, `allOf`, `anyOf`, `oneOf`.
+//! Not obeyed: `not`, `if`, `dependentSchemas`, and exclusiveness of `oneOf`, as in the grammar of the real one.
+
+mod fault;
+mod merge;
+mod pattern;
 
 use serde_json::{Map, Value, json};
+
+pub(crate) use self::fault::fault;
+use self::merge::merge;
 
 /// How deep optional parts are filled in; what is required goes on.
 const DEPTH: usize = 6;
 /// Where a schema that requires itself without end is given up.
 const ABYSS: usize = 40;
+/// The most items, properties and characters that are made because a schema wants so many.
+const MOST: usize = 10_000;
 
 /// A value that satisfies the schema. Strings are about the hints, and differ with the seed.
 pub(crate) fn sample(schema: &Value, hints: &[String], seed: u64) -> Value {
     let mut sampler = Sampler { root: schema, hints, roll: seed };
     sampler.value(schema, 0)
-}
-
-/// Why the schema is none: the first part with an unknown type, or a reference to nothing.
-pub(crate) fn fault(schema: &Value) -> Option<String> {
-    fault_in(schema, schema)
-}
-
-const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
-
-fn fault_in(root: &Value, schema: &Value) -> Option<String> {
-    let object = schema.as_object()?;
-    let is_known = |kind: &Value| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
-    let types_known = match object.get("type") {
-        None => true,
-        Some(Value::Array(kinds)) => kinds.iter().all(is_known),
-        Some(kind) => is_known(kind),
-    };
-    if !types_known {
-        return Some(format!("Unrecognized schema: {schema}"));
-    }
-    if let Some(reference) = object.get("$ref").and_then(Value::as_str)
-        && resolve(root, reference).is_none()
-    {
-        return Some(format!("Error resolving ref {reference}"));
-    }
-    let named = ["properties", "$defs", "definitions"].into_iter().filter_map(|key| object.get(key)?.as_object());
-    let listed = ["allOf", "anyOf", "oneOf", "prefixItems"].into_iter().filter_map(|key| object.get(key)?.as_array());
-    let single = ["items", "additionalProperties"].into_iter().filter_map(|key| object.get(key));
-    named.flat_map(Map::values).chain(listed.flatten()).chain(single).find_map(|part| fault_in(root, part))
 }
 
 /// What `#/a/b` points to.
@@ -155,7 +135,7 @@ impl Sampler<'_> {
                 object.insert(name.to_owned(), self.value(others, depth + 1));
             }
         }
-        let least = count(flat, "minProperties").unwrap_or(0);
+        let least = count(flat, "minProperties").unwrap_or(0).min(MOST);
         for nth in 1.. {
             if object.len() >= least {
                 break;
@@ -169,7 +149,7 @@ impl Sampler<'_> {
     }
 
     fn array(&mut self, flat: &Map<String, Value>, depth: usize) -> Value {
-        let least = count(flat, "minItems").unwrap_or(0);
+        let least = count(flat, "minItems").unwrap_or(0).min(MOST);
         let most = count(flat, "maxItems").unwrap_or(usize::MAX);
         let first: Vec<&Value> = flat.get("prefixItems").and_then(Value::as_array).into_iter().flatten().collect();
         let others = match flat.get("items") {
@@ -232,6 +212,11 @@ impl Sampler<'_> {
 
     fn text(&mut self, flat: &Map<String, Value>) -> Value {
         let roll = self.roll(1000);
+        if let Some(text) =
+            flat.get("pattern").and_then(Value::as_str).and_then(|pattern| pattern::sample(pattern, roll))
+        {
+            return text.into();
+        }
         let text = match flat.get("format").and_then(Value::as_str) {
             Some("date") => format!("2026-{:02}-{:02}", roll % 12 + 1, roll % 28 + 1),
             Some("time") => format!("{:02}:{:02}:00Z", roll % 24, roll % 60),
@@ -245,10 +230,10 @@ impl Sampler<'_> {
             Some("uuid") => format!("00000000-0000-4000-8000-{roll:012x}"),
             _ => self.hint(roll),
         };
-        let least = count(flat, "minLength").unwrap_or(0);
+        let least = count(flat, "minLength").unwrap_or(0).min(MOST);
         let most = count(flat, "maxLength").unwrap_or(usize::MAX);
         let filler = std::iter::repeat("abcdefghij".chars()).flatten();
-        let missing = least.saturating_sub(text.chars().count()).min(1 << 20);
+        let missing = least.saturating_sub(text.chars().count());
         text.chars().chain(filler.take(missing)).take(most).collect::<String>().into()
     }
 
@@ -311,35 +296,6 @@ fn fits(flat: &Map<String, Value>, value: &Value) -> bool {
     }
 }
 
-/// Puts a keyword beside those that are there: of two bounds the narrower, of two sets of properties both.
-fn merge(flat: &mut Map<String, Value>, key: &str, value: &Value) {
-    let Some(known) = flat.get_mut(key) else {
-        flat.insert(key.to_owned(), value.clone());
-        return;
-    };
-    match (key, &mut *known, value) {
-        ("properties", Value::Object(known), Value::Object(more)) => {
-            for (name, part) in more {
-                let both = known.get(name).map_or_else(|| part.clone(), |there| json!({"allOf": [there, part]}));
-                known.insert(name.clone(), both);
-            }
-        }
-        ("required", Value::Array(known), Value::Array(more)) => known.extend(more.iter().cloned()),
-        ("enum", Value::Array(known), Value::Array(more)) => known.retain(|value| more.contains(value)),
-        ("minimum" | "exclusiveMinimum" | "minItems" | "minLength" | "minProperties", known, value) => {
-            if value.as_f64() > known.as_f64() {
-                *known = value.clone();
-            }
-        }
-        ("maximum" | "exclusiveMaximum" | "maxItems" | "maxLength", known, value) => {
-            if value.as_f64() < known.as_f64() {
-                *known = value.clone();
-            }
-        }
-        (_, known, value) => *known = value.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -380,7 +336,12 @@ mod tests {
                 .iter()
                 .all(|key| list(key).is_none_or(|parts| parts.iter().any(|part| satisfies(root, part, value))))
             && match value {
-                Value::String(text) => sized(text.chars().count(), "minLength", "maxLength"),
+                Value::String(text) => {
+                    let pattern =
+                        schema.get("pattern").map(|pattern| regex::Regex::new(pattern.as_str().unwrap()).unwrap());
+                    sized(text.chars().count(), "minLength", "maxLength")
+                        && pattern.is_none_or(|pattern| pattern.is_match(text))
+                }
                 Value::Number(n) => {
                     let n = n.as_f64().unwrap();
                     number("minimum").is_none_or(|low| n >= low)
@@ -439,6 +400,7 @@ mod tests {
             json!({"type": "integer", "minimum": -3, "maximum": -3}),
             json!({"type": "string", "minLength": 30, "maxLength": 31}),
             json!({"type": "string", "maxLength": 2}),
+            json!({"type": "string", "pattern": "^[A-Z]{3}-\\d{2,4}$"}),
             json!({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 3}),
             json!({"type": "object", "required": ["x"], "additionalProperties": {"type": "boolean"}}),
             json!({"anyOf": [{"type": "string"}, {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}]}),
@@ -454,13 +416,6 @@ mod tests {
     fn strings_are_about_the_hints() {
         let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
         assert_eq!(sample(&schema, &["Paris".to_owned()], 1), json!({"city": "Paris"}));
-    }
-
-    #[test]
-    fn a_schema_that_is_none_is_told() {
-        assert_eq!(fault(&json!({"type": "nonsense"})).unwrap(), "Unrecognized schema: {\"type\":\"nonsense\"}");
-        assert!(fault(&json!({"properties": {"a": {"items": {"type": "x"}}}})).unwrap().contains("{\"type\":\"x\"}"));
-        assert!(fault(&json!({"$ref": "#/$defs/none"})).is_some());
     }
 
     fn schemas() -> impl Strategy<Value = Value> {

@@ -1,0 +1,220 @@
+//! The callers' keys, as the settings hold them: digests only, so that no part of the program can show one. One row each field.
+
+use std::{fmt::Write, fs};
+
+use sha2::{Digest as _, Sha256};
+
+use super::settings::{Value, list, number, text};
+
+/// What a key in the settings begins with when it is written as its digest.
+const HASHED: &str = "sha256:";
+
+/// The SHA-256 of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Digest(pub(crate) [u8; 32]);
+
+impl Digest {
+    /// The digest of `key` as a client sends it.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    /// Reads `sha256:` and 64 hexadecimal digits.
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix(HASHED).filter(|digits| digits.len() == 64 && digits.is_ascii())?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+/// As `key_hash` in the settings.
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(HASHED)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// One key, and what its holder may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Who holds it, for the log; `key 1`, `key 2`, … where nobody says.
+    pub name: String,
+    /// What it is compared by.
+    pub digest: Digest,
+    /// Requests in any window of `quota.window`. None: without limit.
+    pub limit_per_minute: Option<usize>,
+    /// Requests at the same time. None: without limit.
+    pub max_concurrent: Option<usize>,
+    /// Models that it may use, `*` at most once in each. None: all.
+    pub models: Option<Vec<String>>,
+    /// Paths that it may ask for, `*` at the end for all below, `!` in front for what is taken out. None: all.
+    pub routes: Option<Vec<String>>,
+}
+
+impl Token {
+    /// A key that may do everything.
+    #[must_use]
+    pub fn new(name: impl Into<String>, key: &str) -> Self {
+        Self {
+            name: name.into(),
+            digest: Digest::of(key.as_bytes()),
+            limit_per_minute: None,
+            max_concurrent: None,
+            models: None,
+            routes: None,
+        }
+    }
+}
+
+/// A token in the making.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    digest: Option<Digest>,
+    name: Option<String>,
+    limit_per_minute: Option<usize>,
+    max_concurrent: Option<usize>,
+    models: Option<Vec<String>>,
+    routes: Option<Vec<String>>,
+}
+
+/// One field of a token: how it is called, and what it does to the draft. The environment is where `key_env` looks.
+type Field = (&'static str, fn(&mut Draft, Value, &[(String, String)]) -> Result<(), String>);
+
+/// Every field of `auth.tokens`.
+pub(super) const FIELDS: &[Field] = &[
+    ("key", |draft, value, _| draft.key(&text(value)?)),
+    ("key_file", |draft, value, _| {
+        let path = text(value)?;
+        let key = fs::read_to_string(&path).map_err(|error| format!("{path}: cannot read this file: {error}"))?;
+        draft.key(&key)
+    }),
+    ("key_env", |draft, value, environment| {
+        let name = text(value)?;
+        let found = environment.iter().find(|(known, _)| *known == name);
+        draft.key(&found.ok_or_else(|| format!("the environment variable {name} is not set"))?.1)
+    }),
+    ("key_hash", |draft, value, _| {
+        let digest = Digest::parse(text(value)?.trim());
+        draft.digest(digest.ok_or("expected \"sha256:\" and 64 hexadecimal digits, as `farllama key new` prints them")?)
+    }),
+    ("name", |draft, value, _| {
+        draft.name = Some(text(value)?).filter(|name| !name.is_empty());
+        Ok(())
+    }),
+    ("limit_per_minute", |draft, value, _| set(&mut draft.limit_per_minute, limit(value)?)),
+    ("max_concurrent", |draft, value, _| set(&mut draft.max_concurrent, limit(value)?)),
+    ("models", |draft, value, _| {
+        let models = list(value)?;
+        if let Some(wrong) = models.iter().find(|model| model.matches('*').count() > 1 || model.is_empty()) {
+            return Err(format!("{wrong:?} is no model such as \"llama3.2\" or \"qwen3:*\""));
+        }
+        set(&mut draft.models, models)
+    }),
+    ("routes", |draft, value, _| set(&mut draft.routes, routes(value)?)),
+];
+
+/// Patterns of paths.
+pub(super) fn routes(value: Value) -> Result<Vec<String>, String> {
+    let routes = list(value)?;
+    let fine = |route: &&String| {
+        let path = route.strip_prefix('!').unwrap_or(route);
+        (path.starts_with('/') || path == "*") && !path[..path.len() - 1].contains('*')
+    };
+    match routes.iter().find(|route| !fine(route)) {
+        Some(wrong) => Err(format!("{wrong:?} is no path such as \"/api/chat\", \"/v1/*\" or \"!/api/delete\"")),
+        None => Ok(routes),
+    }
+}
+
+fn set<T>(place: &mut Option<T>, value: T) -> Result<(), String> {
+    *place = Some(value);
+    Ok(())
+}
+
+fn limit(value: Value) -> Result<usize, String> {
+    match number(value)? {
+        0 => Err("0 would let nobody pass; leave it out for no limit".to_owned()),
+        limit => Ok(limit),
+    }
+}
+
+impl Draft {
+    fn key(&mut self, key: &str) -> Result<(), String> {
+        let key = key.trim();
+        if key.is_empty() {
+            return Err("the key is empty".to_owned());
+        }
+        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("the key holds characters that a header cannot".to_owned());
+        }
+        self.digest(Digest::of(key.as_bytes()))
+    }
+
+    fn digest(&mut self, digest: Digest) -> Result<(), String> {
+        match self.digest.replace(digest) {
+            None => Ok(()),
+            Some(_) => Err("give one of key, key_file, key_env and key_hash".to_owned()),
+        }
+    }
+
+    /// The token, `nth` from 1 in the list.
+    pub(super) fn finish(self, nth: usize) -> Result<Token, String> {
+        let Self { digest, name, limit_per_minute, max_concurrent, models, routes } = self;
+        let digest = digest.ok_or("a key is missing: give key, key_file, key_env or key_hash")?;
+        let name = name.unwrap_or_else(|| format!("key {nth}"));
+        Ok(Token { name, digest, limit_per_minute, max_concurrent, models, routes })
+    }
+}
+
+/// Keys without limits, as a variable or a flag gives them.
+pub(super) fn plain(value: Value) -> Result<Vec<Token>, String> {
+    let keys = list(value)?;
+    let token = |(at, key): (usize, &String)| {
+        let mut draft = Draft::default();
+        draft.key(key).and_then(|()| draft.finish(at + 1))
+    };
+    keys.iter().enumerate().map(token).collect()
+}
+
+/// The list as a file could hold it. Digests are shown no more than keys are: who has one can try keys against it.
+pub(super) fn shown(tokens: &[Token]) -> String {
+    let row = |token: &Token| {
+        let mut row = format!("{{ key = \"***\", name = {:?}", token.name);
+        for (name, limit) in [("limit_per_minute", token.limit_per_minute), ("max_concurrent", token.max_concurrent)] {
+            let _ = limit.map(|limit| write!(row, ", {name} = {limit}"));
+        }
+        for (name, list) in [("models", &token.models), ("routes", &token.routes)] {
+            let _ = list.as_ref().map(|list| write!(row, ", {name} = {list:?}"));
+        }
+        row + " }"
+    };
+    format!("[{}]", tokens.iter().map(row).collect::<Vec<_>>().join(", "))
+}
+
+/// What must hold of all of them together.
+pub(super) fn check(tokens: &[Token]) -> Result<(), String> {
+    for (at, token) in tokens.iter().enumerate() {
+        if let Some(earlier) = tokens[..at].iter().find(|earlier| earlier.digest == token.digest) {
+            return Err(format!("{:?} and {:?} have the same key", earlier.name, token.name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        let digest = Digest::of(b"k");
+        assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+        assert_eq!(Digest::parse("sha256:12"), None);
+        assert_eq!(Digest::parse(&digest.to_string().replace("sha256", "md5")), None);
+    }
+}

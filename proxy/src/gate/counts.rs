@@ -1,0 +1,176 @@
+//! What is counted of each key across requests and across reloads: its log of admissions, and who runs now. Reads the clock for both.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::{
+    crowd::{Crowd, Full, Place},
+    quota::{Limit, Log, Standing, written},
+};
+use crate::{
+    config::{Digest, Quota, Token},
+    error::Error,
+};
+
+/// Everything that is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    logs: Mutex<HashMap<Digest, Log>>,
+    crowd: Arc<Crowd>,
+}
+
+/// What the settings say of counting.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    quota: Quota,
+    counts: Arc<Counts>,
+    /// Whether anybody's requests at the same time are limited.
+    crowded: bool,
+}
+
+/// A place in the window that is taken back unless the request gets to run.
+#[derive(Debug)]
+struct Reserved<'a> {
+    counts: &'a Counts,
+    digest: Digest,
+    then: Instant,
+    runs: bool,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.runs {
+            self.counts.with(self.digest, |log| log.take_back(self.then));
+        }
+    }
+}
+
+impl Counts {
+    fn with<T>(&self, digest: Digest, act: impl FnOnce(&mut Log) -> T) -> T {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        act(logs.entry(digest).or_default())
+    }
+}
+
+impl Counting {
+    pub(crate) fn new(quota: &Quota, tokens: &[Token], counts: Arc<Counts>) -> Self {
+        let limit = (quota.max_concurrent > 0).then_some(quota.max_concurrent);
+        counts.crowd.set(limit, quota.queue);
+        let crowded = limit.is_some() || tokens.iter().any(|token| token.max_concurrent.is_some());
+        Self { quota: quota.clone(), counts, crowded }
+    }
+
+    /// Counts a request of `caller`, and waits until it may run.
+    ///
+    /// # Errors
+    /// There were too many in this window, or too many wait already. Then nothing is counted.
+    pub(crate) async fn admit(&self, caller: Option<&Token>) -> Result<Option<Place>, Error> {
+        let mut reserved = match caller.and_then(|caller| Some((caller, self.limit(caller)?))) {
+            Some((caller, limit)) => Some(self.reserve(caller, limit)?),
+            None => None,
+        };
+        let place = if self.crowded {
+            let own = caller.and_then(|caller| caller.max_concurrent);
+            let entering = self.counts.crowd.enter(caller.map(|caller| caller.digest), own);
+            let full = |Full| Error::Quota {
+                message: format!(
+                    "Too many requests at the same time: {} wait already; try again in a moment",
+                    self.quota.queue
+                ),
+                retry_after: 1,
+            };
+            Some(entering.await.map_err(full)?)
+        } else {
+            None
+        };
+        // From here on it counts, even if the client leaves before its answer.
+        reserved.iter_mut().for_each(|reserved| reserved.runs = true);
+        Ok(place)
+    }
+
+    fn reserve(&self, caller: &Token, limit: Limit) -> Result<Reserved<'_>, Error> {
+        let (then, standing) = self.counts.with(caller.digest, |log| {
+            // Read under the lock, so that instants stand in order.
+            let now = Instant::now();
+            (now, log.ask(now, limit))
+        });
+        if standing.admitted {
+            return Ok(Reserved { counts: &self.counts, digest: caller.digest, then, runs: false });
+        }
+        let window = match limit.window.as_secs() {
+            60 => "minute".to_owned(),
+            _ => humantime::format_duration(limit.window).to_string(),
+        };
+        Err(Error::Quota {
+            message: format!(
+                "Rate limit reached for {} on requests per {window}: Limit {}, Used {}, Requested 1. Please try again in {}.",
+                caller.name,
+                limit.requests,
+                limit.requests,
+                written(standing.next)
+            ),
+            retry_after: standing.retry_after(),
+        })
+    }
+
+    fn limit(&self, caller: &Token) -> Option<Limit> {
+        Some(Limit { requests: caller.limit_per_minute?, window: self.quota.window })
+    }
+
+    /// Tells a limited caller where it stands, in OpenAI's headers.
+    pub(crate) fn tell(&self, caller: Option<&Token>, headers: &mut HeaderMap) {
+        let Some((caller, limit)) = caller.and_then(|caller| Some((caller, self.limit(caller)?))) else { return };
+        let Standing { remaining, reset, .. } = self.counts.with(caller.digest, |log| log.look(Instant::now(), limit));
+        let name = HeaderName::from_static;
+        headers.insert(name("x-ratelimit-limit-requests"), HeaderValue::from(limit.requests));
+        headers.insert(name("x-ratelimit-remaining-requests"), HeaderValue::from(remaining));
+        if let Ok(reset) = HeaderValue::try_from(written(reset)) {
+            headers.insert(name("x-ratelimit-reset-requests"), reset);
+        }
+    }
+}
+
+/// Holds `place` until the body of `response` ends or is dropped.
+pub(crate) fn hold(place: Option<Place>, response: Response) -> Response {
+    match place {
+        None => response,
+        Some(place) => response.map(|body| Body::new(Held { body, place: Some(place) })),
+    }
+}
+
+/// A body that holds a place while it lasts.
+struct Held {
+    body: Body,
+    place: Option<Place>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) {
+            self.place = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

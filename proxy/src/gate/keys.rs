@@ -1,0 +1,145 @@
+//! Whose key a request brings: compared by digest, all of them, in constant time.
+//!
+//! Keeps no key, only what the settings keep: digests. What a caller may do is judged elsewhere.
+
+use http::{HeaderMap, HeaderName, header};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use super::paths::Paths;
+use crate::{
+    config::{Auth, Digest, Token},
+    error::Error,
+};
+
+/// The keys that may pass.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    header: HeaderName,
+    tokens: Vec<Token>,
+    exempt: Paths,
+}
+
+impl Keys {
+    /// None where nobody is asked for one.
+    pub(crate) fn new(auth: &Auth) -> Option<Self> {
+        auth.enabled.then(|| Self {
+            header: auth.header.clone(),
+            tokens: auth.tokens.clone(),
+            exempt: Paths::new(&auth.exempt),
+        })
+    }
+
+    /// The header that the settings name.
+    pub(crate) fn header(&self) -> &HeaderName {
+        &self.header
+    }
+
+    pub(crate) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// The caller who holds the request's key; nobody on a path that needs none.
+    ///
+    /// # Errors
+    /// There is no key, or it is none of ours.
+    pub(crate) fn caller(&self, path: &str, headers: &HeaderMap) -> Result<Option<&Token>, Error> {
+        let mut sent = false;
+        for key in self.sent(headers) {
+            sent = true;
+            if let Some(token) = self.find(Digest::of(key)) {
+                return Ok(Some(token));
+            }
+        }
+        if self.exempt.contain(path) {
+            return Ok(None);
+        }
+        // The key itself is not repeated: an answer may end in somebody's log.
+        let message = if sent {
+            "Incorrect API key provided: it is none of the keys that this proxy knows".to_owned()
+        } else {
+            format!(
+                "You didn't provide an API key: send it as `Authorization: Bearer KEY` or as `{}: KEY`",
+                self.header.as_str()
+            )
+        };
+        Err(Error::Key { message })
+    }
+
+    /// Every key that the request brings; a client that sends two needs one of them to be right.
+    fn sent<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+        let bearer = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
+            let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+        });
+        let own = headers.get_all(&self.header).iter().map(|value| value.as_bytes().trim_ascii());
+        own.chain(bearer).filter(|key| !key.is_empty())
+    }
+
+    /// Looks at every token, whichever fits.
+    fn find(&self, digest: Digest) -> Option<&Token> {
+        let nobody = u64::MAX;
+        let found =
+            self.tokens.iter().zip(0u64..).fold(nobody, |found, (token, at)| {
+                u64::conditional_select(&found, &at, token.digest.0.ct_eq(&digest.0))
+            });
+        self.tokens.get(usize::try_from(found).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller<'a>(keys: &'a Keys, path: &str, headers: &[(&str, &str)]) -> Result<Option<&'a str>, Error> {
+        let headers =
+            headers.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect();
+        Ok(keys.caller(path, &headers)?.map(|token| &*token.name))
+    }
+
+    fn keys(header: &str, exempt: &[&str]) -> Keys {
+        Keys::new(&Auth {
+            enabled: true,
+            header: header.parse().unwrap(),
+            tokens: vec![Token::new("ann", "a-key"), Token::new("bob", "b-key")],
+            exempt: exempt.iter().map(|&path| path.to_owned()).collect(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_key_is_taken_from_its_header_or_as_a_bearer_token() {
+        let keys = keys("x-api-key", &[]);
+        for headers in [
+            &[("x-api-key", "b-key")][..],
+            &[("authorization", "Bearer b-key")],
+            &[("authorization", "bearer  b-key ")],
+            &[("authorization", "Bearer dummy"), ("x-api-key", "b-key")],
+            &[("authorization", "Bearer b-key"), ("x-api-key", "dummy")],
+        ] {
+            assert_eq!(caller(&keys, "/", headers).unwrap(), Some("bob"), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_of_ours_is_refused() {
+        let keys = keys("x-team-key", &[]);
+        for headers in [
+            &[][..],
+            &[("x-api-key", "b-key")],
+            &[("x-team-key", "")],
+            &[("x-team-key", "b-ke")],
+            &[("authorization", "b-key")],
+            &[("authorization", "Basic b-key")],
+        ] {
+            assert!(matches!(caller(&keys, "/", headers), Err(Error::Key { .. })), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_exempt_path_needs_no_key_but_knows_one() {
+        let keys = keys("x-api-key", &["/api/version"]);
+        assert_eq!(caller(&keys, "/api/version", &[]).unwrap(), None);
+        assert_eq!(caller(&keys, "/api/version", &[("x-api-key", "a-key")]).unwrap(), Some("ann"));
+        assert!(caller(&keys, "/api/versions", &[]).is_err());
+    }
+}

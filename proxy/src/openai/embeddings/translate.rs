@@ -1,0 +1,129 @@
+//! An embedding request for Ollama, and its answer back. Pure.
+
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector};
+use crate::{
+    error::Error,
+    ollama::embed::{EmbedReply, EmbedRequest},
+};
+
+/// Client → upstream.
+///
+/// # Errors
+/// None that a request can cause.
+pub(super) fn request(request: Request<'_>) -> Result<EmbedRequest<'_>, Error> {
+    let truncate = match request.native.truncate {
+        Some(told) => Cow::Borrowed(told),
+        None => Cow::Owned(to_raw_value(&false).map_err(|error| Error::Internal { message: error.to_string() })?),
+    };
+    Ok(EmbedRequest {
+        model: request.model.0,
+        input: request.input,
+        truncate,
+        dimensions: request.dimensions,
+        keep_alive: request.native.keep_alive,
+        options: request.native.options,
+    })
+}
+
+/// Upstream → client.
+///
+/// # Errors
+/// Vectors that are none, too few, or not as long as was asked.
+pub(super) fn response<'a>(facts: &'a Facts, reply: &EmbedReply<'a>) -> Result<List<'a>, Error> {
+    let (got, asked) = (reply.embeddings.len(), facts.inputs);
+    if got != asked {
+        return Err(Error::NotOllama { message: format!("the remote gave {got} vectors for {asked} inputs") });
+    }
+    let data = reply.embeddings.iter().enumerate().map(|(index, raw)| {
+        let length = length(raw)?;
+        if let Some(asked) = facts.dimensions.filter(|asked| *asked != length) {
+            return Err(Error::unsupported("dimensions", too_short(length, asked)));
+        }
+        let embedding = match facts.encoding {
+            Encoding::Float => Vector::Float(raw),
+            Encoding::Base64 => Vector::Base64(STANDARD.encode(floats(raw)?)),
+        };
+        Ok(Embedding { object: "embedding", index, embedding })
+    });
+    let tokens = reply.prompt_eval_count.unwrap_or(0);
+    Ok(List {
+        object: "list",
+        data: data.collect::<Result<_, Error>>()?,
+        model: &facts.model,
+        usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
+    })
+}
+
+/// Ollama leaves out in silence what it cannot do: a longer vector than the model's, and before 0.11.11 a shorter one too.
+fn too_short(length: u64, asked: u64) -> String {
+    if asked > length {
+        format!("The model's vectors have {length} dimensions; 'dimensions' cannot be {asked}.")
+    } else {
+        format!(
+            "The remote Ollama gave vectors of {length} dimensions instead of {asked}: it can shorten them from 0.11.11 on."
+        )
+    }
+}
+
+/// The numbers of an array.
+fn numbers(raw: &RawValue) -> Result<impl Iterator<Item = &str>, Error> {
+    let inside = raw.get().strip_prefix('[').and_then(|text| text.strip_suffix(']')).ok_or_else(no_vector)?;
+    Ok(inside.split(',').map(str::trim).filter(|number| !number.is_empty()))
+}
+
+fn no_vector() -> Error {
+    Error::NotOllama { message: "the remote gave something that is no vector of numbers".to_owned() }
+}
+
+fn length(raw: &RawValue) -> Result<u64, Error> {
+    Ok(numbers(raw)?.count() as u64)
+}
+
+/// Exact: Ollama writes float32 in its shortest form, and each is read as float32 again.
+fn floats(raw: &RawValue) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(4096);
+    for number in numbers(raw)? {
+        let number: f32 = number.parse().map_err(|_| no_vector())?;
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn base64_holds_every_bit_of_every_float32(bits in prop::collection::vec(any::<u32>(), 1..50)) {
+            let numbers: Vec<f32> = bits.into_iter().map(f32::from_bits).filter(|number| number.is_finite()).collect();
+            let text = serde_json::to_string(&numbers).unwrap();
+            let raw: &RawValue = serde_json::from_str(&text).unwrap();
+            let expected: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            prop_assert_eq!(floats(raw).unwrap(), expected);
+            prop_assert_eq!(length(raw).unwrap(), numbers.len() as u64);
+        }
+    }
+
+    #[test]
+    fn base64_is_as_the_reference_says() {
+        // ollama-wire E03
+        let raw: &RawValue = serde_json::from_str("[0.1, -0.2, 0.3]").unwrap();
+        assert_eq!(STANDARD.encode(floats(raw).unwrap()), "zczMPc3MTL6amZk+");
+    }
+
+    #[test]
+    fn what_is_no_vector_is_an_error() {
+        for json in ["null", "{}", "[null]", "[\"a\"]", "[[1]]"] {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            assert!(floats(raw).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! How a vector of embeddings is checked.
+
+use async_openai::types::embeddings::{CreateBase64EmbeddingResponse, CreateEmbeddingResponse};
+use serde_json::value::RawValue;
+
+use super::{
+    translate,
+    wire::{Encoding, Request},
+};
+use crate::{
+    ollama::{client::encode, embed::EmbedReply},
+    openai::json::Json,
+    vectors::Case,
+};
+
+pub(crate) fn check(case: &mut Case) {
+    let json = Json::from(case.input("client.json").unwrap());
+    let mut ignored = Vec::new();
+    let translated = json.fields().and_then(|fields| Request::read(fields, &mut ignored)).and_then(|request| {
+        let facts = request.facts();
+        Ok((facts, encode(&translate::request(request)?)?))
+    });
+    let facts = match translated {
+        Ok((facts, ask)) => {
+            case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&ask).unwrap());
+            facts
+        }
+        Err(error) => return case.refusal(&error),
+    };
+    if !ignored.is_empty() {
+        case.json("ignored.json", &ignored);
+    }
+    if let Some(reply) = case.input("reply.json") {
+        let reply: EmbedReply<'_> = serde_json::from_slice(&reply).unwrap();
+        match translate::response(&facts, &reply) {
+            Ok(answer) => {
+                let text = serde_json::to_string(&answer).unwrap();
+                match facts.encoding {
+                    Encoding::Float => case.read_by::<CreateEmbeddingResponse>(&text),
+                    Encoding::Base64 => case.read_by::<CreateBase64EmbeddingResponse>(&text),
+                }
+                // As it crosses the wire: every digit of a vector counts.
+                case.output("answer.json", &format!("{text}\n"));
+            }
+            Err(error) => case.refusal(&error),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! How a vector of moderations is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
+
+use async_openai::types::moderations::CreateModerationResponse;
+use serde_json::value::RawValue;
+
+use super::{translate, wire::Request};
+use crate::{
+    ollama::{client::encode, wire::ChatReply},
+    openai::json::Json,
+    vectors::{Case, stamp},
+};
+
+pub(crate) fn check(case: &mut Case) {
+    let json = Json::from(case.input("client.json").unwrap());
+    let mut ignored = Vec::new();
+    let translated = json.fields().and_then(|fields| Request::read(fields, &mut ignored)).and_then(|request| {
+        let model = translate::model(request.model.as_deref(), "llama-guard3")?;
+        let (asks, facts) = translate::requests(request, &model)?;
+        Ok((encode(&asks)?, facts))
+    });
+    let facts = match translated {
+        Ok((asks, facts)) => {
+            case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&asks).unwrap());
+            facts
+        }
+        Err(error) => return case.refusal(&error),
+    };
+    if !ignored.is_empty() {
+        case.json("ignored.json", &ignored);
+    }
+    if let Some(replies) = case.input("reply.json") {
+        let replies: Vec<ChatReply<'_>> = serde_json::from_slice(&replies).unwrap();
+        match translate::response(&stamp("modr-"), &facts, &replies) {
+            Ok(answer) => {
+                case.read_by::<CreateModerationResponse>(&serde_json::to_string(&answer).unwrap());
+                case.json("answer.json", &answer);
+            }
+            Err(error) => case.refusal(&error),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The smaller endpoints of the OpenAI lane, over real sockets: what reaches Ollama, and what comes back.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Upstream, ask, post, proxy, raw_response};
+
+/// An upstream that answers everything with `body`.
+async fn answering(body: &str) -> Upstream {
+    Upstream::answering(raw_response("200 OK", "Content-Type: application/json\r\n", body)).await
+}
+
+/// The JSON of the first request that an upstream got.
+fn asked(upstream: &Upstream) -> Value {
+    let text = upstream.seen()[0].text();
+    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn floats_pass_with_every_digit_that_ollama_wrote() {
+    let upstream = answering(r#"{"model":"m","embeddings":[[0.10000000000000000001,1.50,-2e-09]]}"#).await;
+    let proxy = proxy(upstream.addr).await;
+    let answer = ask(proxy.addr(), post("/v1/embeddings", r#"{"model":"m","input":"a"}"#)).await;
+    assert!(answer.text().contains("[0.10000000000000000001,1.50,-2e-09]"), "{}", answer.text());
+    assert_eq!(asked(&upstream), json!({"model": "m", "input": ["a"], "truncate": false}));
+}
+
+#[tokio::test]
+async fn two_thousand_and_forty_eight_inputs_are_one_ask_and_one_more_is_refused() {
+    let vectors = vec!["[1,2]"; 2048].join(",");
+    let upstream = answering(&format!(r#"{{"model":"m","embeddings":[{vectors}],"prompt_eval_count":4096}}"#)).await;
+    let proxy = proxy(upstream.addr).await;
+    let most = json!({"model": "m", "input": vec!["a"; 2048], "encoding_format": "base64"}).to_string();
+    let answer = ask(proxy.addr(), post("/v1/embeddings", &most)).await.json();
+    let data = answer["data"].as_array().unwrap();
+    assert_eq!(
+        (data.len(), &data[2047]["index"], &data[2047]["embedding"]),
+        (2048, &json!(2047), &json!("AACAPwAAAEA="))
+    );
+    assert_eq!(answer["usage"], json!({"prompt_tokens": 4096, "total_tokens": 4096}));
+    let more = json!({"model": "m", "input": vec!["a"; 2049]}).to_string();
+    let answer = ask(proxy.addr(), post("/v1/embeddings", &more)).await;
+    assert_eq!((answer.code(), &answer.json()["error"]["param"]), (400, &json!("input")));
+}
+
+#[tokio::test]
+async fn too_few_vectors_are_no_answer() {
+    let upstream = answering(r#"{"model":"m","embeddings":[[1]]}"#).await;
+    let proxy = proxy(upstream.addr).await;
+    let answer = ask(proxy.addr(), post("/v1/embeddings", r#"{"model":"m","input":["a","b"]}"#)).await;
+    assert_eq!(answer.code(), 502, "{}", answer.text());
+    assert!(answer.message().contains("1 vectors for 2 inputs"));
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_embed_is_a_fault_that_no_client_retries() {
+    let told = r#"{"error":"This server does not support embeddings. Start it with `--embeddings`"}"#;
+    let response = raw_response("501 Not Implemented", "Content-Type: application/json\r\n", told);
+    let proxy = proxy(Upstream::answering(response).await.addr).await;
+    let answer = ask(proxy.addr(), post("/v1/embeddings", r#"{"model":"m","input":"a"}"#)).await;
+    assert_eq!((answer.code(), &answer.json()["error"]["param"]), (400, &json!("model")));
+}
+
+#[tokio::test]
+async fn several_completions_are_several_asks_and_one_answer_or_one_stream() {
+    let reply =
+        r#"{"model":"m","response":" b","done":true,"done_reason":"stop","prompt_eval_count":2,"eval_count":1}"#;
+    let upstream = answering(&format!("{reply}\n")).await;
+    let proxy = proxy(upstream.addr).await;
+    let mut request = json!({"model": "m", "prompt": ["One", "Two"], "n": 2, "echo": true});
+    let whole = ask(proxy.addr(), post("/v1/completions", &request.to_string())).await.json();
+    let texts: Vec<_> = whole["choices"].as_array().unwrap().iter().map(|choice| &choice["text"]).collect();
+    assert_eq!(texts, ["One b", "One b", "Two b", "Two b"]);
+    assert_eq!((&whole["usage"]["prompt_tokens"], &whole["usage"]["completion_tokens"]), (&json!(8), &json!(4)));
+
+    request["stream"] = true.into();
+    let events = ask(proxy.addr(), post("/v1/completions", &request.to_string())).await.events();
+    assert_eq!(events.last().unwrap(), "[DONE]");
+    let mut texts = [const { String::new() }; 4];
+    for event in &events[..events.len() - 1] {
+        let choice = &serde_json::from_str::<Value>(event).unwrap()["choices"][0];
+        texts[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()].push_str(choice["text"].as_str().unwrap());
+    }
+    assert_eq!(texts, ["One b", "One b", "Two b", "Two b"]);
+}
+
+#[tokio::test]
+async fn a_completion_that_is_too_long_names_the_prompt() {
+    let told = r#"{"error":"the input length exceeds the context length"}"#;
+    let response = raw_response("400 Bad Request", "Content-Type: application/json\r\n", told);
+    let proxy = proxy(Upstream::answering(response).await.addr).await;
+    for stream in [false, true] {
+        let request = json!({"model": "m", "prompt": "a", "stream": stream}).to_string();
+        let answer = ask(proxy.addr(), post("/v1/completions", &request)).await;
+        let error = answer.json()["error"].clone();
+        assert_eq!(
+            (answer.code(), &error["code"], &error["param"]),
+            (400, &json!("context_length_exceeded"), &json!("prompt"))
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! Who may pass: keys, on both lanes, as a client sees it on the wire.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use farllama::{
+    Config, Running,
+    config::{Auth, Token},
+    serve,
+};
+use support::{CHAT, Upstream, ask, config, post, raw_response};
+
+const TAGS: &str = "{\"models\":[]}";
+
+fn with_keys(upstream: &Upstream, tokens: Vec<Token>) -> Config {
+    Config { auth: Auth { enabled: true, tokens, ..Auth::default() }, ..config(upstream.addr) }
+}
+
+async fn upstream() -> Upstream {
+    Upstream::answering(raw_response("200 OK", "Content-Type: application/json\r\n", TAGS)).await
+}
+
+async fn gated(upstream: &Upstream, tokens: Vec<Token>) -> Running {
+    serve(with_keys(upstream, tokens)).await.unwrap()
+}
+
+/// A request with more header lines.
+fn with(request: impl Into<Vec<u8>>, lines: &str) -> Vec<u8> {
+    let text = String::from_utf8(request.into()).unwrap();
+    text.replacen("\r\n", &format!("\r\n{lines}\r\n"), 1).into_bytes()
+}
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn without_a_key_every_path_is_refused_in_its_own_words() {
+    let upstream = upstream().await;
+    let proxy = gated(&upstream, vec![Token::new("ann", "a-key")]).await;
+    for path in ["/", "/api/version", "/api/tags", "/v1/models", "/v1/nothing", "/x"] {
+        let answer = ask(proxy.addr(), get(path)).await;
+        assert_eq!(
+            (answer.code(), answer.header("www-authenticate")),
+            (401, Some("Bearer realm=\"farllama\"")),
+            "{path}"
+        );
+        let error = &answer.json()["error"];
+        if path.starts_with("/v1") {
+            assert_eq!((&error["code"], &error["type"]), (&"invalid_api_key".into(), &"invalid_request_error".into()));
+        } else {
+            assert!(error.is_string(), "{error}");
+        }
+    }
+    let wrong = ask(proxy.addr(), with(post("/v1/chat/completions", CHAT), "Authorization: Bearer other")).await;
+    assert!(wrong.code() == 401 && wrong.message().starts_with("Incorrect API key provided"), "{}", wrong.text());
+    assert!(!wrong.text().contains("other"));
+    assert!(upstream.seen().is_empty(), "what is refused never reaches the remote");
+}
+
+#[tokio::test]
+async fn a_key_passes_and_stays_here() {
+    let upstream = upstream().await;
+    let settings = with_keys(&upstream, vec![Token::new("ann", "a-key")]);
+    let auth = Auth { header: "x-team-key".parse().unwrap(), ..settings.auth.clone() };
+    let proxy = serve(Config { auth, ..settings }).await.unwrap();
+    for key in ["X-Team-Key: a-key", "Authorization: Bearer a-key", "X-Team-Key: a-key\r\nX-Api-Key: a-key"] {
+        for path in ["/api/tags?x=1", "/v1/models"] {
+            assert_eq!(ask(proxy.addr(), with(get(path), key)).await.code(), 200, "{key} {path}");
+        }
+    }
+    let seen: String = upstream.seen().iter().map(support::Seen::text).collect();
+    assert!(seen.contains("GET /api/tags?x=1 ") && !seen.contains("a-key"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_preflight_needs_no_key_and_a_page_can_read_a_refusal() {
+    let upstream = upstream().await;
+    let proxy = gated(&upstream, vec![Token::new("ann", "a-key")]).await;
+    let page = "Origin: http://localhost:3000\r\nAccess-Control-Request-Method: GET";
+    let preflight = String::from_utf8(get("/v1/models")).unwrap().replace("GET", "OPTIONS");
+    assert_eq!(ask(proxy.addr(), with(preflight, page)).await.code(), 204);
+    let refused = ask(proxy.addr(), with(get("/v1/models"), page)).await;
+    assert_eq!((refused.code(), refused.header("access-control-allow-origin")), (401, Some("http://localhost:3000")));
+}
