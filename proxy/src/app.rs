@@ -8,12 +8,14 @@ use std::{
 
 use axum::{
     Router,
+    body::Body,
     extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use http_body_util::Limited;
 
 use crate::{
     config::Config,
@@ -150,6 +152,15 @@ async fn gate(app: &Shared, request: Request, next: Next) -> Response {
 async fn native(State(app): State<App>, mut request: Request) -> Result<Response, Error> {
     if !app.config.remote.forward_auth {
         request.headers_mut().remove(&app.config.auth.header);
+    }
+    let limit = app.config.limits.native_body;
+    if limit > 0 {
+        let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if told.is_some_and(|length| length > limit) {
+            return Err(Error::TooLarge { limit });
+        }
+        // One that does not tell its length is cut there.
+        request = request.map(|body| Body::new(Limited::new(body, limit)));
     }
     passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
 }

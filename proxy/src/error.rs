@@ -36,7 +36,9 @@ pub(crate) enum Error {
     #[error("{method} is not allowed here; the path takes {allow}")]
     Method { method: String, allow: &'static str },
     /// The body is larger than `limit` bytes.
-    #[error("the request body is larger than {limit} bytes; raise limits.body in the settings")]
+    #[error(
+        "the request body is larger than {limit} bytes; raise limits.body (limits.native_body on native routes) in the settings"
+    )]
     TooLarge { limit: usize },
     /// The prompt does not fit into the context.
     #[error("{message}")]

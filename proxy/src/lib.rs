@@ -11,7 +11,9 @@ mod gate;
 mod observe;
 mod ollama;
 mod openai;
+mod seat;
 mod tasks;
+mod tls;
 #[cfg(test)]
 mod vectors;
 
@@ -19,38 +21,70 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
 pub use explain::{Explained, explain};
-use gate::{Gate, origin::Rules};
+use gate::{Counts, Gate, origin::Rules};
+use tasks::Setup;
 use tokio::net::TcpListener;
 
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]
-pub struct Running(tasks::Serving);
+pub struct Running {
+    serving: tasks::Serving,
+    /// What is counted goes on across reloads.
+    counts: Arc<Counts>,
+}
 
 impl Running {
     /// Where it listens; the port is the one that was taken, also if 0 was asked for.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.0.addr
+        self.serving.addr
+    }
+
+    /// From now on requests are answered by `config`, while answers in flight go on as they began. The address that it listens on, and
+    /// what is logged, stay as they are.
+    ///
+    /// # Errors
+    /// TLS cannot be set up. Then the settings stay as they were.
+    pub fn reload(&self, config: Config) -> io::Result<()> {
+        self.serving.replace(setup(config, self.addr(), &self.counts)?);
+        Ok(())
     }
 
     /// Stops: no new connections, answers in flight may end within `grace`, then they are cut.
     pub async fn stop(self, grace: Duration) {
-        self.0.stop(grace).await;
+        self.serving.stop(grace).await;
     }
 }
 
 /// Starts the proxy.
 ///
 /// # Errors
-/// The address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS towards the remote cannot be set up.
+/// The address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS cannot be set up.
 pub async fn serve(config: Config) -> io::Result<Running> {
-    let ollama = ollama::client::Client::new(&config, app::via())?;
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
+    let counts = Arc::default();
+    let setup = setup(config, addr, &counts)?;
+    Ok(Running { serving: tasks::Serving::start(listener, addr, setup), counts })
+}
+
+/// Everything that `config` makes of a request that comes to `addr`.
+///
+/// # Errors
+/// TLS cannot be set up, or anybody could use the proxy without having been let.
+fn setup(config: Config, addr: SocketAddr, counts: &Arc<Counts>) -> io::Result<Setup> {
+    if !addr.ip().is_loopback() && !config.auth.enabled && !config.local.public {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "others can reach this address, and no key is asked for; set up [auth] (`farllama key new` makes a key), or say --local-public true",
+        ));
+    }
+    let ollama = ollama::client::Client::new(&config, app::via())?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
-    let gate = Gate::new(&config, origins, Arc::default());
-    let app = Arc::new(app::Shared::new(config, ollama, gate));
-    Ok(Running(tasks::Serving::start(listener, addr, app::router(app))))
+    let gate = Gate::new(&config, origins, counts.clone());
+    let (tls, limits) = (tls::acceptor(&config.local)?, config.limits.clone());
+    let router = app::router(Arc::new(app::Shared::new(config, ollama, gate)));
+    Ok(Setup { router, tls, limits })
 }
 
 /// The names under which clients may ask for this machine.

@@ -11,8 +11,8 @@ use std::{
 
 use cli::Verb;
 use farllama::{
-    Config,
-    config::{Digest, LogFormat, LogLevel, load, show},
+    Config, Running,
+    config::{Digest, Local, Log, LogFormat, LogLevel, Sources, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -26,7 +26,11 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     // Unusable flags end the process here, with a message and exit code 2.
     let matches = cli::command().get_matches();
-    let (verb, sources) = cli::read(&matches, cli::environment(std::env::vars_os()));
+    let environment = match cli::environment(std::env::vars_os()) {
+        Ok(environment) => environment,
+        Err(wrong) => return complain(&wrong),
+    };
+    let (verb, sources) = cli::read(&matches, environment);
     if verb == Verb::KeyNew {
         return print(&new_key());
     }
@@ -39,15 +43,24 @@ fn main() -> ExitCode {
     }
     match verb {
         Verb::ConfigShow => print(&show(&loaded)),
+        Verb::ConfigCheck => check(&loaded.config),
         // Needs no settings, and is done.
         Verb::KeyNew => ExitCode::SUCCESS,
-        Verb::ConfigCheck => print("the settings can be used\n"),
         Verb::Explain => explain(cli::explained(&matches), &loaded.config),
-        Verb::Serve => match serve(loaded.config) {
+        Verb::Serve => match serve(loaded.config, &sources) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
         },
     }
+}
+
+/// A key of 244 random bits, which needs no salt and no slow digest, and the line that knows it.
+fn new_key() -> String {
+    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let digest = Digest::of(key.as_bytes());
+    format!(
+        "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
+    )
 }
 
 /// Shows what a request becomes: exit code 1 if it is refused.
@@ -75,18 +88,22 @@ fn explain((file, curl): (Option<std::path::PathBuf>, bool), config: &Config) ->
     }
 }
 
-/// A key of 244 random bits, which needs no salt and no slow digest, and the line that knows it.
-fn new_key() -> String {
-    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let digest = Digest::of(key.as_bytes());
-    format!(
-        "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
-    )
-}
-
 fn complain(message: &str) -> ExitCode {
     eprintln!("farllama: {message}");
     ExitCode::from(UNUSABLE)
+}
+
+/// What no single setting shows: the files that are named, and where the remote leads.
+fn check(config: &Config) -> ExitCode {
+    if let Some(path) = &config.remote.ca_file
+        && let Err(error) = std::fs::File::open(path)
+    {
+        return complain(&format!("remote.ca_file: {}: {error}", path.display()));
+    }
+    if start::leads_to_itself(config) {
+        eprintln!("farllama: warning: serve will refuse this: {}", start::itself(config));
+    }
+    print("the settings can be used\n")
 }
 
 /// Prints to stdout; whoever stopped reading has what they wanted.
@@ -95,27 +112,26 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, sources: &Sources) -> Result<(), String> {
     log_to_stderr(&config);
     raise_open_files();
+    // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
+    let itself = start::leads_to_itself(&config);
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(config, sources, itself));
     // A name look-up may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn run(config: Config) -> Result<(), String> {
+async fn run(config: Config, sources: &Sources, itself: bool) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    if start::leads_to_itself(&config).await {
-        let (host, port) = (&config.local.host, config.local.port);
-        return Err(format!(
-            "the remote is {host}:{port}, this proxy itself: give --remote-host (the machine that runs Ollama), or another --local-port"
-        ));
+    if itself {
+        return Err(start::itself_or_another(&config).await);
     }
     let running = match farllama::serve(config.clone()).await {
         Ok(running) => running,
@@ -123,20 +139,53 @@ async fn run(config: Config) -> Result<(), String> {
     };
     let (native, openai) = start::urls(running.addr(), &config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
-    signals.next().await;
+    if config.local.public && !config.auth.enabled && !running.addr().ip().is_loopback() {
+        tracing::warn!(target: "farllama", "ANYBODY who can reach {} can use this proxy: no key is asked for (auth.enabled is false)", running.addr());
+    }
+    while signals.next().await == Signal::Reload {
+        reload(&running, &config, sources);
+    }
     tracing::info!(target: "farllama", "stopping: answers in flight may take {} s; a second signal ends them", GRACE.as_secs());
     tokio::select! {
         () = running.stop(GRACE) => {}
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     Ok(())
 }
 
-/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one.
+/// Reads the settings again. If they cannot be used, the old ones stay.
+fn reload(running: &Running, started: &Config, sources: &Sources) {
+    let loaded = match load(sources) {
+        Ok(loaded) => loaded,
+        Err(error) => return tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!(target: "farllama", "{warning}");
+    }
+    let stays = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
+    if stays(&loaded.config.local, &loaded.config.log) != stays(&started.local, &started.log) {
+        tracing::warn!(target: "farllama", "local.host, local.port and [log] change only with a restart");
+    }
+    match running.reload(loaded.config) {
+        Ok(()) => tracing::info!(target: "farllama", "the settings are read again"),
+        Err(error) => tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    }
+}
+
+/// What the process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Stop,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no signal for it"))]
+    Reload,
+}
+
+/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one; and to read its settings again: SIGHUP.
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -144,13 +193,18 @@ impl Signals {
     /// From now on a signal is kept, and ends nothing by itself.
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }
@@ -164,11 +218,12 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         // Without signals there is nothing to wait for but the end of the process.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        Signal::Stop
     }
 }
 

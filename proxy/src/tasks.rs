@@ -1,39 +1,84 @@
 //! What lives longer than a request: the listener and its connections, in one set, ended at shutdown.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, body::Body};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
-    service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinSet,
+    sync::{Notify, oneshot},
+    task::{AbortHandle, Id, JoinSet},
+};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::{
+    config::Limits,
+    seat::{Answer, Heads, Seat},
 };
 
-/// How long a client may take to send a request's head, or keep a connection open between two requests. Longer than any client's own limit
-/// (about 90 s), so that none finds its connection closed while it sends.
-const HEAD_WITHIN: Duration = Duration::from_secs(120);
+/// What connections are answered with, until it is replaced.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) router: Router,
+    /// None: clear text.
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) limits: Limits,
+}
+
+/// The setup in force. A request keeps the one that it began with.
+#[derive(Clone)]
+struct InForce(Arc<RwLock<Setup>>);
+
+impl InForce {
+    fn get(&self) -> Setup {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn router(&self) -> Router {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).router.clone()
+    }
+}
 
 /// A listener at work.
-#[derive(Debug)]
 pub(crate) struct Serving {
     pub(crate) addr: SocketAddr,
+    setup: InForce,
     stop: oneshot::Sender<Duration>,
     set: JoinSet<()>,
 }
 
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
 impl Serving {
-    /// Accepts connections on `listener` and answers them with `router`.
-    pub(crate) fn start(listener: TcpListener, addr: SocketAddr, router: Router) -> Self {
+    /// Accepts connections on `listener` and answers them with `setup`.
+    pub(crate) fn start(listener: TcpListener, addr: SocketAddr, setup: Setup) -> Self {
         let (stop, stopped) = oneshot::channel();
         let mut set = JoinSet::new();
-        set.spawn(listen(listener, router, stopped));
-        Self { addr, stop, set }
+        let setup = InForce(Arc::new(RwLock::new(setup)));
+        set.spawn(listen(listener, setup.clone(), stopped));
+        Self { addr, setup, stop, set }
+    }
+
+    /// From now on requests are answered with `setup`; those that run go on as they began.
+    pub(crate) fn replace(&self, setup: Setup) {
+        *self.setup.0.write().unwrap_or_else(PoisonError::into_inner) = setup;
     }
 
     /// Takes no new connections, lets the answers in flight end within `grace`, then cuts what is left.
@@ -44,14 +89,26 @@ impl Serving {
     }
 }
 
-async fn listen(listener: TcpListener, router: Router, mut stopped: oneshot::Receiver<Duration>) {
+async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Receiver<Duration>) {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let mut seats: HashMap<Id, (AbortHandle, Seat)> = HashMap::new();
+    let idle = Arc::new(Notify::new());
     let grace = loop {
+        let most = setup.get().limits.connections;
+        let full = most > 0 && seats.len() >= most;
+        // Whoever has been idle for the longest makes room; if nobody is, whoever comes waits until somebody is.
+        let room = if full { longest_idle(&seats) } else { None };
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if !full || room.is_some() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, router.clone(), graceful.watcher()));
+                    if let Some((handle, _)) = room.and_then(|id| seats.remove(&id)) {
+                        tracing::debug!("{most} connections are open: the one that was idle for the longest is closed");
+                        handle.abort();
+                    }
+                    let seat = Seat::new(idle.clone());
+                    let handle = connections.spawn(greet(stream, setup.clone(), seat.clone(), graceful.watcher()));
+                    seats.insert(handle.id(), (handle, seat));
                 }
                 // Out of file descriptors, say: connections that end will free some.
                 Err(error) => {
@@ -59,7 +116,10 @@ async fn listen(listener: TcpListener, router: Router, mut stopped: oneshot::Rec
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next_with_id() => {
+                seats.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+            }
+            () = idle.notified(), if full => {}
             // A dropped sender is a dropped server: no grace.
             grace = &mut stopped => break grace.unwrap_or_default(),
         }
@@ -71,17 +131,53 @@ async fn listen(listener: TcpListener, router: Router, mut stopped: oneshot::Rec
     connections.shutdown().await;
 }
 
-async fn converse(stream: TcpStream, router: Router, watcher: Watcher) {
+fn longest_idle(seats: &HashMap<Id, (AbortHandle, Seat)>) -> Option<Id> {
+    let idle = seats.iter().filter_map(|(id, (_, seat))| Some((seat.idle_since()?, *id)));
+    idle.min_by_key(|(since, _)| *since).map(|(_, id)| id)
+}
+
+async fn greet(stream: TcpStream, setup: InForce, seat: Seat, watcher: Watcher) {
     // Small events must not wait for each other.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("no TCP_NODELAY: {error}");
     }
+    let Setup { tls, limits, .. } = setup.get();
+    let Some(tls) = tls else { return converse(stream, setup, &limits, seat, watcher).await };
+    // A client that never finishes its handshake is one that never finishes its head.
+    let within = if limits.head_time.is_zero() { limits.idle } else { limits.head_time };
+    let greeting = tls.accept(stream);
+    let greeted = if within.is_zero() {
+        greeting.await
+    } else {
+        match tokio::time::timeout(within, greeting).await {
+            Ok(greeted) => greeted,
+            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+        }
+    };
+    match greeted {
+        Ok(stream) => converse(stream, setup, &limits, seat, watcher).await,
+        Err(error) => tracing::debug!("no TLS: {error}"),
+    }
+}
+
+async fn converse<S>(stream: S, setup: InForce, limits: &Limits, seat: Seat, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Heads::new(stream, seat.clone(), limits.head_time);
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let answering = seat.begin();
+        let answer = setup.router().oneshot(request.map(Body::new));
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        // Between two requests too; a head that has begun has a shorter time of its own.
+        .header_read_timeout((!limits.idle.is_zero()).then_some(limits.idle))
+        .max_buf_size(limits.head.max(8 << 10))
         // An answer that passes through gets no header of ours.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), answer);
     // Clients leave in many ways; the exchange tells how it ended.
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!("connection ended: {error}");

@@ -98,9 +98,11 @@ fn every_vector_translates_as_it_is_written_down() {
         for folder in folders(&endpoint) {
             let mut case = Case { folder, wrong: Vec::new() };
             match &*name {
+                "audio" => crate::openai::audio::vectors::check(&mut case),
                 "chat" => crate::openai::chat::vectors::check(&mut case),
                 "completions" => crate::openai::completions::vectors::check(&mut case),
                 "embeddings" => crate::openai::embeddings::vectors::check(&mut case),
+                "images" => crate::openai::images::vectors::check(&mut case),
                 "models" => crate::openai::models::vectors::check(&mut case),
                 "moderations" => crate::openai::moderations::vectors::check(&mut case),
                 unknown => panic!("vectors/{unknown} belongs to no endpoint"),

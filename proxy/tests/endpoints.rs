@@ -101,3 +101,50 @@ async fn a_completion_that_is_too_long_names_the_prompt() {
         );
     }
 }
+
+/// A form as a client library writes it.
+fn form(path: &str, parts: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = String::new();
+    for (name, value) in parts {
+        let file = if name.starts_with("file") { "; filename=\"a.wav\"" } else { "" };
+        body.push_str(&format!("--b0\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n"));
+    }
+    body.push_str("--b0--\r\n");
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b0\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[tokio::test]
+async fn a_recording_in_a_form_is_heard_by_a_model_that_can() {
+    // One answer that both asks can be content with: what the model can do, and what it says.
+    let reply = r#"{"capabilities":["audio"],"message":{"role":"assistant","content":" Good morning.\n"},"done":true,"prompt_eval_count":9,"eval_count":3}"#;
+    let upstream = answering(reply).await;
+    let proxy = proxy(upstream.addr).await;
+    // More than axum's own limit of 2 MB.
+    let sound = "x".repeat(3 << 20);
+    let parts = [("model", "m"), ("file", &*sound), ("language", "en"), ("prompt", "names: Ada")];
+    let answer = ask(proxy.addr(), form("/v1/audio/transcriptions", &parts)).await.json();
+    let usage = json!({"type": "tokens", "input_tokens": 9, "output_tokens": 3, "total_tokens": 12});
+    assert_eq!(answer, json!({"text": "Good morning.", "usage": usage}));
+    let all: String = upstream.seen().iter().map(support::Seen::text).collect();
+    assert!(all.contains("eHh4eHh4") && all.contains("The language is en") && all.contains("names: Ada"));
+}
+
+#[tokio::test]
+async fn a_form_that_is_broken_or_empty_is_refused() {
+    let proxy = proxy("127.0.0.1:9".parse().unwrap()).await;
+    let path = "/v1/audio/transcriptions";
+    let asks: [(&[(&str, &str)], &str); 4] = [
+        (&[("model", "m"), ("file", "")], "file"),
+        (&[("model", "m")], "file"),
+        (&[("file", "x")], "model"),
+        (&[("model", "m"), ("file", "x"), ("timestamp_granularities[]", "word")], "timestamp_granularities"),
+    ];
+    for (parts, param) in asks {
+        let answer = ask(proxy.addr(), form(path, parts)).await;
+        assert_eq!((answer.code(), &answer.json()["error"]["param"]), (400, &json!(param)));
+    }
+    let cut = String::from_utf8(form(path, &[("model", "m")])).unwrap().replace("--b0--", "------");
+    assert!(ask(proxy.addr(), cut).await.message().contains("multipart/form-data"));
+}

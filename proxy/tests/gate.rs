@@ -84,3 +84,73 @@ async fn a_preflight_needs_no_key_and_a_page_can_read_a_refusal() {
     let refused = ask(proxy.addr(), with(get("/v1/models"), page)).await;
     assert_eq!((refused.code(), refused.header("access-control-allow-origin")), (401, Some("http://localhost:3000")));
 }
+
+fn only(models: Option<&[&str]>, routes: Option<&[&str]>) -> Token {
+    let list = |list: &[&str]| list.iter().map(|&one| one.to_owned()).collect();
+    Token { models: models.map(list), routes: routes.map(list), ..Token::new("ann", "a-key") }
+}
+
+const ANN: &str = "Authorization: Bearer a-key";
+
+fn forbidden(answer: &support::Answer, openai: bool) -> bool {
+    let error = &answer.json()["error"];
+    answer.code() == 403 && if openai { error["message"].is_string() } else { error.is_string() }
+}
+
+#[tokio::test]
+async fn a_key_with_routes_passes_only_there_however_they_are_written() {
+    let upstream = upstream().await;
+    let proxy = gated(&upstream, vec![only(None, Some(&["*", "!/api/delete"]))]).await;
+    for path in ["/api/delete", "/api/%64elete", "/api//delete", "/api/x/../delete", "/api/delete/?x=1"] {
+        assert!(forbidden(&ask(proxy.addr(), with(post(path, "{}"), ANN)).await, false), "{path}");
+    }
+    assert!(upstream.seen().is_empty());
+    // The raw bytes pass on.
+    assert_eq!(ask(proxy.addr(), with(get("/api/%74ags//?a=%20"), ANN)).await.code(), 200);
+    upstream.until(|seen| seen.text().starts_with("GET /api/%74ags//?a=%20 HTTP/1.1\r\n")).await;
+}
+
+#[tokio::test]
+async fn a_key_with_models_passes_only_for_them() {
+    let upstream = upstream().await;
+    let proxy = gated(&upstream, vec![only(Some(&["m"]), None)]).await;
+    for (path, body) in [
+        ("/api/chat", r#"{"model":"other"}"#),
+        ("/api/chat", r#"{"model":"m","MODEL":"other"}"#),
+        ("/api/chat", "{ broken"),
+        ("/api/show", r#"{"name":"other"}"#),
+        ("/api/create", r#"{"model":"m","from":"other"}"#),
+        ("/api/copy", r#"{"source":"other","destination":"m"}"#),
+        ("/api/copy", r#"{"source":"m","destination":"other"}"#),
+        ("/api/unknown", r#"{"model":"m"}"#),
+    ] {
+        assert!(forbidden(&ask(proxy.addr(), with(post(path, body), ANN)).await, false), "{path} {body}");
+    }
+    for body in [r#"{"model":"other","messages":[]}"#, r#"{"model":"other","Model":"m","messages":[]}"#, "{ broken"] {
+        assert!(forbidden(&ask(proxy.addr(), with(post("/v1/chat/completions", body), ANN)).await, true), "{body}");
+    }
+    assert!(forbidden(&ask(proxy.addr(), with(get("/v1/models/other"), ANN)).await, true));
+    let packed = with(post("/api/chat", r#"{"model":"m"}"#), &format!("{ANN}\r\nContent-Encoding: gzip"));
+    assert!(forbidden(&ask(proxy.addr(), packed).await, false));
+    assert!(upstream.seen().is_empty());
+    let body = "{ \"stream\": false,\"model\" :\"other\", \"MODEL\":\"M:latest\" }";
+    assert_eq!(ask(proxy.addr(), with(post("/api/chat", body), ANN)).await.code(), 200);
+    upstream.until(|seen| seen.text().ends_with(body)).await;
+}
+
+#[tokio::test]
+async fn lists_show_a_key_only_its_models() {
+    let (own, other) = (
+        r#"{"name":"m:latest","model":"m:latest","modified_at":"2026-11-22T12:37:41.5Z","size":1}"#,
+        r#"{"name":"other:1b","model":"other:1b","modified_at":"2026-11-22T12:37:41.5Z","size":2}"#,
+    );
+    let list = &*format!("{{\"models\":[{own},{other}]}}");
+    let upstream = Upstream::answering(raw_response("200 OK", "Content-Type: application/json\r\n", list)).await;
+    let proxy = gated(&upstream, vec![only(Some(&["m"]), None), Token::new("bob", "b-key")]).await;
+    let native = ask(proxy.addr(), with(get("/api/tags"), ANN)).await;
+    assert_eq!(native.text(), format!("{{\"models\":[{own}]}}"));
+    let openai = ask(proxy.addr(), with(get("/v1/models"), ANN)).await;
+    let openai: serde_json::Value = serde_json::from_str(&openai.text()).unwrap();
+    assert_eq!((openai["data"].as_array().unwrap().len(), &openai["data"][0]["id"]), (1, &"m:latest".into()));
+    assert_eq!(ask(proxy.addr(), with(get("/api/tags"), "X-Api-Key: b-key")).await.text(), list);
+}

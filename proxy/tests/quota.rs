@@ -1,6 +1,7 @@
 //! How much a key may ask, on the wire: exact under load, told truthfully, and refused in both dialects.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
 
 #[path = "support/program.rs"]
 mod program;

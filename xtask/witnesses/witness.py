@@ -5,15 +5,13 @@ Usage: witness.py FARLLAMA MOCK_OLLAMA
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
+import threading
 
 for name in list(os.environ):
-    if name.startswith(("OPENAI_", "OLLAMA_")) or name.lower().endswith("_proxy"):
+    if name.startswith(("OPENAI_", "OLLAMA_", "FARLLAMA_")) or name.lower().endswith("_proxy"):
         del os.environ[name]
 
 import ollama
@@ -30,21 +28,26 @@ WEATHER = {
 }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def start(args):
+    """Starts a server on a port of its own choice; gives the process and the URL that it tells."""
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    told = []
+    for line in process.stdout:
+        told.append(line)
+        url = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if url:
+            # What it tells later must be read, or it would wait for a reader.
+            threading.Thread(target=lambda: told.extend(process.stdout), daemon=True).start()
+            return process, url.group(), told
+    raise SystemExit(f"{args[0]} ended with {process.wait()}:\n{''.join(told)}")
 
 
-def wait_for(url, process):
-    for _ in range(200):
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args[0]} ended with {process.returncode}")
-        try:
-            return urllib.request.urlopen(url, timeout=5).read()
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-    raise SystemExit(f"nothing answers at {url}")
+def end(process):
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 CHECKS = []
@@ -220,30 +223,26 @@ def _(o, n):
 
 def main():
     farllama, mock_ollama = sys.argv[1:3]
-    upstream, port = free_port(), free_port()
-    mock = subprocess.Popen([mock_ollama, "--port", str(upstream)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    proxy = subprocess.Popen(
-        [farllama, "serve", "--local-port", str(port), "--remote-host", f"127.0.0.1:{upstream}", "--log-level", "warn"]
-    )
     failed = 0
+    mock, upstream, _ = start([mock_ollama, "--port", "0"])
     try:
-        base = f"http://127.0.0.1:{port}"
-        wait_for(f"http://127.0.0.1:{upstream}/api/version", mock)
-        wait_for(f"{base}/api/version", proxy)
-        o = openai.OpenAI(base_url=f"{base}/v1", api_key="unused", max_retries=0, timeout=30, _strict_response_validation=True)
-        n = ollama.Client(host=base)
-        for sentence, function in CHECKS:
-            try:
-                function(o, n)
-                print(f"ok      {sentence}")
-            except Exception as error:
-                failed += 1
-                print(f"FAILED  {sentence}: {type(error).__name__}: {error}")
+        proxy, base, log = start([farllama, "serve", "--local-port", "0", "--remote-host", upstream])
+        try:
+            o = openai.OpenAI(base_url=f"{base}/v1", api_key="unused", max_retries=0, timeout=30, _strict_response_validation=True)
+            n = ollama.Client(host=base)
+            for sentence, function in CHECKS:
+                try:
+                    function(o, n)
+                    print(f"ok      {sentence}")
+                except Exception as error:
+                    failed += 1
+                    print(f"FAILED  {sentence}: {type(error).__name__}: {error}")
+        finally:
+            end(proxy)
+        if failed:
+            print("The proxy's log:\n" + "".join(log))
     finally:
-        proxy.terminate()
-        mock.terminate()
-        proxy.wait(10)
-        mock.wait(10)
+        end(mock)
     print(f"{len(CHECKS) - failed} passed, {failed} failed")
     return 1 if failed else 0
 

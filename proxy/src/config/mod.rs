@@ -4,6 +4,7 @@
 
 mod address;
 mod load;
+mod remote;
 mod settings;
 mod show;
 mod tokens;
@@ -31,6 +32,8 @@ pub struct Config {
     pub completions: Completions,
     /// Moderations.
     pub moderation: Moderation,
+    /// Transcripts.
+    pub audio: Audio,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -54,11 +57,17 @@ pub struct Local {
     pub host: String,
     /// Port, 11434 by default; 0 takes a free one.
     pub port: u16,
+    /// Listens on an address that others can reach even though nobody is asked for a key.
+    pub public: bool,
+    /// A PEM file with the certificate, and those that sign it: the proxy then speaks TLS only.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the certificate's key.
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Default for Local {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 11434 }
+        Self { host: "127.0.0.1".to_owned(), port: 11434, public: false, tls_cert: None, tls_key: None }
     }
 }
 
@@ -79,6 +88,8 @@ pub struct Remote {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// A PEM file with certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether the remote must prove who it is. On by default; off, anybody on the way can read and change everything.
+    pub verify: bool,
     /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
     pub forward_auth: bool,
 }
@@ -93,6 +104,7 @@ impl Default for Remote {
             authorization: None,
             headers: Vec::new(),
             ca_file: None,
+            verify: true,
             forward_auth: false,
         }
     }
@@ -159,6 +171,13 @@ pub struct Moderation {
     pub model: String,
 }
 
+/// Transcripts (`/v1/audio/transcriptions` and `/translations`).
+#[derive(Clone, Debug, Default)]
+pub struct Audio {
+    /// Takes the `prompt` beside a file that the model cannot hear for the transcript. Off by default: such requests are refused.
+    pub prompt_as_transcript: bool,
+}
+
 /// How long to wait for what. [`Duration::ZERO`] means without limit.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
@@ -194,13 +213,31 @@ impl Default for Heartbeat {
 /// Bounds on what one request may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default. The native lane streams and has no bound.
+    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default.
     pub body: usize,
+    /// Bytes of a request body on the native lane, which streams. 0, the default: without limit.
+    pub native_body: usize,
+    /// Bytes of a request's head: 256 KiB by default, 8 KiB at least.
+    pub head: usize,
+    /// For a request's head, once it has begun: 30 s by default. Zero: without limit of its own.
+    pub head_time: Duration,
+    /// For a connection between two requests: 2 min by default, longer than clients keep theirs (about 90 s), so that none finds its
+    /// connection closed while it sends. Zero: without limit.
+    pub idle: Duration,
+    /// Connections at the same time: 4096 by default. One more closes the one that was idle for the longest. 0: without limit.
+    pub connections: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 256 << 20 }
+        Self {
+            body: 256 << 20,
+            native_body: 0,
+            head: 256 << 10,
+            head_time: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
+            connections: 4096,
+        }
     }
 }
 

@@ -205,11 +205,13 @@ pub(super) fn list(value: Value) -> Result<Vec<String>, String> {
 }
 
 /// Headers that a proxy sets itself, or that frame a message.
-const OURS: [HeaderName; 8] = [
+const OURS: [HeaderName; 10] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
     header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
     header::UPGRADE,
     header::TE,
     header::TRAILER,
@@ -224,8 +226,8 @@ fn headers(value: Value) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
             .lines()
             .filter(|line| !line.trim().is_empty())
             .map(|line| {
-                let (name, value) =
-                    line.split_once(':').ok_or_else(|| format!("{line:?} is no header such as \"X-Team: ours\""))?;
+                // The text may be a secret, and is not shown.
+                let (name, value) = line.split_once(':').ok_or("expected a header a line, such as \"X-Team: ours\"")?;
                 Ok((name.trim().to_owned(), value.trim().to_owned()))
             })
             .collect::<Result<_, String>>()?,
@@ -264,7 +266,24 @@ pub(super) fn base_path(text: &str) -> Result<String, String> {
 }
 
 fn quoted(text: &str) -> Shown {
-    Shown::Value(format!("{text:?}"))
+    Shown::Value(toml::Value::from(text).to_string())
+}
+
+fn file(value: Value) -> Result<Option<PathBuf>, String> {
+    text(value).map(|path| Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()))
+}
+
+fn shown_file(path: Option<&PathBuf>) -> Shown {
+    path.map_or(Shown::Nothing, |path| quoted(&path.to_string_lossy()))
+}
+
+fn shown_bytes(bytes: usize) -> Shown {
+    match bytes {
+        0 => Shown::Value("0".to_owned()),
+        bytes if bytes.is_multiple_of(1 << 20) => quoted(&format!("{}MiB", bytes >> 20)),
+        bytes if bytes.is_multiple_of(1 << 10) => quoted(&format!("{}KiB", bytes >> 10)),
+        bytes => Shown::Value(bytes.to_string()),
+    }
 }
 
 fn shown_duration(duration: Duration) -> Shown {
@@ -278,7 +297,10 @@ pub const SETTINGS: &[Setting] = &[
         takes: "HOST",
         help: "Address or name to listen on",
         secret: false,
-        set: |draft, value| text(value).map(|host| draft.config.local.host = host),
+        set: |draft, value| {
+            // An IPv6 address may come as URLs write it.
+            text(value).map(|host| draft.config.local.host = host.trim_matches(['[', ']']).to_owned())
+        },
         show: |config| quoted(&config.local.host),
     },
     Setting {
@@ -288,6 +310,30 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         set: |draft, value| port(value).map(|port| draft.config.local.port = port),
         show: |config| Shown::Value(config.local.port.to_string()),
+    },
+    Setting {
+        key: "local.public",
+        takes: "true|false",
+        help: "Listens on an address that others can reach even though no key is asked for",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.local.public = on),
+        show: |config| Shown::Value(config.local.public.to_string()),
+    },
+    Setting {
+        key: "local.tls_cert",
+        takes: "FILE",
+        help: "A PEM file with a certificate (and its chain): the proxy then speaks TLS",
+        secret: false,
+        set: |draft, value| file(value).map(|path| draft.config.local.tls_cert = path),
+        show: |config| shown_file(config.local.tls_cert.as_ref()),
+    },
+    Setting {
+        key: "local.tls_key",
+        takes: "FILE",
+        help: "A PEM file with the certificate's key",
+        secret: false,
+        set: |draft, value| file(value).map(|path| draft.config.local.tls_key = path),
+        show: |config| shown_file(config.local.tls_key.as_ref()),
     },
     Setting {
         key: "remote.url",
@@ -411,6 +457,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.remote.ca_file.as_ref().map_or(Shown::Nothing, |path| quoted(&path.to_string_lossy())),
     },
     Setting {
+        key: "remote.verify",
+        takes: "true|false",
+        help: "Whether a remote with TLS must prove who it is; off, anybody on the way can read and change everything",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.remote.verify = on),
+        show: |config| Shown::Value(config.remote.verify.to_string()),
+    },
+    Setting {
         key: "remote.forward_auth",
         takes: "true|false",
         help: "Sends the callers' own credentials on to the remote, instead of stopping them here",
@@ -496,6 +550,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| quoted(&config.moderation.model),
     },
     Setting {
+        key: "audio.prompt_as_transcript",
+        takes: "true|false",
+        help: "Takes the prompt beside a recording that the model cannot hear for its transcript",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.audio.prompt_as_transcript = on),
+        show: |config| Shown::Value(config.audio.prompt_as_transcript.to_string()),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",
@@ -541,14 +603,53 @@ pub const SETTINGS: &[Setting] = &[
         help: "Largest request body on the OpenAI routes; native requests stream and have no bound",
         secret: false,
         set: |draft, value| bytes(value).map(|bytes| draft.config.limits.body = bytes),
-        show: |config| {
-            let bytes = config.limits.body;
-            if bytes > 0 && bytes.is_multiple_of(1 << 20) {
-                quoted(&format!("{}MiB", bytes >> 20))
-            } else {
-                Shown::Value(bytes.to_string())
+        show: |config| shown_bytes(config.limits.body),
+    },
+    Setting {
+        key: "limits.native_body",
+        takes: "SIZE",
+        help: "Largest request body on the native routes (0: without limit)",
+        secret: false,
+        set: |draft, value| bytes(value).map(|bytes| draft.config.limits.native_body = bytes),
+        show: |config| shown_bytes(config.limits.native_body),
+    },
+    Setting {
+        key: "limits.head",
+        takes: "SIZE",
+        help: "Largest head of a request, 8KiB at least",
+        secret: false,
+        set: |draft, value| match bytes(value)? {
+            small if small < 8 << 10 => Err(format!("{small} bytes are too few for a head; give 8KiB at least")),
+            bytes => {
+                draft.config.limits.head = bytes;
+                Ok(())
             }
         },
+        show: |config| shown_bytes(config.limits.head),
+    },
+    Setting {
+        key: "limits.head_time",
+        takes: "DURATION",
+        help: "How long a request's head may take once it has begun (0s: as long as a connection may be idle)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.limits.head_time = within),
+        show: |config| shown_duration(config.limits.head_time),
+    },
+    Setting {
+        key: "limits.idle",
+        takes: "DURATION",
+        help: "How long a client's connection may be idle (0s: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.limits.idle = within),
+        show: |config| shown_duration(config.limits.idle),
+    },
+    Setting {
+        key: "limits.connections",
+        takes: "COUNT",
+        help: "Clients' connections at the same time; one more closes the one that was idle for the longest (0: without limit)",
+        secret: false,
+        set: |draft, value| number(value).map(|most| draft.config.limits.connections = most),
+        show: |config| Shown::Value(config.limits.connections.to_string()),
     },
     Setting {
         key: "auth.enabled",
@@ -638,7 +739,7 @@ pub const SETTINGS: &[Setting] = &[
             draft.config.origins = origins;
             Ok(())
         },
-        show: |config| Shown::Value(format!("{:?}", config.origins)),
+        show: |config| Shown::Value(toml::Value::from(config.origins.clone()).to_string()),
     },
     Setting {
         key: "log.level",

@@ -63,10 +63,10 @@ impl Counts {
 }
 
 impl Counting {
-    pub(crate) fn new(quota: &Quota, tokens: &[Token], counts: Arc<Counts>) -> Self {
+    pub(crate) fn new<'a>(quota: &Quota, mut tokens: impl Iterator<Item = &'a Token>, counts: Arc<Counts>) -> Self {
         let limit = (quota.max_concurrent > 0).then_some(quota.max_concurrent);
         counts.crowd.set(limit, quota.queue);
-        let crowded = limit.is_some() || tokens.iter().any(|token| token.max_concurrent.is_some());
+        let crowded = limit.is_some() || tokens.any(|token| token.max_concurrent.is_some());
         Self { quota: quota.clone(), counts, crowded }
     }
 

@@ -5,17 +5,24 @@
 use http::{HeaderMap, HeaderName, header};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use super::paths::Paths;
+use super::{access::Access, paths::Paths};
 use crate::{
     config::{Auth, Digest, Token},
     error::Error,
 };
 
+/// Whoever holds a key.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) token: Token,
+    pub(crate) access: Access,
+}
+
 /// The keys that may pass.
 #[derive(Debug)]
 pub(crate) struct Keys {
     header: HeaderName,
-    tokens: Vec<Token>,
+    callers: Vec<Caller>,
     exempt: Paths,
 }
 
@@ -24,7 +31,11 @@ impl Keys {
     pub(crate) fn new(auth: &Auth) -> Option<Self> {
         auth.enabled.then(|| Self {
             header: auth.header.clone(),
-            tokens: auth.tokens.clone(),
+            callers: auth
+                .tokens
+                .iter()
+                .map(|token| Caller { token: token.clone(), access: Access::new(token) })
+                .collect(),
             exempt: Paths::new(&auth.exempt),
         })
     }
@@ -34,20 +45,20 @@ impl Keys {
         &self.header
     }
 
-    pub(crate) fn tokens(&self) -> &[Token] {
-        &self.tokens
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.callers.iter().map(|caller| &caller.token)
     }
 
     /// The caller who holds the request's key; nobody on a path that needs none.
     ///
     /// # Errors
     /// There is no key, or it is none of ours.
-    pub(crate) fn caller(&self, path: &str, headers: &HeaderMap) -> Result<Option<&Token>, Error> {
+    pub(crate) fn caller(&self, path: &str, headers: &HeaderMap) -> Result<Option<&Caller>, Error> {
         let mut sent = false;
         for key in self.sent(headers) {
             sent = true;
-            if let Some(token) = self.find(Digest::of(key)) {
-                return Ok(Some(token));
+            if let Some(caller) = self.find(Digest::of(key)) {
+                return Ok(Some(caller));
             }
         }
         if self.exempt.contain(path) {
@@ -76,13 +87,13 @@ impl Keys {
     }
 
     /// Looks at every token, whichever fits.
-    fn find(&self, digest: Digest) -> Option<&Token> {
+    fn find(&self, digest: Digest) -> Option<&Caller> {
         let nobody = u64::MAX;
-        let found =
-            self.tokens.iter().zip(0u64..).fold(nobody, |found, (token, at)| {
-                u64::conditional_select(&found, &at, token.digest.0.ct_eq(&digest.0))
-            });
-        self.tokens.get(usize::try_from(found).ok()?)
+        let found = self
+            .tokens()
+            .zip(0u64..)
+            .fold(nobody, |found, (token, at)| u64::conditional_select(&found, &at, token.digest.0.ct_eq(&digest.0)));
+        self.callers.get(usize::try_from(found).ok()?)
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
     fn caller<'a>(keys: &'a Keys, path: &str, headers: &[(&str, &str)]) -> Result<Option<&'a str>, Error> {
         let headers =
             headers.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect();
-        Ok(keys.caller(path, &headers)?.map(|token| &*token.name))
+        Ok(keys.caller(path, &headers)?.map(|caller| &*caller.token.name))
     }
 
     fn keys(header: &str, exempt: &[&str]) -> Keys {

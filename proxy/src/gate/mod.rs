@@ -1,8 +1,10 @@
-//! Who may pass, in one place and one order: origin → key → quota. Handlers know none of it.
+//! Who may pass, in one place and one order: origin → key → access → quota. Handlers know none of it.
 
+mod access;
 mod counts;
 mod crowd;
 mod keys;
+mod models;
 pub(crate) mod origin;
 mod paths;
 mod quota;
@@ -17,11 +19,12 @@ use axum::{
 use counts::Counting;
 pub(crate) use counts::Counts;
 use http::{HeaderName, StatusCode};
-use keys::Keys;
+use keys::{Caller, Keys};
 use origin::{Rules, Verdict};
 
 use crate::{
     config::{Config, Token},
+    error::Error,
     observe::Recorder,
     ollama::passthrough,
 };
@@ -34,17 +37,21 @@ pub(crate) struct Gate {
     keys: Option<Keys>,
     /// None where nothing is limited.
     counting: Option<Counting>,
+    /// Where OpenAI's routes stand.
+    base: String,
+    /// Most bytes of a body that is read for its names.
+    body: usize,
 }
 
 impl Gate {
     /// `counts` are those of the settings before these, or new ones.
     pub(crate) fn new(config: &Config, origins: Rules, counts: Arc<Counts>) -> Self {
         let keys = Keys::new(&config.auth);
-        let tokens = keys.as_ref().map_or(&[][..], Keys::tokens);
+        let tokens = || keys.iter().flat_map(Keys::tokens);
         let limited = |token: &Token| token.limit_per_minute.is_some() || token.max_concurrent.is_some();
-        let counting = (config.quota.max_concurrent > 0 || tokens.iter().any(limited))
-            .then(|| Counting::new(&config.quota, tokens, counts));
-        Self { origins, keys, counting }
+        let counting = (config.quota.max_concurrent > 0 || tokens().any(limited))
+            .then(|| Counting::new(&config.quota, tokens(), counts));
+        Self { origins, keys, counting, base: config.openai.base_path.clone(), body: config.limits.body }
     }
 
     /// Lets `request` pass to whoever is `next`, or refuses it. Allowed pages may read what comes out, refusals too; preflights are answered here.
@@ -66,28 +73,47 @@ impl Gate {
     }
 
     async fn judge(&self, mut request: Request, next: Next) -> Response {
-        let caller = match &self.keys {
-            None => None,
-            Some(keys) => match keys.caller(&paths::read(request.uri().path()), request.headers()) {
+        let mut asking = None;
+        if let Some(keys) = &self.keys {
+            let path = paths::read(request.uri().path());
+            let caller = match keys.caller(&path, request.headers()) {
                 Ok(caller) => caller,
                 Err(error) => return error.into_response(),
-            },
-        };
-        if let (Some(caller), Some(recorder)) = (caller, request.extensions().get::<Recorder>()) {
-            recorder.caller(&caller.name);
-        }
-        if let Some(keys) = &self.keys {
+            };
             for name in key_headers(keys.header()) {
                 request.headers_mut().remove(name);
             }
+            if let (Some(caller), Some(recorder)) = (caller, request.extensions().get::<Recorder>()) {
+                recorder.caller(&caller.token.name);
+            }
+            asking = caller.map(|caller| (caller, path));
         }
-        let Some(counting) = &self.counting else { return next.run(request).await };
-        let mut response = match counting.admit(caller).await {
-            Ok(place) => counts::hold(place, next.run(request).await),
-            Err(error) => error.into_response(),
+        let token = asking.as_ref().map(|(caller, _)| &caller.token);
+        let answer = match &asking {
+            Some((caller, path)) if !caller.access.is_free() => self.restricted(caller, path, request, next).await,
+            _ => self.count(token, request, next).await,
         };
-        counting.tell(caller, response.headers_mut());
+        let mut response = answer.into_response();
+        if let Some(counting) = &self.counting {
+            counting.tell(token, response.headers_mut());
+        }
         response
+    }
+
+    async fn restricted(&self, caller: &Caller, path: &str, request: Request, next: Next) -> Result<Response, Error> {
+        let method = request.method().clone();
+        let (request, shown) = caller.access.check(request, path, &self.base, self.body).await?;
+        let response = self.count(Some(&caller.token), request, next).await?;
+        match shown {
+            None => Ok(response),
+            Some(shown) => shown.of(response, &method).await,
+        }
+    }
+
+    async fn count(&self, token: Option<&Token>, request: Request, next: Next) -> Result<Response, Error> {
+        let Some(counting) = &self.counting else { return Ok(next.run(request).await) };
+        let place = counting.admit(token).await?;
+        Ok(counts::hold(place, next.run(request).await))
     }
 }
 

@@ -163,6 +163,14 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
     Ok(Gathered { text, images })
 }
 
+/// Sound as a text: base64, or a `data:` URL with it.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn sound<'a>(text: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+    if text.starts_with("data:") { data_url(text, at) } else { bare_base64(text, at) }
+}
+
 /// A file's text, under its name. Ollama has no place for files, but a text is a text.
 fn file(file: File<'_>, at: &str) -> Result<String, Error> {
     let Some(data) = file.file_data else {

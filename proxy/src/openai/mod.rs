@@ -1,12 +1,14 @@
 //! What clients speak: OpenAI's API. This page is the list of routes, nothing else.
 
 pub(crate) mod asking;
+pub(crate) mod audio;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod content;
 pub(crate) mod context;
 pub(crate) mod embeddings;
 pub(crate) mod forced;
+pub(crate) mod images;
 pub(crate) mod json;
 pub(crate) mod models;
 pub(crate) mod moderations;
@@ -32,6 +34,10 @@ pub(crate) fn routes(base: &str) -> Router<App> {
         .route(&format!("{base}/chat/completions"), only("POST", post(chat::create)))
         .route(&format!("{base}/completions"), only("POST", post(completions::create)))
         .route(&format!("{base}/embeddings"), only("POST", post(embeddings::create)))
+        .route(&format!("{base}/audio/transcriptions"), only("POST", post(audio::transcribe)))
+        .route(&format!("{base}/audio/translations"), only("POST", post(audio::translate)))
+        .route(&format!("{base}/audio/speech"), only("POST", post(audio::speech)))
+        .route(&format!("{base}/images/generations"), only("POST", post(images::create)))
         .route(&format!("{base}/moderations"), only("POST", post(moderations::create)))
         .route(&format!("{base}/models"), only("GET", get(models::list)))
         .route(&format!("{base}/models/{{*id}}"), only("GET", get(models::retrieve)))

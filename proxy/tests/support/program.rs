@@ -3,17 +3,21 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     thread::JoinHandle,
+    time::Duration,
 };
+
+use tokio::sync::watch;
 
 /// A running `farllama serve`.
 pub struct Program {
     child: Child,
     pub addr: SocketAddr,
-    log: Option<JoinHandle<String>>,
+    told: watch::Receiver<String>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Drop for Program {
@@ -49,11 +53,22 @@ impl Program {
                 break url.rsplit_once('/').expect("a URL").1.parse().expect("an address");
             }
         };
-        let log = std::thread::spawn(move || {
-            log.read_to_string(&mut told).expect("text");
-            told
+        let (tell, hear) = watch::channel(told);
+        let reading = std::thread::spawn(move || {
+            for line in log.lines() {
+                let line = line.expect("text");
+                tell.send_modify(|told| told.push_str(&(line + "\n")));
+            }
         });
-        Self { child, addr, log: Some(log) }
+        Self { child, addr, told: hear, reading: Some(reading) }
+    }
+
+    /// Waits until the log has `text`.
+    pub async fn until(&self, text: &str) {
+        let mut told = self.told.clone();
+        let hearing = told.wait_for(|told| told.contains(text));
+        let heard = tokio::time::timeout(Duration::from_secs(5), hearing).await;
+        assert!(heard.is_ok_and(|heard| heard.is_ok()), "no {text:?} in: {}", *self.told.borrow());
     }
 
     pub fn id(&self) -> u32 {
@@ -64,6 +79,7 @@ impl Program {
     pub fn log(mut self) -> String {
         self.child.kill().expect("it still runs");
         self.child.wait().expect("it was started here");
-        self.log.take().and_then(|log| log.join().ok()).expect("it was read")
+        self.reading.take().and_then(|reading| reading.join().ok()).expect("it was read");
+        self.told.borrow().clone()
     }
 }

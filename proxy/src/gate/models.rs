@@ -1,0 +1,287 @@
+//! Which models a request names, read as whoever will act on it reads them; and which of them a key may use.
+//!
+//! Judges only keys with a list of models; for all others nothing is read. Where names cannot be read for sure, the request is refused.
+
+use std::fmt;
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::Request,
+};
+use http::{HeaderMap, Method, Response, header};
+use serde::{
+    Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+
+use crate::error::Error;
+
+/// A list of models.
+#[derive(Clone, Debug)]
+pub(crate) struct Models(Vec<String>);
+
+/// Where a route has its models' names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Named<'a> {
+    /// In these fields of a JSON body.
+    Body(&'static [&'static str]),
+    /// In the path: this one.
+    Path(&'a str),
+    /// Nowhere: the answer is a list, under this field, with names under these.
+    Listed(&'static str, &'static [&'static str]),
+    /// Nowhere, and nothing to hide.
+    Nowhere,
+}
+
+impl<'a> Named<'a> {
+    /// Of a path that was read ([`super::paths::read`]), where OpenAI's routes stand under `base`. None: a route that nobody knows.
+    pub(crate) fn of(path: &'a str, base: &str) -> Option<Self> {
+        const MODEL: Named<'static> = Named::Body(&["model"]);
+        if let Some(route) = path.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) {
+            return match route {
+                "chat/completions" | "completions" | "embeddings" | "responses" | "moderations"
+                | "images/generations" => Some(MODEL),
+                "models" => Some(Self::Listed("data", &["id"])),
+                route => route.strip_prefix("models/").map(Self::Path),
+            };
+        }
+        Some(match path {
+            "/" | "/api/version" => Self::Nowhere,
+            "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => MODEL,
+            "/api/show" | "/api/delete" | "/api/pull" | "/api/push" => Self::Body(&["model", "name"]),
+            "/api/create" => Self::Body(&["model", "name", "from"]),
+            "/api/copy" => Self::Body(&["source", "destination"]),
+            "/api/tags" | "/api/ps" => Self::Listed("models", &["name", "model"]),
+            path if path.starts_with("/api/blobs/") => Self::Nowhere,
+            _ => return None,
+        })
+    }
+}
+
+impl Models {
+    pub(crate) fn new(patterns: &[String]) -> Self {
+        Self(patterns.iter().map(|pattern| full(pattern)).collect())
+    }
+
+    /// Whether the list has `model`: the tag is `latest` where there is none, and case makes no difference, as for Ollama.
+    pub(crate) fn contain(&self, model: &str) -> bool {
+        let model = full(model);
+        self.0.iter().any(|pattern| match pattern.split_once('*') {
+            None => *pattern == model,
+            Some((before, after)) => {
+                model.len() >= before.len() + after.len() && model.starts_with(before) && model.ends_with(after)
+            }
+        })
+    }
+
+    /// # Errors
+    /// The list does not have `model`.
+    pub(crate) fn check(&self, model: &str) -> Result<(), Error> {
+        if self.contain(model) {
+            return Ok(());
+        }
+        Err(Error::Forbidden {
+            message: format!("this key may not use the model {model:?}; ask for {}", self.0.join(", ")),
+        })
+    }
+
+    /// Reads the names in the body of `request`, which passes on as it is. On a `translated` route nobody but us reads it, by exact names,
+    /// so every spelling of a name counts; Ollama takes the last.
+    ///
+    /// # Errors
+    /// One of the models is not in the list, or the names cannot be read for sure.
+    pub(crate) async fn check_body(
+        &self,
+        request: Request,
+        fields: &'static [&'static str],
+        limit: usize,
+        translated: bool,
+    ) -> Result<Request, Error> {
+        let refused = |why: &str| Error::Forbidden { message: format!("this key may use only some models, and {why}") };
+        let (parts, body) = request.into_parts();
+        if encoded(&parts.headers) {
+            return Err(refused("the names in a compressed body cannot be read; send it as it is"));
+        }
+        let body = to_bytes(body, limit).await.map_err(|_| {
+            refused(&format!(
+                "the names in a body that is broken off or larger than {limit} bytes (limits.body) cannot be read"
+            ))
+        })?;
+        let unreadable = |_| refused("the names in this body cannot be read: it is no JSON object with texts for them");
+        let found = if body.trim_ascii().is_empty() { Vec::new() } else { names(&body, fields).map_err(unreadable)? };
+        for (at, (field, name)) in found.iter().enumerate() {
+            let later = || found[at + 1..].iter().any(|(other, _)| other == field);
+            if !name.is_empty() && (translated || !later()) {
+                self.check(name)?;
+            }
+        }
+        Ok(Request::from_parts(parts, Body::from(body)))
+    }
+
+    /// Takes out of the list in `response` what is not in this one.
+    ///
+    /// # Errors
+    /// The list cannot be read, so it is not shown.
+    pub(crate) async fn filter(
+        &self,
+        response: Response<Body>,
+        list: &str,
+        names: &[&str],
+        method: &Method,
+    ) -> Result<Response<Body>, Error> {
+        /// More than any list of models takes.
+        const BOUND: usize = 64 << 20;
+        if !response.status().is_success() {
+            return Ok(response);
+        }
+        let (mut parts, body) = response.into_parts();
+        parts.headers.remove(header::CONTENT_LENGTH);
+        if method == Method::HEAD {
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
+        let unreadable = || Error::NotOllama {
+            message: "the remote's list of models cannot be read, so it is not shown".to_owned(),
+        };
+        let body = to_bytes(body, BOUND).await.map_err(|_| unreadable())?;
+        let mut whole: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        if let Some(models) = whole.get_mut(list).filter(|models| !models.is_null()) {
+            let shown = |model: &serde_json::Value| {
+                let mut told = names.iter().filter_map(|name| model.get(name)?.as_str()).peekable();
+                told.peek().is_some() && told.all(|name| self.contain(name))
+            };
+            models.as_array_mut().ok_or_else(unreadable)?.retain(shown);
+        }
+        let body = serde_json::to_vec(&whole).map_err(|_| unreadable())?;
+        Ok(Response::from_parts(parts, Body::from(body)))
+    }
+}
+
+fn encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// In small letters, with a tag.
+fn full(model: &str) -> String {
+    let name = model.rsplit('/').next().unwrap_or_default();
+    let tag = if name.contains([':', '*']) { "" } else { ":latest" };
+    format!("{}{tag}", model.to_lowercase())
+}
+
+/// The values of `fields` in the first JSON value of `body`, in the order in which they stand. As in Go, the case of a key makes no
+/// difference, null changes nothing, and what follows the first value is not looked at.
+fn names(body: &Bytes, fields: &'static [&'static str]) -> Result<Vec<(&'static str, String)>, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    reader.deserialize_map(Names(fields))
+}
+
+struct Names(&'static [&'static str]);
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Vec<(&'static str, String)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let key = folded(&key);
+            match self.0.iter().find(|field| **field == key) {
+                Some(field) => found.extend(map.next_value::<Option<String>>()?.map(|name| (*field, name))),
+                // A whole definition of a model, with names in a language of its own.
+                None if key == "modelfile" => {
+                    return Err(serde::de::Error::custom("a Modelfile's names are not read"));
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// As Go folds the keys of JSON: two letters beyond ASCII fold into it.
+fn folded(key: &str) -> String {
+    key.chars()
+        .map(|c| match c {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            c => c.to_ascii_lowercase(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn check(models: &[&str], fields: &'static [&'static str], body: &str, translated: bool) -> bool {
+        let models = Models::new(&models.iter().map(|&model| model.to_owned()).collect::<Vec<_>>());
+        let request = Request::new(Body::from(body.to_owned()));
+        models.check_body(request, fields, 1000, translated).now_or_never().unwrap().is_ok()
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_whole_name_whatever_its_case() {
+        let models = Models::new(&["llama3.2".to_owned(), "qwen3:*".to_owned(), "ns/m:7b".to_owned()]);
+        for (model, there) in [
+            ("llama3.2", true),
+            ("LLama3.2:latest", true),
+            ("llama3.2:1b", false),
+            ("llama3", false),
+            ("qwen3", true),
+            ("qwen3:0.6b", true),
+            ("qwen35", false),
+            ("ns/m:7b", true),
+            ("m:7b", false),
+            ("registry.example/ns/m:7b", false),
+        ] {
+            assert_eq!(models.contain(model), there, "{model}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_go_reads_them() {
+        for (body, passes) in [
+            (r#"{"model":"m"}"#, true),
+            (r#"{"model":"x"}"#, false),
+            (r#"{"MODEL":"x"}"#, false),
+            (r#"{"model":"x","Model":"m"}"#, true),
+            (r#"{"model":"m","Model":"x"}"#, false),
+            (r#"{"model":"x","model":null}"#, false),
+            (r#"{"mod\u0065l":"x"}"#, false),
+            (r#"{"name":"x"}"#, false),
+            (r#"{"model":"m","name":"x"}"#, false),
+            (r#"{"model":"m"} {"model":"x"}"#, true),
+            (r#"{"model":5}"#, false),
+            (r#"{"model":"m""#, false),
+            (r#"["m"]"#, false),
+            ("", true),
+            ("{}", true),
+        ] {
+            assert_eq!(check(&["m"], &["model", "name"], body, false), passes, "{body}");
+        }
+        assert!(!check(&["m"], &["source", "destination"], "{\"\u{17f}ource\":\"x\"}", false));
+        assert!(!check(&["m"], &["model"], r#"{"model":"m","modelfile":"FROM x"}"#, false));
+        assert!(!check(&["m"], &["model"], &format!("{{\"model\":\"m\",\"a\":\"{}\"}}", "x".repeat(1000)), false));
+    }
+
+    #[test]
+    fn on_a_translated_route_every_spelling_counts() {
+        assert!(!check(&["m"], &["model"], r#"{"model":"x","Model":"m"}"#, true));
+        assert!(check(&["m"], &["model"], r#"{"model":"m"}"#, true));
+    }
+
+    #[test]
+    fn routes_are_known_by_where_they_have_names() {
+        assert_eq!(Named::of("/v1/models/a/b", "/v1"), Some(Named::Path("a/b")));
+        assert_eq!(Named::of("/api/copy", "/v1"), Some(Named::Body(&["source", "destination"])));
+        for unknown in ["/x", "/v1", "/v1/audio/speech", "/api/experimental"] {
+            assert_eq!(Named::of(unknown, "/v1"), None, "{unknown}");
+        }
+    }
+}

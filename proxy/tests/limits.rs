@@ -1,0 +1,166 @@
+//! What one client may take from the others: connections, heads, bodies; TLS on the listener; settings that are read again.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/program.rs"]
+mod program;
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use farllama::{
+    Config,
+    config::{Auth, Limits, Local, Protocol, Remote, Token},
+    serve,
+};
+use program::Program;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use support::{Act, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const GET: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn reply() -> Vec<u8> {
+    raw_response("200 OK", "Content-Type: application/json\r\n", "{\"models\":[]}")
+}
+
+#[tokio::test]
+async fn two_hundred_clients_that_never_finish_a_head_do_not_stop_others() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
+    let limits = Limits { connections: 50, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    // One that is being answered is never closed for others.
+    let mut busy = Client::sending(proxy.addr(), GET).await;
+    upstream.until(|seen| seen.text().contains("/api/tags")).await;
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        slow.push(Client::sending(proxy.addr(), "GET / HTTP/1.1\r\nHost: ").await);
+    }
+    let mut other = Client::sending(proxy.addr(), GET.replace("tags", "ps")).await;
+    upstream.until(|seen| seen.text().contains("/api/ps")).await;
+    upstream.go_on();
+    assert_eq!((busy.answer().await.code(), other.answer().await.code()), (200, 200));
+}
+
+#[tokio::test]
+async fn a_head_that_takes_too_long_ends_its_connection_and_an_idle_one_may_wait() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { head_time: Duration::from_millis(50), ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut idle = Client::sending(proxy.addr(), GET).await;
+    assert_eq!(idle.answer().await.code(), 200);
+    // It is closed, or this waits in vain.
+    Client::sending(proxy.addr(), "GET / HTTP/1.1\r\nHo").await.answer_or_nothing().await;
+    idle.send(GET).await;
+    assert_eq!(idle.answer().await.code(), 200);
+}
+
+#[tokio::test]
+async fn heads_and_native_bodies_beyond_their_limits_are_refused() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { head: 8 << 10, native_body: 100, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(20 << 10));
+    assert_eq!(ask(proxy.addr(), long).await.code(), 431);
+    let big = ask(proxy.addr(), post("/api/chat", &"x".repeat(101))).await;
+    assert!(big.code() == 413 && big.text().contains("limits.native_body"), "{}", big.text());
+    assert!(upstream.seen().is_empty());
+    assert_eq!(ask(proxy.addr(), post("/api/chat", &"x".repeat(100))).await.code(), 200);
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_needs_keys_or_a_word() {
+    let upstream = Upstream::answering(reply()).await;
+    let local = Local { host: "0.0.0.0".to_owned(), port: 0, ..Local::default() };
+    let settings = Config { local, ..config(upstream.addr) };
+    let error = serve(settings.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("[auth]") && error.contains("--local-public"), "{error}");
+    let auth = Auth { enabled: true, tokens: vec![Token::new("ann", "a-key")], ..Auth::default() };
+    assert!(serve(Config { auth, ..settings.clone() }).await.is_ok());
+    let local = Local { public: true, ..settings.local.clone() };
+    assert!(serve(Config { local, ..settings }).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_listener_speaks_tls_from_pem_files_and_an_unverified_remote_is_spoken_to() {
+    let upstream = Upstream::answering(reply()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, signed.cert.pem()).unwrap();
+    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+    let plain = config(upstream.addr);
+    let local = Local { tls_cert: Some(cert.clone()), tls_key: Some(key), ..plain.local.clone() };
+    let proxy = serve(Config { local, ..plain }).await.unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&cert).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(proxy.addr()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+    stream.write_all(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert!(got.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&got));
+    // Another proxy in front of this one: its certificate is signed by nobody whom the system knows.
+    let remote = Remote {
+        protocol: Protocol::Https,
+        port: proxy.addr().port(),
+        host: "localhost".to_owned(),
+        ..Remote::default()
+    };
+    let wary = serve(Config { remote: remote.clone(), ..config(upstream.addr) }).await.unwrap();
+    assert_eq!(ask(wary.addr(), GET).await.code(), 502);
+    let trusting = Config { remote: Remote { verify: false, ..remote }, ..config(upstream.addr) };
+    assert_eq!(ask(serve(trusting).await.unwrap().addr(), GET).await.code(), 200);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn settings_are_read_again_on_sighup_without_dropping_a_stream_and_a_bad_file_changes_nothing() {
+    let acts = [STREAM_HEAD.as_bytes().to_vec(), word("one")].map(Act::Write).into_iter().chain([Act::Hold]);
+    let rest = [word("two"), last(), STREAM_END.into()].map(Act::Write);
+    let upstream = Upstream::start(acts.chain(rest).collect()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("farllama.toml");
+    let write = |key: &str| {
+        let text = format!(
+            "[auth]\nenabled = true\nexempt = [\"/none\"]\ntokens = [{{ key = \"{key}\", limit_per_minute = 2 }}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write("old-key");
+    let remote = upstream.addr.to_string();
+    let program = Program::start(&["--config", file.to_str().unwrap(), "--remote-host", &remote], &[]);
+    let stream = String::from_utf8(post("/v1/chat/completions", support::CHAT_STREAM)).unwrap();
+    let mut running =
+        Client::sending(program.addr, stream.replacen("\r\n", "\r\nAuthorization: Bearer old-key\r\n", 1)).await;
+    running.until("one").await;
+    let hang_up = || {
+        let told = std::process::Command::new("kill").args(["-HUP", &program.id().to_string()]).status().unwrap();
+        assert!(told.success());
+    };
+    let code = async |key: &str| {
+        let get = format!("GET /v1/none HTTP/1.1\r\nHost: localhost\r\nx-api-key: {key}\r\nConnection: close\r\n\r\n");
+        let mut client = Client::sending(program.addr, get).await;
+        let head = client.until("\r\n\r\n").await;
+        head.contains(" 401 ")
+    };
+    write("new-key");
+    hang_up();
+    let turned = async { while !code("old-key").await {} };
+    tokio::time::timeout(PATIENCE, turned).await.unwrap();
+    std::fs::write(&file, "[auth]\nenabled = maybe\n").unwrap();
+    hang_up();
+    program.until("stay as they were").await;
+    assert!(code("old-key").await && !code("new-key").await);
+    upstream.go_on();
+    running.until("[DONE]").await;
+    let log = program.log();
+    assert!(log.contains("farllama.toml:2:") && !log.contains("old-key") && !log.contains("new-key"), "{log}");
+}
