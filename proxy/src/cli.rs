@@ -31,6 +31,9 @@ Examples:
 
 Settings come from a file, then from FARLLAMA_… variables, then from flags; a later one wins. See `farllama config show`.";
 
+/// The flag that may be given several times: a header each.
+const HEADERS: &str = "remote.headers";
+
 /// The whole command.
 pub(crate) fn command() -> Command {
     let settings: Vec<Arg> = SETTINGS
@@ -42,7 +45,11 @@ pub(crate) fn command() -> Command {
                 .help(format!("{} [{}]", setting.help, setting.variable()))
                 .global(true)
                 .help_heading("Settings");
-            if setting.key == "log.format" { arg.visible_alias("log") } else { arg }
+            match setting.key {
+                "log.format" => arg.visible_alias("log"),
+                HEADERS => arg.action(ArgAction::Append),
+                _ => arg,
+            }
         })
         .collect();
     Command::new("farllama")
@@ -127,7 +134,11 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
         flags.push(("log.level", "debug".to_owned()));
     }
     for setting in SETTINGS {
-        flags.extend(leaf.get_one::<String>(setting.key).map(|value| (setting.key, value.clone())));
+        let values: Vec<&str> =
+            leaf.get_many::<String>(setting.key).into_iter().flatten().map(String::as_str).collect();
+        if !values.is_empty() {
+            flags.push((setting.key, values.join("\n")));
+        }
     }
     let variable =
         |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| PathBuf::from(value));
@@ -148,9 +159,24 @@ pub(crate) fn explained(matches: &ArgMatches) -> (Option<PathBuf>, bool) {
     (file, leaf.is_some_and(|leaf| leaf.get_flag("curl")))
 }
 
-/// The environment as text; a variable that is no text is none of ours.
-pub(crate) fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
-    variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+/// The environment as text.
+///
+/// # Errors
+/// A variable of ours is no UTF-8. Those of others do not matter.
+pub(crate) fn environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, String> {
+    let mut texts = Vec::new();
+    for (name, value) in variables {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => texts.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("FARLLAMA_") => {
+                return Err(format!("{name}: its value is no UTF-8"));
+            }
+            _ => {}
+        }
+    }
+    Ok(texts)
 }
 
 #[cfg(test)]

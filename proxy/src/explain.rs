@@ -74,15 +74,25 @@ pub fn explain(body: Vec<u8>, config: &Config) -> Result<Explained, String> {
     let prepared = chat::prepare(&Json::from(body), config, |_| None);
     let read = |ask: &Ask| serde_json::from_slice::<Box<RawValue>>(&ask.body);
     match prepared {
-        Ok(prepared) => Ok(Explained {
-            warnings: warnings(&prepared.ask),
-            request: Request {
-                method: "POST",
-                url: url(config, prepared.ask.path),
-                body: read(&prepared.ask).map_err(|error| error.to_string())?,
-            },
-            receipt: prepared.receipt.to_string(),
-        }),
+        Ok(prepared) => {
+            let ask = prepared.asks.first().ok_or("nothing is asked")?;
+            let mut warnings = warnings(ask);
+            if prepared.asks.len() > 1 {
+                warnings.push(format!(
+                    "n is {}: the remote is asked so many times, each time with another seed",
+                    prepared.asks.len()
+                ));
+            }
+            Ok(Explained {
+                warnings,
+                request: Request {
+                    method: "POST",
+                    url: url(config, ask.path),
+                    body: read(ask).map_err(|error| error.to_string())?,
+                },
+                receipt: prepared.receipt.to_string(),
+            })
+        }
         Err(error) => Err(String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi)).into_owned()),
     }
 }

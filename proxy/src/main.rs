@@ -26,7 +26,11 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     // Unusable flags end the process here, with a message and exit code 2.
     let matches = cli::command().get_matches();
-    let (verb, sources) = cli::read(&matches, cli::environment(std::env::vars_os()));
+    let environment = match cli::environment(std::env::vars_os()) {
+        Ok(environment) => environment,
+        Err(wrong) => return complain(&wrong),
+    };
+    let (verb, sources) = cli::read(&matches, environment);
     if verb == Verb::KeyNew {
         return print(&new_key());
     }
@@ -39,9 +43,9 @@ fn main() -> ExitCode {
     }
     match verb {
         Verb::ConfigShow => print(&show(&loaded)),
+        Verb::ConfigCheck => check(&loaded.config),
         // Needs no settings, and is done.
         Verb::KeyNew => ExitCode::SUCCESS,
-        Verb::ConfigCheck => print("the settings can be used\n"),
         Verb::Explain => explain(cli::explained(&matches), &loaded.config),
         Verb::Serve => match serve(loaded.config, &sources) {
             Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +93,26 @@ fn complain(message: &str) -> ExitCode {
     ExitCode::from(UNUSABLE)
 }
 
+/// What no single setting shows: the files that are named, and where the remote leads.
+fn check(config: &Config) -> ExitCode {
+    let files = [
+        ("remote.ca_file", &config.remote.ca_file),
+        ("local.tls_cert", &config.local.tls_cert),
+        ("local.tls_key", &config.local.tls_key),
+    ];
+    for (key, path) in files {
+        if let Some(path) = path
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return complain(&format!("{key}: {}: {error}", path.display()));
+        }
+    }
+    if start::leads_to_itself(config) {
+        eprintln!("farllama: warning: serve will refuse this: {}", start::itself(config));
+    }
+    print("the settings can be used\n")
+}
+
 /// Prints to stdout; whoever stopped reading has what they wanted.
 fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -98,24 +122,23 @@ fn print(text: &str) -> ExitCode {
 fn serve(config: Config, sources: &Sources) -> Result<(), String> {
     log_to_stderr(&config);
     raise_open_files();
+    // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
+    let itself = start::leads_to_itself(&config);
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(config, sources));
+    let outcome = runtime.block_on(run(config, sources, itself));
     // A name look-up may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn run(config: Config, sources: &Sources) -> Result<(), String> {
+async fn run(config: Config, sources: &Sources, itself: bool) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    if start::leads_to_itself(&config).await {
-        let (host, port) = (&config.local.host, config.local.port);
-        return Err(format!(
-            "the remote is {host}:{port}, this proxy itself: give --remote-host (the machine that runs Ollama), or another --local-port"
-        ));
+    if itself {
+        return Err(start::itself_or_another(&config).await);
     }
     let running = match farllama::serve(config.clone()).await {
         Ok(running) => running,

@@ -138,6 +138,17 @@ fn the_settings_in_force_are_shown_with_their_origins_and_without_secrets() {
 }
 
 #[test]
+fn the_parts_of_a_url_are_shown_with_the_flag_that_gave_it() {
+    farllama(&["config", "show", "--remote-host", "https://u:hunter2@gpu-box/p"]).assert().success().stdout(
+        contains("protocol = \"https\"  # --remote-host")
+            .and(contains("host = \"gpu-box\"  # --remote-host"))
+            .and(contains("port = 443  # --remote-host"))
+            .and(contains("basic_auth = \"***\"  # --remote-host"))
+            .and(contains("hunter2").not()),
+    );
+}
+
+#[test]
 fn what_is_shown_can_be_loaded_again() {
     let shown = farllama(&["config", "show", "--remote-host", "https://gpu-box/p", "--origins", "https://a.example"])
         .output()
@@ -155,25 +166,68 @@ fn a_remote_that_is_the_proxy_itself_is_refused_with_the_flag_to_set() {
     farllama(&["serve", "--local-host", "0.0.0.0", "--remote-host", "localhost"])
         .assert()
         .code(2)
-        .stderr(contains("itself"));
+        .stderr(contains("itself").or(contains("elsewhere")));
+    farllama(&["config", "check"]).assert().success().stderr(contains("serve will refuse").and(contains("itself")));
+}
+
+/// Something that answers every request with `answer`, on a free port.
+fn answering(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer);
+        }
+    });
+    port
 }
 
 #[test]
 fn a_taken_port_is_told_with_who_answers_there() {
-    let ollama = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = ollama.local_addr().unwrap().port().to_string();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, _)) = ollama.accept() {
-            let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.write_all(
-                b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}",
-            );
-        }
-    });
+    let ollama: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}";
+    let port = answering(ollama);
+    let told = format!(
+        "an Ollama 0.32.5 already listens on 127.0.0.1:{port}: give --local-port, or point --remote-host elsewhere"
+    );
+    farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"]).assert().code(2).stderr(contains(&*told));
+    // The remote is the listener's own address, and somebody is there.
+    farllama(&["serve", "--local-port", &port, "--remote-port", &port]).assert().code(2).stderr(contains(&*told));
+    let port = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"])
         .assert()
         .code(2)
-        .stderr(contains("Ollama 0.32.5").and(contains("already listens")).and(contains("--local-port")));
+        .stderr(contains("something that is no Ollama already listens"));
+}
+
+#[test]
+fn a_file_of_authorities_that_is_not_there_is_named() {
+    for verb in [&["serve"][..], &["config", "check"]] {
+        let flags =
+            ["--local-port", "0", "--remote-host", "https://gpu-box", "--remote-ca-file", "/nonexistent/ca.pem"];
+        farllama(&[verb, &flags].concat()).assert().code(2).stderr(
+            contains("remote.ca_file").and(contains("/nonexistent/ca.pem")).and(contains("cannot listen").not()),
+        );
+    }
+}
+
+#[test]
+fn headers_may_be_given_several_times() {
+    farllama(&["config", "show", "--remote-headers", "X-A: 1", "--remote-headers", "X-B: 2"])
+        .assert()
+        .success()
+        .stdout(contains("headers = { \"x-a\" = \"***\", \"x-b\" = \"***\" }  # --remote-headers"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    farllama(&["config", "check"])
+        .env("FARLLAMA_REMOTE_HOST", std::ffi::OsStr::from_bytes(b"\xff"))
+        .assert()
+        .code(2)
+        .stderr(contains("FARLLAMA_REMOTE_HOST: its value is no UTF-8"));
 }
 
 #[test]

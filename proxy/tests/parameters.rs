@@ -49,7 +49,7 @@ fn seen(field: &str) -> Seen {
             json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]}}),
         ]),
         "parallel_tool_calls" => Answered(vec![json!(true), json!(false)]),
-        "n" => Refused(json!(2)),
+        "n" => Answered(vec![json!(1), json!(2)]),
         "audio" => Refused(json!({"voice": "alloy", "format": "mp3"})),
         "modalities" => Refused(json!(["text", "audio"])),
         "logit_bias" => Refused(json!({"50256": -100})),
@@ -111,7 +111,11 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                 for value in values {
                     let answer = ask(proxy.addr(), chat(field, &value)).await;
                     assert_eq!(answer.code(), 200, "{field}: {}", answer.text());
-                    answers.push((answer.events().len(), answer.text().matches("\"call_").count()));
+                    answers.push((
+                        answer.events().len(),
+                        answer.text().matches("\"call_").count(),
+                        answer.text().matches("\"index\":").count(),
+                    ));
                 }
                 assert_ne!(answers[0], answers[1], "{field}");
             }

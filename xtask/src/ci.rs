@@ -1,6 +1,10 @@
 //! `cargo xtask ci`, everything that must hold; and its kin, which rewrite or measure.
 
-use crate::{built, root, step::Step, tidy, witnesses};
+use crate::{
+    built, root,
+    step::{Step, timed},
+    tidy, witnesses,
+};
 
 /// Runs all steps; the first that fails ends it.
 pub(crate) fn run() -> Result<(), String> {
@@ -9,16 +13,10 @@ pub(crate) fn run() -> Result<(), String> {
     Step::cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings").run()?;
     Step::cargo("build --workspace --locked").run()?;
     Step::cargo("test --workspace --locked").env("INSTA_UPDATE", "no").run()?;
-    println!("$ cargo xtask tidy");
-    tidy::run(&root())?;
-    Step::program(built("farllama-check")?, "farllama-check").arg("run").arg("scenarios").run()?;
-    Step::program(built("farllama-check")?, "farllama-check")
-        .arg("smoke")
-        .arg("--local-port")
-        .arg("0")
-        .arg("--proxy-bin")
-        .arg(built("farllama")?)
-        .run()?;
+    timed("cargo xtask tidy", || tidy::run(&root()))?;
+    Step::built("farllama-check")?.arg("run").arg("scenarios").run()?;
+    let proxy = built("farllama")?;
+    Step::built("farllama-check")?.arg("smoke").arg("--local-port").arg("0").arg("--proxy-bin").arg(proxy).run()?;
     witnesses::run()?;
     println!("all is well");
     Ok(())

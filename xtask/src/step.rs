@@ -24,6 +24,15 @@ impl Step {
         step
     }
 
+    /// A binary of this workspace.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub(crate) fn built(name: &str) -> Result<Self, String> {
+        let path = crate::built(name)?;
+        Ok(Self::program(&path, &path.strip_prefix(crate::root()).unwrap_or(&path).to_string_lossy()))
+    }
+
     /// Any program; `shown` is how a person would write it.
     pub(crate) fn program(program: impl AsRef<OsStr>, shown: &str) -> Self {
         let mut command = Command::new(program);
@@ -49,13 +58,18 @@ impl Step {
     /// # Errors
     /// It cannot be started, or says that it failed.
     pub(crate) fn run(mut self) -> Result<(), String> {
-        println!("$ {}", self.shown);
-        let start = Instant::now();
-        let status = self.command.status().map_err(|error| format!("cannot start `{}`: {error}", self.shown))?;
-        if !status.success() {
-            return Err(format!("failed ({status}): {}", self.shown));
-        }
-        println!("  {:.1} s\n", start.elapsed().as_secs_f64());
-        Ok(())
+        timed(&self.shown, || {
+            let status = self.command.status().map_err(|error| format!("cannot start `{}`: {error}", self.shown))?;
+            if status.success() { Ok(()) } else { Err(format!("failed ({status}): {}", self.shown)) }
+        })
     }
+}
+
+/// Shows the command that `work` stands for, and how long it took.
+pub(crate) fn timed(shown: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    println!("$ {shown}");
+    let start = Instant::now();
+    work()?;
+    println!("  {:.1} s\n", start.elapsed().as_secs_f64());
+    Ok(())
 }

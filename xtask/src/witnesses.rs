@@ -1,14 +1,16 @@
 //! Foreign clients against the proxy on the mock: the official `openai` and `ollama` Python packages, versions locked.
 
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use crate::{built, root, step::Step};
 
 /// Runs them. Where they cannot run, says so loudly; with `CI=true` that is a failure.
 pub(crate) fn run() -> Result<(), String> {
     let venv = root().join("target").join("witnesses");
-    let locked = root().join("xtask").join("witnesses");
-    if let Err(why) = prepare(&venv, &locked) {
+    if let Err(why) = prepare(&venv) {
         if std::env::var("CI").is_ok_and(|ci| ci == "true") {
             return Err(format!("the foreign witnesses cannot run: {why}"));
         }
@@ -17,19 +19,20 @@ pub(crate) fn run() -> Result<(), String> {
     }
     Step::cargo("build --quiet -p farllama -p mock-ollama").run()?;
     Step::program(venv.join("bin").join("python"), "target/witnesses/bin/python")
-        .arg(locked.join("witness.py"))
+        .arg("xtask/witnesses/witness.py")
         .arg(built("farllama")?)
         .arg(built("mock-ollama")?)
         .run()
 }
 
-fn prepare(venv: &std::path::Path, locked: &std::path::Path) -> Result<(), String> {
+fn prepare(venv: &Path) -> Result<(), String> {
     let found = Command::new("python3").args(["-c", "import venv, ensurepip"]).stderr(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
         return Err("python3 with venv is missing (Debian: apt-get install python3-venv)".to_owned());
     }
-    if !venv.join("bin").join("python").exists() {
-        Step::program("python3", "python3").arg("-m").arg("venv").arg(venv).run()?;
+    // Without pip it was cut short, and is made anew.
+    if !venv.join("bin").join("pip").exists() {
+        Step::program("python3", "python3").arg("-m").arg("venv").arg("--clear").arg(venv).run()?;
     }
     Step::program(venv.join("bin").join("python"), "target/witnesses/bin/python")
         .arg("-m")
@@ -38,6 +41,6 @@ fn prepare(venv: &std::path::Path, locked: &std::path::Path) -> Result<(), Strin
         .arg("--quiet")
         .arg("--disable-pip-version-check")
         .arg("-r")
-        .arg(locked.join("requirements.txt"))
+        .arg("xtask/witnesses/requirements.txt")
         .run()
 }

@@ -5,15 +5,13 @@ Usage: witness.py FARLLAMA MOCK_OLLAMA
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
+import threading
 
 for name in list(os.environ):
-    if name.startswith(("OPENAI_", "OLLAMA_")) or name.lower().endswith("_proxy"):
+    if name.startswith(("OPENAI_", "OLLAMA_", "FARLLAMA_")) or name.lower().endswith("_proxy"):
         del os.environ[name]
 
 import ollama
@@ -30,21 +28,30 @@ WEATHER = {
 }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def start(args):
+    """Starts a server on a port of its own choice; gives the process and the URL that it tells."""
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    told = []
+    for line in process.stdout:
+        told.append(line)
+        url = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if url:
+            # What it tells later must be read, or it would wait for a reader.
+            threading.Thread(target=lambda: told.extend(process.stdout), daemon=True).start()
+            return process, url.group(), told
+    raise SystemExit(f"{args[0]} ended with {process.wait()}:\n{''.join(told)}")
 
 
-def wait_for(url, process):
-    for _ in range(200):
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args[0]} ended with {process.returncode}")
-        try:
-            return urllib.request.urlopen(url, timeout=5).read()
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-    raise SystemExit(f"nothing answers at {url}")
+def end(process):
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def lenient(o):
+    return openai.OpenAI(base_url=o.base_url, api_key="unused", max_retries=0, timeout=30)
 
 
 CHECKS = []
@@ -166,6 +173,79 @@ def _(o, n):
     assert loaded["smollm2:135m"] == 2048, loaded
 
 
+@check("openai: embeddings come in the SDK's own base64 and as floats, alike")
+def _(o, n):
+    # What the SDK asks for by itself, base64, its own strict types do not foresee.
+    based = lenient(o).embeddings.create(model="all-minilm", input=["one", "two"])
+    floats = o.embeddings.create(model="all-minilm", input=["one", "two"], encoding_format="float")
+    native = n.embed("all-minilm", ["one", "two"]).embeddings
+    for nth in (0, 1):
+        assert based.data[nth].index == nth and len(based.data[nth].embedding) == 384
+        assert floats.data[nth].embedding == list(native[nth])
+        assert all(abs(a - b) < 1e-7 for a, b in zip(based.data[nth].embedding, native[nth]))
+    assert based.usage.prompt_tokens > 0
+
+
+@check("openai: completions answer several prompts, whole and streamed")
+def _(o, n):
+    answer = o.completions.create(model="smollm2:135m", prompt=["Say one.", "Say two."], n=2, echo=True, max_tokens=8)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert answer.choices[0].text.startswith("Say one.") and answer.choices[3].text.startswith("Say two.")
+    # Its strict types do not foresee the null finish_reason of a chunk either, which OpenAI sends.
+    chunks = list(
+        lenient(o).completions.create(
+            model="smollm2:135m",
+            prompt=["Say one.", "Say two."],
+            max_tokens=8,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert {chunk.choices[0].index for chunk in chunks if chunk.choices} == {0, 1}
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+
+
+@check("openai: completions tell probabilities in their legacy shape")
+def _(o, n):
+    probabilities = o.completions.create(model="smollm2:135m", prompt="Say one.", max_tokens=3, logprobs=2).choices[0].logprobs
+    assert len(probabilities.tokens) == 3 == len(probabilities.text_offset) and probabilities.text_offset[0] == 0
+    assert all(token in top for token, top in zip(probabilities.tokens, probabilities.top_logprobs))
+
+
+@check("openai: a moderation has all thirteen categories")
+def _(o, n):
+    result = o.moderations.create(model="smollm2:135m", input="Is this fine?").results[0]
+    assert len(result.categories.to_dict()) == 13 == len(result.category_scores.to_dict()), result
+    assert result.flagged == any(result.categories.to_dict().values())
+
+
+@check("openai: a recording that no model here can hear is a BadRequestError, and a given transcript is passed on")
+def _(o, n):
+    recording = ("speech.wav", b"RIFF0000WAVE")
+    try:
+        o.audio.transcriptions.create(model="smollm2:135m", file=recording)
+    except openai.BadRequestError as error:
+        assert error.param == "model" and "cannot hear" in error.message, error
+    else:
+        raise AssertionError("no error")
+    given = o.audio.transcriptions.create(model="smollm2:135m", file=recording, extra_body={"text": "Good morning."})
+    assert given.text == "Good morning.", given
+
+
+@check("openai: speech and pictures that nobody makes here are BadRequestErrors")
+def _(o, n):
+    for ask in (
+        lambda: o.audio.speech.create(model="tts-1", input="hi", voice="alloy"),
+        lambda: o.images.generate(model="smollm2:135m", prompt="a cat"),
+    ):
+        try:
+            ask()
+        except openai.BadRequestError as error:
+            assert error.param == "model", error
+        else:
+            raise AssertionError("no error")
+
+
 @check("ollama: models are listed and shown")
 def _(o, n):
     assert "gpt-oss:20b" in [model.model for model in n.list().models]
@@ -220,30 +300,26 @@ def _(o, n):
 
 def main():
     farllama, mock_ollama = sys.argv[1:3]
-    upstream, port = free_port(), free_port()
-    mock = subprocess.Popen([mock_ollama, "--port", str(upstream)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    proxy = subprocess.Popen(
-        [farllama, "serve", "--local-port", str(port), "--remote-host", f"127.0.0.1:{upstream}", "--log-level", "warn"]
-    )
     failed = 0
+    mock, upstream, _ = start([mock_ollama, "--port", "0"])
     try:
-        base = f"http://127.0.0.1:{port}"
-        wait_for(f"http://127.0.0.1:{upstream}/api/version", mock)
-        wait_for(f"{base}/api/version", proxy)
-        o = openai.OpenAI(base_url=f"{base}/v1", api_key="unused", max_retries=0, timeout=30, _strict_response_validation=True)
-        n = ollama.Client(host=base)
-        for sentence, function in CHECKS:
-            try:
-                function(o, n)
-                print(f"ok      {sentence}")
-            except Exception as error:
-                failed += 1
-                print(f"FAILED  {sentence}: {type(error).__name__}: {error}")
+        proxy, base, log = start([farllama, "serve", "--local-port", "0", "--remote-host", upstream])
+        try:
+            o = openai.OpenAI(base_url=f"{base}/v1", api_key="unused", max_retries=0, timeout=30, _strict_response_validation=True)
+            n = ollama.Client(host=base)
+            for sentence, function in CHECKS:
+                try:
+                    function(o, n)
+                    print(f"ok      {sentence}")
+                except Exception as error:
+                    failed += 1
+                    print(f"FAILED  {sentence}: {type(error).__name__}: {error}")
+        finally:
+            end(proxy)
+        if failed:
+            print("The proxy's log:\n" + "".join(log))
     finally:
-        proxy.terminate()
-        mock.terminate()
-        proxy.wait(10)
-        mock.wait(10)
+        end(mock)
     print(f"{len(CHECKS) - failed} passed, {failed} failed")
     return 1 if failed else 0
 

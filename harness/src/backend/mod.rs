@@ -145,7 +145,7 @@ async fn proxied(scenario: &Scenario, remote: RemoteSettings, mock: Option<Mock>
         None => Config::default(),
         Some(text) => Config::from_toml(&text.value).map_err(|error| Missing::Broken(format!("config: {error}")))?,
     };
-    config.local = Local { host: "127.0.0.1".to_owned(), port: 0, ..Local::default() };
+    config.local = Local { port: 0, ..Local::default() };
     let given = &mut config.remote;
     (given.protocol, given.host, given.port) = (remote.protocol, remote.host, remote.port);
     if !remote.base_path.is_empty() {

@@ -30,10 +30,11 @@ impl Address {
         if text.parse::<std::net::Ipv6Addr>().is_ok() {
             return Ok(Self { host: text.to_owned(), ..Self::default() });
         }
+        let safe = without_password(text);
         if text.contains('/') {
-            return Err(format!("{text:?} has a path but no protocol; write it as a URL: \"http://{text}\""));
+            return Err(format!("{safe:?} has a path but no protocol; write it as a URL: \"http://{safe}\""));
         }
-        let authority: Authority = text.parse().map_err(|_| format!("{text:?} is no host name"))?;
+        let authority: Authority = text.parse().map_err(|_| format!("{safe:?} is no host name"))?;
         Self::authority(&authority)
     }
 
@@ -42,11 +43,7 @@ impl Address {
     /// # Errors
     /// What is wrong, for the one who wrote it.
     pub(super) fn url(text: &str) -> Result<Self, String> {
-        // The password must not be shown, even if the rest is wrong.
-        let safe = match (text.split_once("://"), text.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
-            _ => text.to_owned(),
-        };
+        let safe = without_password(text);
         let uri: Uri = text.trim().parse().map_err(|error| format!("{safe:?} is no URL: {error}"))?;
         let protocol = match uri.scheme_str() {
             Some("http") => Protocol::Http,
@@ -58,11 +55,48 @@ impl Address {
             return Err(format!("{safe:?}: a query makes no sense here"));
         }
         let authority = uri.authority().ok_or_else(|| format!("{safe:?} has no host"))?;
+        // A password with a slash that is not escaped ends the host too soon.
+        if uri.path().contains('@') {
+            return Err(format!("{safe:?}: a / in the password must be written %2F"));
+        }
         let mut address = Self::authority(authority)?;
         address.protocol = Some(protocol);
         let path = base_path(uri.path())?;
         address.base_path = (!path.is_empty()).then_some(path);
         Ok(address)
+    }
+
+    /// These parts, and where there is none, those of `other`.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            protocol: self.protocol.or(other.protocol),
+            host: if self.host.is_empty() { other.host } else { self.host },
+            port: self.port.or(other.port),
+            base_path: self.base_path.or(other.base_path),
+            basic_auth: self.basic_auth.or(other.basic_auth),
+        }
+    }
+
+    /// Without the parts whose setting `is` true of.
+    pub(super) fn without(self, is: impl Fn(&str) -> bool) -> Self {
+        Self {
+            protocol: self.protocol.filter(|_| !is("remote.protocol")),
+            host: self.host,
+            port: self.port.filter(|_| !is("remote.port")),
+            base_path: self.base_path.filter(|_| !is("remote.base_path")),
+            basic_auth: self.basic_auth.filter(|_| !is("remote.basic_auth")),
+        }
+    }
+
+    /// Whether it gives what the setting `part` gives.
+    pub(super) fn has(&self, part: &str) -> bool {
+        match part {
+            "remote.protocol" => self.protocol.is_some(),
+            "remote.port" => self.port.is_some(),
+            "remote.base_path" => self.base_path.is_some(),
+            "remote.basic_auth" => self.basic_auth.is_some(),
+            _ => !self.host.is_empty(),
+        }
     }
 
     fn authority(authority: &Authority) -> Result<Self, String> {
@@ -88,6 +122,15 @@ impl Address {
             Some(_) => return Err("the URL has a user without password; write user:pass@".to_owned()),
         };
         Ok(Self { protocol: None, host, port, base_path: None, basic_auth })
+    }
+}
+
+/// An address to show: its password must not be, even if the rest is wrong.
+fn without_password(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (_, None) => text.to_owned(),
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+        (None, Some((_, rest))) => format!("***@{rest}"),
     }
 }
 

@@ -3,18 +3,18 @@
 use std::{
     collections::HashMap,
     fmt, fs, io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
 use super::{
-    Config, Protocol,
-    settings::{Draft, SETTINGS, Setting, Value, find, nearest, secret_header},
+    Config, remote,
+    settings::{Draft, SETTINGS, Setting, Value, find, nearest},
     tokens,
 };
 
@@ -51,10 +51,21 @@ impl Loaded {
 
 /// Where a value stands.
 #[derive(Clone, Debug)]
-enum Place {
+pub(super) enum Place {
     File { path: String, line: usize, column: usize },
     Variable(String),
     Flag(String),
+}
+
+impl Place {
+    /// Higher for a later source.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::File { .. } => 0,
+            Self::Variable(_) => 1,
+            Self::Flag(_) => 2,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -71,6 +82,12 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
+
+impl Error {
+    pub(super) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
 
 impl Config {
     /// Reads settings from the text of a file, without environment and flags.
@@ -148,7 +165,7 @@ impl Loader {
 
     fn file(&mut self, path: &str, text: &str) -> Result<(), Error> {
         let source = Source { path, text };
-        let table = DeTable::parse(text).map_err(|error| source.wrong(error.span(), error.message()))?;
+        let table = DeTable::parse(text).map_err(|error| source.broken(&error))?;
         self.table(&source, "", table.get_ref())
     }
 
@@ -165,10 +182,15 @@ impl Loader {
                     self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line, column });
                 }
                 (Some(setting), _) => {
-                    let value_of = value_of(value)
-                        .map_err(|wrong| source.wrong(Some(value.span()), &format!("{key}: {wrong}")))?;
-                    (setting.set)(&mut self.draft, value_of)
-                        .map_err(|wrong| source.wrong(Some(value.span()), &format!("{key}: {wrong}")))?;
+                    let set = value_of(value).and_then(|value| (setting.set)(&mut self.draft, value));
+                    set.map_err(|wrong| {
+                        let told = format!("{key}: {wrong}");
+                        if setting.secret {
+                            source.hidden(value.span(), &told)
+                        } else {
+                            source.wrong(value.span(), &told)
+                        }
+                    })?;
                     let (line, column) = source.line_and_column(value.span().start);
                     self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line, column });
                 }
@@ -181,11 +203,10 @@ impl Loader {
                     let within =
                         |setting: &&Setting| prefix.is_empty() || setting.key.starts_with(&format!("{prefix}."));
                     let known: Vec<_> = SETTINGS.iter().filter(within).map(|setting| setting.key).collect();
-                    let instead = match nearest(&key, SETTINGS.iter().map(|setting| setting.key)) {
-                        Some(near) => format!("is {near} meant?"),
-                        None => format!("there are {}", known.join(", ")),
-                    };
-                    return Err(source.wrong(Some(name.span()), &format!("unknown setting {key}; {instead}")));
+                    let near = nearest(&key, SETTINGS.iter().map(|setting| setting.key));
+                    let meant = near.map_or(String::new(), |near| format!("is {near} meant? "));
+                    let instead = format!("{meant}there are {}", known.join(", "));
+                    return Err(source.wrong(name.span(), &format!("unknown setting {key}; {instead}")));
                 }
             }
         }
@@ -219,56 +240,10 @@ impl Loader {
 
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
-        let Self { draft, places, mut warnings, environment: _ } = self;
-        let Draft { mut config, url, host, protocol, port, base_path, api_key, basic_auth } = draft;
+        let Self { draft, mut places, mut warnings, environment: _ } = self;
+        let mut config = draft.config.clone();
+        config.remote = remote::join(draft, &mut places)?;
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
-        // The URL's parts win over the host's, and those over the single settings.
-        let (url, host) = (url.unwrap_or_default(), host.unwrap_or_default());
-        let named = |url: &str, host: &str| [url, host].into_iter().find(|name| !name.is_empty()).map(str::to_owned);
-        let remote = &mut config.remote;
-        let written = url.protocol.or(host.protocol);
-        if let Some(name) = named(&url.host, &host.host) {
-            remote.host = name;
-        }
-        remote.protocol = written.or(protocol).unwrap_or(remote.protocol);
-        // As with OLLAMA_HOST: a URL without port means the protocol's own, a bare host means 11434.
-        remote.port = url.port.or(host.port).or(port).unwrap_or(match written {
-            None => remote.port,
-            Some(Protocol::Http) => 80,
-            Some(Protocol::Https) => 443,
-        });
-        remote.base_path = url.base_path.or(host.base_path).or(base_path).unwrap_or_default();
-        if remote.port == 0 {
-            return Err(Error(format!("{}remote.port: 0 is no port that Ollama can listen on", at("remote.port"))));
-        }
-        let in_url = url.basic_auth.or(host.basic_auth);
-        let basic = in_url.clone().or(basic_auth);
-        let basic_key =
-            if in_url.is_some() { "the user and password in the remote's URL" } else { "remote.basic_auth" };
-        let claimed = remote.headers.iter().any(|(name, _)| *name == http::header::AUTHORIZATION);
-        let claims = [
-            (api_key.is_some(), "remote.api_key"),
-            (basic.is_some(), basic_key),
-            (claimed, "Authorization in remote.headers"),
-        ];
-        if let [first, second, ..] =
-            claims.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect::<Vec<_>>()[..]
-        {
-            return Err(Error(format!(
-                "{}{first} and {second} both claim the Authorization header; give one of them",
-                at("remote.api_key")
-            )));
-        }
-        let authorization = match (api_key, basic) {
-            (Some(key), _) => Some(("remote.api_key", format!("Bearer {key}"))),
-            (None, Some(pair)) => Some(("remote.basic_auth", format!("Basic {}", STANDARD.encode(pair)))),
-            (None, None) => None,
-        };
-        if let Some((key, value)) = authorization {
-            let value = secret_header(value.trim());
-            let unsendable = |()| Error(format!("{}{key}: it holds characters that a header cannot", at(key)));
-            remote.authorization = Some(value.map_err(unsendable)?);
-        }
         if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
             return Err(Error(format!(
                 "{}local.tls_cert and local.tls_key belong together; give both, or neither",
@@ -350,34 +325,53 @@ impl Source<'_> {
     }
 
     /// Points at a place whose text must not be shown.
-    fn hidden(&self, span: std::ops::Range<usize>, message: &str) -> Error {
+    fn hidden(&self, span: Range<usize>, message: &str) -> Error {
         let (line, column) = self.line_and_column(span.start);
         Error(format!("{}:{line}:{column}: {message}", self.path))
     }
 
-    fn wrong(&self, span: Option<std::ops::Range<usize>>, message: &str) -> Error {
-        let Some(span) = span else { return Error(format!("{}: {message}", self.path)) };
+    /// Points at a place and shows its line as far as it goes, unless that has to do with a secret.
+    fn wrong(&self, span: Range<usize>, message: &str) -> Error {
+        let Error(told) = self.hidden(span.clone(), message);
         let (line, column) = self.line_and_column(span.start);
-        let text = self.text.lines().nth(line - 1).unwrap_or_default();
-        let length =
-            self.text.get(span).map_or(1, |span| span.lines().next().unwrap_or_default().chars().count().max(1));
-        let (margin, number) = (" ".repeat(line.to_string().len()), line);
-        // A line that holds a secret is not shown.
-        let shown = if ["key", "tokens", "basic_auth", "headers", "authorization"]
-            .iter()
-            .any(|word| text.to_lowercase().contains(word))
-        {
-            String::new()
-        } else {
-            format!("\n{margin} |\n{number} | {text}\n{margin} | {}{}", " ".repeat(column - 1), "^".repeat(length))
-        };
-        Error(format!("{}:{line}:{column}: {message}{shown}", self.path))
+        let whole = self.text.lines().nth(line - 1).unwrap_or_default();
+        let pointed = self.text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
+        let length = pointed.chars().count().max(1);
+        let text: String = whole.chars().take(column - 1 + length).collect();
+        if hints_at_a_secret(&text) {
+            return Error(told);
+        }
+        let more = if text.len() < whole.trim_end().len() { " …" } else { "" };
+        let margin = " ".repeat(line.to_string().len());
+        let carets = format!("{}{}", " ".repeat(column - 1), "^".repeat(length));
+        Error(format!("{told}\n{margin} |\n{line} | {text}{more}\n{margin} | {carets}"))
     }
+
+    /// Tells of text that is no TOML. What is a secret in it is not known, so a table that may have one is not shown.
+    fn broken(&self, error: &toml::de::Error) -> Error {
+        let Some(span) = error.span() else { return Error(format!("{}: {}", self.path, error.message())) };
+        let (line, _) = self.line_and_column(span.start);
+        let before: Vec<&str> = self.text.lines().take(line).collect();
+        let table = before.iter().rposition(|text| text.starts_with('[')).unwrap_or_default();
+        if before[table..].iter().any(|text| hints_at_a_secret(text)) {
+            return self.hidden(span, error.message());
+        }
+        self.wrong(span, error.message())
+    }
+}
+
+fn hints_at_a_secret(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let secret = SETTINGS.iter().filter(|setting| setting.secret).filter_map(|setting| setting.key.rsplit('.').next());
+    ["key", "authorization", "@"].into_iter().chain(secret).any(|word| text.contains(word))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Protocol, Remote},
+        *,
+    };
 
     fn told(text: &str) -> String {
         Config::from_toml(text).unwrap_err().to_string()
@@ -436,13 +430,64 @@ mod tests {
             "[remote]\nheaders = { Host = \"hunter2\" }",
             "[remote]\nurl = \"ftp://u:hunter2@h\"",
             "[remote]\nbasic_auth = \"hunter2\"",
+            "[remote]\nurl = \"http://u:hunter2/x@h\"",
+            "[remote]\nurl = \"http://hunter2@h\"",
+            "[remote]\nhost = \"u:hunter2@h/prefix\"",
+            "[remote]\nhost = \"u:hunter2 @h\"",
+            "[remote.headers]\nX-Team = \"hunter2",
+            "[remote.headers]\nX-Team = \"hunter2\\u0001\"",
+            "[remote]\nheaders = \"hunter2\"",
+            "[remote]\napi_kye = \"hunter2\"",
+            "remote = { api_key = \"hunter2\", port = \"x\" }",
+            "[remote]\nheaders = {\nX-Team = \"hunter2\n}",
         ] {
             let told = told(text);
-            let line = told.lines().next().unwrap_or_default();
-            assert!(!line.contains("hunter2"), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
         }
         let config = Config::from_toml("[remote]\napi_key = \"hunter2\"\nheaders = { X-Key = \"hunter2\" }").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    /// The remote as a URL, of what a file, variables and flags say.
+    fn joined(file: &str, variables: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<String, Error> {
+        let mut loader = Loader::default();
+        loader.file("settings", file)?;
+        for (name, value) in variables {
+            loader.variable(name, value)?;
+        }
+        for (key, value) in flags {
+            let setting = find(key).unwrap();
+            loader.set(setting, Value::Text((*value).to_owned()), Place::Flag(setting.flag()))?;
+        }
+        let Remote { protocol, host, port, base_path, authorization, .. } = loader.finish()?.config.remote;
+        let authorization = authorization.map_or(String::new(), |value| format!(" {}", value.to_str().unwrap()));
+        Ok(format!("{protocol:?} {host} {port} {base_path}{authorization}"))
+    }
+
+    #[test]
+    fn a_later_source_wins_over_an_earlier_url_part_by_part_and_as_a_whole() {
+        let url = "[remote]\nport = 7\nurl = \"https://u:p@gpu:444/p\"";
+        assert_eq!(joined(url, &[], &[]).unwrap(), "Https gpu 444 /p Basic dTpw");
+        assert_eq!(joined(url, &[("FARLLAMA_REMOTE_PORT", "5")], &[]).unwrap(), "Https gpu 5 /p Basic dTpw");
+        // Another machine gets neither the path nor the password of the first; the file's own port stays.
+        assert_eq!(joined(url, &[], &[("remote.host", "other")]).unwrap(), "Http other 7 ");
+        assert_eq!(joined(url, &[], &[("remote.host", "http://other:9")]).unwrap(), "Http other 9 ");
+        assert_eq!(
+            joined(url, &[("FARLLAMA_REMOTE_HOST", "a:1")], &[("remote.url", "http://b")]).unwrap(),
+            "Http b 7 "
+        );
+        let flags = [("remote.host", "http://gpu:1/p"), ("remote.base_path", "/q"), ("remote.port", "2")];
+        assert_eq!(joined("", &[], &flags).unwrap(), "Http gpu 1 /p");
+    }
+
+    #[test]
+    fn claims_of_several_sources_are_told_with_their_places() {
+        let told =
+            joined("[remote]\napi_key = \"k\"", &[], &[("remote.host", "http://u:p@h")]).unwrap_err().to_string();
+        assert!(
+            told.starts_with("settings:2:11: remote.api_key and ") && told.contains("URL (--remote-host)"),
+            "{told}"
+        );
     }
 
     #[test]

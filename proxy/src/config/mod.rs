@@ -4,6 +4,7 @@
 
 mod address;
 mod load;
+mod remote;
 mod settings;
 mod show;
 mod tokens;

@@ -205,11 +205,13 @@ pub(super) fn list(value: Value) -> Result<Vec<String>, String> {
 }
 
 /// Headers that a proxy sets itself, or that frame a message.
-const OURS: [HeaderName; 8] = [
+const OURS: [HeaderName; 10] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
     header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
     header::UPGRADE,
     header::TE,
     header::TRAILER,
@@ -224,8 +226,8 @@ fn headers(value: Value) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
             .lines()
             .filter(|line| !line.trim().is_empty())
             .map(|line| {
-                let (name, value) =
-                    line.split_once(':').ok_or_else(|| format!("{line:?} is no header such as \"X-Team: ours\""))?;
+                // The text may be a secret, and is not shown.
+                let (name, value) = line.split_once(':').ok_or("expected a header a line, such as \"X-Team: ours\"")?;
                 Ok((name.trim().to_owned(), value.trim().to_owned()))
             })
             .collect::<Result<_, String>>()?,
@@ -264,7 +266,7 @@ pub(super) fn base_path(text: &str) -> Result<String, String> {
 }
 
 fn quoted(text: &str) -> Shown {
-    Shown::Value(format!("{text:?}"))
+    Shown::Value(toml::Value::from(text).to_string())
 }
 
 fn file(value: Value) -> Result<Option<PathBuf>, String> {
@@ -295,7 +297,10 @@ pub const SETTINGS: &[Setting] = &[
         takes: "HOST",
         help: "Address or name to listen on",
         secret: false,
-        set: |draft, value| text(value).map(|host| draft.config.local.host = host),
+        set: |draft, value| {
+            // An IPv6 address may come as URLs write it.
+            text(value).map(|host| draft.config.local.host = host.trim_matches(['[', ']']).to_owned())
+        },
         show: |config| quoted(&config.local.host),
     },
     Setting {
@@ -734,7 +739,7 @@ pub const SETTINGS: &[Setting] = &[
             draft.config.origins = origins;
             Ok(())
         },
-        show: |config| Shown::Value(format!("{:?}", config.origins)),
+        show: |config| Shown::Value(toml::Value::from(config.origins.clone()).to_string()),
     },
     Setting {
         key: "log.level",

@@ -68,7 +68,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("modalities", CHAT, Refused, "[\"text\"]", "Ollama's models answer in text; 'modalities' may be [\"text\"]."),
     row("model", CHAT, Mapped, "", "`model`"),
     row("moderation", CHAT, NoEffect, "", "for OpenAI's own moderation"),
-    row("n", CHAT, Refused, "1", "Ollama gives one answer to a request; 'n' may be 1."),
+    row("n", CHAT, Emulated, "1", "Ollama is asked n times at once, each time with another seed; usage is the sum"),
     row("parallel_tool_calls", CHAT, Emulated, "true", "where it is false, calls after the first are dropped"),
     row("prediction", CHAT, NoEffect, "", "a hint that makes OpenAI's models faster"),
     row("presence_penalty", CHAT, Mapped, "", "`options.presence_penalty`"),

@@ -4,7 +4,7 @@
 //! There is no task and no channel. Events that are ready together go out in one write; none is split.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -43,6 +43,12 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn fail(&mut self, error: &Error, out: &mut Frames);
     /// Whether the last frame is written.
     fn closed(&self) -> bool;
+    /// Which of several upstream answers the next reply belongs to.
+    fn source(&mut self, _nth: usize) {}
+    /// Whether the last reply of one of several upstream answers was taken.
+    fn finished(&self, _nth: usize) -> bool {
+        self.closed()
+    }
     /// Whether one answer has ended properly and another is to follow.
     fn between(&self) -> bool {
         false
@@ -132,43 +138,66 @@ impl serde_json::ser::Formatter for LineSafe {
     }
 }
 
-/// Answers with an event stream that `translator` makes of the replies that `opening` leads to.
+/// Answers with an event stream that `translator` makes of the replies that `opening` leads to, and after it those of `following`, for as
+/// long as `translator` is [`between`](Translator::between) two answers.
 ///
 /// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`], so that an early
 /// refusal keeps its HTTP status; then the head goes out with comments, and what fails later is an error frame.
 ///
 /// # Errors
 /// A refusal within [`Heartbeat::after`].
-pub(crate) async fn respond<T: Translator>(
-    opening: impl Future<Output = Result<Upstream, Error>> + Send + 'static,
-    translator: T,
-    heartbeat: &Heartbeat,
-    recorder: Recorder,
-) -> Result<Response, Error> {
-    respond_each(Box::pin(opening), std::iter::empty(), translator, heartbeat, recorder).await
-}
-
-/// As [`respond`], with answers that `following` leads to after the first, for as long as `translator` is [`between`](Translator::between)
-/// two of them.
-///
-/// # Errors
-/// As [`respond`].
 pub(crate) async fn respond_each<T: Translator>(
-    mut opening: Opening,
+    opening: Opening,
     following: impl Iterator<Item = Opening> + Send + 'static,
     translator: T,
     heartbeat: &Heartbeat,
     recorder: Recorder,
 ) -> Result<Response, Error> {
-    let stage = match tokio::time::timeout(heartbeat.after, &mut opening).await {
-        Ok(opened) => Stage::Flowing(opened?),
-        Err(_) => Stage::Opening(opening),
+    start(vec![opening], following, translator, heartbeat, recorder).await
+}
+
+/// As [`respond_each`], of one upstream answer or several at once, which the translator tells apart by [`Translator::source`].
+///
+/// # Errors
+/// A refusal within [`Heartbeat::after`], if it is the first that is heard.
+pub(crate) async fn respond<T: Translator>(
+    openings: Vec<Opening>,
+    translator: T,
+    heartbeat: &Heartbeat,
+    recorder: Recorder,
+) -> Result<Response, Error> {
+    start(openings, std::iter::empty(), translator, heartbeat, recorder).await
+}
+
+async fn start<T: Translator>(
+    openings: Vec<Opening>,
+    following: impl Iterator<Item = Opening> + Send + 'static,
+    translator: T,
+    heartbeat: &Heartbeat,
+    recorder: Recorder,
+) -> Result<Response, Error> {
+    let mut sources: Vec<Stage> = openings.into_iter().map(Stage::Opening).collect();
+    let first = poll_fn(|cx| {
+        for stage in &mut sources {
+            if let Stage::Opening(opening) = stage
+                && let Poll::Ready(opened) = opening.as_mut().poll(cx)
+            {
+                return Poll::Ready(opened.map(|body| *stage = Stage::Flowing(body)));
+            }
+        }
+        Poll::Pending
+    });
+    let waiting = match tokio::time::timeout(heartbeat.after, first).await {
+        Ok(opened) => {
+            opened?;
+            false
+        }
+        Err(_) => true,
     };
-    let waiting = matches!(stage, Stage::Opening(_));
     let mut stream = EventStream {
-        stage,
+        feed: Feed::of(translator, sources.len()),
+        sources,
         following: Box::new(following),
-        feed: Feed::new(translator),
         beat: None,
         every: heartbeat.every,
         wrote: Instant::now(),
@@ -204,25 +233,46 @@ enum Stage {
 /// Packets in, frames out: cuts lines, reads replies, and hands them to the translator. Pure.
 pub(crate) struct Feed<T> {
     translator: T,
-    lines: Lines,
+    /// Of each upstream answer its own.
+    lines: Vec<Lines>,
     pub(crate) frames: Frames,
 }
 
 impl<T: Translator> Feed<T> {
+    /// Takes packets of one upstream answer.
+    #[cfg(test)]
     pub(crate) fn new(translator: T) -> Self {
-        Self { translator, lines: Lines::default(), frames: Frames::default() }
+        Self::of(translator, 1)
+    }
+
+    /// [`Feed::packet_of`] the only upstream answer.
+    #[cfg(test)]
+    pub(crate) fn packet(&mut self, packet: Bytes) -> Result<(), Error> {
+        self.packet_of(0, packet)
+    }
+
+    /// [`Feed::eof_of`] the only upstream answer.
+    #[cfg(test)]
+    pub(crate) fn eof(&mut self) -> Result<(), Error> {
+        self.eof_of(0)
+    }
+
+    /// Takes packets of `n` upstream answers.
+    pub(crate) fn of(translator: T, n: usize) -> Self {
+        let lines = std::iter::repeat_with(Lines::default).take(n).collect();
+        Self { translator, lines, frames: Frames::default() }
     }
 
     /// Takes the next packet.
     ///
     /// # Errors
     /// What ended the stream before it was done; its frame is written.
-    pub(crate) fn packet(&mut self, packet: Bytes) -> Result<(), Error> {
-        if let Err(error) = self.lines.push(packet) {
+    pub(crate) fn packet_of(&mut self, nth: usize, packet: Bytes) -> Result<(), Error> {
+        if let Err(error) = self.lines[nth].push(packet) {
             return Err(self.fail(error));
         }
-        while let Some(line) = self.lines.next() {
-            self.line(&line)?;
+        while let Some(line) = self.lines[nth].next() {
+            self.line(nth, &line)?;
         }
         Ok(())
     }
@@ -231,11 +281,11 @@ impl<T: Translator> Feed<T> {
     ///
     /// # Errors
     /// As [`Feed::packet`].
-    pub(crate) fn eof(&mut self) -> Result<(), Error> {
-        if let Some(line) = self.lines.rest() {
-            self.line(&line)?;
+    pub(crate) fn eof_of(&mut self, nth: usize) -> Result<(), Error> {
+        if let Some(line) = self.lines[nth].rest() {
+            self.line(nth, &line)?;
         }
-        if self.translator.closed() || self.translator.between() {
+        if self.translator.finished(nth) || self.translator.between() {
             return Ok(());
         }
         Err(self.fail(Error::unfinished()))
@@ -258,10 +308,11 @@ impl<T: Translator> Feed<T> {
         self.translator.receipt()
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), Error> {
+    fn line(&mut self, nth: usize, line: &[u8]) -> Result<(), Error> {
         if self.translator.closed() {
             return Ok(());
         }
+        self.translator.source(nth);
         let unreadable = match serde_json::from_slice::<T::Reply<'_>>(line) {
             Ok(reply) => {
                 self.translator.reply(reply, &mut self.frames);
@@ -281,8 +332,9 @@ impl<T: Translator> Feed<T> {
 }
 
 struct EventStream<T> {
-    stage: Stage,
-    /// Leads to the answers after this one.
+    /// The upstream answers, one for most endpoints.
+    sources: Vec<Stage>,
+    /// Leads to the answers after the one that has ended, where they come one after the other.
     following: Box<dyn Iterator<Item = Opening> + Send>,
     feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
@@ -298,6 +350,67 @@ impl<T: Translator> EventStream<T> {
         if let Err(error) = outcome {
             self.recorder.failed(&error);
         }
+    }
+
+    /// Whether nothing more comes from any upstream answer.
+    fn ended(&self) -> bool {
+        self.sources.iter().all(|stage| matches!(stage, Stage::Ended))
+    }
+
+    /// Takes the next step of one upstream answer. Ready: there was one.
+    fn poll_source(&mut self, nth: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = match &mut self.sources[nth] {
+            Stage::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                Ok(body) => {
+                    self.sources[nth] = Stage::Flowing(body);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.sources[nth] = Stage::Ended;
+                    Err(self.feed.fail(error))
+                }
+            },
+            Stage::Flowing(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let outcome = frame.into_data().map_or(Ok(()), |packet| self.feed.packet_of(nth, packet));
+                    if (self.feed.translator.closed() || self.feed.translator.finished(nth))
+                        && let Stage::Flowing(body) = std::mem::replace(&mut self.sources[nth], Stage::Ended)
+                    {
+                        self.sources[nth] = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
+                    }
+                    outcome
+                }
+                Some(Err(error)) => {
+                    self.sources[nth] = Stage::Ended;
+                    Err(self.feed.fail(error))
+                }
+                None => {
+                    let outcome = self.feed.eof_of(nth);
+                    let next = if self.feed.translator.between() { self.following.next() } else { None };
+                    self.sources[nth] = next.map_or(Stage::Ended, Stage::Opening);
+                    outcome
+                }
+            },
+            Stage::Lingering(body, over) => {
+                match Pin::new(body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => self.sources[nth] = Stage::Ended,
+                    Poll::Pending => {
+                        ready!(over.as_mut().poll(cx));
+                        self.sources[nth] = Stage::Ended;
+                    }
+                }
+                Ok(())
+            }
+            Stage::Ended => return Poll::Pending,
+        };
+        if outcome.is_err() {
+            // One answer of several has failed, and with it the whole: the others are given up.
+            let others = self.sources.iter_mut().enumerate().filter(|(other, _)| *other != nth);
+            others.for_each(|(_, stage)| *stage = Stage::Ended);
+        }
+        self.note(outcome);
+        Poll::Ready(())
     }
 
     /// What is written goes out as one data frame.
@@ -345,73 +458,32 @@ impl<T: Translator> HttpBody for EventStream<T> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         loop {
-            if this.feed.frames.len() >= ENOUGH {
+            let mut moved = false;
+            for nth in 0..this.sources.len() {
+                if this.feed.frames.len() >= ENOUGH {
+                    return this.hand_over();
+                }
+                moved |= this.poll_source(nth, cx).is_ready();
+            }
+            if moved {
+                continue;
+            }
+            if !this.feed.frames.is_empty() {
                 return this.hand_over();
             }
-            match &mut this.stage {
-                Stage::Opening(opening) => match opening.as_mut().poll(cx) {
-                    Poll::Ready(Ok(body)) => this.stage = Stage::Flowing(body),
-                    Poll::Ready(Err(error)) => {
-                        let error = this.feed.fail(error);
-                        this.note(Err(error));
-                        this.stage = Stage::Ended;
-                    }
-                    Poll::Pending => {
-                        if this.feed.frames.is_empty() {
-                            ready!(this.poll_beat(cx));
-                            this.feed.frames.comment("waiting");
-                        }
-                        return this.hand_over();
-                    }
-                },
-                Stage::Flowing(body) => match Pin::new(&mut *body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(packet) = frame.into_data() {
-                            let outcome = this.feed.packet(packet);
-                            this.note(outcome);
-                        }
-                        if this.feed.translator.closed() {
-                            let Stage::Flowing(body) = std::mem::replace(&mut this.stage, Stage::Ended) else {
-                                continue;
-                            };
-                            this.stage = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
-                        }
-                    }
-                    Poll::Ready(Some(Err(error))) => {
-                        let error = this.feed.fail(error);
-                        this.note(Err(error));
-                        this.stage = Stage::Ended;
-                    }
-                    Poll::Ready(None) => {
-                        let outcome = this.feed.eof();
-                        this.note(outcome);
-                        let next = if this.feed.translator.between() { this.following.next() } else { None };
-                        this.stage = next.map_or(Stage::Ended, Stage::Opening);
-                    }
-                    Poll::Pending if this.feed.frames.is_empty() => {
-                        ready!(this.poll_beat(cx));
-                        this.feed.frames.comment("waiting");
-                        return this.hand_over();
-                    }
-                    Poll::Pending => return this.hand_over(),
-                },
-                Stage::Lingering(body, over) => match Pin::new(body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => this.stage = Stage::Ended,
-                    Poll::Pending if !this.feed.frames.is_empty() => return this.hand_over(),
-                    Poll::Pending => {
-                        ready!(over.as_mut().poll(cx));
-                        this.stage = Stage::Ended;
-                    }
-                },
-                Stage::Ended if this.feed.frames.is_empty() => return Poll::Ready(None),
-                Stage::Ended => return this.hand_over(),
+            if this.ended() {
+                return Poll::Ready(None);
             }
+            if this.feed.translator.closed() {
+                return Poll::Pending;
+            }
+            ready!(this.poll_beat(cx));
+            this.feed.frames.comment("waiting");
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.stage, Stage::Ended) && self.feed.frames.is_empty()
+        self.ended() && self.feed.frames.is_empty()
     }
 }
 

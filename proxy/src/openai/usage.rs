@@ -11,6 +11,13 @@ pub(crate) struct Usage {
     pub(crate) output: u64,
 }
 
+impl Usage {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { input: self.input + other.input, output: self.output + other.output }
+    }
+}
+
 impl From<&ChatReply<'_>> for Usage {
     fn from(reply: &ChatReply<'_>) -> Self {
         Self { input: reply.prompt_eval_count.unwrap_or(0), output: reply.eval_count.unwrap_or(0) }

@@ -1,5 +1,6 @@
 //! `POST /v1/audio/transcriptions` and `/translations` over `POST /api/chat`; and why there is no `/v1/audio/speech`.
 
+mod form;
 mod translate;
 #[cfg(test)]
 pub(crate) mod vectors;
@@ -9,7 +10,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 
 use super::{json::Json, models, receipt::Receipt, usage::Usage};
 use crate::{
@@ -60,9 +61,8 @@ pub(crate) async fn speech() -> Error {
 
 async fn read(app: &App, recorder: &Recorder, headers: &HeaderMap, json: &Json) -> Result<wire::Request, Error> {
     let mut ignored = Vec::new();
-    let unnamed = HeaderValue::from_static("application/json");
-    let content_type = headers.get(header::CONTENT_TYPE).unwrap_or(&unnamed);
-    let request = wire::Request::read(content_type, json, &mut ignored).await?;
+    let given = form::read(headers.get(header::CONTENT_TYPE), json).await?;
+    let request = wire::Request::take(given, &mut ignored)?;
     recorder.model(&request.model);
     recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
     Ok(request)
@@ -72,7 +72,13 @@ async fn transcript(app: &App, recorder: &Recorder, request: &wire::Request) -> 
     let asks_to_hear = request.text.is_none() && request.file.is_some();
     let hears = asks_to_hear && models::can(app, &request.model, "audio").await?;
     match translate::source(request, hears, app.config.audio.prompt_as_transcript)? {
-        Source::Given(text) | Source::Prompt(text) => Ok((text.to_owned(), Usage::default())),
+        Source::Given(text) => Ok((text.to_owned(), Usage::default())),
+        Source::Prompt(text) => {
+            let mut receipt = Receipt::default();
+            receipt.note("prompt", "transcript");
+            recorder.receipt(receipt);
+            Ok((text.to_owned(), Usage::default()))
+        }
         Source::Sound(sound) => ask(app, recorder, request, &translate::transcribe(request, sound)?).await,
     }
 }

@@ -2,9 +2,9 @@
 //! a transcript.
 
 use async_openai::types::audio::CreateTranscriptionResponseJson;
-use http::HeaderValue;
 
 use super::{
+    form,
     translate::{self, Source},
     wire::Request,
 };
@@ -16,10 +16,7 @@ use crate::{
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
     let mut ignored = Vec::new();
-    let kind = HeaderValue::from_static("application/json");
-    // Nothing in it waits for anything.
-    let read = futures_util::FutureExt::now_or_never(Request::read(&kind, &json, &mut ignored)).unwrap();
-    let request = match read {
+    let request = match form::object(&json).and_then(|given| Request::take(given, &mut ignored)) {
         Ok(request) => request,
         Err(error) => return case.refusal(&error),
     };

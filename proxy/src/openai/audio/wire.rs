@@ -1,23 +1,8 @@
 //! The types of OpenAI's audio API, as they cross the wire: fields of a form or of a JSON body.
 
-use std::borrow::Cow;
-
-use axum::{
-    body::Body,
-    extract::{DefaultBodyLimit, FromRequest, Multipart, Request as HttpRequest},
-};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use http::{HeaderValue, header};
 use serde::Serialize;
 
-use crate::{
-    error::Error,
-    openai::{
-        content,
-        json::{Json, Text},
-    },
-};
+use crate::error::Error;
 
 /// A request, its known fields taken apart.
 #[derive(Debug, Default)]
@@ -35,29 +20,19 @@ pub(crate) struct Request {
 
 /// What both kinds of body are read into.
 #[derive(Debug, Default)]
-struct Given {
-    fields: Vec<(String, String)>,
-    file: Option<String>,
+pub(crate) struct Given {
+    /// All fields but the file, as a form writes them.
+    pub(crate) fields: Vec<(String, String)>,
+    /// Sound in base64.
+    pub(crate) file: Option<String>,
 }
 
 impl Request {
-    /// Reads a body: a form where `content_type` says so, else JSON. What it does not know is added to `ignored`.
+    /// Takes what was read apart. What it does not know is added to `ignored`.
     ///
     /// # Errors
-    /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) async fn read(
-        content_type: &HeaderValue,
-        json: &Json,
-        ignored: &mut Vec<String>,
-    ) -> Result<Self, Error> {
-        let form = content_type
-            .to_str()
-            .is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"));
-        let given = if form { multipart(content_type, json.bytes().clone()).await? } else { object(json)? };
-        Self::take(given, ignored)
-    }
-
-    fn take(given: Given, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    /// A field that is missing, out of range, or that Ollama cannot serve.
+    pub(crate) fn take(given: Given, ignored: &mut Vec<String>) -> Result<Self, Error> {
         let mut request = Self { file: given.file, ..Self::default() };
         for (name, value) in given.fields {
             match name.trim_end_matches("[]") {
@@ -127,49 +102,6 @@ fn plain(format: &str) -> Result<bool, Error> {
             format!("Invalid value: '{other}'. Supported values are: 'json' and 'text'."),
         )),
     }
-}
-
-async fn multipart(content_type: &HeaderValue, body: Bytes) -> Result<Given, Error> {
-    let broken = |error: &dyn std::fmt::Display| Error::Invalid {
-        message: format!("the request body is no whole multipart/form-data: {error}"),
-        param: None,
-        code: None,
-    };
-    let mut request = HttpRequest::new(Body::from(body));
-    request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
-    // The body is here already, within our own limit.
-    DefaultBodyLimit::disable().apply(&mut request);
-    let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(&error.body_text()))?;
-    let mut given = Given::default();
-    while let Some(field) = form.next_field().await.map_err(|error| broken(&error.body_text()))? {
-        let name = field.name().unwrap_or_default().to_owned();
-        let value = field.bytes().await.map_err(|error| broken(&error.body_text()))?;
-        if name == "file" {
-            if value.is_empty() {
-                return Err(Error::invalid("file", "The file is empty."));
-            }
-            given.file = Some(STANDARD.encode(&value));
-        } else {
-            given.fields.push((name, String::from_utf8_lossy(&value).into_owned()));
-        }
-    }
-    Ok(given)
-}
-
-/// Of a JSON body, whose `file` is base64 or a data URL.
-fn object(json: &Json) -> Result<Given, Error> {
-    let mut fields = json.fields()?;
-    let mut given = Given::default();
-    if let Some(file) = fields.take::<Text<'_>>("file", &mut Vec::new())? {
-        given.file = Some(content::sound(file.0, "file").map(Cow::into_owned)?);
-    }
-    for (name, raw) in fields.left() {
-        // Numbers and lists as a form would write them.
-        let value = serde_json::from_str::<Text<'_>>(raw.get())
-            .map_or_else(|_| raw.get().to_owned(), |text| text.0.into_owned());
-        given.fields.push((name.into_owned(), value));
-    }
-    Ok(given)
 }
 
 /// A whole answer.

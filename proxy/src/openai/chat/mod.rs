@@ -11,6 +11,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use futures_util::future::try_join_all;
+
 use super::{
     asking::{self, Ask},
     context::Policy,
@@ -29,7 +31,8 @@ use crate::{
 
 /// A request, ready to be asked.
 pub(crate) struct Prepared {
-    pub(crate) ask: Ask,
+    /// One for each answer that is wanted.
+    pub(crate) asks: Vec<Ask>,
     facts: wire::Facts,
     pub(crate) receipt: Receipt,
 }
@@ -53,32 +56,41 @@ pub(crate) fn prepare(
     if let Some(tokens) = grown {
         receipt.note("num_ctx", format!("raised:{tokens}"));
     }
-    let ask = translate::ask(request, &Policy::of(config, grown, &facts.model))?;
-    Ok(Prepared { ask, facts, receipt })
+    let asks = translate::asks(request, &Policy::of(config, grown, &facts.model))?;
+    Ok(Prepared { asks, facts, receipt })
 }
 
 /// One answer, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let Prepared { ask, facts, receipt } = prepare(&json, &app.config, |model| {
+    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
         recorder.model(model);
         app.grown.of(model)
     })?;
     recorder.receipt(receipt);
     drop(json);
-    recorder.payload("ask", &ask.body);
+    for ask in &asks {
+        recorder.payload("ask", &ask.body);
+    }
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
-        let (asking, noting) = (app.clone(), recorder.clone());
-        let opening = async move { asking::open(&asking, ask, &noting).await };
-        return sse::respond(opening, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
+        let opening = |ask| -> sse::Opening {
+            let (app, recorder) = (app.clone(), recorder.clone());
+            Box::pin(async move { asking::open(&app, ask, &recorder).await })
+        };
+        let openings = asks.into_iter().map(opening).collect();
+        return sse::respond(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
-    let reply = whole(asking::open(&app, ask, &recorder).await?).await?;
-    recorder.payload("reply", &reply);
-    let reply: ChatReply<'_> = app.ollama.read("/api/chat", &reply)?;
-    recorder.usage(Usage::from(&reply));
+    let asking = asks.into_iter().map(async |ask| whole(asking::open(&app, ask, &recorder).await?).await);
+    let bodies = try_join_all(asking).await?;
+    let mut replies: Vec<ChatReply<'_>> = Vec::with_capacity(bodies.len());
+    for body in &bodies {
+        recorder.payload("reply", body);
+        replies.push(app.ollama.read("/api/chat", body)?);
+    }
+    recorder.usage(replies.iter().map(Usage::from).fold(Usage::default(), Usage::plus));
     let mut receipt = Receipt::default();
-    let answer = translate::response(&stamp, &facts, reply, &mut receipt);
+    let answer = translate::response(&stamp, &facts, replies, &mut receipt);
     recorder.receipt(receipt);
     Ok(axum::Json(answer?).into_response())
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{
-    translate::{FINGERPRINT, finish_reason, logprobs, lost, said},
+    translate::{FINGERPRINT, digits, finish_reason, logprobs, lost, said},
     wire::{Chunk, ChunkChoice, Delta, Facts},
 };
 use crate::{
@@ -31,15 +31,24 @@ use crate::{
 pub(crate) struct Chat {
     stamp: Stamp,
     facts: Facts,
+    choices: Vec<Choice>,
+    /// Which choice the next reply belongs to.
+    nth: usize,
+    closed: bool,
+    usage: Option<Usage>,
+    receipt: Receipt,
+    wrong: Option<Error>,
+}
+
+/// One of the answers that are streamed together.
+#[derive(Debug)]
+struct Choice {
     state: State,
     calls: Numbering,
-    usage: Option<Usage>,
     /// The words of a model that is held to a form, until they are whole.
     held: String,
     /// Whether it has said anything.
     spoke: bool,
-    receipt: Receipt,
-    wrong: Option<Error>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,18 +60,14 @@ enum State {
 
 impl Chat {
     pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
-        let calls = Numbering::new(&stamp.random);
-        Self {
-            stamp,
-            facts,
+        let choice = |nth| Choice {
             state: State::Opening,
-            calls,
-            usage: None,
+            calls: Numbering::new(&digits(&stamp, nth)),
             held: String::new(),
             spoke: false,
-            receipt: Receipt::default(),
-            wrong: None,
-        }
+        };
+        let choices = (0..facts.choices.0).map(choice).collect();
+        Self { stamp, facts, choices, nth: 0, closed: false, usage: None, receipt: Receipt::default(), wrong: None }
     }
 
     fn chunk<C: Serialize>(&self, choices: C, usage: Option<CompletionUsage>, out: &mut Frames) {
@@ -78,7 +83,7 @@ impl Chat {
     }
 
     fn delta(&self, delta: Delta<'_>, out: &mut Frames) {
-        self.chunk([ChunkChoice { index: 0, delta, logprobs: None, finish_reason: None }], None, out);
+        self.chunk([ChunkChoice { index: self.nth, delta, logprobs: None, finish_reason: None }], None, out);
     }
 }
 
@@ -86,25 +91,26 @@ impl Translator for Chat {
     type Reply<'a> = ChatReply<'a>;
 
     fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
-        if self.state == State::Closed {
+        if self.closed || self.choices[self.nth].state == State::Closed {
             return;
         }
-        if self.state == State::Opening {
-            self.state = State::Flowing;
+        if self.choices[self.nth].state == State::Opening {
+            self.choices[self.nth].state = State::Flowing;
             let role = Delta { role: Some("assistant"), content: Some(Cow::Borrowed("")), ..Delta::default() };
             self.delta(role, out);
         }
         let counted = Usage::from(&reply);
+        let choice = &mut self.choices[self.nth];
         let message = reply.message;
         let thinking = message.thinking.as_deref().filter(|text| !text.is_empty());
-        let most = if self.facts.one_call { 1_usize.saturating_sub(self.calls.count()) } else { usize::MAX };
+        let most = if self.facts.one_call { 1_usize.saturating_sub(choice.calls.count()) } else { usize::MAX };
         let mut tool_calls: Vec<_> = message
             .tool_calls
             .unwrap_or_default()
             .into_iter()
             .take(most)
             .map(|call| {
-                let (index, mut call) = self.calls.next(call);
+                let (index, mut call) = choice.calls.next(call);
                 call.index = Some(index);
                 call
             })
@@ -112,11 +118,11 @@ impl Translator for Chat {
         let logprobs = reply.logprobs.filter(|tokens| !tokens.is_empty()).map(logprobs);
         let mut content = Some(message.content).filter(|text| !text.is_empty());
         if self.facts.form != Form::Free {
-            self.held.push_str(&content.take().unwrap_or_default());
-            if reply.done && self.calls.count() == 0 {
-                match said(&self.facts, &self.held, reply.done_reason.as_deref(), &mut self.receipt) {
+            choice.held.push_str(&content.take().unwrap_or_default());
+            if reply.done && choice.calls.count() == 0 {
+                match said(&self.facts, &choice.held, reply.done_reason.as_deref(), &mut self.receipt) {
                     Ok(Some(Said::Call { name, arguments })) => {
-                        let (index, mut call) = self.calls.read(name, arguments);
+                        let (index, mut call) = choice.calls.read(name, arguments);
                         call.index = Some(index);
                         tool_calls.push(call);
                     }
@@ -132,39 +138,52 @@ impl Translator for Chat {
                 }
             }
         }
-        self.spoke |= content.is_some();
+        choice.spoke |= content.is_some();
         if content.is_some() || thinking.is_some() || !tool_calls.is_empty() || logprobs.is_some() {
             let delta =
                 Delta { content, reasoning_content: thinking, reasoning: thinking, tool_calls, ..Delta::default() };
-            self.chunk([ChunkChoice { index: 0, delta, logprobs, finish_reason: None }], None, out);
+            self.chunk([ChunkChoice { index: self.nth, delta, logprobs, finish_reason: None }], None, out);
         }
         if reply.done {
-            let finish = finish_reason(reply.done_reason.as_deref(), self.calls.count() > 0);
-            if self.facts.offers && finish == "stop" && !self.spoke && counted.output > 0 {
+            let choice = &mut self.choices[self.nth];
+            choice.state = State::Closed;
+            let finish = finish_reason(reply.done_reason.as_deref(), choice.calls.count() > 0);
+            if self.facts.offers && finish == "stop" && !choice.spoke && counted.output > 0 {
                 lost(&mut self.receipt);
             }
             let finished =
-                ChunkChoice { index: 0, delta: Delta::default(), logprobs: None, finish_reason: Some(finish) };
+                ChunkChoice { index: self.nth, delta: Delta::default(), logprobs: None, finish_reason: Some(finish) };
             self.chunk([finished], None, out);
-            if self.facts.include_usage {
-                self.chunk::<[(); 0]>([], Some(counted.into()), out);
-            }
-            out.done();
+            let counted = self.usage.unwrap_or_default().plus(counted);
             self.usage = Some(counted);
-            self.state = State::Closed;
+            if self.choices.iter().all(|choice| choice.state == State::Closed) {
+                if self.facts.include_usage {
+                    self.chunk::<[(); 0]>([], Some(counted.into()), out);
+                }
+                out.done();
+                self.closed = true;
+            }
         }
     }
 
     fn fail(&mut self, error: &Error, out: &mut Frames) {
-        if self.state != State::Closed {
-            self.state = State::Closed;
+        if !self.closed {
+            self.closed = true;
             // Never a false `stop`, and no `[DONE]`, which clients take for success.
             out.error(error);
         }
     }
 
     fn closed(&self) -> bool {
-        self.state == State::Closed
+        self.closed
+    }
+
+    fn source(&mut self, nth: usize) {
+        self.nth = nth;
+    }
+
+    fn finished(&self, nth: usize) -> bool {
+        self.choices[nth].state == State::Closed
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -188,7 +207,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        openai::{chat::translate, sse::Feed},
+        openai::{
+            chat::{translate, wire::Choices},
+            sse::Feed,
+        },
         vectors::stamp,
     };
 
@@ -297,7 +319,8 @@ mod tests {
         reply["logprobs"] = concat(&|line| line["logprobs"].clone()).into();
         let (text, stamp) = (reply.to_string(), stamp("chatcmpl-"));
         let answer =
-            translate::response(&stamp, facts, serde_json::from_str(&text).unwrap(), &mut Receipt::default()).unwrap();
+            translate::response(&stamp, facts, vec![serde_json::from_str(&text).unwrap()], &mut Receipt::default())
+                .unwrap();
         let choice = serde_json::to_value(&answer).unwrap()["choices"][0].clone();
         let text = |at: &str| choice["message"][at].as_str().unwrap_or_default().to_owned();
         json!({"content": text("content"), "reasoning": text("reasoning"),
@@ -345,6 +368,44 @@ mod tests {
                     prop_assert!(matches!(facts.form, Form::Call(_)) && !length);
                     prop_assert_eq!(text.matches("\"error\"").count(), 1);
                 }
+            }
+        }
+
+        #[test]
+        fn several_answers_interleave_and_each_is_itself(
+            both in prop::collection::vec(lines(), 2..4), order in prop::collection::vec(0usize..3, 0..40), cut: bool,
+        ) {
+            let n = both.len();
+            let mut feed = Feed::of(Chat::new(stamp("chatcmpl-"), Facts { choices: Choices(n), ..facts(true) }), n);
+            let mut left: Vec<_> = both.iter().map(|lines| lines.iter()).collect();
+            // Some order first, then whatever is left; the last answer may be cut off before its end.
+            let rest = (0..n).flat_map(|nth| std::iter::repeat_n(nth, 10));
+            for nth in order.into_iter().filter(|nth| *nth < n).chain(rest) {
+                let Some(line) = left[nth].next() else { continue };
+                if cut && nth == n - 1 && line["done"] == true {
+                    continue;
+                }
+                let packet = Bytes::from(format!("{line}\n"));
+                prop_assert!(feed.packet_of(nth, packet).is_ok());
+            }
+            let failed = (0..n).filter(|nth| feed.eof_of(*nth).is_err()).count();
+            let text = String::from_utf8(feed.frames.take().to_vec()).unwrap();
+            let events = events(&text);
+            let errors = events.iter().filter(|event| event.starts_with("{\"error\"")).count();
+            prop_assert_eq!((failed > 0, errors, events.last() == Some(&"[DONE]")), (cut, usize::from(cut), !cut));
+            if cut {
+                return Ok(());
+            }
+            let usage: Value = serde_json::from_str(events[events.len() - 2]).unwrap();
+            prop_assert_eq!(&usage["usage"]["completion_tokens"], &json!(3 * n));
+            for (nth, lines) in both.iter().enumerate() {
+                let own: Vec<&str> = events.iter().copied().filter(|event| event.contains(&format!("\"choices\":[{{\"index\":{nth},"))).collect();
+                let (mut streamed, mut whole) = (fold(&own), whole(lines));
+                // Made up ids differ from choice to choice, so that none stands twice.
+                for answer in [&mut streamed, &mut whole] {
+                    answer["calls"].as_array_mut().unwrap().iter_mut().for_each(|call| call["id"] = Value::Null);
+                }
+                prop_assert_eq!(streamed, whole);
             }
         }
 

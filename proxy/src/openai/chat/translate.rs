@@ -25,11 +25,11 @@ use crate::{
 /// What every answer says of the system that made it.
 pub(super) const FINGERPRINT: &str = "fp_ollama";
 
-/// What is asked of Ollama, and what may be changed about it where it is refused.
+/// What is asked of Ollama, once for each answer that is wanted, and what may be changed about it where it is refused.
 ///
 /// # Errors
 /// As [`request`].
-pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
+pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Error> {
     let model = asked.model.to_string();
     let effort = if asked.native.think.is_some() {
         None
@@ -39,8 +39,20 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
     };
     let may_grow = asked.leaves_context() && asked.native.truncate.is_none() && policy.overflow == Overflow::Refuse;
     let limit = asked.native.options.get("num_predict").and_then(|raw| raw.get().parse().ok());
-    let body = encode(&request(asked, policy)?)?;
-    Ok(Ask { path: "/api/chat", model, body, may_grow, limit, effort })
+    let n = asked.choices.0;
+    let mut native = request(asked, policy)?;
+    // With the same seed all answers would be the same.
+    let seed: Option<i64> = native.options.get("seed").and_then(|raw| raw.get().parse().ok());
+    let mut asks = Vec::with_capacity(n);
+    for nth in 0..n {
+        if let Some(seed) = seed.filter(|_| nth > 0) {
+            let seed = seed.wrapping_add(i64::try_from(nth).unwrap_or_default());
+            native.options.set("seed", Cow::Owned(raw(&seed)?));
+        }
+        let (model, body) = (model.clone(), encode(&native)?);
+        asks.push(Ask { path: "/api/chat", model, body, may_grow, limit, effort });
+    }
+    Ok(asks)
 }
 
 /// Client → upstream.
@@ -162,21 +174,50 @@ fn messages(messages: Vec<Message<'_>>) -> Result<Vec<native::Message<'_>>, Erro
     Ok(out)
 }
 
-/// Upstream → client: a whole answer.
+/// Upstream → client: a whole answer, of one reply for each choice.
 ///
 /// # Errors
 /// An answer that Ollama itself broke off, or one without the call that had to be made.
 pub(super) fn response<'a>(
     stamp: &'a Stamp,
     facts: &'a Facts,
-    reply: native::ChatReply<'a>,
+    replies: Vec<native::ChatReply<'a>>,
     receipt: &mut Receipt,
 ) -> Result<Completion<'a>, Error> {
+    let mut usage = Usage::default();
+    let mut choices = Vec::with_capacity(replies.len());
+    for (nth, reply) in replies.into_iter().enumerate() {
+        usage = usage.plus(Usage::from(&reply));
+        choices.push(choice(stamp, facts, nth, reply, receipt)?);
+    }
+    Ok(Completion {
+        id: &stamp.id,
+        object: "chat.completion",
+        created: stamp.created,
+        model: &facts.model,
+        system_fingerprint: FINGERPRINT,
+        choices,
+        usage: usage.into(),
+    })
+}
+
+/// What the ids of the calls of one choice are made of.
+pub(super) fn digits(stamp: &Stamp, nth: usize) -> String {
+    if nth == 0 { stamp.random.clone() } else { format!("{nth:02x}{}", stamp.random) }
+}
+
+fn choice<'a>(
+    stamp: &Stamp,
+    facts: &Facts,
+    nth: usize,
+    reply: native::ChatReply<'a>,
+    receipt: &mut Receipt,
+) -> Result<Choice<'a>, Error> {
     if !reply.done {
         return Err(Error::unfinished());
     }
     let usage = Usage::from(&reply);
-    let mut numbering = Numbering::new(&stamp.random);
+    let mut numbering = Numbering::new(&digits(stamp, nth));
     let called = reply.message.tool_calls.unwrap_or_default().into_iter();
     let most = if facts.one_call { 1 } else { usize::MAX };
     let mut tool_calls: Vec<_> = called.take(most).map(|call| numbering.next(call).1).collect();
@@ -197,27 +238,19 @@ pub(super) fn response<'a>(
         lost(receipt);
     }
     let content = Some(content).filter(|text| tool_calls.is_empty() || !text.is_empty());
-    Ok(Completion {
-        id: &stamp.id,
-        object: "chat.completion",
-        created: stamp.created,
-        model: &facts.model,
-        system_fingerprint: FINGERPRINT,
-        choices: [Choice {
-            index: 0,
-            finish_reason,
-            message: Answer {
-                role: "assistant",
-                content,
-                refusal: None,
-                annotations: [],
-                reasoning_content: thinking.clone(),
-                reasoning: thinking,
-                tool_calls,
-            },
-            logprobs: reply.logprobs.map(logprobs),
-        }],
-        usage: usage.into(),
+    Ok(Choice {
+        index: nth,
+        finish_reason,
+        message: Answer {
+            role: "assistant",
+            content,
+            refusal: None,
+            annotations: [],
+            reasoning_content: thinking.clone(),
+            reasoning: thinking,
+            tool_calls,
+        },
+        logprobs: reply.logprobs.map(logprobs),
     })
 }
 

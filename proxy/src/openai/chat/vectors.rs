@@ -48,7 +48,7 @@ pub(crate) fn check(case: &mut Case) {
         let reply: ChatReply<'_> = serde_json::from_slice(&reply).unwrap();
         let stamp = stamp("chatcmpl-");
         let mut receipt = Receipt::default();
-        match translate::response(&stamp, &facts, reply, &mut receipt) {
+        match translate::response(&stamp, &facts, vec![reply], &mut receipt) {
             Ok(answer) => {
                 case.read_by::<CreateChatCompletionResponse>(&serde_json::to_string(&answer).unwrap());
                 case.json("answer.json", &answer);

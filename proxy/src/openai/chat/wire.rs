@@ -36,6 +36,7 @@ pub(crate) struct Request<'a> {
     pub(crate) choice: Mode,
     /// Whether the client wants one call at most.
     pub(crate) one_call: bool,
+    pub(crate) choices: Choices,
     pub(crate) logprobs: bool,
     pub(crate) top_logprobs: Option<u8>,
 }
@@ -52,6 +53,18 @@ pub(crate) struct Facts {
     pub(crate) offers: bool,
     /// Whether only its first call counts.
     pub(crate) one_call: bool,
+    /// How many answers are wanted, at least one.
+    pub(crate) choices: Choices,
+}
+
+/// How many answers are wanted: 1 to 128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choices(pub(crate) usize);
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self(1)
+    }
 }
 
 /// One message of the conversation; which fields are filled depends on `role`.
@@ -168,6 +181,10 @@ impl<'a> Request<'a> {
         if one_call {
             receipt.emulated("parallel_tool_calls");
         }
+        let choices = fields.take_raw("n").map_or(Ok(Choices::default()), choices)?;
+        if choices != Choices::default() {
+            receipt.emulated("n");
+        }
         let mut request = Self {
             model,
             messages,
@@ -180,6 +197,7 @@ impl<'a> Request<'a> {
             tools,
             choice,
             one_call,
+            choices,
             logprobs,
             top_logprobs,
         };
@@ -211,6 +229,7 @@ impl<'a> Request<'a> {
             form: self.form(),
             offers: !self.tools.is_empty(),
             one_call: self.one_call,
+            choices: self.choices,
         }
     }
 
@@ -235,6 +254,15 @@ impl<'a> Request<'a> {
     }
 }
 
+fn choices(raw: &RawValue) -> Result<Choices, Error> {
+    let n: i64 = read("n", raw)?;
+    usize::try_from(n).ok().filter(|n| (1..=128).contains(n)).map(Choices).ok_or_else(|| Error::Invalid {
+        message: format!("Invalid 'n': expected an integer from 1 to 128, but got {n} instead."),
+        param: Some("n".to_owned()),
+        code: Some(if n < 1 { "integer_below_min_value" } else { "integer_above_max_value" }),
+    })
+}
+
 fn top_logprobs(raw: &RawValue) -> Result<u8, Error> {
     let n: i64 = read("top_logprobs", raw)?;
     u8::try_from(n).ok().filter(|n| *n <= 20).ok_or_else(|| Error::Invalid {
@@ -252,14 +280,14 @@ pub(crate) struct Completion<'a> {
     pub(crate) created: u64,
     pub(crate) model: &'a str,
     pub(crate) system_fingerprint: &'static str,
-    pub(crate) choices: [Choice<'a>; 1],
+    pub(crate) choices: Vec<Choice<'a>>,
     pub(crate) usage: CompletionUsage,
 }
 
 /// The one choice of an answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Choice<'a> {
-    pub(crate) index: u32,
+    pub(crate) index: usize,
     pub(crate) message: Answer<'a>,
     pub(crate) logprobs: Option<Logprobs<'a>>,
     pub(crate) finish_reason: &'static str,
@@ -297,7 +325,7 @@ pub(crate) struct Chunk<'a, C: Serialize> {
 /// What a chunk adds to the one choice.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChunkChoice<'a> {
-    pub(crate) index: u32,
+    pub(crate) index: usize,
     pub(crate) delta: Delta<'a>,
     pub(crate) logprobs: Option<Logprobs<'a>>,
     pub(crate) finish_reason: Option<&'static str>,
