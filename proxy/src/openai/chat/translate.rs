@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     ollama::{client::encode, wire as native},
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         content::{Gathered, gather},
         context::Policy,
         forced::{self, Form, Said},
@@ -41,6 +41,7 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Erro
     let limit = asked.native.options.get("num_predict").and_then(|raw| raw.get().parse().ok());
     let n = asked.choices.0;
     let mut native = request(asked, policy)?;
+    let news = News::of(&native);
     // With the same seed all answers would be the same.
     let seed: Option<i64> = native.options.get("seed").and_then(|raw| raw.get().parse().ok());
     let mut asks = Vec::with_capacity(n);
@@ -50,7 +51,7 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Erro
             native.options.set("seed", Cow::Owned(raw(&seed)?));
         }
         let (model, body) = (model.clone(), encode(&native)?);
-        asks.push(Ask { path: "/api/chat", model, body, may_grow, limit, effort });
+        asks.push(Ask { path: "/api/chat", model, body, may_grow, limit, effort, news });
     }
     Ok(asks)
 }

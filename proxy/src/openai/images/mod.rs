@@ -9,7 +9,6 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::Method;
 
 use super::{json::Json, models, receipt::Receipt};
 use crate::{app::App, error::Error, observe::Recorder, ollama::client::encode};
@@ -28,10 +27,9 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         (asks, request.model.to_string())
     };
     drop(json);
-    let told = app.ollama.call(Method::GET, "/api/version", None).await?;
-    let version: wire::Version<'_> = app.ollama.read("/api/version", &told)?;
-    if !translate::makes_pictures(&version.version) || !models::can(&app, &model, "image").await? {
-        return Err(translate::refused(&model, &version.version));
+    let version = app.ollama.version().await?;
+    if !version.makes_pictures() || !models::can(&app, &model, "image").await? {
+        return Err(translate::refused(&model, &version));
     }
     let mut replies = Vec::with_capacity(asks.len());
     // One after the other: a picture takes a whole machine.
