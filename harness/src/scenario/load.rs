@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Call, Check, Http, Place, Scenario, Sent, Step, variables::Variables};
+use super::{Call, Check, Http, MockSettings, Place, Scenario, Sent, Step, variables::Variables, versions};
 use crate::expect::{matcher::Matcher, path};
 
 /// A scenario and where it came from.
@@ -163,13 +163,30 @@ impl Reader {
         {
             self.wrong(config.into(), format!("config: {error}"));
         }
-        if let Some(version) = scenario.mock.as_ref().and_then(|mock| mock.version.as_ref())
-            && let Err(error) = version.value.parse::<mock_ollama::Version>()
-        {
-            self.wrong(version.into(), format!("mock.version: {error}"));
+        if let Some(mock) = &scenario.mock {
+            self.mock(mock);
         }
         for step in &scenario.steps {
             self.step(step);
+        }
+    }
+
+    fn mock(&mut self, mock: &MockSettings) {
+        for (name, version) in [("version", &mock.version), ("from", &mock.from), ("before", &mock.before)] {
+            if let Some(version) = version
+                && let Err(error) = version.value.parse::<mock_ollama::Version>()
+            {
+                return self.wrong(version.into(), format!("mock.{name}: {error}"));
+            }
+        }
+        let usual = mock.version.as_ref().and_then(|version| version.value.parse().ok()).unwrap_or_default();
+        if let Some(bound) = mock.from.as_ref().or(mock.before.as_ref())
+            && !versions::covers(Some(mock), &usual)
+        {
+            self.wrong(
+                bound.into(),
+                format!("{usual} lies outside; name a mock.version between mock.from and mock.before"),
+            );
         }
     }
 
