@@ -2,12 +2,11 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::wire::{Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, TopLogprob};
 use crate::{
     app::Stamp,
-    config::Overflow,
     error::Error,
     ollama::{client::encode, wire as native},
     openai::{
@@ -15,7 +14,7 @@ use crate::{
         content::{Gathered, gather},
         context::Policy,
         forced::{self, Form, Said},
-        options::think,
+        options::{limit, next_seed, raw, think},
         receipt::Receipt,
         tools::{self, Numbering},
         usage::Usage,
@@ -37,20 +36,17 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Erro
         let switch = asked.thinking_switch.map(|_| "chat_template_kwargs");
         asked.effort.as_ref().map(|(param, _)| *param).or(switch)
     };
-    let may_grow = asked.leaves_context() && asked.native.truncate.is_none() && policy.overflow == Overflow::Refuse;
-    let limit = asked.native.options.get("num_predict").and_then(|raw| raw.get().parse().ok());
+    let may_grow = policy.may_grow(&asked.native);
+    let limit = limit(&asked.native.options);
     let n = asked.choices.0;
     let mut native = request(asked, policy)?;
-    // With the same seed all answers would be the same.
-    let seed: Option<i64> = native.options.get("seed").and_then(|raw| raw.get().parse().ok());
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
-        if let Some(seed) = seed.filter(|_| nth > 0) {
-            let seed = seed.wrapping_add(i64::try_from(nth).unwrap_or_default());
-            native.options.set("seed", Cow::Owned(raw(&seed)?));
+        if nth > 0 {
+            next_seed(&mut native.options)?;
         }
         let (model, body) = (model.clone(), encode(&native)?);
-        asks.push(Ask { path: "/api/chat", model, body, may_grow, limit, effort });
+        asks.push(Ask { path: "/api/chat", about: "messages", model, body, may_grow, limit, effort });
     }
     Ok(asks)
 }
@@ -98,10 +94,6 @@ pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<nativ
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs.filter(|_| request.logprobs),
     })
-}
-
-fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 fn response_format(format: ResponseFormat<'_>) -> Result<Option<Cow<'_, RawValue>>, Error> {
