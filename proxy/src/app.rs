@@ -15,7 +15,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
-use http_body_util::Limited;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
     config::Config,
@@ -160,7 +160,13 @@ async fn native(State(app): State<App>, mut request: Request) -> Result<Response
             return Err(Error::TooLarge { limit });
         }
         // One that does not tell its length is cut there.
-        request = request.map(|body| Body::new(Limited::new(body, limit)));
+        request = request.map(|body| {
+            let too_large = move |error: axum::BoxError| match error.is::<LengthLimitError>() {
+                true => Error::TooLarge { limit }.into(),
+                false => error,
+            };
+            Body::new(Limited::new(body, limit).map_err(too_large))
+        });
     }
     passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
 }

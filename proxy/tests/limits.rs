@@ -65,6 +65,12 @@ async fn heads_and_native_bodies_beyond_their_limits_are_refused() {
     let big = ask(proxy.addr(), post("/api/chat", &"x".repeat(101))).await;
     assert!(big.code() == 413 && big.text().contains("limits.native_body"), "{}", big.text());
     assert!(upstream.seen().is_empty());
+    // What does not tell its length is sent on until it is too much.
+    let told = "Content-Length: 101\r\n\r\n";
+    let chunked = String::from_utf8(post("/api/chat", &"x".repeat(101))).unwrap();
+    let chunked = chunked.replace(told, "Transfer-Encoding: chunked\r\n\r\n65\r\n") + "\r\n0\r\n\r\n";
+    let big = ask(proxy.addr(), chunked).await;
+    assert!(big.code() == 413 && big.text().contains("limits.native_body"), "{}", big.text());
     assert_eq!(ask(proxy.addr(), post("/api/chat", &"x".repeat(100))).await.code(), 200);
 }
 
