@@ -136,6 +136,15 @@ async fn a_key_with_models_passes_only_for_them() {
         assert!(forbidden(&ask(proxy.addr(), with(post("/v1/chat/completions", body), ANN)).await, true), "{body}");
     }
     assert!(forbidden(&ask(proxy.addr(), with(get("/v1/models/other"), ANN)).await, true));
+    let form = |model: &str| {
+        let part = format!("--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--x--\r\n");
+        let json = String::from_utf8(post("/v1/audio/transcriptions", &part)).unwrap();
+        with(json.replace("application/json", "multipart/form-data; boundary=x"), ANN)
+    };
+    assert!(forbidden(&ask(proxy.addr(), form("other")).await, true));
+    // Past the gate: what is missing now is the recording.
+    let heard = ask(proxy.addr(), form("m")).await;
+    assert_eq!((heard.code(), &heard.json()["error"]["param"]), (400, &"file".into()), "{}", heard.text());
     let packed = with(post("/api/chat", r#"{"model":"m"}"#), &format!("{ANN}\r\nContent-Encoding: gzip"));
     assert!(forbidden(&ask(proxy.addr(), packed).await, false));
     assert!(upstream.seen().is_empty());
