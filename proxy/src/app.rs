@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::{
     config::Config,
     error::{self, Dialect, Error},
-    gate::{self, Gate},
+    gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
     openai::{self, context::Grown},
@@ -36,13 +36,21 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
-    pub(crate) grown: Grown,
+    pub(crate) grown: Arc<Grown>,
     gate: Gate,
 }
 
+/// What outlives the settings: those that are read again begin with what those before them have.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) grown: Arc<Grown>,
+}
+
 impl Shared {
-    pub(crate) fn new(config: Config, ollama: Client, gate: Gate) -> Self {
-        Self { config, ollama, grown: Grown::default(), gate }
+    pub(crate) fn new(config: Config, ollama: Client, gate: Gate, kept: &Kept) -> Self {
+        kept.grown.belongs_to(&ollama.remote(), config.context.max);
+        Self { config, ollama, grown: kept.grown.clone(), gate }
     }
 
     /// Time and identity of an answer that begins now.
