@@ -110,6 +110,28 @@ async fn a_context_grows_once_and_stays_grown() {
 }
 
 #[tokio::test]
+async fn a_context_stays_grown_when_the_settings_are_read_again_unless_they_allow_less_or_name_another_remote() {
+    let (mock, other) = (remote(None).await, remote(None).await);
+    let settings = |remote: &Mock, max| {
+        let mut settings = config(remote.addr());
+        settings.context.max = max;
+        settings
+    };
+    let proxy = serve(settings(&mock, 65_536)).await.unwrap();
+    assert_eq!(ask(proxy.addr(), chat(5, &json!({}))).await.code(), 200);
+    for (reloaded, mock, size) in [
+        (settings(&mock, 65_536), &mock, json!(8192)),
+        (settings(&mock, 6000), &mock, json!(6000)),
+        (settings(&mock, 0), &mock, Value::Null),
+        (settings(&other, 65_536), &other, Value::Null),
+    ] {
+        proxy.reload(reloaded).unwrap();
+        assert_eq!(ask(proxy.addr(), chat(0, &json!({}))).await.code(), 200);
+        assert_eq!(sizes(mock).last(), Some(&size));
+    }
+}
+
+#[tokio::test]
 async fn many_prompts_at_once_make_a_context_grow_one_after_the_other() {
     let mock = remote(None).await;
     let mut settings = config(mock.addr());

@@ -86,9 +86,16 @@ pub(crate) fn size(prompt: u64, limit: Option<u64>, cap: u64) -> Option<u64> {
     (size > prompt).then_some(size)
 }
 
-/// How far the contexts of models have grown, and who is at it.
+/// How far the contexts of one remote's models have grown, and who is at it.
 #[derive(Debug, Default)]
-pub(crate) struct Grown(Mutex<HashMap<String, Growth>>);
+pub(crate) struct Grown(Mutex<Models>);
+
+#[derive(Debug, Default)]
+struct Models {
+    remote: String,
+    max: u64,
+    growth: HashMap<String, Growth>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Growth {
@@ -98,23 +105,33 @@ struct Growth {
 }
 
 impl Grown {
+    /// From now on it is about `remote`, whose contexts may grow to `max`. What is known of another machine's models is forgotten.
+    pub(crate) fn belongs_to(&self, remote: &str, max: u64) {
+        let mut models = self.models();
+        if models.remote != remote {
+            *models = Models { remote: remote.to_owned(), ..Models::default() };
+        }
+        models.max = max;
+    }
+
     /// How far it has grown.
     pub(crate) fn of(&self, model: &str) -> Option<u64> {
-        self.map().get(&*tagged(model)).map(|growth| growth.tokens).filter(|tokens| *tokens > 0)
+        let models = self.models();
+        models.growth.get(&*tagged(model)).map(|growth| growth.tokens.min(models.max)).filter(|tokens| *tokens > 0)
     }
 
     /// Whoever holds this may make `model` grow.
     pub(crate) async fn turn(&self, model: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = self.map().entry(tagged(model).into_owned()).or_default().turn.clone();
+        let turn = self.models().growth.entry(tagged(model).into_owned()).or_default().turn.clone();
         turn.lock_owned().await
     }
 
     /// It has grown.
     pub(crate) fn remember(&self, model: &str, tokens: u64) {
-        self.map().entry(tagged(model).into_owned()).or_default().tokens = tokens;
+        self.models().growth.entry(tagged(model).into_owned()).or_default().tokens = tokens;
     }
 
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, Growth>> {
+    fn models(&self) -> std::sync::MutexGuard<'_, Models> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
