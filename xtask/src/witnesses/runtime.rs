@@ -9,7 +9,7 @@ use std::{
 use crate::{root, step::Step};
 
 /// A language that SDKs are for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Runtime {
     Python,
     Node,
@@ -80,6 +80,8 @@ fn prepare_python(home: &Path, requirements: &Path) -> Result<(), String> {
             .arg("install")
             .arg("--quiet")
             .arg("--disable-pip-version-check")
+            // The list is complete.
+            .arg("--no-deps")
             .arg("-r")
             .arg(requirements)
             .run()
