@@ -5,6 +5,7 @@ mod counts;
 mod crowd;
 mod keys;
 mod models;
+mod named;
 pub(crate) mod origin;
 mod paths;
 mod quota;
@@ -85,6 +86,10 @@ impl Gate {
             }
             if let (Some(caller), Some(recorder)) = (caller, request.extensions().get::<Recorder>()) {
                 recorder.caller(&caller.token.name);
+            }
+            if let Some(caller) = caller {
+                // For whoever keeps something of a caller's.
+                request.extensions_mut().insert(caller.token.digest);
             }
             asking = caller.map(|caller| (caller, path));
         }

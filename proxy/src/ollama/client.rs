@@ -208,6 +208,9 @@ impl Client {
             Failure::Connect(cause) => cause,
             // Our side of the road broke: the client stopped sending its body.
             Failure::Exchange(error) if error.is_user() => {
+                if let Some(own) = own(&error) {
+                    return own.clone();
+                }
                 let message = "the request body ended before it was whole".to_owned();
                 return Error::Invalid { message, param: None, code: None };
             }
@@ -256,6 +259,12 @@ impl Client {
             _ => Error::Unreachable { message },
         }
     }
+}
+
+/// The error of ours that a request body ended with.
+fn own(error: &hyper::Error) -> Option<&Error> {
+    let source = std::error::Error::source(error);
+    std::iter::successors(source, |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// What is asked, as it crosses the wire.

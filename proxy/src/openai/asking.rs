@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -12,13 +13,14 @@ use super::{
     json::Fields,
     models,
     receipt::Receipt,
+    sse::Opening,
 };
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::{
-        client::{Upstream, encode},
+        client::{self, Upstream, encode},
         wire::{ChatRequest, Options, Ps, Show, ShowRequest},
     },
 };
@@ -27,6 +29,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) path: &'static str,
+    /// The field of the request that holds what the model is to read.
+    pub(crate) about: &'static str,
     pub(crate) model: String,
     pub(crate) body: Bytes,
     /// Whether the context may grow: the client asks for none itself, and wants nothing cut.
@@ -61,14 +65,61 @@ impl News {
     }
 }
 
+/// A request, ready to be asked.
+pub(crate) struct Prepared<F> {
+    /// One for each answer that is wanted.
+    pub(crate) asks: Vec<Ask>,
+    /// What the answer must know of its request.
+    pub(crate) facts: F,
+    pub(crate) receipt: Receipt,
+}
+
+/// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in between, and its queue
+/// is for others too.
+pub(crate) const AT_ONCE: usize = 4;
+
+/// What leads to the streamed answers.
+pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Vec<Opening> {
+    let opening = |ask| -> Opening {
+        let (app, recorder) = (app.clone(), recorder.clone());
+        Box::pin(async move { open(&app, ask, &recorder).await })
+    };
+    asks.into_iter().map(opening).collect()
+}
+
+/// Asks all, [`AT_ONCE`] at a time, and reads the whole answers.
+///
+/// # Errors
+/// The first that fails, as [`whole`].
+pub(crate) async fn all(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Result<Vec<Bytes>, Error> {
+    let asking = asks.into_iter().map(|ask| whole(app, ask, recorder));
+    stream::iter(asking).buffered(AT_ONCE).try_collect().await
+}
+
+/// Asks, and reads the whole answer.
+///
+/// # Errors
+/// As [`open`]; an answer that is cut off.
+pub(crate) async fn whole(app: &App, ask: Ask, recorder: &Recorder) -> Result<Bytes, Error> {
+    let reply = client::whole(open(app, ask, recorder).await?).await?;
+    recorder.payload("reply", &reply);
+    Ok(reply)
+}
+
 /// Asks; the answer's body as it arrives.
 ///
 /// # Errors
 /// What Ollama refuses for good.
-pub(crate) async fn open(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
+pub(crate) async fn open(app: &App, ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
+    let about = ask.about;
+    cured(app, ask, recorder).await.map_err(|error| error.about(about))
+}
+
+async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
     if ask.news != News::default() {
         fit(app, &mut ask, recorder).await?;
     }
+    recorder.payload("ask", &ask.body);
     let mut thinking = None;
     // A context grows once, and thinking only becomes less, so this ends.
     loop {
@@ -105,7 +156,7 @@ async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error>
     }
     if ask.news.pictures && !version.refuses_pictures() && !models::senses(app, &ask.model).await? {
         return Err(Error::unsupported(
-            "messages",
+            ask.about,
             format!("The model `{}` cannot see pictures; take one with the capability vision.", ask.model),
         ));
     }
