@@ -126,7 +126,7 @@ impl Error {
     /// The same error where field `param` is what did not fit into the context.
     pub(crate) fn about(self, param: &str) -> Self {
         match self {
-            Self::ContextLength { message, .. } => Self::Invalid {
+            Self::ContextLength { message, .. } if param != "messages" => Self::Invalid {
                 message: message
                     .replace("your messages", &format!("your {param}"))
                     .replace("the messages", &format!("the {param}")),

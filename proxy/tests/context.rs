@@ -170,3 +170,49 @@ async fn a_prompt_that_no_allowed_context_holds_is_refused_with_the_bound() {
     assert!(answer.message().contains("cannot grow beyond 5000"), "{}", answer.message());
     assert_eq!(sizes(&mock), [Value::Null], "it is not asked again in vain");
 }
+
+#[tokio::test]
+async fn the_other_endpoints_ask_for_contexts_by_the_same_rules() {
+    let long = "word ".repeat(5000);
+    let long = long.as_str();
+    let requests = [
+        ("/v1/completions", "/api/generate", json!({"model": MODEL, "prompt": long, "max_tokens": 9})),
+        ("/v1/completions", "/api/generate", json!({"model": MODEL, "prompt": long, "max_tokens": 9, "stream": true})),
+        ("/v1/moderations", "/api/chat", json!({"model": "smollm2:135m", "input": long})),
+        ("/v1/audio/translations", "/api/chat", json!({"model": MODEL, "text": long})),
+    ];
+    for (path, native, body) in requests {
+        let mock = remote(None).await;
+        let mut settings = config(mock.addr());
+        settings.context.max = 65_536;
+        let growing = serve(settings.clone()).await.unwrap();
+        let answer = ask(growing.addr(), post(path, &body.to_string())).await;
+        let receipt = answer.header("x-farllama-receipt");
+        assert_eq!((answer.code(), receipt), (200, Some("num_ctx=raised:8192")), "{path}: {}", answer.text());
+        settings.context.overflow = Overflow::Truncate;
+        let cutting = serve(settings).await.unwrap();
+        let answer = ask(cutting.addr(), post(path, &body.to_string())).await;
+        assert_eq!(answer.code(), 200, "{path}: {}", answer.text());
+        let entries = mock.journal().entries();
+        assert_eq!(entries.last().unwrap().json().unwrap()["truncate"], true, "{path}");
+        assert!(entries.iter().any(|entry| entry.target == native), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_input_to_embed_is_cut_only_where_a_setting_says_so() {
+    let mock = remote(None).await;
+    let body = json!({"model": "all-minilm", "input": "word ".repeat(5000)}).to_string();
+    let mut settings = config(mock.addr());
+    settings.context.max = 65_536;
+    let refusing = serve(settings.clone()).await.unwrap();
+    let answer = ask(refusing.addr(), post("/v1/embeddings", &body)).await;
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (answer.code(), &error["code"], &error["param"]),
+        (400, &json!("context_length_exceeded"), &json!("input"))
+    );
+    settings.context.overflow_by_model = vec![("all-minilm".to_owned(), Overflow::Truncate)];
+    let cutting = serve(settings).await.unwrap();
+    assert_eq!(ask(cutting.addr(), post("/v1/embeddings", &body)).await.code(), 200);
+}

@@ -12,7 +12,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::tools::Tool;
+use super::{receipt::Receipt, tool_choice::Mode, tools::Tool};
 use crate::error::Error;
 
 /// What the model's words must be read as.
@@ -37,6 +37,46 @@ pub(crate) enum Said {
 }
 
 impl Form {
+    /// What a model must be held to that is offered `tools`. Its words are free unless it must make a call, or is to answer in a form of its
+    /// own beside tools.
+    pub(crate) fn of(tools: &[Tool<'_>], choice: Mode, formatted: bool) -> Self {
+        let names = || {
+            let functions = tools.iter().filter_map(|tool| tool.function.as_ref());
+            functions.map(|function| function.name.to_string()).collect()
+        };
+        match choice {
+            _ if tools.is_empty() => Self::Free,
+            Mode::Required => Self::Call(names()),
+            Mode::Auto | Mode::None if formatted => Self::CallOrAnswer(names()),
+            Mode::Auto | Mode::None => Self::Free,
+        }
+    }
+
+    /// What the words of a model that is held to this stand for. `None`: they were cut off before they meant anything.
+    ///
+    /// # Errors
+    /// There is no call where one must be made.
+    pub(crate) fn said(
+        &self,
+        text: &str,
+        done_reason: Option<&str>,
+        receipt: &mut Receipt,
+    ) -> Result<Option<Said>, Error> {
+        match (self.read(text), self) {
+            (Some(said), _) => Ok(Some(said)),
+            (None, _) if done_reason == Some("length") => Ok(None),
+            (None, Self::Free | Self::CallOrAnswer(_)) => {
+                receipt.note("response_format", "not-obeyed");
+                Ok(Some(Said::Answer(text.to_owned())))
+            }
+            (None, Self::Call(_)) => Err(Error::unsupported(
+                "tool_choice",
+                "The model made no call, though 'tool_choice' asks for one and its answer was constrained to one by 'format': \
+                 this model, or this version of Ollama, does not obey 'format'. Use tool_choice 'auto', or another model.",
+            )),
+        }
+    }
+
     /// Reads what the model has said, once it is whole. `None`: it is neither a call of a tool that may be called nor an answer.
     pub(crate) fn read(&self, text: &str) -> Option<Said> {
         #[derive(Deserialize)]

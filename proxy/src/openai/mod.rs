@@ -10,6 +10,7 @@ pub(crate) mod embeddings;
 pub(crate) mod forced;
 pub(crate) mod images;
 pub(crate) mod json;
+pub(crate) mod logprobs;
 pub(crate) mod models;
 pub(crate) mod moderations;
 pub(crate) mod options;
@@ -18,6 +19,7 @@ pub(crate) mod receipt;
 pub(crate) mod sse;
 pub(crate) mod tool_choice;
 pub(crate) mod tools;
+pub(crate) mod turn;
 pub(crate) mod usage;
 
 use axum::{

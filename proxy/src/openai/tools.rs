@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json::{Text, read};
+use super::{
+    json::{Text, read},
+    receipt::Receipt,
+};
 use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, ReplyCall},
@@ -161,6 +164,11 @@ pub(crate) struct CalledFunction<'a> {
     pub(crate) name: Cow<'a, str>,
     /// The text of a JSON object, keys in the model's order.
     pub(crate) arguments: Cow<'a, str>,
+}
+
+/// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that the model wrote something.
+pub(crate) fn lost(receipt: &mut Receipt) {
+    receipt.note("tool_calls", "lost");
 }
 
 /// Numbers the calls of one answer from 0 in order of arrival, and gives each an id of its own.

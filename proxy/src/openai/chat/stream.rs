@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{
-    translate::{FINGERPRINT, digits, finish_reason, logprobs, lost, said},
-    wire::{Chunk, ChunkChoice, Delta, Facts},
+    translate::{FINGERPRINT, digits, finish_reason},
+    wire::{Chunk, ChunkChoice, Delta, Facts, Logprobs},
 };
 use crate::{
     app::Stamp,
@@ -21,7 +21,7 @@ use crate::{
         forced::{Form, Said},
         receipt::Receipt,
         sse::{Frames, Translator},
-        tools::Numbering,
+        tools::{Numbering, lost},
         usage::{CompletionUsage, Usage},
     },
 };
@@ -115,12 +115,12 @@ impl Translator for Chat {
                 call
             })
             .collect();
-        let logprobs = reply.logprobs.filter(|tokens| !tokens.is_empty()).map(logprobs);
+        let logprobs = reply.logprobs.filter(|tokens| !tokens.is_empty()).map(Logprobs::of);
         let mut content = Some(message.content).filter(|text| !text.is_empty());
         if self.facts.form != Form::Free {
             choice.held.push_str(&content.take().unwrap_or_default());
             if reply.done && choice.calls.count() == 0 {
-                match said(&self.facts, &choice.held, reply.done_reason.as_deref(), &mut self.receipt) {
+                match self.facts.form.said(&choice.held, reply.done_reason.as_deref(), &mut self.receipt) {
                     Ok(Some(Said::Call { name, arguments })) => {
                         let (index, mut call) = choice.calls.read(name, arguments);
                         call.index = Some(index);

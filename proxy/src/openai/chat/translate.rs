@@ -2,22 +2,22 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use super::wire::{Answer, Choice, Completion, Facts, Logprob, Logprobs, Message, Request, ResponseFormat, TopLogprob};
+use super::wire::{Answer, Choice, Completion, Facts, Logprobs, Message, Request, ResponseFormat};
 use crate::{
     app::Stamp,
-    config::Overflow,
     error::Error,
     ollama::{client::encode, wire as native},
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         content::{Gathered, gather},
         context::Policy,
-        forced::{self, Form, Said},
-        options::think,
+        forced::{Form, Said},
+        options::next_seed,
         receipt::Receipt,
         tools::{self, Numbering},
+        turn::{self, Turn},
         usage::Usage,
     },
 };
@@ -30,27 +30,17 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 /// # Errors
 /// As [`request`].
 pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Error> {
-    let model = asked.model.to_string();
-    let effort = if asked.native.think.is_some() {
-        None
-    } else {
-        let switch = asked.thinking_switch.map(|_| "chat_template_kwargs");
-        asked.effort.as_ref().map(|(param, _)| *param).or(switch)
-    };
-    let may_grow = asked.leaves_context() && asked.native.truncate.is_none() && policy.overflow == Overflow::Refuse;
-    let limit = asked.native.options.get("num_predict").and_then(|raw| raw.get().parse().ok());
     let n = asked.choices.0;
-    let mut native = request(asked, policy)?;
-    // With the same seed all answers would be the same.
-    let seed: Option<i64> = native.options.get("seed").and_then(|raw| raw.get().parse().ok());
+    let (turn, messages) = turn(asked)?;
+    let ask = turn.ask("messages", policy);
+    let mut native = turn.request(messages, policy)?;
+    let ask = Ask { news: News::of(&native), ..ask };
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
-        if let Some(seed) = seed.filter(|_| nth > 0) {
-            let seed = seed.wrapping_add(i64::try_from(nth).unwrap_or_default());
-            native.options.set("seed", Cow::Owned(raw(&seed)?));
+        if nth > 0 {
+            next_seed(&mut native.options)?;
         }
-        let (model, body) = (model.clone(), encode(&native)?);
-        asks.push(Ask { path: "/api/chat", model, body, may_grow, limit, effort });
+        asks.push(Ask { body: encode(&native)?, ..ask.clone() });
     }
     Ok(asks)
 }
@@ -59,70 +49,34 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Erro
 ///
 /// # Errors
 /// Content, tools or a format that Ollama cannot be given.
+#[cfg(test)]
 pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<native::ChatRequest<'a>, Error> {
-    let form = request.form();
-    let mut native = request.native;
-    let truncate = policy.apply(&mut native)?;
-    let think = match (native.think, &request.effort, request.thinking_switch) {
-        (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
-        (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
-        (None, None, Some(on)) => Some(Cow::Owned(raw(&on)?)),
-        (None, None, None) => None,
-    };
-    let wanted = match request.response_format {
-        Some(format) => response_format(format)?,
-        None => native.format.map(Cow::Borrowed),
-    };
-    let format = match form {
-        Form::Free => wanted,
-        Form::Call(_) => Some(Cow::Owned(forced::format(&request.tools, None)?)),
-        Form::CallOrAnswer(_) => {
-            // JSON mode is no schema.
-            let any = raw(&serde_json::json!({"type": "object"}))?;
-            let answer = wanted.as_deref().filter(|format| format.get().starts_with('{')).unwrap_or(&any);
-            Some(Cow::Owned(forced::format(&request.tools, Some(answer))?))
-        }
-    };
-    let tools = if request.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(request.tools)?)?)) };
-    Ok(native::ChatRequest {
-        model: request.model.0,
-        messages: messages(request.messages)?,
-        stream: request.stream,
-        format,
-        keep_alive: native.keep_alive,
-        tools,
-        options: native.options,
-        think,
-        truncate: Some(truncate),
-        shift: native.shift,
-        logprobs: request.logprobs,
-        top_logprobs: request.top_logprobs.filter(|_| request.logprobs),
-    })
+    let (turn, messages) = turn(request)?;
+    turn.request(messages, policy)
 }
 
-fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
+/// What is asked, and the messages.
+fn turn(request: Request<'_>) -> Result<(Turn<'_>, Vec<native::Message<'_>>), Error> {
+    let form = request.form();
+    let format = request.response_format.map_or(Ok(None), response_format)?;
+    let turn = Turn {
+        model: request.model,
+        stream: request.stream,
+        native: request.native,
+        effort: request.effort,
+        thinking_switch: request.thinking_switch,
+        format,
+        tools: request.tools,
+        form,
+        logprobs: request.logprobs,
+        top_logprobs: request.top_logprobs,
+    };
+    Ok((turn, messages(request.messages)?))
 }
 
 fn response_format(format: ResponseFormat<'_>) -> Result<Option<Cow<'_, RawValue>>, Error> {
-    match &*format.kind {
-        "text" => Ok(None),
-        "json_object" => Ok(Some(Cow::Owned(raw(&"json")?))),
-        "json_schema" => {
-            match format.json_schema.and_then(|named| named.schema).filter(|schema| schema.get() != "null") {
-                Some(schema) => Ok(Some(Cow::Borrowed(schema))),
-                None => Err(Error::Invalid {
-                    message: "Missing required parameter: 'response_format.json_schema.schema'.".to_owned(),
-                    param: Some("response_format.json_schema.schema".to_owned()),
-                    code: Some("missing_required_parameter"),
-                }),
-            }
-        }
-        other => Err(Error::invalid(
-            "response_format.type",
-            format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object', and 'json_schema'."),
-        )),
-    }
+    let schema = format.json_schema.and_then(|named| named.schema);
+    turn::format(&format.kind, schema, "response_format", "response_format.json_schema.schema")
 }
 
 /// One native message for each of OpenAI's.
@@ -226,7 +180,7 @@ fn choice<'a>(
     if facts.form != Form::Free {
         let text = std::mem::take(&mut content);
         if tool_calls.is_empty() {
-            match said(facts, &text, reply.done_reason.as_deref(), receipt)? {
+            match facts.form.said(&text, reply.done_reason.as_deref(), receipt)? {
                 Some(Said::Call { name, arguments }) => tool_calls.push(numbering.read(name, arguments).1),
                 Some(Said::Answer(answer)) => content = Cow::Owned(answer),
                 None => {}
@@ -235,7 +189,7 @@ fn choice<'a>(
     }
     let finish_reason = finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty());
     if facts.offers && finish_reason == "stop" && content.is_empty() && usage.output > 0 {
-        lost(receipt);
+        tools::lost(receipt);
     }
     let content = Some(content).filter(|text| tool_calls.is_empty() || !text.is_empty());
     Ok(Choice {
@@ -250,38 +204,8 @@ fn choice<'a>(
             reasoning: thinking,
             tool_calls,
         },
-        logprobs: reply.logprobs.map(logprobs),
+        logprobs: reply.logprobs.map(Logprobs::of),
     })
-}
-
-/// What the words of a model that is held to a form stand for. `None`: they were cut off before they meant anything.
-///
-/// # Errors
-/// There is no call where one must be made.
-pub(super) fn said(
-    facts: &Facts,
-    text: &str,
-    done_reason: Option<&str>,
-    receipt: &mut Receipt,
-) -> Result<Option<Said>, Error> {
-    match (facts.form.read(text), &facts.form) {
-        (Some(said), _) => Ok(Some(said)),
-        (None, _) if done_reason == Some("length") => Ok(None),
-        (None, Form::Free | Form::CallOrAnswer(_)) => {
-            receipt.note("response_format", "not-obeyed");
-            Ok(Some(Said::Answer(text.to_owned())))
-        }
-        (None, Form::Call(_)) => Err(Error::unsupported(
-            "tool_choice",
-            "The model made no call, though 'tool_choice' asks for one and its answer was constrained to one by 'format': \
-             this model, or this version of Ollama, does not obey 'format'. Use tool_choice 'auto', or another model.",
-        )),
-    }
-}
-
-/// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that the model wrote something.
-pub(super) fn lost(receipt: &mut Receipt) {
-    receipt.note("tool_calls", "lost");
 }
 
 /// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.
@@ -291,23 +215,6 @@ pub(super) fn finish_reason(done_reason: Option<&str>, called: bool) -> &'static
         _ if called => "tool_calls",
         _ => "stop",
     }
-}
-
-/// Probabilities in OpenAI's shape: keys that Ollama leaves out are null or empty.
-pub(super) fn logprobs(tokens: Vec<native::Logprob<'_>>) -> Logprobs<'_> {
-    fn one(token: native::Logprob<'_>) -> Logprob<'_> {
-        Logprob {
-            token: token.token,
-            logprob: token.logprob,
-            bytes: token.bytes,
-            top_logprobs: token.top_logprobs.into_iter().map(alternative).collect(),
-        }
-    }
-    Logprobs { content: tokens.into_iter().map(one).collect(), refusal: None }
-}
-
-fn alternative(top: native::Logprob<'_>) -> TopLogprob<'_> {
-    TopLogprob { token: top.token, logprob: top.logprob, bytes: top.bytes }
 }
 
 #[cfg(test)]

@@ -7,10 +7,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
+    ollama::wire as native,
     openai::{
         content::Content,
         forced::Form,
         json::{Fields, Text, read},
+        logprobs::{self, Logprob},
         options::{Native, Reasoning},
         parameters::{Endpoint, settle},
         receipt::Receipt,
@@ -167,7 +169,7 @@ impl<'a> Request<'a> {
         let stream = fields.take("stream", ignored)?.unwrap_or(false);
         let stream_options: StreamOptions = fields.take("stream_options", ignored)?.unwrap_or_default();
         let logprobs = fields.take("logprobs", ignored)?.unwrap_or(false);
-        let top_logprobs = fields.take_raw("top_logprobs").map(top_logprobs).transpose()?;
+        let top_logprobs = fields.take_raw("top_logprobs").map(logprobs::top).transpose()?;
         if top_logprobs.is_some_and(|n| n > 0) && !logprobs {
             return Err(Error::invalid("top_logprobs", "'top_logprobs' is allowed only when 'logprobs' is true."));
         }
@@ -213,10 +215,7 @@ impl<'a> Request<'a> {
                 }
             }
         }
-        settle(Endpoint::Chat, fields, receipt)?;
-        for path in unknown {
-            receipt.no_effect(&path);
-        }
+        settle(Endpoint::Chat, fields, unknown, receipt)?;
         Ok(request)
     }
 
@@ -233,24 +232,10 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether the client leaves the size of the context to us.
-    pub(crate) fn leaves_context(&self) -> bool {
-        self.native.options.get("num_ctx").is_none()
-    }
-
-    /// What the model must be held to. Words are free unless a call must be made, or tools are offered beside a format.
+    /// What the model must be held to.
     pub(crate) fn form(&self) -> Form {
-        let names = || {
-            let functions = self.tools.iter().filter_map(|tool| tool.function.as_ref());
-            functions.map(|function| function.name.to_string()).collect()
-        };
         let formatted = self.response_format.as_ref().is_some_and(|format| &*format.kind != "text");
-        match self.choice {
-            _ if self.tools.is_empty() => Form::Free,
-            Mode::Required => Form::Call(names()),
-            Mode::Auto | Mode::None if formatted => Form::CallOrAnswer(names()),
-            Mode::Auto | Mode::None => Form::Free,
-        }
+        Form::of(&self.tools, self.choice, formatted)
     }
 }
 
@@ -260,15 +245,6 @@ fn choices(raw: &RawValue) -> Result<Choices, Error> {
         message: format!("Invalid 'n': expected an integer from 1 to 128, but got {n} instead."),
         param: Some("n".to_owned()),
         code: Some(if n < 1 { "integer_below_min_value" } else { "integer_above_max_value" }),
-    })
-}
-
-fn top_logprobs(raw: &RawValue) -> Result<u8, Error> {
-    let n: i64 = read("top_logprobs", raw)?;
-    u8::try_from(n).ok().filter(|n| *n <= 20).ok_or_else(|| Error::Invalid {
-        message: format!("Invalid 'top_logprobs': expected an integer from 0 to 20, but got {n} instead."),
-        param: Some("top_logprobs".to_owned()),
-        code: Some(if n < 0 { "integer_below_min_value" } else { "integer_above_max_value" }),
     })
 }
 
@@ -355,19 +331,9 @@ pub(crate) struct Logprobs<'a> {
     pub(crate) refusal: Option<()>,
 }
 
-/// One token; all four keys always.
-#[derive(Debug, Serialize)]
-pub(crate) struct Logprob<'a> {
-    pub(crate) token: Cow<'a, str>,
-    pub(crate) logprob: &'a RawValue,
-    pub(crate) bytes: Option<&'a RawValue>,
-    pub(crate) top_logprobs: Vec<TopLogprob<'a>>,
-}
-
-/// An alternative to a token.
-#[derive(Debug, Serialize)]
-pub(crate) struct TopLogprob<'a> {
-    pub(crate) token: Cow<'a, str>,
-    pub(crate) logprob: &'a RawValue,
-    pub(crate) bytes: Option<&'a RawValue>,
+impl<'a> Logprobs<'a> {
+    /// Of what Ollama tells.
+    pub(crate) fn of(tokens: Vec<native::Logprob<'a>>) -> Self {
+        Self { content: tokens.into_iter().map(Logprob::from).collect(), refusal: None }
+    }
 }

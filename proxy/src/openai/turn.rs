@@ -1,0 +1,131 @@
+//! One turn of a model over `POST /api/chat`, as chat completions and responses both ask for it. Pure.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{
+    asking::{Ask, News},
+    context::Policy,
+    forced::{self, Form},
+    json::Text,
+    options::{Native, limit, raw, think},
+    tools::{self, Tool},
+};
+use crate::{error::Error, ollama::wire as native};
+
+/// All that is asked, but for the messages.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) model: Text<'a>,
+    pub(crate) stream: bool,
+    pub(crate) native: Native<'a>,
+    /// How much to think, and the field that says so.
+    pub(crate) effort: Option<(&'static str, Text<'a>)>,
+    /// Whether to think at all, where another server's switch says so.
+    pub(crate) thinking_switch: Option<bool>,
+    /// The form that the answer must have, in Ollama's words.
+    pub(crate) format: Option<Cow<'a, RawValue>>,
+    /// Those that may be called.
+    pub(crate) tools: Vec<Tool<'a>>,
+    /// What the model's words will be read as.
+    pub(crate) form: Form,
+    pub(crate) logprobs: bool,
+    pub(crate) top_logprobs: Option<u8>,
+}
+
+impl<'a> Turn<'a> {
+    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `about` is the field with what the model is to read.
+    pub(crate) fn ask(&self, about: &'static str, policy: &Policy) -> Ask {
+        let native = &self.native;
+        let effort = if native.think.is_some() {
+            None
+        } else {
+            let switch = self.thinking_switch.map(|_| "chat_template_kwargs");
+            self.effort.as_ref().map(|(param, _)| *param).or(switch)
+        };
+        Ask {
+            path: "/api/chat",
+            about,
+            model: self.model.to_string(),
+            body: Bytes::new(),
+            may_grow: policy.may_grow(native),
+            limit: limit(&native.options),
+            effort,
+            news: News::default(),
+        }
+    }
+
+    /// Client → upstream.
+    ///
+    /// # Errors
+    /// Tools or an effort that Ollama cannot be given.
+    pub(crate) fn request(
+        mut self,
+        messages: Vec<native::Message<'a>>,
+        policy: &Policy,
+    ) -> Result<native::ChatRequest<'a>, Error> {
+        let truncate = policy.apply(&mut self.native)?;
+        let think = match (self.native.think, &self.effort, self.thinking_switch) {
+            (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
+            (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
+            (None, None, Some(on)) => Some(Cow::Owned(raw(&on)?)),
+            (None, None, None) => None,
+        };
+        let wanted = self.format.or(self.native.format.map(Cow::Borrowed));
+        let format = match self.form {
+            Form::Free => wanted,
+            Form::Call(_) => Some(Cow::Owned(forced::format(&self.tools, None)?)),
+            Form::CallOrAnswer(_) => {
+                // JSON mode is no schema.
+                let any = raw(&serde_json::json!({"type": "object"}))?;
+                let answer = wanted.as_deref().filter(|format| format.get().starts_with('{')).unwrap_or(&any);
+                Some(Cow::Owned(forced::format(&self.tools, Some(answer))?))
+            }
+        };
+        let tools = if self.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(self.tools)?)?)) };
+        Ok(native::ChatRequest {
+            model: self.model.0,
+            messages,
+            stream: self.stream,
+            format,
+            keep_alive: self.native.keep_alive,
+            tools,
+            options: self.native.options,
+            think,
+            truncate: Some(truncate),
+            shift: self.native.shift,
+            logprobs: self.logprobs,
+            top_logprobs: self.top_logprobs.filter(|_| self.logprobs),
+        })
+    }
+}
+
+/// `format` for an answer of `kind`: nothing for text. `at` is where the form is told, `schema_at` where its schema is.
+///
+/// # Errors
+/// A kind that OpenAI's API does not have, or no schema where one is needed.
+pub(crate) fn format<'a>(
+    kind: &str,
+    schema: Option<&'a RawValue>,
+    at: &str,
+    schema_at: &str,
+) -> Result<Option<Cow<'a, RawValue>>, Error> {
+    match kind {
+        "text" => Ok(None),
+        "json_object" => Ok(Some(Cow::Owned(raw(&"json")?))),
+        "json_schema" => match schema.filter(|schema| schema.get() != "null") {
+            Some(schema) => Ok(Some(Cow::Borrowed(schema))),
+            None => Err(Error::Invalid {
+                message: format!("Missing required parameter: '{schema_at}'."),
+                param: Some(schema_at.to_owned()),
+                code: Some("missing_required_parameter"),
+            }),
+        },
+        other => Err(Error::invalid(
+            format!("{at}.type"),
+            format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object', and 'json_schema'."),
+        )),
+    }
+}
