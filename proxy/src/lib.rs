@@ -14,6 +14,7 @@ mod openai;
 mod seat;
 mod tasks;
 mod tls;
+mod unread;
 #[cfg(test)]
 mod vectors;
 
