@@ -23,6 +23,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 pub use config::Config;
 pub use explain::{Explained, explain};
 use gate::{Gate, origin::Rules};
+pub use ollama::version::VERSIONS;
 use tasks::Setup;
 use tokio::net::TcpListener;
 

@@ -25,6 +25,7 @@ use super::{
     connect::{Cause, Connector, cause},
     pool::{Answer, Failure, Pool},
     refusal,
+    version::Version,
 };
 use crate::{
     config::{Config, Protocol, Remote},
@@ -162,6 +163,27 @@ impl Client {
     /// It is not what Ollama answers there.
     pub(crate) fn read<'a, T: Deserialize<'a>>(&self, path: &str, reply: &'a [u8]) -> Result<T, Error> {
         serde_json::from_slice(reply).map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path)))
+    }
+
+    /// Which Ollama the remote is. Asked for once, and again only when all connections were lost in between.
+    ///
+    /// # Errors
+    /// The remote cannot be reached, or says nothing. One that does not tell its version is taken for the newest.
+    pub(crate) async fn version(&self) -> Result<Version, Error> {
+        if let Some(version) = self.pool.known().and_then(|known| known.get().cloned()) {
+            return Ok(version);
+        }
+        let version = match self.call(Method::GET, "/api/version", None).await {
+            Ok(reply) => Version::told(&reply),
+            Err(error @ (Error::Unreachable { .. } | Error::Timeout { .. } | Error::Cut { .. })) => return Err(error),
+            // A gateway whose Ollama is just being started anew: it may tell later.
+            Err(_) => return Ok(Version::newest()),
+        };
+        if let Some(known) = self.pool.known() {
+            // Whoever asked at the same time was told the same.
+            let _ = known.set(version.clone());
+        }
+        Ok(version)
     }
 
     fn asked(&self, path: &str) -> String {

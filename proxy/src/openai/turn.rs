@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{
-    asking::Ask,
+    asking::{Ask, News},
     context::Policy,
     forced::{self, Form},
     json::Text,
@@ -36,7 +36,7 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// What may be changed about it where Ollama refuses; the body is still to come. `about` is the field with what the model is to read.
+    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `about` is the field with what the model is to read.
     pub(crate) fn ask(&self, about: &'static str, policy: &Policy) -> Ask {
         let native = &self.native;
         let effort = if native.think.is_some() {
@@ -53,6 +53,7 @@ impl<'a> Turn<'a> {
             may_grow: policy.may_grow(native),
             limit: limit(&native.options),
             effort,
+            news: News::default(),
         }
     }
 

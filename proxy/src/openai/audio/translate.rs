@@ -10,7 +10,7 @@ use crate::{
         wire::{ChatRequest, Message},
     },
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         context::Policy,
         json::Text,
         options::{limit, raw},
@@ -123,8 +123,9 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
         logprobs: false,
         top_logprobs: None,
     };
+    let news = News::of(&asked);
     let (model, body) = (request.model.to_string(), encode(&asked)?);
-    Ok(Ask { path: PATH, about: "file", model, body, may_grow, limit, effort: None })
+    Ok(Ask { path: PATH, about: "file", model, body, may_grow, limit, effort: None, news })
 }
 
 /// The answer.

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     ollama::{client::encode, wire as native},
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         content::{Gathered, gather},
         context::Policy,
         forced::{Form, Said},
@@ -34,6 +34,7 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Erro
     let (turn, messages) = turn(asked)?;
     let ask = turn.ask("messages", policy);
     let mut native = turn.request(messages, policy)?;
+    let ask = Ask { news: News::of(&native), ..ask };
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
         if nth > 0 {

@@ -17,7 +17,7 @@ use crate::{
         wire as native,
     },
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         context::Policy,
         options::{limit, next_seed, think},
         usage::{CompletionUsage, Usage},
@@ -39,8 +39,11 @@ pub(super) fn asks(asked: Request<'_>, raw_by_default: bool, policy: &Policy) ->
     let effort = asked.effort.as_ref().filter(|_| asked.native.think.is_none()).map(|_| "reasoning_effort");
     let (may_grow, limit) = (policy.may_grow(&asked.native), limit(&asked.native.options));
     let requests = requests(asked, raw_by_default, policy)?;
-    let ask = |request| {
-        Ok(Ask { path: PATH, about: "prompt", model: model.clone(), body: encode(request)?, may_grow, limit, effort })
+    let ask = |request: &GenerateRequest<'_>| {
+        let max = request.think.as_ref().is_some_and(|think| think.get() == "\"max\"");
+        let news = News { max, logprobs: request.logprobs, pictures: false };
+        let (model, body) = (model.clone(), encode(request)?);
+        Ok(Ask { path: PATH, about: "prompt", model, body, may_grow, limit, effort, news })
     };
     requests.iter().map(ask).collect()
 }

@@ -10,7 +10,10 @@ use crate::{
         client::encode,
         embed::{EmbedReply, EmbedRequest},
     },
-    openai::{asking::Ask, context::Policy},
+    openai::{
+        asking::{Ask, News},
+        context::Policy,
+    },
 };
 
 /// Where Ollama is asked.
@@ -24,7 +27,7 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
     let (model, may_grow) = (asked.model.to_string(), policy.may_grow(&asked.native));
     let body = encode(&request(asked, policy)?)?;
     // There is no answer that would need room beside the input.
-    Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit: Some(0), effort: None })
+    Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit: Some(0), effort: None, news: News::default() })
 }
 
 /// Client → upstream.

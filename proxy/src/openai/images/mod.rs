@@ -9,10 +9,9 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::Method;
 
 use super::{
-    asking::{self, Ask, Prepared},
+    asking::{self, Ask, News, Prepared},
     json::Json,
     models,
     receipt::Receipt,
@@ -34,7 +33,16 @@ pub(crate) fn prepare(json: &Json, config: &Config) -> Result<Prepared<String>, 
     let facts = request.model.to_string();
     let ask = |native| {
         let (model, body) = (facts.clone(), encode(&native)?);
-        Ok(Ask { path: PATH, about: "prompt", model, body, may_grow: false, limit: None, effort: None })
+        Ok(Ask {
+            path: PATH,
+            about: "prompt",
+            model,
+            body,
+            may_grow: false,
+            limit: None,
+            effort: None,
+            news: News::default(),
+        })
     };
     let asks = translate::requests(&request).into_iter().map(ask).collect::<Result<_, Error>>()?;
     Ok(Prepared { asks, facts, receipt })
@@ -47,10 +55,9 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     recorder.model(&model);
     recorder.receipt(receipt);
     drop(json);
-    let told = app.ollama.call(Method::GET, "/api/version", None).await?;
-    let version: wire::Version<'_> = app.ollama.read("/api/version", &told)?;
-    if !translate::makes_pictures(&version.version) || !models::can(&app, &model, "image").await? {
-        return Err(translate::refused(&model, &version.version));
+    let version = app.ollama.version().await?;
+    if !version.makes_pictures() || !models::can(&app, &model, "image").await? {
+        return Err(translate::refused(&model, &version));
     }
     let mut replies = Vec::with_capacity(asks.len());
     // One after the other: a picture takes a whole machine.

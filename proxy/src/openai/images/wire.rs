@@ -103,13 +103,6 @@ pub(crate) struct Reply<'a> {
     pub(crate) image: Option<Cow<'a, str>>,
 }
 
-/// Answer of `GET /api/version`.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Version<'a> {
-    #[serde(borrow)]
-    pub(crate) version: Cow<'a, str>,
-}
-
 /// A whole answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Images<'a> {

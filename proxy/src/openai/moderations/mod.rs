@@ -51,8 +51,11 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     recorder.receipt(receipt);
     drop(json);
     let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
-    // Some versions leave out in silence a picture that the model cannot see, which must not be called harmless.
-    if facts.kinds.iter().any(|(_, image)| *image) && !models::can(&app, &model, "vision").await? {
+    // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
+    if facts.kinds.iter().any(|(_, image)| *image)
+        && !app.ollama.version().await?.refuses_pictures()
+        && !models::can(&app, &model, "vision").await?
+    {
         return Err(Error::unsupported(
             "input",
             format!("The model `{model}` cannot see pictures, so it cannot judge them."),

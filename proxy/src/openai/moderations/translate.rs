@@ -14,7 +14,7 @@ use crate::{
         wire::{ChatReply, ChatRequest},
     },
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         context::Policy,
         options::{limit, raw},
     },
@@ -58,8 +58,9 @@ pub(super) fn asks(asked: Request<'_>, model: &str, policy: &Policy) -> Result<(
     let (may_grow, limit) = (policy.may_grow(&asked.native), limit(&asked.native.options));
     let (requests, facts) = requests(asked, model, policy)?;
     let ask = |request| {
-        let (model, body) = (model.to_owned(), encode(request)?);
-        Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit, effort: None })
+        // Whether the model can see is known before.
+        let (model, body, news) = (model.to_owned(), encode(request)?, News::default());
+        Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit, effort: None, news })
     };
     Ok((requests.iter().map(ask).collect::<Result<_, Error>>()?, facts))
 }
