@@ -15,6 +15,7 @@ mod openai;
 mod seat;
 mod tasks;
 mod tls;
+mod unread;
 #[cfg(test)]
 mod vectors;
 
