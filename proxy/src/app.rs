@@ -23,7 +23,7 @@ use crate::{
     gate::{self, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai::{self, context::Grown},
+    openai::{self, context::Grown, responses::store::Store},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,20 +37,27 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
     pub(crate) grown: Grown,
+    /// They outlive a change of the settings.
+    pub(crate) responses: Arc<Store>,
     gate: Gate,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, ollama: Client, gate: Gate) -> Self {
-        Self { config, ollama, grown: Grown::default(), gate }
+    pub(crate) fn new(config: Config, ollama: Client, gate: Gate, responses: Arc<Store>) -> Self {
+        Self { config, ollama, grown: Grown::default(), responses, gate }
     }
 
     /// Time and identity of an answer that begins now.
-    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub(crate) fn stamp(&self, prefix: &str) -> Stamp {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let random = random();
-        Stamp { id: format!("{prefix}{random}"), random, created }
+        Stamp { id: format!("{prefix}{random}"), random, created: self.now() }
+    }
+
+    /// Unix seconds.
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    #[expect(clippy::unused_self, reason = "whoever has the app has the time")]
+    pub(crate) fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }
 

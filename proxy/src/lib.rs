@@ -22,6 +22,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 pub use config::Config;
 pub use explain::{Explained, explain};
 use gate::{Counts, Gate, origin::Rules};
+use openai::responses::store::Store;
 use tasks::Setup;
 use tokio::net::TcpListener;
 
@@ -31,6 +32,8 @@ pub struct Running {
     serving: tasks::Serving,
     /// What is counted goes on across reloads.
     counts: Arc<Counts>,
+    /// What is kept is kept across reloads.
+    responses: Arc<Store>,
 }
 
 impl Running {
@@ -46,7 +49,7 @@ impl Running {
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
     pub fn reload(&self, config: Config) -> io::Result<()> {
-        self.serving.replace(setup(config, self.addr(), &self.counts)?);
+        self.serving.replace(setup(config, self.addr(), &self.counts, &self.responses)?);
         Ok(())
     }
 
@@ -63,16 +66,16 @@ impl Running {
 pub async fn serve(config: Config) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
-    let counts = Arc::default();
-    let setup = setup(config, addr, &counts)?;
-    Ok(Running { serving: tasks::Serving::start(listener, addr, setup), counts })
+    let (counts, responses) = (Arc::default(), Arc::default());
+    let setup = setup(config, addr, &counts, &responses)?;
+    Ok(Running { serving: tasks::Serving::start(listener, addr, setup), counts, responses })
 }
 
 /// Everything that `config` makes of a request that comes to `addr`.
 ///
 /// # Errors
 /// TLS cannot be set up, or anybody could use the proxy without having been let.
-fn setup(config: Config, addr: SocketAddr, counts: &Arc<Counts>) -> io::Result<Setup> {
+fn setup(config: Config, addr: SocketAddr, counts: &Arc<Counts>, responses: &Arc<Store>) -> io::Result<Setup> {
     if !addr.ip().is_loopback() && !config.auth.enabled && !config.local.public {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -83,7 +86,7 @@ fn setup(config: Config, addr: SocketAddr, counts: &Arc<Counts>) -> io::Result<S
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
     let gate = Gate::new(&config, origins, counts.clone());
     let (tls, limits) = (tls::acceptor(&config.local)?, config.limits.clone());
-    let router = app::router(Arc::new(app::Shared::new(config, ollama, gate)));
+    let router = app::router(Arc::new(app::Shared::new(config, ollama, gate, responses.clone())));
     Ok(Setup { router, tls, limits })
 }
 

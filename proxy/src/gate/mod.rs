@@ -6,6 +6,7 @@ mod crowd;
 mod keys;
 mod models;
 pub(crate) mod origin;
+mod owner;
 mod paths;
 mod quota;
 
@@ -21,6 +22,7 @@ pub(crate) use counts::Counts;
 use http::{HeaderName, StatusCode};
 use keys::{Caller, Keys};
 use origin::{Rules, Verdict};
+pub(crate) use owner::Owner;
 
 use crate::{
     config::{Config, Token},
@@ -86,6 +88,7 @@ impl Gate {
             if let (Some(caller), Some(recorder)) = (caller, request.extensions().get::<Recorder>()) {
                 recorder.caller(&caller.token.name);
             }
+            request.extensions_mut().insert(Owner(caller.map(|caller| caller.token.digest)));
             asking = caller.map(|caller| (caller, path));
         }
         let token = asking.as_ref().map(|(caller, _)| &caller.token);

@@ -39,8 +39,16 @@ impl<'a> Named<'a> {
         const MODEL: Named<'static> = Named::Body(&["model"]);
         if let Some(route) = path.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) {
             return match route {
-                "chat/completions" | "completions" | "embeddings" | "responses" | "moderations"
-                | "images/generations" => Some(MODEL),
+                "chat/completions"
+                | "completions"
+                | "embeddings"
+                | "responses"
+                | "moderations"
+                | "images/generations"
+                | "responses/input_tokens"
+                | "responses/compact" => Some(MODEL),
+                // A response is shown to the key alone that made it.
+                route if is_response(route) => Some(Self::Nowhere),
                 "models" => Some(Self::Listed("data", &["id"])),
                 route => route.strip_prefix("models/").map(Self::Path),
             };
@@ -56,6 +64,15 @@ impl<'a> Named<'a> {
             _ => return None,
         })
     }
+}
+
+/// Whether this is `responses/ID`, or what is done with one.
+fn is_response(route: &str) -> bool {
+    let mut parts = route.split('/');
+    parts.next() == Some("responses")
+        && parts.next().is_some_and(|id| !id.is_empty())
+        && matches!(parts.next(), None | Some("cancel" | "input_items"))
+        && parts.next().is_none()
 }
 
 impl Models {

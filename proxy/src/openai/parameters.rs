@@ -12,6 +12,8 @@ use crate::error::Error;
 pub(crate) enum Endpoint {
     /// `POST /v1/chat/completions`
     Chat,
+    /// `POST /v1/responses`
+    Responses,
 }
 
 /// What becomes of a field.
@@ -106,9 +108,117 @@ pub(crate) const TABLE: &[Row] = &[
     row("web_search_options", CHAT, NoEffect, "", "nothing is searched for here"),
 ];
 
+const RESPONSES: &[Endpoint] = &[Endpoint::Responses];
+
+/// Every field of responses, by name.
+pub(crate) const RESPONSES_TABLE: &[Row] = &[
+    row("access_programs", RESPONSES, NoEffect, "", "for OpenAI's own models"),
+    row(
+        "background",
+        RESPONSES,
+        Refused,
+        "false",
+        "Nothing runs here after its request has ended; leave 'background' out.",
+    ),
+    row("background_options", RESPONSES, NoEffect, "", "nothing runs in the background here"),
+    row(
+        "context_management",
+        RESPONSES,
+        NoEffect,
+        "",
+        "nothing is compacted unasked; `context.max` lets contexts grow",
+    ),
+    row(
+        "conversation",
+        RESPONSES,
+        Refused,
+        "",
+        "No conversations are kept here; go on from a response with 'previous_response_id'.",
+    ),
+    row("frequency_penalty", RESPONSES, Mapped, "", "`options.frequency_penalty`"),
+    row("image", RESPONSES, NoEffect, "", "for OpenAI's own models"),
+    row(
+        "include",
+        RESPONSES,
+        Mapped,
+        "",
+        "`message.output_text.logprobs` is `logprobs`; `reasoning.encrypted_content` is emulated; what else it may name is of tools that are not run here",
+    ),
+    row(
+        "input",
+        RESPONSES,
+        Mapped,
+        "",
+        "`messages`: what one turn of a model has brought forth is several items, and one message",
+    ),
+    row("instructions", RESPONSES, Mapped, "", "the first of `messages`, in the system's voice"),
+    row("max_output_tokens", RESPONSES, Mapped, "", "`options.num_predict`"),
+    row("max_tool_calls", RESPONSES, Emulated, "", "further calls are dropped"),
+    row("metadata", RESPONSES, Emulated, "", "kept with the response"),
+    row("model", RESPONSES, Mapped, "", "`model`"),
+    row("moderation", RESPONSES, NoEffect, "", "for OpenAI's own moderation"),
+    row("parallel_tool_calls", RESPONSES, Emulated, "true", "where it is false, calls after the first are dropped"),
+    row("presence_penalty", RESPONSES, Mapped, "", "`options.presence_penalty`"),
+    row(
+        "previous_response_id",
+        RESPONSES,
+        Emulated,
+        "",
+        "Ollama keeps nothing; the items of the earlier responses, which are kept here, go before the new ones",
+    ),
+    row(
+        "prompt",
+        RESPONSES,
+        Refused,
+        "",
+        "No prompt templates are kept here; send the prompt itself in 'input' and 'instructions'.",
+    ),
+    row("prompt_cache_key", RESPONSES, NoEffect, "", "Ollama finds what it has cached by itself"),
+    row("prompt_cache_options", RESPONSES, NoEffect, "", "Ollama finds what it has cached by itself"),
+    row("prompt_cache_retention", RESPONSES, NoEffect, "\"in_memory\"", "Ollama finds what it has cached by itself"),
+    row(
+        "reasoning",
+        RESPONSES,
+        Mapped,
+        "",
+        "`effort` is `think`: none is false, minimal is low, xhigh is max; without effect on a model that cannot think. What a model thinks is always told, whatever `summary` says",
+    ),
+    row("safety_identifier", RESPONSES, NoEffect, "", "for OpenAI's own moderation"),
+    row("service_tier", RESPONSES, NoEffect, "\"auto\"", "for OpenAI's billing"),
+    row("store", RESPONSES, Emulated, "", "responses are kept in memory, as `[responses]` in the settings says"),
+    row("stream", RESPONSES, Mapped, "", "events instead of one answer; Ollama is always asked for a stream"),
+    row("stream_options", RESPONSES, Mapped, "", "`include_obfuscation`: nothing is padded here"),
+    row("temperature", RESPONSES, Mapped, "", "`options.temperature`"),
+    row("text", RESPONSES, Mapped, "", "`format`: `json`, or the schema; `verbosity` has no effect"),
+    row(
+        "tool_choice",
+        RESPONSES,
+        Emulated,
+        "",
+        "what may not be called is not offered; what must be called is brought about by `format`, which holds the model to the tools' schemas",
+    ),
+    row(
+        "tools",
+        RESPONSES,
+        Mapped,
+        "",
+        "`tools`; custom tools and namespaces as functions, and back; what OpenAI runs itself is skipped, or refused (`responses.hosted_tools`)",
+    ),
+    row("top_logprobs", RESPONSES, Mapped, "", "`top_logprobs`, where `include` asks for probabilities"),
+    row("top_p", RESPONSES, Mapped, "", "`options.top_p`"),
+    row(
+        "truncation",
+        RESPONSES,
+        Mapped,
+        "",
+        "`truncate`: auto is true, disabled is false; where it is left out, `context.overflow` in the settings counts",
+    ),
+    row("user", RESPONSES, NoEffect, "", "for OpenAI's own moderation"),
+];
+
 /// The rows of one endpoint.
 pub(crate) fn rows(endpoint: Endpoint) -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(move |row| row.on.contains(&endpoint))
+    TABLE.iter().chain(RESPONSES_TABLE).filter(move |row| row.on.contains(&endpoint))
 }
 
 impl Row {
@@ -156,6 +266,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_field_of_openais_responses_has_one_row() {
+        let fields: Vec<&str> = include_str!("responses/fields.txt").lines().collect();
+        let known: Vec<&str> = rows(Endpoint::Responses).map(|row| row.name).collect();
+        assert_eq!(known, fields, "the table and responses/fields.txt list the same fields, by name");
+    }
+
+    #[test]
     fn every_field_of_openais_chat_has_one_row() {
         let fields: Vec<&str> = include_str!("chat/fields.txt").lines().collect();
         let known: Vec<&str> = rows(Endpoint::Chat).map(|row| row.name).collect();
@@ -165,12 +282,22 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_is_neither_refused_nor_noted() {
         let nothing = ["null", "\"\"", "[]", "{}", " { } "];
-        for row in rows(Endpoint::Chat) {
+        for row in rows(Endpoint::Chat).chain(rows(Endpoint::Responses)) {
             for text in nothing.into_iter().chain((!row.default.is_empty()).then_some(row.default)) {
                 let raw: &RawValue = serde_json::from_str(text).unwrap();
                 assert!(!row.asks(raw), "{} {text}", row.name);
             }
         }
+    }
+
+    fn line(row: &Row) -> String {
+        let fate = match row.fate {
+            Mapped => "mapped",
+            Emulated => "emulated",
+            Refused => "refused",
+            NoEffect => "no effect",
+        };
+        format!("| `{}` | {fate} | {} |\n", row.name, row.note)
     }
 
     #[test]
@@ -181,13 +308,11 @@ mod tests {
              ## POST /v1/chat/completions\n\n| field | fate | how |\n|---|---|---|\n",
         );
         for row in rows(Endpoint::Chat) {
-            let fate = match row.fate {
-                Mapped => "mapped",
-                Emulated => "emulated",
-                Refused => "refused",
-                NoEffect => "no effect",
-            };
-            page.push_str(&format!("| `{}` | {fate} | {} |\n", row.name, row.note));
+            page.push_str(&line(row));
+        }
+        page.push_str("\n## POST /v1/responses\n\n| field | fate | how |\n|---|---|---|\n");
+        for row in rows(Endpoint::Responses) {
+            page.push_str(&line(row));
         }
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/parameters.md");
         if std::env::var_os("FARLLAMA_BLESS").is_some() {
