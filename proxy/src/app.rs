@@ -15,12 +15,12 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
-use http_body_util::Limited;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
     config::Config,
     error::{self, Dialect, Error},
-    gate::{self, Gate},
+    gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
     openai::{self, context::Grown, responses::store::Store},
@@ -36,15 +36,23 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
-    pub(crate) grown: Grown,
-    /// They outlive a change of the settings.
+    pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     gate: Gate,
 }
 
+/// What outlives the settings: those that are read again begin with what those before them have.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) grown: Arc<Grown>,
+    pub(crate) responses: Arc<Store>,
+}
+
 impl Shared {
-    pub(crate) fn new(config: Config, ollama: Client, gate: Gate, responses: Arc<Store>) -> Self {
-        Self { config, ollama, grown: Grown::default(), responses, gate }
+    pub(crate) fn new(config: Config, ollama: Client, gate: Gate, kept: &Kept) -> Self {
+        kept.grown.belongs_to(&ollama.remote(), config.context.max);
+        Self { config, ollama, grown: kept.grown.clone(), responses: kept.responses.clone(), gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -167,7 +175,13 @@ async fn native(State(app): State<App>, mut request: Request) -> Result<Response
             return Err(Error::TooLarge { limit });
         }
         // One that does not tell its length is cut there.
-        request = request.map(|body| Body::new(Limited::new(body, limit)));
+        request = request.map(|body| {
+            let too_large = move |error: axum::BoxError| match error.is::<LengthLimitError>() {
+                true => Error::TooLarge { limit }.into(),
+                false => error,
+            };
+            Body::new(Limited::new(body, limit).map_err(too_large))
+        });
     }
     passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
 }

@@ -20,9 +20,9 @@ pub(crate) enum Error {
     /// The request is understood, but Ollama cannot do it, so we do not pretend.
     #[error("{message}")]
     Unsupported { message: String, param: Option<String> },
-    /// The request has no key, or one that is none of ours.
+    /// The request has no key, or, where one was `sent`, it is none of ours.
     #[error("{message}")]
-    Key { message: String },
+    Key { message: String, sent: bool },
     /// The caller asks too often, or too much at the same time; in `retry_after` seconds it may ask again.
     #[error("{message}")]
     Quota { message: String, retry_after: u64 },
@@ -89,7 +89,7 @@ impl Error {
         match self {
             Self::Invalid { code, .. } => row(StatusCode::BAD_REQUEST, CALLER, *code),
             Self::Unsupported { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
-            Self::Key { .. } => row(StatusCode::UNAUTHORIZED, CALLER, Some("invalid_api_key")),
+            Self::Key { sent, .. } => row(StatusCode::UNAUTHORIZED, CALLER, sent.then_some("invalid_api_key")),
             Self::Quota { .. } => row(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),
             Self::Forbidden { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
             Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
@@ -126,7 +126,7 @@ impl Error {
     /// The same error where field `param` is what did not fit into the context.
     pub(crate) fn about(self, param: &str) -> Self {
         match self {
-            Self::ContextLength { message, .. } => Self::Invalid {
+            Self::ContextLength { message, .. } if param != "messages" => Self::Invalid {
                 message: message
                     .replace("your messages", &format!("your {param}"))
                     .replace("the messages", &format!("the {param}")),
@@ -243,6 +243,9 @@ mod tests {
             Error::Invalid { message: message(), param: None, code: None },
             Error::invalid("temperature", message()),
             Error::unsupported("n", message()),
+            Error::Key { message: message(), sent: false },
+            Error::Key { message: message(), sent: true },
+            Error::Quota { message: message(), retry_after: 7 },
             Error::Forbidden { message: message() },
             Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
             Error::Method { method: "PUT".to_owned(), allow: "POST" },

@@ -21,8 +21,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
 pub use explain::{Explained, explain};
-use gate::{Counts, Gate, origin::Rules};
-use openai::responses::store::Store;
+use gate::{Gate, origin::Rules};
+pub use ollama::version::VERSIONS;
 use tasks::Setup;
 use tokio::net::TcpListener;
 
@@ -30,10 +30,7 @@ use tokio::net::TcpListener;
 #[derive(Debug)]
 pub struct Running {
     serving: tasks::Serving,
-    /// What is counted goes on across reloads.
-    counts: Arc<Counts>,
-    /// What is kept is kept across reloads.
-    responses: Arc<Store>,
+    kept: app::Kept,
 }
 
 impl Running {
@@ -49,7 +46,7 @@ impl Running {
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
     pub fn reload(&self, config: Config) -> io::Result<()> {
-        self.serving.replace(setup(config, self.addr(), &self.counts, &self.responses)?);
+        self.serving.replace(setup(config, self.addr(), &self.kept)?);
         Ok(())
     }
 
@@ -66,16 +63,16 @@ impl Running {
 pub async fn serve(config: Config) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
-    let (counts, responses) = (Arc::default(), Arc::default());
-    let setup = setup(config, addr, &counts, &responses)?;
-    Ok(Running { serving: tasks::Serving::start(listener, addr, setup), counts, responses })
+    let kept = app::Kept::default();
+    let setup = setup(config, addr, &kept)?;
+    Ok(Running { serving: tasks::Serving::start(listener, addr, setup), kept })
 }
 
 /// Everything that `config` makes of a request that comes to `addr`.
 ///
 /// # Errors
 /// TLS cannot be set up, or anybody could use the proxy without having been let.
-fn setup(config: Config, addr: SocketAddr, counts: &Arc<Counts>, responses: &Arc<Store>) -> io::Result<Setup> {
+fn setup(config: Config, addr: SocketAddr, kept: &app::Kept) -> io::Result<Setup> {
     if !addr.ip().is_loopback() && !config.auth.enabled && !config.local.public {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -84,9 +81,9 @@ fn setup(config: Config, addr: SocketAddr, counts: &Arc<Counts>, responses: &Arc
     }
     let ollama = ollama::client::Client::new(&config, app::via())?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
-    let gate = Gate::new(&config, origins, counts.clone());
+    let gate = Gate::new(&config, origins, kept.counts.clone());
     let (tls, limits) = (tls::acceptor(&config.local)?, config.limits.clone());
-    let router = app::router(Arc::new(app::Shared::new(config, ollama, gate, responses.clone())));
+    let router = app::router(Arc::new(app::Shared::new(config, ollama, gate, kept)));
     Ok(Setup { router, tls, limits })
 }
 

@@ -1,13 +1,8 @@
 //! What lives longer than a request: the listener and its connections, in one set, ended at shutdown.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -38,19 +33,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
 }
 
-/// The setup in force. A request keeps the one that it began with.
-#[derive(Clone)]
-struct InForce(Arc<RwLock<Setup>>);
-
-impl InForce {
-    fn get(&self) -> Setup {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn router(&self) -> Router {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).router.clone()
-    }
-}
+/// The setup in force. A request keeps the one that it began with; to look at it takes no lock.
+type InForce = Arc<ArcSwap<Setup>>;
 
 /// A listener at work.
 pub(crate) struct Serving {
@@ -71,14 +55,14 @@ impl Serving {
     pub(crate) fn start(listener: TcpListener, addr: SocketAddr, setup: Setup) -> Self {
         let (stop, stopped) = oneshot::channel();
         let mut set = JoinSet::new();
-        let setup = InForce(Arc::new(RwLock::new(setup)));
+        let setup = Arc::new(ArcSwap::from_pointee(setup));
         set.spawn(listen(listener, setup.clone(), stopped));
         Self { addr, setup, stop, set }
     }
 
     /// From now on requests are answered with `setup`; those that run go on as they began.
     pub(crate) fn replace(&self, setup: Setup) {
-        *self.setup.0.write().unwrap_or_else(PoisonError::into_inner) = setup;
+        self.setup.store(Arc::new(setup));
     }
 
     /// Takes no new connections, lets the answers in flight end within `grace`, then cuts what is left.
@@ -95,7 +79,7 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
     let mut seats: HashMap<Id, (AbortHandle, Seat)> = HashMap::new();
     let idle = Arc::new(Notify::new());
     let grace = loop {
-        let most = setup.get().limits.connections;
+        let most = setup.load().limits.connections;
         let full = most > 0 && seats.len() >= most;
         // Whoever has been idle for the longest makes room; if nobody is, whoever comes waits until somebody is.
         let room = if full { longest_idle(&seats) } else { None };
@@ -141,8 +125,9 @@ async fn greet(stream: TcpStream, setup: InForce, seat: Seat, watcher: Watcher) 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("no TCP_NODELAY: {error}");
     }
-    let Setup { tls, limits, .. } = setup.get();
-    let Some(tls) = tls else { return converse(stream, setup, &limits, seat, watcher).await };
+    let begun = setup.load_full();
+    let limits = &begun.limits;
+    let Some(tls) = &begun.tls else { return converse(stream, setup, limits, seat, watcher).await };
     // A client that never finishes its handshake is one that never finishes its head.
     let within = if limits.head_time.is_zero() { limits.idle } else { limits.head_time };
     let greeting = tls.accept(stream);
@@ -155,7 +140,7 @@ async fn greet(stream: TcpStream, setup: InForce, seat: Seat, watcher: Watcher) 
         }
     };
     match greeted {
-        Ok(stream) => converse(stream, setup, &limits, seat, watcher).await,
+        Ok(stream) => converse(stream, setup, limits, seat, watcher).await,
         Err(error) => tracing::debug!("no TLS: {error}"),
     }
 }
@@ -167,7 +152,7 @@ where
     let stream = Heads::new(stream, seat.clone(), limits.head_time);
     let answer = service_fn(move |request: Request<Incoming>| {
         let answering = seat.begin();
-        let answer = setup.router().oneshot(request.map(Body::new));
+        let answer = setup.load().router.clone().oneshot(request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
     });
     let connection = http1::Builder::new()

@@ -10,6 +10,7 @@
 //! | `upstream.ndjson` → `client.sse` | a streamed answer, before and after |
 //! | `reply.json` → `answer.json` | a whole answer, before and after |
 //!
+//! Of several upstream answers the others are `upstream-2.ndjson`, `reply-2.json` and so on; streams are then read a line of each in turn.
 //! Outputs are rewritten when `FARLLAMA_BLESS` is set; the diff is the review. Every output is also read by another's types.
 
 use std::{
@@ -17,12 +18,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     app::Stamp,
     error::{self, Dialect, Error},
+    openai::sse::{Feed, Translator},
 };
 
 /// One folder.
@@ -35,6 +38,40 @@ impl Case {
     /// An input, if the case has it.
     pub(crate) fn input(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.folder.join(name)).ok()
+    }
+
+    /// The inputs `name.ext`, `name-2.ext` and so on.
+    pub(crate) fn inputs(&self, name: &str, extension: &str) -> Vec<Vec<u8>> {
+        let nth = (2..).map_while(|n| self.input(&format!("{name}-{n}.{extension}")));
+        self.input(&format!("{name}.{extension}")).into_iter().chain(nth).collect()
+    }
+
+    /// Has the streamed answers translated, if the case has any; another's type `T` reads each event.
+    pub(crate) fn stream<T: DeserializeOwned>(&mut self, translator: impl Translator) {
+        let answers = self.inputs("upstream", "ndjson");
+        if answers.is_empty() {
+            return;
+        }
+        let mut feed = Feed::of(translator, answers.len());
+        let mut lines: Vec<_> = answers.iter().map(|answer| answer.split_inclusive(|byte| *byte == b'\n')).collect();
+        // What goes wrong stands in the frames.
+        while lines.iter().any(|lines| lines.clone().next().is_some()) {
+            for (nth, lines) in lines.iter_mut().enumerate() {
+                let _ = lines.next().map(|line| feed.packet_of(nth, Bytes::copy_from_slice(line)));
+            }
+        }
+        let _ = (0..answers.len()).try_for_each(|nth| feed.eof_of(nth));
+        let late = feed.receipt();
+        if !late.is_empty() {
+            self.output("late-receipt.txt", &format!("{late}\n"));
+        }
+        let text = String::from_utf8(feed.frames.take().to_vec()).unwrap();
+        for data in text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
+            if data != "[DONE]" && !data.starts_with("{\"error\"") {
+                self.read_by::<T>(data);
+            }
+        }
+        self.output("client.sse", &text);
     }
 
     /// An output as text.

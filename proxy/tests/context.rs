@@ -110,6 +110,28 @@ async fn a_context_grows_once_and_stays_grown() {
 }
 
 #[tokio::test]
+async fn a_context_stays_grown_when_the_settings_are_read_again_unless_they_allow_less_or_name_another_remote() {
+    let (mock, other) = (remote(None).await, remote(None).await);
+    let settings = |remote: &Mock, max| {
+        let mut settings = config(remote.addr());
+        settings.context.max = max;
+        settings
+    };
+    let proxy = serve(settings(&mock, 65_536)).await.unwrap();
+    assert_eq!(ask(proxy.addr(), chat(5, &json!({}))).await.code(), 200);
+    for (reloaded, mock, size) in [
+        (settings(&mock, 65_536), &mock, json!(8192)),
+        (settings(&mock, 6000), &mock, json!(6000)),
+        (settings(&mock, 0), &mock, Value::Null),
+        (settings(&other, 65_536), &other, Value::Null),
+    ] {
+        proxy.reload(reloaded).unwrap();
+        assert_eq!(ask(proxy.addr(), chat(0, &json!({}))).await.code(), 200);
+        assert_eq!(sizes(mock).last(), Some(&size));
+    }
+}
+
+#[tokio::test]
 async fn many_prompts_at_once_make_a_context_grow_one_after_the_other() {
     let mock = remote(None).await;
     let mut settings = config(mock.addr());
@@ -147,4 +169,50 @@ async fn a_prompt_that_no_allowed_context_holds_is_refused_with_the_bound() {
     assert_eq!((answer.code(), &answer.json()["error"]["code"]), (400, &json!("context_length_exceeded")));
     assert!(answer.message().contains("cannot grow beyond 5000"), "{}", answer.message());
     assert_eq!(sizes(&mock), [Value::Null], "it is not asked again in vain");
+}
+
+#[tokio::test]
+async fn the_other_endpoints_ask_for_contexts_by_the_same_rules() {
+    let long = "word ".repeat(5000);
+    let long = long.as_str();
+    let requests = [
+        ("/v1/completions", "/api/generate", json!({"model": MODEL, "prompt": long, "max_tokens": 9})),
+        ("/v1/completions", "/api/generate", json!({"model": MODEL, "prompt": long, "max_tokens": 9, "stream": true})),
+        ("/v1/moderations", "/api/chat", json!({"model": "smollm2:135m", "input": long})),
+        ("/v1/audio/translations", "/api/chat", json!({"model": MODEL, "text": long})),
+    ];
+    for (path, native, body) in requests {
+        let mock = remote(None).await;
+        let mut settings = config(mock.addr());
+        settings.context.max = 65_536;
+        let growing = serve(settings.clone()).await.unwrap();
+        let answer = ask(growing.addr(), post(path, &body.to_string())).await;
+        let receipt = answer.header("x-farllama-receipt");
+        assert_eq!((answer.code(), receipt), (200, Some("num_ctx=raised:8192")), "{path}: {}", answer.text());
+        settings.context.overflow = Overflow::Truncate;
+        let cutting = serve(settings).await.unwrap();
+        let answer = ask(cutting.addr(), post(path, &body.to_string())).await;
+        assert_eq!(answer.code(), 200, "{path}: {}", answer.text());
+        let entries = mock.journal().entries();
+        assert_eq!(entries.last().unwrap().json().unwrap()["truncate"], true, "{path}");
+        assert!(entries.iter().any(|entry| entry.target == native), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_input_to_embed_is_cut_only_where_a_setting_says_so() {
+    let mock = remote(None).await;
+    let body = json!({"model": "all-minilm", "input": "word ".repeat(5000)}).to_string();
+    let mut settings = config(mock.addr());
+    settings.context.max = 65_536;
+    let refusing = serve(settings.clone()).await.unwrap();
+    let answer = ask(refusing.addr(), post("/v1/embeddings", &body)).await;
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (answer.code(), &error["code"], &error["param"]),
+        (400, &json!("context_length_exceeded"), &json!("input"))
+    );
+    settings.context.overflow_by_model = vec![("all-minilm".to_owned(), Overflow::Truncate)];
+    let cutting = serve(settings).await.unwrap();
+    assert_eq!(ask(cutting.addr(), post("/v1/embeddings", &body)).await.code(), 200);
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use farllama::serve;
-use mock_ollama::{Mock, Script};
+use mock_ollama::{Mock, Options, Script};
 use serde_json::{Value, json};
 use support::{ask, config, post};
 
@@ -21,19 +21,91 @@ enum Seen {
     NoEffect(Value),
 }
 
+use Seen::{Answered, Mapped, NoEffect, Refused};
+
 const TOOLS: &str = r#"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}}},{"type":"function","function":{"name":"g"}}]"#;
 
-/// A field without a line here fails the test.
-fn seen(field: &str) -> Seen {
-    use Seen::{Answered, Mapped, NoEffect, Refused};
-    let two = |a: Value, b: Value| Mapped(vec![a, b]);
+/// One endpoint, and a request to it that lacks nothing.
+struct Endpoint {
+    path: &'static str,
+    fields: &'static str,
+    base: Value,
+    seen: fn(&str) -> Seen,
+}
+
+fn endpoints() -> [Endpoint; 7] {
+    let hi = json!([{"role": "user", "content": "hi"}]);
+    let endpoint = |path, fields, base, seen| Endpoint { path, fields, base, seen };
+    [
+        endpoint(
+            "/v1/chat/completions",
+            include_str!("../src/openai/chat/fields.txt"),
+            json!({"model": "agent", "messages": hi}),
+            chat,
+        ),
+        endpoint(
+            "/v1/completions",
+            include_str!("../src/openai/completions/fields.txt"),
+            json!({"model": "filler:135m", "prompt": "hi"}),
+            completions,
+        ),
+        endpoint(
+            "/v1/embeddings",
+            include_str!("../src/openai/embeddings/fields.txt"),
+            json!({"model": "all-minilm", "input": "hi"}),
+            embeddings,
+        ),
+        endpoint(
+            "/v1/moderations",
+            include_str!("../src/openai/moderations/fields.txt"),
+            json!({"model": "llama-guard3:8b", "input": "hi"}),
+            moderations,
+        ),
+        endpoint(
+            "/v1/images/generations",
+            include_str!("../src/openai/images/fields.txt"),
+            json!({"model": "flux", "prompt": "a cat"}),
+            images,
+        ),
+        endpoint(
+            "/v1/audio/transcriptions",
+            include_str!("../src/openai/audio/transcriptions.txt"),
+            json!({"model": "gemma4:e4b", "file": "UklGRg=="}),
+            audio,
+        ),
+        endpoint(
+            "/v1/audio/translations",
+            include_str!("../src/openai/audio/translations.txt"),
+            json!({"model": "gemma4:e4b", "file": "UklGRg=="}),
+            audio,
+        ),
+    ]
+}
+
+fn two(a: Value, b: Value) -> Seen {
+    Mapped(vec![a, b])
+}
+
+/// What steers a generation, at all endpoints that have it. A field without a line fails the test.
+fn sampling(field: &str) -> Seen {
     match field {
-        "model" => two(json!("agent"), json!("gpt-oss:20b")),
-        "messages" => two(json!([{"role": "user", "content": "a"}]), json!([{"role": "user", "content": "b"}])),
         "temperature" | "top_p" | "frequency_penalty" | "presence_penalty" => two(json!(0.25), json!(0.5)),
         "max_tokens" | "max_completion_tokens" | "seed" => two(json!(3), json!(4)),
         "stop" => two(json!("x"), json!(["y", "z"])),
-        "logprobs" | "stream" => two(json!(false), json!(true)),
+        "stream" => two(json!(false), json!(true)),
+        "stream_options" => Answered(vec![json!({"include_usage": true}), json!({"include_usage": false})]),
+        "logit_bias" => Refused(json!({"50256": -100})),
+        "n" => Answered(vec![json!(1), json!(2)]),
+        "user" | "safety_identifier" => NoEffect(json!("u1")),
+        other => panic!("{other} has no line in this test"),
+    }
+}
+
+fn chat(field: &str) -> Seen {
+    match field {
+        "model" => two(json!("agent"), json!("gpt-oss:20b")),
+        "messages" => two(json!([{"role": "user", "content": "a"}]), json!([{"role": "user", "content": "b"}])),
+        "logprobs" => two(json!(false), json!(true)),
         "top_logprobs" => two(json!(1), json!(2)),
         "reasoning_effort" => Mapped(["none", "low", "medium", "high", "max"].map(Value::from).to_vec()),
         "response_format" => two(
@@ -41,7 +113,6 @@ fn seen(field: &str) -> Seen {
             json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}),
         ),
         "tools" => two(json!([]), serde_json::from_str(TOOLS).unwrap()),
-        "stream_options" => Answered(vec![json!({"include_usage": true}), json!({"include_usage": false})]),
         "tool_choice" => Mapped(vec![
             json!("auto"),
             json!("none"),
@@ -49,10 +120,8 @@ fn seen(field: &str) -> Seen {
             json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]}}),
         ]),
         "parallel_tool_calls" => Answered(vec![json!(true), json!(false)]),
-        "n" => Answered(vec![json!(1), json!(2)]),
         "audio" => Refused(json!({"voice": "alloy", "format": "mp3"})),
         "modalities" => Refused(json!(["text", "audio"])),
-        "logit_bias" => Refused(json!({"50256": -100})),
         "functions" => Refused(json!([{"name": "f"}])),
         "function_call" => Refused(json!({"name": "f"})),
         "metadata" => NoEffect(json!({"a": "b"})),
@@ -63,13 +132,77 @@ fn seen(field: &str) -> Seen {
         "moderation" | "prediction" | "prompt_cache_options" | "web_search_options" => {
             NoEffect(json!({"type": "content", "content": "x"}))
         }
-        "user" | "safety_identifier" | "prompt_cache_key" => NoEffect(json!("u1")),
+        "prompt_cache_key" => NoEffect(json!("u1")),
+        other => sampling(other),
+    }
+}
+
+fn completions(field: &str) -> Seen {
+    match field {
+        "model" => two(json!("filler:135m"), json!("smollm2:135m")),
+        "prompt" => two(json!("a"), json!(["b"])),
+        "suffix" => two(json!("a"), json!("b")),
+        "logprobs" => two(json!(1), json!(2)),
+        "best_of" => Refused(json!(2)),
+        "echo" => Answered(vec![json!(true), json!(false)]),
+        other => sampling(other),
+    }
+}
+
+fn embeddings(field: &str) -> Seen {
+    match field {
+        "model" => two(json!("all-minilm"), json!("all-minilm:latest")),
+        "input" => two(json!("a"), json!(["a", "b"])),
+        "dimensions" => two(json!(2), json!(3)),
+        "encoding_format" => Answered(vec![json!("float"), json!("base64")]),
+        other => sampling(other),
+    }
+}
+
+fn moderations(field: &str) -> Seen {
+    match field {
+        "model" => two(json!("llama-guard3:8b"), json!("smollm2:135m")),
+        "input" => two(json!("a"), json!([{"type": "text", "text": "b"}])),
         other => panic!("{other} has no line in this test"),
     }
 }
 
-fn body(field: &str, value: Value) -> String {
-    let mut body = json!({"model": "agent", "messages": [{"role": "user", "content": "hi"}]});
+fn images(field: &str) -> Seen {
+    match field {
+        "model" | "prompt" => two(json!("a"), json!("b")),
+        "size" => two(json!("512x256"), json!("256x512")),
+        "background" => Refused(json!("transparent")),
+        "frame_count" => Refused(json!(2)),
+        "output_format" => Refused(json!("webp")),
+        "partial_images" => Refused(json!(1)),
+        "response_format" => Refused(json!("url")),
+        "stream" => Refused(json!(true)),
+        "svg" => Refused(json!({"model": "m"})),
+        "complexity" | "quality" | "moderation" => NoEffect(json!("low")),
+        "style" => NoEffect(json!("vivid")),
+        "frame_duration_ms" | "output_compression" => NoEffect(json!(50)),
+        other => sampling(other),
+    }
+}
+
+fn audio(field: &str) -> Seen {
+    match field {
+        "model" => two(json!("gemma4:e4b"), json!("Gemma4:e4b")),
+        "file" => two(json!("UklGRg=="), json!("UklGRgAA")),
+        "prompt" | "language" => two(json!("de"), json!("en")),
+        "languages" | "keywords" => two(json!(["a"]), json!(["a", "b"])),
+        "response_format" => Answered(vec![json!("json"), json!("text")]),
+        "include" => Refused(json!(["logprobs"])),
+        "timestamp_granularities" => Refused(json!(["word"])),
+        "known_speaker_names" | "known_speaker_references" => Refused(json!(["Ada"])),
+        "stream" => Refused(json!(true)),
+        "chunking_strategy" => NoEffect(json!({"type": "server_vad"})),
+        other => sampling(other),
+    }
+}
+
+fn body(endpoint: &Endpoint, field: &str, value: Value) -> String {
+    let mut body = endpoint.base.clone();
     match field {
         "tool_choice" => body["tools"] = serde_json::from_str(TOOLS).unwrap(),
         "parallel_tool_calls" => {
@@ -85,59 +218,79 @@ fn body(field: &str, value: Value) -> String {
     body.to_string()
 }
 
+/// A remote that can do all that any version can.
+async fn remote() -> Mock {
+    let draws = |model| {
+        let shown = Script::on("/api/show")
+            .model(model)
+            .body(json!({"details": {}, "model_info": {}, "capabilities": ["image"]}));
+        shown.and(Script::on("/api/generate").model(model).body(json!({"image": "QUJD", "done": true})))
+    };
+    let options = Options { version: "0.32.5".parse().unwrap(), ..Options::default() };
+    let judges = Script::on("/api/chat").model("llama-guard3:8b").says("safe");
+    Mock::start_with(options, judges.and(draws("flux")).and(draws("a")).and(draws("b"))).await.unwrap()
+}
+
+/// What the remote was asked, from its nth request on.
+fn asked(mock: &Mock, from: usize) -> Vec<(String, Option<Value>)> {
+    mock.journal().entries()[from..].iter().map(|entry| (entry.target.clone(), entry.json())).collect()
+}
+
 #[tokio::test]
 async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
-    let mock = Mock::start(Script::default()).await.unwrap();
+    let mock = remote().await;
     let proxy = serve(config(mock.addr())).await.unwrap();
     let mut strict = config(mock.addr());
     strict.openai.strict = true;
     let strict = serve(strict).await.unwrap();
-    let chat = |field: &'static str, value: &Value| post("/v1/chat/completions", &body(field, value.clone()));
-    for field in include_str!("../src/openai/chat/fields.txt").lines() {
-        match seen(field) {
-            Seen::Mapped(values) => {
-                let mut asked = Vec::new();
-                for value in values {
+    for endpoint in endpoints() {
+        for field in endpoint.fields.lines() {
+            let at = format!("{field} of {}", endpoint.path);
+            let to = |value: &Value| post(endpoint.path, &body(&endpoint, field, value.clone()));
+            match (endpoint.seen)(field) {
+                Mapped(values) => {
+                    let mut all = Vec::new();
+                    for value in values {
+                        let before = mock.journal().entries().len();
+                        let answer = ask(proxy.addr(), to(&value)).await;
+                        assert_eq!(answer.code(), 200, "{at}: {}", answer.text());
+                        let asked = asked(&mock, before);
+                        assert!(!all.contains(&asked), "{at}: {value} changes nothing: {asked:?}");
+                        all.push(asked);
+                    }
+                }
+                Answered(values) => {
+                    let mut answers = Vec::new();
+                    for value in values {
+                        let answer = ask(proxy.addr(), to(&value)).await;
+                        assert_eq!(answer.code(), 200, "{at}: {}", answer.text());
+                        answers.push((
+                            answer.events().len(),
+                            answer.text().matches("\"call_").count(),
+                            answer.text().matches("\"index\":").count() + answer.text().matches("b64_json").count(),
+                            answer.text().contains("\"text\":\"hi"),
+                            answer.text().contains("\"embedding\":["),
+                            answer.header("content-type").map(str::to_owned),
+                        ));
+                    }
+                    assert_ne!(answers[0], answers[1], "{at}");
+                }
+                Refused(value) => {
                     let before = mock.journal().entries().len();
-                    let answer = ask(proxy.addr(), chat(field, &value)).await;
-                    assert_eq!(answer.code(), 200, "{field}: {}", answer.text());
-                    let entry = mock.journal().entries()[before].json().unwrap();
-                    assert!(!asked.contains(&entry), "{field}: {value} changes nothing: {entry}");
-                    asked.push(entry);
+                    let answer = ask(proxy.addr(), to(&value)).await;
+                    let error = &answer.json()["error"];
+                    assert_eq!((answer.code(), error["param"].as_str()), (400, Some(field)), "{at}: {error}");
+                    assert_eq!(asked(&mock, before), [], "{at} is refused before the remote is asked");
                 }
-            }
-            Seen::Answered(values) => {
-                let mut answers = Vec::new();
-                for value in values {
-                    let answer = ask(proxy.addr(), chat(field, &value)).await;
-                    assert_eq!(answer.code(), 200, "{field}: {}", answer.text());
-                    answers.push((
-                        answer.events().len(),
-                        answer.text().matches("\"call_").count(),
-                        answer.text().matches("\"index\":").count(),
-                    ));
+                NoEffect(value) => {
+                    let answer = ask(proxy.addr(), to(&value)).await;
+                    let line = format!("{field}=no-effect");
+                    assert_eq!((answer.code(), answer.header("x-farllama-receipt")), (200, Some(&*line)), "{at}");
+                    let answer = ask(strict.addr(), to(&value)).await;
+                    let error = &answer.json()["error"];
+                    assert_eq!((answer.code(), &error["code"]), (400, &json!("unsupported_parameter")), "{at}");
+                    assert_eq!(error["param"], field);
                 }
-                assert_ne!(answers[0], answers[1], "{field}");
-            }
-            Seen::Refused(value) => {
-                let before = mock.journal().entries().len();
-                let answer = ask(proxy.addr(), chat(field, &value)).await;
-                assert_eq!(
-                    (answer.code(), answer.json()["error"]["param"].as_str()),
-                    (400, Some(field)),
-                    "{}",
-                    answer.text()
-                );
-                assert_eq!(mock.journal().entries().len(), before, "{field} is refused before the remote is asked");
-            }
-            Seen::NoEffect(value) => {
-                let answer = ask(proxy.addr(), chat(field, &value)).await;
-                let line = format!("{field}=no-effect");
-                assert_eq!((answer.code(), answer.header("x-farllama-receipt")), (200, Some(&*line)), "{field}");
-                let answer = ask(strict.addr(), chat(field, &value)).await;
-                let error = &answer.json()["error"];
-                assert_eq!((answer.code(), &error["code"]), (400, &json!("unsupported_parameter")), "{field}");
-                assert_eq!(error["param"], field);
             }
         }
     }
@@ -145,18 +298,20 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
 
 #[tokio::test]
 async fn what_asks_for_nothing_is_never_refused_even_by_a_strict_proxy() {
-    let mock = Mock::start(Script::default()).await.unwrap();
+    let mock = remote().await;
     let mut strict = config(mock.addr());
     strict.openai.strict = true;
     let proxy = serve(strict).await.unwrap();
-    let mut body = json!({"model": "agent", "messages": [{"role": "user", "content": "hi"}],
-        "logit_bias": {}, "n": 1, "parallel_tool_calls": true, "modalities": ["text"], "service_tier": "auto", "store": false,
-        "functions": [], "tools": [], "metadata": {}, "user": "", "verbosity": "medium", "stop": null});
-    for field in include_str!("../src/openai/chat/fields.txt").lines() {
-        if body.get(field).is_none() {
-            body[field] = Value::Null;
+    let nothing = json!({"logit_bias": {}, "n": 1, "best_of": 1, "echo": false, "parallel_tool_calls": true, "modalities": ["text"],
+        "service_tier": "auto", "store": false, "functions": [], "tools": [], "metadata": {}, "user": "", "verbosity": "medium",
+        "quality": "auto", "background": "auto", "include": [], "chunking_strategy": "auto", "encoding_format": "float"});
+    for endpoint in endpoints() {
+        let mut body = endpoint.base.clone();
+        for field in endpoint.fields.lines().filter(|field| endpoint.base.get(field).is_none()) {
+            body[field] = nothing.get(field).cloned().unwrap_or_default();
         }
+        let answer = ask(proxy.addr(), post(endpoint.path, &body.to_string())).await;
+        let receipt = answer.header("x-farllama-receipt");
+        assert_eq!((answer.code(), receipt), (200, None), "{}: {}", endpoint.path, answer.text());
     }
-    let answer = ask(proxy.addr(), post("/v1/chat/completions", &body.to_string())).await;
-    assert_eq!((answer.code(), answer.header("x-farllama-receipt")), (200, None), "{}", answer.text());
 }

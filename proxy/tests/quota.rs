@@ -128,6 +128,22 @@ async fn requests_beyond_the_limit_at_the_same_time_wait_and_beyond_the_queue_ar
 }
 
 #[tokio::test]
+async fn a_request_waits_no_longer_than_the_settings_say_and_costs_nothing_then() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
+    let token = Token { max_concurrent: Some(1), limit_per_minute: Some(9), ..Token::new("ann", "a-key") };
+    let wait = Duration::from_millis(50);
+    let proxy = limited(&upstream, token, Quota { wait, ..Quota::default() }).await;
+    let mut first = Client::sending(proxy.addr(), get("/api/first", ANN)).await;
+    upstream.until(|seen| seen.text().contains("/api/first")).await;
+    let late = ask(proxy.addr(), get("/api/second", ANN)).await;
+    assert_eq!((late.code(), late.header("retry-after"), left(&late)), (429, Some("1"), ("9", "8")));
+    assert!(late.text().contains("within 50ms"), "{}", late.text());
+    upstream.go_on();
+    assert_eq!(first.answer().await.code(), 200);
+    assert!(!upstream.seen().iter().any(|seen| seen.text().contains("/api/second")));
+}
+
+#[tokio::test]
 async fn the_openai_client_waits_retry_after_out_and_succeeds() {
     use async_openai::{Client, config::OpenAIConfig};
     let list = r#"{"models":[{"name":"m:latest","model":"m:latest","modified_at":"2026-11-22T12:37:41.5Z","size":1}]}"#;

@@ -17,7 +17,7 @@ pub(crate) fn run() -> Result<(), String> {
     Step::built("farllama-check")?.arg("run").arg("scenarios").run()?;
     let proxy = built("farllama")?;
     Step::built("farllama-check")?.arg("smoke").arg("--local-port").arg("0").arg("--proxy-bin").arg(proxy).run()?;
-    witnesses::run()?;
+    witnesses::run(&[])?;
     println!("all is well");
     Ok(())
 }

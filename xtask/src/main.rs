@@ -17,7 +17,8 @@ Commands:
   ci              everything that must hold: fmt, clippy and docs with warnings denied, all tests, tidy, the scenarios and
                   the smoke test on the mock, and foreign clients
   tidy            the rules of this repository that no compiler checks
-  witnesses       the official openai and ollama Python packages against the proxy on the mock
+  witnesses [WORD…]
+                  foreign clients, such as the official SDKs, against the proxy on the mock; all, or those whose name has a WORD
   bless           rewrites the expected outputs of golden vectors and snapshots; the diff is the review
   bench [ARGS…]   times the proxy against nginx on this machine (cargo xtask bench --help)
   help            this text
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         "smoke" => return smoke::run(&rest),
         "ci" => ci::run(),
         "tidy" => tidy::run(&root()),
-        "witnesses" => witnesses::run(),
+        "witnesses" => witnesses::run(&rest),
         "bless" => ci::bless(),
         "bench" => ci::bench(&rest),
         "help" | "--help" | "-h" => {

@@ -208,6 +208,9 @@ fn no_foreign_paths(files: &[File]) -> Vec<String> {
         concat!("/tm", "p/t-"),
         concat!("index.crates", ".io"),
         concat!("pypi", ".org"),
+        concat!("registry.npm", "js"),
+        // Where npm found a package: a lock file without it holds for every registry.
+        concat!("\"resol", "ved\": \"http"),
     ];
     files
         .iter()
@@ -273,5 +276,7 @@ mod tests {
     fn a_path_of_somebodys_machine_is_found() {
         let text = format!("see {}me/x", concat!("/ho", "me/"));
         assert_eq!(no_foreign_paths(&[file("README.md", &text)]), ["README.md:1"]);
+        let text = concat!("{\n  \"resol", "ved\": \"https://npm.example/x.tgz\"\n}");
+        assert_eq!(no_foreign_paths(&[file("a/package-lock.json", text)]), ["a/package-lock.json:2"]);
     }
 }

@@ -305,11 +305,14 @@ pub struct Quota {
     pub max_concurrent: usize,
     /// Requests that may wait for a place: 100 by default. Further ones are refused with 429.
     pub queue: usize,
+    /// How long a request may wait for a place: 5 min by default, so that clients, whose own patience is mostly 10 min, hear a 429 and not
+    /// silence. Zero: without limit.
+    pub wait: Duration,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { window: Duration::from_secs(60), max_concurrent: 0, queue: 100 }
+        Self { window: Duration::from_secs(60), max_concurrent: 0, queue: 100, wait: Duration::from_secs(300) }
     }
 }
 

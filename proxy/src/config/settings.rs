@@ -767,6 +767,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Shown::Value(config.quota.queue.to_string()),
     },
     Setting {
+        key: "quota.wait",
+        takes: "DURATION",
+        help: "How long one may wait for a place before it gets a 429 (0s: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|wait| draft.config.quota.wait = wait),
+        show: |config| shown_duration(config.quota.wait),
+    },
+    Setting {
         key: "origins",
         takes: "ORIGIN,…",
         help: "Browser pages that may call, besides those that Ollama allows by default (one * in each at most)",

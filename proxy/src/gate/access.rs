@@ -6,10 +6,7 @@ use axum::{
 };
 use http::{Method, header};
 
-use super::{
-    models::{Models, Named},
-    paths::Paths,
-};
+use super::{models::Models, named::Named, paths::Paths};
 use crate::{config::Token, error::Error};
 
 /// A key's lists. None: everything.
@@ -71,9 +68,9 @@ impl Access {
                 request.headers_mut().remove(header::ACCEPT_ENCODING);
                 Ok((request, Some(Shown { models, list, names })))
             }
-            Some(Named::Body(fields)) => {
+            Some(named @ (Named::Body(_) | Named::Form)) => {
                 let translated = path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
-                Ok((models.check_body(request, fields, limit, translated).await?, None))
+                Ok((models.check_body(request, named, limit, translated).await?, None))
             }
         }
     }

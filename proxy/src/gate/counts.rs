@@ -82,20 +82,30 @@ impl Counting {
         let place = if self.crowded {
             let own = caller.and_then(|caller| caller.max_concurrent);
             let entering = self.counts.crowd.enter(caller.map(|caller| caller.digest), own);
-            let full = |Full| Error::Quota {
-                message: format!(
-                    "Too many requests at the same time: {} wait already; try again in a moment",
-                    self.quota.queue
-                ),
-                retry_after: 1,
-            };
-            Some(entering.await.map_err(full)?)
+            Some(self.wait(entering).await.map_err(|message| Error::Quota { message, retry_after: 1 })?)
         } else {
             None
         };
         // From here on it counts, even if the client leaves before its answer.
         reserved.iter_mut().for_each(|reserved| reserved.runs = true);
         Ok(place)
+    }
+
+    /// Waits for a place while its time lasts; else says why there is none.
+    async fn wait(&self, entering: impl Future<Output = Result<Place, Full>>) -> Result<Place, String> {
+        let wait = self.quota.wait;
+        let entered = if wait.is_zero() {
+            entering.await
+        } else {
+            tokio::time::timeout(wait, entering).await.map_err(|_| {
+                let waited = humantime::format_duration(wait);
+                format!("Too many requests at the same time: there was no place within {waited}; try again later")
+            })?
+        };
+        entered.map_err(|Full| {
+            let queue = self.quota.queue;
+            format!("Too many requests at the same time: {queue} wait already; try again in a moment")
+        })
     }
 
     fn reserve(&self, caller: &Token, limit: Limit) -> Result<Reserved<'_>, Error> {

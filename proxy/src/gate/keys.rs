@@ -73,7 +73,7 @@ impl Keys {
                 self.header.as_str()
             )
         };
-        Err(Error::Key { message })
+        Err(Error::Key { message, sent })
     }
 
     /// Every key that the request brings; a client that sends two needs one of them to be right.

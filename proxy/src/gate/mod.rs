@@ -5,6 +5,7 @@ mod counts;
 mod crowd;
 mod keys;
 mod models;
+mod named;
 pub(crate) mod origin;
 mod owner;
 mod paths;
@@ -88,7 +89,10 @@ impl Gate {
             if let (Some(caller), Some(recorder)) = (caller, request.extensions().get::<Recorder>()) {
                 recorder.caller(&caller.token.name);
             }
-            request.extensions_mut().insert(Owner(caller.map(|caller| caller.token.digest)));
+            if let Some(caller) = caller {
+                // For whoever keeps something of a caller's.
+                request.extensions_mut().insert(caller.token.digest);
+            }
             asking = caller.map(|caller| (caller, path));
         }
         let token = asking.as_ref().map(|(caller, _)| &caller.token);

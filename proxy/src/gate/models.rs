@@ -1,79 +1,19 @@
-//! Which models a request names, read as whoever will act on it reads them; and which of them a key may use.
+//! Which models a key may use, of those that a request names or an answer lists.
 //!
 //! Judges only keys with a list of models; for all others nothing is read. Where names cannot be read for sure, the request is refused.
 
-use std::fmt;
-
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Body, to_bytes},
     extract::Request,
 };
 use http::{HeaderMap, Method, Response, header};
-use serde::{
-    Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
-};
 
+use super::named::{self, Named};
 use crate::error::Error;
 
 /// A list of models.
 #[derive(Clone, Debug)]
 pub(crate) struct Models(Vec<String>);
-
-/// Where a route has its models' names.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Named<'a> {
-    /// In these fields of a JSON body.
-    Body(&'static [&'static str]),
-    /// In the path: this one.
-    Path(&'a str),
-    /// Nowhere: the answer is a list, under this field, with names under these.
-    Listed(&'static str, &'static [&'static str]),
-    /// Nowhere, and nothing to hide.
-    Nowhere,
-}
-
-impl<'a> Named<'a> {
-    /// Of a path that was read ([`super::paths::read`]), where OpenAI's routes stand under `base`. None: a route that nobody knows.
-    pub(crate) fn of(path: &'a str, base: &str) -> Option<Self> {
-        const MODEL: Named<'static> = Named::Body(&["model"]);
-        if let Some(route) = path.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) {
-            return match route {
-                "chat/completions"
-                | "completions"
-                | "embeddings"
-                | "responses"
-                | "moderations"
-                | "images/generations"
-                | "responses/input_tokens"
-                | "responses/compact" => Some(MODEL),
-                // A response is shown to the key alone that made it.
-                route if is_response(route) => Some(Self::Nowhere),
-                "models" => Some(Self::Listed("data", &["id"])),
-                route => route.strip_prefix("models/").map(Self::Path),
-            };
-        }
-        Some(match path {
-            "/" | "/api/version" => Self::Nowhere,
-            "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => MODEL,
-            "/api/show" | "/api/delete" | "/api/pull" | "/api/push" => Self::Body(&["model", "name"]),
-            "/api/create" => Self::Body(&["model", "name", "from"]),
-            "/api/copy" => Self::Body(&["source", "destination"]),
-            "/api/tags" | "/api/ps" => Self::Listed("models", &["name", "model"]),
-            path if path.starts_with("/api/blobs/") => Self::Nowhere,
-            _ => return None,
-        })
-    }
-}
-
-/// Whether this is `responses/ID`, or what is done with one.
-fn is_response(route: &str) -> bool {
-    let mut parts = route.split('/');
-    parts.next() == Some("responses")
-        && parts.next().is_some_and(|id| !id.is_empty())
-        && matches!(parts.next(), None | Some("cancel" | "input_items"))
-        && parts.next().is_none()
-}
 
 impl Models {
     pub(crate) fn new(patterns: &[String]) -> Self {
@@ -102,7 +42,7 @@ impl Models {
         })
     }
 
-    /// Reads the names in the body of `request`, which passes on as it is. On a `translated` route nobody but us reads it, by exact names,
+    /// Reads the names in the body of `request`, where `named` says, which passes on as it is. On a `translated` route nobody but us reads it, by exact names,
     /// so every spelling of a name counts; Ollama takes the last.
     ///
     /// # Errors
@@ -110,7 +50,7 @@ impl Models {
     pub(crate) async fn check_body(
         &self,
         request: Request,
-        fields: &'static [&'static str],
+        named: Named<'_>,
         limit: usize,
         translated: bool,
     ) -> Result<Request, Error> {
@@ -124,8 +64,17 @@ impl Models {
                 "the names in a body that is broken off or larger than {limit} bytes (limits.body) cannot be read"
             ))
         })?;
-        let unreadable = |_| refused("the names in this body cannot be read: it is no JSON object with texts for them");
-        let found = if body.trim_ascii().is_empty() { Vec::new() } else { names(&body, fields).map_err(unreadable)? };
+        let found = match named {
+            Named::Body(fields) => named::in_body(&body, fields).map_err(|_| {
+                refused("the names in this body cannot be read: it is no JSON object with texts for them")
+            })?,
+            Named::Form => named::in_form(&body, &parts.headers).await.map_err(|_| {
+                refused(
+                    "the model in this body cannot be read: it is no whole form and no JSON object with a text for it",
+                )
+            })?,
+            Named::Path(_) | Named::Listed(..) | Named::Nowhere => Vec::new(),
+        };
         if translated && found.is_empty() {
             // Without a name the proxy might choose a model of its own.
             return Err(refused("this request names none; say which"));
@@ -188,52 +137,6 @@ fn full(model: &str) -> String {
     format!("{}{tag}", model.to_lowercase())
 }
 
-/// The values of `fields` in the first JSON value of `body`, in the order in which they stand. As in Go, the case of a key makes no
-/// difference, null changes nothing, and what follows the first value is not looked at.
-fn names(body: &Bytes, fields: &'static [&'static str]) -> Result<Vec<(&'static str, String)>, serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    reader.deserialize_map(Names(fields))
-}
-
-struct Names(&'static [&'static str]);
-
-impl<'de> Visitor<'de> for Names {
-    type Value = Vec<(&'static str, String)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let key = folded(&key);
-            match self.0.iter().find(|field| **field == key) {
-                Some(field) => found.extend(map.next_value::<Option<String>>()?.map(|name| (*field, name))),
-                // A whole definition of a model, with names in a language of its own.
-                None if key == "modelfile" => {
-                    return Err(serde::de::Error::custom("a Modelfile's names are not read"));
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// As Go folds the keys of JSON: two letters beyond ASCII fold into it.
-fn folded(key: &str) -> String {
-    key.chars()
-        .map(|c| match c {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -243,7 +146,7 @@ mod tests {
     fn check(models: &[&str], fields: &'static [&'static str], body: &str, translated: bool) -> bool {
         let models = Models::new(&models.iter().map(|&model| model.to_owned()).collect::<Vec<_>>());
         let request = Request::new(Body::from(body.to_owned()));
-        models.check_body(request, fields, 1000, translated).now_or_never().unwrap().is_ok()
+        models.check_body(request, Named::Body(fields), 1000, translated).now_or_never().unwrap().is_ok()
     }
 
     #[test]
@@ -296,14 +199,5 @@ mod tests {
         assert!(!check(&["m"], &["model"], r#"{"model":"x","Model":"m"}"#, true));
         assert!(check(&["m"], &["model"], r#"{"model":"m"}"#, true));
         assert!(!check(&["m"], &["model"], "{}", true));
-    }
-
-    #[test]
-    fn routes_are_known_by_where_they_have_names() {
-        assert_eq!(Named::of("/v1/models/a/b", "/v1"), Some(Named::Path("a/b")));
-        assert_eq!(Named::of("/api/copy", "/v1"), Some(Named::Body(&["source", "destination"])));
-        for unknown in ["/x", "/v1", "/v1/audio/speech", "/api/experimental"] {
-            assert_eq!(Named::of(unknown, "/v1"), None, "{unknown}");
-        }
     }
 }

@@ -20,6 +20,11 @@ const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Re
      X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Read-Timeout,X-Stainless-Retry-Count,\
      X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";
 
+/// What pages may read of an answer's head, besides what browsers always show.
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Retry-After,X-Request-Id,X-Farllama-Receipt,X-Ratelimit-Limit-Requests,X-Ratelimit-Remaining-Requests,X-Ratelimit-Reset-Requests",
+);
+
 /// What is known about origins and names from the settings.
 #[derive(Debug)]
 pub(crate) struct Rules {
@@ -142,6 +147,11 @@ fn without_port(host: &str) -> &str {
 
 /// Adds to an answer what an allowed page needs to read it.
 pub(crate) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    share(headers, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+}
+
+fn share(headers: &mut HeaderMap, origin: HeaderValue) {
     if origin != "*" {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
@@ -150,7 +160,7 @@ pub(crate) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
 
 /// The headers of an answer to a preflight.
 pub(crate) fn preflight(headers: &mut HeaderMap, origin: HeaderValue) {
-    allow(headers, origin);
+    share(headers, origin);
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),

@@ -9,13 +9,13 @@ use crate::{app::App, config::Digest};
 
 /// Whoever made it. Nobody in particular where no key was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Owner(pub(super) Option<Digest>);
+pub(crate) struct Owner(Option<Digest>);
 
 impl FromRequestParts<App> for Owner {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
+        Ok(Self(parts.extensions.get::<Digest>().copied()))
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     connect::{Cause, Connector, cause},
     pool::{Answer, Failure, Pool},
     refusal,
+    version::Version,
 };
 use crate::{
     config::{Config, Protocol, Remote},
@@ -164,6 +165,27 @@ impl Client {
         serde_json::from_slice(reply).map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path)))
     }
 
+    /// Which Ollama the remote is. Asked for once, and again only when all connections were lost in between.
+    ///
+    /// # Errors
+    /// The remote cannot be reached, or says nothing. One that does not tell its version is taken for the newest.
+    pub(crate) async fn version(&self) -> Result<Version, Error> {
+        if let Some(version) = self.pool.known().and_then(|known| known.get().cloned()) {
+            return Ok(version);
+        }
+        let version = match self.call(Method::GET, "/api/version", None).await {
+            Ok(reply) => Version::told(&reply),
+            Err(error @ (Error::Unreachable { .. } | Error::Timeout { .. } | Error::Cut { .. })) => return Err(error),
+            // A gateway whose Ollama is just being started anew: it may tell later.
+            Err(_) => return Ok(Version::newest()),
+        };
+        if let Some(known) = self.pool.known() {
+            // Whoever asked at the same time was told the same.
+            let _ = known.set(version.clone());
+        }
+        Ok(version)
+    }
+
     fn asked(&self, path: &str) -> String {
         format!("{}{path}", self.remote())
     }
@@ -186,6 +208,9 @@ impl Client {
             Failure::Connect(cause) => cause,
             // Our side of the road broke: the client stopped sending its body.
             Failure::Exchange(error) if error.is_user() => {
+                if let Some(own) = own(&error) {
+                    return own.clone();
+                }
                 let message = "the request body ended before it was whole".to_owned();
                 return Error::Invalid { message, param: None, code: None };
             }
@@ -234,6 +259,12 @@ impl Client {
             _ => Error::Unreachable { message },
         }
     }
+}
+
+/// The error of ours that a request body ended with.
+fn own(error: &hyper::Error) -> Option<&Error> {
+    let source = std::error::Error::source(error);
+    std::iter::successors(source, |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// What is asked, as it crosses the wire.

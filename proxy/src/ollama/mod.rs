@@ -8,4 +8,5 @@ pub(crate) mod ndjson;
 pub(crate) mod passthrough;
 pub(crate) mod pool;
 pub(crate) mod refusal;
+pub(crate) mod version;
 pub(crate) mod wire;

@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -22,7 +22,10 @@ use hyper::{
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
-use super::connect::{Cause, Connector};
+use super::{
+    connect::{Cause, Connector},
+    version::Version,
+};
 
 /// How long an idle connection is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a request is not sent
 /// into a connection that is being closed.
@@ -40,12 +43,16 @@ pub(crate) enum Failure {
     Exchange(hyper::Error),
 }
 
+/// What is known of the remote for as long as any connection to it lives: once all are lost, another may answer there.
+pub(crate) type Known = OnceLock<Version>;
+
 type Io = <Connector as Service<Uri>>::Response;
 
 /// One connection.
 struct Line {
     sender: SendRequest<Body>,
     connection: Connection<Io, Body>,
+    _known: Arc<Known>,
 }
 
 impl Line {
@@ -61,6 +68,8 @@ pub(crate) struct Pool {
     connector: Connector,
     remote: Uri,
     idle: Arc<Idle>,
+    /// Held by the connections.
+    known: Mutex<Weak<Known>>,
 }
 
 /// Idle connections, the one used last at the end.
@@ -95,7 +104,12 @@ impl Idle {
 impl Pool {
     /// For connections to the scheme and authority of `remote`.
     pub(crate) fn new(connector: Connector, remote: Uri) -> Self {
-        Self { connector, remote, idle: Arc::default() }
+        Self { connector, remote, idle: Arc::default(), known: Mutex::default() }
+    }
+
+    /// What is known of the remote, if there is a connection to it.
+    pub(crate) fn known(&self) -> Option<Arc<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Sends `request` (its URI in origin form) and waits for the head of the answer. Dropping the future closes the connection.
@@ -132,7 +146,10 @@ impl Pool {
     async fn connect(&self) -> Result<Line, Failure> {
         let io = self.connector.clone().oneshot(self.remote.clone()).await.map_err(Failure::Connect)?;
         let (sender, connection) = http1::handshake(io).await.map_err(Failure::Exchange)?;
-        Ok(Line { sender, connection })
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = known.upgrade().unwrap_or_default();
+        *known = Arc::downgrade(&held);
+        Ok(Line { sender, connection, _known: held })
     }
 }
 

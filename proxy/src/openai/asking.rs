@@ -1,9 +1,10 @@
-//! Asks Ollama for an answer, and once more where a small change cures the refusal: a context that grows, a way of thinking that the model
-//! does not have. All of it before the first token, and told in the receipt.
+//! Asks Ollama for an answer as its version understands it, and once more where a small change cures a refusal: a context that grows, a way
+//! of thinking that the model does not have. All of it before the first token, and told in the receipt.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -12,14 +13,15 @@ use super::{
     json::Fields,
     models,
     receipt::Receipt,
+    sse::Opening,
 };
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::{
-        client::{Upstream, encode},
-        wire::{Options, Ps, Show, ShowRequest},
+        client::{self, Upstream, encode},
+        wire::{ChatRequest, Options, Ps, Show, ShowRequest},
     },
 };
 
@@ -27,6 +29,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) path: &'static str,
+    /// The field of the request that holds what the model is to read.
+    pub(crate) about: &'static str,
     pub(crate) model: String,
     pub(crate) body: Bytes,
     /// Whether the context may grow: the client asks for none itself, and wants nothing cut.
@@ -35,14 +39,89 @@ pub(crate) struct Ask {
     pub(crate) limit: Option<u64>,
     /// The field that says how much to think, unless the client speaks Ollama's own words.
     pub(crate) effort: Option<&'static str>,
+    /// What it has that older remotes do not know.
+    pub(crate) news: News,
+}
+
+/// What of an ask only newer versions of Ollama understand. Most asks have none of it, and then no version is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// It thinks at the level `max`.
+    pub(crate) max: bool,
+    /// It wants probabilities.
+    pub(crate) logprobs: bool,
+    /// It has pictures or sounds.
+    pub(crate) pictures: bool,
+}
+
+impl News {
+    /// What is new in a chat.
+    pub(crate) fn of(ask: &ChatRequest<'_>) -> Self {
+        Self {
+            max: ask.think.as_ref().is_some_and(|think| think.get() == "\"max\""),
+            logprobs: ask.logprobs,
+            pictures: ask.messages.iter().any(|message| !message.images.is_empty()),
+        }
+    }
+}
+
+/// A request, ready to be asked.
+pub(crate) struct Prepared<F> {
+    /// One for each answer that is wanted.
+    pub(crate) asks: Vec<Ask>,
+    /// What the answer must know of its request.
+    pub(crate) facts: F,
+    pub(crate) receipt: Receipt,
+}
+
+/// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in between, and its queue
+/// is for others too.
+pub(crate) const AT_ONCE: usize = 4;
+
+/// What leads to the streamed answers.
+pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Vec<Opening> {
+    let opening = |ask| -> Opening {
+        let (app, recorder) = (app.clone(), recorder.clone());
+        Box::pin(async move { open(&app, ask, &recorder).await })
+    };
+    asks.into_iter().map(opening).collect()
+}
+
+/// Asks all, [`AT_ONCE`] at a time, and reads the whole answers.
+///
+/// # Errors
+/// The first that fails, as [`whole`].
+pub(crate) async fn all(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Result<Vec<Bytes>, Error> {
+    let asking = asks.into_iter().map(|ask| whole(app, ask, recorder));
+    stream::iter(asking).buffered(AT_ONCE).try_collect().await
+}
+
+/// Asks, and reads the whole answer.
+///
+/// # Errors
+/// As [`open`]; an answer that is cut off.
+pub(crate) async fn whole(app: &App, ask: Ask, recorder: &Recorder) -> Result<Bytes, Error> {
+    let reply = client::whole(open(app, ask, recorder).await?).await?;
+    recorder.payload("reply", &reply);
+    Ok(reply)
 }
 
 /// Asks; the answer's body as it arrives.
 ///
 /// # Errors
 /// What Ollama refuses for good.
-pub(crate) async fn open(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
-    // Each cure works once, so this ends.
+pub(crate) async fn open(app: &App, ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
+    let about = ask.about;
+    cured(app, ask, recorder).await.map_err(|error| error.about(about))
+}
+
+async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
+    if ask.news != News::default() {
+        fit(app, &mut ask, recorder).await?;
+    }
+    recorder.payload("ask", &ask.body);
+    let mut thinking = None;
+    // A context grows once, and thinking only becomes less, so this ends.
     loop {
         let error = match app.ollama.open(Method::POST, ask.path, Some(ask.body.clone())).await {
             Ok(answer) => return Ok(answer),
@@ -52,22 +131,10 @@ pub(crate) async fn open(app: &App, mut ask: Ask, recorder: &Recorder) -> Result
             Error::ContextLength { counts, message } if ask.may_grow && app.config.context.max > 0 => {
                 return grow(app, &ask, counts, message, recorder).await;
             }
-            error => match thinking(&error, ask.effort) {
-                Some((field, change)) if !app.config.openai.strict => {
-                    ask.effort = None;
-                    ask.body = changed(&ask.body, |top| match change {
-                        Thinking::Not => {
-                            top.remove("think");
-                            Ok(())
-                        }
-                        Thinking::As(value) => set(top, "think", value),
-                    })?;
-                    let mut receipt = Receipt::default();
-                    match change {
-                        Thinking::Not => receipt.no_effect(field),
-                        Thinking::As(value) => receipt.note(field, format!("lowered:{}", value.trim_matches('"'))),
-                    }
-                    recorder.receipt(receipt);
+            error => match (ask.effort, cure(&error)) {
+                (Some(field), Some(change)) if !app.config.openai.strict && thinking < Some(change) => {
+                    thinking = Some(change);
+                    think(&mut ask, field, change, recorder)?;
                 }
                 _ => return Err(models::explain(app, error, &ask.model).await),
             },
@@ -75,28 +142,80 @@ pub(crate) async fn open(app: &App, mut ask: Ask, recorder: &Recorder) -> Result
     }
 }
 
-#[derive(Clone, Copy)]
+/// Makes an ask what this version of Ollama understands.
+///
+/// # Errors
+/// It asks for what this version would leave out in silence.
+async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error> {
+    let version = app.ollama.version().await?;
+    if ask.news.logprobs && !version.has_logprobs() {
+        return Err(Error::unsupported(
+            "logprobs",
+            format!("The remote Ollama is {}, and probabilities are given from 0.12.11 on.", version.text()),
+        ));
+    }
+    if ask.news.pictures && !version.refuses_pictures() && !models::senses(app, &ask.model).await? {
+        return Err(Error::unsupported(
+            ask.about,
+            format!(
+                "The model `{}` can neither see pictures nor hear; take one with the capability vision.",
+                ask.model
+            ),
+        ));
+    }
+    match ask.effort {
+        Some(field) if ask.news.max && !version.has_think_max() && !app.config.openai.strict => {
+            think(ask, field, Thinking::High, recorder)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How a model is told to think that does not understand what it was told, the smallest change first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Thinking {
-    /// The model cannot.
+    /// As the highest level that older versions have.
+    High,
+    /// Without a level: it can only think or not.
+    On,
+    /// It cannot think.
     Not,
-    /// It can, but not so.
-    As(&'static str),
 }
 
 /// How a refused effort is asked for so that this model, or this version of Ollama, understands it.
-fn thinking(error: &Error, effort: Option<&'static str>) -> Option<(&'static str, Thinking)> {
-    let (field, told) = (effort?, error.to_string());
+fn cure(error: &Error) -> Option<Thinking> {
+    let told = error.to_string();
     if told.contains("does not support thinking") {
-        Some((field, Thinking::Not))
+        Some(Thinking::Not)
     } else if told.contains("think value") && told.contains("is not supported for this model") {
         // recorded: 0.13.5 thinking/level-low
-        Some((field, Thinking::As("true")))
+        Some(Thinking::On)
     } else if told.contains("invalid think value: \"max\"") {
         // recorded: 0.20.0 thinking/level-max
-        Some((field, Thinking::As("\"high\"")))
+        Some(Thinking::High)
     } else {
         None
     }
+}
+
+/// Changes how the model is told to think; `field` is the client's word for it.
+fn think(ask: &mut Ask, field: &str, change: Thinking, recorder: &Recorder) -> Result<(), Error> {
+    ask.body = changed(&ask.body, |top| match change {
+        Thinking::High => set(top, "think", "\"high\""),
+        Thinking::On => set(top, "think", "true"),
+        Thinking::Not => {
+            top.remove("think");
+            Ok(())
+        }
+    })?;
+    let mut receipt = Receipt::default();
+    match change {
+        Thinking::High => receipt.note(field, "lowered:high"),
+        Thinking::On => receipt.note(field, "lowered:true"),
+        Thinking::Not => receipt.no_effect(field),
+    }
+    recorder.receipt(receipt);
+    Ok(())
 }
 
 /// Asks once more, with a context that holds the prompt. One request at a time makes a model grow; those who wait find it grown.

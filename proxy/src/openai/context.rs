@@ -9,9 +9,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use super::options::Native;
+use super::{
+    options::{Native, raw},
+    receipt::Receipt,
+};
 use crate::{
     config::{Config, Overflow},
     error::Error,
@@ -30,9 +33,19 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What the settings say for `model`, and how far it has grown.
-    pub(crate) fn of(config: &Config, grown: Option<u64>, model: &str) -> Self {
+    /// What the settings say for `model`, and how far it has grown, which the receipt tells. A client that names a size gets that.
+    pub(crate) fn of(
+        config: &Config,
+        grown: Option<u64>,
+        model: &str,
+        native: &Native<'_>,
+        receipt: &mut Receipt,
+    ) -> Self {
         let context = &config.context;
+        let grown = grown.filter(|_| !sized(native));
+        if let Some(tokens) = grown {
+            receipt.note("num_ctx", format!("raised:{tokens}"));
+        }
         let own = context.overflow_by_model.iter().find(|(name, _)| tagged(name) == tagged(model));
         Self {
             overflow: own.map_or(context.overflow, |(_, overflow)| *overflow),
@@ -40,24 +53,30 @@ impl Policy {
         }
     }
 
+    /// Whether the context may grow: the client asks for no size itself, and nobody wants anything cut.
+    pub(crate) fn may_grow(&self, native: &Native<'_>) -> bool {
+        !sized(native) && native.truncate.is_none() && self.overflow == Overflow::Refuse
+    }
+
     /// Adds what the client has not said; gives `truncate`.
     ///
     /// # Errors
     /// None that numbers can cause.
     pub(crate) fn apply<'a>(&self, native: &mut Native<'a>) -> Result<Cow<'a, RawValue>, Error> {
-        let raw = |value: &serde_json::Value| {
-            to_raw_value(value).map(Cow::Owned).map_err(|error| Error::Internal { message: error.to_string() })
-        };
         if let Some(tokens) = self.num_ctx
-            && native.options.get("num_ctx").is_none()
+            && !sized(native)
         {
-            native.options.set("num_ctx", raw(&tokens.into())?);
+            native.options.set("num_ctx", Cow::Owned(raw(&tokens)?));
         }
         match native.truncate {
             Some(given) => Ok(Cow::Borrowed(given)),
-            None => raw(&(self.overflow == Overflow::Truncate).into()),
+            None => raw(&(self.overflow == Overflow::Truncate)).map(Cow::Owned),
         }
     }
+}
+
+fn sized(native: &Native<'_>) -> bool {
+    native.options.get("num_ctx").is_some()
 }
 
 /// The context that holds `prompt` tokens and an answer of `limit` tokens: a power of two, `cap` at most. `None`: `cap` does not hold it.
@@ -67,9 +86,16 @@ pub(crate) fn size(prompt: u64, limit: Option<u64>, cap: u64) -> Option<u64> {
     (size > prompt).then_some(size)
 }
 
-/// How far the contexts of models have grown, and who is at it.
+/// How far the contexts of one remote's models have grown, and who is at it.
 #[derive(Debug, Default)]
-pub(crate) struct Grown(Mutex<HashMap<String, Growth>>);
+pub(crate) struct Grown(Mutex<Models>);
+
+#[derive(Debug, Default)]
+struct Models {
+    remote: String,
+    max: u64,
+    growth: HashMap<String, Growth>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Growth {
@@ -79,23 +105,33 @@ struct Growth {
 }
 
 impl Grown {
+    /// From now on it is about `remote`, whose contexts may grow to `max`. What is known of another machine's models is forgotten.
+    pub(crate) fn belongs_to(&self, remote: &str, max: u64) {
+        let mut models = self.models();
+        if models.remote != remote {
+            *models = Models { remote: remote.to_owned(), ..Models::default() };
+        }
+        models.max = max;
+    }
+
     /// How far it has grown.
     pub(crate) fn of(&self, model: &str) -> Option<u64> {
-        self.map().get(&*tagged(model)).map(|growth| growth.tokens).filter(|tokens| *tokens > 0)
+        let models = self.models();
+        models.growth.get(&*tagged(model)).map(|growth| growth.tokens.min(models.max)).filter(|tokens| *tokens > 0)
     }
 
     /// Whoever holds this may make `model` grow.
     pub(crate) async fn turn(&self, model: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = self.map().entry(tagged(model).into_owned()).or_default().turn.clone();
+        let turn = self.models().growth.entry(tagged(model).into_owned()).or_default().turn.clone();
         turn.lock_owned().await
     }
 
     /// It has grown.
     pub(crate) fn remember(&self, model: &str, tokens: u64) {
-        self.map().entry(tagged(model).into_owned()).or_default().tokens = tokens;
+        self.models().growth.entry(tagged(model).into_owned()).or_default().tokens = tokens;
     }
 
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, Growth>> {
+    fn models(&self) -> std::sync::MutexGuard<'_, Models> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +166,8 @@ mod tests {
         assert_eq!(tagged("hf.co:443/org/name"), "hf.co:443/org/name:latest");
         let mut config = Config::default();
         config.context.overflow_by_model = vec![("llama3.2".to_owned(), Overflow::Truncate)];
-        assert_eq!(Policy::of(&config, None, "llama3.2:latest").overflow, Overflow::Truncate);
-        assert_eq!(Policy::of(&config, None, "llama3.2:1b").overflow, Overflow::Refuse);
+        let overflow = |model| Policy::of(&config, None, model, &Native::default(), &mut Receipt::default()).overflow;
+        assert_eq!(overflow("llama3.2:latest"), Overflow::Truncate);
+        assert_eq!(overflow("llama3.2:1b"), Overflow::Refuse);
     }
 }

@@ -36,6 +36,12 @@ impl FromRequest<App> for Json {
     }
 }
 
+impl From<Bytes> for Json {
+    fn from(body: Bytes) -> Self {
+        Self(body)
+    }
+}
+
 impl From<Vec<u8>> for Json {
     fn from(body: Vec<u8>) -> Self {
         Self(body.into())

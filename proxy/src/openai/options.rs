@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::json::{Fields, Text, read};
@@ -44,7 +44,7 @@ const SAMPLING: [(&str, f64, f64); 4] =
     [("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0), ("frequency_penalty", -2.0, 2.0), ("presence_penalty", -2.0, 2.0)];
 
 /// Ollama's own switches beside `options`, as given.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Native<'a> {
     pub(crate) options: Options<'a>,
     pub(crate) keep_alive: Option<&'a RawValue>,
@@ -115,6 +115,31 @@ impl<'a> Native<'a> {
             shift: fields.take_raw("shift"),
         })
     }
+}
+
+/// The longest answer that is wanted, in tokens.
+pub(crate) fn limit(options: &Options<'_>) -> Option<u64> {
+    options.get("num_predict").and_then(|raw| raw.get().parse().ok())
+}
+
+/// Another seed, for another answer to the same question: with the same one it would be the same answer.
+///
+/// # Errors
+/// None that a number can cause.
+pub(crate) fn next_seed(options: &mut Options<'_>) -> Result<(), Error> {
+    let seed: Option<i64> = options.get("seed").and_then(|seed| seed.get().parse().ok());
+    if let Some(seed) = seed {
+        options.set("seed", Cow::Owned(raw(&seed.wrapping_add(1))?));
+    }
+    Ok(())
+}
+
+/// A value as it crosses the wire.
+///
+/// # Errors
+/// None that a plain value can cause.
+pub(crate) fn raw(value: &impl Serialize) -> Result<Box<RawValue>, Error> {
+    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 fn number(name: &str, raw: &RawValue, least: f64, most: f64) -> Result<(), Error> {

@@ -24,21 +24,6 @@ pub(crate) struct Receipt {
 }
 
 impl Receipt {
-    /// A receipt for fields that have no effect.
-    ///
-    /// # Errors
-    /// There is one, and a strict proxy does not let it pass.
-    pub(crate) fn ignoring(names: &[String], strict: bool) -> Result<Self, Error> {
-        let mut receipt = Self::default();
-        for name in names {
-            receipt.no_effect(name);
-        }
-        if strict {
-            receipt.strictly()?;
-        }
-        Ok(receipt)
-    }
-
     /// Adds `name=what`, unless it is there.
     pub(crate) fn note(&mut self, name: &str, what: impl Into<Cow<'static, str>>) {
         let (name, what) = (tidy(name), what.into());

@@ -17,7 +17,7 @@ use http_body::{Body as HttpBody, Frame};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep};
 
-use super::{receipt::Receipt, usage::Usage};
+use super::{asking::AT_ONCE, receipt::Receipt, usage::Usage};
 use crate::{
     config::Heartbeat,
     error::{self, Dialect, Error},
@@ -48,10 +48,6 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     /// Whether the last reply of one of several upstream answers was taken.
     fn finished(&self, _nth: usize) -> bool {
         self.closed()
-    }
-    /// Whether one answer has ended properly and another is to follow.
-    fn between(&self) -> bool {
-        false
     }
     /// What the exchange cost, once it is known.
     fn usage(&self) -> Option<Usage>;
@@ -155,25 +151,11 @@ impl serde_json::ser::Formatter for LineSafe {
     }
 }
 
-/// Answers with an event stream that `translator` makes of the replies that `opening` leads to, and after it those of `following`, for as
-/// long as `translator` is [`between`](Translator::between) two answers.
+/// Answers with an event stream that `translator` makes of the replies that `openings` lead to, [`AT_ONCE`] of them at a time; it tells
+/// them apart by [`Translator::source`].
 ///
 /// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`], so that an early
 /// refusal keeps its HTTP status; then the head goes out with comments, and what fails later is an error frame.
-///
-/// # Errors
-/// A refusal within [`Heartbeat::after`].
-pub(crate) async fn respond_each<T: Translator>(
-    opening: Opening,
-    following: impl Iterator<Item = Opening> + Send + 'static,
-    translator: T,
-    heartbeat: &Heartbeat,
-    recorder: Recorder,
-) -> Result<Response, Error> {
-    start(vec![opening], following, translator, heartbeat, recorder).await
-}
-
-/// As [`respond_each`], of one upstream answer or several at once, which the translator tells apart by [`Translator::source`].
 ///
 /// # Errors
 /// A refusal within [`Heartbeat::after`], if it is the first that is heard.
@@ -183,19 +165,9 @@ pub(crate) async fn respond<T: Translator>(
     heartbeat: &Heartbeat,
     recorder: Recorder,
 ) -> Result<Response, Error> {
-    start(openings, std::iter::empty(), translator, heartbeat, recorder).await
-}
-
-async fn start<T: Translator>(
-    openings: Vec<Opening>,
-    following: impl Iterator<Item = Opening> + Send + 'static,
-    translator: T,
-    heartbeat: &Heartbeat,
-    recorder: Recorder,
-) -> Result<Response, Error> {
     let mut sources: Vec<Stage> = openings.into_iter().map(Stage::Opening).collect();
     let first = poll_fn(|cx| {
-        for stage in &mut sources {
+        for stage in sources.iter_mut().take(AT_ONCE) {
             if let Stage::Opening(opening) = stage
                 && let Poll::Ready(opened) = opening.as_mut().poll(cx)
             {
@@ -214,7 +186,6 @@ async fn start<T: Translator>(
     let mut stream = EventStream {
         feed: Feed::of(translator, sources.len()),
         sources,
-        following: Box::new(following),
         beat: None,
         every: heartbeat.every,
         wrote: Instant::now(),
@@ -307,7 +278,7 @@ impl<T: Translator> Feed<T> {
         if let Some(line) = self.lines[nth].rest() {
             self.line(nth, &line)?;
         }
-        if self.translator.finished(nth) || self.translator.between() {
+        if self.translator.finished(nth) {
             return Ok(());
         }
         Err(self.fail(Error::unfinished()))
@@ -361,8 +332,6 @@ impl<T: Translator> Feed<T> {
 struct EventStream<T> {
     /// The upstream answers, one for most endpoints.
     sources: Vec<Stage>,
-    /// Leads to the answers after the one that has ended, where they come one after the other.
-    following: Box<dyn Iterator<Item = Opening> + Send>,
     feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
     beat: Option<Pin<Box<Sleep>>>,
@@ -412,10 +381,8 @@ impl<T: Translator> EventStream<T> {
                     Err(self.feed.fail(error))
                 }
                 None => {
-                    let outcome = self.feed.eof_of(nth);
-                    let next = if self.feed.translator.between() { self.following.next() } else { None };
-                    self.sources[nth] = next.map_or(Stage::Ended, Stage::Opening);
-                    outcome
+                    self.sources[nth] = Stage::Ended;
+                    self.feed.eof_of(nth)
                 }
             },
             Stage::Lingering(body, over) => {
@@ -486,9 +453,17 @@ impl<T: Translator> HttpBody for EventStream<T> {
         let this = self.get_mut();
         loop {
             let mut moved = false;
+            let mut open = 0;
             for nth in 0..this.sources.len() {
                 if this.feed.frames.len() >= ENOUGH {
                     return this.hand_over();
+                }
+                match this.sources[nth] {
+                    Stage::Ended => continue,
+                    Stage::Lingering(..) => {}
+                    // Those after it are not asked before one of these has ended.
+                    _ if open == AT_ONCE => break,
+                    _ => open += 1,
                 }
                 moved |= this.poll_source(nth, cx).is_ready();
             }

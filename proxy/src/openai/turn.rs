@@ -3,17 +3,17 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::{
-    asking::Ask,
+    asking::{Ask, News},
     context::Policy,
     forced::{self, Form},
     json::Text,
-    options::{Native, think},
+    options::{Native, limit, raw, think},
     tools::{self, Tool},
 };
-use crate::{config::Overflow, error::Error, ollama::wire as native};
+use crate::{error::Error, ollama::wire as native};
 
 /// All that is asked, but for the messages.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// What may be changed about it where Ollama refuses; the body is still to come.
-    pub(crate) fn ask(&self, policy: &Policy) -> Ask {
+    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `about` is the field with what the model is to read.
+    pub(crate) fn ask(&self, about: &'static str, policy: &Policy) -> Ask {
         let native = &self.native;
         let effort = if native.think.is_some() {
             None
@@ -47,13 +47,13 @@ impl<'a> Turn<'a> {
         };
         Ask {
             path: "/api/chat",
+            about,
             model: self.model.to_string(),
             body: Bytes::new(),
-            may_grow: native.options.get("num_ctx").is_none()
-                && native.truncate.is_none()
-                && policy.overflow == Overflow::Refuse,
-            limit: native.options.get("num_predict").and_then(|raw| raw.get().parse().ok()),
+            may_grow: policy.may_grow(native),
+            limit: limit(&native.options),
             effort,
+            news: News::default(),
         }
     }
 
@@ -100,10 +100,6 @@ impl<'a> Turn<'a> {
             top_logprobs: self.top_logprobs.filter(|_| self.logprobs),
         })
     }
-}
-
-fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 /// `format` for an answer of `kind`: nothing for text. `at` is where the form is told, `schema_at` where its schema is.

@@ -9,13 +9,16 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, header};
+use serde_json::value::RawValue;
 
 use super::wire::Given;
 use crate::{
     error::Error,
+    ollama::{client::encode, wire::Options},
     openai::{
         content,
         json::{Json, Text},
+        options::raw,
     },
 };
 
@@ -44,34 +47,70 @@ async fn multipart(content_type: &HeaderValue, body: Bytes) -> Result<Given, Err
     // The body is here already, within our own limit.
     DefaultBodyLimit::disable().apply(&mut request);
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(&error.body_text()))?;
-    let mut given = Given::default();
+    let (mut file, mut fields): (_, Vec<(String, Vec<String>)>) = (None, Vec::new());
     while let Some(field) = form.next_field().await.map_err(|error| broken(&error.body_text()))? {
-        let name = field.name().unwrap_or_default().to_owned();
+        let name = field.name().unwrap_or_default().trim_end_matches("[]").to_owned();
         let value = field.bytes().await.map_err(|error| broken(&error.body_text()))?;
         if name == "file" {
             if value.is_empty() {
                 return Err(Error::invalid("file", "The file is empty."));
             }
-            given.file = Some(STANDARD.encode(&value));
-        } else {
-            given.fields.push((name, String::from_utf8_lossy(&value).into_owned()));
+            file = Some(STANDARD.encode(&value));
+            continue;
+        }
+        let value = String::from_utf8_lossy(&value).into_owned();
+        match fields.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => values.push(value),
+            None => fields.push((name, vec![value])),
         }
     }
-    Ok(given)
+    let mut top = Options::default();
+    for (name, values) in fields {
+        let value = as_json(&name, values)?;
+        top.set(name, Cow::Owned(value));
+    }
+    Ok(Given { fields: encode(&top)?.into(), file })
+}
+
+/// A form has text alone; what is a number or a list elsewhere is made one.
+fn as_json(name: &str, mut values: Vec<String>) -> Result<Box<RawValue>, Error> {
+    const TEXTS: [&str; 5] = ["model", "text", "prompt", "language", "response_format"];
+    const LISTS: [&str; 2] = ["languages", "keywords"];
+    if LISTS.contains(&name) || values.len() > 1 && !TEXTS.contains(&name) {
+        return raw(&values);
+    }
+    // Of a name that stands twice, the last value counts.
+    let value = values.pop().unwrap_or_default();
+    match serde_json::from_str::<Box<RawValue>>(&value) {
+        Ok(json) if !TEXTS.contains(&name) => Ok(json),
+        _ => raw(&value),
+    }
 }
 
 /// Of a JSON body, whose `file` is base64 or a data URL.
 pub(super) fn object(json: &Json) -> Result<Given, Error> {
     let mut fields = json.fields()?;
-    let mut given = Given::default();
-    if let Some(file) = fields.take::<Text<'_>>("file", &mut Vec::new())? {
-        given.file = Some(content::sound(file.0, "file").map(Cow::into_owned)?);
+    let file = fields.take::<Text<'_>>("file", &mut Vec::new())?;
+    let file = file.map(|file| content::sound(file.0, "file").map(Cow::into_owned)).transpose()?;
+    let mut top = Options::default();
+    fields.left().for_each(|(name, value)| top.set(name, Cow::Borrowed(value)));
+    Ok(Given { fields: encode(&top)?.into(), file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_form_says_is_what_json_would_say() {
+        let said = |name: &str, values: &[&str]| {
+            as_json(name, values.iter().map(ToString::to_string).collect()).unwrap().get().to_owned()
+        };
+        assert_eq!(said("temperature", &["0.2"]), "0.2");
+        assert_eq!(said("prompt", &["1984"]), r#""1984""#);
+        assert_eq!(said("languages", &["de"]), r#"["de"]"#);
+        assert_eq!(said("include", &["a", "b"]), r#"["a","b"]"#);
+        assert_eq!(said("stream", &["false"]), "false");
+        assert_eq!(said("user", &["max"]), r#""max""#);
     }
-    for (name, raw) in fields.left() {
-        // Numbers and lists as a form would write them.
-        let value = serde_json::from_str::<Text<'_>>(raw.get())
-            .map_or_else(|_| raw.get().to_owned(), |text| text.0.into_owned());
-        given.fields.push((name.into_owned(), value));
-    }
-    Ok(given)
 }

@@ -12,19 +12,17 @@ use axum::{
 };
 use http::{HeaderMap, header};
 
-use super::{json::Json, models, receipt::Receipt, usage::Usage};
-use crate::{
-    app::App,
-    error::Error,
-    observe::Recorder,
-    ollama::{
-        client::encode,
-        wire::{ChatReply, ChatRequest},
-    },
+use super::{
+    asking::{self, Ask},
+    context::Policy,
+    json::Json,
+    models,
+    parameters::Endpoint,
+    receipt::Receipt,
+    usage::Usage,
 };
+use crate::{app::App, error::Error, observe::Recorder, ollama::wire::ChatReply};
 use translate::Source;
-
-const PATH: &str = "/api/chat";
 
 /// The transcript of a recording.
 pub(crate) async fn transcribe(
@@ -33,9 +31,10 @@ pub(crate) async fn transcribe(
     headers: HeaderMap,
     json: Json,
 ) -> Result<Response, Error> {
-    let request = read(&app, &recorder, &headers, &json).await?;
+    let given = form::read(headers.get(header::CONTENT_TYPE), &json).await?;
     drop(json);
-    let (text, usage) = transcript(&app, &recorder, &request).await?;
+    let (request, policy) = read(&app, &recorder, &given, Endpoint::Transcriptions)?;
+    let (text, usage) = transcript(&app, &recorder, &request, &policy).await?;
     Ok(answer(&recorder, &request, &text, usage))
 }
 
@@ -46,12 +45,12 @@ pub(crate) async fn translate(
     headers: HeaderMap,
     json: Json,
 ) -> Result<Response, Error> {
-    let request = read(&app, &recorder, &headers, &json).await?;
+    let given = form::read(headers.get(header::CONTENT_TYPE), &json).await?;
     drop(json);
-    let (text, heard) = transcript(&app, &recorder, &request).await?;
-    let (text, spent) = ask(&app, &recorder, &request, &translate::english(&request, &text)?).await?;
-    let usage = Usage { input: heard.input + spent.input, output: heard.output + spent.output };
-    Ok(answer(&recorder, &request, &text, usage))
+    let (request, policy) = read(&app, &recorder, &given, Endpoint::Translations)?;
+    let (text, heard) = transcript(&app, &recorder, &request, &policy).await?;
+    let (text, spent) = ask(&app, &recorder, translate::english(&request, &text, &policy)?).await?;
+    Ok(answer(&recorder, &request, &text, heard.plus(spent)))
 }
 
 /// Always refused.
@@ -59,16 +58,29 @@ pub(crate) async fn speech() -> Error {
     Error::unsupported("model", "Ollama's models write; none of them speaks. Use another service for speech.")
 }
 
-async fn read(app: &App, recorder: &Recorder, headers: &HeaderMap, json: &Json) -> Result<wire::Request, Error> {
-    let mut ignored = Vec::new();
-    let given = form::read(headers.get(header::CONTENT_TYPE), json).await?;
-    let request = wire::Request::take(given, &mut ignored)?;
+fn read<'a>(
+    app: &App,
+    recorder: &Recorder,
+    given: &'a wire::Given,
+    endpoint: Endpoint,
+) -> Result<(wire::Request<'a>, Policy), Error> {
+    let mut receipt = Receipt::default();
+    let request = wire::Request::read(given, endpoint, &mut receipt)?;
     recorder.model(&request.model);
-    recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
-    Ok(request)
+    if app.config.openai.strict {
+        receipt.strictly()?;
+    }
+    let policy = Policy::of(&app.config, app.grown.of(&request.model), &request.model, &request.native, &mut receipt);
+    recorder.receipt(receipt);
+    Ok((request, policy))
 }
 
-async fn transcript(app: &App, recorder: &Recorder, request: &wire::Request) -> Result<(String, Usage), Error> {
+async fn transcript(
+    app: &App,
+    recorder: &Recorder,
+    request: &wire::Request<'_>,
+    policy: &Policy,
+) -> Result<(String, Usage), Error> {
     let asks_to_hear = request.text.is_none() && request.file.is_some();
     let hears = asks_to_hear && models::can(app, &request.model, "audio").await?;
     match translate::source(request, hears, app.config.audio.prompt_as_transcript)? {
@@ -79,22 +91,14 @@ async fn transcript(app: &App, recorder: &Recorder, request: &wire::Request) -> 
             recorder.receipt(receipt);
             Ok((text.to_owned(), Usage::default()))
         }
-        Source::Sound(sound) => ask(app, recorder, request, &translate::transcribe(request, sound)?).await,
+        Source::Sound(sound) => ask(app, recorder, translate::transcribe(request, sound, policy)?).await,
     }
 }
 
 /// What the model says to one ask.
-async fn ask(
-    app: &App,
-    recorder: &Recorder,
-    request: &wire::Request,
-    ask: &ChatRequest<'_>,
-) -> Result<(String, Usage), Error> {
-    let ask = encode(ask)?;
-    recorder.payload("ask", &ask);
-    let reply = models::ask(app, PATH, ask, &request.model).await.map_err(|error| error.about("file"))?;
-    recorder.payload("reply", &reply);
-    let reply: ChatReply<'_> = app.ollama.read(PATH, &reply)?;
+async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage), Error> {
+    let reply = asking::whole(app, ask, recorder).await?;
+    let reply: ChatReply<'_> = app.ollama.read(translate::PATH, &reply)?;
     if !reply.done {
         return Err(Error::unfinished());
     }
@@ -102,7 +106,7 @@ async fn ask(
     Ok((reply.message.content.trim().to_owned(), usage))
 }
 
-fn answer(recorder: &Recorder, request: &wire::Request, text: &str, usage: Usage) -> Response {
+fn answer(recorder: &Recorder, request: &wire::Request<'_>, text: &str, usage: Usage) -> Response {
     recorder.usage(usage);
     if request.plain {
         return format!("{text}\n").into_response();

@@ -2,6 +2,7 @@
 //! a transcript.
 
 use async_openai::types::audio::CreateTranscriptionResponseJson;
+use serde_json::value::RawValue;
 
 use super::{
     form,
@@ -9,14 +10,18 @@ use super::{
     wire::Request,
 };
 use crate::{
-    openai::{json::Json, usage::Usage},
+    openai::{asking::Ask, context::Policy, json::Json, parameters::Endpoint, receipt::Receipt, usage::Usage},
     vectors::Case,
 };
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
-    let mut ignored = Vec::new();
-    let request = match form::object(&json).and_then(|given| Request::take(given, &mut ignored)) {
+    let mut receipt = Receipt::default();
+    let given = match form::object(&json) {
+        Ok(given) => given,
+        Err(error) => return case.refusal(&error),
+    };
+    let request = match Request::read(&given, Endpoint::Transcriptions, &mut receipt) {
         Ok(request) => request,
         Err(error) => return case.refusal(&error),
     };
@@ -24,13 +29,17 @@ pub(crate) fn check(case: &mut Case) {
         Ok(source) => source,
         Err(error) => return case.refusal(&error),
     };
-    if !ignored.is_empty() {
-        case.json("ignored.json", &ignored);
+    if !receipt.is_empty() {
+        case.output("receipt.txt", &format!("{receipt}\n"));
     }
+    let upstream = |ask: Ask| serde_json::from_slice::<Box<RawValue>>(&ask.body).unwrap();
+    let policy = Policy::default();
     match source {
-        Source::Sound(sound) => case.json("upstream.json", &translate::transcribe(&request, sound).unwrap()),
+        Source::Sound(sound) => {
+            case.json("upstream.json", &upstream(translate::transcribe(&request, sound, &policy).unwrap()));
+        }
         Source::Given(text) | Source::Prompt(text) => {
-            case.json("upstream.json", &translate::english(&request, text).unwrap());
+            case.json("upstream.json", &upstream(translate::english(&request, text, &policy).unwrap()));
             let answer = translate::response(text, Usage { input: 3, output: 2 });
             case.read_by::<CreateTranscriptionResponseJson>(&serde_json::to_string(&answer).unwrap());
             case.json("answer.json", &answer);

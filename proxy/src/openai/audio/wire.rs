@@ -2,70 +2,73 @@
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    openai::{
+        json::{Json, Text},
+        options::Native,
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
+    },
+};
 
 /// A request, its known fields taken apart.
 #[derive(Debug, Default)]
-pub(crate) struct Request {
-    pub(crate) model: String,
+pub(crate) struct Request<'a> {
+    pub(crate) model: Text<'a>,
     /// The transcript itself, an extension.
-    pub(crate) text: Option<String>,
-    pub(crate) prompt: Option<String>,
-    pub(crate) language: Option<String>,
-    pub(crate) temperature: Option<f64>,
+    pub(crate) text: Option<Text<'a>>,
+    pub(crate) prompt: Option<Text<'a>>,
+    /// What is likely to be spoken, one or several.
+    pub(crate) languages: Vec<Text<'a>>,
+    /// Words that are likely to be heard.
+    pub(crate) keywords: Vec<Text<'a>>,
+    /// Without JSON around the transcript.
     pub(crate) plain: bool,
     /// Sound in base64.
     pub(crate) file: Option<String>,
+    pub(crate) native: Native<'a>,
 }
 
 /// What both kinds of body are read into.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Given {
-    /// All fields but the file, as a form writes them.
-    pub(crate) fields: Vec<(String, String)>,
+    /// All fields but the file.
+    pub(crate) fields: Json,
     /// Sound in base64.
     pub(crate) file: Option<String>,
 }
 
-impl Request {
-    /// Takes what was read apart. What it does not know is added to `ignored`.
+impl<'a> Request<'a> {
+    /// Takes what was read apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, out of range, or that Ollama cannot serve.
-    pub(crate) fn take(given: Given, ignored: &mut Vec<String>) -> Result<Self, Error> {
-        let mut request = Self { file: given.file, ..Self::default() };
-        for (name, value) in given.fields {
-            match name.trim_end_matches("[]") {
-                _ if value.is_empty() => {}
-                "model" => request.model = value,
-                "text" => request.text = Some(value),
-                "prompt" => request.prompt = Some(value),
-                "language" => request.language = Some(value),
-                "temperature" => request.temperature = Some(temperature(&value)?),
-                "response_format" => request.plain = plain(&value)?,
-                "stream" if value == "false" => {}
-                "stream" => {
-                    return Err(Error::unsupported("stream", "A transcript is not streamed here; leave out 'stream'."));
-                }
-                "timestamp_granularities" => {
-                    return Err(Error::unsupported(
-                        "timestamp_granularities",
-                        "Ollama's models do not tell when a word was spoken; leave out 'timestamp_granularities'.",
-                    ));
-                }
-                "include" => {
-                    return Err(Error::unsupported(
-                        "include",
-                        "Probabilities of a transcript are not told; leave out 'include'.",
-                    ));
-                }
-                _ => ignored.push(name),
-            }
-        }
-        if request.model.is_empty() {
+    pub(crate) fn read(given: &'a Given, endpoint: Endpoint, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut fields = given.fields.fields()?;
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
+        let model: Text<'a> = fields.need("model", ignored)?;
+        if model.is_empty() {
             return Err(missing("model"));
         }
-        Ok(request)
+        let some = |text: &Text<'a>| !text.is_empty();
+        let text = fields.take("text", ignored)?.filter(some);
+        let prompt = fields.take("prompt", ignored)?.filter(some);
+        let (mut languages, mut keywords) = (Vec::new(), Vec::new());
+        if endpoint == Endpoint::Transcriptions {
+            languages = fields.take("languages", ignored)?.unwrap_or_default();
+            languages.extend(fields.take("language", ignored)?.filter(some));
+            keywords = fields.take("keywords", ignored)?.unwrap_or_default();
+        }
+        let plain = fields.take::<Text<'a>>("response_format", ignored)?.map_or(Ok(false), |format| plain(&format))?;
+        if plain {
+            receipt.emulated("response_format");
+        }
+        let native = Native::take(&mut fields, &[])?;
+        ignored.extend(native.format.map(|_| "format".to_owned()));
+        settle(endpoint, fields, unknown, receipt)?;
+        Ok(Self { model, text, prompt, languages, keywords, plain, file: given.file.clone(), native })
     }
 }
 
@@ -77,19 +80,10 @@ pub(super) fn missing(name: &str) -> Error {
     }
 }
 
-fn temperature(value: &str) -> Result<f64, Error> {
-    value.trim().parse().ok().filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| {
-        Error::invalid(
-            "temperature",
-            format!("Invalid 'temperature': expected a number from 0 to 1, but got '{value}' instead."),
-        )
-    })
-}
-
 /// Whether the transcript alone is wanted, without JSON around it.
 fn plain(format: &str) -> Result<bool, Error> {
     match format {
-        "json" => Ok(false),
+        "" | "json" => Ok(false),
         "text" => Ok(true),
         "srt" | "vtt" | "verbose_json" | "diarized_json" => Err(Error::unsupported(
             "response_format",

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::wire::{Answer, Choice, Completion, Facts, Logprobs, Message, Request, ResponseFormat};
 use crate::{
@@ -10,10 +10,11 @@ use crate::{
     error::Error,
     ollama::{client::encode, wire as native},
     openai::{
-        asking::Ask,
+        asking::{Ask, News},
         content::{Gathered, gather},
         context::Policy,
         forced::{Form, Said},
+        options::next_seed,
         receipt::Receipt,
         tools::{self, Numbering},
         turn::{self, Turn},
@@ -31,15 +32,13 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Error> {
     let n = asked.choices.0;
     let (turn, messages) = turn(asked)?;
-    let ask = turn.ask(policy);
+    let ask = turn.ask("messages", policy);
     let mut native = turn.request(messages, policy)?;
-    // With the same seed all answers would be the same.
-    let seed: Option<i64> = native.options.get("seed").and_then(|raw| raw.get().parse().ok());
+    let ask = Ask { news: News::of(&native), ..ask };
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
-        if let Some(seed) = seed.filter(|_| nth > 0) {
-            let seed = seed.wrapping_add(i64::try_from(nth).unwrap_or_default());
-            native.options.set("seed", Cow::Owned(raw(&seed)?));
+        if nth > 0 {
+            next_seed(&mut native.options)?;
         }
         asks.push(Ask { body: encode(&native)?, ..ask.clone() });
     }
@@ -73,10 +72,6 @@ fn turn(request: Request<'_>) -> Result<(Turn<'_>, Vec<native::Message<'_>>), Er
         top_logprobs: request.top_logprobs,
     };
     Ok((turn, messages(request.messages)?))
-}
-
-fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 fn response_format(format: ResponseFormat<'_>) -> Result<Option<Cow<'_, RawValue>>, Error> {

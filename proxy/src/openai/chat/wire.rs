@@ -215,10 +215,7 @@ impl<'a> Request<'a> {
                 }
             }
         }
-        settle(Endpoint::Chat, fields, receipt)?;
-        for path in unknown {
-            receipt.no_effect(&path);
-        }
+        settle(Endpoint::Chat, fields, unknown, receipt)?;
         Ok(request)
     }
 
@@ -233,11 +230,6 @@ impl<'a> Request<'a> {
             one_call: self.one_call,
             choices: self.choices,
         }
-    }
-
-    /// Whether the client leaves the size of the context to us.
-    pub(crate) fn leaves_context(&self) -> bool {
-        self.native.options.get("num_ctx").is_none()
     }
 
     /// What the model must be held to.

@@ -1,8 +1,8 @@
-//! Native replies → completion chunks, one answer after the other: a state machine without clock, dice or IO.
+//! Native replies → completion chunks: a state machine without clock, dice or IO.
 //!
 //! ```text
-//! Flowing ──done──► Between ──reply──► Flowing … ──last done──► Closed    (usage if asked · [DONE])
-//!    └──────── end before done ────────┘                                   one error frame, no [DONE]
+//! each answer: Opening ──reply──► Flowing ──done──► Closed      all of them: usage if asked · [DONE]
+//!                 └────── end before done ─────┘                one error frame, no [DONE]
 //! ```
 
 use std::borrow::Cow;
@@ -26,25 +26,32 @@ use crate::{
 pub(crate) struct Completions {
     stamp: Stamp,
     facts: Facts,
+    answers: Vec<Answer>,
+    /// Which answer the next reply belongs to.
+    nth: usize,
+    closed: bool,
+    usage: Option<Usage>,
+}
+
+/// One of the answers that are streamed together.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
     state: State,
-    /// The number of the answer that flows, or of the next one.
-    index: usize,
     /// Where the next token begins, in characters.
     offset: u64,
-    spent: Usage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The answer with the current number has not begun.
-    Between,
+    Opening,
     Flowing,
     Closed,
 }
 
 impl Completions {
     pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
-        Self { stamp, facts, state: State::Between, index: 0, offset: 0, spent: Usage::default() }
+        let answers = vec![Answer { state: State::Opening, offset: 0 }; facts.choices];
+        Self { stamp, facts, answers, nth: 0, closed: false, usage: None }
     }
 
     fn chunk(&self, choices: Vec<Choice<'_>>, usage: ChunkUsage, out: &mut Frames) {
@@ -64,19 +71,16 @@ impl Translator for Completions {
     type Reply<'a> = GenerateReply<'a>;
 
     fn reply(&mut self, reply: GenerateReply<'_>, out: &mut Frames) {
-        if self.state == State::Closed {
+        let Answer { state, mut offset } = self.answers[self.nth];
+        if self.closed || state == State::Closed {
             return;
         }
         let piece =
-            |text| Choice { text, index: self.index, logprobs: None, finish_reason: None, reasoning_content: None };
-        if self.state == State::Between {
-            let echoed = self.facts.echoed(self.index);
-            if !echoed.is_empty() {
-                self.chunk(vec![piece(Cow::Borrowed(echoed))], None, out);
-            }
-            self.offset = 0;
+            |text| Choice { text, index: self.nth, logprobs: None, finish_reason: None, reasoning_content: None };
+        let echoed = self.facts.echoed(self.nth);
+        if state == State::Opening && !echoed.is_empty() {
+            self.chunk(vec![piece(Cow::Borrowed(echoed))], None, out);
         }
-        self.state = State::Flowing;
         let (counted, done) = (total([&reply]), reply.done);
         let finish_reason = done.then(|| finish_reason(reply.done_reason.as_deref()));
         let tokens = reply.logprobs.filter(|tokens| !tokens.is_empty());
@@ -84,44 +88,48 @@ impl Translator for Completions {
         // Lines without anything come while Ollama holds a tag back.
         if done || !reply.response.is_empty() || tokens.is_some() || thinking.is_some() {
             let mut choice = piece(reply.response);
-            choice.logprobs = tokens.map(|tokens| logprobs(tokens, &mut self.offset));
+            choice.logprobs = tokens.map(|tokens| logprobs(tokens, &mut offset));
             choice.finish_reason = finish_reason;
             choice.reasoning_content = thinking;
             self.chunk(vec![choice], None, out);
         }
+        self.answers[self.nth] = Answer { state: if done { State::Closed } else { State::Flowing }, offset };
         if !done {
             return;
         }
-        self.spent = Usage { input: self.spent.input + counted.input, output: self.spent.output + counted.output };
-        self.index += 1;
-        self.state = State::Between;
-        if self.index == self.facts.choices {
+        let usage = self.usage.unwrap_or_default().plus(counted);
+        self.usage = Some(usage);
+        if self.answers.iter().all(|answer| answer.state == State::Closed) {
             if self.facts.include_usage {
-                self.chunk(Vec::new(), Some(self.spent.into()), out);
+                self.chunk(Vec::new(), Some(usage.into()), out);
             }
             out.done();
-            self.state = State::Closed;
+            self.closed = true;
         }
     }
 
     fn fail(&mut self, error: &Error, out: &mut Frames) {
-        if self.state != State::Closed {
-            self.state = State::Closed;
+        if !self.closed {
+            self.closed = true;
             // Never a false `stop`, and no `[DONE]`, which clients take for success.
             out.error(error);
         }
     }
 
     fn closed(&self) -> bool {
-        self.state == State::Closed
+        self.closed
     }
 
-    fn between(&self) -> bool {
-        self.state == State::Between && self.index > 0
+    fn source(&mut self, nth: usize) {
+        self.nth = nth;
+    }
+
+    fn finished(&self, nth: usize) -> bool {
+        self.answers[nth].state == State::Closed
     }
 
     fn usage(&self) -> Option<Usage> {
-        (self.index > 0).then_some(self.spent)
+        self.usage
     }
 }
 
@@ -144,12 +152,12 @@ mod tests {
     #[test]
     fn a_stream_that_ends_before_its_last_answer_is_no_success() {
         let done = json!({"response": "a", "done": true, "prompt_eval_count": 2, "eval_count": 1});
-        let mut feed = Feed::new(Completions::new(stamp("cmpl-"), facts(2)));
-        feed.packet(wire(std::slice::from_ref(&done))).unwrap();
-        feed.eof().unwrap();
-        assert!(!feed.is_closed(), "another answer is to follow");
-        feed.packet(wire(&[json!({"response": "b", "done": false})])).unwrap();
-        assert!(feed.eof().is_err());
+        let mut feed = Feed::of(Completions::new(stamp("cmpl-"), facts(2)), 2);
+        feed.packet_of(0, wire(std::slice::from_ref(&done))).unwrap();
+        feed.eof_of(0).unwrap();
+        assert!(!feed.is_closed(), "another answer is under way");
+        feed.packet_of(1, wire(&[json!({"response": "b", "done": false})])).unwrap();
+        assert!(feed.eof_of(1).is_err());
         let text = String::from_utf8(feed.frames.take().to_vec()).unwrap();
         assert!(text.contains("{\"error\"") && !text.contains("[DONE]"), "{text}");
     }
@@ -160,14 +168,14 @@ mod tests {
             json!({"response": "é", "done": false, "logprobs": [{"token": "é", "logprob": -0.5}]}),
             json!({"response": "", "done": false}),
             json!({"response": "b", "done": true, "logprobs": [{"token": "b", "logprob": -1}], "eval_count": 2}),
-            json!({"response": "c", "done": true, "done_reason": "length"}),
         ];
         let run = |size: usize| {
-            let mut feed = Feed::new(Completions::new(stamp("cmpl-"), facts(2)));
+            let mut feed = Feed::of(Completions::new(stamp("cmpl-"), facts(2)), 2);
             for packet in wire(&lines).chunks(size) {
-                feed.packet(Bytes::copy_from_slice(packet)).unwrap();
+                feed.packet_of(1, Bytes::copy_from_slice(packet)).unwrap();
             }
-            feed.eof().unwrap();
+            feed.packet_of(0, wire(&[json!({"response": "c", "done": true, "done_reason": "length"})])).unwrap();
+            (0..2).for_each(|nth| feed.eof_of(nth).unwrap());
             String::from_utf8(feed.frames.take().to_vec()).unwrap()
         };
         let whole = run(usize::MAX);

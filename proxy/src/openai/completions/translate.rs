@@ -5,31 +5,60 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::wire::{Alternatives, Choice, Completion, Facts, Logprobs, Request};
 use crate::{
     app::Stamp,
     error::Error,
     ollama::{
+        client::encode,
         generate::{GenerateReply, GenerateRequest},
         wire as native,
     },
     openai::{
-        options::think,
+        asking::{Ask, News},
+        context::Policy,
+        options::{limit, next_seed, think},
         usage::{CompletionUsage, Usage},
     },
 };
 
+/// Where Ollama is asked.
+pub(super) const PATH: &str = "/api/generate";
+
 /// What every answer says of the system that made it.
 pub(super) const FINGERPRINT: &str = "fp_ollama";
+
+/// What is asked of Ollama, and what may be changed about it where it is refused.
+///
+/// # Errors
+/// As [`requests`].
+pub(super) fn asks(asked: Request<'_>, raw_by_default: bool, policy: &Policy) -> Result<Vec<Ask>, Error> {
+    let model = asked.model.to_string();
+    let effort = asked.effort.as_ref().filter(|_| asked.native.think.is_none()).map(|_| "reasoning_effort");
+    let (may_grow, limit) = (policy.may_grow(&asked.native), limit(&asked.native.options));
+    let requests = requests(asked, raw_by_default, policy)?;
+    let ask = |request: &GenerateRequest<'_>| {
+        let max = request.think.as_ref().is_some_and(|think| think.get() == "\"max\"");
+        let news = News { max, logprobs: request.logprobs, pictures: false };
+        let (model, body) = (model.clone(), encode(request)?);
+        Ok(Ask { path: PATH, about: "prompt", model, body, may_grow, limit, effort, news })
+    };
+    requests.iter().map(ask).collect()
+}
 
 /// Client → upstream: prompt by prompt, the n answers of each one after the other.
 ///
 /// # Errors
 /// A reasoning effort that there is not.
-pub(super) fn requests(request: Request<'_>, raw_by_default: bool) -> Result<Vec<GenerateRequest<'_>>, Error> {
-    let native = request.native;
+pub(super) fn requests<'a>(
+    request: Request<'a>,
+    raw_by_default: bool,
+    policy: &Policy,
+) -> Result<Vec<GenerateRequest<'a>>, Error> {
+    let mut native = request.native;
+    let truncate = policy.apply(&mut native)?;
     let think = match (native.think, request.effort) {
         (Some(raw), _) => Some(Cow::Borrowed(raw)),
         (None, Some(effort)) => Some(Cow::Owned(think(&effort, "reasoning_effort")?)),
@@ -45,29 +74,22 @@ pub(super) fn requests(request: Request<'_>, raw_by_default: bool) -> Result<Vec
         keep_alive: native.keep_alive,
         options: native.options,
         think,
-        truncate: native.truncate.map_or_else(|| raw(&false).map(Cow::Owned), |told| Ok(Cow::Borrowed(told)))?,
+        truncate,
         shift: native.shift,
         logprobs: request.logprobs.is_some(),
         top_logprobs: request.logprobs.filter(|n| *n > 0),
     };
-    let seed: Option<i64> = first.options.get("seed").and_then(|seed| seed.get().parse().ok());
     let mut asks = Vec::with_capacity(request.prompts.len() * request.n);
     for prompt in request.prompts {
+        let mut ask = GenerateRequest { prompt, ..first.clone() };
         for nth in 0..request.n {
-            let mut ask = GenerateRequest { prompt: prompt.clone(), ..first.clone() };
-            // The same seed would give the same answer n times.
-            if let Some(seed) = seed.filter(|_| nth > 0) {
-                let seed = seed.wrapping_add(i64::try_from(nth).unwrap_or_default());
-                ask.options.set("seed", Cow::Owned(raw(&seed)?));
+            if nth > 0 {
+                next_seed(&mut ask.options)?;
             }
-            asks.push(ask);
+            asks.push(ask.clone());
         }
     }
     Ok(asks)
-}
-
-fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 /// Upstream → client: whole answers, in the order of their asks.

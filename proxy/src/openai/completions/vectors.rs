@@ -1,22 +1,21 @@
 //! How a vector of completions is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
 
 use async_openai::types::completions::CreateCompletionResponse;
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{stream::Completions, translate, wire::Request};
 use crate::{
     ollama::{client::encode, generate::GenerateReply},
-    openai::{json::Json, sse::Feed},
+    openai::{context::Policy, json::Json, receipt::Receipt},
     vectors::{Case, stamp},
 };
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
-    let mut ignored = Vec::new();
-    let translated = json.fields().and_then(|fields| Request::read(fields, &mut ignored)).and_then(|request| {
+    let mut receipt = Receipt::default();
+    let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
         let facts = request.facts();
-        Ok((facts, encode(&translate::requests(request, false)?)?))
+        Ok((facts, encode(&translate::requests(request, false, &Policy::default())?)?))
     });
     let facts = match translated {
         Ok((facts, asks)) => {
@@ -25,21 +24,10 @@ pub(crate) fn check(case: &mut Case) {
         }
         Err(error) => return case.refusal(&error),
     };
-    if !ignored.is_empty() {
-        case.json("ignored.json", &ignored);
+    if !receipt.is_empty() {
+        case.output("receipt.txt", &format!("{receipt}\n"));
     }
-    if let Some(lines) = case.input("upstream.ndjson") {
-        let mut feed = Feed::new(Completions::new(stamp("cmpl-"), facts.clone()));
-        // What went wrong stands in the frames.
-        let _ = feed.packet(Bytes::from(lines)).and_then(|()| feed.eof());
-        let text = String::from_utf8(feed.frames.take().to_vec()).unwrap();
-        for data in text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
-            if data != "[DONE]" && !data.starts_with("{\"error\"") {
-                case.read_by::<CreateCompletionResponse>(data);
-            }
-        }
-        case.output("client.sse", &text);
-    }
+    case.stream::<CreateCompletionResponse>(Completions::new(stamp("cmpl-"), facts.clone()));
     if let Some(replies) = case.input("reply.json") {
         let replies: Vec<GenerateReply<'_>> = serde_json::from_slice(&replies).unwrap();
         let stamp = stamp("cmpl-");

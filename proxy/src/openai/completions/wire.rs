@@ -10,6 +10,8 @@ use crate::{
     openai::{
         json::{Fields, Text, read},
         options::Native,
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
         usage::CompletionUsage,
     },
 };
@@ -67,11 +69,13 @@ struct StreamOptions {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
         let prompts = prompts(fields.need("prompt", ignored)?)?;
         let native = Native::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
@@ -84,9 +88,6 @@ impl<'a> Request<'a> {
                     "The answers of Ollama are not ranked, so there is no best one; 'best_of' may be equal to 'n' or absent.",
                 ));
             }
-        }
-        if fields.take_raw("logit_bias").is_some_and(|raw| raw.get().bytes().any(|byte| byte == b':')) {
-            return Err(Error::unsupported("logit_bias", "Ollama has no 'logit_bias'."));
         }
         let echo = fields.take("echo", ignored)?.unwrap_or(false);
         let logprobs = fields.take_raw("logprobs").map(logprobs).transpose()?.flatten();
@@ -114,7 +115,13 @@ impl<'a> Request<'a> {
                 format!("{asked} answers are too many for one request; ask for {MOST} at most."),
             ));
         }
-        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
+        if n > 1 {
+            receipt.emulated("n");
+        }
+        if echo {
+            receipt.emulated("echo");
+        }
+        settle(Endpoint::Completions, fields, unknown, receipt)?;
         Ok(Self {
             model,
             prompts,

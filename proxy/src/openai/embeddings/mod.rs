@@ -10,30 +10,46 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{json::Json, models, receipt::Receipt, usage::Usage};
-use crate::{
-    app::App,
-    error::Error,
-    observe::Recorder,
-    ollama::{client::encode, embed::EmbedReply},
+use super::{
+    asking::{self, Prepared},
+    context::Policy,
+    json::Json,
+    receipt::Receipt,
+    usage::Usage,
 };
+use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::embed::EmbedReply};
+
+/// Translates a body. `grown` tells how far the context of its model has grown.
+///
+/// # Errors
+/// What the client got wrong, and what cannot be had here.
+pub(crate) fn prepare(
+    json: &Json,
+    config: &Config,
+    grown: impl FnOnce(&str) -> Option<u64>,
+) -> Result<Prepared<wire::Facts>, Error> {
+    let mut receipt = Receipt::default();
+    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    if config.openai.strict {
+        receipt.strictly()?;
+    }
+    let facts = request.facts();
+    let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
+    Ok(Prepared { asks: vec![translate::ask(request, &policy)?], facts, receipt })
+}
 
 /// The vectors of one text or many.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let (ask, facts) = {
-        let mut ignored = Vec::new();
-        let request = wire::Request::read(json.fields()?, &mut ignored)?;
-        recorder.model(&request.model);
-        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
-        let facts = request.facts();
-        (encode(&translate::request(request)?)?, facts)
-    };
+    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
+        recorder.model(model);
+        app.grown.of(model)
+    })?;
+    recorder.receipt(receipt);
     drop(json);
-    recorder.payload("ask", &ask);
-    let reply = models::ask(&app, "/api/embed", ask, &facts.model).await.map_err(refused)?;
-    recorder.payload("reply", &reply);
-    let reply: EmbedReply<'_> = app.ollama.read("/api/embed", &reply)?;
+    let replies = asking::all(&app, asks, &recorder).await.map_err(refused)?;
+    let reply = replies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
+    let reply: EmbedReply<'_> = app.ollama.read(translate::PATH, reply)?;
     recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });
     Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
 }
@@ -46,6 +62,6 @@ fn refused(error: Error) -> Error {
             "model",
             format!("The model cannot embed; take one that can, such as nomic-embed-text. (Ollama: {message})"),
         ),
-        error => error.about("input"),
+        error => error,
     }
 }

@@ -1,32 +1,49 @@
 //! An embedding request for Ollama, and its answer back. Pure.
 
-use std::borrow::Cow;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector};
 use crate::{
     error::Error,
-    ollama::embed::{EmbedReply, EmbedRequest},
+    ollama::{
+        client::encode,
+        embed::{EmbedReply, EmbedRequest},
+    },
+    openai::{
+        asking::{Ask, News},
+        context::Policy,
+    },
 };
+
+/// Where Ollama is asked.
+pub(super) const PATH: &str = "/api/embed";
+
+/// What is asked of Ollama, and what may be changed about it where it is refused.
+///
+/// # Errors
+/// As [`request`].
+pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
+    let (model, may_grow) = (asked.model.to_string(), policy.may_grow(&asked.native));
+    let body = encode(&request(asked, policy)?)?;
+    // There is no answer that would need room beside the input.
+    Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit: Some(0), effort: None, news: News::default() })
+}
 
 /// Client → upstream.
 ///
 /// # Errors
 /// None that a request can cause.
-pub(super) fn request(request: Request<'_>) -> Result<EmbedRequest<'_>, Error> {
-    let truncate = match request.native.truncate {
-        Some(told) => Cow::Borrowed(told),
-        None => Cow::Owned(to_raw_value(&false).map_err(|error| Error::Internal { message: error.to_string() })?),
-    };
+pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<EmbedRequest<'a>, Error> {
+    let mut native = request.native;
+    let truncate = policy.apply(&mut native)?;
     Ok(EmbedRequest {
         model: request.model.0,
         input: request.input,
         truncate,
         dimensions: request.dimensions,
-        keep_alive: request.native.keep_alive,
-        options: request.native.options,
+        keep_alive: native.keep_alive,
+        options: native.options,
     })
 }
 

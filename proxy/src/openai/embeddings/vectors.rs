@@ -9,16 +9,16 @@ use super::{
 };
 use crate::{
     ollama::{client::encode, embed::EmbedReply},
-    openai::json::Json,
+    openai::{context::Policy, json::Json, receipt::Receipt},
     vectors::Case,
 };
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
-    let mut ignored = Vec::new();
-    let translated = json.fields().and_then(|fields| Request::read(fields, &mut ignored)).and_then(|request| {
+    let mut receipt = Receipt::default();
+    let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
         let facts = request.facts();
-        Ok((facts, encode(&translate::request(request)?)?))
+        Ok((facts, encode(&translate::request(request, &Policy::default())?)?))
     });
     let facts = match translated {
         Ok((facts, ask)) => {
@@ -27,8 +27,8 @@ pub(crate) fn check(case: &mut Case) {
         }
         Err(error) => return case.refusal(&error),
     };
-    if !ignored.is_empty() {
-        case.json("ignored.json", &ignored);
+    if !receipt.is_empty() {
+        case.output("receipt.txt", &format!("{receipt}\n"));
     }
     if let Some(reply) = case.input("reply.json") {
         let reply: EmbedReply<'_> = serde_json::from_slice(&reply).unwrap();

@@ -10,6 +10,8 @@ use crate::{
     openai::{
         json::{Fields, Text, read},
         options::Native,
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
     },
 };
 
@@ -45,11 +47,13 @@ pub(crate) enum Encoding {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
         let input = input(fields.need("input", ignored)?)?;
         let encoding = match fields.take::<Text<'a>>("encoding_format", ignored)?.as_deref() {
@@ -81,7 +85,10 @@ impl<'a> Request<'a> {
         ignored.extend(native.think.map(|_| "think".to_owned()));
         ignored.extend(native.format.map(|_| "format".to_owned()));
         ignored.extend(native.shift.map(|_| "shift".to_owned()));
-        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
+        if encoding == Encoding::Base64 {
+            receipt.emulated("encoding_format");
+        }
+        settle(Endpoint::Embeddings, fields, unknown, receipt)?;
         Ok(Self { model, input, encoding, dimensions, native })
     }
 

@@ -9,35 +9,60 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::Method;
 
-use super::{json::Json, models, receipt::Receipt};
-use crate::{app::App, error::Error, observe::Recorder, ollama::client::encode};
+use super::{
+    asking::{self, Ask, News, Prepared},
+    json::Json,
+    models,
+    receipt::Receipt,
+};
+use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::client::encode};
 
 const PATH: &str = "/api/generate";
+
+/// Translates a body; what the answer must know is the model.
+///
+/// # Errors
+/// What the client got wrong, and what cannot be had here.
+pub(crate) fn prepare(json: &Json, config: &Config) -> Result<Prepared<String>, Error> {
+    let mut receipt = Receipt::default();
+    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    if config.openai.strict {
+        receipt.strictly()?;
+    }
+    let facts = request.model.to_string();
+    let ask = |native| {
+        let (model, body) = (facts.clone(), encode(&native)?);
+        Ok(Ask {
+            path: PATH,
+            about: "prompt",
+            model,
+            body,
+            may_grow: false,
+            limit: None,
+            effort: None,
+            news: News::default(),
+        })
+    };
+    let asks = translate::requests(&request).into_iter().map(ask).collect::<Result<_, Error>>()?;
+    Ok(Prepared { asks, facts, receipt })
+}
 
 /// One picture or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let (asks, model) = {
-        let mut ignored = Vec::new();
-        let request = wire::Request::read(json.fields()?, &mut ignored)?;
-        recorder.model(&request.model);
-        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
-        let asks = translate::requests(&request).iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        (asks, request.model.to_string())
-    };
+    let Prepared { asks, facts: model, receipt } = prepare(&json, &app.config)?;
+    recorder.model(&model);
+    recorder.receipt(receipt);
     drop(json);
-    let told = app.ollama.call(Method::GET, "/api/version", None).await?;
-    let version: wire::Version<'_> = app.ollama.read("/api/version", &told)?;
-    if !translate::makes_pictures(&version.version) || !models::can(&app, &model, "image").await? {
-        return Err(translate::refused(&model, &version.version));
+    let version = app.ollama.version().await?;
+    if !version.makes_pictures() || !models::can(&app, &model, "image").await? {
+        return Err(translate::refused(&model, &version));
     }
     let mut replies = Vec::with_capacity(asks.len());
     // One after the other: a picture takes a whole machine.
     for ask in asks {
-        recorder.payload("ask", &ask);
-        replies.push(models::ask(&app, PATH, ask, &model).await?);
+        replies.push(asking::whole(&app, ask, &recorder).await?);
     }
     let replies = replies.iter().map(|reply| translate::picture(reply, &model)).collect::<Result<Vec<_>, _>>()?;
     Ok(axum::Json(translate::response(&app.stamp(""), &model, replies)?).into_response())

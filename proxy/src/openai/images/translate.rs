@@ -1,21 +1,14 @@
-//! A picture's request for Ollama, which versions can make one, and the pictures back. Pure.
+//! A picture's request for Ollama, and the pictures back. Pure.
 
 use super::wire::{Ask, Image, Images, Reply, Request, Seed};
-use crate::{app::Stamp, error::Error};
-
-/// Whether an Ollama of that version makes pictures: it did from 0.14.3 to 0.32.5. A development build is taken for one that does not.
-pub(super) fn makes_pictures(version: &str) -> bool {
-    let number = version.split(['-', '+']).next().unwrap_or_default();
-    let parts: Option<Vec<u32>> = number.split('.').map(|part| part.parse().ok()).collect();
-    parts.is_some_and(|parts| (&[0, 14, 3][..]..=&[0, 32, 5][..]).contains(&&parts[..]))
-}
+use crate::{app::Stamp, error::Error, ollama::version::Version};
 
 /// Why there is no picture.
-pub(super) fn refused(model: &str, version: &str) -> Error {
-    let message = if makes_pictures(version) {
+pub(super) fn refused(model: &str, version: &Version) -> Error {
+    let message = if version.makes_pictures() {
         format!("The model `{model}` makes no pictures; take one with the capability image.")
     } else {
-        format!("The remote Ollama is {version}, and pictures are made by 0.14.3 to 0.32.5 only.")
+        format!("The remote Ollama is {}, and pictures are made by 0.14.3 to 0.32.5 only.", version.text())
     };
     Error::unsupported("model", message)
 }
@@ -58,19 +51,4 @@ pub(super) fn response<'a>(stamp: &Stamp, model: &str, replies: Vec<Reply<'a>>) 
     let picture = |reply: Reply<'a>| reply.image.map(|b64_json| Image { b64_json }).ok_or_else(|| no_picture(model));
     let data = replies.into_iter().map(picture).collect::<Result<_, Error>>()?;
     Ok(Images { created: stamp.created, data, output_format: "png" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_some_versions_make_pictures() {
-        for version in ["0.14.3", "0.20.0", "0.32.5", "0.32.5-rc1", "0.15"] {
-            assert!(makes_pictures(version), "{version}");
-        }
-        for version in ["0.14.2", "0.32.6", "0.33.0-rc2", "1.0.0", "0.0.0", "", "main"] {
-            assert!(!makes_pictures(version), "{version}");
-        }
-    }
 }

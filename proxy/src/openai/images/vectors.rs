@@ -9,21 +9,21 @@ use super::{
 };
 use crate::{
     ollama::client::encode,
-    openai::json::Json,
+    openai::{json::Json, receipt::Receipt},
     vectors::{Case, stamp},
 };
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
-    let mut ignored = Vec::new();
-    let request = match json.fields().and_then(|fields| Request::read(fields, &mut ignored)) {
+    let mut receipt = Receipt::default();
+    let request = match json.fields().and_then(|fields| Request::read(fields, &mut receipt)) {
         Ok(request) => request,
         Err(error) => return case.refusal(&error),
     };
     let asks = encode(&translate::requests(&request)).unwrap();
     case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&asks).unwrap());
-    if !ignored.is_empty() {
-        case.json("ignored.json", &ignored);
+    if !receipt.is_empty() {
+        case.output("receipt.txt", &format!("{receipt}\n"));
     }
     if let Some(replies) = case.input("reply.json") {
         let replies: Vec<Reply<'_>> = serde_json::from_slice(&replies).unwrap();

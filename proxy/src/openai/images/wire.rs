@@ -7,7 +7,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    openai::json::{Fields, Text},
+    openai::{
+        json::{Fields, Text},
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
+    },
 };
 
 /// A request, its known fields taken apart.
@@ -23,11 +27,13 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
         let prompt: Text<'a> = fields.need("prompt", ignored)?;
         if prompt.is_empty() {
@@ -41,19 +47,6 @@ impl<'a> Request<'a> {
             None | Some("auto") => None,
             Some(text) => Some(size(text)?),
         };
-        // What differs from what is done is refused, unless it only says how good a picture should be.
-        let rows: [(&str, &[&str], &str); 5] = [
-            ("response_format", &["b64_json"], "Pictures are not stored, so there is no URL; take 'b64_json'."),
-            ("output_format", &["png"], "Ollama's pictures are PNG; 'output_format' may be 'png'."),
-            ("background", &["opaque", "auto"], "Ollama makes no transparent pictures; 'background' may be 'opaque'."),
-            ("stream", &["false"], "Pictures are not streamed here; leave out 'stream'."),
-            ("partial_images", &["0"], "Ollama tells no half-made pictures; 'partial_images' may be 0."),
-        ];
-        for (name, fine, message) in rows {
-            if fields.take_raw(name).is_some_and(|raw| !fine.contains(&raw.get().trim_matches('"'))) {
-                return Err(Error::unsupported(name, message));
-            }
-        }
         let request = Self {
             model,
             prompt,
@@ -62,7 +55,10 @@ impl<'a> Request<'a> {
             seed: fields.take("seed", ignored)?,
             keep_alive: fields.take_raw("keep_alive"),
         };
-        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
+        if n > 1 {
+            receipt.emulated("n");
+        }
+        settle(Endpoint::Images, fields, unknown, receipt)?;
         Ok(request)
     }
 }
@@ -105,13 +101,6 @@ pub(crate) struct Reply<'a> {
     /// Base64.
     #[serde(borrow, default)]
     pub(crate) image: Option<Cow<'a, str>>,
-}
-
-/// Answer of `GET /api/version`.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Version<'a> {
-    #[serde(borrow)]
-    pub(crate) version: Cow<'a, str>,
 }
 
 /// A whole answer.

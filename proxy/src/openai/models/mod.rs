@@ -63,6 +63,16 @@ pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool
     Ok(show.capabilities.is_some_and(|all| all.iter().any(|known| known == capability)))
 }
 
+/// Whether `model` can be given pictures or sounds, as far as the remote tells.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) async fn senses(app: &App, model: &str) -> Result<bool, Error> {
+    let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
+    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    Ok(show.capabilities.is_none_or(|all| all.iter().any(|known| known == "vision" || known == "audio")))
+}
+
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
 pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
     let Error::NotFound { message, param, code: code @ "model_not_found" } = error else { return error };

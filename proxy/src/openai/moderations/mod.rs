@@ -10,58 +10,60 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream::iter};
 
-use super::{json::Json, models, receipt::Receipt, usage::Usage};
-use crate::{
-    app::App,
-    error::Error,
-    observe::Recorder,
-    ollama::{client::encode, wire::ChatReply},
+use super::{
+    asking::{self, Prepared},
+    context::Policy,
+    json::Json,
+    models,
+    receipt::Receipt,
+    usage::Usage,
 };
+use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::wire::ChatReply};
 
-const PATH: &str = "/api/chat";
-
-/// How many inputs are judged at a time.
-const AT_ONCE: usize = 4;
+/// Translates a body. `grown` tells how far the context of its model has grown.
+///
+/// # Errors
+/// What the client got wrong, and what cannot be had here.
+pub(crate) fn prepare(
+    json: &Json,
+    config: &Config,
+    grown: impl FnOnce(&str) -> Option<u64>,
+) -> Result<Prepared<translate::Facts>, Error> {
+    let mut receipt = Receipt::default();
+    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    if config.openai.strict {
+        receipt.strictly()?;
+    }
+    let model = translate::model(request.model.as_deref(), &config.moderation.model)?;
+    let policy = Policy::of(config, grown(&model), &model, &request.native, &mut receipt);
+    let (asks, facts) = translate::asks(request, &model, &policy)?;
+    Ok(Prepared { asks, facts, receipt })
+}
 
 /// The judgements of one input or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let (asks, facts, model) = {
-        let mut ignored = Vec::new();
-        let request = wire::Request::read(json.fields()?, &mut ignored)?;
-        let model = translate::model(request.model.as_deref(), &app.config.moderation.model)?;
-        recorder.model(&model);
-        recorder.receipt(Receipt::ignoring(&ignored, app.config.openai.strict)?);
-        let (asks, facts) = translate::requests(request, &model)?;
-        (asks.iter().map(encode).collect::<Result<Vec<_>, _>>()?, facts, model)
-    };
+    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
+        recorder.model(model);
+        app.grown.of(model)
+    })?;
+    recorder.receipt(receipt);
     drop(json);
-    // Some versions leave out in silence a picture that the model cannot see, which must not be called harmless.
-    if facts.kinds.iter().any(|(_, image)| *image) && !models::can(&app, &model, "vision").await? {
+    let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
+    // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
+    if facts.kinds.iter().any(|(_, image)| *image)
+        && !app.ollama.version().await?.refuses_pictures()
+        && !models::can(&app, &model, "vision").await?
+    {
         return Err(Error::unsupported(
             "input",
             format!("The model `{model}` cannot see pictures, so it cannot judge them."),
         ));
     }
-    for ask in &asks {
-        recorder.payload("ask", ask);
-    }
-    let asking = asks.into_iter().map(|ask| models::ask(&app, PATH, ask, &model));
-    let replies: Vec<Bytes> =
-        iter(asking).buffered(AT_ONCE).try_collect().await.map_err(|error: Error| error.about("input"))?;
-    for reply in &replies {
-        recorder.payload("reply", reply);
-    }
-    let replies = replies.iter().map(|reply| app.ollama.read(PATH, reply));
+    let replies = asking::all(&app, asks, &recorder).await?;
+    let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
-    recorder.usage(
-        replies
-            .iter()
-            .map(Usage::from)
-            .fold(Usage::default(), |sum, one| Usage { input: sum.input + one.input, output: sum.output + one.output }),
-    );
+    recorder.usage(replies.iter().map(Usage::from).fold(Usage::default(), Usage::plus));
     Ok(axum::Json(translate::response(&app.stamp("modr-"), &facts, &replies)?).into_response())
 }

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::to_raw_value;
-
 use super::{
     judge::Judge,
     wire::{CATEGORIES, Judged, Map, Moderation, Request},
@@ -11,8 +9,19 @@ use super::{
 use crate::{
     app::Stamp,
     error::Error,
-    ollama::wire::{ChatReply, ChatRequest},
+    ollama::{
+        client::encode,
+        wire::{ChatReply, ChatRequest},
+    },
+    openai::{
+        asking::{Ask, News},
+        context::Policy,
+        options::{limit, raw},
+    },
 };
+
+/// Where Ollama is asked.
+pub(super) const PATH: &str = "/api/chat";
 
 /// What the answer must know of its request.
 #[derive(Clone, Debug)]
@@ -41,26 +50,45 @@ pub(super) fn model(named: Option<&str>, configured: &str) -> Result<String, Err
     }
 }
 
+/// What is asked of Ollama, what the answer must know, and what may be changed about the asks where they are refused.
+///
+/// # Errors
+/// As [`requests`].
+pub(super) fn asks(asked: Request<'_>, model: &str, policy: &Policy) -> Result<(Vec<Ask>, Facts), Error> {
+    let (may_grow, limit) = (policy.may_grow(&asked.native), limit(&asked.native.options));
+    let (requests, facts) = requests(asked, model, policy)?;
+    let ask = |request| {
+        // Whether the model can see is known before.
+        let (model, body, news) = (model.to_owned(), encode(request)?, News::default());
+        Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit, effort: None, news })
+    };
+    Ok((requests.iter().map(ask).collect::<Result<_, Error>>()?, facts))
+}
+
 /// Client → upstream: one ask for each input.
 ///
 /// # Errors
 /// None that a request can cause.
-pub(super) fn requests<'a>(request: Request<'a>, model: &'a str) -> Result<(Vec<ChatRequest<'a>>, Facts), Error> {
-    let internal = |error: serde_json::Error| Error::Internal { message: error.to_string() };
+pub(super) fn requests<'a>(
+    request: Request<'a>,
+    model: &'a str,
+    policy: &Policy,
+) -> Result<(Vec<ChatRequest<'a>>, Facts), Error> {
     let judge = Judge::of(model);
     let facts = Facts {
         model: request.model.map_or_else(|| model.to_owned(), |model| model.to_string()),
         judge,
         kinds: request.inputs.iter().map(|input| (!input.text.is_empty(), !input.images.is_empty())).collect(),
     };
-    let native = request.native;
+    let mut native = request.native;
+    // A text of which only a part is judged is not judged, unless somebody says so.
+    let truncate = policy.apply(&mut native)?;
+    if native.options.get("temperature").is_none() {
+        // The same text gets the same verdict.
+        native.options.set("temperature", Cow::Owned(raw(&0)?));
+    }
     let mut asks = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
-        let mut options = native.options.clone();
-        if options.get("temperature").is_none() {
-            // The same text gets the same verdict.
-            options.set("temperature", Cow::Owned(to_raw_value(&0).map_err(internal)?));
-        }
         asks.push(ChatRequest {
             model: Cow::Borrowed(model),
             messages: judge.messages(input),
@@ -68,13 +96,9 @@ pub(super) fn requests<'a>(request: Request<'a>, model: &'a str) -> Result<(Vec<
             format: judge.format()?.map(Cow::Owned),
             keep_alive: native.keep_alive,
             tools: None,
-            options,
+            options: native.options.clone(),
             think: native.think.map(Cow::Borrowed),
-            // A text of which only a part is judged is not judged.
-            truncate: Some(match native.truncate {
-                Some(told) => Cow::Borrowed(told),
-                None => Cow::Owned(to_raw_value(&false).map_err(internal)?),
-            }),
+            truncate: Some(truncate.clone()),
             shift: native.shift,
             logprobs: false,
             top_logprobs: None,

@@ -6,16 +6,16 @@ use serde_json::value::RawValue;
 use super::{translate, wire::Request};
 use crate::{
     ollama::{client::encode, wire::ChatReply},
-    openai::json::Json,
+    openai::{context::Policy, json::Json, receipt::Receipt},
     vectors::{Case, stamp},
 };
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::from(case.input("client.json").unwrap());
-    let mut ignored = Vec::new();
-    let translated = json.fields().and_then(|fields| Request::read(fields, &mut ignored)).and_then(|request| {
+    let mut receipt = Receipt::default();
+    let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
         let model = translate::model(request.model.as_deref(), "llama-guard3")?;
-        let (asks, facts) = translate::requests(request, &model)?;
+        let (asks, facts) = translate::requests(request, &model, &Policy::default())?;
         Ok((encode(&asks)?, facts))
     });
     let facts = match translated {
@@ -25,8 +25,8 @@ pub(crate) fn check(case: &mut Case) {
         }
         Err(error) => return case.refusal(&error),
     };
-    if !ignored.is_empty() {
-        case.json("ignored.json", &ignored);
+    if !receipt.is_empty() {
+        case.output("receipt.txt", &format!("{receipt}\n"));
     }
     if let Some(replies) = case.input("reply.json") {
         let replies: Vec<ChatReply<'_>> = serde_json::from_slice(&replies).unwrap();

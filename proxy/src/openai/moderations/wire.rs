@@ -9,6 +9,8 @@ use crate::{
         content::{Content, Gathered, gather},
         json::{Fields, Text, read},
         options::Native,
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
     },
 };
 
@@ -40,16 +42,18 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is added to `ignored`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, or that Ollama cannot be given.
-    pub(crate) fn read(mut fields: Fields<'a>, ignored: &mut Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
         let model = fields.take::<Text<'a>>("model", ignored)?;
         let inputs = inputs(fields.need("input", ignored)?)?;
         let native = Native::take(&mut fields, &[])?;
         ignored.extend(native.format.map(|_| "format".to_owned()));
-        ignored.extend(fields.left().map(|(name, _)| name.into_owned()));
+        settle(Endpoint::Moderations, fields, unknown, receipt)?;
         Ok(Self { model, inputs, native })
     }
 }

@@ -6,13 +6,12 @@ use axum::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{Around, about, prepare, sealed, stream::Answer, wire::ResponseUsage};
+use super::{Around, prepare, sealed, stream::Answer, wire::ResponseUsage};
 use crate::{
     app::App,
     error::Error,
     gate::Owner,
     observe::Recorder,
-    ollama::client::whole,
     openai::{
         asking,
         json::Json,
@@ -37,9 +36,8 @@ pub(crate) async fn compact(
     let around = Around { app: &app, owner, random: &stamp.random };
     let prepared = prepare(&json, Some(&wish), &around, &recorder)?;
     recorder.receipt(prepared.receipt);
-    recorder.payload("ask", &prepared.ask.body);
     let (id, created, item) = (stamp.id.clone(), stamp.created, format!("cmp_{}", stamp.random));
-    let replies = whole(asking::open(&app, prepared.ask, &recorder).await.map_err(about)?).await?;
+    let replies = asking::whole(&app, prepared.ask, &recorder).await?;
     let mut feed = Feed::of(Answer::new(stamp, prepared.facts), 1);
     feed.packet_of(0, replies).and_then(|()| feed.eof_of(0))?;
     let answer = feed.translator();

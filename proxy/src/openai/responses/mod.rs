@@ -32,16 +32,7 @@ use super::{
     sse::{self, Feed, Frames, Translator},
     usage::Usage,
 };
-use crate::{
-    app::App,
-    error::Error,
-    gate::Owner,
-    observe::Recorder,
-    ollama::{
-        client::{encode, whole},
-        wire::ChatReply,
-    },
-};
+use crate::{app::App, error::Error, gate::Owner, observe::Recorder, ollama::wire::ChatReply};
 pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
@@ -126,18 +117,13 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
         });
     }
     around.resolve(&mut input)?;
-    let grown = app.grown.of(&model).filter(|_| request.leaves_context());
-    if let Some(tokens) = grown {
-        receipt.note("num_ctx", format!("raised:{tokens}"));
-    }
-    let policy = Policy::of(config, grown, &model);
+    let policy = Policy::of(config, app.grown.of(&model), &model, &request.native, &mut receipt);
     let earlier = before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
     input.extend(more.map(Cow::Borrowed));
-    let (ask, native, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
+    let (ask, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
     if config.openai.strict {
         receipt.strictly()?;
     }
-    let ask = Ask { body: encode(&native)?, ..ask };
     let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Prepared { ask, facts, receipt, input })
 }
@@ -155,22 +141,14 @@ pub(crate) async fn create(
     let Prepared { ask, facts, receipt, input } = prepare(&json, None, &around, &recorder)?;
     recorder.receipt(receipt);
     drop(json);
-    recorder.payload("ask", &ask.body);
     let stream = facts.stream;
     let kept = Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input };
     if stream {
-        let (app, recorder) = (app.clone(), recorder.clone());
-        let heartbeat = app.config.heartbeat.clone();
-        let opening: sse::Opening = {
-            let recorder = recorder.clone();
-            Box::pin(async move { asking::open(&app, ask, &recorder).await.map_err(about) })
-        };
-        return sse::respond(vec![opening], kept, &heartbeat, recorder).await;
+        let openings = asking::openings(&app, vec![ask], &recorder);
+        return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
     }
-    let replies = whole(asking::open(&app, ask, &recorder).await.map_err(about)?).await?;
-    recorder.payload("reply", &replies);
     let mut feed = Feed::of(kept, 1);
-    let fed = feed.packet_of(0, replies).and_then(|()| feed.eof_of(0));
+    let fed = feed.packet_of(0, asking::whole(&app, ask, &recorder).await?).and_then(|()| feed.eof_of(0));
     recorder.receipt(feed.receipt());
     let kept = feed.translator();
     if let Some(usage) = kept.usage() {
@@ -178,11 +156,6 @@ pub(crate) async fn create(
     }
     fed?;
     Ok(axum::Json(kept.answer.response()).into_response())
-}
-
-/// What does not fit is the input.
-fn about(error: Error) -> Error {
-    error.about("input")
 }
 
 /// A response that is kept once it is whole, if it is to be.

@@ -264,10 +264,7 @@ impl<'a> Request<'a> {
             sealed: includes("reasoning.encrypted_content"),
             echo,
         };
-        settle(Endpoint::Responses, fields, receipt)?;
-        for path in unknown {
-            receipt.no_effect(&path);
-        }
+        settle(Endpoint::Responses, fields, unknown, receipt)?;
         Ok(Self {
             model,
             instructions,
@@ -280,11 +277,6 @@ impl<'a> Request<'a> {
             overflow,
             facts,
         })
-    }
-
-    /// Whether the client leaves the size of the context to us.
-    pub(crate) fn leaves_context(&self) -> bool {
-        self.native.options.get("num_ctx").is_none()
     }
 
     /// What is asked of Ollama about the context: the client's word wins over the settings. The response tells what it came to.

@@ -10,11 +10,16 @@ use super::{
 };
 use crate::{
     error::Error,
-    ollama::wire as native,
-    openai::{asking::Ask, context::Policy, receipt::Receipt, turn::Turn},
+    ollama::client::encode,
+    openai::{
+        asking::{Ask, News},
+        context::Policy,
+        receipt::Receipt,
+        turn::Turn,
+    },
 };
 
-/// What is asked of Ollama, but for its body; the body; and what making the response must know. `before` are the items of the responses
+/// What is asked of Ollama, and what making the response must know. `before` are the items of the responses
 /// that this one goes on from, the oldest first.
 ///
 /// Ollama is always asked for a stream: only there is it told in which order a model thinks, speaks and calls.
@@ -27,7 +32,7 @@ pub(super) fn ask<'a>(
     input: &'a [Cow<'a, RawValue>],
     settings: Policy,
     receipt: &mut Receipt,
-) -> Result<(Ask, native::ChatRequest<'a>, Facts), Error> {
+) -> Result<(Ask, Facts), Error> {
     let policy = request.policy(settings);
     let mut conversation = Conversation::new(request.instructions.clone());
     for item in before {
@@ -49,6 +54,7 @@ pub(super) fn ask<'a>(
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs,
     };
-    let ask = turn.ask(&policy);
-    Ok((ask, turn.request(conversation.messages(), &policy)?, facts))
+    let ask = turn.ask("input", &policy);
+    let native = turn.request(conversation.messages(), &policy)?;
+    Ok((Ask { body: encode(&native)?, news: News::of(&native), ..ask }, facts))
 }

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     config::Hosted,
-    ollama::client::encode,
     openai::{context::Policy, json::Json, receipt::Receipt, sse::Feed},
     vectors::{Case, stamp},
 };
@@ -28,12 +27,11 @@ pub(crate) fn check(case: &mut Case) {
         let input = request::input(&mut fields)?;
         let request = Request::read(model, fields, Terms { hosted, keeps: true }, &mut receipt)?;
         let before = earlier.iter().map(|item| &**item);
-        let (_, native, facts) = translate::ask(request, before, &input, Policy::default(), &mut receipt)?;
-        Ok((facts, encode(&native)?))
+        translate::ask(request, before, &input, Policy::default(), &mut receipt)
     });
     let facts = match translated {
-        Ok((facts, ask)) => {
-            case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&ask).unwrap());
+        Ok((ask, facts)) => {
+            case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&ask.body).unwrap());
             facts
         }
         Err(error) => return case.refusal(&error),

@@ -1,0 +1,176 @@
+//! The one table of OpenAI's request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`,
+//! those of responses in `responses.rs`.
+//!
+//! Read by the endpoints (which refuse and note by it), by the tests (a field without a row fails), and by the page `docs/parameters.md`.
+
+mod responses;
+mod table;
+
+use serde_json::{Value, value::RawValue};
+
+use super::{json::Fields, receipt::Receipt};
+use crate::error::Error;
+
+/// Where a field may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
+    /// `POST /v1/moderations`
+    Moderations,
+    /// `POST /v1/images/generations`
+    Images,
+    /// `POST /v1/audio/transcriptions`
+    Transcriptions,
+    /// `POST /v1/audio/translations`
+    Translations,
+    /// `POST /v1/responses`
+    Responses,
+}
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Ollama is given it, in its own words.
+    Mapped,
+    /// Ollama has nothing like it; farllama brings its effect about.
+    Emulated,
+    /// It cannot be had here, so a request that asks for it is refused.
+    Refused,
+    /// A hint that changes nothing here. It stands in the receipt.
+    NoEffect,
+}
+
+/// One field at some endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) on: &'static [Endpoint],
+    pub(crate) fate: Fate,
+    /// JSON that asks for nothing, besides null and what is empty.
+    pub(crate) defaults: &'static [&'static str],
+    /// What is done, or for what is refused: the words of the refusal.
+    pub(crate) note: &'static str,
+}
+
+use Fate::{Emulated, Mapped, NoEffect, Refused};
+
+/// The rows of one endpoint.
+pub(crate) fn rows(endpoint: Endpoint) -> impl Iterator<Item = &'static Row> {
+    table::TABLE.iter().chain(responses::TABLE).filter(move |row| row.on.contains(&endpoint))
+}
+
+impl Row {
+    /// Whether a value asks for anything: null, what is empty and OpenAI's default do not.
+    fn asks(&self, raw: &RawValue) -> bool {
+        let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+        match &value {
+            Value::Null => false,
+            Value::String(text) if text.is_empty() => false,
+            Value::Array(list) if list.is_empty() => false,
+            Value::Object(map) if map.is_empty() => false,
+            // A form has text alone.
+            value => !self.defaults.iter().any(|default| {
+                value.as_str() == Some(default)
+                    || serde_json::from_str::<Value>(default).is_ok_and(|default| *value == default)
+            }),
+        }
+    }
+}
+
+/// Settles what the endpoint has not taken: refuses, or notes what has no effect. Names that OpenAI does not have are such, too, and the
+/// paths in `unknown`, which the types of what was taken do not have.
+///
+/// # Errors
+/// A field that asks for what cannot be had.
+pub(crate) fn settle(
+    endpoint: Endpoint,
+    mut fields: Fields<'_>,
+    unknown: Vec<String>,
+    receipt: &mut Receipt,
+) -> Result<(), Error> {
+    for row in rows(endpoint) {
+        match row.fate {
+            Mapped | Emulated => {}
+            Refused => {
+                if fields.take_raw(row.name).is_some_and(|raw| row.asks(raw)) {
+                    return Err(Error::unsupported(row.name, row.note));
+                }
+            }
+            NoEffect => {
+                if fields.take_raw(row.name).is_some_and(|raw| row.asks(raw)) {
+                    receipt.no_effect(row.name);
+                }
+            }
+        }
+    }
+    let left = fields.left().map(|(name, _)| name.into_owned());
+    left.chain(unknown).for_each(|name| receipt.no_effect(&name));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every endpoint, its path, and OpenAI's own list of its fields.
+    const ENDPOINTS: [(Endpoint, &str, &str); 8] = [
+        (Endpoint::Chat, "POST /v1/chat/completions", include_str!("../chat/fields.txt")),
+        (Endpoint::Completions, "POST /v1/completions", include_str!("../completions/fields.txt")),
+        (Endpoint::Embeddings, "POST /v1/embeddings", include_str!("../embeddings/fields.txt")),
+        (Endpoint::Moderations, "POST /v1/moderations", include_str!("../moderations/fields.txt")),
+        (Endpoint::Images, "POST /v1/images/generations", include_str!("../images/fields.txt")),
+        (Endpoint::Transcriptions, "POST /v1/audio/transcriptions", include_str!("../audio/transcriptions.txt")),
+        (Endpoint::Translations, "POST /v1/audio/translations", include_str!("../audio/translations.txt")),
+        (Endpoint::Responses, "POST /v1/responses", include_str!("../responses/fields.txt")),
+    ];
+
+    #[test]
+    fn every_field_of_openais_has_one_row_at_its_endpoint() {
+        for (endpoint, path, fields) in ENDPOINTS {
+            let fields: Vec<&str> = fields.lines().collect();
+            let known: Vec<&str> = rows(endpoint).map(|row| row.name).collect();
+            assert_eq!(known, fields, "the table and the list of fields of {path} have the same, by name");
+        }
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_neither_refused_nor_noted() {
+        for row in table::TABLE.iter().chain(responses::TABLE) {
+            for text in ["null", "\"\"", "[]", "{}", " { } "].iter().chain(row.defaults) {
+                let raw: &RawValue = serde_json::from_str(text).unwrap();
+                assert!(!row.asks(raw), "{} {text}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_tells_what_the_table_says() {
+        let mut page = String::from(
+            "# What becomes of each request field\n\nA field is *mapped* to what Ollama has, *emulated* by farllama, *refused* with a 400, or has *no effect*; \
+             what is emulated or has no effect\nstands in the answer's header `x-farllama-receipt`. Null, empty values and OpenAI's defaults are never refused.\n",
+        );
+        for (endpoint, path, _) in ENDPOINTS {
+            page.push_str(&format!("\n## {path}\n\n| field | fate | how |\n|---|---|---|\n"));
+            for row in rows(endpoint) {
+                let fate = match row.fate {
+                    Mapped => "mapped",
+                    Emulated => "emulated",
+                    Refused => "refused",
+                    NoEffect => "no effect",
+                };
+                page.push_str(&format!("| `{}` | {fate} | {} |\n", row.name, row.note));
+            }
+        }
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/parameters.md");
+        if std::env::var_os("FARLLAMA_BLESS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), page, "cargo xtask bless rewrites the page");
+    }
+}

@@ -1,0 +1,197 @@
+//! Foreign clients against the proxy on the mock, versions locked: what they take for an answer is not ours to decide.
+//!
+//! Each witness is a program that prints a line for each of its checks; this starts what it needs and makes one report of all. What a check is
+//! stands in `xtask/witnesses/`.
+
+mod runtime;
+mod stage;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use self::{runtime::Runtime, stage::Stage};
+use crate::step::Step;
+
+/// A program that asks as a foreign client does.
+struct Witness {
+    /// Who is asking, for the report.
+    client: &'static str,
+    runtime: Runtime,
+    /// In the runtime's folder.
+    script: &'static str,
+}
+
+const WITNESSES: [Witness; 6] = [
+    Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
+    Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
+    Witness { client: "openai-agents for Python", runtime: Runtime::Python, script: "agents_sdk.py" },
+    Witness { client: "openai for Node", runtime: Runtime::Node, script: "openai_sdk.mjs" },
+    Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs" },
+    Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs" },
+];
+
+/// A witness that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs those whose client's name holds one of `words`, or all. Where one cannot run, says so loudly; with `CI=true` that is a failure.
+pub(crate) fn run(words: &[String]) -> Result<(), String> {
+    let chosen = |witness: &&Witness| words.is_empty() || words.iter().any(|word| witness.client.contains(&**word));
+    let witnesses: Vec<&Witness> = WITNESSES.iter().filter(chosen).collect();
+    if witnesses.is_empty() {
+        return Err(format!(
+            "no client is named so; there are: {}",
+            WITNESSES.map(|witness| witness.client).join(", ")
+        ));
+    }
+    let start = Instant::now();
+    Step::cargo("build --quiet -p farllama -p mock-ollama").run()?;
+    let mut total = Tally::default();
+    thread::scope(|scope| {
+        // Side by side, because installing and starting take longer than asking.
+        let lanes = [Runtime::Python, Runtime::Node].map(|runtime| {
+            let witnesses = witnesses.iter().filter(|witness| witness.runtime == runtime).copied().collect();
+            scope.spawn(move || lane(runtime, witnesses))
+        });
+        for tally in lanes.map(|lane| lane.join().unwrap_or(Tally { failed: 1, ..Tally::default() })) {
+            total.add(&tally);
+        }
+    });
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    println!("foreign clients took {:.1} s\n", start.elapsed().as_secs_f64());
+    let skipping_fails = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    match (total.failed, total.skipped) {
+        (0, 0) => Ok(()),
+        (0, _) if !skipping_fails => Ok(()),
+        (0, skipped) => Err(format!("{skipped} foreign clients could not be asked")),
+        (failed, _) => Err(format!("{failed} checks of foreign clients failed")),
+    }
+}
+
+/// The witnesses of one runtime, one after the other, each reported in one piece.
+fn lane(runtime: Runtime, witnesses: Vec<&Witness>) -> Tally {
+    let mut total = Tally::default();
+    if witnesses.is_empty() {
+        return total;
+    }
+    if let Err(why) = runtime.prepare() {
+        for witness in &witnesses {
+            println!("SKIPPED: {} cannot be asked here: {why}\n", witness.client);
+        }
+        return Tally { skipped: witnesses.len(), ..total };
+    }
+    for witness in witnesses {
+        let start = Instant::now();
+        let mut report = Report::default();
+        if let Err(why) = witness.run(&mut report) {
+            report.line(&format!("FAILED  {why}"));
+        }
+        println!("{}:\n{}  {:.1} s\n", witness.client, report.text, start.elapsed().as_secs_f64());
+        total.add(&report.tally);
+    }
+    total
+}
+
+/// The lines of a witness, counted.
+#[derive(Debug, Default)]
+struct Report {
+    text: String,
+    tally: Tally,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        self.tally.passed += usize::from(line.starts_with("ok "));
+        self.tally.failed += usize::from(line.starts_with("FAILED "));
+        self.text += &format!("  {line}\n");
+    }
+}
+
+/// How checks went; a whole witness that could not run is one that was skipped.
+#[derive(Debug, Default, PartialEq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl Witness {
+    fn run(&self, report: &mut Report) -> Result<(), String> {
+        let stage = Stage::start()?;
+        let told = self.ask(&stage, report);
+        if told.is_err() || report.tally.failed > 0 {
+            let proxies =
+                [("", &stage.open), (" that asks for keys", &stage.keyed), (" before an older Ollama", &stage.older)];
+            for (which, proxy) in proxies {
+                report.text += &format!("The log of the proxy{which}:\n{}", proxy.log());
+            }
+        }
+        told
+    }
+
+    fn ask(&self, stage: &Stage, report: &mut Report) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", self.script);
+        let (output, input) = std::io::pipe().map_err(failed)?;
+        let mut witness = self
+            .runtime
+            .command(self.script)
+            .env("WITNESS_URL", &stage.open.url)
+            .env("WITNESS_KEYED_URL", &stage.keyed.url)
+            .env("WITNESS_OLDER_URL", &stage.older.url)
+            .stdin(Stdio::null())
+            .stdout(input.try_clone().map_err(failed)?)
+            .stderr(input)
+            .spawn()
+            .map_err(failed)?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => report.line(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    witness.kill().map_err(failed)?;
+                    witness.wait().map_err(failed)?;
+                    return Err(format!("it did not end within {} s", LIMIT.as_secs()));
+                }
+            }
+        }
+        let status = witness.wait().map_err(failed)?;
+        let Tally { passed, failed, .. } = report.tally;
+        if failed == 0 && (!status.success() || passed == 0) {
+            return Err(format!("it ended with {status} after {passed} checks"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_witness_are_counted_and_others_are_not() {
+        let mut report = Report::default();
+        for line in ["ok      a", "FAILED  b: c", "  ok b", "okay", ""] {
+            report.line(line);
+        }
+        assert_eq!(report.tally, Tally { passed: 1, failed: 1, skipped: 0 });
+    }
+}

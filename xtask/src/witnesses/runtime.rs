@@ -1,0 +1,133 @@
+//! What runs witnesses, with the packages that they need, in `target/witnesses/`. Packages are installed anew where the list of them changed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{root, step::Step};
+
+/// A language that SDKs are for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Runtime {
+    Python,
+    Node,
+}
+
+impl Runtime {
+    /// Installs what is missing.
+    ///
+    /// # Errors
+    /// It cannot run here, and what to do about it.
+    pub(super) fn prepare(self) -> Result<(), String> {
+        fs::create_dir_all(self.home()).map_err(|error| format!("{}: {error}", self.home().display()))?;
+        match self {
+            Self::Python => prepare_python(&self.home(), &self.scripts().join("requirements.txt")),
+            Self::Node => prepare_node(&self.home(), &self.scripts()),
+        }
+    }
+
+    /// What runs a script of its folder.
+    pub(super) fn command(self, script: &str) -> Command {
+        let mut command = match self {
+            Self::Python => Command::new(self.home().join("bin").join("python")),
+            Self::Node => Command::new("node"),
+        };
+        let script = match self {
+            Self::Python => self.scripts().join(script),
+            // Node looks for packages beside the script.
+            Self::Node => self.home().join(script),
+        };
+        command.arg(script).current_dir(self.home());
+        // No byte code beside the scripts, and no word of what an SDK means to change.
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore::DeprecationWarning");
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            let speaks_to_sdks = ["OPENAI_", "OLLAMA_", "CODEX_", "FARLLAMA_"].iter().any(|one| text.starts_with(one));
+            if speaks_to_sdks || text.to_ascii_lowercase().ends_with("_proxy") {
+                command.env_remove(&name);
+            }
+        }
+        command
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+        }
+    }
+
+    fn scripts(self) -> PathBuf {
+        root().join("xtask").join("witnesses").join(self.name())
+    }
+
+    fn home(self) -> PathBuf {
+        root().join("target").join("witnesses").join(self.name())
+    }
+}
+
+fn prepare_python(home: &Path, requirements: &Path) -> Result<(), String> {
+    if !says_yes(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
+        return Err("python3 with venv is missing (Debian: apt-get install python3-venv)".to_owned());
+    }
+    installed(home, requirements, || {
+        Step::program("python3", "python3").arg("-m").arg("venv").arg("--clear").arg(home).run()?;
+        Step::program(home.join("bin").join("python"), "python")
+            .arg("-m")
+            .arg("pip")
+            .arg("install")
+            .arg("--quiet")
+            .arg("--disable-pip-version-check")
+            // The list is complete.
+            .arg("--no-deps")
+            .arg("-r")
+            .arg(requirements)
+            .run()
+    })
+}
+
+fn prepare_node(home: &Path, scripts: &Path) -> Result<(), String> {
+    const OLDEST: &str = "if (parseInt(process.versions.node) < 18) process.exit(1)";
+    if !says_yes(Command::new("node").args(["-e", OLDEST])) || !says_yes(Command::new("npm").arg("--version")) {
+        return Err("node 18 or later with npm is missing (Debian: apt-get install nodejs npm)".to_owned());
+    }
+    let entries = fs::read_dir(scripts).map_err(|error| format!("{}: {error}", scripts.display()))?;
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_file()) {
+        let copy = home.join(path.file_name().unwrap_or_default());
+        fs::copy(&path, &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+    }
+    installed(home, &scripts.join("package-lock.json"), || {
+        Step::program("npm", "npm")
+            .arg("ci")
+            .arg("--prefix")
+            .arg(home)
+            .arg("--ignore-scripts")
+            .arg("--no-audit")
+            .arg("--no-fund")
+            // A package may name a newer node than it needs.
+            .arg("--loglevel=error")
+            .run()
+    })
+}
+
+/// Installs unless `list` is the one that was installed last.
+fn installed(home: &Path, list: &Path, install: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let stamp = home.join("installed");
+    let wanted = fs::read_to_string(list).map_err(|error| format!("{}: {error}", list.display()))?;
+    if fs::read_to_string(&stamp).is_ok_and(|present| present == wanted) {
+        return Ok(());
+    }
+    install()?;
+    fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+}
+
+fn says_yes(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

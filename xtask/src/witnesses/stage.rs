@@ -1,0 +1,133 @@
+//! What a witness asks: proxies in front of mocks. Each witness has its own, so none sees what another left.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use crate::{built, root};
+
+/// How long a server may take until it tells its address.
+const START: Duration = Duration::from_secs(20);
+
+/// The version of the older Ollama: one that makes pictures.
+const OLDER: &str = "0.20.0";
+
+/// The servers; they end with it.
+pub(super) struct Stage {
+    /// Anybody may call it.
+    pub(super) open: Server,
+    /// Asks for keys.
+    pub(super) keyed: Server,
+    /// In front of an older Ollama.
+    pub(super) older: Server,
+    // Last, so that they outlive who asks them.
+    _mocks: [Server; 2],
+}
+
+impl Stage {
+    pub(super) fn start() -> Result<Self, String> {
+        let mock = mock(&[])?;
+        let older = self::mock(&["--version", OLDER])?;
+        Ok(Self {
+            open: proxy(&mock, "open.toml")?,
+            keyed: proxy(&mock, "keyed.toml")?,
+            older: proxy(&older, "open.toml")?,
+            _mocks: [mock, older],
+        })
+    }
+}
+
+fn mock(flags: &[&str]) -> Result<Server, String> {
+    let mut mock = Command::new(built("mock-ollama")?);
+    Server::start(mock.args(["--port", "0", "--script"]).arg(setting("mock.json")).args(flags))
+}
+
+fn proxy(remote: &Server, config: &str) -> Result<Server, String> {
+    let mut proxy = Command::new(built("farllama")?);
+    proxy.args(["serve", "--local-port", "0", "--remote-host", &remote.url, "--config"]).arg(setting(config));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FARLLAMA_") {
+            proxy.env_remove(name);
+        }
+    }
+    Server::start(&mut proxy)
+}
+
+fn setting(name: &str) -> PathBuf {
+    root().join("xtask").join("witnesses").join(name)
+}
+
+/// A server of ours.
+pub(super) struct Server {
+    process: Child,
+    /// Such as `http://127.0.0.1:11434`.
+    pub(super) url: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Result<Self, String> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
+        let (output, input) = std::io::pipe().map_err(failed)?;
+        command.stdin(Stdio::null()).stdout(input.try_clone().map_err(failed)?).stderr(input);
+        let process = command.spawn().map_err(failed)?;
+        // Our own ends of the pipe would keep it open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut server = Self { process, url: String::new(), log: Arc::clone(&log) };
+        let (sender, told) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let Some(url) = url_in(&line) {
+                    let _ = sender.send(url.to_owned());
+                }
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        server.url = told
+            .recv_timeout(START)
+            .map_err(|_| format!("{name} did not tell where it listens; it says:\n{}", server.log()))?;
+        Ok(server)
+    }
+
+    /// What it has said so far.
+    pub(super) fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The address that a server tells: scheme, address and port.
+fn url_in(line: &str) -> Option<&str> {
+    const HOST: &str = "http://127.0.0.1:";
+    let start = line.find(HOST)?;
+    let port = line[start + HOST.len()..].bytes().take_while(u8::is_ascii_digit).count();
+    (port > 0).then(|| &line[start..start + HOST.len() + port])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_in_what_a_server_tells() {
+        assert_eq!(url_in("on http://127.0.0.1:80/v1\""), Some("http://127.0.0.1:80"));
+        assert_eq!(url_in("http://127.0.0.1: no port"), None);
+        assert_eq!(url_in("listening"), None);
+    }
+}
