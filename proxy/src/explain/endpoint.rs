@@ -1,5 +1,7 @@
 //! Which endpoint a body is for: as it is named, or the one that knows most of its fields. Pure.
 
+use serde_json::{Map, Value};
+
 use crate::{
     error::Error,
     openai::{
@@ -9,10 +11,11 @@ use crate::{
 };
 
 /// Every endpoint by its short name, the likelier first where a body fits several.
-const ALL: [(&str, Endpoint, &str); 7] = [
+const ALL: [(&str, Endpoint, &str); 8] = [
     ("chat", Endpoint::Chat, "POST /v1/chat/completions"),
     ("completions", Endpoint::Completions, "POST /v1/completions"),
     ("embeddings", Endpoint::Embeddings, "POST /v1/embeddings"),
+    ("responses", Endpoint::Responses, "POST /v1/responses"),
     ("moderations", Endpoint::Moderations, "POST /v1/moderations"),
     ("images", Endpoint::Images, "POST /v1/images/generations"),
     ("transcriptions", Endpoint::Transcriptions, "POST /v1/audio/transcriptions"),
@@ -51,6 +54,14 @@ pub(super) fn found(json: &Json) -> Result<Endpoint, Error> {
     if has("input") && !has("model") {
         return Ok(Endpoint::Moderations);
     }
+    // Of those with an input, only a response has messages, and only a moderation has other parts than texts.
+    let input: Vec<Map<String, Value>> =
+        json.fields()?.raw("input").and_then(|input| serde_json::from_str(input.get()).ok()).unwrap_or_default();
+    match input.first() {
+        Some(item) if item.contains_key("role") => return Ok(Endpoint::Responses),
+        Some(_) => return Ok(Endpoint::Moderations),
+        None => {}
+    }
     let known = |endpoint: Endpoint| rows(endpoint).filter(|row| has(row.name)).count();
     let mut best = Endpoint::Chat;
     for (_, endpoint, _) in ALL {
@@ -75,6 +86,9 @@ mod tests {
             (r#"{"model":"m","prompt":"p","size":"512x512"}"#, "images"),
             (r#"{"model":"m","input":"i"}"#, "embeddings"),
             (r#"{"model":"m","input":["i"],"dimensions":8}"#, "embeddings"),
+            (r#"{"model":"m","input":"i","instructions":"s"}"#, "responses"),
+            (r#"{"model":"m","input":[{"role":"user","content":"hi"}]}"#, "responses"),
+            (r#"{"model":"m","input":[{"type":"text","text":"i"}]}"#, "moderations"),
             (r#"{"input":"i"}"#, "moderations"),
             (r#"{"model":"m","file":"f"}"#, "transcriptions"),
         ] {

@@ -17,6 +17,7 @@ use crate::{
     ollama::client::Client,
     openai::{
         asking::Ask, audio, chat, completions, embeddings, images, json::Json, moderations, parameters::Endpoint,
+        responses,
     },
 };
 
@@ -119,6 +120,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         Endpoint::Chat => chat::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
         Endpoint::Completions => completions::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
         Endpoint::Embeddings => embeddings::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
+        Endpoint::Responses => responses::explain(json, config),
         Endpoint::Moderations => moderations::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
         Endpoint::Images => images::prepare(json, config).map(|all| (all.asks, all.receipt)),
         Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, config, endpoint),
@@ -187,6 +189,7 @@ mod tests {
             ("chat", r#"{"model":"m","n":3,"messages":[{"role":"user","content":"hi"}]}"#, "/api/chat", 3),
             ("completions", r#"{"model":"m","prompt":["a","b"]}"#, "/api/generate", 2),
             ("embeddings", r#"{"model":"m","input":["a","b"]}"#, "/api/embed", 1),
+            ("responses", r#"{"model":"m","input":"hi"}"#, "/api/chat", 1),
             ("moderations", r#"{"input":["a","b"]}"#, "/api/chat", 2),
             ("images", r#"{"model":"m","prompt":"a cat","size":"8x8"}"#, "/api/generate", 1),
             ("transcriptions", r#"{"model":"m","file":"QUJD"}"#, "/api/chat", 1),
