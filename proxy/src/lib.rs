@@ -14,6 +14,7 @@ mod openai;
 mod seat;
 mod tasks;
 mod tls;
+mod upload;
 #[cfg(test)]
 mod vectors;
 
