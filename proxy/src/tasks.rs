@@ -22,6 +22,7 @@ use tower::ServiceExt;
 use crate::{
     config::Limits,
     seat::{Answer, Heads, Seat},
+    upload::Upload,
 };
 
 /// What connections are answered with, until it is replaced.
@@ -150,9 +151,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = Heads::new(stream, seat.clone(), limits);
+    let body_idle = limits.body_idle;
     let answer = service_fn(move |request: Request<Incoming>| {
         let answering = seat.begin();
-        let answer = setup.load().router.clone().oneshot(request.map(Body::new));
+        let answer = setup.load().router.clone().oneshot(request.map(|body| Body::new(Upload::new(body, body_idle))));
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
     });
     let connection = http1::Builder::new()
