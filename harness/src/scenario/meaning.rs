@@ -4,8 +4,8 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Answers, Call, Check, Checks, Client, Http, Part, Place, Scenario, Sent, Step, Wire, client::Key, step::MOST,
-    variables::Variables,
+    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire, client::Key,
+    step::MOST, variables::Variables, versions,
 };
 use crate::expect::{matcher::Matcher, path};
 
@@ -39,10 +39,8 @@ impl Reader {
         if let Some(config) = &scenario.config {
             self.settings("config", config);
         }
-        if let Some(version) = scenario.mock.as_ref().and_then(|mock| mock.version.as_ref())
-            && let Err(error) = version.value.parse::<mock_ollama::Version>()
-        {
-            self.wrong(version.into(), format!("mock.version: {error}"));
+        if let Some(mock) = &scenario.mock {
+            self.mock(mock);
         }
         self.client(title, &scenario.client);
         for step in &scenario.steps {
@@ -56,6 +54,25 @@ impl Reader {
     fn settings(&mut self, name: &str, settings: &Spanned<String>) {
         if let Err(error) = farllama::Config::from_toml(&settings.value) {
             self.wrong(settings.into(), format!("{name}: {error}"));
+        }
+    }
+
+    fn mock(&mut self, mock: &MockSettings) {
+        for (name, version) in [("version", &mock.version), ("from", &mock.from), ("before", &mock.before)] {
+            if let Some(version) = version
+                && let Err(error) = version.value.parse::<mock_ollama::Version>()
+            {
+                return self.wrong(version.into(), format!("mock.{name}: {error}"));
+            }
+        }
+        let usual = mock.version.as_ref().and_then(|version| version.value.parse().ok()).unwrap_or_default();
+        if let Some(bound) = mock.from.as_ref().or(mock.before.as_ref())
+            && !versions::covers(Some(mock), &usual)
+        {
+            self.wrong(
+                bound.into(),
+                format!("{usual} lies outside; name a mock.version between mock.from and mock.before"),
+            );
         }
     }
 
