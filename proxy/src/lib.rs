@@ -4,6 +4,7 @@
 
 pub mod config;
 
+mod alarm;
 mod app;
 mod error;
 mod explain;
