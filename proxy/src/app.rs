@@ -14,7 +14,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use http::{
+    HeaderName, HeaderValue,
+    header::{CONNECTION, CONTENT_LENGTH},
+};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
     openai::{self, context::Grown, responses::store::Store},
+    unread::Unread,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -105,6 +109,7 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     let translated = request.extensions().get::<MatchedPath>().is_some();
     let dialect = dialect(&app, request.uri().path());
     let (opened, id) = open(&app, &mut request);
+    let unread = Unread::of(&mut request);
     let answering = AssertUnwindSafe(gate(&app, request, next)).catch_unwind();
     let mut response = answering.await.unwrap_or_else(|_| {
         Error::Internal { message: "the proxy failed on this request; its log says where".to_owned() }.into_response()
@@ -120,6 +125,11 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
         response.headers_mut().insert(REQUEST_ID, id);
         let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
+    }
+    if let Some(unread) = unread
+        && !unread.finish().await
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }

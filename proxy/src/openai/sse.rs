@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{asking::AT_ONCE, receipt::Receipt, usage::Usage};
 use crate::{
+    alarm::Alarm,
     config::Heartbeat,
     error::{self, Dialect, Error},
     observe::Recorder,
@@ -186,7 +187,7 @@ pub(crate) async fn respond<T: Translator>(
     let mut stream = EventStream {
         feed: Feed::of(translator, sources.len()),
         sources,
-        beat: None,
+        beat: Alarm::default(),
         every: heartbeat.every,
         wrote: Instant::now(),
         recorder,
@@ -334,7 +335,7 @@ struct EventStream<T> {
     sources: Vec<Stage>,
     feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
-    beat: Option<Pin<Box<Sleep>>>,
+    beat: Alarm,
     every: Duration,
     wrote: Instant,
     recorder: Recorder,
@@ -433,15 +434,7 @@ impl<T: Translator> EventStream<T> {
         if self.every.is_zero() {
             return Poll::Pending;
         }
-        let due = self.wrote + self.every;
-        let beat = self.beat.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        while beat.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= due {
-                return Poll::Ready(());
-            }
-            beat.as_mut().reset(due);
-        }
-        Poll::Pending
+        self.beat.poll(self.wrote + self.every, cx)
     }
 }
 
