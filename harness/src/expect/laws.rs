@@ -184,7 +184,8 @@ fn responses(text: &str, events: &[Value], done: bool) -> Vec<String> {
         .filter(|event| event["type"] == "response.output_item.done")
         .map(|event| &event["item"])
         .collect();
-    let held: Vec<&Value> = events.last().into_iter().flat_map(|end| end["response"]["output"].as_array()).flatten().collect();
+    let held: Vec<&Value> =
+        events.last().into_iter().flat_map(|end| end["response"]["output"].as_array()).flatten().collect();
     if first == 0 && told != held {
         breaches.push("the end holds each item that was done, in order, but this one does not".to_owned());
     }

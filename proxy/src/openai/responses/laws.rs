@@ -5,10 +5,15 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    request::{Facts, tests::facts},
+    items,
+    request::{self, Facts, Request, Terms, tests::facts},
     stream::Answer,
+    translate,
 };
-use crate::{openai::sse::Feed, vectors::stamp};
+use crate::{
+    openai::{context::Policy, json::Json, receipt::Receipt, sse::Feed},
+    vectors::stamp,
+};
 
 /// One of several kinds of requests.
 fn request() -> impl Strategy<Value = Value> {
@@ -270,5 +275,99 @@ proptest! {
         let blocks: Vec<&str> = again.split_terminator("\n\n").collect();
         let from = usize::try_from(after + 1).unwrap().min(blocks.len() - 2);
         prop_assert_eq!(later.split_terminator("\n\n").collect::<Vec<_>>(), &blocks[from..]);
+    }
+}
+
+/// Any JSON, with a liking for the names and values that the API has.
+fn any_json() -> impl Strategy<Value = Value> {
+    const NAMES: &[&str] = &[
+        "type",
+        "role",
+        "content",
+        "text",
+        "image_url",
+        "id",
+        "call_id",
+        "name",
+        "namespace",
+        "arguments",
+        "input",
+        "output",
+        "summary",
+        "encrypted_content",
+        "tools",
+        "mode",
+        "format",
+        "schema",
+        "effort",
+        "parameters",
+    ];
+    const WORDS: &[&str] = &[
+        "user",
+        "assistant",
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "item_reference",
+        "compaction",
+        "function",
+        "custom",
+        "namespace",
+        "allowed_tools",
+        "web_search",
+        "auto",
+        "required",
+        "input_text",
+        "input_image",
+        "input_file",
+        "{}",
+        "json_schema",
+        "none",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,5}".prop_map(Value::from),
+        prop::sample::select(WORDS).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let object = prop::collection::vec((prop::sample::select(NAMES), inner.clone()), 0..5);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            object.prop_map(|fields| {
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_json_makes_the_translation_panic(
+        value in any_json(),
+        field in prop::sample::select(&["input", "tools", "tool_choice", "text", "reasoning", "include", "metadata", "truncation", "max_tool_calls", "stream_options", "instructions"][..]),
+    ) {
+        let mut body = json!({"model": "m", "input": [{"role": "user", "content": "hi"}]});
+        body[field] = value;
+        let json = Json::from(body.to_string().into_bytes());
+        let (mut fields, mut receipt) = (json.fields().unwrap(), Receipt::default());
+        let model = fields.need("model", &mut Vec::new()).unwrap();
+        let Ok(input) = request::input(&mut fields) else { return Ok(()) };
+        let Ok(request) = Request::read(model, fields, Terms::default(), &mut receipt) else { return Ok(()) };
+        if let Ok((ask, facts)) = translate::ask(request, std::iter::empty(), &input, Policy::default(), &mut receipt) {
+            prop_assert!(serde_json::from_slice::<Value>(&ask.body).unwrap()["messages"].is_array());
+            prop_assert!(serde_json::to_string(&Answer::new(stamp("resp_"), facts).response()).is_ok());
+            // What was understood once is understood again, out of what is kept.
+            for item in items::asked(&input, "0123").unwrap() {
+                prop_assert!(!item.id.is_empty());
+            }
+        }
     }
 }
