@@ -26,7 +26,7 @@ use crate::{
     gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai::{self, context::Grown},
+    openai::{self, context::Grown, responses::store::Store},
     unread::Unread,
 };
 
@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
     pub(crate) grown: Arc<Grown>,
+    pub(crate) responses: Arc<Store>,
     gate: Gate,
 }
 
@@ -49,20 +50,26 @@ pub(crate) struct Shared {
 pub(crate) struct Kept {
     pub(crate) counts: Arc<Counts>,
     pub(crate) grown: Arc<Grown>,
+    pub(crate) responses: Arc<Store>,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, gate: Gate, kept: &Kept) -> Self {
         kept.grown.belongs_to(&ollama.remote(), config.context.max);
-        Self { config, ollama, grown: kept.grown.clone(), gate }
+        Self { config, ollama, grown: kept.grown.clone(), responses: kept.responses.clone(), gate }
     }
 
     /// Time and identity of an answer that begins now.
-    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub(crate) fn stamp(&self, prefix: &str) -> Stamp {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let random = random();
-        Stamp { id: format!("{prefix}{random}"), random, created }
+        Stamp { id: format!("{prefix}{random}"), random, created: self.now() }
+    }
+
+    /// Unix seconds.
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    #[expect(clippy::unused_self, reason = "whoever has the app has the time")]
+    pub(crate) fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }
 

@@ -20,7 +20,6 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::{
-    alarm::Alarms,
     config::Limits,
     seat::{Answer, Heads, Seat},
     upload::Upload,
@@ -151,7 +150,7 @@ async fn converse<S>(stream: S, setup: InForce, limits: &Limits, seat: Seat, wat
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Heads::new(stream, seat.clone(), limits.head_time);
+    let stream = Heads::new(stream, seat.clone(), limits);
     let body_idle = limits.body_idle;
     let answer = service_fn(move |request: Request<Incoming>| {
         let answering = seat.begin();
@@ -159,9 +158,8 @@ where
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
     });
     let connection = http1::Builder::new()
-        .timer(Alarms)
-        // Between two requests too; a head that has begun has a shorter time of its own.
-        .header_read_timeout((!limits.idle.is_zero()).then_some(limits.idle))
+        // Its timer would be made anew for each request; `Heads` looks after idle connections and slow heads.
+        .header_read_timeout(None)
         .max_buf_size(limits.head.max(8 << 10))
         // An answer that passes through gets no header of ours.
         .auto_date_header(false)

@@ -66,14 +66,17 @@ async fn a_client_that_falls_silent_in_its_body_is_told_so_on_both_lanes() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_idle_for_too_long_is_closed() {
-    let upstream = Upstream::answering(reply()).await;
+async fn a_connection_that_is_idle_for_too_long_ends_but_not_while_it_is_answered() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
     let limits = Limits { idle: Duration::from_millis(50), ..Limits::default() };
     let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
-    let mut idle = Client::sending(proxy.addr(), GET).await;
-    assert_eq!(idle.answer().await.code(), 200);
-    // It is closed, or this waits in vain.
-    idle.answer_or_nothing().await;
+    let mut busy = Client::sending(proxy.addr(), GET).await;
+    upstream.until(|seen| seen.text().contains("/api/tags")).await;
+    // It is closed, or this waits in vain; by then the other has been without an answer for as long.
+    Client::sending(proxy.addr(), "").await.answer_or_nothing().await;
+    upstream.go_on();
+    assert_eq!(busy.answer().await.code(), 200);
+    busy.answer_or_nothing().await;
 }
 
 #[tokio::test]

@@ -76,6 +76,14 @@ impl Frames {
         self.0.put_slice(b"\n\n");
     }
 
+    /// Adds `event: <kind>`, `data: <value>` and the blank line.
+    pub(crate) fn event(&mut self, kind: &str, value: &impl Serialize) {
+        self.0.put_slice(b"event: ");
+        self.0.put_slice(kind.as_bytes());
+        self.0.put_slice(b"\n");
+        self.data(value);
+    }
+
     /// Adds `data: [DONE]`.
     pub(crate) fn done(&mut self) {
         self.0.put_slice(b"data: [DONE]\n\n");
@@ -113,6 +121,15 @@ impl Frames {
 struct LineSafe;
 
 impl serde_json::ser::Formatter for LineSafe {
+    fn write_raw_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> std::io::Result<()> {
+        // Carried JSON may be printed over several lines; outside its strings a line end means nothing, and inside there is none.
+        fragment.split(['\n', '\r']).try_for_each(|line| self.write_string_fragment(writer, line))
+    }
+
     fn write_string_fragment<W: ?Sized + std::io::Write>(
         &mut self,
         writer: &mut W,
@@ -178,14 +195,19 @@ pub(crate) async fn respond<T: Translator>(
     if waiting {
         stream.feed.frames.comment("waiting");
     }
-    let mut response = Response::new(Body::new(stream));
+    Ok(event_stream(Body::new(stream)))
+}
+
+/// An answer whose body is an event stream.
+pub(crate) fn event_stream(body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // nginx would hold the stream back otherwise.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// Leads to the body of an answer.
@@ -261,6 +283,11 @@ impl<T: Translator> Feed<T> {
             return Ok(());
         }
         Err(self.fail(Error::unfinished()))
+    }
+
+    /// What all was told to.
+    pub(crate) fn translator(&self) -> &T {
+        &self.translator
     }
 
     /// Whether the last frame is written.
