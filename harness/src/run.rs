@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
+use serde_json::Value;
 
 use crate::{
     backend::{Backend, Missing, Shared, Target},
-    call::{self, Door},
-    expect,
+    call::{self, Door, Outcome},
+    expect::{self, Finding},
     report::{Exchange, RunResult, ScenarioResult, StepResult, Told, Verdict},
-    scenario::{Place, load::Loaded, variables::Variables},
+    scenario::{Client, Place, Step, load::Loaded, variables::Variables},
 };
 
 /// How to run.
@@ -89,42 +90,93 @@ async fn steps(loaded: &Loaded, target: &Target, plan: &Plan) -> ScenarioResult 
     let mut result = unrun(loaded, Verdict::Passed, String::new());
     result.reason = None;
     let mut variables = plan.variables.clone();
-    let door = Door { url: &target.url, openai: &target.openai, http: &plan.http };
     for (nth, step) in loaded.scenario.steps.iter().enumerate() {
         let name = step.name.clone().unwrap_or_else(|| format!("step {}", nth + 1));
-        let broken = |reason: String| unrun(loaded, Verdict::Broken, format!("{name}: {reason}"));
-        let call = match variables.call(&step.call.value) {
-            Ok(call) => call,
-            Err(reason) => return broken(reason),
-        };
-        let before = target.journal.as_ref().map_or(0, |journal| journal.entries().len());
-        let outcome = call::make(&call, door, plan.timeout).await;
-        let mut findings = match expect::judge(step, &outcome, &variables) {
-            Ok(findings) => findings,
-            Err(reason) => return broken(reason),
-        };
-        if let (Some(sent), Some(journal)) = (&step.sent, &target.journal) {
-            match expect::seen(sent, Place::from(&step.call), journal, before, &variables).await {
-                Ok(more) => findings.extend(more),
-                Err(reason) => return broken(reason),
+        let told =
+            |findings: Vec<Finding>| findings.into_iter().map(|finding| Told::new(&loaded.file, finding)).collect();
+        match one_step(&name, step, target, plan, &loaded.scenario.client, &mut variables).await {
+            Err(reason) => return unrun(loaded, Verdict::Broken, format!("{name}: {reason}")),
+            Ok(judged) => {
+                let failed = judged.iter().any(|judged| !judged.findings.is_empty());
+                result.steps.extend(judged.into_iter().map(|Judged { name, findings, outcome, understood }| {
+                    StepResult {
+                        name,
+                        findings: told(findings),
+                        exchange: outcome.as_ref().map(Exchange::new).unwrap_or_default(),
+                        understood,
+                    }
+                }));
+                if failed {
+                    result.verdict = Verdict::Failed;
+                    break;
+                }
             }
-        }
-        if findings.is_empty() {
-            findings.extend(expect::capture(step, &outcome, &mut variables).err());
-        }
-        let failed = !findings.is_empty();
-        result.steps.push(StepResult {
-            name,
-            findings: findings.into_iter().map(|finding| Told::new(&loaded.file, finding)).collect(),
-            exchange: Exchange::new(&outcome),
-            understood: outcome.understood,
-        });
-        if failed {
-            result.verdict = Verdict::Failed;
-            break;
         }
     }
     result
+}
+
+/// An answer, or the whole of several, with what was found.
+struct Judged {
+    name: String,
+    findings: Vec<Finding>,
+    outcome: Option<Outcome>,
+    understood: Value,
+}
+
+/// Makes the calls of a step and judges each, and the whole.
+///
+/// # Errors
+/// Something in it cannot be read: the sentence that says so.
+async fn one_step(
+    name: &str,
+    step: &Step,
+    target: &Target,
+    plan: &Plan,
+    client: &Client,
+    variables: &mut Variables,
+) -> Result<Vec<Judged>, String> {
+    if let Some(settings) = &step.reload {
+        target.reload(&settings.value)?;
+        return Ok(Vec::new());
+    }
+    let door = Door { url: &target.url, openai: &target.openai, http: &plan.http };
+    let mut calls = Vec::new();
+    for part in &step.parts {
+        let call = variables.call(&part.call.value)?;
+        let client = variables.client(&part.client.as_ref().map_or_else(|| client.clone(), |own| own.or(client)))?;
+        calls.extend((0..part.calls()).map(|nth| (part, nth, call.clone(), client.clone())));
+    }
+    let before = target.journal.as_ref().map_or(0, |journal| journal.entries().len());
+    let outcomes =
+        join_all(calls.iter().map(|(_, _, call, client)| call::make(call, client, door, plan.timeout))).await;
+    let answers = step.answers.as_ref();
+    let mut judged = Vec::new();
+    for ((part, nth, ..), outcome) in calls.iter().zip(&outcomes) {
+        let findings = expect::judge(part, answers.map(|answers| &answers.value), outcome, variables)?;
+        let own = part.name.as_deref().map_or_else(|| name.to_owned(), |own| format!("{name}: {own}"));
+        let name = if part.calls() > 1 { format!("{own}, {} of {}", nth + 1, part.calls()) } else { own };
+        judged.push(Judged { name, findings, outcome: Some(outcome.clone()), understood: outcome.understood.clone() });
+    }
+    let (mut whole, mut understood) = (Vec::new(), Value::Null);
+    if let Some(answers) = answers {
+        let (tally, findings) = expect::tally(&answers.value, Place::from(answers), &outcomes, variables)?;
+        (understood, whole) = (tally, findings);
+    }
+    if let (Some(sent), Some(journal)) = (&step.sent, &target.journal) {
+        whole.extend(expect::seen(sent, step.place(), journal, before, variables).await?);
+    }
+    match (&mut judged[..], &outcomes[..]) {
+        // Of one call the answer is the whole.
+        ([only], [outcome]) => {
+            only.findings.extend(whole);
+            if only.findings.is_empty() {
+                only.findings.extend(expect::capture(step, outcome, variables).err());
+            }
+        }
+        _ => judged.push(Judged { name: format!("{name}, as a whole"), findings: whole, outcome: None, understood }),
+    }
+    Ok(judged)
 }
 
 /// The result of a scenario whose steps were not run.

@@ -32,14 +32,24 @@ steps:
 /// Runs a scenario against a server that answers every connection with these bytes, and then closes it.
 async fn against(scenario: &str, answer: impl Into<Vec<u8>>) -> ScenarioResult {
     let answer = answer.into();
+    against_server(scenario, move |_, _| answer.clone()).await
+}
+
+/// Runs a scenario against a server that answers each connection by its number and its request, and then closes it.
+async fn against_server(
+    scenario: &str,
+    answer: impl Fn(usize, &str) -> Vec<u8> + Clone + Send + 'static,
+) -> ScenarioResult {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+        for nth in 0.. {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
             let answer = answer.clone();
             tokio::spawn(async move {
                 let mut request = vec![0; 64 << 10];
-                let _ = stream.read(&mut request).await;
+                let read = stream.read(&mut request).await.unwrap_or(0);
+                let answer = answer(nth, &String::from_utf8_lossy(&request[..read]));
                 let _ = stream.write_all(&answer).await;
                 let _ = stream.shutdown().await;
             });
@@ -148,4 +158,106 @@ async fn the_body_of_a_5xx_is_legible_and_asked_for_once() {
 async fn a_stream_that_is_no_event_stream_is_found() {
     // The client sees an empty stream and no error.
     assert_found(&against(STREAMED, json("200 OK", FIRST)).await, "$.choices[0].message.content");
+}
+
+const MODELS: &str = r#"{"object":"list","data":[]}"#;
+
+/// Refuses the first `refusals` connections.
+fn refusing(refusals: usize) -> impl Fn(usize, &str) -> Vec<u8> + Clone {
+    move |nth, _| {
+        let refused =
+            json("429 Too Many", r#"{"error":{"message":"later","type":"requests","param":null,"code":null}}"#);
+        let answer = if nth < refusals {
+            refused.replace("Content-Type", "Retry-After: 1\r\nContent-Type")
+        } else {
+            json("200 OK", MODELS)
+        };
+        answer.replace("Content-Type", "Connection: close\r\nContent-Type").into_bytes()
+    }
+}
+
+#[tokio::test]
+async fn several_calls_at_once_are_counted_by_status_and_each_is_judged() {
+    let burst =
+        |answers: &str| format!("title: a burst\nsteps:\n  - call: models\n    times: 5\n    answers: {answers}\n");
+    let right =
+        "{ 200: 3, 429: { count: 2, expect: { $.error.message: later }, wire: { headers: { retry-after: '1' } } } }";
+    let result = against_server(&burst(right), refusing(2)).await;
+    assert_eq!(result.verdict, Verdict::Passed, "{result:#?}");
+    for (answers, words) in [
+        ("{ 200: 2, 429: 3 }", "answers.200: expected 2, actual 3"),
+        ("{ 200: 2, 429: 3 }", "answers.429: expected 3, actual 2"),
+        ("{ 200: {} }", "answers: expected no other status, actual 2 with 429"),
+        ("{ 200: {}, 429: {}, 500: {} }", "answers.500: expected at least 1, actual 0"),
+        ("{ 200: {}, 429: { wire: { headers: { retry-after: '2' } } } }", "wire.headers retry-after: expected \"2\""),
+        ("{ 200: { expect: { $.object: lost } }, 429: {} }", "$.object: expected \"lost\""),
+    ] {
+        assert_found(&against_server(&burst(answers), refusing(2)).await, words);
+    }
+    // Without a word about statuses each answer must be a good one.
+    let plain = "title: a burst\nsteps:\n  - call: models\n    times: 3\n    expect: { $.object: list }\n";
+    assert_found(&against_server(plain, refusing(1)).await, "an error: 429: later");
+    assert_eq!(against_server(plain, refusing(0)).await.verdict, Verdict::Passed);
+}
+
+#[tokio::test]
+async fn different_calls_at_once_are_judged_each_by_its_own() {
+    let path = |_: usize, request: &str| {
+        let path = request.split(' ').nth(1).unwrap_or_default();
+        json("200 OK", &format!("{{\"path\":{path:?}}}")).into_bytes()
+    };
+    let scenario = |one: &str| {
+        format!(
+            "title: two\nsteps:\n  - parallel:\n      - {{ call: {{ http: {{ path: /a }} }}, expect: {{ $.path: /a }} }}\n      - {{ name: the other, call: {{ http: {{ path: /b }} }}, expect: {{ $.path: {one} }} }}\n"
+        )
+    };
+    assert_eq!(against_server(&scenario("/b"), path).await.verdict, Verdict::Passed);
+    let result = against_server(&scenario("/c"), path).await;
+    assert_found(&result, "$.path: expected \"/c\", actual \"/b\"");
+    let names: Vec<_> = result.steps.iter().map(|step| &*step.name).collect();
+    assert_eq!(names, ["step 1", "step 1: the other", "step 1, as a whole"]);
+}
+
+#[tokio::test]
+async fn a_client_that_tries_again_is_told_by_its_attempts() {
+    let scenario = |client: &str, expected: &str| {
+        format!("title: again\nclient: {client}\nsteps:\n  - call: models\n    {expected}\n")
+    };
+    let patient = scenario("{ retries: default }", "wire: { status: 200, attempts: 3 }");
+    let result = against_server(&patient, refusing(2)).await;
+    assert_eq!(result.verdict, Verdict::Passed, "{result:#?}");
+    assert_found(&against_server(&patient, refusing(1)).await, "wire.attempts: expected 3, actual 2");
+    assert_found(&against_server(&patient, refusing(99)).await, "wire.status: expected 200, actual 429");
+    let once = scenario("{}", "wire: { status: 429, attempts: 1 }");
+    assert_eq!(against_server(&once, refusing(1)).await.verdict, Verdict::Passed);
+    let twice = scenario("{ retries: 1 }", "wire: { status: 429, attempts: 2 }");
+    assert_eq!(against_server(&twice, refusing(9)).await.verdict, Verdict::Passed);
+}
+
+#[tokio::test]
+async fn the_key_goes_where_the_scenario_says_and_nowhere_else() {
+    // Says which headers with keys came.
+    let echo = |_: usize, request: &str| {
+        let lines =
+            request.lines().filter(|line| line.contains("-key") || line.to_lowercase().starts_with("authorization"));
+        let told = lines.map(str::to_lowercase).collect::<Vec<_>>().join("|");
+        json(
+            "200 OK",
+            &format!(r#"{{"object":"list","data":[{{"id":"{told}","object":"model","created":0,"owned_by":"x"}}]}}"#),
+        )
+        .into_bytes()
+    };
+    for (general, own, sent) in [
+        ("{}", "{}", "authorization: bearer farllama-check"),
+        ("{ key: blue-key }", "{}", "authorization: bearer blue-key"),
+        ("{ key: blue-key }", "{ key: red-key }", "authorization: bearer red-key"),
+        ("{ key: blue-key }", "{ header: x-api-key }", "x-api-key: blue-key"),
+        ("{ key: blue-key }", "{ key: false }", ""),
+    ] {
+        let scenario = format!(
+            "title: a key\nclient: {general}\nsteps:\n  - call: models\n    client: {own}\n    expect: {{ \"$.data[0].id\": \"{sent}\" }}\n"
+        );
+        let result = against_server(&scenario, echo).await;
+        assert_eq!(result.verdict, Verdict::Passed, "{result:#?}");
+    }
 }

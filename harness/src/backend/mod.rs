@@ -51,8 +51,16 @@ pub struct Target {
     pub openai: String,
     /// What reached the upstream, if it tells.
     pub journal: Option<Journal>,
-    proxy: Option<Running>,
+    proxy: Option<Proxy>,
     _mock: Option<Mock>,
+}
+
+/// A proxy that was started for a scenario.
+#[derive(Debug)]
+struct Proxy {
+    running: Running,
+    /// Where its upstream is, whatever its settings say.
+    remote: RemoteSettings,
 }
 
 /// Why there is no target.
@@ -96,9 +104,11 @@ impl Backend {
         if !lacking.is_empty() {
             return Some(format!("it needs {}, which {} cannot promise", lacking.join(" and "), self.name()));
         }
-        let blind = |step: &crate::scenario::Step| step.expect.0.is_empty() && step.wire.is_empty();
-        if !self.promises(Need::Journal) && scenario.steps.iter().any(blind) {
+        if !self.promises(Need::Journal) && scenario.steps.iter().any(crate::scenario::Step::is_blind) {
             return Some(format!("a step expects only what reached the upstream, which {} does not tell", self.name()));
+        }
+        if matches!(self, Self::Standing(_)) && scenario.steps.iter().any(|step| step.reload.is_some()) {
+            return Some(format!("a step gives the proxy new settings, which {} does not take", self.name()));
         }
         None
     }
@@ -131,21 +141,49 @@ impl Backend {
 }
 
 impl Target {
+    /// Gives the proxy new settings; what is counted and what runs goes on.
+    ///
+    /// # Errors
+    /// They cannot be used, or there is no proxy of ours.
+    pub fn reload(&self, settings: &str) -> Result<(), String> {
+        let proxy = self.proxy.as_ref().ok_or("there is no proxy to give new settings to")?;
+        let config = settled(Some(settings), &proxy.remote)?;
+        proxy.running.reload(config).map_err(|error| format!("reload: {error}"))
+    }
+
     /// Stops what was started for it.
     pub async fn stop(self) {
         if let Some(proxy) = self.proxy {
-            proxy.stop(std::time::Duration::ZERO).await;
+            proxy.running.stop(std::time::Duration::ZERO).await;
         }
     }
 }
 
 /// A proxy on a free port, with the scenario's settings, in front of `remote`.
 async fn proxied(scenario: &Scenario, remote: RemoteSettings, mock: Option<Mock>) -> Result<Target, Missing> {
-    let mut config = match &scenario.config {
+    let config = settled(scenario.config.as_ref().map(|text| &*text.value), &remote).map_err(Missing::Broken)?;
+    let base_path = config.openai.base_path.clone();
+    let proxy = farllama::serve(config)
+        .await
+        .map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))?;
+    let url = format!("http://{}", proxy.addr());
+    Ok(Target {
+        openai: format!("{url}{base_path}"),
+        url,
+        journal: mock.as_ref().map(Mock::journal),
+        proxy: Some(Proxy { running: proxy, remote }),
+        _mock: mock,
+    })
+}
+
+/// A scenario's settings, but for what is ours to say: a free port, and where the upstream is.
+fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String> {
+    let mut config = match text {
         None => Config::default(),
-        Some(text) => Config::from_toml(&text.value).map_err(|error| Missing::Broken(format!("config: {error}")))?,
+        Some(text) => Config::from_toml(text).map_err(|error| format!("config: {error}"))?,
     };
     config.local = Local { port: 0, ..Local::default() };
+    let remote = remote.clone();
     let given = &mut config.remote;
     (given.protocol, given.host, given.port) = (remote.protocol, remote.host, remote.port);
     if !remote.base_path.is_empty() {
@@ -156,18 +194,7 @@ async fn proxied(scenario: &Scenario, remote: RemoteSettings, mock: Option<Mock>
     }
     given.headers.extend(remote.headers);
     given.ca_file = remote.ca_file.or(given.ca_file.take());
-    let base_path = config.openai.base_path.clone();
-    let proxy = farllama::serve(config)
-        .await
-        .map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))?;
-    let url = format!("http://{}", proxy.addr());
-    Ok(Target {
-        openai: format!("{url}{base_path}"),
-        url,
-        journal: mock.as_ref().map(Mock::journal),
-        proxy: Some(proxy),
-        _mock: mock,
-    })
+    Ok(config)
 }
 
 /// The settings for an Ollama at `addr`.

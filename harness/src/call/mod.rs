@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-use async_openai::{Client, config::OpenAIConfig, error::OpenAIError};
+use async_openai::{Client, config::OpenAIConfig, error::OpenAIError, middleware::retry::OpenAIRetryLayer};
 use serde_json::{Value, json};
 
-use crate::scenario::Call;
+use crate::scenario::{Call, Client as Settings, Retries, client::Key};
 use frames::Frames;
 use tap::{End, Recording, Tap};
 
@@ -33,6 +33,8 @@ pub struct Outcome {
     pub recording: Recording,
     /// The answer's body, taken apart.
     pub frames: Frames,
+    /// How often the client asked, until it had this.
+    pub attempts: usize,
     /// Whether there was no end within the time.
     pub timed_out: bool,
 }
@@ -70,10 +72,13 @@ pub fn http() -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()
 }
 
-/// Makes the call, and waits for the end of its answer, `within` at most.
-pub async fn make(call: &Call, door: Door<'_>, within: Duration) -> Outcome {
+/// Makes the call, with an OpenAI client as `settings` have it, and waits for the end of its answer, `within` at most.
+pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Duration) -> Outcome {
     let leave_after = if let Call::Http(http) = call { http.leave_after } else { None };
-    let tap = Tap::new(door.http.clone(), leave_after);
+    let mut tap = Tap::new(door.http.clone(), leave_after);
+    if !matches!(call, Call::Http(_)) && key(settings).is_none_or(|(header, _)| header.is_some()) {
+        tap = tap.without_bearer();
+    }
     let understood = Understood::default();
     let calling = async {
         match call {
@@ -83,9 +88,9 @@ pub async fn make(call: &Call, door: Door<'_>, within: Duration) -> Outcome {
                     return;
                 }
             }
-            Call::Models => models::list(&client(&tap, door), &understood).await,
-            Call::Model(id) => models::retrieve(&client(&tap, door), id, &understood).await,
-            Call::Chat(request) => chat::create(&client(&tap, door), request.clone(), &understood).await,
+            Call::Models => models::list(&client(&tap, settings, door), &understood).await,
+            Call::Model(id) => models::retrieve(&client(&tap, settings, door), id, &understood).await,
+            Call::Chat(request) => chat::create(&client(&tap, settings, door), request.clone(), &understood).await,
         }
         tap.ended().await;
     };
@@ -99,17 +104,42 @@ pub async fn make(call: &Call, door: Door<'_>, within: Duration) -> Outcome {
     if matches!(call, Call::Http(_)) && recording.status.is_some() {
         understood = frames.document();
     }
-    Outcome { understood, recording, frames, timed_out }
+    Outcome { understood, recording, frames, attempts: tap.attempts(), timed_out }
 }
 
-fn client(tap: &Tap, door: Door<'_>) -> Client<OpenAIConfig> {
+fn client(tap: &Tap, settings: &Settings, door: Door<'_>) -> Client<OpenAIConfig> {
     // Nothing is taken from the environment: what is tested is what the scenario says.
-    let config = OpenAIConfig::new()
+    let mut config = OpenAIConfig::new()
         .with_api_base(door.openai)
-        .with_api_key(API_KEY)
         .with_org_id(String::new())
-        .with_project_id(String::new());
-    Client::build(door.http.clone(), config).with_http_service(tap.clone())
+        .with_project_id(String::new())
+        .with_api_key(String::new());
+    match key(settings) {
+        None => {}
+        Some((None, key)) => config = config.with_api_key(key),
+        Some((Some(header), key)) => {
+            // What no header can hold was refused when the scenario was read.
+            config = config.clone().with_header(header, key).unwrap_or(config);
+        }
+    }
+    let client = Client::build(door.http.clone(), config);
+    let retrying = |layer: OpenAIRetryLayer| tower::Layer::layer(&layer, tap.clone());
+    match settings.retries {
+        None | Some(Retries::Times(0)) => client.with_http_service(tap.clone()),
+        Some(Retries::Times(times)) => client.with_http_service(retrying(OpenAIRetryLayer::new(times))),
+        Some(Retries::Default) => client.with_http_service(retrying(OpenAIRetryLayer::default())),
+    }
+}
+
+/// The key that is sent, and its header, if that is not `authorization`.
+fn key(settings: &Settings) -> Option<(Option<::http::HeaderName>, &str)> {
+    let key = match settings.key.as_ref().map(|key| &key.value) {
+        Some(Key::None) => return None,
+        Some(Key::Text(key)) => key,
+        None => API_KEY,
+    };
+    let header = settings.header.as_ref().and_then(|header| ::http::HeaderName::try_from(&header.value).ok());
+    Some((header.filter(|header| *header != ::http::header::AUTHORIZATION), key))
 }
 
 /// An error as the client's user sees it. The client does not read the body of a 5xx; it is read here, so that scenarios can.

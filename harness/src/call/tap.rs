@@ -1,11 +1,16 @@
 //! What crosses the wire during one call: the request, the answer's head, every piece of its body with its time of arrival, and its end.
 //!
+//! A client that tries again makes several exchanges of one call: the last is kept, and how many there were.
+//!
 //! The tap sits below every client. It reads the body to its end by itself, so that what a client leaves unread
 //! (bytes after `[DONE]`) is seen too. It judges nothing.
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -91,12 +96,18 @@ pub struct Tap {
     http: reqwest::Client,
     /// The client leaves after so many lines or events.
     leave_after: Option<usize>,
+    /// The key is elsewhere or nowhere, so the client's Bearer token is taken off.
+    without_bearer: bool,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
+    /// Of the last attempt.
     recording: Mutex<Recording>,
+    /// How many there were.
+    attempts: AtomicUsize,
+    /// Whether the last one has ended.
     ended: watch::Sender<bool>,
     reader: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -114,16 +125,31 @@ impl Tap {
     /// A tap for one call that goes out through `http`.
     #[must_use]
     pub fn new(http: reqwest::Client, leave_after: Option<usize>) -> Self {
-        let shared = Shared { recording: Mutex::default(), ended: watch::Sender::new(false), reader: Mutex::new(None) };
-        Self { http, leave_after, shared: Arc::new(shared) }
+        let shared = Shared {
+            recording: Mutex::default(),
+            attempts: AtomicUsize::new(0),
+            ended: watch::Sender::new(false),
+            reader: Mutex::new(None),
+        };
+        Self { http, leave_after, without_bearer: false, shared: Arc::new(shared) }
+    }
+
+    /// Takes the Bearer token off every request.
+    #[must_use]
+    pub fn without_bearer(self) -> Self {
+        Self { without_bearer: true, ..self }
     }
 
     /// Sends a request and hands its answer on, recording both.
     ///
     /// # Errors
     /// As the transport has them.
-    pub async fn send(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+    pub async fn send(&self, mut request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
         let start = Instant::now();
+        if self.without_bearer {
+            request.headers_mut().remove(http::header::AUTHORIZATION);
+        }
+        let attempt = self.begin();
         self.note(|recording| {
             recording.method = request.method().to_string();
             recording.url = request.url().to_string();
@@ -134,7 +160,7 @@ impl Tap {
         let response = match self.http.execute(request).await {
             Ok(response) => response,
             Err(error) => {
-                self.end(start, End::NoAnswer(chain(&error)));
+                self.shared.end(attempt, start, End::NoAnswer(chain(&error)));
                 return Err(error);
             }
         };
@@ -149,10 +175,26 @@ impl Tap {
         *head.headers_mut() = response.headers().clone();
         let (forward, received) = mpsc::unbounded_channel();
         let tap = Weak { shared: Arc::downgrade(&self.shared), leave_after: self.leave_after };
-        let reader = tokio::spawn(async move { tap.read(start, response, forward).await });
+        let reader = tokio::spawn(async move { tap.read(attempt, start, response, forward).await });
         *self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
         let body = stream::unfold(received, |mut received| async move { Some((received.recv().await?, received)) });
         Ok(head.map(|()| reqwest::Body::wrap_stream(body)).into())
+    }
+
+    /// Begins one more attempt with an empty recording, and gives its number.
+    fn begin(&self) -> usize {
+        if let Some(reader) = self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            reader.abort();
+        }
+        self.note(|recording| *recording = Recording::default());
+        self.shared.ended.send_replace(false);
+        self.shared.attempts.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// How often a request was sent.
+    #[must_use]
+    pub fn attempts(&self) -> usize {
+        self.shared.attempts.load(Ordering::SeqCst)
     }
 
     /// Waits until the answer has ended.
@@ -170,10 +212,6 @@ impl Tap {
     fn note(&self, write: impl FnOnce(&mut Recording)) {
         self.shared.note(write);
     }
-
-    fn end(&self, start: Instant, end: End) {
-        self.shared.end(start, end);
-    }
 }
 
 impl Shared {
@@ -181,7 +219,10 @@ impl Shared {
         write(&mut self.recording.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn end(&self, start: Instant, end: End) {
+    fn end(&self, attempt: usize, start: Instant, end: End) {
+        if attempt != self.attempts.load(Ordering::SeqCst) {
+            return;
+        }
         self.note(|recording| {
             recording.took = start.elapsed();
             recording.end = end;
@@ -199,6 +240,7 @@ struct Weak {
 impl Weak {
     async fn read(
         self,
+        attempt: usize,
         start: Instant,
         response: reqwest::Response,
         forward: mpsc::UnboundedSender<reqwest::Result<Bytes>>,
@@ -228,7 +270,7 @@ impl Weak {
         // Leaving means that the connection is gone before anybody is told so.
         drop(body);
         if let Some(shared) = self.shared.upgrade() {
-            shared.end(start, end);
+            shared.end(attempt, start, end);
         }
     }
 }
@@ -243,7 +285,7 @@ impl Shared {
     }
 }
 
-/// The seam under the OpenAI client: one attempt, no retries.
+/// The seam under the OpenAI client: one attempt.
 impl tower::Service<HttpRequestFactory> for Tap {
     type Response = reqwest::Response;
     type Error = OpenAIError;

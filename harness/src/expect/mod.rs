@@ -6,6 +6,7 @@ pub mod laws;
 pub mod matcher;
 pub mod path;
 mod sent;
+mod whole;
 mod wire;
 
 use std::borrow::Cow;
@@ -15,11 +16,12 @@ use serde_json::Value;
 use crate::{
     call::{Outcome, tap::End},
     report::shorten,
-    scenario::{Call, Check, Checks, Place, Step, variables::Variables},
+    scenario::{Answers, Call, Check, Checks, Part, Place, Step, Wire, variables::Variables},
 };
 use matcher::Matcher;
 
 pub use sent::seen;
+pub use whole::tally;
 
 /// An expectation that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +36,18 @@ pub struct Finding {
     pub actual: String,
 }
 
-/// Judges an outcome by everything that can be judged without the upstream's journal.
+/// Judges an outcome by everything that can be judged without the upstream's journal; `answers` are what is expected by status.
 ///
 /// # Errors
 /// An expectation cannot be read (`check` would have told): the sentence that says so.
-pub fn judge(step: &Step, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
+pub fn judge(
+    part: &Part,
+    answers: Option<&Answers>,
+    outcome: &Outcome,
+    variables: &Variables,
+) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
-    let place = Place::from(&step.call);
+    let place = Place::from(&part.call);
     if outcome.timed_out {
         let took = humantime::format_duration(outcome.recording.took);
         findings.push(Finding {
@@ -55,13 +62,23 @@ pub fn judge(step: &Step, outcome: &Outcome, variables: &Variables) -> Result<Ve
         // All else that is missing is missing because of this.
         return Ok(findings);
     }
-    unexpected_failure(step, outcome, place, &mut findings);
-    if findings.is_empty() {
-        for check in &step.expect.0 {
-            findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
-        }
+    let answered = answers.zip(outcome.recording.status).and_then(|(answers, status)| answers.of(status));
+    if answered.is_none() {
+        unexpected_failure(part, outcome, place, &mut findings);
     }
-    findings.extend(wire::judge(&step.wire, outcome, variables)?);
+    let mut each = |expect: &Checks, wire: &Wire| -> Result<(), String> {
+        if findings.is_empty() {
+            for check in &expect.0 {
+                findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
+            }
+        }
+        findings.extend(wire::judge(wire, outcome, variables)?);
+        Ok(())
+    };
+    each(&part.expect, &part.wire)?;
+    if let Some(answered) = answered {
+        each(&answered.expect, &answered.wire)?;
+    }
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
         findings.extend(laws::breaches(&outcome.recording.body()).into_iter().map(|breach| {
             let (law, actual) = breach.split_once(", but ").unwrap_or((&breach, "not so"));
@@ -72,30 +89,30 @@ pub fn judge(step: &Step, outcome: &Outcome, variables: &Variables) -> Result<Ve
 }
 
 /// A failure that no expectation asks for is a finding: a scenario about words must not pass on an error.
-fn unexpected_failure(step: &Step, outcome: &Outcome, at: Place, findings: &mut Vec<Finding>) {
+fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut Vec<Finding>) {
     let mut tell = |about: &str, expected: &str, actual: String| {
         let (about, expected) = (about.to_owned(), expected.to_owned());
         findings.push(Finding { at, about, expected, actual });
     };
     let recording = &outcome.recording;
-    let asked = step.expect.0.iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
-    let raw = matches!(step.call.value, Call::Http(_));
+    let asked = part.expect.0.iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
+    let raw = matches!(part.call.value, Call::Http(_));
     // Who expects a status is not surprised by an error with that status; a failing stream has status 200.
-    let excused = asked || (step.wire.status.is_some() && recording.status.is_some_and(|status| status >= 400));
+    let excused = asked || (part.wire.status.is_some() && recording.status.is_some_and(|status| status >= 400));
     if let Some(error) = outcome.understood.get("error").filter(|_| !raw || recording.status.is_none())
         && !excused
     {
         let message = error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned);
         let status = recording.status.map_or(String::new(), |status| format!("{status}: "));
         tell("call", "an answer", format!("an error: {status}{message}"));
-    } else if step.wire.status.is_none()
+    } else if part.wire.status.is_none()
         && !excused
         && let Some(status) = recording.status
         && !(200..300).contains(&status)
     {
         tell("wire.status", "2xx", status.to_string());
     }
-    if step.wire.end.is_none() {
+    if part.wire.end.is_none() {
         match &recording.end {
             End::Cut(words) => tell("wire.end", "complete", format!("cut: {words}")),
             End::NoAnswer(words) if asked => tell("call", "an answer", words.clone()),

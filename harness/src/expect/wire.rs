@@ -24,6 +24,7 @@ pub(super) fn judge(wire: &Wire, outcome: &Outcome, variables: &Variables) -> Re
         ("content_type", &wire.content_type, recording.header("content-type").map(Value::from)),
         ("frames", &wire.frames, outcome.frames.count().map(Value::from)),
         ("text", &wire.text, recording.status.map(|_| text())),
+        ("attempts", &wire.attempts, Some(Value::from(outcome.attempts))),
         ("end", &wire.end, Some(Value::from(end(&recording.end)))),
     ] {
         let Some(expected) = expected else { continue };

@@ -196,10 +196,11 @@ impl Exchange {
     }
 }
 
-/// Headers that hold keys are told by name alone.
+/// Headers that hold keys, by any of the names that people give them, are told by name alone.
 fn masked((name, value): &(String, String)) -> (String, String) {
-    let secret = ["authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"];
-    let value = if secret.contains(&&*name.to_ascii_lowercase()) { "***" } else { value };
+    const SECRET: [&str; 6] = ["authorization", "key", "token", "secret", "cookie", "password"];
+    let lower = name.to_ascii_lowercase();
+    let value = if SECRET.iter().any(|word| lower.ends_with(word)) { "***" } else { value };
     (name.clone(), value.to_owned())
 }
 

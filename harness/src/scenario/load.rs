@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
-
-use super::{Call, Check, Http, Place, Scenario, Sent, Step, variables::Variables};
-use crate::expect::{matcher::Matcher, path};
+use super::{Place, Scenario, meaning};
 
 /// A scenario and where it came from.
 #[derive(Clone, Debug)]
@@ -130,136 +127,11 @@ pub fn read(file: &str, text: &str) -> Result<Scenario, Vec<Problem>> {
         }
         vec![wrong]
     })?;
-    let mut reader = Reader { wrong: Vec::new(), variables: Variables::new("model", "prompt", "system prompt") };
-    reader.scenario(&scenario);
-    if reader.wrong.is_empty() {
-        return Ok(scenario);
-    }
-    Err(reader.wrong.into_iter().map(|(at, message)| problem(Some(at), message)).collect())
-}
-
-/// Looks for what is wrong with the meaning.
-struct Reader {
-    wrong: Vec<(Place, String)>,
-    /// What may be named so far.
-    variables: Variables,
-}
-
-impl Reader {
-    fn wrong(&mut self, at: Place, message: impl Into<String>) {
-        self.wrong.push((at, message.into()));
-    }
-
-    fn scenario(&mut self, scenario: &Scenario) {
-        let title = Place::from(&scenario.title);
-        if scenario.title.value.trim().is_empty() {
-            self.wrong(title, "the title is empty; tell in one sentence what a user can rely on");
-        }
-        if scenario.steps.is_empty() {
-            self.wrong(title, "there are no steps, so nothing is checked");
-        }
-        if let Some(config) = &scenario.config
-            && let Err(error) = farllama::Config::from_toml(&config.value)
-        {
-            self.wrong(config.into(), format!("config: {error}"));
-        }
-        if let Some(version) = scenario.mock.as_ref().and_then(|mock| mock.version.as_ref())
-            && let Err(error) = version.value.parse::<mock_ollama::Version>()
-        {
-            self.wrong(version.into(), format!("mock.version: {error}"));
-        }
-        for step in &scenario.steps {
-            self.step(step);
-        }
-    }
-
-    fn step(&mut self, step: &Step) {
-        let at = Place::from(&step.call);
-        if step.expect.0.is_empty() && step.wire.is_empty() && step.sent.as_ref().is_none_or(Sent::is_empty) {
-            self.wrong(at, "nothing is expected of this call; add expect, wire or sent");
-        }
-        match self.variables.call(&step.call.value) {
-            Err(unknown) => self.wrong(at, unknown),
-            Ok(Call::Http(http)) => self.http(at, &http),
-            Ok(Call::Chat(request)) if !request.is_object() => self.wrong(at, "chat takes the request as a mapping"),
-            Ok(_) => {}
-        }
-        for check in &step.expect.0 {
-            self.path(check);
-        }
-        let wire = &step.wire;
-        for check in &wire.body.0 {
-            self.path(check);
-        }
-        for check in &wire.headers.0 {
-            self.header(check);
-        }
-        for spanned in [&wire.status, &wire.content_type, &wire.frames, &wire.text, &wire.end].into_iter().flatten() {
-            self.matcher(spanned.into(), &spanned.value);
-        }
-        for ask in step.sent.iter().flat_map(Sent::asks) {
-            for check in &ask.body.0 {
-                self.path(check);
-            }
-            for check in &ask.headers.0 {
-                self.header(check);
-            }
-            for check in [&ask.method, &ask.path, &ask.text, &ask.ended, &ask.count].into_iter().flatten() {
-                self.matcher(check.at, &check.expected);
-            }
-        }
-        if let Some(Sent::Each(asks)) = &step.sent {
-            for count in asks.iter().filter_map(|ask| ask.count.as_ref()) {
-                self.wrong(count.at, "a list of requests says by itself how many there are; leave out count");
-            }
-        }
-        for check in &step.capture.0 {
-            match check.expected.as_str() {
-                None => self.wrong(check.at, "capture takes a name and a JSONPath"),
-                Some(wanted) => {
-                    if let Err(wrong) = path::check(wanted) {
-                        self.wrong(check.at, wrong);
-                    }
-                }
-            }
-            self.variables.set(&check.key, Value::from("1"));
-        }
-    }
-
-    fn http(&mut self, at: Place, http: &Http) {
-        if !http.path.starts_with('/') {
-            self.wrong(at, format!("the path {:?} does not begin with a slash", http.path));
-        }
-        if let Some(method) = &http.method
-            && reqwest::Method::from_bytes(method.as_bytes()).is_err()
-        {
-            self.wrong(at, format!("{method:?} is no HTTP method"));
-        }
-        for (name, value) in &http.headers {
-            if http::HeaderName::try_from(name).is_err() || http::HeaderValue::try_from(value).is_err() {
-                self.wrong(at, format!("{name:?}: {value:?} is no HTTP header"));
-            }
-        }
-    }
-
-    fn path(&mut self, check: &Check) {
-        if let Err(wrong) = path::check(&check.key) {
-            self.wrong(check.at, wrong);
-        }
-        self.matcher(check.at, &check.expected);
-    }
-
-    fn header(&mut self, check: &Check) {
-        if http::HeaderName::try_from(&check.key).is_err() {
-            self.wrong(check.at, format!("{:?} is no header name", check.key));
-        }
-        self.matcher(check.at, &check.expected);
-    }
-
-    fn matcher(&mut self, at: Place, written: &Value) {
-        if let Err(wrong) = self.variables.value(written).and_then(|value| Matcher::parse(&value)) {
-            self.wrong(at, wrong);
-        }
+    let wrong = meaning::wrong(&scenario);
+    if wrong.is_empty() {
+        Ok(scenario)
+    } else {
+        Err(wrong.into_iter().map(|(at, message)| problem(Some(at), message)).collect())
     }
 }
 
@@ -279,8 +151,8 @@ mod tests {
     fn a_small_scenario_is_read() {
         let scenario = read("x.yaml", &format!("{HEAD}    expect: {{ $.object: list }}\n")).unwrap();
         assert_eq!(scenario.title.value, "models can be listed");
-        assert_eq!(scenario.steps[0].expect.0[0].key, "$.object");
-        assert_eq!(scenario.steps[0].expect.0[0].at, Place { line: 4, column: 15 });
+        assert_eq!(scenario.steps[0].parts[0].expect.0[0].key, "$.object");
+        assert_eq!(scenario.steps[0].parts[0].expect.0[0].at, Place { line: 4, column: 15 });
     }
 
     #[test]
@@ -288,7 +160,7 @@ mod tests {
         assert_eq!(
             wrong("title: a\nstep: []\n"),
             [
-                "x.yaml:2:1: unknown field `step`, expected one of title, tags, needs, mock, upstream, config, steps\n  |\n2 | step: []\n  | ^"
+                "x.yaml:2:1: unknown field `step`, expected one of title, tags, needs, mock, upstream, config, client, steps\n  |\n2 | step: []\n  | ^"
             ]
         );
     }
@@ -348,6 +220,66 @@ mod tests {
     }
 
     #[test]
+    fn several_calls_are_checked() {
+        let step = |step: &str| format!("title: a\nsteps:\n  - {step}\n");
+        let two = "parallel: [{ call: models }, { call: { http: { path: / } }, times: 3 }]";
+        let scenario = read(
+            "x.yaml",
+            &step(&format!(
+                "{{ {two}, answers: {{ 200: 3, 429: {{ count: 1, wire: {{ headers: {{ retry-after: '1' }} }} }} }} }}"
+            )),
+        )
+        .unwrap();
+        assert_eq!((scenario.steps[0].parts.len(), scenario.steps[0].calls()), (2, 4));
+        for (written, told) in [
+            ("{ expect: { $.a: 1 } }", "x.yaml:3:5: a step has a `call`, or several in `parallel`"),
+            (&*format!("{{ {two}, call: models, sent: [] }}"), "not both"),
+            (&format!("{{ {two}, expect: {{ $.a: 1 }} }}"), "belong to each call in `parallel`"),
+            ("{ parallel: [], sent: [] }", "has no calls"),
+            (&format!("{{ {two} }}"), "nothing is expected"),
+            ("{ call: models, answers: { 200: 1 } }", "x.yaml:3:30: answers are of several calls"),
+            (&format!("{{ {two}, answers: {{ 200: 3, 429: 2 }} }}"), "there are 4 calls, but 5 answers"),
+            (&format!("{{ {two}, answers: {{ 20: 4 }} }}"), "20 is no HTTP status"),
+            (&format!("{{ {two}, answers: {{ 200: {{ counts: 4 }} }} }}"), "unknown field `counts`"),
+            (&format!("{{ {two}, answers: {{ 200: {{ wire: {{ status: 200 }} }} }} }}"), "told already"),
+            (&format!("{{ {two}, answers: {{}} }}"), "names no status"),
+            (&format!("{{ {two}, sent: [], capture: {{ a: $.b }} }}"), "no one answer to capture from"),
+            ("{ call: models, times: 0, sent: [] }", "from 1 to 1000"),
+            ("{ reload: '[auth', name: x }", "x.yaml:3:15: reload: "),
+            ("{ reload: '' }", "nothing is done after this reload"),
+            ("{ reload: '', sent: [] }", "a `reload` has no answer"),
+            ("{ reload: '', call: models, sent: [] }", "a `call` or a `reload`"),
+            ("{ call: models, times: 2, answers: { 200: { count: { gtee: 1 } } } }", "unknown matcher `gtee`"),
+        ] {
+            let told_instead = wrong(&step(written));
+            assert!(told_instead[0].contains(told), "{told}: {told_instead:?}");
+        }
+    }
+
+    #[test]
+    fn the_clients_settings_are_checked() {
+        let step = |client: &str| format!("title: a\nclient: {client}\nsteps:\n  - {{ call: models, sent: [] }}\n");
+        for client in ["{ key: blue-key, header: x-api-key, retries: default }", "{ key: false }", "{ retries: 2 }"] {
+            assert!(read("x.yaml", &step(client)).is_ok(), "{client}");
+        }
+        for (client, told) in [
+            ("{ key: true }", "x.yaml:2:16: key takes a key, or false for none"),
+            ("{ key: '' }", "false sends none"),
+            ("{ key: '${nope}' }", "unknown variable `nope`"),
+            ("{ key: a, header: 'a b' }", "no header name"),
+            ("{ key: false, header: x-api-key }", "no header to hold it"),
+            ("{ retries: often }", "`often` is no number of retries"),
+            ("{ retries: 99 }", "up to 10"),
+            ("{ retry: 1 }", "unknown field `retry`"),
+        ] {
+            let told_instead = wrong(&step(client));
+            assert!(told_instead[0].contains(told), "{told}: {told_instead:?}");
+        }
+        let raw = "title: a\nsteps:\n  - { call: { http: { path: / } }, client: { key: a }, sent: [] }\n";
+        assert!(wrong(raw)[0].contains("a raw call has headers of its own"));
+    }
+
+    #[test]
     fn raw_calls_are_checked() {
         let call =
             |call: &str| format!("title: a\nsteps:\n  - call: {{ http: {call} }}\n    wire: {{ status: 200 }}\n");
@@ -370,7 +302,7 @@ mod tests {
         fn no_text_with_the_words_of_scenarios_makes_loading_panic(
             parts in prop::collection::vec(prop::sample::select(&[
                 "title: a\n", "steps:\n", "  - call: models\n", "    expect: ", "{ $.a: 1 }\n", "    wire: { done: true }\n",
-                "    sent: []\n", "upstream:\n", "  - when: { path: / }\n", "    reply: { status: 200 }\n", "config: |\n  a = 1\n",
+                "    sent: []\n", "    times: 3\n", "    answers: { 200: 3 }\n", "  - parallel: [{ call: models }]\n", "client: { key: false }\n", "upstream:\n", "  - when: { path: / }\n", "    reply: { status: 200 }\n", "config: |\n  a = 1\n",
                 "&a ", "*a", "{", "}", "[", "]", ": ", "- ", "\n", "\t", "~", "!!str ", "<<: *a\n", "${model}", "${", "$[?(@.", "\u{feff}", "'", "\"",
                 "    call: { chat: { model: m } }\n", "    capture: { a: $.a }\n", "    expect: { $.a: { matches: '(' } }\n", "1e999", ".inf", "\0",
             ][..]), 0..24)

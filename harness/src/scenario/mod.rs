@@ -2,7 +2,10 @@
 //!
 //! Nothing here judges a value (that is [`load`]) or runs a step (that is [`crate::run`]).
 
+pub mod client;
 pub mod load;
+mod meaning;
+pub mod step;
 pub mod variables;
 
 use std::{collections::BTreeMap, fmt};
@@ -14,6 +17,9 @@ use serde::{
 };
 use serde_json::Value;
 use serde_saphyr::Spanned;
+
+pub use client::{Client, Retries};
+pub use step::{Answered, Answers, Part, Step};
 
 /// One file: a behaviour, told as a sentence, and the steps that show it.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +39,9 @@ pub struct Scenario {
     pub upstream: Option<Script>,
     /// Settings of the proxy, as the text of its TOML file.
     pub config: Option<Spanned<String>>,
+    /// How the OpenAI client is set up, unless a step says otherwise.
+    #[serde(default)]
+    pub client: Client,
     /// What is done, in this order; the first failing step ends the scenario.
     pub steps: Vec<Step>,
 }
@@ -76,27 +85,6 @@ pub struct MockSettings {
     pub version: Option<Spanned<String>>,
     /// As `OLLAMA_CONTEXT_LENGTH`.
     pub context_length: Option<u32>,
-}
-
-/// One call, and what is expected of it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// What the step is about, for reports.
-    pub name: Option<String>,
-    /// The one call.
-    pub call: Spanned<Call>,
-    /// JSONPath → matcher, on what the client understood.
-    #[serde(default)]
-    pub expect: Checks,
-    /// What crossed the wire.
-    #[serde(default)]
-    pub wire: Wire,
-    /// What reached the upstream, from the mock's journal.
-    pub sent: Option<Sent>,
-    /// Name → JSONPath: values of the answer that later steps use as `${name}`.
-    #[serde(default)]
-    pub capture: Checks,
 }
 
 /// What can be called.
@@ -147,6 +135,8 @@ pub struct Wire {
     pub frames: Option<Spanned<Value>>,
     /// Matcher of the body as text.
     pub text: Option<Spanned<Value>>,
+    /// Matcher of how often the client asked, until it had its last answer.
+    pub attempts: Option<Spanned<Value>>,
     /// Matcher of how the answer ended: `complete`, `cut` in the middle, or `left` by the client as told. `complete` is expected unless told.
     pub end: Option<Spanned<Value>>,
     /// JSONPath → matcher on the body: its JSON, or the array of its events or lines.
@@ -164,6 +154,7 @@ impl Wire {
             && self.done.is_none()
             && self.frames.is_none()
             && self.text.is_none()
+            && self.attempts.is_none()
             && self.end.is_none()
             && self.body.0.is_empty()
     }

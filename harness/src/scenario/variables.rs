@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Call, Check, Http};
+use super::{Call, Check, Client, Http, client::Key};
 
 /// Names and their values.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +95,20 @@ impl Variables {
                 leave_after: http.leave_after,
             }),
         })
+    }
+
+    /// Replaces the names in a client's key.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn client(&self, client: &Client) -> Result<Client, String> {
+        let mut client = client.clone();
+        if let Some(key) = &mut client.key
+            && let Key::Text(text) = &mut key.value
+        {
+            *text = self.text(text)?;
+        }
+        Ok(client)
     }
 
     /// Replaces the names in a matcher; the key stays.

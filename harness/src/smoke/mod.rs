@@ -22,7 +22,6 @@ use crate::{
     report::{RunResult, ScenarioResult, StepResult, Told, Verdict, console},
     run::{self, Plan},
     scenario::{
-        Place,
         load::{self, Loaded},
         variables::Variables,
     },
@@ -242,7 +241,7 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
     let message =
         format!("{lacks}. It has: {actual}. Name one of these with --model, or get it there: ollama pull {model}");
     let finding = Finding {
-        at: Place::from(&loaded.scenario.steps.first()?.call),
+        at: loaded.scenario.steps.first()?.place(),
         about: "model".to_owned(),
         expected: format!("`{model}`"),
         actual,
@@ -279,7 +278,7 @@ mod tests {
     fn the_scenarios_in_the_binary_can_be_run() {
         let scenarios = scenarios().unwrap();
         assert!(scenarios.len() >= 4);
-        let first = &scenarios[0].scenario.steps[0].call.value;
+        let first = &scenarios[0].scenario.steps[0].parts[0].call.value;
         assert!(matches!(first, crate::scenario::Call::Models), "the list of models comes first");
     }
 

@@ -1,0 +1,235 @@
+//! A step: one call, or several that begin together, and what is expected of each and of the whole; or new settings for the proxy.
+
+use std::fmt;
+
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use super::{Call, Checks, Client, Place, Sent, Wire};
+
+/// Most calls that may begin together: each is a connection.
+pub const MOST: usize = 1000;
+
+/// One step.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Step {
+    /// What the step is about, for reports.
+    pub name: Option<String>,
+    /// Settings that the proxy has from now on, as the text of its TOML file.
+    pub reload: Option<Spanned<String>>,
+    /// The calls, which begin together. Empty only where the step is a reload.
+    pub parts: Vec<Part>,
+    /// What is expected of the whole of several calls.
+    pub answers: Option<Spanned<Answers>>,
+    /// What reached the upstream, from the mock's journal.
+    pub sent: Option<Sent>,
+    /// Name → JSONPath: values of the answer that later steps use as `${name}`.
+    pub capture: Checks,
+}
+
+impl Step {
+    /// How many calls it makes.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.parts.iter().map(Part::calls).sum()
+    }
+
+    /// Where its first call stands.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.parts.first().map(|part| Place::from(&part.call)).unwrap_or_default()
+    }
+
+    /// Whether nothing is expected of an answer.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.answers.is_none() && self.parts.iter().all(Part::is_blind)
+    }
+}
+
+/// A call, and what is expected of each of its answers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// What it is about, for reports.
+    pub name: Option<String>,
+    /// The one call.
+    pub call: Spanned<Call>,
+    /// How often it is made, all at the same time.
+    pub times: Option<Spanned<usize>>,
+    /// How the OpenAI client is set up, if not as the scenario has it.
+    pub client: Option<Client>,
+    /// JSONPath → matcher, on what the client understood.
+    #[serde(default)]
+    pub expect: Checks,
+    /// What crossed the wire.
+    #[serde(default)]
+    pub wire: Wire,
+}
+
+impl Part {
+    /// How often it is made.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.times.as_ref().map_or(1, |times| times.value)
+    }
+
+    /// Whether nothing is expected of its answers.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.expect.0.is_empty() && self.wire.is_empty()
+    }
+}
+
+/// A step as it is written: with `call` it is its own one part.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: Option<String>,
+    reload: Option<Spanned<String>>,
+    call: Option<Spanned<Call>>,
+    parallel: Option<Spanned<Vec<Part>>>,
+    times: Option<Spanned<usize>>,
+    client: Option<Client>,
+    #[serde(default)]
+    expect: Checks,
+    #[serde(default)]
+    wire: Wire,
+    answers: Option<Spanned<Answers>>,
+    sent: Option<Sent>,
+    #[serde(default)]
+    capture: Checks,
+}
+
+impl TryFrom<Written> for Step {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, &'static str> {
+        let Written { name, reload, call, parallel, times, client, expect, wire, answers, sent, capture } = written;
+        let own = times.is_some() || client.is_some() || !expect.0.is_empty() || !wire.is_empty();
+        let parts = match (call, parallel) {
+            (None, None) if reload.is_some() => {
+                if own || answers.is_some() || sent.is_some() || !capture.0.is_empty() {
+                    return Err("a `reload` has no answer to expect anything of");
+                }
+                Vec::new()
+            }
+            (Some(_), _) | (_, Some(_)) if reload.is_some() => {
+                return Err("a step has a `call` or a `reload`, not both");
+            }
+            (Some(call), None) => vec![Part { name: None, call, times, client, expect, wire }],
+            (None, Some(parallel)) => {
+                if own {
+                    return Err(
+                        "times, client, expect and wire belong to each call in `parallel`; for the whole there are answers and sent",
+                    );
+                }
+                if parallel.value.is_empty() {
+                    return Err("`parallel` has no calls");
+                }
+                parallel.value
+            }
+            (None, None) => return Err("a step has a `call`, or several in `parallel`, or a `reload`"),
+            (Some(_), Some(_)) => return Err("a step has a `call` or `parallel`, not both"),
+        };
+        Ok(Self { name, reload, parts, answers, sent, capture })
+    }
+}
+
+/// What is expected of several answers, by their status. Another status must not occur.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(pub Vec<Answered>);
+
+/// The answers with one status.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The status.
+    pub status: u16,
+    /// Where it stands.
+    pub at: Place,
+    /// Matcher of how many there are; one at least unless told.
+    pub count: Option<Value>,
+    /// JSONPath → matcher, on what the client understood of each.
+    pub expect: Checks,
+    /// What crossed the wire of each.
+    pub wire: Wire,
+}
+
+impl Answers {
+    /// The expectation of a status.
+    #[must_use]
+    pub fn of(&self, status: u16) -> Option<&Answered> {
+        self.0.iter().find(|answered| answered.status == status)
+    }
+}
+
+impl<'de> Deserialize<'de> for Answers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Answers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping of statuses to how many answers have them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Answers, A::Error> {
+                let mut answers = Vec::new();
+                while let Some(status) = map.next_key::<Spanned<u16>>()? {
+                    let Each { count, expect, wire } = map.next_value()?;
+                    answers.push(Answered { status: status.value, at: Place::from(&status), count, expect, wire });
+                }
+                Ok(Answers(answers))
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+/// A number alone, or what is expected of each.
+struct Each {
+    count: Option<Value>,
+    expect: Checks,
+    wire: Wire,
+}
+
+impl<'de> Deserialize<'de> for Each {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Whole {
+            count: Option<Value>,
+            #[serde(default)]
+            expect: Checks,
+            #[serde(default)]
+            wire: Wire,
+        }
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Each;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("how many, or a mapping with count, expect and wire")
+            }
+
+            fn visit_u64<E: Error>(self, count: u64) -> Result<Each, E> {
+                Ok(Each { count: Some(count.into()), expect: Checks::default(), wire: Wire::default() })
+            }
+
+            fn visit_i64<E: Error>(self, count: i64) -> Result<Each, E> {
+                u64::try_from(count).map_err(E::custom).and_then(|count| self.visit_u64(count))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Each, A::Error> {
+                let Whole { count, expect, wire } = Whole::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Each { count, expect, wire })
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
