@@ -12,7 +12,7 @@ use crate::{
     backend::{Backend, Missing, Shared, Target},
     call::{self, Door, Outcome},
     expect::{self, Finding},
-    report::{Exchange, RunResult, ScenarioResult, StepResult, Told, Verdict},
+    report::{Exchange, RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict},
     scenario::{Client, Place, Step, load::Loaded, variables::Variables},
 };
 
@@ -92,17 +92,19 @@ async fn steps(loaded: &Loaded, target: &Target, plan: &Plan) -> ScenarioResult 
     let mut variables = plan.variables.clone();
     for (nth, step) in loaded.scenario.steps.iter().enumerate() {
         let name = step.name.clone().unwrap_or_else(|| format!("step {}", nth + 1));
-        let told =
-            |findings: Vec<Finding>| findings.into_iter().map(|finding| Told::new(&loaded.file, finding)).collect();
         match one_step(&name, step, target, plan, &loaded.scenario.client, &mut variables).await {
             Err(reason) => return unrun(loaded, Verdict::Broken, format!("{name}: {reason}")),
             Ok(judged) => {
                 let failed = judged.iter().any(|judged| !judged.findings.is_empty());
+                let sent = judged.iter().filter_map(|judged| Some(&judged.outcome.as_ref()?.recording));
+                let secrets = Secrets::of(sent);
+                let told = |finding| Told::new(&loaded.file, finding, &secrets);
+                let shown = |outcome: &Outcome| Exchange::new(outcome, &secrets);
                 result.steps.extend(judged.into_iter().map(|Judged { name, findings, outcome, understood }| {
                     StepResult {
                         name,
-                        findings: told(findings),
-                        exchange: outcome.as_ref().map(Exchange::new).unwrap_or_default(),
+                        findings: findings.into_iter().map(told).collect(),
+                        exchange: outcome.as_ref().map(shown).unwrap_or_default(),
                         understood,
                     }
                 }));

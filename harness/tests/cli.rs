@@ -35,6 +35,52 @@ const BROKEN: &str = "title: a proxy that cannot start\nconfig: |\n  [remote]\n 
 const UNREACHABLE: &str = "title: nobody is there\nsteps:\n  - call: models\n    expect: { $.error.status: 502 }\n";
 const SCRIPTED: &str = "title: nothing is listed\nneeds: [script]\nupstream:\n  - when: { path: /api/tags }\n    reply: { body: { models: [] } }\nsteps:\n  - call: models\n    expect: { $.data: [] }\n";
 
+/// Fails on purpose, so that everything is told; the upstream says the key back, and so does the body.
+const CANARY: &str = "\
+title: keys are nowhere to be seen
+upstream:
+  - when: { path: /api/tags }
+    reply: { status: 500, body: { error: canary-bearer and canary-team were here } }
+config: |
+  [auth]
+  enabled = true
+  header = \"x-team-key\"
+  tokens = [{ key = \"canary-bearer\" }, { key = \"canary-team\" }]
+client: { key: canary-bearer }
+steps:
+  - parallel:
+      - { call: models, expect: { $.error.message: canary-bearer } }
+      - { call: models, client: { key: canary-team, header: x-team-key }, expect: { $.object: list } }
+      - call: { http: { path: '/api/chat?key=canary-team', headers: { x-team-key: canary-team, x-api-key: canary-other }, body: '{ broken canary-team canary-other' } }
+        wire: { status: 418 }
+      - { call: { chat: { model: canary-wrong, messages: [] } }, client: { key: canary-wrong }, wire: { status: 418 } }
+    answers: { 200: 4 }
+";
+
+#[test]
+fn no_report_shows_a_key() {
+    let folder = folder(&[("canary.yaml", CANARY)]);
+    let file = |name: &str| folder.path().join(name);
+    let run = check()
+        .args(["run", "--verbose", "--json"])
+        .arg(file("run.json"))
+        .arg("--junit")
+        .arg(file("run.xml"))
+        .arg(file("canary.yaml"))
+        .assert()
+        .code(1);
+    let output = run.get_output();
+    let console = [&*output.stdout, &output.stderr].concat();
+    let told = [String::from_utf8(console).unwrap(), read(&file("run.json")), read(&file("run.xml"))];
+    for report in &told {
+        assert!(report.contains("***") && !report.contains("canary-"), "{report}");
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
 #[test]
 fn help_tells_the_verbs_and_the_exit_codes() {
     check()
@@ -268,10 +314,10 @@ fn every_scenario_of_the_repository_can_be_run() {
 }
 
 #[test]
-fn the_example_of_the_scenarios_readme_passes() {
+fn the_examples_of_the_scenarios_readme_pass() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let readme = fs::read_to_string(root.join("scenarios/README.md")).unwrap();
-    let example = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
-    let folder = folder(&[("example.yaml", example)]);
-    check().args(["run", "."]).current_dir(folder.path()).assert().success();
+    let examples: Vec<_> = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let folder = folder(&[("first.yaml", examples[0]), ("second.yaml", examples[1])]);
+    check().args(["run", "."]).current_dir(folder.path()).assert().success().stdout(contains("2 passed"));
 }

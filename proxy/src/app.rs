@@ -14,7 +14,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use http::{
+    HeaderName, HeaderValue,
+    header::{CONNECTION, CONTENT_LENGTH},
+};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
@@ -23,7 +26,8 @@ use crate::{
     gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
-    openai::{self, context::Grown},
+    openai::{self, context::Grown, responses::store::Store},
+    unread::Unread,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ollama: Client,
     pub(crate) grown: Arc<Grown>,
+    pub(crate) responses: Arc<Store>,
     gate: Gate,
 }
 
@@ -45,20 +50,26 @@ pub(crate) struct Shared {
 pub(crate) struct Kept {
     pub(crate) counts: Arc<Counts>,
     pub(crate) grown: Arc<Grown>,
+    pub(crate) responses: Arc<Store>,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, gate: Gate, kept: &Kept) -> Self {
         kept.grown.belongs_to(&ollama.remote(), config.context.max);
-        Self { config, ollama, grown: kept.grown.clone(), gate }
+        Self { config, ollama, grown: kept.grown.clone(), responses: kept.responses.clone(), gate }
     }
 
     /// Time and identity of an answer that begins now.
-    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub(crate) fn stamp(&self, prefix: &str) -> Stamp {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let random = random();
-        Stamp { id: format!("{prefix}{random}"), random, created }
+        Stamp { id: format!("{prefix}{random}"), random, created: self.now() }
+    }
+
+    /// Unix seconds.
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    #[expect(clippy::unused_self, reason = "whoever has the app has the time")]
+    pub(crate) fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }
 
@@ -98,6 +109,7 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     let translated = request.extensions().get::<MatchedPath>().is_some();
     let dialect = dialect(&app, request.uri().path());
     let (opened, id) = open(&app, &mut request);
+    let unread = Unread::of(&mut request);
     let answering = AssertUnwindSafe(gate(&app, request, next)).catch_unwind();
     let mut response = answering.await.unwrap_or_else(|_| {
         Error::Internal { message: "the proxy failed on this request; its log says where".to_owned() }.into_response()
@@ -113,6 +125,11 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
         response.headers_mut().insert(REQUEST_ID, id);
         let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
+    }
+    if let Some(unread) = unread
+        && !unread.finish().await
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }

@@ -4,6 +4,7 @@
 
 pub mod config;
 
+mod alarm;
 mod app;
 mod error;
 mod explain;
@@ -14,6 +15,7 @@ mod openai;
 mod seat;
 mod tasks;
 mod tls;
+mod unread;
 #[cfg(test)]
 mod vectors;
 

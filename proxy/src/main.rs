@@ -1,6 +1,7 @@
 //! `farllama`: flags → settings → serve until signalled.
 
 mod cli;
+mod lines;
 mod start;
 
 use std::{
@@ -121,12 +122,14 @@ fn print(text: &str) -> ExitCode {
 
 fn serve(config: Config, sources: &Sources) -> Result<(), String> {
     log_to_stderr(&config);
+    let _last = lines::Last;
     raise_open_files();
     // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
     let itself = start::leads_to_itself(&config);
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(lines::flush)
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let outcome = runtime.block_on(run(config, sources, itself));
@@ -243,14 +246,14 @@ fn log_to_stderr(config: &Config) {
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
     let filter = Targets::new().with_default(others).with_target("farllama", own);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines::Lines::new()).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     match config.log.format {
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            registry.with(lines.with_ansi(colours)).init();
+            registry.with(layer.with_ansi(colours)).init();
         }
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
     }
 }
 

@@ -3,7 +3,6 @@
 //! An idle connection may be closed for one that comes; one that is being answered never is.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,8 +15,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
-    time::Sleep,
 };
+
+use crate::alarm::Alarm;
 
 /// What is known of a connection. All clones are the same seat.
 #[derive(Clone, Debug)]
@@ -109,14 +109,15 @@ pub(crate) struct Heads<S> {
     inner: S,
     seat: Seat,
     within: Duration,
-    /// For the head that comes after so many.
-    deadline: Option<(u64, Pin<Box<Sleep>>)>,
+    /// Since when a head is on its way, and after how many others.
+    begun: Option<(u64, Instant)>,
+    alarm: Alarm,
 }
 
 impl<S> Heads<S> {
     /// Zero means without limit.
     pub(crate) fn new(inner: S, seat: Seat, within: Duration) -> Self {
-        Self { inner, seat, within, deadline: None }
+        Self { inner, seat, within, begun: None, alarm: Alarm::default() }
     }
 }
 
@@ -133,15 +134,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
             (state.answering, state.heads)
         };
         if answering > 0 {
-            this.deadline = None;
+            this.begun = None;
             return read;
         }
-        this.deadline.take_if(|(head, _)| *head != heads);
-        if this.deadline.is_none() && buffer.filled().len() > before {
-            this.deadline = Some((heads, Box::pin(tokio::time::sleep(this.within))));
-        }
-        if let Some((_, deadline)) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+        this.begun.take_if(|(head, _)| *head != heads);
+        if read.is_ready() {
+            if buffer.filled().len() > before {
+                this.begun.get_or_insert_with(|| (heads, Instant::now()));
+            }
+        } else if let Some((_, begun)) = this.begun
+            && this.alarm.poll((begun + this.within).into(), cx).is_ready()
         {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a request's head took too long")));
         }

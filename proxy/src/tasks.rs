@@ -7,7 +7,7 @@ use axum::{Router, body::Body};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
 use tokio::{
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::{
+    alarm::Alarms,
     config::Limits,
     seat::{Answer, Heads, Seat},
 };
@@ -156,7 +157,7 @@ where
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Alarms)
         // Between two requests too; a head that has begun has a shorter time of its own.
         .header_read_timeout((!limits.idle.is_zero()).then_some(limits.idle))
         .max_buf_size(limits.head.max(8 << 10))

@@ -142,6 +142,7 @@ fn every_vector_translates_as_it_is_written_down() {
                 "images" => crate::openai::images::vectors::check(&mut case),
                 "models" => crate::openai::models::vectors::check(&mut case),
                 "moderations" => crate::openai::moderations::vectors::check(&mut case),
+                "responses" => crate::openai::responses::vectors::check(&mut case),
                 unknown => panic!("vectors/{unknown} belongs to no endpoint"),
             }
             cases += 1;

@@ -27,7 +27,7 @@ async fn raw_targets_reach_the_remote_untouched() {
         "/api/x?",
         "/api/tags?a=b&a=%20c+d",
         "/v1/messages?beta=true",
-        "/v1/responses/resp_1",
+        "/v1/unknown/resp_1",
         "/v1/chat/completions/",
         "/v1beta/models",
         "//api/tags",

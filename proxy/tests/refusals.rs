@@ -8,7 +8,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use farllama::{Config, Running, config::Protocol, serve};
-use support::{Answer, CHAT, Upstream, ask, config, post, proxy, raw_response};
+use support::{Answer, CHAT, Client, Upstream, ask, config, post, proxy, raw_response};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -253,4 +253,30 @@ async fn a_wrong_method_is_told_with_the_right_one() {
     let answer = ask(proxy.addr(), "GET /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!((answer.code(), answer.header("allow")), (405, Some("POST")));
     assert!(answer.message().contains("POST"));
+}
+
+#[tokio::test]
+async fn whoever_is_refused_while_still_sending_may_ask_again_on_the_same_connection() {
+    let proxy = proxy(Upstream::answering("").await.addr).await;
+    let mut client = Client::connect(proxy.addr()).await;
+    let request = post("/v1/audio/speech", r#"{"model":"m","input":"hi","voice":"alloy"}"#);
+    let (head, body) = request.split_at(request.len() - 10);
+    // The refusal wins the race with the body nearly always, because small writes wait for an acknowledgement.
+    for _ in 0..5 {
+        client.send(head).await;
+        tokio::task::yield_now().await;
+        client.send(body).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.code(), answer.header("connection")), (400, None));
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_with_much_left_to_send_is_told_that_the_connection_ends() {
+    let proxy = proxy(Upstream::answering("").await.addr).await;
+    let head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\n";
+    for more in ["Content-Length: 5000000\r\n\r\n{", "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"] {
+        let answer = ask(proxy.addr(), format!("{head}{more}")).await;
+        assert_eq!((answer.code(), answer.header("connection")), (400, Some("close")), "{more}");
+    }
 }

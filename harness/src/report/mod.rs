@@ -3,11 +3,14 @@
 pub mod console;
 pub mod json;
 pub mod junit;
+mod secrets;
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+
+pub use secrets::Secrets;
 
 use crate::{
     call::{
@@ -140,8 +143,9 @@ pub struct Told {
 impl Told {
     /// Adds the file to a finding.
     #[must_use]
-    pub fn new(file: &str, finding: Finding) -> Self {
+    pub fn new(file: &str, finding: Finding, secrets: &Secrets) -> Self {
         let Finding { at, about, expected, actual } = finding;
+        let (expected, actual) = (secrets.hidden(&expected), secrets.hidden(&actual));
         Self { at: format!("{file}:{}:{}", at.line, at.column), about, expected, actual }
     }
 }
@@ -174,15 +178,19 @@ pub struct Exchange {
 impl Exchange {
     /// Shortens and masks a recording.
     #[must_use]
-    pub fn new(outcome: &Outcome) -> Self {
+    pub fn new(outcome: &Outcome, secrets: &Secrets) -> Self {
         let recording: &Recording = &outcome.recording;
+        let headers = |headers: &[(String, String)]| {
+            headers.iter().map(|(name, value)| (name.clone(), secrets.hidden(secrets::masked(name, value)))).collect()
+        };
+        let body = |body: &[u8]| abridge(&secrets.hidden(&String::from_utf8_lossy(body)));
         Self {
-            request: format!("{} {}", recording.method, recording.url),
-            request_headers: recording.request_headers.iter().map(masked).collect(),
-            request_body: abridge(&String::from_utf8_lossy(&recording.request_body)),
+            request: secrets.hidden(&format!("{} {}", recording.method, recording.url)),
+            request_headers: headers(&recording.request_headers),
+            request_body: body(&recording.request_body),
             status: recording.status,
-            headers: recording.headers.iter().map(masked).collect(),
-            body: abridge(&String::from_utf8_lossy(&recording.body())),
+            headers: headers(&recording.headers),
+            body: body(&recording.body()),
             end: match &recording.end {
                 End::Open => "had not ended".to_owned(),
                 End::Complete => "complete".to_owned(),
@@ -194,14 +202,6 @@ impl Exchange {
             took: recording.took,
         }
     }
-}
-
-/// Headers that hold keys, by any of the names that people give them, are told by name alone.
-fn masked((name, value): &(String, String)) -> (String, String) {
-    const SECRET: [&str; 6] = ["authorization", "key", "token", "secret", "cookie", "password"];
-    let lower = name.to_ascii_lowercase();
-    let value = if SECRET.iter().any(|word| lower.ends_with(word)) { "***" } else { value };
-    (name.clone(), value.to_owned())
 }
 
 /// The beginning of a text, and how much is left out.
@@ -261,7 +261,7 @@ pub(crate) mod fixed {
         let exchange = Exchange {
             request: "POST http://127.0.0.1:1/v1/chat/completions".to_owned(),
             request_headers: vec![
-                masked(&("authorization".to_owned(), "Bearer secret".to_owned())),
+                ("authorization".to_owned(), secrets::masked("authorization", "Bearer secret").to_owned()),
                 ("content-type".to_owned(), "application/json".to_owned()),
             ],
             request_body: r#"{"model":"m","messages":[]}"#.to_owned(),

@@ -19,7 +19,7 @@ use crate::{
     cli::{Files, print, runtime},
     expect::Finding,
     interrupt::{self, interrupted},
-    report::{RunResult, ScenarioResult, StepResult, Told, Verdict, console},
+    report::{RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
     run::{self, Plan},
     scenario::{
         load::{self, Loaded},
@@ -250,7 +250,7 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
     result.reason = None;
     result.steps.push(StepResult {
         name: "not asked".to_owned(),
-        findings: vec![Told::new(&loaded.file, finding)],
+        findings: vec![Told::new(&loaded.file, finding, &Secrets::default())],
         understood: serde_json::json!({"error": {"message": message}}),
         ..StepResult::default()
     });

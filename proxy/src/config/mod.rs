@@ -34,6 +34,8 @@ pub struct Config {
     pub moderation: Moderation,
     /// Transcripts.
     pub audio: Audio,
+    /// Responses, and how long they are kept.
+    pub responses: Responses,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -155,6 +157,40 @@ pub enum Overflow {
     Refuse,
     /// Ollama drops the oldest messages, or the middle of the only one, and says nothing of it.
     Truncate,
+}
+
+/// Responses (`/v1/responses`), and how long they are kept in memory.
+#[derive(Clone, Debug)]
+pub struct Responses {
+    /// Bytes of all that is kept: 64 MiB by default. 0: nothing is kept.
+    pub max_bytes: usize,
+    /// Responses that are kept: 1000 by default. 0: none.
+    pub max_count: usize,
+    /// For how long after it was last used: 24 h by default. Zero: without limit.
+    pub ttl: Duration,
+    /// What becomes of tools that OpenAI runs itself.
+    pub hosted_tools: Hosted,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            max_count: 1000,
+            ttl: Duration::from_secs(24 * 60 * 60),
+            hosted_tools: Hosted::default(),
+        }
+    }
+}
+
+/// What becomes of tools that OpenAI runs itself, such as `web_search`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hosted {
+    /// The model is not offered them, and the receipt says so.
+    #[default]
+    Skip,
+    /// The request is refused.
+    Refuse,
 }
 
 /// The legacy completions (`/v1/completions`).

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Config, LogFormat, LogLevel, Overflow, Protocol, address::Address, tokens};
+use super::{Config, Hosted, LogFormat, LogLevel, Overflow, Protocol, address::Address, tokens};
 
 /// One setting.
 pub struct Setting {
@@ -114,6 +114,14 @@ fn boolean(value: Value) -> Result<bool, String> {
             other => Err(format!("{other:?} is neither true nor false")),
         },
         other => Err(format!("expected true or false, got {}", kind(&other))),
+    }
+}
+
+fn hosted(word: &str) -> Result<Hosted, String> {
+    match word {
+        "skip" => Ok(Hosted::Skip),
+        "refuse" => Ok(Hosted::Refuse),
+        other => Err(format!("{other:?} is neither \"skip\" nor \"refuse\"")),
     }
 }
 
@@ -556,6 +564,43 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         set: |draft, value| boolean(value).map(|on| draft.config.audio.prompt_as_transcript = on),
         show: |config| Shown::Value(config.audio.prompt_as_transcript.to_string()),
+    },
+    Setting {
+        key: "responses.max_bytes",
+        takes: "SIZE",
+        help: "How much memory responses are kept in, to be continued or fetched (0: none is kept)",
+        secret: false,
+        set: |draft, value| bytes(value).map(|bytes| draft.config.responses.max_bytes = bytes),
+        show: |config| shown_bytes(config.responses.max_bytes),
+    },
+    Setting {
+        key: "responses.max_count",
+        takes: "NUMBER",
+        help: "How many responses are kept; one more drops the one that was not used for the longest (0: none is kept)",
+        secret: false,
+        set: |draft, value| number(value).map(|count| draft.config.responses.max_count = count),
+        show: |config| Shown::Value(config.responses.max_count.to_string()),
+    },
+    Setting {
+        key: "responses.ttl",
+        takes: "DURATION",
+        help: "For how long after its last use a response is kept (0: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|ttl| draft.config.responses.ttl = ttl),
+        show: |config| shown_duration(config.responses.ttl),
+    },
+    Setting {
+        key: "responses.hosted_tools",
+        takes: "skip|refuse",
+        help: "What becomes of tools that OpenAI runs itself, such as web_search: they are left out, or the request is refused",
+        secret: false,
+        set: |draft, value| hosted(&text(value)?).map(|hosted| draft.config.responses.hosted_tools = hosted),
+        show: |config| {
+            quoted(match config.responses.hosted_tools {
+                Hosted::Skip => "skip",
+                Hosted::Refuse => "refuse",
+            })
+        },
     },
     Setting {
         key: "timeouts.connect",

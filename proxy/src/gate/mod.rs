@@ -7,6 +7,7 @@ mod keys;
 mod models;
 mod named;
 pub(crate) mod origin;
+mod owner;
 mod paths;
 mod quota;
 
@@ -22,6 +23,7 @@ pub(crate) use counts::Counts;
 use http::{HeaderName, StatusCode};
 use keys::{Caller, Keys};
 use origin::{Rules, Verdict};
+pub(crate) use owner::Owner;
 
 use crate::{
     config::{Config, Token},

@@ -3,7 +3,6 @@
 //! Does not retry, follow redirects or decompress.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -19,7 +18,7 @@ use http::{
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::{
     connect::{Cause, Connector, cause},
@@ -28,6 +27,7 @@ use super::{
     version::Version,
 };
 use crate::{
+    alarm::Alarm,
     config::{Config, Protocol, Remote},
     error::Error,
 };
@@ -363,17 +363,17 @@ impl HttpBody for Upstream {
     }
 }
 
-/// Tells when nothing was heard for a while. Hearing something is cheap: the timer is set anew only when it goes off.
+/// Tells when nothing was heard for a while.
 #[derive(Debug)]
 struct Idle {
     within: Duration,
     last: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 impl Idle {
     fn new(within: Duration) -> Self {
-        Self { within, last: Instant::now(), timer: None }
+        Self { within, last: Instant::now(), alarm: Alarm::default() }
     }
 
     fn heard(&mut self) {
@@ -384,14 +384,6 @@ impl Idle {
         if self.within.is_zero() {
             return Poll::Pending;
         }
-        let due = self.last + self.within;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= due {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(due);
-        }
-        Poll::Pending
+        self.alarm.poll(self.last + self.within, cx)
     }
 }

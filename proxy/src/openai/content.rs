@@ -35,6 +35,25 @@ pub(crate) struct Part<'a> {
     pub(crate) input_audio: Option<InputAudio<'a>>,
     #[serde(borrow, default)]
     pub(crate) file: Option<File<'a>>,
+    // Of an `input_image` or an `input_file`, which have no object within.
+    #[serde(borrow, default)]
+    pub(crate) file_data: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) file_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) filename: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) file_url: Option<Text<'a>>,
+    // Of a picture: Ollama has one way to look at it. Of an answer that comes back: nothing that the model can use.
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) detail: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) annotations: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) logprobs: Option<&'a RawValue>,
 }
 
 /// A file inside the request, or the id of one that was uploaded.
@@ -133,8 +152,16 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
             }
         };
         match &*part.kind {
-            "text" | "input_text" | "output_text" => texts.push(part.text.ok_or_else(|| missing("text"))?.0),
+            "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text" => {
+                texts.push(part.text.ok_or_else(|| missing("text"))?.0);
+            }
             "refusal" => texts.push(part.refusal.ok_or_else(|| missing("refusal"))?.0),
+            "input_image" if part.image_url.is_none() && part.file_id.is_some() => {
+                return Err(Error::unsupported(
+                    format!("{at}[{n}].file_id"),
+                    "No files are stored here; send the picture itself, as a data URL in 'image_url'.",
+                ));
+            }
             "image_url" | "input_image" => {
                 let raw = part.image_url.ok_or_else(|| missing("image_url"))?;
                 let path = format!("{at}[{n}].image_url");
@@ -148,6 +175,16 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
             }
             "file" => {
                 texts.push(Cow::Owned(file(part.file.ok_or_else(|| missing("file"))?, &format!("{at}[{n}].file"))?));
+            }
+            "input_file" if part.file_url.is_some() => {
+                return Err(Error::unsupported(
+                    format!("{at}[{n}].file_url"),
+                    "Files are not fetched; send the file itself, as base64 in 'file_data'.",
+                ));
+            }
+            "input_file" => {
+                let given = File { file_data: part.file_data, file_id: part.file_id, filename: part.filename };
+                texts.push(Cow::Owned(file(given, &format!("{at}[{n}]"))?));
             }
             other => {
                 return Err(Error::unsupported(

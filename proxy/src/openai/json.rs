@@ -87,6 +87,12 @@ impl<'a> Fields<'a> {
         self.take_raw(name).map(|raw| parse(name, raw, ignored)).transpose()
     }
 
+    /// Field `name` as it stands, which stays where it is.
+    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, raw) = self.0.iter().find(|(known, _)| known == name)?;
+        (raw.get() != "null").then_some(*raw)
+    }
+
     /// Takes field `name` out as it stands.
     pub(crate) fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
@@ -136,7 +142,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 }
 
 /// Reads `raw`, the value of `name`; notes the paths of what the type does not know.
-fn parse<'a, T: Deserialize<'a>>(name: &str, raw: &'a RawValue, ignored: &mut Vec<String>) -> Result<T, Error> {
+pub(crate) fn parse<'a, T: Deserialize<'a>>(
+    name: &str,
+    raw: &'a RawValue,
+    ignored: &mut Vec<String>,
+) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
     let mut note = |path: serde_ignored::Path<'_>| ignored.push(join(name, &path.to_string()));
     serde_ignored::deserialize(&mut deserializer, &mut note).map_err(|_| blame(name, || failure::<T>(raw)))

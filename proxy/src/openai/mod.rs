@@ -16,6 +16,7 @@ pub(crate) mod moderations;
 pub(crate) mod options;
 pub(crate) mod parameters;
 pub(crate) mod receipt;
+pub(crate) mod responses;
 pub(crate) mod sse;
 pub(crate) mod tool_choice;
 pub(crate) mod tools;
@@ -41,6 +42,15 @@ pub(crate) fn routes(base: &str) -> Router<App> {
         .route(&format!("{base}/audio/speech"), only("POST", post(audio::speech)))
         .route(&format!("{base}/images/generations"), only("POST", post(images::create)))
         .route(&format!("{base}/moderations"), only("POST", post(moderations::create)))
+        .route(&format!("{base}/responses"), only("POST", post(responses::create)))
+        .route(&format!("{base}/responses/compact"), only("POST", post(responses::compact)))
+        .route(&format!("{base}/responses/input_tokens"), only("POST", post(responses::input_tokens)))
+        .route(
+            &format!("{base}/responses/{{id}}"),
+            only("GET, DELETE", get(responses::retrieve).delete(responses::delete)),
+        )
+        .route(&format!("{base}/responses/{{id}}/cancel"), only("POST", post(responses::cancel)))
+        .route(&format!("{base}/responses/{{id}}/input_items"), only("GET", get(responses::input_items)))
         .route(&format!("{base}/models"), only("GET", get(models::list)))
         .route(&format!("{base}/models/{{*id}}"), only("GET", get(models::retrieve)))
 }

@@ -185,7 +185,6 @@ pub(crate) struct Reasoning<'a> {
     pub(crate) effort: Option<Text<'a>>,
     /// Whether and how it is shown is the client's side of the matter: all of it is sent.
     #[serde(borrow, default)]
-    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
     pub(crate) summary: Option<&'a RawValue>,
 }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{asking::AT_ONCE, receipt::Receipt, usage::Usage};
 use crate::{
+    alarm::Alarm,
     config::Heartbeat,
     error::{self, Dialect, Error},
     observe::Recorder,
@@ -75,6 +76,14 @@ impl Frames {
         self.0.put_slice(b"\n\n");
     }
 
+    /// Adds `event: <kind>`, `data: <value>` and the blank line.
+    pub(crate) fn event(&mut self, kind: &str, value: &impl Serialize) {
+        self.0.put_slice(b"event: ");
+        self.0.put_slice(kind.as_bytes());
+        self.0.put_slice(b"\n");
+        self.data(value);
+    }
+
     /// Adds `data: [DONE]`.
     pub(crate) fn done(&mut self) {
         self.0.put_slice(b"data: [DONE]\n\n");
@@ -112,6 +121,15 @@ impl Frames {
 struct LineSafe;
 
 impl serde_json::ser::Formatter for LineSafe {
+    fn write_raw_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> std::io::Result<()> {
+        // Carried JSON may be printed over several lines; outside its strings a line end means nothing, and inside there is none.
+        fragment.split(['\n', '\r']).try_for_each(|line| self.write_string_fragment(writer, line))
+    }
+
     fn write_string_fragment<W: ?Sized + std::io::Write>(
         &mut self,
         writer: &mut W,
@@ -169,7 +187,7 @@ pub(crate) async fn respond<T: Translator>(
     let mut stream = EventStream {
         feed: Feed::of(translator, sources.len()),
         sources,
-        beat: None,
+        beat: Alarm::default(),
         every: heartbeat.every,
         wrote: Instant::now(),
         recorder,
@@ -177,14 +195,19 @@ pub(crate) async fn respond<T: Translator>(
     if waiting {
         stream.feed.frames.comment("waiting");
     }
-    let mut response = Response::new(Body::new(stream));
+    Ok(event_stream(Body::new(stream)))
+}
+
+/// An answer whose body is an event stream.
+pub(crate) fn event_stream(body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // nginx would hold the stream back otherwise.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// Leads to the body of an answer.
@@ -262,6 +285,11 @@ impl<T: Translator> Feed<T> {
         Err(self.fail(Error::unfinished()))
     }
 
+    /// What all was told to.
+    pub(crate) fn translator(&self) -> &T {
+        &self.translator
+    }
+
     /// Whether the last frame is written.
     #[cfg(test)]
     pub(crate) fn is_closed(&self) -> bool {
@@ -307,7 +335,7 @@ struct EventStream<T> {
     sources: Vec<Stage>,
     feed: Feed<T>,
     /// Goes off when it is time to look whether a comment is due.
-    beat: Option<Pin<Box<Sleep>>>,
+    beat: Alarm,
     every: Duration,
     wrote: Instant,
     recorder: Recorder,
@@ -406,15 +434,7 @@ impl<T: Translator> EventStream<T> {
         if self.every.is_zero() {
             return Poll::Pending;
         }
-        let due = self.wrote + self.every;
-        let beat = self.beat.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        while beat.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= due {
-                return Poll::Ready(());
-            }
-            beat.as_mut().reset(due);
-        }
-        Poll::Pending
+        self.beat.poll(self.wrote + self.every, cx)
     }
 }
 

@@ -66,6 +66,11 @@ impl Default for ToolChoice<'_> {
 }
 
 impl<'a> ToolChoice<'a> {
+    /// `only`: the names of the only tools that count, each with the field that says so.
+    pub(crate) fn new(mode: Mode, only: Option<Vec<(Text<'a>, &'static str)>>) -> Self {
+        Self { mode, only }
+    }
+
     /// # Errors
     /// A value that OpenAI's API does not have, or a tool of a type that Ollama does not have.
     pub(crate) fn read(raw: &'a RawValue) -> Result<Self, Error> {
@@ -129,7 +134,11 @@ impl<'a> ToolChoice<'a> {
     }
 }
 
-fn mode(word: &str, at: &str, none: bool) -> Result<Mode, Error> {
+/// The mode that a word means; `none` is not everywhere one.
+///
+/// # Errors
+/// It means none.
+pub(crate) fn mode(word: &str, at: &str, none: bool) -> Result<Mode, Error> {
     match word {
         "auto" => Ok(Mode::Auto),
         "required" => Ok(Mode::Required),

@@ -128,7 +128,11 @@ pub(crate) fn history<'a>(calls: Vec<PastCall<'a>>, at: &str) -> Result<Vec<Aske
     calls.into_iter().enumerate().map(call).collect()
 }
 
-fn arguments<'a>(raw: Option<&'a RawValue>, at: &str) -> Result<Cow<'a, RawValue>, Error> {
+/// Arguments of a call in a request's history: text that holds an object, or the object itself.
+///
+/// # Errors
+/// They are neither.
+pub(crate) fn arguments<'a>(raw: Option<&'a RawValue>, at: &str) -> Result<Cow<'a, RawValue>, Error> {
     let Some(raw) = raw else { return Ok(Cow::Owned(raw_object("{}")?)) };
     if raw.get().starts_with('{') {
         return Ok(Cow::Borrowed(raw));
@@ -172,7 +176,7 @@ pub(crate) fn lost(receipt: &mut Receipt) {
 }
 
 /// Numbers the calls of one answer from 0 in order of arrival, and gives each an id of its own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Numbering {
     random: String,
     ids: Vec<String>,

@@ -221,6 +221,14 @@ check('a wrong key is an AuthenticationError, and the right one passes', async (
   assert((await client({ url: KEYED, key: 'plain-key' }).models.list()).data.length > 0);
 });
 
+check('a failing Ollama is an InternalServerError with its words, and asked again as often as the client likes', async () => {
+  const error = await raises(OpenAI.InternalServerError, () => o.chat.completions.create({ model: 'fails', messages: user('hi') }));
+  assert.match(error.message, /signal: killed/);
+  // The script fails twice.
+  const patient = client({ retries: 1 });
+  assert((await patient.chat.completions.create({ model: 'fails', messages: user('Say moss.') })).choices.length);
+});
+
 check('too many requests are a RateLimitError, and who comes again when told to is answered', async () => {
   const once = { url: KEYED, key: 'once-key' };
   await client(once).models.list();

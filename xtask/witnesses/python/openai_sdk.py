@@ -1,4 +1,4 @@
-"""The official openai package, each reply validated strictly but where its own types do not foresee what OpenAI itself sends."""
+"""The official openai package for chats and all else but responses, each reply validated strictly but where its own types do not foresee what OpenAI itself sends."""
 
 import asyncio
 import io
@@ -7,45 +7,13 @@ import time
 
 import ollama
 import openai
-from pydantic import BaseModel
 
+from openai_client import TIME, WEATHER, City, client, user
 from report import KEYED, OLDER, URL, check, raises, run
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-TIME = {
-    "type": "function",
-    "function": {
-        "name": "get_time",
-        "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]},
-    },
-}
-
-
-class City(BaseModel):
-    name: str
-    inhabitants: int
-    tags: list[str]
-
-
-def client(strict=True, url=URL, key="unused", retries=0):
-    return openai.OpenAI(
-        base_url=f"{url}/v1", api_key=key, max_retries=retries, timeout=30, _strict_response_validation=strict
-    )
-
-
-def user(text):
-    return [{"role": "user", "content": text}]
-
 
 o = client()
 lenient = client(strict=False)
+WRONG = client(url=KEYED, key="wrong")
 
 
 @check("models are listed and retrieved")
@@ -256,9 +224,18 @@ def _():
 @check("a wrong key is an AuthenticationError, and the right one passes")
 def _():
     with raises(openai.AuthenticationError) as caught:
-        client(url=KEYED, key="wrong").models.list()
+        WRONG.models.list()
     assert caught.error.code == "invalid_api_key", caught.error
     assert client(url=KEYED, key="plain-key").models.list().data
+
+
+@check("a failing Ollama is an InternalServerError with its words, and asked again as often as the client likes")
+def _():
+    with raises(openai.InternalServerError) as caught:
+        o.chat.completions.create(model="fails", messages=user("hi"))
+    assert "signal: killed" in caught.error.message, caught.error
+    # The script fails twice.
+    assert client(retries=1).chat.completions.create(model="fails", messages=user("Say moss.")).choices
 
 
 @check("too many requests are a RateLimitError, and who comes again when told to is answered")
@@ -382,6 +359,15 @@ def _():
         with raises(openai.BadRequestError) as caught:
             ask()
         assert caught.error.param == "model", caught.error
+
+
+@check("who is refused is answered on the same connection, again and again")
+def _():
+    for _ in range(20):
+        with raises(openai.BadRequestError):
+            o.audio.speech.create(model="tts-1", input="hi", voice="alloy")
+        with raises(openai.AuthenticationError):
+            WRONG.chat.completions.create(model="smollm2:135m", messages=user("hi"))
 
 
 @check("pictures come from an Ollama that makes them")

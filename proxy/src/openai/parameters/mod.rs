@@ -1,7 +1,9 @@
-//! The one table of OpenAI's request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`.
+//! The one table of OpenAI's request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`,
+//! those of responses in `responses.rs`.
 //!
 //! Read by the endpoints (which refuse and note by it), by the tests (a field without a row fails), and by the page `docs/parameters.md`.
 
+mod responses;
 mod table;
 
 use serde_json::{Value, value::RawValue};
@@ -26,6 +28,8 @@ pub(crate) enum Endpoint {
     Transcriptions,
     /// `POST /v1/audio/translations`
     Translations,
+    /// `POST /v1/responses`
+    Responses,
 }
 
 /// What becomes of a field.
@@ -57,7 +61,7 @@ use Fate::{Emulated, Mapped, NoEffect, Refused};
 
 /// The rows of one endpoint.
 pub(crate) fn rows(endpoint: Endpoint) -> impl Iterator<Item = &'static Row> {
-    table::TABLE.iter().filter(move |row| row.on.contains(&endpoint))
+    table::TABLE.iter().chain(responses::TABLE).filter(move |row| row.on.contains(&endpoint))
 }
 
 impl Row {
@@ -114,7 +118,7 @@ mod tests {
     use super::*;
 
     /// Every endpoint, its path, and OpenAI's own list of its fields.
-    const ENDPOINTS: [(Endpoint, &str, &str); 7] = [
+    const ENDPOINTS: [(Endpoint, &str, &str); 8] = [
         (Endpoint::Chat, "POST /v1/chat/completions", include_str!("../chat/fields.txt")),
         (Endpoint::Completions, "POST /v1/completions", include_str!("../completions/fields.txt")),
         (Endpoint::Embeddings, "POST /v1/embeddings", include_str!("../embeddings/fields.txt")),
@@ -122,6 +126,7 @@ mod tests {
         (Endpoint::Images, "POST /v1/images/generations", include_str!("../images/fields.txt")),
         (Endpoint::Transcriptions, "POST /v1/audio/transcriptions", include_str!("../audio/transcriptions.txt")),
         (Endpoint::Translations, "POST /v1/audio/translations", include_str!("../audio/translations.txt")),
+        (Endpoint::Responses, "POST /v1/responses", include_str!("../responses/fields.txt")),
     ];
 
     #[test]
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_asks_for_nothing_is_neither_refused_nor_noted() {
-        for row in table::TABLE {
+        for row in table::TABLE.iter().chain(responses::TABLE) {
             for text in ["null", "\"\"", "[]", "{}", " { } "].iter().chain(row.defaults) {
                 let raw: &RawValue = serde_json::from_str(text).unwrap();
                 assert!(!row.asks(raw), "{} {text}", row.name);

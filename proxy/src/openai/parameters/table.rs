@@ -6,7 +6,7 @@ use super::{
     Row,
 };
 
-const fn row(
+pub(super) const fn row(
     name: &'static str,
     on: &'static [Endpoint],
     fate: Fate,

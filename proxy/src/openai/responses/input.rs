@@ -1,0 +1,296 @@
+//! Input items → native messages. What one turn of a model has brought forth (thoughts, words, calls) is several items, and one message. Pure.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{offer, sealed};
+use crate::{
+    error::Error,
+    ollama::wire::{AskedCall, AskedFunction, Message},
+    openai::{
+        content::{Content, Gathered, gather},
+        json::{Text, parse, read},
+        receipt::Receipt,
+        tools::arguments,
+    },
+};
+
+/// Items of what OpenAI runs itself: a model here can neither have made them, nor learn from them.
+const HOSTED: [&str; 21] = [
+    "additional_tools",
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "code_interpreter_call",
+    "computer_call",
+    "computer_call_output",
+    "file_search_call",
+    "image_generation_call",
+    "local_shell_call",
+    "local_shell_call_output",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
+    "mcp_list_tools",
+    "program",
+    "program_output",
+    "shell_call",
+    "shell_call_output",
+    "tool_search_call",
+    "tool_search_output",
+    "web_search_call",
+];
+
+/// One item; which fields are filled depends on its type.
+#[derive(Debug, Deserialize)]
+struct Item<'a> {
+    #[serde(borrow, rename = "type", default)]
+    #[expect(dead_code, reason = "read before")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    role: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    content: Option<Content<'a>>,
+    #[serde(borrow, default)]
+    call_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    namespace: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    output: Option<Content<'a>>,
+    #[serde(borrow, default)]
+    summary: Option<Content<'a>>,
+    #[serde(borrow, default)]
+    encrypted_content: Option<Text<'a>>,
+    /// Whether an item was whole, and which phase it is of, changes nothing for the model.
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    phase: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    caller: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow, rename = "type", default)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    role: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+}
+
+/// What kind of item this is; its type may be missing.
+pub(super) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Error> {
+    let told: Kind<'a> = read(at, item)?;
+    match (told.kind, told.role, told.id) {
+        (Some(kind), ..) => Ok(kind.0),
+        (None, Some(_), _) => Ok(Cow::Borrowed("message")),
+        (None, None, Some(_)) => Ok(Cow::Borrowed("item_reference")),
+        (None, None, None) => Err(missing(at, "type")),
+    }
+}
+
+/// The id of the item that this one stands for.
+pub(super) fn reference(item: &RawValue, at: &str) -> Result<Option<String>, Error> {
+    if kind(item, at)? != "item_reference" {
+        return Ok(None);
+    }
+    let told: Kind<'_> = read(at, item)?;
+    told.id.map(|id| Some(id.to_string())).ok_or_else(|| missing(at, "id"))
+}
+
+fn missing(at: &str, field: &str) -> Error {
+    let path = format!("{at}.{field}");
+    Error::Invalid {
+        message: format!("Missing required parameter: '{path}'."),
+        param: Some(path),
+        code: Some("missing_required_parameter"),
+    }
+}
+
+/// A conversation as it grows, item by item.
+#[derive(Debug, Default)]
+pub(super) struct Conversation<'a> {
+    messages: Vec<Message<'a>>,
+    /// Whether the last message is of the turn that the next item may belong to, too.
+    open: bool,
+    /// The native names of what was called, by call.
+    called: HashMap<String, Cow<'a, str>>,
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn new(instructions: Option<Text<'a>>) -> Self {
+        let system = |text: Text<'a>| Message { role: "system".into(), content: text.0, ..Message::default() };
+        Self { messages: instructions.map(system).into_iter().collect(), ..Self::default() }
+    }
+
+    pub(super) fn messages(self) -> Vec<Message<'a>> {
+        self.messages
+    }
+
+    /// Adds an item that stands at `at`, such as `input[2]`. Those that have no effect are noted.
+    ///
+    /// # Errors
+    /// An item that Ollama cannot be given.
+    pub(super) fn add(&mut self, raw: &'a RawValue, at: &str, receipt: &mut Receipt) -> Result<(), Error> {
+        let kind = kind(raw, at)?;
+        if HOSTED.contains(&&*kind) {
+            receipt.note(&format!("input.{kind}"), "skipped");
+            return Ok(());
+        }
+        let mut unknown = Vec::new();
+        let item: Item<'a> = parse(at, raw, &mut unknown)?;
+        unknown.iter().for_each(|path| receipt.no_effect(path));
+        match &*kind {
+            "message" => self.message(item, at),
+            "reasoning" => {
+                self.thought(item, at, receipt)?;
+                Ok(())
+            }
+            "function_call" => {
+                let name = item.name.ok_or_else(|| missing(at, "name"))?;
+                let name = match item.namespace {
+                    Some(namespace) => Cow::Owned(offer::native_name(Some(&namespace), &name)),
+                    None => name.0,
+                };
+                let arguments = arguments(item.arguments, &format!("{at}.arguments"))?;
+                self.call(item.call_id.or(item.id).ok_or_else(|| missing(at, "call_id"))?.0, name, arguments);
+                Ok(())
+            }
+            "custom_tool_call" => {
+                let name = item.name.ok_or_else(|| missing(at, "name"))?;
+                let name = offer::native_name(item.namespace.as_deref(), &name);
+                let input = item.input.ok_or_else(|| missing(at, "input"))?;
+                let call_id = item.call_id.ok_or_else(|| missing(at, "call_id"))?;
+                self.call(call_id.0, Cow::Owned(name), Cow::Owned(offer::arguments(&input)?));
+                Ok(())
+            }
+            "function_call_output" | "custom_tool_call_output" => {
+                let call_id = item.call_id.ok_or_else(|| missing(at, "call_id"))?;
+                let Some(name) = self.called.get(&*call_id) else {
+                    return Err(Error::Invalid {
+                        message: format!("No tool call found for function call output with call_id {}.", &*call_id),
+                        param: Some("input".to_owned()),
+                        code: None,
+                    });
+                };
+                let output = item.output.ok_or_else(|| missing(at, "output"))?;
+                let Gathered { text, images } = gather(Some(output), &format!("{at}.output"))?;
+                let (tool_name, tool_call_id) = (Some(name.clone()), Some(call_id.0));
+                self.push(Message {
+                    role: "tool".into(),
+                    content: text,
+                    images,
+                    tool_name,
+                    tool_call_id,
+                    ..Message::default()
+                });
+                Ok(())
+            }
+            "compaction" | "compaction_summary" => {
+                let carried = item.encrypted_content.ok_or_else(|| missing(at, "encrypted_content"))?;
+                let Some(summary) = sealed::open(&carried) else {
+                    return Err(Error::invalid(
+                        format!("{at}.encrypted_content"),
+                        "This compaction was not made by this proxy, so that it cannot be read here.",
+                    ));
+                };
+                self.push(Message { role: "user".into(), content: Cow::Owned(summary), ..Message::default() });
+                Ok(())
+            }
+            other => Err(Error::invalid(
+                format!("{at}.type"),
+                format!(
+                    "Invalid value: '{other}'. Supported values are: 'message', 'reasoning', 'function_call', 'function_call_output', \
+                     'custom_tool_call', 'custom_tool_call_output', 'item_reference', and 'compaction'."
+                ),
+            )),
+        }
+    }
+
+    /// A message that is a turn of its own.
+    fn push(&mut self, message: Message<'a>) {
+        self.messages.push(message);
+        self.open = false;
+    }
+
+    /// The model's message that goes on, or a new one where `over` says that the last cannot.
+    fn turn(&mut self, over: impl FnOnce(&Message<'a>) -> bool) -> Option<&mut Message<'a>> {
+        if !self.open || self.messages.last().is_none_or(over) {
+            self.messages.push(Message { role: "assistant".into(), ..Message::default() });
+            self.open = true;
+        }
+        self.messages.last_mut()
+    }
+
+    fn message(&mut self, item: Item<'a>, at: &str) -> Result<(), Error> {
+        let role = item.role.ok_or_else(|| missing(at, "role"))?;
+        let Gathered { text, images } = gather(item.content, &format!("{at}.content"))?;
+        match &*role {
+            // Few templates know OpenAI's newer name for the system's voice.
+            "system" | "developer" => {
+                self.push(Message { role: "system".into(), content: text, images, ..Message::default() });
+            }
+            "user" => self.push(Message { role: "user".into(), content: text, images, ..Message::default() }),
+            "assistant" => {
+                if let Some(turn) = self.turn(|turn| !turn.content.is_empty() || !turn.tool_calls.is_empty()) {
+                    turn.content = text;
+                    turn.images = images;
+                }
+            }
+            other => {
+                return Err(Error::invalid(
+                    format!("{at}.role"),
+                    format!(
+                        "Invalid value: '{other}'. Supported values are: 'assistant', 'system', 'developer', and 'user'."
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn thought(&mut self, item: Item<'a>, at: &str, receipt: &mut Receipt) -> Result<(), Error> {
+        // The words themselves if they are there, else what stands for them.
+        let content = gather(item.content, &format!("{at}.content"))?.text;
+        let summary = gather(item.summary, &format!("{at}.summary"))?.text;
+        let carried = item.encrypted_content.map(|carried| sealed::open(&carried));
+        let thought = match carried {
+            _ if !content.is_empty() => content,
+            Some(Some(thought)) => Cow::Owned(thought),
+            Some(None) if summary.is_empty() => {
+                receipt.no_effect(&format!("{at}.encrypted_content"));
+                return Ok(());
+            }
+            _ => summary,
+        };
+        if !thought.is_empty()
+            && let Some(turn) =
+                self.turn(|turn| turn.thinking.is_some() || !turn.content.is_empty() || !turn.tool_calls.is_empty())
+        {
+            turn.thinking = Some(thought);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, id: Cow<'a, str>, name: Cow<'a, str>, arguments: Cow<'a, RawValue>) {
+        self.called.insert(id.to_string(), name.clone());
+        if let Some(turn) = self.turn(|_| false) {
+            let index = turn.tool_calls.len();
+            turn.tool_calls.push(AskedCall { id: Some(id), function: AskedFunction { index, name, arguments } });
+        }
+    }
+}

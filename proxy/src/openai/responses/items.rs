@@ -1,0 +1,167 @@
+//! Items as they are kept and listed: each with an id, and with the keys that strict clients want. Pure.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{input::kind, store::StoredItem, wire::Item};
+use crate::error::Error;
+
+/// What was asked, as it is kept. `random` are hex digits that belong to this response alone.
+///
+/// # Errors
+/// None that items which were understood can cause.
+pub(crate) fn asked(input: &[Cow<'_, RawValue>], random: &str) -> Result<Vec<StoredItem>, Error> {
+    let item = |(n, raw): (usize, &Cow<'_, RawValue>)| {
+        let kind = kind(raw, "input")?.into_owned();
+        let mut item: Map<String, Value> = serde_json::from_str(raw.get()).map_err(internal)?;
+        let given = item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+        let id = given.map_or_else(|| format!("{}{random}i{n:02x}", prefix(&kind)), ToOwned::to_owned);
+        item.insert("id".to_owned(), id.clone().into());
+        item.insert("type".to_owned(), kind.clone().into());
+        if !matches!(&*kind, "reasoning" | "compaction" | "custom_tool_call" | "custom_tool_call_output") {
+            item.entry("status").or_insert_with(|| "completed".into());
+        }
+        if kind == "message" {
+            let answer = item.get("role").and_then(Value::as_str) == Some("assistant");
+            let content = item.remove("content").unwrap_or_default();
+            item.insert("content".to_owned(), parts(content, answer));
+        }
+        Ok(StoredItem { id, json: to_raw_value(&item).map_err(internal)? })
+    };
+    input.iter().enumerate().map(item).collect()
+}
+
+/// What was answered, as it is kept.
+///
+/// # Errors
+/// None that items can cause.
+pub(crate) fn answered(output: &[Item]) -> Result<Vec<StoredItem>, Error> {
+    let item = |item: &Item| Ok(StoredItem { id: item.id.clone(), json: to_raw_value(item).map_err(internal)? });
+    output.iter().map(item).collect()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn internal(error: serde_json::Error) -> Error {
+    Error::Internal { message: error.to_string() }
+}
+
+fn prefix(kind: &str) -> &'static str {
+    match kind {
+        "message" => "msg_",
+        "reasoning" => "rs_",
+        "function_call" => "fc_",
+        "function_call_output" => "fco_",
+        "custom_tool_call" => "ctc_",
+        "custom_tool_call_output" => "ctco_",
+        "compaction" => "cmp_",
+        _ => "item_",
+    }
+}
+
+/// A content as a list of parts.
+fn parts(content: Value, answer: bool) -> Value {
+    let kind = if answer { "output_text" } else { "input_text" };
+    let mut parts = match content {
+        Value::Array(parts) => parts,
+        Value::Null => Vec::new(),
+        text => vec![json!({"type": kind, "text": text})],
+    };
+    for part in parts.iter_mut().filter_map(Value::as_object_mut) {
+        match part.get("type").and_then(Value::as_str) {
+            Some("output_text") => {
+                for key in ["annotations", "logprobs"] {
+                    part.entry(key).or_insert_with(|| json!([]));
+                }
+            }
+            Some("input_image") => {
+                part.entry("detail").or_insert_with(|| "auto".into());
+            }
+            _ => {}
+        }
+    }
+    parts.into()
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<'a> {
+    object: &'static str,
+    data: Vec<&'a RawValue>,
+    first_id: Option<&'a str>,
+    last_id: Option<&'a str>,
+    has_more: bool,
+}
+
+/// Which page is wanted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    limit: usize,
+    /// The first one first; by default the last one is.
+    ascending: bool,
+    after: Option<String>,
+}
+
+impl Wanted {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// A value out of range.
+    pub(crate) fn read(query: &[(String, String)]) -> Result<Self, Error> {
+        let mut wanted = Self { limit: 20, ..Self::default() };
+        for (name, value) in query {
+            match &**name {
+                "limit" => {
+                    wanted.limit = value.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
+                        Error::invalid("limit", format!("Invalid 'limit': expected 1 to 100, but got '{value}'."))
+                    })?;
+                }
+                "order" => {
+                    wanted.ascending = match &**value {
+                        "asc" => true,
+                        "desc" => false,
+                        other => {
+                            return Err(Error::invalid(
+                                "order",
+                                format!("Invalid value: '{other}'. Supported values are: 'asc' and 'desc'."),
+                            ));
+                        }
+                    };
+                }
+                "after" => wanted.after = Some(value.clone()),
+                _ => {}
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The page of `items`, which are in the order in which they were given.
+    ///
+    /// # Errors
+    /// `after` is none of them.
+    pub(crate) fn of<'a>(&self, items: &[&'a StoredItem]) -> Result<Page<'a>, Error> {
+        let mut items = items.to_vec();
+        if !self.ascending {
+            items.reverse();
+        }
+        if let Some(after) = &self.after {
+            let at = items.iter().position(|item| item.id == *after).ok_or_else(|| {
+                Error::invalid("after", format!("Item with id '{after}' not found in this response's input."))
+            })?;
+            items.drain(..=at);
+        }
+        let has_more = items.len() > self.limit;
+        items.truncate(self.limit);
+        Ok(Page {
+            object: "list",
+            first_id: items.first().map(|item| &*item.id),
+            last_id: items.last().map(|item| &*item.id),
+            data: items.iter().map(|item| &*item.json).collect(),
+            has_more,
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and why none is cancelled.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde_json::json;
+
+use super::{items::Wanted, store::Stored};
+use crate::{app::App, error::Error, gate::Owner, openai::sse};
+
+/// Names and values, in their order.
+type Pairs = Vec<(String, String)>;
+
+fn find(app: &App, owner: Owner, id: &str) -> Result<Arc<Stored>, Error> {
+    app.responses.get(owner, id, &app.config.responses, Instant::now()).ok_or_else(|| missing(id))
+}
+
+fn missing(id: &str) -> Error {
+    Error::NotFound {
+        message: format!("Response with id '{id}' not found."),
+        param: Some("response_id".to_owned()),
+        code: "response_not_found",
+    }
+}
+
+/// `GET /v1/responses/{id}`: the object, or with `stream=true` its events.
+pub(crate) async fn retrieve(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+    Query(query): Query<Pairs>,
+) -> Result<Response, Error> {
+    let stored = find(&app, owner, &id)?;
+    let value = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+    if !matches!(value("stream"), Some("true" | "1")) {
+        return Ok(axum::Json(stored.answer.response()).into_response());
+    }
+    let after = value("starting_after").map(|after| {
+        after.parse::<u64>().map_err(|_| {
+            Error::invalid("starting_after", format!("Invalid 'starting_after': expected a number, but got '{after}'."))
+        })
+    });
+    Ok(sse::event_stream(Body::from(stored.answer.replay(after.transpose()?).take())))
+}
+
+/// `DELETE /v1/responses/{id}`.
+pub(crate) async fn delete(State(app): State<App>, owner: Owner, Path(id): Path<String>) -> Result<Response, Error> {
+    if !app.responses.remove(owner, &id) {
+        return Err(missing(&id));
+    }
+    Ok(axum::Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
+}
+
+/// `POST /v1/responses/{id}/cancel`. Nothing runs in the background here, and what runs is cancelled by hanging up.
+pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Path(id): Path<String>) -> Result<StatusCode, Error> {
+    find(&app, owner, &id)?;
+    Err(Error::invalid(
+        "response_id",
+        "Cannot cancel a synchronous response: only those with 'background' can be cancelled.",
+    ))
+}
+
+/// `GET /v1/responses/{id}/input_items`: what it was asked, and what went before, page by page.
+pub(crate) async fn input_items(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+    Query(query): Query<Pairs>,
+) -> Result<Response, Error> {
+    let wanted = Wanted::read(&query)?;
+    let stored = find(&app, owner, &id)?;
+    let mut items = Vec::new();
+    let before = stored.answer.facts().echo.previous_response_id.as_deref();
+    // What is gone of what went before cannot be listed.
+    let chain = before.and_then(|id| app.responses.chain(owner, id, &app.config.responses, Instant::now()).ok());
+    for earlier in chain.iter().flatten() {
+        items.extend(earlier.items());
+    }
+    items.extend(&stored.input);
+    Ok(axum::Json(wanted.of(&items)?).into_response())
+}

@@ -1,0 +1,220 @@
+//! `POST /v1/responses` and what is done with a response, over `POST /api/chat`.
+
+mod choice;
+mod compact;
+mod estimate;
+mod input;
+mod items;
+mod kept;
+mod offer;
+mod request;
+mod sealed;
+pub(crate) mod store;
+mod stream;
+mod translate;
+#[cfg(test)]
+pub(crate) mod vectors;
+mod wire;
+
+use std::{borrow::Cow, sync::Arc, time::Instant};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    asking::{self, Ask},
+    context::Policy,
+    json::{Fields, Json, Text},
+    receipt::Receipt,
+    sse::{self, Feed, Frames, Translator},
+    usage::Usage,
+};
+use crate::{app::App, error::Error, gate::Owner, observe::Recorder, ollama::wire::ChatReply};
+pub(crate) use compact::compact;
+pub(crate) use estimate::input_tokens;
+pub(crate) use kept::{cancel, delete, input_items, retrieve};
+use request::{Facts, Request, Terms};
+use store::{Stored, StoredItem};
+use stream::Answer;
+
+/// A request, ready to be asked.
+struct Prepared {
+    ask: Ask,
+    facts: Facts,
+    receipt: Receipt,
+    /// What was asked, as it will be kept.
+    input: Vec<StoredItem>,
+}
+
+/// What `prepare` must know besides the body.
+struct Around<'a> {
+    app: &'a App,
+    owner: Owner,
+    /// Hex digits that belong to this response alone.
+    random: &'a str,
+}
+
+impl Around<'_> {
+    /// The responses that this one goes on from.
+    fn chain(&self, previous: Option<&str>) -> Result<Vec<Arc<Stored>>, Error> {
+        let Some(id) = previous else { return Ok(Vec::new()) };
+        self.app.responses.chain(self.owner, id, &self.app.config.responses, Instant::now()).map_err(|missing| {
+            let told =
+                if missing == id { String::new() } else { format!(" ('{missing}', which it goes on from, is gone)") };
+            Error::Invalid {
+                message: format!("Previous response with id '{id}' not found{told}."),
+                param: Some("previous_response_id".to_owned()),
+                code: Some("previous_response_not_found"),
+            }
+        })
+    }
+
+    /// Puts items in the place of references to them.
+    fn resolve(&self, input: &mut [Cow<'_, RawValue>]) -> Result<(), Error> {
+        for (n, item) in input.iter_mut().enumerate() {
+            let at = format!("input[{n}]");
+            if let Some(id) = input::reference(item, &at)? {
+                let found = self.app.responses.item(self.owner, &id).ok_or_else(|| Error::NotFound {
+                    message: format!(
+                        "Item with id '{id}' not found. Items are not kept when `store` is set to false, or once they are too old or too many; send the item itself."
+                    ),
+                    param: Some(at),
+                    code: "item_not_found",
+                })?;
+                *item = Cow::Owned(found.json);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Translates a body. `more` are items that go after those of the input.
+///
+/// # Errors
+/// What the client got wrong, and what cannot be had here.
+fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: &Recorder) -> Result<Prepared, Error> {
+    let app = around.app;
+    let config = &app.config;
+    let mut receipt = Receipt::default();
+    let mut fields: Fields<'_> = json.fields()?;
+    let model: Text<'_> = fields.need("model", &mut Vec::new())?;
+    recorder.model(&model);
+    let terms = Terms {
+        hosted: config.responses.hosted_tools,
+        keeps: config.responses.max_bytes > 0 && config.responses.max_count > 0,
+    };
+    let mut input = request::input(&mut fields)?;
+    let request = Request::read(model.clone(), fields, terms, &mut receipt)?;
+    let before = around.chain(request.facts.echo.previous_response_id.as_deref())?;
+    if input.is_empty() && before.is_empty() && more.is_none() {
+        return Err(Error::Invalid {
+            message: "One of 'input' or 'previous_response_id' must be provided.".to_owned(),
+            param: Some("input".to_owned()),
+            code: Some("missing_required_parameter"),
+        });
+    }
+    around.resolve(&mut input)?;
+    let policy = Policy::of(config, app.grown.of(&model), &model, &request.native, &mut receipt);
+    let earlier = before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
+    input.extend(more.map(Cow::Borrowed));
+    let (ask, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
+    if config.openai.strict {
+        receipt.strictly()?;
+    }
+    let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
+    Ok(Prepared { ask, facts, receipt, input })
+}
+
+/// One response, streamed or not.
+pub(crate) async fn create(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    json: Json,
+) -> Result<Response, Error> {
+    recorder.payload("request", json.bytes());
+    let stamp = app.stamp("resp_");
+    let around = Around { app: &app, owner, random: &stamp.random };
+    let Prepared { ask, facts, receipt, input } = prepare(&json, None, &around, &recorder)?;
+    recorder.receipt(receipt);
+    drop(json);
+    let stream = facts.stream;
+    let kept = Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input };
+    if stream {
+        let openings = asking::openings(&app, vec![ask], &recorder);
+        return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
+    }
+    let mut feed = Feed::of(kept, 1);
+    let fed = feed.packet_of(0, asking::whole(&app, ask, &recorder).await?).and_then(|()| feed.eof_of(0));
+    recorder.receipt(feed.receipt());
+    let kept = feed.translator();
+    if let Some(usage) = kept.usage() {
+        recorder.usage(usage);
+    }
+    fed?;
+    Ok(axum::Json(kept.answer.response()).into_response())
+}
+
+/// A response that is kept once it is whole, if it is to be.
+struct Keeping {
+    answer: Answer,
+    app: App,
+    owner: Owner,
+    input: Vec<StoredItem>,
+}
+
+impl Keeping {
+    fn keep(&mut self) {
+        let echo = &self.answer.facts().echo;
+        if !self.answer.closed() || !echo.store {
+            return;
+        }
+        let input = std::mem::take(&mut self.input);
+        if let Ok(stored) = Stored::new(self.owner, self.answer.clone(), input) {
+            self.app.responses.put(stored, &self.app.config.responses, Instant::now());
+        }
+    }
+}
+
+impl Translator for Keeping {
+    type Reply<'a> = ChatReply<'a>;
+
+    fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
+        if reply.done {
+            self.answer.at(self.app.now());
+        }
+        let open = !self.answer.closed();
+        self.answer.reply(reply, out);
+        if open {
+            self.keep();
+        }
+    }
+
+    fn fail(&mut self, error: &Error, out: &mut Frames) {
+        let open = !self.answer.closed();
+        self.answer.fail(error, out);
+        // Nobody has the id of an unstreamed one.
+        if open && self.answer.facts().stream {
+            self.keep();
+        }
+    }
+
+    fn closed(&self) -> bool {
+        self.answer.closed()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.answer.usage()
+    }
+
+    fn receipt(&mut self) -> Receipt {
+        self.answer.receipt()
+    }
+
+    fn wrong(&mut self) -> Option<Error> {
+        self.answer.wrong()
+    }
+}

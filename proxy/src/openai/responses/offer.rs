@@ -1,0 +1,273 @@
+//! The tools of a request: functions as they are, custom tools and namespaces as functions and back, and what OpenAI runs itself left out. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+
+use crate::{
+    config::Hosted,
+    error::Error,
+    openai::{
+        json::{Text, read},
+        receipt::Receipt,
+        tools::{Function, Tool},
+    },
+};
+
+/// Tools that OpenAI, or a client that OpenAI knows, runs itself.
+const HOSTED: [&str; 17] = [
+    "apply_patch",
+    "code_interpreter",
+    "computer",
+    "computer_use_preview",
+    "file_search",
+    "image_generation",
+    "local_shell",
+    "mcp",
+    "programmatic_tool_calling",
+    "shell",
+    "tool_search",
+    "web_search",
+    "web_search_2025_08_26",
+    "web_search_preview",
+    "web_search_preview_2025_03_11",
+    "x_search",
+    "memory",
+];
+
+/// Whether `kind` is a tool that is run elsewhere.
+pub(crate) fn is_hosted(kind: &str) -> bool {
+    HOSTED.contains(&kind)
+}
+
+/// A tool as the client tells it; which fields are filled depends on `kind`.
+#[derive(Debug, Deserialize)]
+struct Told<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    description: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    parameters: Option<&'a RawValue>,
+    #[serde(default)]
+    strict: Option<bool>,
+    /// Of a custom tool: the form of its input.
+    #[serde(borrow, default)]
+    format: Option<Format<'a>>,
+    /// Of a namespace.
+    #[serde(borrow, default)]
+    tools: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Format<'a> {
+    #[serde(borrow, default)]
+    syntax: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    definition: Option<Text<'a>>,
+}
+
+/// A function as a response repeats it: all keys always.
+#[derive(Serialize)]
+struct Repeated<'a> {
+    r#type: &'static str,
+    name: &'a str,
+    description: Option<&'a str>,
+    parameters: Option<&'a RawValue>,
+    strict: Option<bool>,
+}
+
+/// What the model may be offered.
+#[derive(Debug, Default)]
+pub(crate) struct Offer<'a> {
+    /// As functions, under the names that Ollama gets.
+    pub(crate) tools: Vec<Tool<'a>>,
+    pub(crate) offered: Offered,
+    /// What a response repeats.
+    pub(crate) echo: Vec<Box<RawValue>>,
+}
+
+/// Which of the client's tools stands behind each name that Ollama got.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offered(Vec<(String, Called)>);
+
+/// A tool, as the client names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    Function { name: String, namespace: Option<String> },
+    Custom { name: String, namespace: Option<String> },
+}
+
+impl Offered {
+    /// The tool that the model means by `name`; a name that was not offered is taken for a function's.
+    pub(crate) fn called(&self, name: &str) -> Called {
+        let known = self.0.iter().find(|(native, _)| native == name);
+        known.map_or_else(|| Called::Function { name: name.to_owned(), namespace: None }, |(_, called)| called.clone())
+    }
+
+    /// The names that Ollama got for what the client calls `name`, a `function`, a `custom` tool or a whole `namespace`.
+    pub(crate) fn natives<'s>(&'s self, kind: &'s str, name: &'s str) -> impl Iterator<Item = &'s str> {
+        let is = move |called: &Called| match called {
+            Called::Function { namespace: Some(own), .. } | Called::Custom { namespace: Some(own), .. }
+                if kind == "namespace" =>
+            {
+                own == name
+            }
+            Called::Function { name: own, .. } => kind == "function" && own == name,
+            Called::Custom { name: own, .. } => kind == "custom" && own == name,
+        };
+        self.0.iter().filter(move |(_, called)| is(called)).map(|(native, _)| &**native)
+    }
+}
+
+/// The name that Ollama gets for a tool in a namespace.
+pub(crate) fn native_name(namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        None => name.to_owned(),
+        Some(namespace) if namespace.ends_with("__") => format!("{namespace}{name}"),
+        Some(namespace) => format!("{namespace}__{name}"),
+    }
+}
+
+/// What a custom tool's function takes.
+pub(crate) fn arguments(input: &str) -> Result<Box<RawValue>, Error> {
+    to_raw_value(&json!({ "input": input })).map_err(|error| Error::Internal { message: error.to_string() })
+}
+
+/// The input of a custom tool, out of the arguments of its function. A model that does not keep to it has given the arguments themselves.
+pub(crate) fn input(arguments: &str) -> String {
+    #[derive(Deserialize)]
+    struct Given {
+        input: String,
+    }
+    serde_json::from_str::<Given>(arguments).map_or_else(|_| arguments.to_owned(), |given| given.input)
+}
+
+impl<'a> Offer<'a> {
+    /// # Errors
+    /// A tool that is none of OpenAI's, lacks its name, or is run elsewhere while `hosted` refuses those.
+    pub(crate) fn read(told: Vec<&'a RawValue>, hosted: Hosted, receipt: &mut Receipt) -> Result<Self, Error> {
+        let mut offer = Self::default();
+        for (n, raw) in told.into_iter().enumerate() {
+            offer.add(raw, &format!("tools[{n}]"), None, hosted, receipt)?;
+        }
+        Ok(offer)
+    }
+
+    fn add(
+        &mut self,
+        raw: &'a RawValue,
+        at: &str,
+        namespace: Option<&str>,
+        hosted: Hosted,
+        receipt: &mut Receipt,
+    ) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            #[serde(borrow, rename = "type")]
+            kind: Text<'a>,
+        }
+        // What is run elsewhere has fields of its own, which are nobody's business here.
+        let kind = read::<Kind<'a>>(at, raw)?.kind;
+        if is_hosted(&kind) {
+            if hosted == Hosted::Refuse {
+                return Err(Error::unsupported(
+                    format!("{at}.type"),
+                    format!(
+                        "Tools of type '{}' are run by OpenAI, not here, and responses.hosted_tools is \"refuse\".",
+                        &*kind
+                    ),
+                ));
+            }
+            receipt.note(&format!("tools.{}", &*kind), "skipped");
+            self.echo.extend((namespace.is_none()).then(|| raw.to_owned()));
+            return Ok(());
+        }
+        let told: Told<'a> = read(at, raw)?;
+        let need = |field: &str| {
+            let path = format!("{at}.{field}");
+            Error::Invalid {
+                message: format!("Missing required parameter: '{path}'."),
+                param: Some(path),
+                code: Some("missing_required_parameter"),
+            }
+        };
+        let name = told.name.as_ref().filter(|name| !name.is_empty()).ok_or_else(|| need("name"));
+        match &*told.kind {
+            "function" => {
+                let name = name?.to_string();
+                if namespace.is_none() {
+                    let repeated = Repeated {
+                        r#type: "function",
+                        name: &name,
+                        description: told.description.as_deref(),
+                        parameters: told.parameters,
+                        strict: told.strict,
+                    };
+                    self.echo.push(raw_of(&repeated)?);
+                }
+                self.offer(
+                    Called::Function { name, namespace: namespace.map(ToOwned::to_owned) },
+                    told.description,
+                    told.parameters,
+                );
+            }
+            "custom" => {
+                let name = name?.to_string();
+                let mut description = told.description.map(|text| text.0.into_owned()).unwrap_or_default();
+                if let Some(definition) = told.format.as_ref().and_then(|format| format.definition.as_ref()) {
+                    let syntax = told.format.as_ref().and_then(|format| format.syntax.as_deref()).unwrap_or_default();
+                    description
+                        .push_str(&format!("\n\nThe input must follow this {syntax} grammar:\n{}", &**definition));
+                    receipt.note(&format!("{at}.format"), "told-not-enforced");
+                }
+                if namespace.is_none() {
+                    self.echo.push(raw.to_owned());
+                }
+                self.offer(
+                    Called::Custom { name, namespace: namespace.map(ToOwned::to_owned) },
+                    Some(Text(description.into())),
+                    Some(custom_parameters()?),
+                );
+            }
+            "namespace" if namespace.is_none() => {
+                let name = name?.to_string();
+                self.echo.push(raw.to_owned());
+                for (n, raw) in told.tools.ok_or_else(|| need("tools"))?.into_iter().enumerate() {
+                    self.add(raw, &format!("{at}.tools[{n}]"), Some(&name), hosted, receipt)?;
+                }
+            }
+            other => {
+                return Err(Error::invalid(
+                    format!("{at}.type"),
+                    format!(
+                        "Invalid value: '{other}'. Supported values are: 'function', 'custom', 'namespace', {}.",
+                        HOSTED.map(|name| format!("'{name}'")).join(", ")
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, called: Called, description: Option<Text<'a>>, parameters: Option<&'a RawValue>) {
+        let (Called::Function { name, namespace } | Called::Custom { name, namespace }) = &called;
+        let native = native_name(namespace.as_deref(), name);
+        let function = Function { name: Text(native.clone().into()), description, parameters, strict: None };
+        self.tools.push(Tool { kind: Text("function".into()), function: Some(function) });
+        self.offered.0.push((native, called));
+    }
+}
+
+fn custom_parameters() -> Result<&'static RawValue, Error> {
+    const PARAMETERS: &str = r#"{"type":"object","properties":{"input":{"type":"string","description":"The input of the tool, as plain text"}},"required":["input"]}"#;
+    serde_json::from_str(PARAMETERS).map_err(|error| Error::Internal { message: error.to_string() })
+}
+
+fn raw_of(value: &impl Serialize) -> Result<Box<RawValue>, Error> {
+    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
+}

@@ -1,0 +1,354 @@
+//! A request, its fields taken apart; what a response repeats of them; and what making the response must know. Pure.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{
+    choice,
+    offer::{Offer, Offered},
+    wire::{Echo, Reasoning},
+};
+use crate::{
+    config::{Hosted, Overflow},
+    error::Error,
+    openai::{
+        context::Policy,
+        forced::Form,
+        json::{Fields, Text, read},
+        logprobs,
+        options::{self, Native},
+        parameters::{Endpoint, settle},
+        receipt::Receipt,
+        tools::Tool,
+        turn,
+    },
+};
+
+/// A request, its known fields taken apart.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) model: Text<'a>,
+    pub(crate) instructions: Option<Text<'a>>,
+    pub(crate) native: Native<'a>,
+    pub(crate) effort: Option<(&'static str, Text<'a>)>,
+    pub(crate) format: Option<Cow<'a, RawValue>>,
+    /// Those that `tool_choice` leaves.
+    pub(crate) tools: Vec<Tool<'a>>,
+    pub(crate) logprobs: bool,
+    pub(crate) top_logprobs: Option<u8>,
+    /// What becomes of a prompt that does not fit, where the client says so.
+    pub(crate) overflow: Option<Overflow>,
+    pub(crate) facts: Facts,
+}
+
+/// What making the response must know of its request.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+    /// What the model's words are read as.
+    pub(crate) form: Form,
+    /// Whether the model was offered tools.
+    pub(crate) offers: bool,
+    /// Which tools stand behind the names that it was offered.
+    pub(crate) offered: Offered,
+    /// How many of its calls count.
+    pub(crate) most_calls: usize,
+    /// Whether the client will carry the thoughts.
+    pub(crate) sealed: bool,
+    pub(crate) echo: Echo,
+}
+
+/// What the settings say about requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) hosted: Hosted,
+    /// Whether responses can be kept at all.
+    pub(crate) keeps: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct TextConfig<'a> {
+    #[serde(borrow, default)]
+    format: Option<Format<'a>>,
+    #[serde(borrow, default)]
+    verbosity: Option<Text<'a>>,
+}
+
+/// What form the answer must have. Of a schema, name and description are for OpenAI's models.
+#[derive(Deserialize)]
+struct Format<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    schema: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    description: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    strict: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    /// Padding against eavesdroppers is optional for a server.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    include_obfuscation: Option<bool>,
+}
+
+/// What may stand in `include`; most of it is of tools that are not run here.
+const INCLUDES: [&str; 8] = [
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+];
+
+impl<'a> Request<'a> {
+    /// Takes the rest of a body apart, where [`input`] and the model are taken. What it does not know, and what has no effect, is noted in `receipt`.
+    ///
+    /// # Errors
+    /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
+    pub(crate) fn read(
+        model: Text<'a>,
+        mut fields: Fields<'a>,
+        terms: Terms,
+        receipt: &mut Receipt,
+    ) -> Result<Self, Error> {
+        let mut unknown = Vec::new();
+        let ignored = &mut unknown;
+        let instructions: Option<Text<'a>> = fields.take("instructions", ignored)?;
+        let previous: Option<Text<'a>> = fields.take("previous_response_id", ignored)?;
+        if previous.is_some() && fields.raw("conversation").is_some() {
+            return Err(Error::invalid(
+                "previous_response_id",
+                "'previous_response_id' cannot be used together with 'conversation'.",
+            ));
+        }
+        let number = |name: &str, default: &str| owned(fields.raw(name), default);
+        let (temperature, top_p) = (number("temperature", "1.0")?, number("top_p", "1.0")?);
+        let (presence_penalty, frequency_penalty) =
+            (number("presence_penalty", "0")?, number("frequency_penalty", "0")?);
+        let max_output_tokens =
+            fields.raw("max_output_tokens").map(|raw| read::<u64>("max_output_tokens", raw)).transpose();
+        let native = Native::take(&mut fields, &["max_output_tokens"])?;
+        let include: Vec<Text<'a>> = fields.take("include", ignored)?.unwrap_or_default();
+        if let Some((n, wrong)) = include.iter().enumerate().find(|(_, name)| !INCLUDES.contains(&&***name)) {
+            return Err(Error::invalid(
+                format!("include[{n}]"),
+                format!(
+                    "Invalid value: '{}'. Supported values are: {}.",
+                    &**wrong,
+                    INCLUDES.map(|name| format!("'{name}'")).join(", ")
+                ),
+            ));
+        }
+        let includes = |name: &str| include.iter().any(|known| **known == *name);
+        let logprobs = includes("message.output_text.logprobs");
+        let top_logprobs = fields.take_raw("top_logprobs").map(logprobs::top).transpose()?;
+        if top_logprobs.is_some_and(|n| n > 0) && !logprobs {
+            ignored.push("top_logprobs".to_owned());
+        }
+        let reasoning: options::Reasoning<'a> = fields.take("reasoning", ignored)?.unwrap_or_default();
+        let text = owned(fields.raw("text"), "{}")?;
+        let config: TextConfig<'a> = fields.take("text", ignored)?.unwrap_or_default();
+        if config.verbosity.is_some_and(|verbosity| *verbosity != *"medium") {
+            ignored.push("text.verbosity".to_owned());
+        }
+        let format = config.format.map_or(Ok(None), |format| {
+            turn::format(&format.kind, format.schema, "text.format", "text.format.schema")
+        })?;
+        let told: Vec<&'a RawValue> = fields.take("tools", ignored)?.unwrap_or_default();
+        let Offer { tools, offered, echo: tools_echo } = Offer::read(told, terms.hosted, receipt)?;
+        let tool_choice = owned(fields.raw("tool_choice"), "\"auto\"")?;
+        let choice = match fields.take_raw("tool_choice") {
+            Some(raw) => choice::read_choice(raw, &offered, receipt)?,
+            None => Default::default(),
+        };
+        if choice.steers() && !tools.is_empty() {
+            receipt.emulated("tool_choice");
+        }
+        let (mode, tools) = (choice.mode, choice.cut(tools)?);
+        let parallel = fields.take("parallel_tool_calls", ignored)?.unwrap_or(true);
+        if !parallel && !tools.is_empty() {
+            receipt.emulated("parallel_tool_calls");
+        }
+        let max_tool_calls = fields.take_raw("max_tool_calls").map(at_least_one).transpose()?;
+        if max_tool_calls.is_some() && !tools.is_empty() {
+            receipt.emulated("max_tool_calls");
+        }
+        let most = max_tool_calls.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let overflow = match fields.take::<Text<'a>>("truncation", ignored)?.as_deref() {
+            None => None,
+            Some("auto") => Some(Overflow::Truncate),
+            Some("disabled") => Some(Overflow::Refuse),
+            Some(other) => {
+                return Err(Error::invalid(
+                    "truncation",
+                    format!("Invalid value: '{other}'. Supported values are: 'auto' and 'disabled'."),
+                ));
+            }
+        };
+        let store = fields.take("store", ignored)?.unwrap_or(true);
+        if store && !terms.keeps {
+            ignored.push("store".to_owned());
+        }
+        let metadata = fields.take_raw("metadata");
+        if let Some(raw) = metadata {
+            read::<std::collections::HashMap<String, String>>("metadata", raw)?;
+        }
+        let stream = fields.take("stream", ignored)?.unwrap_or(false);
+        fields.take::<StreamOptions>("stream_options", ignored)?;
+        let form = Form::of(&tools, mode, format.is_some());
+        let held = form != Form::Free;
+        if held && logprobs {
+            // They would be those of the JSON that a call or an answer is read out of.
+            receipt.no_effect("include");
+        }
+        if matches!(form, Form::CallOrAnswer(_)) {
+            receipt.emulated("text.format");
+        }
+        let said = |name: &str| -> Result<Option<String>, Error> {
+            Ok(fields.raw(name).map(|raw| read::<Text<'a>>(name, raw)).transpose()?.map(|text| text.to_string()))
+        };
+        let echo = Echo {
+            instructions: instructions.as_deref().map(ToOwned::to_owned),
+            max_output_tokens: max_output_tokens?,
+            max_tool_calls,
+            parallel_tool_calls: parallel,
+            previous_response_id: previous.as_deref().map(ToOwned::to_owned),
+            reasoning: Reasoning {
+                effort: reasoning.effort.as_deref().map(ToOwned::to_owned),
+                summary: reasoning
+                    .summary
+                    .map(|raw| read::<Text<'a>>("reasoning.summary", raw))
+                    .transpose()?
+                    .map(|text| text.to_string()),
+            },
+            store: store && terms.keeps,
+            temperature,
+            top_p,
+            presence_penalty,
+            frequency_penalty,
+            top_logprobs: top_logprobs.unwrap_or(0),
+            text: formatted(text)?,
+            tool_choice,
+            tools: raw(&tools_echo)?,
+            truncation: if overflow == Some(Overflow::Truncate) { "auto" } else { "disabled" },
+            user: said("user")?,
+            metadata: owned(metadata, "{}")?,
+            safety_identifier: said("safety_identifier")?,
+            prompt_cache_key: said("prompt_cache_key")?,
+        };
+        let facts = Facts {
+            model: model.to_string(),
+            stream,
+            offers: !tools.is_empty(),
+            form,
+            offered,
+            most_calls: if parallel { most } else { 1 },
+            sealed: includes("reasoning.encrypted_content"),
+            echo,
+        };
+        settle(Endpoint::Responses, fields, unknown, receipt)?;
+        Ok(Self {
+            model,
+            instructions,
+            native,
+            effort: reasoning.effort.map(|effort| ("reasoning.effort", effort)),
+            format,
+            tools,
+            logprobs: logprobs && !held,
+            top_logprobs,
+            overflow,
+            facts,
+        })
+    }
+
+    /// What is asked of Ollama about the context: the client's word wins over the settings. The response tells what it came to.
+    pub(crate) fn policy(&mut self, settings: Policy) -> Policy {
+        let overflow = self.overflow.unwrap_or(settings.overflow);
+        self.facts.echo.truncation = if overflow == Overflow::Truncate { "auto" } else { "disabled" };
+        Policy { overflow, ..settings }
+    }
+}
+
+/// The items of `input`; a string is one message of the user's.
+///
+/// # Errors
+/// It is neither a string nor a list.
+pub(crate) fn input<'a>(fields: &mut Fields<'a>) -> Result<Vec<Cow<'a, RawValue>>, Error> {
+    let Some(given) = fields.take_raw("input") else { return Ok(Vec::new()) };
+    if given.get().starts_with('"') {
+        let text: Text<'a> = read("input", given)?;
+        let message = serde_json::json!({"type": "message", "role": "user", "content": &*text});
+        return Ok(vec![Cow::Owned(raw(&message)?)]);
+    }
+    Ok(read::<Vec<&'a RawValue>>("input", given)?.into_iter().map(Cow::Borrowed).collect())
+}
+
+fn at_least_one(raw: &RawValue) -> Result<u64, Error> {
+    let n: i64 = read("max_tool_calls", raw)?;
+    u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| Error::Invalid {
+        message: format!(
+            "Invalid 'max_tool_calls': integer below minimum value. Expected a value >= 1, but got {n} instead."
+        ),
+        param: Some("max_tool_calls".to_owned()),
+        code: Some("integer_below_min_value"),
+    })
+}
+
+fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
+    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
+}
+
+fn owned(given: Option<&RawValue>, default: &str) -> Result<Box<RawValue>, Error> {
+    match given {
+        Some(given) => Ok(given.to_owned()),
+        None => {
+            RawValue::from_string(default.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })
+        }
+    }
+}
+
+/// `text` as a response repeats it: with a format.
+fn formatted(text: Box<RawValue>) -> Result<Box<RawValue>, Error> {
+    let mut value: Value = read("text", &text)?;
+    match value.as_object_mut() {
+        Some(object) if object.get("format").is_none_or(Value::is_null) => {
+            object.insert("format".to_owned(), serde_json::json!({"type": "text"}));
+            raw(&value)
+        }
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::openai::json::Json;
+
+    /// What a response must know of a request with this body.
+    pub(in super::super) fn facts(body: &Value) -> Facts {
+        let json = Json::from(body.to_string().into_bytes());
+        let terms = Terms { keeps: true, ..Terms::default() };
+        let mut fields = json.fields().unwrap();
+        let model = fields.need("model", &mut Vec::new()).unwrap();
+        input(&mut fields).unwrap();
+        Request::read(model, fields, terms, &mut Receipt::default()).unwrap().facts
+    }
+}

@@ -1,0 +1,269 @@
+//! Responses that are kept, in memory and within bounds: the one that was not used for the longest goes first. No clock: the time is told.
+//!
+//! A response belongs to whoever made it; for all others it does not exist.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{items, stream::Answer};
+use crate::{config::Responses, error::Error, gate::Owner};
+
+/// One response.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) owner: Owner,
+    pub(crate) answer: Answer,
+    /// What was asked, without what went before.
+    pub(crate) input: Vec<StoredItem>,
+    /// What was answered.
+    output: Vec<StoredItem>,
+    /// About how many it takes.
+    bytes: usize,
+}
+
+/// One item.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredItem {
+    pub(crate) id: String,
+    pub(crate) json: Box<RawValue>,
+}
+
+impl Stored {
+    /// # Errors
+    /// None that a response can cause.
+    pub(crate) fn new(owner: Owner, answer: Answer, input: Vec<StoredItem>) -> Result<Self, Error> {
+        const EACH: usize = 128;
+        let output = items::answered(answer.output())?;
+        let object =
+            to_raw_value(&answer.response()).map_err(|error| Error::Internal { message: error.to_string() })?;
+        let items = input.iter().chain(&output).map(|item| item.id.len() + item.json.get().len() + EACH);
+        let bytes = object.get().len() + items.sum::<usize>() + EACH;
+        Ok(Self { owner, answer, input, output, bytes })
+    }
+
+    fn id(&self) -> &str {
+        self.answer.id()
+    }
+
+    /// What was asked and answered, in order.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &StoredItem> {
+        self.input.iter().chain(&self.output)
+    }
+}
+
+/// All that is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Store(Mutex<Shelf>);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    kept: HashMap<String, Kept>,
+    /// By when they were last used.
+    order: BTreeMap<u64, String>,
+    bytes: usize,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    stored: Arc<Stored>,
+    turn: u64,
+    used: Instant,
+}
+
+impl Store {
+    /// Keeps a response, and lets go of what is too old or too much.
+    pub(crate) fn put(&self, stored: Stored, bounds: &Responses, now: Instant) {
+        let mut shelf = self.shelf();
+        shelf.bytes += stored.bytes;
+        let (turn, id) = (shelf.turn(stored.id()), stored.id().to_owned());
+        shelf.kept.insert(id, Kept { stored: Arc::new(stored), turn, used: now });
+        shelf.expire(bounds, now);
+        while shelf.kept.len() > bounds.max_count || shelf.bytes > bounds.max_bytes {
+            shelf.drop_oldest();
+        }
+    }
+
+    /// The response of that id, if it is `owner`'s.
+    pub(crate) fn get(&self, owner: Owner, id: &str, bounds: &Responses, now: Instant) -> Option<Arc<Stored>> {
+        let mut shelf = self.shelf();
+        shelf.expire(bounds, now);
+        shelf.touch(owner, id, now)
+    }
+
+    /// The response of that id and all that it goes on from, the first one first.
+    ///
+    /// # Errors
+    /// The id of the one that is not there.
+    pub(crate) fn chain(
+        &self,
+        owner: Owner,
+        id: &str,
+        bounds: &Responses,
+        now: Instant,
+    ) -> Result<Vec<Arc<Stored>>, String> {
+        let mut shelf = self.shelf();
+        shelf.expire(bounds, now);
+        let mut chain = Vec::new();
+        let mut wanted = Some(id.to_owned());
+        while let Some(id) = wanted {
+            let stored = shelf.touch(owner, &id, now).ok_or(id)?;
+            wanted = stored.answer.facts().echo.previous_response_id.clone();
+            chain.push(stored);
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    /// The item of that id, in any response of `owner`'s.
+    pub(crate) fn item(&self, owner: Owner, id: &str) -> Option<StoredItem> {
+        let shelf = self.shelf();
+        let mut own = shelf.kept.values().filter(|kept| kept.stored.owner == owner);
+        own.find_map(|kept| kept.stored.items().find(|item| item.id == id).cloned())
+    }
+
+    /// Lets go of a response; whether `owner` had it.
+    pub(crate) fn remove(&self, owner: Owner, id: &str) -> bool {
+        let mut shelf = self.shelf();
+        let owned = shelf.kept.get(id).is_some_and(|kept| kept.stored.owner == owner);
+        if owned {
+            shelf.forget(id);
+        }
+        owned
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        // A panic elsewhere does not make what is kept untrue.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    /// The place of what is used now.
+    fn turn(&mut self, id: &str) -> u64 {
+        let turn = self.next;
+        self.next += 1;
+        self.order.insert(turn, id.to_owned());
+        turn
+    }
+
+    fn touch(&mut self, owner: Owner, id: &str, now: Instant) -> Option<Arc<Stored>> {
+        let kept = self.kept.get(id).filter(|kept| kept.stored.owner == owner)?;
+        let before = kept.turn;
+        self.order.remove(&before);
+        let turn = self.turn(id);
+        let kept = self.kept.get_mut(id)?;
+        (kept.turn, kept.used) = (turn, now);
+        Some(kept.stored.clone())
+    }
+
+    fn expire(&mut self, bounds: &Responses, now: Instant) {
+        let over = |kept: &Kept| !bounds.ttl.is_zero() && now.saturating_duration_since(kept.used) >= bounds.ttl;
+        while self.order.first_key_value().and_then(|(_, id)| self.kept.get(id)).is_some_and(over) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, id)) = self.order.pop_first() {
+            self.forget(&id);
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(kept) = self.kept.remove(id) {
+            self.bytes -= kept.stored.bytes;
+            self.order.remove(&kept.turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{super::request::tests::facts, *};
+    use crate::{app::Stamp, vectors::stamp};
+
+    fn response(id: &str, previous: Option<&str>, size: usize) -> Stored {
+        let body = json!({"model": "m", "instructions": "x".repeat(size), "previous_response_id": previous});
+        let answer = Answer::new(Stamp { id: id.to_owned(), ..stamp("") }, facts(&body));
+        let item = StoredItem { id: format!("item_{id}"), json: RawValue::from_string("{}".to_owned()).unwrap() };
+        Stored::new(Owner::default(), answer, vec![item]).unwrap()
+    }
+
+    fn ids(chain: &[Arc<Stored>]) -> Vec<&str> {
+        chain.iter().map(|stored| stored.id()).collect()
+    }
+
+    #[test]
+    fn a_chain_is_told_from_its_beginning_and_breaks_where_one_is_gone() {
+        let (store, bounds, now) = (Store::default(), Responses::default(), Instant::now());
+        for (id, previous) in [("a", None), ("b", Some("a")), ("c", Some("b"))] {
+            store.put(response(id, previous, 1), &bounds, now);
+        }
+        let nobody = Owner::default();
+        assert_eq!(ids(&store.chain(nobody, "c", &bounds, now).unwrap()), ["a", "b", "c"]);
+        assert!(store.item(nobody, "item_b").is_some());
+        assert!(store.remove(nobody, "b") && !store.remove(nobody, "b"));
+        assert_eq!(store.chain(nobody, "c", &bounds, now).unwrap_err(), "b");
+        assert!(store.item(nobody, "item_b").is_none());
+    }
+
+    #[test]
+    fn the_one_that_was_not_used_for_the_longest_makes_room() {
+        let bounds = Responses { max_count: 2, ..Responses::default() };
+        let (store, now, nobody) = (Store::default(), Instant::now(), Owner::default());
+        store.put(response("a", None, 1), &bounds, now);
+        store.put(response("b", None, 1), &bounds, now);
+        assert!(store.get(nobody, "a", &bounds, now).is_some());
+        store.put(response("c", None, 1), &bounds, now);
+        let there = ["a", "b", "c"].map(|id| store.get(nobody, id, &bounds, now).is_some());
+        assert_eq!(there, [true, false, true]);
+    }
+
+    #[test]
+    fn no_more_bytes_are_kept_than_allowed() {
+        let bounds = Responses { max_bytes: 100_000, ..Responses::default() };
+        let (store, now) = (Store::default(), Instant::now());
+        for n in 0..100 {
+            store.put(response(&n.to_string(), None, n * 300), &bounds, now);
+            assert!(store.shelf().bytes <= 100_000);
+        }
+        store.put(response("huge", None, 200_000), &bounds, now);
+        let shelf = store.shelf();
+        assert_eq!((shelf.kept.len(), shelf.order.len(), shelf.bytes), (0, 0, 0), "what is too big is not kept at all");
+    }
+
+    #[test]
+    fn what_is_not_used_for_too_long_is_gone() {
+        let bounds = Responses { ttl: Duration::from_secs(10), ..Responses::default() };
+        let (store, start, nobody) = (Store::default(), Instant::now(), Owner::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        store.put(response("a", None, 1), &bounds, at(0));
+        assert!(store.get(nobody, "a", &bounds, at(9)).is_some());
+        assert!(store.get(nobody, "a", &bounds, at(18)).is_some(), "each use counts anew");
+        assert!(store.get(nobody, "a", &bounds, at(28)).is_none());
+        assert_eq!(store.shelf().bytes, 0);
+    }
+
+    #[test]
+    fn another_key_finds_nothing() {
+        let (store, bounds, now) = (Store::default(), Responses::default(), Instant::now());
+        let ann = Owner::of(b"ann");
+        store.put(Stored { owner: ann, ..response("a", None, 1) }, &bounds, now);
+        for other in [Owner::default(), Owner::of(b"bob")] {
+            assert!(store.get(other, "a", &bounds, now).is_none());
+            assert!(store.chain(other, "a", &bounds, now).is_err());
+            assert!(store.item(other, "item_a").is_none() && !store.remove(other, "a"));
+        }
+        assert!(store.get(ann, "a", &bounds, now).is_some());
+    }
+}

@@ -1,0 +1,509 @@
+//! Native replies → a response, as events and as the object that they fold to: one state machine, without clock, dice or IO.
+//!
+//! ```text
+//! Opening ──reply──► Flowing ──done──► Closed     (created · in_progress · items in the model's order · completed or incomplete · [DONE])
+//!    └───────── end before done ───────┘          (… · failed · [DONE])
+//! ```
+//! An unstreamed response is this machine's object, without the events on the way, so the two cannot differ.
+
+use std::borrow::Cow;
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{
+    offer::{self, Called},
+    request::Facts,
+    sealed,
+    wire::{Alternative, Event, Failure, Incomplete, Item, Part, Probability, Response},
+};
+use crate::{
+    app::Stamp,
+    error::Error,
+    ollama::wire::{ChatReply, Logprob},
+    openai::{
+        forced::{Form, Said},
+        receipt::Receipt,
+        sse::{Frames, Translator},
+        tools::{Numbering, ToolCall, lost},
+        usage::Usage,
+    },
+};
+
+/// One response that comes into being.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    stamp: Stamp,
+    facts: Facts,
+    events: Events,
+    state: State,
+    status: Status,
+    /// When the end came, in Unix seconds.
+    ended: u64,
+    output: Vec<Item>,
+    /// What the last item of the output still takes.
+    open: Open,
+    calls: Numbering,
+    /// The words of a model that is held to a form, until they are whole.
+    held: String,
+    usage: Option<Usage>,
+    receipt: Receipt,
+    wrong: Option<Error>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Flowing,
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+enum Status {
+    InProgress,
+    Completed,
+    /// The answer was cut at its limit.
+    Incomplete,
+    Failed(Failure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Nothing,
+    Thought,
+    Message,
+}
+
+/// Numbers the events, and writes them where somebody listens.
+#[derive(Clone, Debug, Default)]
+struct Events {
+    next: u64,
+    streamed: bool,
+    /// Those up to this number are known.
+    after: Option<u64>,
+}
+
+impl Events {
+    fn send(&mut self, event: Event<'_>, out: &mut Frames) {
+        if self.streamed && self.after.is_none_or(|after| self.next > after) {
+            out.event(event.r#type, &Event { sequence_number: self.next, ..event });
+        }
+        self.next += 1;
+    }
+}
+
+impl Answer {
+    pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
+        let calls = Numbering::new(&stamp.random);
+        Self {
+            ended: stamp.created,
+            events: Events { streamed: facts.stream, ..Events::default() },
+            stamp,
+            facts,
+            state: State::Opening,
+            status: Status::InProgress,
+            output: Vec::new(),
+            open: Open::Nothing,
+            calls,
+            held: String::new(),
+            usage: None,
+            receipt: Receipt::default(),
+            wrong: None,
+        }
+    }
+
+    /// Tells the time, in Unix seconds, before the reply that may be the last.
+    pub(crate) fn at(&mut self, now: u64) {
+        self.ended = now.max(self.stamp.created);
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.stamp.id
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The items that there are.
+    pub(crate) fn output(&self) -> &[Item] {
+        &self.output
+    }
+
+    /// The object as it is now.
+    pub(crate) fn response(&self) -> Response<'_> {
+        let echo = &self.facts.echo;
+        let (status, error, incomplete) = match &self.status {
+            Status::InProgress => ("in_progress", None, None),
+            Status::Completed => ("completed", None, None),
+            Status::Incomplete => ("incomplete", None, Some(Incomplete { reason: "max_output_tokens" })),
+            Status::Failed(failure) => ("failed", Some(failure.clone()), None),
+        };
+        Response {
+            id: &self.stamp.id,
+            object: "response",
+            created_at: self.stamp.created,
+            completed_at: (status == "completed").then_some(self.ended),
+            status,
+            background: false,
+            error,
+            incomplete_details: incomplete,
+            instructions: echo.instructions.as_deref(),
+            max_output_tokens: echo.max_output_tokens,
+            max_tool_calls: echo.max_tool_calls,
+            model: &self.facts.model,
+            output: &self.output,
+            parallel_tool_calls: echo.parallel_tool_calls,
+            previous_response_id: echo.previous_response_id.as_deref(),
+            reasoning: &echo.reasoning,
+            service_tier: "default",
+            store: echo.store,
+            temperature: &echo.temperature,
+            top_p: &echo.top_p,
+            presence_penalty: &echo.presence_penalty,
+            frequency_penalty: &echo.frequency_penalty,
+            top_logprobs: echo.top_logprobs,
+            text: &echo.text,
+            tool_choice: &echo.tool_choice,
+            tools: &echo.tools,
+            truncation: echo.truncation,
+            usage: self.usage.map(Into::into),
+            user: echo.user.as_deref(),
+            metadata: &echo.metadata,
+            safety_identifier: echo.safety_identifier.as_deref(),
+            prompt_cache_key: echo.prompt_cache_key.as_deref(),
+        }
+    }
+
+    /// An event with the whole response.
+    fn tell(&mut self, kind: &'static str, out: &mut Frames) {
+        let mut events = std::mem::take(&mut self.events);
+        events.send(Event { r#type: kind, response: Some(self.response()), ..Event::default() }, out);
+        self.events = events;
+    }
+
+    fn begin(&mut self, out: &mut Frames) {
+        if self.state == State::Opening {
+            self.state = State::Flowing;
+            self.tell("response.created", out);
+            self.tell("response.in_progress", out);
+        }
+    }
+
+    /// A new item, after the one that is open.
+    fn add(&mut self, prefix: &str, item: Item, out: &mut Frames) {
+        self.close("completed", out);
+        let index = self.output.len();
+        let item = Item { id: format!("{prefix}{}{index:02x}", self.stamp.random), ..item };
+        self.events.send(
+            Event {
+                r#type: "response.output_item.added",
+                output_index: Some(index),
+                item: Some(&item),
+                ..Event::default()
+            },
+            out,
+        );
+        self.output.push(item);
+    }
+
+    /// The model thinks on.
+    fn think(&mut self, thought: &str, out: &mut Frames) {
+        if self.open != Open::Thought {
+            self.add("rs_", Item { r#type: "reasoning", summary: Some(Vec::new()), ..Item::default() }, out);
+            self.open = Open::Thought;
+        }
+        let index = self.output.len() - 1;
+        let Some(item) = self.output.last_mut() else { return };
+        let about =
+            Event { output_index: Some(index), item_id: Some(&item.id), summary_index: Some(0), ..Event::default() };
+        let summary = item.summary.get_or_insert_default();
+        if summary.is_empty() {
+            summary.push(Part::summary_text());
+            let kind = "response.reasoning_summary_part.added";
+            self.events.send(Event { r#type: kind, part: summary.first(), ..about.clone() }, out);
+        }
+        if let Some(part) = summary.first_mut() {
+            part.text.push_str(thought);
+        }
+        self.events.send(Event { r#type: "response.reasoning_summary_text.delta", delta: Some(thought), ..about }, out);
+    }
+
+    /// The model speaks on; nothing at all may be said, too.
+    fn speak(&mut self, words: &str, tokens: Vec<Box<RawValue>>, out: &mut Frames) {
+        if self.open != Open::Message {
+            let item = Item {
+                r#type: "message",
+                status: Some("in_progress"),
+                role: Some("assistant"),
+                content: Some(Vec::new()),
+                ..Item::default()
+            };
+            self.add("msg_", item, out);
+            self.open = Open::Message;
+        }
+        let index = self.output.len() - 1;
+        let Some(item) = self.output.last_mut() else { return };
+        let about =
+            Event { output_index: Some(index), item_id: Some(&item.id), content_index: Some(0), ..Event::default() };
+        let content = item.content.get_or_insert_default();
+        if content.is_empty() {
+            content.push(Part::output_text());
+            let kind = "response.content_part.added";
+            self.events.send(Event { r#type: kind, part: content.first(), ..about.clone() }, out);
+        }
+        if words.is_empty() && tokens.is_empty() {
+            return;
+        }
+        let kind = "response.output_text.delta";
+        self.events.send(Event { r#type: kind, delta: Some(words), logprobs: Some(&tokens), ..about }, out);
+        if let Some(part) = content.first_mut() {
+            part.text.push_str(words);
+            part.logprobs.get_or_insert_default().extend(tokens);
+        }
+    }
+
+    /// The model calls.
+    fn call(&mut self, call: ToolCall<'_>, out: &mut Frames) {
+        let (call_id, text) = (Some(call.id), call.function.arguments.into_owned());
+        let item = match self.facts.offered.called(&call.function.name) {
+            Called::Function { name, namespace } => Item {
+                r#type: "function_call",
+                call_id,
+                name: Some(name),
+                namespace,
+                arguments: Some(text),
+                ..Item::default()
+            },
+            Called::Custom { name, namespace } => Item {
+                r#type: "custom_tool_call",
+                call_id,
+                name: Some(name),
+                namespace,
+                input: Some(offer::input(&text)),
+                ..Item::default()
+            },
+        };
+        self.called(item, out);
+    }
+
+    /// A call, whole: Ollama tells none in pieces.
+    fn called(&mut self, whole: Item, out: &mut Frames) {
+        let begun = Item {
+            status: Some("in_progress"),
+            arguments: whole.arguments.as_ref().map(|_| String::new()),
+            input: whole.input.as_ref().map(|_| String::new()),
+            ..whole.clone()
+        };
+        self.add(if whole.input.is_some() { "ctc_" } else { "fc_" }, begun, out);
+        let Some(Item { id, .. }) = self.output.pop() else { return };
+        let item = Item { id, status: Some("completed"), ..whole };
+        let about = Event { output_index: Some(self.output.len()), item_id: Some(&item.id), ..Event::default() };
+        if let Some(input) = item.input.as_deref() {
+            let kind = "response.custom_tool_call_input.delta";
+            self.events.send(Event { r#type: kind, delta: Some(input), ..about.clone() }, out);
+            let kind = "response.custom_tool_call_input.done";
+            self.events.send(Event { r#type: kind, input: Some(input), ..about }, out);
+        } else {
+            let (name, text) = (item.name.as_deref(), item.arguments.as_deref());
+            let kind = "response.function_call_arguments.delta";
+            self.events.send(Event { r#type: kind, delta: text, ..about.clone() }, out);
+            let kind = "response.function_call_arguments.done";
+            self.events.send(Event { r#type: kind, name, arguments: text, ..about }, out);
+        }
+        self.events.send(done(self.output.len(), &item), out);
+        self.output.push(item);
+    }
+
+    /// The open item is whole.
+    fn close(&mut self, status: &'static str, out: &mut Frames) {
+        let open = std::mem::replace(&mut self.open, Open::Nothing);
+        if open == Open::Nothing {
+            return;
+        }
+        let Some(mut item) = self.output.pop() else { return };
+        let about = Event { output_index: Some(self.output.len()), item_id: Some(&item.id), ..Event::default() };
+        match open {
+            Open::Thought => {
+                if let Some(part) = item.summary.iter().flatten().next() {
+                    let about = Event { summary_index: Some(0), ..about };
+                    let kind = "response.reasoning_summary_text.done";
+                    self.events.send(Event { r#type: kind, text: Some(&part.text), ..about.clone() }, out);
+                    let kind = "response.reasoning_summary_part.done";
+                    self.events.send(Event { r#type: kind, part: Some(part), ..about }, out);
+                    if self.facts.sealed {
+                        item.encrypted_content = Some(sealed::seal(&part.text));
+                    }
+                }
+            }
+            Open::Message | Open::Nothing => {
+                if let Some(part) = item.content.iter().flatten().next() {
+                    let about = Event { content_index: Some(0), ..about };
+                    let (text, logprobs) = (Some(&*part.text), part.logprobs.as_deref());
+                    let kind = "response.output_text.done";
+                    self.events.send(Event { r#type: kind, text, logprobs, ..about.clone() }, out);
+                    let kind = "response.content_part.done";
+                    self.events.send(Event { r#type: kind, part: Some(part), ..about }, out);
+                }
+                item.status = Some(status);
+            }
+        }
+        self.events.send(done(self.output.len(), &item), out);
+        self.output.push(item);
+    }
+
+    /// What the model has said, where its words are held to a form. Only its last reply makes it whole.
+    ///
+    /// # Errors
+    /// There is no call where one must be made.
+    fn hold(&mut self, words: &str, end: Option<Option<&str>>, out: &mut Frames) -> Result<(), Error> {
+        self.held.push_str(words);
+        let Some(done_reason) = end.filter(|_| self.calls.count() == 0) else { return Ok(()) };
+        match self.facts.form.said(&self.held, done_reason, &mut self.receipt)? {
+            Some(Said::Call { name, arguments }) => {
+                let (_, call) = self.calls.read(name, arguments);
+                self.call(call, out);
+            }
+            Some(Said::Answer(answer)) if !answer.is_empty() => self.speak(&answer, Vec::new(), out),
+            Some(Said::Answer(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, done_reason: Option<&str>, out: &mut Frames) {
+        let length = done_reason == Some("length");
+        let spoke = self.output.iter().any(|item| item.r#type != "reasoning");
+        if !length && !spoke {
+            if self.facts.offers && self.usage.is_some_and(|usage| usage.output > 0) {
+                lost(&mut self.receipt);
+            }
+            // An answer without a word is an answer.
+            self.speak("", Vec::new(), out);
+        }
+        self.end(if length { Status::Incomplete } else { Status::Completed }, out);
+    }
+
+    /// The last event but `[DONE]`.
+    fn end(&mut self, status: Status, out: &mut Frames) {
+        let (kind, item) = match &status {
+            Status::Completed => ("response.completed", "completed"),
+            Status::Incomplete => ("response.incomplete", "incomplete"),
+            Status::Failed(_) | Status::InProgress => ("response.failed", "incomplete"),
+        };
+        self.close(item, out);
+        self.state = State::Closed;
+        self.status = status;
+        // Whoever takes up a stream is told its end, wherever it was left.
+        self.events.after = None;
+        self.tell(kind, out);
+        out.done();
+    }
+
+    /// The events of this response once more, from after the one with the number `after`; each text comes whole.
+    pub(crate) fn replay(&self, after: Option<u64>) -> Frames {
+        let mut out = Frames::default();
+        let mut again = Self::new(self.stamp.clone(), Facts { stream: true, ..self.facts.clone() });
+        again.events.after = after;
+        again.begin(&mut out);
+        for item in &self.output {
+            let words = |parts: &Option<Vec<Part>>| parts.iter().flatten().next().map(|part| part.text.clone());
+            match item.r#type {
+                "reasoning" => again.think(&words(&item.summary).unwrap_or_default(), &mut out),
+                "message" => {
+                    let tokens = item.content.iter().flatten().filter_map(|part| part.logprobs.clone()).flatten();
+                    again.speak(&words(&item.content).unwrap_or_default(), tokens.collect(), &mut out);
+                }
+                _ => again.called(item.clone(), &mut out),
+            }
+        }
+        (again.usage, again.ended) = (self.usage, self.ended);
+        again.end(self.status.clone(), &mut out);
+        out
+    }
+}
+
+fn done(index: usize, item: &Item) -> Event<'_> {
+    Event { r#type: "response.output_item.done", output_index: Some(index), item: Some(item), ..Event::default() }
+}
+
+/// A token's probability. Where Ollama tells no bytes they are those of the text: strict clients know no null.
+fn probability(token: &Logprob<'_>) -> Option<Box<RawValue>> {
+    fn bytes<'t>(token: &'t Logprob<'_>) -> Cow<'t, [u8]> {
+        let told = token.bytes.and_then(|raw| serde_json::from_str::<Vec<u8>>(raw.get()).ok());
+        told.map_or_else(|| Cow::Borrowed(token.token.as_bytes()), Cow::Owned)
+    }
+    let alternatives = token.top_logprobs.iter();
+    let told = Probability {
+        token: &token.token,
+        logprob: token.logprob,
+        bytes: bytes(token),
+        top_logprobs: alternatives
+            .map(|token| Alternative { token: &token.token, logprob: token.logprob, bytes: bytes(token) })
+            .collect(),
+    };
+    to_raw_value(&told).ok()
+}
+
+impl Translator for Answer {
+    type Reply<'a> = ChatReply<'a>;
+
+    fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.begin(out);
+        if reply.done {
+            self.usage = Some(Usage::from(&reply));
+        }
+        let message = reply.message;
+        if let Some(thought) = message.thinking.filter(|text| !text.is_empty()) {
+            self.think(&thought, out);
+        }
+        let done_reason = reply.done_reason.as_deref();
+        if self.facts.form == Form::Free {
+            let tokens: Vec<_> = reply.logprobs.into_iter().flatten().filter_map(|token| probability(&token)).collect();
+            if !message.content.is_empty() || !tokens.is_empty() {
+                self.speak(&message.content, tokens, out);
+            }
+        }
+        for call in message.tool_calls.into_iter().flatten() {
+            if self.calls.count() < self.facts.most_calls {
+                let (_, call) = self.calls.next(call);
+                self.call(call, out);
+            }
+        }
+        if self.facts.form != Form::Free {
+            let end = reply.done.then_some(done_reason);
+            if let Err(error) = self.hold(&message.content, end, out) {
+                self.wrong = Some(error);
+                return;
+            }
+        }
+        if reply.done {
+            self.finish(done_reason, out);
+        }
+    }
+
+    fn fail(&mut self, error: &Error, out: &mut Frames) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.begin(out);
+        self.end(Status::Failed(Failure::from(error)), out);
+    }
+
+    fn closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    fn receipt(&mut self) -> Receipt {
+        std::mem::take(&mut self.receipt)
+    }
+
+    fn wrong(&mut self) -> Option<Error> {
+        self.wrong.take()
+    }
+}

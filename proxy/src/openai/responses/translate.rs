@@ -1,0 +1,60 @@
+//! A response's request for Ollama. Pure; the way back is `stream.rs`.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::{
+    input::Conversation,
+    request::{Facts, Request},
+};
+use crate::{
+    error::Error,
+    ollama::client::encode,
+    openai::{
+        asking::{Ask, News},
+        context::Policy,
+        receipt::Receipt,
+        turn::Turn,
+    },
+};
+
+/// What is asked of Ollama, and what making the response must know. `before` are the items of the responses
+/// that this one goes on from, the oldest first.
+///
+/// Ollama is always asked for a stream: only there is it told in which order a model thinks, speaks and calls.
+///
+/// # Errors
+/// Content, tools or a format that Ollama cannot be given.
+pub(super) fn ask<'a>(
+    mut request: Request<'a>,
+    before: impl Iterator<Item = &'a RawValue>,
+    input: &'a [Cow<'a, RawValue>],
+    settings: Policy,
+    receipt: &mut Receipt,
+) -> Result<(Ask, Facts), Error> {
+    let policy = request.policy(settings);
+    let mut conversation = Conversation::new(request.instructions.clone());
+    for item in before {
+        conversation.add(item, "previous_response_id", receipt)?;
+    }
+    for (n, item) in input.iter().enumerate() {
+        conversation.add(item, &format!("input[{n}]"), receipt)?;
+    }
+    let facts = request.facts;
+    let turn = Turn {
+        model: request.model,
+        stream: true,
+        native: request.native,
+        effort: request.effort,
+        thinking_switch: None,
+        format: request.format,
+        tools: request.tools,
+        form: facts.form.clone(),
+        logprobs: request.logprobs,
+        top_logprobs: request.top_logprobs,
+    };
+    let ask = turn.ask("input", &policy);
+    let native = turn.request(conversation.messages(), &policy)?;
+    Ok((Ask { body: encode(&native)?, news: News::of(&native), ..ask }, facts))
+}
