@@ -16,6 +16,7 @@ mod seat;
 mod tasks;
 mod tls;
 mod unread;
+mod upload;
 #[cfg(test)]
 mod vectors;
 
