@@ -136,6 +136,9 @@ impl Choice {
                 "the role comes in a choice's first chunk, but it is not there".to_owned()
             });
         }
+        if let Some(role) = delta.get("role").filter(|role| **role != "assistant") {
+            breaches.push(format!("the role is assistant, but it is {role}"));
+        }
         self.begun = true;
         for call in delta["tool_calls"].as_array().into_iter().flatten() {
             match call["index"].as_u64() {
@@ -253,6 +256,7 @@ mod tests {
             (vec![&*first(), &finish(), &word(), DONE_EVENT], "nothing follows a choice's finish_reason"),
             (vec![&*first(), &role, &finish(), DONE_EVENT], "it came again"),
             (vec![&*word(), &finish(), DONE_EVENT], "it is not there"),
+            (vec![&*role.replace("assistant", "user"), &finish(), DONE_EVENT], "the role is assistant"),
             (vec![&*first(), &other, &finish(), DONE_EVENT], "`id` is the same"),
             (vec![&*first(), &no_name, &finish(), DONE_EVENT], "an id and a name"),
             (vec![&*first(), &gap, &finish(), DONE_EVENT], "without gaps"),
