@@ -1,4 +1,4 @@
-//! The command line: `run`, `list`, `check`, `smoke`.
+//! The command line: `run`, `list`, `check`, `mutate`, `smoke`.
 //!
 //! Exit codes: 0 all that ran passed; 1 the target is not fit; 2 unusable input, or something could not be started; 3 nothing was checked.
 
@@ -27,6 +27,8 @@ use crate::{
     },
     smoke,
 };
+
+mod mutate;
 
 /// The target is not fit.
 pub const UNFIT: u8 = 1;
@@ -59,6 +61,9 @@ enum Verb {
     List(Select),
     /// Checks scenario files without running them
     Check(Select),
+    /// Breaks the traffic in named ways, and tells which scenarios notice (on the built-in mock)
+    #[command(after_help = mutate::HELP)]
+    Mutate(mutate::Flags),
     /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
     #[command(after_help = smoke::HELP)]
     Smoke(Box<smoke::Flags>),
@@ -176,6 +181,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Run(flags) => run_scenarios(&flags),
         Verb::List(select) => list(&select),
         Verb::Check(select) => check(&select),
+        Verb::Mutate(flags) => mutate::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
     code.unwrap_or_else(|error| {

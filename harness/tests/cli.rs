@@ -144,7 +144,7 @@ fn yaml_that_cannot_be_read_is_exit_code_2_and_nothing_is_run() {
             .code(2)
             .stdout("")
             .stderr(
-                contains("./b.yaml:3:13: unknown variant `modal`, expected one of models, model, chat, http")
+                contains("./b.yaml:3:13: unknown variant `modal`, expected one of models, model, chat")
                     .and(contains("./c.yaml:2:1: unknown field `step`, expected one of title")),
             )
             .stderr(contains("2 | step: 1\n  | ^"));

@@ -5,10 +5,8 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use hyper::rt;
 use tokio::time::{Instant, Sleep};
 
 /// The timer of a deadline that the caller knows.
@@ -32,46 +30,9 @@ impl Alarm {
     }
 }
 
-/// hyper's deadlines.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Alarms;
-
-struct Until {
-    due: Instant,
-    alarm: Alarm,
-}
-
-impl Future for Until {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let due = self.due;
-        self.alarm.poll(due, cx)
-    }
-}
-
-impl rt::Sleep for Until {}
-
-impl rt::Timer for Alarms {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Until { due: Instant::now() + duration, alarm: Alarm::default() })
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Until { due: deadline.into(), alarm: Alarm::default() })
-    }
-
-    fn reset(&self, sleep: &mut Pin<Box<dyn rt::Sleep>>, deadline: std::time::Instant) {
-        match sleep.as_mut().downcast_mut_pin::<Until>() {
-            Some(mut until) => until.due = deadline.into(),
-            None => *sleep = self.sleep_until(deadline),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
     use super::*;
 
@@ -96,15 +57,5 @@ mod tests {
         assert!(far.is_pending());
         poll_fn(|cx| alarm.poll(nearer, cx)).await;
         assert_eq!(begun.elapsed().as_secs(), 21);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn hypers_deadlines_move_too() {
-        use rt::Timer;
-        let begun = Instant::now();
-        let mut sleep = Alarms.sleep(Duration::from_secs(5));
-        Alarms.reset(&mut sleep, (begun + Duration::from_secs(9)).into());
-        sleep.await;
-        assert_eq!(begun.elapsed().as_secs(), 9);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Messages tell the reader what to change, and keep upstream's own words. Nobody else in this crate makes an error body.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     body::Body,
@@ -29,6 +29,15 @@ pub(crate) enum Error {
     /// The browser page that asks, or the name it asked for, is not allowed here.
     #[error("{message}")]
     Forbidden { message: String },
+    /// The key is one of ours, but may not do this.
+    #[error("{message}")]
+    Denied { message: String },
+    /// The client fell silent in the middle of its body.
+    #[error(
+        "the request's body was silent for {} before its end; raise limits.body_idle in the settings",
+        humantime::format_duration(*within)
+    )]
+    Silent { within: Duration },
     /// No such model, path or stored object.
     #[error("{message}")]
     NotFound { message: String, param: Option<String>, code: &'static str },
@@ -91,7 +100,8 @@ impl Error {
             Self::Unsupported { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
             Self::Key { sent, .. } => row(StatusCode::UNAUTHORIZED, CALLER, sent.then_some("invalid_api_key")),
             Self::Quota { .. } => row(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),
-            Self::Forbidden { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
+            Self::Forbidden { .. } | Self::Denied { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
+            Self::Silent { .. } => row(StatusCode::REQUEST_TIMEOUT, CALLER, Some("request_timeout")),
             Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
             Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
             Self::TooLarge { .. } => row(StatusCode::PAYLOAD_TOO_LARGE, CALLER, Some("request_too_large")),
@@ -153,6 +163,11 @@ impl Error {
     }
 }
 
+/// The error of ours that another stands for: what a body ended with, in the words of whoever read it.
+pub(crate) fn own(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref()).cloned()
+}
+
 /// Whose words an error is told in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -207,8 +222,14 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
         Error::Method { allow, .. } => {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        Error::Key { .. } => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"farllama\""));
+        // RFC 6750, 3.1: what is wrong with a key that was sent.
+        Error::Key { .. } | Error::Denied { .. } => {
+            let challenge = match error {
+                Error::Key { sent: false, .. } => "Bearer realm=\"farllama\"",
+                Error::Key { .. } => "Bearer realm=\"farllama\", error=\"invalid_token\"",
+                _ => "Bearer realm=\"farllama\", error=\"insufficient_scope\"",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         Error::Quota { retry_after, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
@@ -248,6 +269,8 @@ mod tests {
             Error::Key { message: message(), sent: true },
             Error::Quota { message: message(), retry_after: 7 },
             Error::Forbidden { message: message() },
+            Error::Denied { message: message() },
+            Error::Silent { within: Duration::from_secs(60) },
             Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
             Error::Method { method: "PUT".to_owned(), allow: "POST" },
             Error::TooLarge { limit: 7 },

@@ -17,6 +17,7 @@ mod seat;
 mod tasks;
 mod tls;
 mod unread;
+mod upload;
 #[cfg(test)]
 mod vectors;
 

@@ -1,4 +1,4 @@
-//! One connection's seat: whether it is being answered or idle, and since when; and how long the head of a request may take.
+//! One connection's seat: whether it is being answered or idle, and since when; how long the head of a request may take, and how long none may come.
 //!
 //! An idle connection may be closed for one that comes; one that is being answered never is.
 
@@ -17,7 +17,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::alarm::Alarm;
+use crate::{alarm::Alarm, config::Limits};
 
 /// What is known of a connection. All clones are the same seat.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Seat {
     idle: Arc<Notify>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct State {
     answering: usize,
     /// Requests whose heads have come.
@@ -104,20 +104,23 @@ impl HttpBody for Answer {
     }
 }
 
-/// A stream that fails when a head, once begun, is not whole in time.
+/// A stream that fails when a head, once begun, is not whole in time, or when none begins for long.
 pub(crate) struct Heads<S> {
     inner: S,
     seat: Seat,
-    within: Duration,
+    /// How long a head may take. Zero here and below: without limit.
+    head_time: Duration,
+    /// How long none may come.
+    idle: Duration,
     /// Since when a head is on its way, and after how many others.
     begun: Option<(u64, Instant)>,
     alarm: Alarm,
 }
 
 impl<S> Heads<S> {
-    /// Zero means without limit.
-    pub(crate) fn new(inner: S, seat: Seat, within: Duration) -> Self {
-        Self { inner, seat, within, begun: None, alarm: Alarm::default() }
+    pub(crate) fn new(inner: S, seat: Seat, limits: &Limits) -> Self {
+        let Limits { head_time, idle, .. } = *limits;
+        Self { inner, seat, head_time, idle, begun: None, alarm: Alarm::default() }
     }
 }
 
@@ -126,13 +129,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
-        if this.within.is_zero() {
-            return read;
-        }
-        let (answering, heads) = {
-            let state = this.seat.state();
-            (state.answering, state.heads)
-        };
+        let State { answering, heads, since } = *this.seat.state();
         if answering > 0 {
             this.begun = None;
             return read;
@@ -142,10 +139,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
             if buffer.filled().len() > before {
                 this.begun.get_or_insert_with(|| (heads, Instant::now()));
             }
-        } else if let Some((_, begun)) = this.begun
-            && this.alarm.poll((begun + this.within).into(), cx).is_ready()
-        {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a request's head took too long")));
+            return read;
+        }
+        let (from, within, what) = match this.begun {
+            Some((_, begun)) => (begun, this.head_time, "a request's head took too long"),
+            None => (since, this.idle, "no request came for long"),
+        };
+        if !within.is_zero() && this.alarm.poll((from + within).into(), cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
         }
         read
     }

@@ -20,9 +20,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::{
-    alarm::Alarms,
     config::Limits,
     seat::{Answer, Heads, Seat},
+    upload::Upload,
 };
 
 /// What connections are answered with, until it is replaced.
@@ -150,16 +150,16 @@ async fn converse<S>(stream: S, setup: InForce, limits: &Limits, seat: Seat, wat
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Heads::new(stream, seat.clone(), limits.head_time);
+    let stream = Heads::new(stream, seat.clone(), limits);
+    let body_idle = limits.body_idle;
     let answer = service_fn(move |request: Request<Incoming>| {
         let answering = seat.begin();
-        let answer = setup.load().router.clone().oneshot(request.map(Body::new));
+        let answer = setup.load().router.clone().oneshot(request.map(|body| Body::new(Upload::new(body, body_idle))));
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
     });
     let connection = http1::Builder::new()
-        .timer(Alarms)
-        // Between two requests too; a head that has begun has a shorter time of its own.
-        .header_read_timeout((!limits.idle.is_zero()).then_some(limits.idle))
+        // Its timer would be made anew for each request; `Heads` looks after idle connections and slow heads.
+        .header_read_timeout(None)
         .max_buf_size(limits.head.max(8 << 10))
         // An answer that passes through gets no header of ours.
         .auto_date_header(false)

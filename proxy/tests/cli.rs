@@ -275,6 +275,24 @@ fn a_new_key_is_printed_with_a_line_that_knows_it() {
 }
 
 #[test]
+fn the_settings_in_the_guide_to_sharing_can_be_used() {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sharing.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for file in ["bob", "cert.pem", "key.pem"] {
+        std::fs::write(path(file), "bobs-key").unwrap();
+    }
+    let blocks: Vec<_> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 4);
+    for block in blocks {
+        let here = path("").replace('\\', "/");
+        std::fs::write(path("config.toml"), block.replace("/run/secrets/", &here).replace("/etc/farllama/", &here))
+            .unwrap();
+        farllama(&["config", "check", "--config", &path("config.toml")]).env("CI_KEY", "cis-key").assert().success();
+    }
+}
+
+#[test]
 fn explain_shows_what_a_request_becomes_without_a_remote() {
     let body = r#"{"model":"m","user":"u","messages":[{"role":"user","content":"hi"}],"max_tokens":5}"#;
     let shown = farllama(&["explain"]).env("FARLLAMA_REMOTE_HOST", "gpu-box").write_stdin(body).assert().success();

@@ -57,6 +57,7 @@ async fn without_a_key_every_path_is_refused_in_its_own_words() {
     let wrong = ask(proxy.addr(), with(post("/v1/chat/completions", CHAT), "Authorization: Bearer other")).await;
     assert!(wrong.code() == 401 && wrong.message().starts_with("Incorrect API key provided"), "{}", wrong.text());
     assert_eq!(wrong.json()["error"]["code"], "invalid_api_key");
+    assert_eq!(wrong.header("www-authenticate"), Some("Bearer realm=\"farllama\", error=\"invalid_token\""));
     assert!(!wrong.text().contains("other"));
     assert!(upstream.seen().is_empty(), "what is refused never reaches the remote");
 }
@@ -82,6 +83,7 @@ async fn a_preflight_needs_no_key_and_a_page_can_read_a_refusal() {
     let proxy = gated(&upstream, vec![Token::new("ann", "a-key")]).await;
     let page = "Origin: http://localhost:3000\r\nAccess-Control-Request-Method: GET";
     let preflight = String::from_utf8(get("/v1/models")).unwrap().replace("GET", "OPTIONS");
+    assert_eq!(ask(proxy.addr(), &preflight).await.code(), 401, "without a page it is none");
     assert_eq!(ask(proxy.addr(), with(preflight, page)).await.code(), 204);
     let refused = ask(proxy.addr(), with(get("/v1/models"), page)).await;
     assert_eq!((refused.code(), refused.header("access-control-allow-origin")), (401, Some("http://localhost:3000")));
@@ -100,7 +102,8 @@ const ANN: &str = "Authorization: Bearer a-key";
 
 fn forbidden(answer: &support::Answer, openai: bool) -> bool {
     let error = &answer.json()["error"];
-    answer.code() == 403 && if openai { error["message"].is_string() } else { error.is_string() }
+    let challenge = answer.header("www-authenticate").is_some_and(|told| told.contains("insufficient_scope"));
+    answer.code() == 403 && challenge && if openai { error["message"].is_string() } else { error.is_string() }
 }
 
 #[tokio::test]

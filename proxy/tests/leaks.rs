@@ -14,13 +14,17 @@ use program::Program;
 use support::{CHAT, CHAT_STREAM, Upstream, ask, post, raw_response};
 
 /// Every form in which a client hands over a key.
-const CALLER: [(&str, &str); 6] = [
+const CALLER: [(&str, &str); 10] = [
     ("Authorization", "Bearer canary-bearer"),
     ("authorization", "bearer canary-lower"),
     ("Authorization", "Basic canary-basic"),
     ("Authorization", "canary-bare"),
     ("X-Api-Key", "canary-x-api-key"),
     ("x-api-key", "canary-small"),
+    ("Authorization", "Bearer   canary-spaces"),
+    ("Authorization", "Bearer canary-first, Bearer canary-first"),
+    ("X-API-KEY", " canary-loud "),
+    ("x-api-key", "canary-twice\r\nx-api-key: canary-twice"),
 ];
 
 const REMOTE: &str = "canary-remote-key";
@@ -50,8 +54,10 @@ async fn no_key_is_seen_in_answers_logs_or_upstream() {
                 let text = String::from_utf8(request).unwrap();
                 text.replacen("\r\n", &format!("\r\n{name}: {value}\r\n"), 1).into_bytes()
             };
+            let echoed = value.rsplit(' ').find(|word| !word.is_empty()).unwrap();
             let echoing =
-                format!("{{\"model\":\"{value}\",\"messages\":[{{\"role\":\"user\",\"content\":\"{value}\"}}]}}");
+                format!("{{\"model\":\"{echoed}\",\"messages\":[{{\"role\":\"user\",\"content\":\"{echoed}\"}}]}}");
+            let broken = format!("{{ \"model\": {echoed} }}");
             for request in [
                 post("/v1/chat/completions", CHAT),
                 post("/v1/chat/completions", CHAT_STREAM),
@@ -67,6 +73,7 @@ async fn no_key_is_seen_in_answers_logs_or_upstream() {
             }
             // A payload that holds the key itself is the caller's own doing; the log masks it all the same.
             ask(proxy.addr, keyed(post("/v1/chat/completions", &echoing))).await;
+            answers.push_str(&ask(proxy.addr, keyed(post("/v1/chat/completions", &broken))).await.text());
         }
         for connection in upstream.seen() {
             // The echo above is the one body that may hold it.
@@ -76,7 +83,7 @@ async fn no_key_is_seen_in_answers_logs_or_upstream() {
         }
         logs.push_str(&proxy.log());
     }
-    let callers = CALLER.map(|(_, value)| value.split(' ').next_back().unwrap());
+    let callers = CALLER.map(|(_, value)| value.split(' ').rfind(|word| !word.is_empty()).unwrap());
     for key in callers {
         assert!(!answers.contains(key), "{key} stands in an answer");
         assert!(

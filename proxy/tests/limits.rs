@@ -54,6 +54,32 @@ async fn a_head_that_takes_too_long_ends_its_connection_and_an_idle_one_may_wait
 }
 
 #[tokio::test]
+async fn a_client_that_falls_silent_in_its_body_is_told_so_on_both_lanes() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { body_idle: Duration::from_millis(50), ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    for path in ["/v1/chat/completions", "/api/chat"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{\"model\":");
+        let told = ask(proxy.addr(), head).await;
+        assert!(told.code() == 408 && told.text().contains("limits.body_idle"), "{path}: {}", told.text());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_for_too_long_ends_but_not_while_it_is_answered() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
+    let limits = Limits { idle: Duration::from_millis(50), ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut busy = Client::sending(proxy.addr(), GET).await;
+    upstream.until(|seen| seen.text().contains("/api/tags")).await;
+    // It is closed, or this waits in vain; by then the other has been without an answer for as long.
+    Client::sending(proxy.addr(), "").await.answer_or_nothing().await;
+    upstream.go_on();
+    assert_eq!(busy.answer().await.code(), 200);
+    busy.answer_or_nothing().await;
+}
+
+#[tokio::test]
 async fn heads_and_native_bodies_beyond_their_limits_are_refused() {
     let upstream = Upstream::answering(reply()).await;
     let limits = Limits { head: 8 << 10, native_body: 100, ..Limits::default() };

@@ -278,6 +278,8 @@ pub struct Limits {
     pub head: usize,
     /// For a request's head, once it has begun: 30 s by default. Zero: without limit of its own.
     pub head_time: Duration,
+    /// For the next byte of a request's body while it is waited for: 1 min by default. Zero: without limit.
+    pub body_idle: Duration,
     /// For a connection between two requests: 2 min by default, longer than clients keep theirs (about 90 s), so that none finds its
     /// connection closed while it sends. Zero: without limit.
     pub idle: Duration,
@@ -292,6 +294,7 @@ impl Default for Limits {
             native_body: 0,
             head: 256 << 10,
             head_time: Duration::from_secs(30),
+            body_idle: Duration::from_secs(60),
             idle: Duration::from_secs(120),
             connections: 4096,
         }

@@ -719,6 +719,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| shown_duration(config.limits.head_time),
     },
     Setting {
+        key: "limits.body_idle",
+        takes: "DURATION",
+        help: "How long a client may be silent in the middle of a request's body (0s: without limit)",
+        secret: false,
+        set: |draft, value| duration(value).map(|within| draft.config.limits.body_idle = within),
+        show: |config| shown_duration(config.limits.body_idle),
+    },
+    Setting {
         key: "limits.idle",
         takes: "DURATION",
         help: "How long a client's connection may be idle (0s: without limit)",

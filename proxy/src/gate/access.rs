@@ -54,11 +54,11 @@ impl Access {
         limit: usize,
     ) -> Result<(Request, Option<Shown<'_>>), Error> {
         if self.routes.as_ref().is_some_and(|routes| !routes.contain(path)) {
-            return Err(Error::Forbidden { message: format!("this key may not ask for {path}") });
+            return Err(Error::Denied { message: format!("this key may not ask for {path}") });
         }
         let Some(models) = &self.models else { return Ok((request, None)) };
         match Named::of(path, base) {
-            None => Err(Error::Forbidden {
+            None => Err(Error::Denied {
                 message: format!("this key may use only some models, and {path} is no route whose models are known"),
             }),
             Some(Named::Nowhere) => Ok((request, None)),

@@ -43,14 +43,22 @@ pub(crate) struct Counting {
 struct Reserved<'a> {
     counts: &'a Counts,
     digest: Digest,
-    then: Instant,
     runs: bool,
+}
+
+impl Reserved<'_> {
+    /// From here on it counts, even if the client leaves before its answer.
+    fn begin(mut self) {
+        self.runs = true;
+        // The clock is read under the lock, so that instants stand in order.
+        self.counts.with(self.digest, |log| log.begin(Instant::now()));
+    }
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.runs {
-            self.counts.with(self.digest, |log| log.take_back(self.then));
+            self.counts.with(self.digest, Log::take_back);
         }
     }
 }
@@ -75,7 +83,7 @@ impl Counting {
     /// # Errors
     /// There were too many in this window, or too many wait already. Then nothing is counted.
     pub(crate) async fn admit(&self, caller: Option<&Token>) -> Result<Option<Place>, Error> {
-        let mut reserved = match caller.and_then(|caller| Some((caller, self.limit(caller)?))) {
+        let reserved = match caller.and_then(|caller| Some((caller, self.limit(caller)?))) {
             Some((caller, limit)) => Some(self.reserve(caller, limit)?),
             None => None,
         };
@@ -86,8 +94,9 @@ impl Counting {
         } else {
             None
         };
-        // From here on it counts, even if the client leaves before its answer.
-        reserved.iter_mut().for_each(|reserved| reserved.runs = true);
+        if let Some(reserved) = reserved {
+            reserved.begin();
+        }
         Ok(place)
     }
 
@@ -109,13 +118,9 @@ impl Counting {
     }
 
     fn reserve(&self, caller: &Token, limit: Limit) -> Result<Reserved<'_>, Error> {
-        let (then, standing) = self.counts.with(caller.digest, |log| {
-            // Read under the lock, so that instants stand in order.
-            let now = Instant::now();
-            (now, log.ask(now, limit))
-        });
+        let standing = self.counts.with(caller.digest, |log| log.ask(Instant::now(), limit));
         if standing.admitted {
-            return Ok(Reserved { counts: &self.counts, digest: caller.digest, then, runs: false });
+            return Ok(Reserved { counts: &self.counts, digest: caller.digest, runs: false });
         }
         let window = match limit.window.as_secs() {
             60 => "minute".to_owned(),

@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderMap, Method, Response, header};
 
 use super::named::{self, Named};
-use crate::error::Error;
+use crate::error::{self, Error};
 
 /// A list of models.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ impl Models {
         if self.contain(model) {
             return Ok(());
         }
-        Err(Error::Forbidden {
+        Err(Error::Denied {
             message: format!("this key may not use the model {model:?}; ask for {}", self.0.join(", ")),
         })
     }
@@ -54,15 +54,16 @@ impl Models {
         limit: usize,
         translated: bool,
     ) -> Result<Request, Error> {
-        let refused = |why: &str| Error::Forbidden { message: format!("this key may use only some models, and {why}") };
+        let refused = |why: &str| Error::Denied { message: format!("this key may use only some models, and {why}") };
         let (parts, body) = request.into_parts();
         if encoded(&parts.headers) {
             return Err(refused("the names in a compressed body cannot be read; send it as it is"));
         }
-        let body = to_bytes(body, limit).await.map_err(|_| {
-            refused(&format!(
+        let body = to_bytes(body, limit).await.map_err(|error| match error::own(&error) {
+            Some(own) => own,
+            None => refused(&format!(
                 "the names in a body that is broken off or larger than {limit} bytes (limits.body) cannot be read"
-            ))
+            )),
         })?;
         let found = match named {
             Named::Body(fields) => named::in_body(&body, fields).map_err(|_| {

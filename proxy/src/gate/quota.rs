@@ -1,14 +1,19 @@
-//! How many requests a key may make in any window of time: a true sliding window, as a log of instants. `now` is an argument; nothing here
-//! has a clock.
+//! How many requests a key may make in any window of time: a true sliding window, as a log of the instants at which they began. One that
+//! still waits for its turn holds its place in the window until it begins. `now` is an argument; nothing here has a clock.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// The instants at which one key's requests were admitted, the oldest first.
+/// One key's requests.
 #[derive(Debug, Default)]
-pub(crate) struct Log(VecDeque<Instant>);
+pub(crate) struct Log {
+    /// When they began, the oldest first.
+    begun: VecDeque<Instant>,
+    /// Admitted, but not begun.
+    waiting: usize,
+}
 
 /// What a key may do in any window.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,33 +42,44 @@ impl Standing {
 }
 
 impl Log {
-    /// Judges a request that comes `now`, which is never before an earlier one's. Only what is admitted counts.
+    /// Judges a request that comes `now`, which is never before an earlier one's. What is admitted holds a place until it begins or is
+    /// taken back; what is refused costs nothing.
     pub(crate) fn ask(&mut self, now: Instant, limit: Limit) -> Standing {
         let before = self.look(now, limit);
         if before.remaining == 0 {
             return before;
         }
-        self.0.push_back(now);
+        self.waiting += 1;
         Standing { admitted: true, ..self.look(now, limit) }
+    }
+
+    /// One that was admitted begins `now`.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.begun.push_back(now);
+    }
+
+    /// One that was admitted will not begin.
+    pub(crate) fn take_back(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
     }
 
     /// Where the key stands `now`, without a request.
     pub(crate) fn look(&mut self, now: Instant, limit: Limit) -> Standing {
-        while self.0.front().is_some_and(|oldest| now.duration_since(*oldest) >= limit.window) {
-            self.0.pop_front();
+        while self.begun.front().is_some_and(|oldest| now.duration_since(*oldest) >= limit.window) {
+            self.begun.pop_front();
         }
-        let remaining = limit.requests.saturating_sub(self.0.len());
+        let used = self.begun.len() + self.waiting;
+        let remaining = limit.requests.saturating_sub(used);
+        // Those that wait leave last, a window after they begin, which is now at best.
+        let leaves = |at: usize| match self.begun.get(at) {
+            Some(at) => limit.window - now.duration_since(*at),
+            None if at < used => limit.window,
+            None => Duration::ZERO,
+        };
         // With a limit that was lowered meanwhile, more must leave than the oldest.
-        let leaves = |at: usize| self.0.get(at).map_or(Duration::ZERO, |at| limit.window - now.duration_since(*at));
-        let next = if remaining > 0 { Duration::ZERO } else { leaves(self.0.len().saturating_sub(limit.requests)) };
-        Standing { admitted: false, remaining, next, reset: leaves(self.0.len().saturating_sub(1)) }
-    }
-
-    /// Takes back a request that was admitted at `then` and came to nothing here.
-    pub(crate) fn take_back(&mut self, then: Instant) {
-        if let Some(at) = self.0.iter().rposition(|at| *at == then) {
-            self.0.remove(at);
-        }
+        let next = if remaining > 0 { Duration::ZERO } else { leaves(used.saturating_sub(limit.requests)) };
+        Standing { admitted: false, remaining, next, reset: leaves(used.saturating_sub(1)) }
     }
 }
 
@@ -89,19 +105,44 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// A request that need not wait.
+    fn at_once(log: &mut Log, now: Instant, limit: Limit) -> Standing {
+        let standing = log.ask(now, limit);
+        if standing.admitted {
+            log.begin(now);
+        }
+        standing
+    }
+
     proptest! {
+        // Each request comes after a while, waits so long for its turn, and then begins or leaves.
         #[test]
-        fn no_window_ever_admits_more_than_the_limit(steps in vec(0u32..40, 1..300), requests in 1usize..8, window in 1u32..100) {
+        fn in_no_window_more_begin_than_the_limit_however_long_they_wait(
+            comes in vec((0u32..40, prop_oneof![Just(0u32), 0u32..300], 0u32..5), 1..300),
+            requests in 1usize..8,
+            window in 1u32..100,
+        ) {
             let limit = Limit { requests, window: window * MS };
-            let (mut now, mut log, mut admitted) = (Instant::now(), Log::default(), Vec::new());
-            for step in steps {
+            let (mut now, mut log) = (Instant::now(), Log::default());
+            let (mut waiting, mut begun): (Vec<(Instant, bool)>, Vec<Instant>) = (Vec::new(), Vec::new());
+            for (step, waits, fate) in comes {
                 now += step * MS;
+                waiting.sort();
+                let due = waiting.iter().take_while(|(at, _)| *at <= now).count();
+                for (at, begins) in waiting.drain(..due) {
+                    if begins {
+                        log.begin(at);
+                        begun.push(at);
+                    } else {
+                        log.take_back();
+                    }
+                }
                 if log.ask(now, limit).admitted {
-                    admitted.push(now);
+                    waiting.push((now + waits * MS, fate > 0));
                 }
             }
-            for (at, end) in admitted.iter().enumerate() {
-                let within = admitted[..=at].iter().filter(|then| end.duration_since(**then) < limit.window).count();
+            for (at, end) in begun.iter().enumerate() {
+                let within = begun[..=at].iter().filter(|then| end.duration_since(**then) < limit.window).count();
                 prop_assert!(within <= requests, "{within} of {requests}");
             }
         }
@@ -112,13 +153,13 @@ mod tests {
             let (mut now, mut log) = (Instant::now(), Log::default());
             for step in steps {
                 now += step * MS;
-                let standing = log.ask(now, limit);
+                let standing = at_once(&mut log, now, limit);
                 prop_assert_eq!(standing.remaining > 0, standing.next.is_zero());
                 if !standing.admitted {
                     prop_assert!(!log.ask(now + standing.next - Duration::from_nanos(1), limit).admitted);
                     prop_assert!(Duration::from_secs(standing.retry_after()) >= standing.next);
                     now += standing.next;
-                    prop_assert!(log.ask(now, limit).admitted);
+                    prop_assert!(at_once(&mut log, now, limit).admitted);
                 }
             }
         }
@@ -128,7 +169,7 @@ mod tests {
             let limit = Limit { requests: 1, window: 100 * MS };
             let (start, mut log) = (Instant::now(), Log::default());
             prop_assert!(log.look(start, limit).remaining == 1);
-            prop_assert!(log.ask(start, limit).admitted);
+            prop_assert!(at_once(&mut log, start, limit).admitted);
             for _ in 0..refused {
                 prop_assert!(!log.ask(start + 99 * MS, limit).admitted);
             }
@@ -141,8 +182,21 @@ mod tests {
         let limit = Limit { requests: 1, window: 100 * MS };
         let (now, mut log) = (Instant::now(), Log::default());
         assert!(log.ask(now, limit).admitted);
-        log.take_back(now);
+        assert!(!log.ask(now, limit).admitted);
+        log.take_back();
         assert!(log.ask(now, limit).admitted);
+    }
+
+    #[test]
+    fn what_waits_holds_its_place_and_leaves_a_window_after_it_began() {
+        let limit = Limit { requests: 1, window: 100 * MS };
+        let (now, mut log) = (Instant::now(), Log::default());
+        assert!(log.ask(now, limit).admitted);
+        let later = now + 500 * MS;
+        assert_eq!(log.ask(later, limit), Standing { admitted: false, remaining: 0, next: 100 * MS, reset: 100 * MS });
+        log.begin(later);
+        assert_eq!(log.look(later + 60 * MS, limit).next, 40 * MS);
+        assert!(log.ask(later + 100 * MS, limit).admitted);
     }
 
     #[test]

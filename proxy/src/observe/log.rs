@@ -51,7 +51,11 @@ const SHORTEST_KEY: usize = 8;
 
 /// `text` without the keys that `secrets`, values of headers, hold.
 pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
-    let keys = secrets.iter().filter_map(|value| value.to_str().ok()?.split_ascii_whitespace().next_back());
+    let apart = |c: char| c.is_ascii_whitespace() || c == ',';
+    let keys = secrets
+        .iter()
+        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+        .flat_map(|value| value.split(apart));
     keys.filter(|key| key.len() >= SHORTEST_KEY).fold(text.to_owned(), |text, key| text.replace(key, "***"))
 }
 
@@ -64,6 +68,15 @@ mod tests {
         let payload = format!("{{\"key\":\"sk-secret\",\"a\":\"{}\"}}", "x".repeat(5000));
         let told = snippet(payload.as_bytes(), &[HeaderValue::from_static("Bearer sk-secret")]);
         assert!(told.starts_with("{\"key\":\"***\"") && told.ends_with("bytes)"), "{told}");
+    }
+
+    #[test]
+    fn every_key_of_a_header_is_masked() {
+        let secrets = [
+            HeaderValue::from_static("Bearer  sk-secret-1, Bearer sk-secret-2"),
+            HeaderValue::from_static("sk-secret-3"),
+        ];
+        assert_eq!(masked("sk-secret-1 sk-secret-2 sk-secret-3 Bearer", &secrets), "*** *** *** Bearer");
     }
 
     #[test]

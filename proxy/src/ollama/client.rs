@@ -29,7 +29,7 @@ use super::{
 use crate::{
     alarm::Alarm,
     config::{Config, Protocol, Remote},
-    error::Error,
+    error::{self, Error},
 };
 
 /// Most bytes of an answer that is read whole: an unstreamed chat or a list of models.
@@ -208,8 +208,8 @@ impl Client {
             Failure::Connect(cause) => cause,
             // Our side of the road broke: the client stopped sending its body.
             Failure::Exchange(error) if error.is_user() => {
-                if let Some(own) = own(&error) {
-                    return own.clone();
+                if let Some(own) = error::own(&error) {
+                    return own;
                 }
                 let message = "the request body ended before it was whole".to_owned();
                 return Error::Invalid { message, param: None, code: None };
@@ -259,12 +259,6 @@ impl Client {
             _ => Error::Unreachable { message },
         }
     }
-}
-
-/// The error of ours that a request body ended with.
-fn own(error: &hyper::Error) -> Option<&Error> {
-    let source = std::error::Error::source(error);
-    std::iter::successors(source, |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// What is asked, as it crosses the wire.

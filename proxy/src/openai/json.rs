@@ -13,7 +13,10 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-use crate::{app::App, error::Error};
+use crate::{
+    app::App,
+    error::{self, Error},
+};
 
 /// The whole body of a request.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ impl FromRequest<App> for Json {
             Err(error) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
                 Err(Error::TooLarge { limit })
             }
-            Err(error) => Err(malformed(format!("the request body could not be read to its end: {error}"))),
+            Err(error) => Err(error::own(&*error)
+                .unwrap_or_else(|| malformed(format!("the request body could not be read to its end: {error}")))),
         }
     }
 }

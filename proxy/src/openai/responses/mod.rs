@@ -6,6 +6,8 @@ mod estimate;
 mod input;
 mod items;
 mod kept;
+#[cfg(test)]
+mod laws;
 mod offer;
 mod request;
 mod sealed;
