@@ -1,4 +1,4 @@
-//! The command line: `run`, `list`, `check`, `smoke`.
+//! The command line: `run`, `list`, `check`, `mutate`, `smoke`.
 //!
 //! Exit codes: 0 all that ran passed; 1 the target is not fit; 2 unusable input, or something could not be started; 3 nothing was checked.
 
@@ -23,9 +23,12 @@ use crate::{
     scenario::{
         load::{self, Loaded, Problem},
         variables::Variables,
+        versions::{self, Asked},
     },
     smoke,
 };
+
+mod mutate;
 
 /// The target is not fit.
 pub const UNFIT: u8 = 1;
@@ -58,6 +61,9 @@ enum Verb {
     List(Select),
     /// Checks scenario files without running them
     Check(Select),
+    /// Breaks the traffic in named ways, and tells which scenarios notice (on the built-in mock)
+    #[command(after_help = mutate::HELP)]
+    Mutate(mutate::Flags),
     /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
     #[command(after_help = smoke::HELP)]
     Smoke(Box<smoke::Flags>),
@@ -87,6 +93,10 @@ struct RunFlags {
     /// The image of the container backend
     #[arg(long, default_value = "ollama/ollama", value_name = "IMAGE")]
     image: String,
+    /// The version of Ollama that the mock plays, for the scenarios that speak of it (may be given several times); `each`: every version
+    /// that the proxy treats differently
+    #[arg(long = "mock-version", value_name = "VERSION|each")]
+    mock_versions: Vec<Asked>,
     #[command(flatten)]
     remote: remote::Flags,
     /// The model of scenarios that leave it open
@@ -171,6 +181,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Run(flags) => run_scenarios(&flags),
         Verb::List(select) => list(&select),
         Verb::Check(select) => check(&select),
+        Verb::Mutate(flags) => mutate::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
     code.unwrap_or_else(|error| {
@@ -243,6 +254,14 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         Ok(scenarios) => scenarios,
         Err(code) => return Ok(code),
     };
+    if !flags.mock_versions.is_empty() && flags.backend != Kind::Mock {
+        anyhow::bail!("--mock-version is for --backend mock");
+    }
+    let scenarios = versions::expand(scenarios, &flags.mock_versions);
+    if scenarios.is_empty() {
+        eprintln!("farllama-check: no selected scenario speaks of such a version");
+        return Ok(ExitCode::from(NOTHING));
+    }
     let backend = match flags.backend {
         Kind::Mock => Backend::Mock,
         Kind::Remote if !flags.remote.named() => anyhow::bail!("--backend remote needs --remote-host"),

@@ -8,6 +8,7 @@ pub mod call;
 pub mod cli;
 pub mod expect;
 mod interrupt;
+pub mod mutants;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -168,6 +168,9 @@ async fn one_step(
     if let (Some(sent), Some(journal)) = (&step.sent, &target.journal) {
         whole.extend(expect::seen(sent, step.place(), journal, before, variables).await?);
     }
+    if let (Some(live), Some(journal), [outcome]) = (step.live(), &target.journal, &outcomes[..]) {
+        whole.extend(expect::live(live, outcome, journal, before).await);
+    }
     match (&mut judged[..], &outcomes[..]) {
         // Of one call the answer is the whole.
         ([only], [outcome]) => {

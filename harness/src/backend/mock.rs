@@ -3,9 +3,9 @@
 use mock_ollama::{Mock, Options};
 
 use super::{Missing, Target, at, proxied};
-use crate::scenario::Scenario;
+use crate::{mutants::Mutation, scenario::Scenario};
 
-pub(super) async fn target(scenario: &Scenario) -> Result<Target, Missing> {
+pub(super) async fn target(scenario: &Scenario, mutation: Option<&Mutation>) -> Result<Target, Missing> {
     let broken = |error: &dyn std::fmt::Display| Missing::Broken(format!("the mock cannot start: {error}"));
     let mut options = Options::default();
     if let Some(settings) = &scenario.mock {
@@ -17,5 +17,5 @@ pub(super) async fn target(scenario: &Scenario) -> Result<Target, Missing> {
     let script = scenario.upstream.clone().unwrap_or_default();
     let mock = Mock::start_with(options, script).await.map_err(|error| broken(&error))?;
     let remote = at(mock.addr());
-    proxied(scenario, remote, Some(mock)).await
+    proxied(scenario, remote, Some(mock), mutation).await
 }

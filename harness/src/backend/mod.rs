@@ -14,13 +14,18 @@ use farllama::{
 };
 use mock_ollama::{Journal, Mock};
 
-use crate::scenario::{Need, Scenario};
+use crate::{
+    mutants::{Layer, Mutation},
+    scenario::{Need, Scenario},
+};
 
 /// A place for scenarios to run.
 #[derive(Debug)]
 pub enum Backend {
     /// A mock of its own for each scenario.
     Mock,
+    /// As the mock, but something on the way is broken; see [`crate::mutants`].
+    Tampered(Mutation),
     /// An Ollama that is somewhere.
     Remote(Box<remote::Remote>),
     /// An Ollama in a container that is started once for the run.
@@ -52,6 +57,7 @@ pub struct Target {
     /// What reached the upstream, if it tells.
     pub journal: Option<Journal>,
     proxy: Option<Proxy>,
+    _layer: Option<Layer>,
     _mock: Option<Mock>,
 }
 
@@ -61,6 +67,7 @@ struct Proxy {
     running: Running,
     /// Where its upstream is, whatever its settings say.
     remote: RemoteSettings,
+    mutation: Option<Mutation>,
 }
 
 /// Why there is no target.
@@ -80,6 +87,7 @@ impl Backend {
     pub fn name(&self) -> String {
         match self {
             Self::Mock => "the built-in mock".to_owned(),
+            Self::Tampered(_) => "the built-in mock, tampered with".to_owned(),
             Self::Remote(remote) => format!("the remote {}", remote.url()),
             Self::Container(container) => format!("a container of {}", container.image()),
             Self::Standing(standing) => standing.name.clone(),
@@ -90,7 +98,7 @@ impl Backend {
     #[must_use]
     pub fn promises(&self, need: Need) -> bool {
         match (self, need) {
-            (Self::Mock, _) => true,
+            (Self::Mock | Self::Tampered(_), _) => true,
             (Self::Standing(standing), Need::Journal) => standing.journal.is_some(),
             (Self::Remote(_) | Self::Container(_) | Self::Standing(_), _) => false,
         }
@@ -126,14 +134,16 @@ impl Backend {
     /// It cannot be started.
     pub async fn target(&self, scenario: &Scenario) -> Result<Target, Missing> {
         match self {
-            Self::Mock => mock::target(scenario).await,
-            Self::Remote(remote) => proxied(scenario, remote.settings().clone(), None).await,
-            Self::Container(container) => proxied(scenario, container.settings().await?, None).await,
+            Self::Mock => mock::target(scenario, None).await,
+            Self::Tampered(mutation) => mock::target(scenario, Some(mutation)).await,
+            Self::Remote(remote) => proxied(scenario, remote.settings().clone(), None, None).await,
+            Self::Container(container) => proxied(scenario, container.settings().await?, None, None).await,
             Self::Standing(standing) => Ok(Target {
                 url: standing.url.clone(),
                 openai: standing.openai.clone(),
                 journal: standing.journal.clone(),
                 proxy: None,
+                _layer: None,
                 _mock: None,
             }),
         }
@@ -147,7 +157,7 @@ impl Target {
     /// They cannot be used, or there is no proxy of ours.
     pub fn reload(&self, settings: &str) -> Result<(), String> {
         let proxy = self.proxy.as_ref().ok_or("there is no proxy to give new settings to")?;
-        let config = settled(Some(settings), &proxy.remote)?;
+        let config = settled(Some(settings), &proxy.remote, proxy.mutation.as_ref())?;
         proxy.running.reload(config).map_err(|error| format!("reload: {error}"))
     }
 
@@ -160,24 +170,40 @@ impl Target {
 }
 
 /// A proxy on a free port, with the scenario's settings, in front of `remote`.
-async fn proxied(scenario: &Scenario, remote: RemoteSettings, mock: Option<Mock>) -> Result<Target, Missing> {
-    let config = settled(scenario.config.as_ref().map(|text| &*text.value), &remote).map_err(Missing::Broken)?;
+async fn proxied(
+    scenario: &Scenario,
+    remote: RemoteSettings,
+    mock: Option<Mock>,
+    mutation: Option<&Mutation>,
+) -> Result<Target, Missing> {
+    let config = settled(scenario.config.as_ref().map(|text| &*text.value), &remote, mutation);
+    let config = config.map_err(Missing::Broken)?;
     let base_path = config.openai.base_path.clone();
     let proxy = farllama::serve(config)
         .await
         .map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))?;
-    let url = format!("http://{}", proxy.addr());
+    let mut addr = proxy.addr();
+    let mut layer = None;
+    if let Some(mutation) = mutation {
+        let before = Layer::before(addr, mutation.clone()).await;
+        let before =
+            before.map_err(|error| Missing::Broken(format!("nothing can be put before the proxy: {error}")))?;
+        addr = before.addr();
+        layer = Some(before);
+    }
+    let url = format!("http://{addr}");
     Ok(Target {
         openai: format!("{url}{base_path}"),
         url,
         journal: mock.as_ref().map(Mock::journal),
-        proxy: Some(Proxy { running: proxy, remote }),
+        proxy: Some(Proxy { running: proxy, remote, mutation: mutation.cloned() }),
+        _layer: layer,
         _mock: mock,
     })
 }
 
 /// A scenario's settings, but for what is ours to say: a free port, and where the upstream is.
-fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String> {
+fn settled(text: Option<&str>, remote: &RemoteSettings, mutation: Option<&Mutation>) -> Result<Config, String> {
     let mut config = match text {
         None => Config::default(),
         Some(text) => Config::from_toml(text).map_err(|error| format!("config: {error}"))?,
@@ -194,6 +220,9 @@ fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String
     }
     given.headers.extend(remote.headers);
     given.ca_file = remote.ca_file.or(given.ca_file.take());
+    if let Some(mutation) = mutation {
+        mutation.settings(&mut config);
+    }
     Ok(config)
 }
 

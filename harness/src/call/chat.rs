@@ -21,7 +21,7 @@ const EXTENSIONS: [&str; 2] = ["reasoning", "reasoning_content"];
 pub(super) async fn create(client: &Client<OpenAIConfig>, request: Value, understood: &Understood) {
     if request["stream"] != json!(true) {
         let answer = client.chat().create_byot::<_, Typed<CreateChatCompletionResponse>>(request).await;
-        return understood.set(answer.map_or_else(|failed| error(&failed), |answer| answer.value));
+        return understood.set(answer.map_or_else(|failed| error(&failed), Typed::into_value));
     }
     let stream = client.chat().create_stream_byot::<_, Typed<CreateChatCompletionStreamResponse>>(request).await;
     let mut stream = match stream {
@@ -45,9 +45,15 @@ pub(super) async fn create(client: &Client<OpenAIConfig>, request: Value, unders
 }
 
 /// What one of the client's types keeps of a document, and the extensions. A document that the type cannot take is an error.
-struct Typed<T> {
+pub(super) struct Typed<T> {
     value: Value,
     kind: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T> Typed<T> {
+    pub(super) fn into_value(self) -> Value {
+        self.value
+    }
 }
 
 impl<'de, T: DeserializeOwned + serde::Serialize> Deserialize<'de> for Typed<T> {

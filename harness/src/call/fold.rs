@@ -80,6 +80,46 @@ impl Fold {
     }
 }
 
+/// A plain completion in the making.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    answer: Map<String, Value>,
+    choices: Vec<Value>,
+}
+
+impl Texts {
+    /// Adds a chunk.
+    pub(super) fn add(&mut self, chunk: &Value) {
+        for (name, value) in chunk.as_object().into_iter().flatten() {
+            if name == "usage" {
+                self.answer.insert(name.clone(), value.clone());
+            } else if name != "choices" {
+                self.answer.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        for choice in chunk["choices"].as_array().into_iter().flatten() {
+            match self.choices.iter_mut().find(|known| known["index"] == choice["index"]) {
+                None => self.choices.push(choice.clone()),
+                Some(known) => {
+                    join(&mut known["text"], &choice["text"]);
+                    if let Some(reason) = choice.get("finish_reason") {
+                        known["finish_reason"] = reason.clone();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer so far.
+    #[must_use]
+    pub(super) fn finish(mut self) -> Value {
+        if !self.answer.is_empty() {
+            self.answer.insert("choices".to_owned(), Value::Array(self.choices));
+        }
+        Value::Object(self.answer)
+    }
+}
+
 /// Takes off a message what only deltas have.
 fn finish(message: &mut Map<String, Value>) {
     let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) else { return };
@@ -180,6 +220,19 @@ mod tests {
             json!({"id": "1", "choices": [{"index": 0, "delta": {}, "logprobs": {"content": [{"token": "b"}]}}]}),
         ]);
         assert_eq!(folded["choices"][0]["logprobs"], json!({"content": [{"token": "a"}, {"token": "b"}]}));
+    }
+
+    #[test]
+    fn pieces_of_a_text_are_joined_by_index() {
+        let mut fold = Texts::default();
+        for chunk in [
+            json!({"id": "1", "choices": [{"index": 0, "text": "Hel"}, {"index": 1, "text": "a"}]}),
+            json!({"id": "2", "choices": [{"index": 0, "text": "lo", "finish_reason": "stop"}]}),
+        ] {
+            fold.add(&chunk);
+        }
+        let choices = json!([{"index": 0, "text": "Hello", "finish_reason": "stop"}, {"index": 1, "text": "a"}]);
+        assert_eq!(fold.finish(), json!({"id": "1", "choices": choices}));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod frames;
 mod http;
 mod models;
 pub mod tap;
+mod typed;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -91,6 +92,19 @@ pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Dura
             Call::Models => models::list(&client(&tap, settings, door), &understood).await,
             Call::Model(id) => models::retrieve(&client(&tap, settings, door), id, &understood).await,
             Call::Chat(request) => chat::create(&client(&tap, settings, door), request.clone(), &understood).await,
+            Call::Completions(request) => {
+                typed::completions(&client(&tap, settings, door), request.clone(), &understood).await;
+            }
+            Call::Embeddings(request) => {
+                typed::embeddings(&client(&tap, settings, door), request.clone(), &understood).await;
+            }
+            Call::Moderations(request) => {
+                typed::moderations(&client(&tap, settings, door), request.clone(), &understood).await;
+            }
+            Call::Images(request) => typed::images(&client(&tap, settings, door), request.clone(), &understood).await,
+            Call::Responses(request) => {
+                typed::responses(&client(&tap, settings, door), request.clone(), &understood).await;
+            }
         }
         tap.ended().await;
     };

@@ -48,6 +48,8 @@ pub struct Piece {
 /// One exchange as it crossed the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
+    /// When the request began.
+    pub began: Option<Instant>,
     /// The request's method.
     pub method: String,
     /// The request's URL.
@@ -151,6 +153,7 @@ impl Tap {
         }
         let attempt = self.begin();
         self.note(|recording| {
+            recording.began = Some(start);
             recording.method = request.method().to_string();
             recording.url = request.url().to_string();
             recording.request_headers = pairs(request.headers());

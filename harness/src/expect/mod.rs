@@ -6,6 +6,7 @@ pub mod laws;
 pub mod matcher;
 pub mod path;
 mod sent;
+mod time;
 mod whole;
 mod wire;
 
@@ -21,6 +22,7 @@ use crate::{
 use matcher::Matcher;
 
 pub use sent::seen;
+pub use time::live;
 pub use whole::tally;
 
 /// An expectation that does not hold.
@@ -79,6 +81,7 @@ pub fn judge(
     if let Some(answered) = answered {
         each(&answered.expect, &answered.wire)?;
     }
+    findings.extend(time::judge(&part.time, outcome, variables)?);
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
         findings.extend(laws::breaches(&outcome.recording.body()).into_iter().map(|breach| {
             let (law, actual) = breach.split_once(", but ").unwrap_or((&breach, "not so"));

@@ -10,7 +10,7 @@ use crate::{
     call::{
         Outcome,
         frames::{DONE, Frames},
-        tap::End,
+        tap::{End, Recording},
     },
     scenario::{Check, Place, Wire, variables::Variables},
 };
@@ -30,6 +30,9 @@ pub(super) fn judge(wire: &Wire, outcome: &Outcome, variables: &Variables) -> Re
         let Some(expected) = expected else { continue };
         let check = variables.check(&check(name, expected))?;
         findings.extend(one(&format!("wire.{name}"), &check, actual.map(Cow::Owned))?);
+    }
+    if let Some(whole) = &wire.whole {
+        findings.extend(pieces(whole, recording));
     }
     if let Some(done) = &wire.done {
         findings.extend(ending(done, &outcome.frames));
@@ -57,6 +60,23 @@ fn end(end: &End) -> &'static str {
         End::Left => "left",
         End::NoAnswer(_) => "no answer",
     }
+}
+
+/// Whether every piece ends where an event or a line does.
+fn pieces(whole: &Spanned<bool>, recording: &Recording) -> Option<Finding> {
+    let mark: &[u8] = if recording.media_type() == "text/event-stream" { b"\n\n" } else { b"\n" };
+    let torn = recording.pieces.iter().find(|piece| !piece.bytes.ends_with(mark));
+    let (holds, expected) = if whole.value {
+        (torn.is_none() && !recording.pieces.is_empty(), "each event in one piece")
+    } else {
+        (torn.is_some(), "an event in several pieces")
+    };
+    let actual = match torn {
+        Some(piece) => format!("a piece that ends within one: {}", String::from_utf8_lossy(&piece.bytes)),
+        None => format!("{} pieces, none torn", recording.pieces.len()),
+    };
+    let (at, about, expected) = (Place::from(whole), "wire.whole".to_owned(), expected.to_owned());
+    (!holds).then(|| Finding { at, about, expected, actual: crate::report::shorten(&actual, 200) })
 }
 
 /// Whether `[DONE]` stands once, and last, or nowhere.

@@ -4,8 +4,8 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Answers, Call, Check, Checks, Client, Http, Part, Place, Scenario, Sent, Step, Wire, client::Key, step::MOST,
-    variables::Variables,
+    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire, client::Key,
+    step::MOST, variables::Variables, versions,
 };
 use crate::expect::{matcher::Matcher, path};
 
@@ -39,10 +39,8 @@ impl Reader {
         if let Some(config) = &scenario.config {
             self.settings("config", config);
         }
-        if let Some(version) = scenario.mock.as_ref().and_then(|mock| mock.version.as_ref())
-            && let Err(error) = version.value.parse::<mock_ollama::Version>()
-        {
-            self.wrong(version.into(), format!("mock.version: {error}"));
+        if let Some(mock) = &scenario.mock {
+            self.mock(mock);
         }
         self.client(title, &scenario.client);
         for step in &scenario.steps {
@@ -59,18 +57,40 @@ impl Reader {
         }
     }
 
+    fn mock(&mut self, mock: &MockSettings) {
+        for (name, version) in [("version", &mock.version), ("from", &mock.from), ("before", &mock.before)] {
+            if let Some(version) = version
+                && let Err(error) = version.value.parse::<mock_ollama::Version>()
+            {
+                return self.wrong(version.into(), format!("mock.{name}: {error}"));
+            }
+        }
+        let usual = mock.version.as_ref().and_then(|version| version.value.parse().ok()).unwrap_or_default();
+        if let Some(bound) = mock.from.as_ref().or(mock.before.as_ref())
+            && !versions::covers(Some(mock), &usual)
+        {
+            self.wrong(
+                bound.into(),
+                format!("{usual} lies outside; name a mock.version between mock.from and mock.before"),
+            );
+        }
+    }
+
     fn step(&mut self, step: &Step) {
         if let Some(reload) = &step.reload {
             return self.settings("reload", reload);
         }
-        if step.is_blind() && step.sent.as_ref().is_none_or(Sent::is_empty) {
-            self.wrong(step.place(), "nothing is expected of this call; add expect, wire or sent");
+        if step.is_blind() && step.live().is_none() && step.sent.as_ref().is_none_or(Sent::is_empty) {
+            self.wrong(step.place(), "nothing is expected of this call; add expect, wire, time or sent");
         }
         for part in &step.parts {
             self.part(part);
         }
         if let Some(answers) = &step.answers {
             self.answers(answers.into(), &answers.value, step.calls());
+        }
+        if let (2.., Some(live)) = (step.calls(), step.parts.iter().find_map(|part| part.time.live.as_ref())) {
+            self.wrong(live.into(), "live is told of a step with one call");
         }
         if let (2.., Some(check)) = (step.calls(), step.capture.0.first()) {
             self.wrong(check.at, "several calls have no one answer to capture from");
@@ -114,7 +134,14 @@ impl Reader {
                     self.wrong(at, "`client` sets up the OpenAI client; a raw call has headers of its own");
                 }
             }
-            Ok(Call::Chat(request)) if !request.is_object() => self.wrong(at, "chat takes the request as a mapping"),
+            Ok(
+                Call::Chat(request)
+                | Call::Completions(request)
+                | Call::Embeddings(request)
+                | Call::Moderations(request)
+                | Call::Images(request)
+                | Call::Responses(request),
+            ) if !request.is_object() => self.wrong(at, "this call takes the request as a mapping"),
             Ok(_) => {}
         }
         if let Some(client) = &part.client {
@@ -124,6 +151,9 @@ impl Reader {
             self.wrong(times.into(), format!("times takes a number from 1 to {MOST}"));
         }
         self.judged(&part.expect, &part.wire);
+        for (_, spanned) in part.time.matchers() {
+            self.matcher(spanned.into(), &spanned.value);
+        }
     }
 
     fn client(&mut self, at: Place, client: &Client) {

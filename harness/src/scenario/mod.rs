@@ -6,7 +6,9 @@ pub mod client;
 pub mod load;
 mod meaning;
 pub mod step;
+pub mod time;
 pub mod variables;
+pub mod versions;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,6 +22,7 @@ use serde_saphyr::Spanned;
 
 pub use client::{Client, Retries};
 pub use step::{Answered, Answers, Part, Step};
+pub use time::Time;
 
 /// One file: a behaviour, told as a sentence, and the steps that show it.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,6 +86,10 @@ impl fmt::Display for Need {
 pub struct MockSettings {
     /// The Ollama version that it plays, as `/api/version` tells it.
     pub version: Option<Spanned<String>>,
+    /// The first version that the scenario speaks of, where it is run at several.
+    pub from: Option<Spanned<String>>,
+    /// The first version that it speaks of no more.
+    pub before: Option<Spanned<String>>,
     /// As `OLLAMA_CONTEXT_LENGTH`.
     pub context_length: Option<u32>,
 }
@@ -97,6 +104,16 @@ pub enum Call {
     Model(String),
     /// `POST /v1/chat/completions` with the OpenAI client; the request as it goes out. Streamed if `stream: true`.
     Chat(Value),
+    /// `POST /v1/completions` with the OpenAI client, as `chat`.
+    Completions(Value),
+    /// `POST /v1/embeddings` with the OpenAI client.
+    Embeddings(Value),
+    /// `POST /v1/moderations` with the OpenAI client.
+    Moderations(Value),
+    /// `POST /v1/images/generations` with the OpenAI client.
+    Images(Value),
+    /// `POST /v1/responses` with the OpenAI client, as `chat`.
+    Responses(Value),
     /// Anything, raw.
     Http(Http),
 }
@@ -131,6 +148,8 @@ pub struct Wire {
     pub headers: Checks,
     /// Whether `data: [DONE]` comes, exactly once and last.
     pub done: Option<Spanned<bool>>,
+    /// Whether each event or line came in one piece. Only for short ones, from a server that writes them so.
+    pub whole: Option<Spanned<bool>>,
     /// Matcher of the number of events before `[DONE]`, or of lines.
     pub frames: Option<Spanned<Value>>,
     /// Matcher of the body as text.
@@ -152,6 +171,7 @@ impl Wire {
             && self.content_type.is_none()
             && self.headers.0.is_empty()
             && self.done.is_none()
+            && self.whole.is_none()
             && self.frames.is_none()
             && self.text.is_none()
             && self.attempts.is_none()

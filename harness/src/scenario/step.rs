@@ -9,7 +9,7 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Call, Checks, Client, Place, Sent, Wire};
+use super::{Call, Checks, Client, Place, Sent, Time, Wire};
 
 /// Most calls that may begin together: each is a connection.
 pub const MOST: usize = 1000;
@@ -45,6 +45,12 @@ impl Step {
         self.parts.first().map(|part| Place::from(&part.call)).unwrap_or_default()
     }
 
+    /// Whether its one call must be live; see [`Time::live`].
+    #[must_use]
+    pub fn live(&self) -> Option<&Spanned<bool>> {
+        self.parts.first().and_then(|part| part.time.live.as_ref())
+    }
+
     /// Whether nothing is expected of an answer.
     #[must_use]
     pub fn is_blind(&self) -> bool {
@@ -70,6 +76,9 @@ pub struct Part {
     /// What crossed the wire.
     #[serde(default)]
     pub wire: Wire,
+    /// When.
+    #[serde(default)]
+    pub time: Time,
 }
 
 impl Part {
@@ -82,7 +91,7 @@ impl Part {
     /// Whether nothing is expected of its answers.
     #[must_use]
     pub fn is_blind(&self) -> bool {
-        self.expect.0.is_empty() && self.wire.is_empty()
+        self.expect.0.is_empty() && self.wire.is_empty() && self.time.is_empty()
     }
 }
 
@@ -100,6 +109,8 @@ struct Written {
     expect: Checks,
     #[serde(default)]
     wire: Wire,
+    #[serde(default)]
+    time: Time,
     answers: Option<Spanned<Answers>>,
     sent: Option<Sent>,
     #[serde(default)]
@@ -110,8 +121,10 @@ impl TryFrom<Written> for Step {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, &'static str> {
-        let Written { name, reload, call, parallel, times, client, expect, wire, answers, sent, capture } = written;
-        let own = times.is_some() || client.is_some() || !expect.0.is_empty() || !wire.is_empty();
+        let Written { name, reload, call, parallel, times, client, expect, wire, time, answers, sent, capture } =
+            written;
+        let timed = !time.is_empty() || time.live.is_some();
+        let own = times.is_some() || client.is_some() || !expect.0.is_empty() || !wire.is_empty() || timed;
         let parts = match (call, parallel) {
             (None, None) if reload.is_some() => {
                 if own || answers.is_some() || sent.is_some() || !capture.0.is_empty() {
@@ -122,11 +135,11 @@ impl TryFrom<Written> for Step {
             (Some(_), _) | (_, Some(_)) if reload.is_some() => {
                 return Err("a step has a `call` or a `reload`, not both");
             }
-            (Some(call), None) => vec![Part { name: None, call, times, client, expect, wire }],
+            (Some(call), None) => vec![Part { name: None, call, times, client, expect, wire, time }],
             (None, Some(parallel)) => {
                 if own {
                     return Err(
-                        "times, client, expect and wire belong to each call in `parallel`; for the whole there are answers and sent",
+                        "times, client, expect, wire and time belong to each call in `parallel`; for the whole there are answers and sent",
                     );
                 }
                 if parallel.value.is_empty() {

@@ -83,6 +83,11 @@ impl Variables {
             Call::Models => Call::Models,
             Call::Model(id) => Call::Model(self.text(id)?),
             Call::Chat(request) => Call::Chat(self.value(request)?),
+            Call::Completions(request) => Call::Completions(self.value(request)?),
+            Call::Embeddings(request) => Call::Embeddings(self.value(request)?),
+            Call::Moderations(request) => Call::Moderations(self.value(request)?),
+            Call::Images(request) => Call::Images(self.value(request)?),
+            Call::Responses(request) => Call::Responses(self.value(request)?),
             Call::Http(http) => Call::Http(Http {
                 method: http.method.clone(),
                 path: self.text(&http.path)?,

@@ -1,0 +1,113 @@
+//! `farllama-check mutate`: whether scenarios notice broken traffic.
+
+use std::{fmt::Write, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Args;
+
+use super::{Kind, NOTHING, Select, UNFIT, print, runtime, select};
+use crate::{
+    backend::Backend,
+    call,
+    interrupt::{self, interrupted},
+    mutants::{
+        MUTANTS,
+        matrix::{self, Proof},
+    },
+    run::Plan,
+    scenario::variables::Variables,
+    smoke,
+};
+
+pub(super) const HELP: &str = "\
+A scenario with the tag mutant:NAME claims that it fails when that mutant is at work; these claims are run. With --all,
+every scenario runs against every mutant.
+
+Exit codes:
+  0  each mutant is noticed, every claim holds (and with --all, every scenario can fail)
+  1  a mutant that nobody notices, a claim that does not hold, or a scenario that cannot fail
+  2  unusable input (flags, YAML), or something could not be started
+  3  nothing was checked: no scenario was selected";
+
+#[derive(Args, Debug)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    select: Select,
+    /// Every scenario against every mutant
+    #[arg(long)]
+    all: bool,
+    /// Only this mutant (may be given several times)
+    #[arg(long = "mutant", value_name = "NAME")]
+    mutants: Vec<String>,
+    /// Shows the mutants and what each does
+    #[arg(long)]
+    list: bool,
+    /// How many scenarios run at a time
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// How long each call may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    if flags.list {
+        let width = MUTANTS.iter().map(|mutant| mutant.name.len()).max().unwrap_or(0);
+        let lines: Vec<_> = MUTANTS.iter().map(|mutant| format!("{:width$}  {}\n", mutant.name, mutant.what)).collect();
+        print(&lines.concat());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mutants = matrix::choose(&flags.mutants).map_err(anyhow::Error::msg)?;
+    let scenarios = match select(&flags.select) {
+        Ok(scenarios) => scenarios,
+        Err(code) => return Ok(code),
+    };
+    let plan = Plan {
+        backend: Arc::new(Backend::Mock),
+        http: call::http()?,
+        variables: Variables::new(smoke::MODEL, smoke::PROMPT, smoke::SYSTEM_PROMPT),
+        timeout: flags.timeout,
+        jobs: flags.jobs.unwrap_or(Kind::Mock.jobs()),
+        strict: false,
+    };
+    let proof = runtime()?.block_on(async {
+        tokio::select! {
+            proof = matrix::prove(&scenarios, &mutants, flags.all, &plan) => Some(proof),
+            () = interrupted() => None,
+        }
+    });
+    let Some(proof) = proof else {
+        eprintln!("interrupted");
+        return Ok(ExitCode::from(interrupt::CODE));
+    };
+    print(&told(&proof));
+    Ok(match (proof.problems.is_empty(), proof.runs) {
+        (true, 0) => ExitCode::from(NOTHING),
+        (true, _) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::from(UNFIT),
+    })
+}
+
+fn told(proof: &Proof) -> String {
+    let width = proof.noticed.iter().map(|(mutant, _)| mutant.name.len()).max().unwrap_or(0);
+    let mut out = String::new();
+    for (mutant, by) in &proof.noticed {
+        let who = match by.iter().next() {
+            None => "nobody".to_owned(),
+            Some(only) if by.len() == 1 => only.clone(),
+            Some(first) => format!("{first} and {} more", by.len() - 1),
+        };
+        let _ = writeln!(out, "{:width$}  {}: noticed by {who}", mutant.name, mutant.what);
+    }
+    for problem in &proof.problems {
+        let _ = writeln!(out, "! {problem}");
+    }
+    let unnoticed = proof.noticed.iter().filter(|(_, by)| by.is_empty()).count();
+    let _ = writeln!(
+        out,
+        "{} mutants, {unnoticed} unnoticed, {} problems, {} runs",
+        proof.noticed.len(),
+        proof.problems.len(),
+        proof.runs
+    );
+    out
+}

@@ -1,0 +1,216 @@
+//! What is done to the frames of a stream.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::frame::{Act, Frame, Tamper};
+
+/// Long enough that two writes arrive as two.
+const MOMENT: Duration = Duration::from_millis(20);
+/// Longer than anybody would call at once.
+const LATE: Duration = Duration::from_secs(2);
+
+/// A mutant that does something with each frame and nothing with the end.
+fn each(mut does: impl FnMut(Frame) -> Vec<Frame> + Send + 'static) -> Tamper {
+    Box::new(move |frame| frame.map_or_else(Vec::new, |frame| written(does(frame))))
+}
+
+fn written(frames: impl IntoIterator<Item = Frame>) -> Vec<Act> {
+    frames.into_iter().map(|frame| Act::Write(frame.0)).collect()
+}
+
+/// A mutant that does something with the `nth` frame that is no comment.
+fn at(nth: usize, mut does: impl FnMut(Frame) -> Vec<Frame> + Send + 'static) -> Tamper {
+    let mut seen = 0;
+    each(move |frame| {
+        if frame.text().is_none() {
+            return vec![frame];
+        }
+        seen += 1;
+        if seen == nth + 1 { does(frame) } else { vec![frame] }
+    })
+}
+
+pub(super) fn dropped(nth: usize) -> Tamper {
+    at(nth, |_| Vec::new())
+}
+
+pub(super) fn doubled(nth: usize) -> Tamper {
+    at(nth, |frame| vec![frame.clone(), frame])
+}
+
+pub(super) fn swapped(nth: usize) -> Tamper {
+    let (mut seen, mut held) = (0, None);
+    Box::new(move |frame| {
+        let Some(frame) = frame else { return written(held.take()) };
+        if frame.text().is_none() {
+            return written([frame]);
+        }
+        seen += 1;
+        if seen == nth + 1 {
+            held = Some(frame);
+            return Vec::new();
+        }
+        written([frame].into_iter().chain(held.take()))
+    })
+}
+
+pub(super) fn split() -> Tamper {
+    Box::new(|frame| {
+        let Some(Frame(mut first)) = frame else { return Vec::new() };
+        let second = first.split_off(first.len() / 2);
+        vec![Act::Write(first), Act::Wait(MOMENT), Act::Write(second)]
+    })
+}
+
+pub(super) fn crlf() -> Tamper {
+    each(|Frame(bytes)| vec![Frame(String::from_utf8_lossy(&bytes).replace('\n', "\r\n").into_bytes())])
+}
+
+pub(super) fn without_comments() -> Tamper {
+    each(|frame| if frame.0.starts_with(b":") { Vec::new() } else { vec![frame] })
+}
+
+pub(super) fn finish_twice() -> Tamper {
+    each(|frame| if frame.finishes() { vec![frame.clone(), frame] } else { vec![frame] })
+}
+
+pub(super) fn usage_missing() -> Tamper {
+    each(|frame| if frame.tells_usage() { Vec::new() } else { vec![frame] })
+}
+
+pub(super) fn usage_twice() -> Tamper {
+    each(|frame| if frame.tells_usage() { vec![frame.clone(), frame] } else { vec![frame] })
+}
+
+pub(super) fn usage_early() -> Tamper {
+    let mut held: Option<Frame> = None;
+    Box::new(move |frame| {
+        let Some(frame) = frame else { return written(held.take()) };
+        if frame.finishes() {
+            return written(held.replace(frame));
+        }
+        let finish = held.take();
+        if frame.tells_usage() {
+            written([frame].into_iter().chain(finish))
+        } else {
+            written(finish.into_iter().chain([frame]))
+        }
+    })
+}
+
+/// The first number with a fraction or an exponent gets a zero more; without one, the first whole number becomes a fraction.
+pub(super) fn float_rewritten() -> Tamper {
+    each(|frame| {
+        let text = String::from_utf8_lossy(&frame.0).into_owned();
+        let number = regex::Regex::new(r":\s*(-?\d+(\.\d+)?)\s*[,}\]]").ok();
+        match number.as_ref().and_then(|number| number.captures(&text)).and_then(|found| found.get(1)) {
+            Some(number) => {
+                let more = if number.as_str().contains('.') { "0" } else { ".0" };
+                let (before, after) = text.split_at(number.end());
+                vec![Frame(format!("{before}{more}{after}").into_bytes())]
+            }
+            None => vec![frame],
+        }
+    })
+}
+
+pub(super) fn key_order() -> Tamper {
+    each(|frame| match frame.document() {
+        Some(Value::Object(fields)) => {
+            let turned = Value::Object(fields.into_iter().rev().collect());
+            vec![Frame(format!("{turned}\n").into_bytes())]
+        }
+        _ => vec![frame],
+    })
+}
+
+pub(super) fn early_end() -> Tamper {
+    let mut seen = 0;
+    Box::new(move |frame| {
+        seen += usize::from(frame.as_ref().is_some_and(|frame| frame.text().is_some()));
+        if seen > 2 { vec![Act::End] } else { written(frame) }
+    })
+}
+
+pub(super) fn done_missing() -> Tamper {
+    each(|frame| if frame.is_done() { Vec::new() } else { vec![frame] })
+}
+
+pub(super) fn done_twice() -> Tamper {
+    each(|frame| if frame.is_done() { vec![frame.clone(), frame] } else { vec![frame] })
+}
+
+pub(super) fn done_after_error() -> Tamper {
+    each(|frame| if frame.fails() { vec![frame, Frame(b"data: [DONE]\n\n".to_vec())] } else { vec![frame] })
+}
+
+pub(super) fn first_late() -> Tamper {
+    let mut late = Some(Act::Wait(LATE));
+    Box::new(move |frame| {
+        frame.map_or_else(Vec::new, |frame| late.take().into_iter().chain(written([frame])).collect())
+    })
+}
+
+pub(super) fn buffered() -> Tamper {
+    let (mut all, mut frames) = (Vec::new(), 0);
+    Box::new(move |frame| {
+        let Some(frame) = frame else {
+            return vec![Act::Write(std::mem::take(&mut all))];
+        };
+        all.extend(frame.0);
+        frames += 1;
+        // One frame alone is no buffer.
+        if frames == 2 { vec![Act::Touched] } else { Vec::new() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a stream.
+    fn after(tamper: Tamper, frames: &[&str]) -> Vec<String> {
+        let frames = frames.iter().map(|frame| Some(Frame(frame.as_bytes().to_vec()))).chain([None]);
+        let acts: Vec<Act> = frames.flat_map(tamper).collect();
+        let told = |act| match act {
+            Act::Write(bytes) => String::from_utf8(bytes).unwrap_or_default(),
+            other => format!("{other:?}"),
+        };
+        acts.into_iter().map(told).collect()
+    }
+
+    const A: &str = "data: {\"choices\":[{\"delta\":{}}]}\n\n";
+    const FINISH: &str = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+    const USAGE: &str = "data: {\"choices\":[],\"usage\":{}}\n\n";
+    const DONE: &str = "data: [DONE]\n\n";
+    const COMMENT: &str = ": x\n\n";
+
+    #[test]
+    fn each_mutant_does_what_it_says() {
+        let stream = [COMMENT, A, FINISH, USAGE, DONE];
+        let is = |tamper: Tamper, expected: &[&str]| assert_eq!(after(tamper, &stream), expected);
+        is(dropped(0), &[COMMENT, FINISH, USAGE, DONE]);
+        is(dropped(4), &stream);
+        is(doubled(1), &[COMMENT, A, FINISH, FINISH, USAGE, DONE]);
+        is(swapped(0), &[COMMENT, FINISH, A, USAGE, DONE]);
+        is(swapped(3), &stream);
+        is(without_comments(), &[A, FINISH, USAGE, DONE]);
+        is(finish_twice(), &[COMMENT, A, FINISH, FINISH, USAGE, DONE]);
+        is(usage_missing(), &[COMMENT, A, FINISH, DONE]);
+        is(usage_early(), &[COMMENT, A, USAGE, FINISH, DONE]);
+        is(early_end(), &[COMMENT, A, FINISH, "End", "End", "End"]);
+        is(done_missing(), &[COMMENT, A, FINISH, USAGE]);
+        assert_eq!(after(crlf(), &[DONE]), ["data: [DONE]\r\n\r\n"]);
+        assert_eq!(after(buffered(), &[A, DONE]), ["Touched".to_owned(), format!("{A}{DONE}")]);
+        let error = "data: {\"error\":{}}\n\n";
+        assert_eq!(after(done_after_error(), &[error]), [error, DONE]);
+    }
+
+    #[test]
+    fn native_lines_are_rewritten_so_that_only_bytes_tell() {
+        assert_eq!(after(float_rewritten(), &["{\"a\":0.5,\"b\":1}\n"]), ["{\"a\":0.50,\"b\":1}\n"]);
+        assert_eq!(after(key_order(), &["{\"a\":1,\"b\":2}\n"]), ["{\"b\":2,\"a\":1}\n"]);
+    }
+}

@@ -1,0 +1,191 @@
+//! Runs scenarios against mutants, and says which mutants nobody notices and which scenarios notice none.
+//!
+//! A scenario's tag `mutant:NAME` claims that it notices that mutant, in each of its ways; the claim is held to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures_util::{StreamExt, stream};
+
+use super::{MUTANTS, Mutant, Mutation, named};
+use crate::{
+    backend::Backend,
+    report::{ScenarioResult, Verdict},
+    run::{self, Plan},
+    scenario::load::Loaded,
+};
+
+/// What a tag begins with that names a mutant.
+pub const TAG: &str = "mutant:";
+/// Frames or options of one exchange that are taken in turn, at most.
+const WAYS: usize = 200;
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Proof {
+    /// How often a scenario was run.
+    pub runs: usize,
+    /// Each mutant and the files of the scenarios that noticed it.
+    pub noticed: Vec<(&'static Mutant, BTreeSet<String>)>,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// One scenario against one mutant.
+#[derive(Clone, Debug, Default)]
+struct Trial {
+    /// Ways that changed the traffic.
+    touched: usize,
+    /// What the ways that were not noticed did, as `frame 3`.
+    missed: Vec<usize>,
+    /// Why it could not be judged.
+    broken: Option<String>,
+}
+
+impl Trial {
+    fn noticed(&self) -> bool {
+        self.touched > self.missed.len()
+    }
+}
+
+/// Runs the scenarios that claim to notice one of `mutants`; with `all`, every scenario against every mutant.
+pub async fn prove(scenarios: &[Loaded], mutants: &[&'static Mutant], all: bool, plan: &Plan) -> Proof {
+    let mut proof = Proof::default();
+    for loaded in scenarios {
+        for name in claims(loaded).filter(|name| named(name).is_none()) {
+            proof.problems.push(format!("{}: the tag {TAG}{name} names no mutant", loaded.file));
+        }
+    }
+    let of = |mutant: &Mutant| -> Vec<Loaded> {
+        scenarios.iter().filter(|loaded| all || claims(loaded).any(|name| name == mutant.name)).cloned().collect()
+    };
+    let pairs: Vec<(&'static Mutant, Loaded)> =
+        mutants.iter().flat_map(|mutant| of(mutant).into_iter().map(|loaded| (*mutant, loaded))).collect();
+
+    let fit = control(&pairs, plan, &mut proof).await;
+    let trials = stream::iter(pairs.into_iter().filter(|(_, loaded)| fit.contains(&loaded.file)).map(
+        |(mutant, loaded)| async move {
+            let claimed = claims(&loaded).any(|name| name == mutant.name);
+            // Who claims nothing needs to notice but one way.
+            let trial = trial(&loaded, mutant, claimed, plan).await;
+            (mutant, loaded, claimed, trial)
+        },
+    ));
+    let trials: Vec<_> = trials.buffer_unordered(plan.jobs.max(1)).collect().await;
+
+    let mut noticed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut idle: BTreeSet<String> = if all { fit } else { BTreeSet::new() };
+    for (mutant, loaded, claimed, trial) in trials {
+        proof.runs += trial.touched.max(1);
+        if trial.noticed() {
+            noticed.entry(mutant.name).or_default().insert(loaded.file.clone());
+            idle.remove(&loaded.file);
+        }
+        if let Some(reason) = trial.broken {
+            proof.problems.push(format!("{}: with {} it cannot be run: {reason}", loaded.file, mutant.name));
+        } else if claimed {
+            proof.problems.extend(broken_claim(&loaded.file, mutant, &trial));
+        }
+    }
+    for mutant in mutants {
+        let by = noticed.remove(mutant.name).unwrap_or_default();
+        if by.is_empty() {
+            proof.problems.push(format!("{}: no scenario notices that {}", mutant.name, mutant.what));
+        }
+        proof.noticed.push((mutant, by));
+    }
+    proof.problems.extend(idle.iter().map(|file| format!("{file}: no mutant can fail it")));
+    proof.problems.sort();
+    proof
+}
+
+/// The mutants that a scenario claims to notice.
+fn claims(loaded: &Loaded) -> impl Iterator<Item = &str> {
+    loaded.scenario.tags.iter().filter_map(|tag| tag.strip_prefix(TAG))
+}
+
+fn broken_claim(file: &str, mutant: &Mutant, trial: &Trial) -> Option<String> {
+    if trial.touched == 0 {
+        return Some(format!("{file}: the tag {TAG}{} claims too much: it changes nothing there", mutant.name));
+    }
+    if trial.missed.is_empty() {
+        return None;
+    }
+    let which: Vec<_> = trial.missed.iter().map(|nth| (nth + 1).to_string()).collect();
+    let which = if mutant.in_turn() { format!(" (number {})", which.join(", ")) } else { String::new() };
+    Some(format!("{file}: it passes although {}{which}", mutant.what))
+}
+
+/// The files of those that pass through a layer that changes nothing.
+async fn control(pairs: &[(&'static Mutant, Loaded)], plan: &Plan, proof: &mut Proof) -> BTreeSet<String> {
+    let scenarios: BTreeMap<&str, &Loaded> = pairs.iter().map(|(_, loaded)| (&*loaded.file, loaded)).collect();
+    let running = stream::iter(
+        scenarios
+            .into_values()
+            .map(|loaded| async move { (loaded.file.clone(), once(loaded, Mutation::default(), plan).await) }),
+    );
+    let results: Vec<_> = running.buffer_unordered(plan.jobs.max(1)).collect().await;
+    let mut fit = BTreeSet::new();
+    for (file, result) in results {
+        proof.runs += 1;
+        match result.verdict {
+            Verdict::Passed => {
+                fit.insert(file);
+            }
+            _ => proof.problems.push(format!("{file}: it does not pass even without a mutant: {}", reason(&result))),
+        }
+    }
+    fit
+}
+
+async fn trial(loaded: &Loaded, mutant: &'static Mutant, every: bool, plan: &Plan) -> Trial {
+    let mut trial = Trial::default();
+    for nth in 0..if mutant.in_turn() { WAYS } else { 1 } {
+        let mutation = Mutation::of(mutant, nth);
+        let result = once(loaded, mutation.clone(), plan).await;
+        if !mutation.touched() {
+            break;
+        }
+        trial.touched += 1;
+        match result.verdict {
+            Verdict::Failed if every => {}
+            Verdict::Failed => break,
+            Verdict::Passed => trial.missed.push(nth),
+            Verdict::Broken | Verdict::Skipped => {
+                trial.missed.push(nth);
+                trial.broken = Some(reason(&result));
+            }
+        }
+    }
+    trial
+}
+
+async fn once(loaded: &Loaded, mutation: Mutation, plan: &Plan) -> ScenarioResult {
+    let plan = Plan { backend: Arc::new(Backend::Tampered(mutation)), ..plan.clone() };
+    run::one(loaded, &plan).await
+}
+
+fn reason(result: &ScenarioResult) -> String {
+    let finding = result.steps.iter().flat_map(|step| &step.findings).next();
+    match (&result.reason, finding) {
+        (Some(reason), _) => reason.clone(),
+        (None, Some(told)) => format!("{}: expected {}, got {}", told.about, told.expected, told.actual),
+        (None, None) => "no reason is known".to_owned(),
+    }
+}
+
+/// The mutants of these names, or all.
+///
+/// # Errors
+/// A name that no mutant has.
+pub fn choose(names: &[String]) -> Result<Vec<&'static Mutant>, String> {
+    if names.is_empty() {
+        return Ok(MUTANTS.iter().collect());
+    }
+    let find = |name: &String| {
+        named(name).ok_or_else(|| format!("there is no mutant {name:?}; `farllama-check mutate --list` shows all"))
+    };
+    names.iter().map(find).collect()
+}

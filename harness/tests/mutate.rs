@@ -1,0 +1,70 @@
+//! Self-proof, itself proved: claims that do not hold and scenarios that cannot fail are told.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use assert_cmd::Command;
+use predicates::{prelude::PredicateBooleanExt, str::contains};
+
+const UPSTREAM: &str = "
+needs: [script]
+upstream:
+  - when: { path: /api/chat }
+    reply:
+      lines:
+        - { message: { role: assistant, content: One } }
+        - { message: { role: assistant, content: ' two' } }
+        - { done: true, done_reason: stop, prompt_eval_count: 5, eval_count: 3 }
+steps:
+  - call: { chat: { model: m, stream: true, messages: [{ role: user, content: hi }] } }
+";
+
+/// Runs `mutate` with these arguments on one scenario.
+fn mutate(tags: &str, expect: &str, args: &[&str]) -> assert_cmd::assert::Assert {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    std::fs::write(&file, format!("title: a stream\ntags: [{tags}]{UPSTREAM}    {expect}\n")).unwrap();
+    Command::cargo_bin("farllama-check").unwrap().arg("mutate").arg(&file).args(args).assert()
+}
+
+#[test]
+fn a_claim_that_holds_is_told_and_passes() {
+    let told = contains("noticed by").and(contains("1 mutants, 0 unnoticed, 0 problems"));
+    mutate("mutant:done-missing", "wire: { done: true }", &["--mutant", "done-missing"]).code(0).stdout(told);
+}
+
+#[test]
+fn a_claim_that_does_not_hold_is_a_problem_and_says_where() {
+    let told = contains("a.yaml: it passes although every choice is said to be filtered");
+    mutate("mutant:finish-wrong", "wire: { frames: { gte: 1 } }", &["--mutant", "finish-wrong"]).code(1).stdout(told);
+}
+
+#[test]
+fn a_claim_about_something_that_does_not_occur_claims_too_much() {
+    let told = contains("claims too much: it changes nothing there");
+    mutate("mutant:usage-early", "wire: { done: true }", &["--mutant", "usage-early"]).code(1).stdout(told);
+}
+
+#[test]
+fn a_scenario_that_fails_anyway_proves_nothing() {
+    let told = contains("it does not pass even without a mutant");
+    mutate("mutant:crlf", "wire: { frames: 99 }", &["--mutant", "crlf"]).code(1).stdout(told);
+}
+
+#[test]
+fn a_mutant_that_nobody_notices_and_a_scenario_that_cannot_fail_are_problems() {
+    let told = contains("no scenario notices that").and(contains("no mutant can fail it"));
+    mutate("", "wire: { status: 200 }", &["--all", "--mutant", "finish-wrong"]).code(1).stdout(told);
+}
+
+#[test]
+fn unknown_names_are_told() {
+    mutate("", "wire: { done: true }", &["--mutant", "nope"]).code(2).stderr(contains("there is no mutant \"nope\""));
+    let told = contains("the tag mutant:nope names no mutant");
+    mutate("mutant:nope", "wire: { done: true }", &["--mutant", "crlf"]).code(1).stdout(told);
+}
+
+#[test]
+fn all_mutants_can_be_listed() {
+    let list = contains("frame-dropped").and(contains("gzip-unasked"));
+    Command::cargo_bin("farllama-check").unwrap().args(["mutate", "--list"]).assert().code(0).stdout(list);
+}
