@@ -85,6 +85,13 @@ check('a task is done with a command, whose output the model is told', async () 
   assert(usage.input_tokens > 1000 && usage.output_tokens > 0, JSON.stringify(usage));
 });
 
+check('a tool of a namespace is called', async () => {
+  const { items, last } = await codex('agent:latest', 'Let a helper say hello.');
+  const [call] = items.filter((item) => item.type === 'collab_tool_call');
+  assert.deepEqual([call?.tool, call?.status, call?.prompt], ['spawn_agent', 'completed', 'HELPER: say hello.']);
+  assert.equal(last, 'The helper is at work.');
+});
+
 check('an answer has the shape that was asked for, and thinking is told', async () => {
   const schema = {
     type: 'object',
