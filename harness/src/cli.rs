@@ -29,6 +29,7 @@ use crate::{
     scenario::{
         load::{self, Loaded, Problem},
         variables::Variables,
+        versions::{self, Asked},
     },
     smoke,
 };
@@ -98,6 +99,10 @@ struct RunFlags {
     /// The image of the container backend
     #[arg(long, default_value = "ollama/ollama", value_name = "IMAGE")]
     image: String,
+    /// The version of Ollama that the mock plays, for the scenarios that speak of it (may be given several times); `each`: every version
+    /// that the proxy treats differently
+    #[arg(long = "mock-version", value_name = "VERSION|each")]
+    mock_versions: Vec<Asked>,
     #[command(flatten)]
     remote: remote::Flags,
     #[command(flatten)]
@@ -277,6 +282,14 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         Ok(scenarios) => scenarios,
         Err(code) => return Ok(code),
     };
+    if !flags.mock_versions.is_empty() && flags.backend != Kind::Mock {
+        anyhow::bail!("--mock-version is for --backend mock");
+    }
+    let scenarios = versions::expand(scenarios, &flags.mock_versions);
+    if scenarios.is_empty() {
+        eprintln!("farllama-check: no selected scenario speaks of such a version");
+        return Ok(ExitCode::from(NOTHING));
+    }
     let backend = match flags.backend {
         Kind::Mock => Backend::Mock,
         Kind::Remote if !flags.remote.named() => anyhow::bail!("--backend remote needs --remote-host"),

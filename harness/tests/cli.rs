@@ -324,3 +324,30 @@ fn the_examples_of_the_scenarios_readme_pass() {
     let folder = folder(&[("first.yaml", examples[0]), ("second.yaml", examples[1])]);
     check().args(["run", "."]).current_dir(folder.path()).assert().success().stdout(contains("2 passed"));
 }
+
+#[test]
+fn a_scenario_runs_at_each_version_of_the_mock_that_is_asked_for_and_that_it_speaks_of() {
+    let new = "title: pictures are refused\nmock: { from: 0.30.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
+    let folder = folder(&[("new.yaml", new), ("good.yaml", GOOD)]);
+    let run = |version: &str| {
+        let mut command = check();
+        command.args(["run", "--mock-version", version]).arg(folder.path());
+        command.assert()
+    };
+    run("0.20.0").success().stdout(contains("models are listed (Ollama 0.20.0)").and(contains("1 passed")));
+    run("0.33.0").success().stdout(contains("2 passed"));
+    run("each").success().stdout(contains("pictures are refused (Ollama 0.30.0)").and(contains("(Ollama 0.29.4)")));
+    run("old").code(2).stderr(contains("0.32.5"));
+}
+
+#[test]
+fn a_usual_version_of_which_a_scenario_does_not_speak_is_told() {
+    let old = "title: t\nmock: { before: 0.30.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
+    let folder = folder(&[("old.yaml", old)]);
+    check()
+        .arg("check")
+        .arg(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("old.yaml:2:").and(contains("mock.version")));
+}

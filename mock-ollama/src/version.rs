@@ -45,6 +45,12 @@ impl Default for Version {
 }
 
 impl Version {
+    /// Whether it came before another.
+    #[must_use]
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.number < other.number
+    }
+
     fn at_least(&self, major: u32, minor: u32, patch: u32) -> bool {
         self.number >= (major, minor, patch)
     }

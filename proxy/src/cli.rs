@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use farllama::config::{SETTINGS, Sources};
 
 /// What to do.
@@ -92,14 +92,27 @@ pub(crate) fn command() -> Command {
         )
         .subcommand(
             Command::new("explain")
-                .about("Shows what Ollama would be asked for a chat completion, and what becomes of its fields; asks nobody")
+                .about("Shows what Ollama would be asked for an OpenAI request, and what becomes of its fields; asks nobody, unless told to")
                 .arg(
                     Arg::new("file")
                         .value_name("FILE")
                         .value_parser(clap::value_parser!(PathBuf))
                         .help("The request's body; standard input if there is none"),
                 )
-                .arg(Arg::new("curl").long("curl").action(ArgAction::SetTrue).help("Prints a curl command instead of JSON")),
+                .arg(
+                    Arg::new("endpoint")
+                        .long("endpoint")
+                        .value_name("NAME")
+                        .value_parser(PossibleValuesParser::new(farllama::ENDPOINTS))
+                        .help("What the request is for; found from its fields unless told"),
+                )
+                .arg(Arg::new("curl").long("curl").action(ArgAction::SetTrue).help("Prints curl commands instead of JSON; never a key"))
+                .arg(
+                    Arg::new("loaded")
+                        .long("loaded")
+                        .action(ArgAction::SetTrue)
+                        .help("Compares with what the remote has loaded, and with its version; so does naming --remote-host"),
+                ),
         )
         .subcommand(
             Command::new("config")
@@ -152,11 +165,28 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
     (verb, sources)
 }
 
-/// What `explain` was given: the file, and whether a curl command is wanted.
-pub(crate) fn explained(matches: &ArgMatches) -> (Option<PathBuf>, bool) {
-    let leaf = matches.subcommand_matches("explain");
-    let file = leaf.and_then(|leaf| leaf.get_one::<PathBuf>("file").cloned());
-    (file, leaf.is_some_and(|leaf| leaf.get_flag("curl")))
+/// What `explain` was given.
+#[derive(Debug, Default)]
+pub(crate) struct Explain {
+    /// Where the body is; absent: standard input.
+    pub(crate) file: Option<PathBuf>,
+    /// One of [`farllama::ENDPOINTS`].
+    pub(crate) endpoint: Option<String>,
+    /// Whether curl commands are wanted.
+    pub(crate) curl: bool,
+    /// Whether the remote is to be asked.
+    pub(crate) loaded: bool,
+}
+
+/// What `explain` was given.
+pub(crate) fn explained(matches: &ArgMatches, sources: &Sources) -> Explain {
+    let Some(leaf) = matches.subcommand_matches("explain") else { return Explain::default() };
+    Explain {
+        file: leaf.get_one::<PathBuf>("file").cloned(),
+        endpoint: leaf.get_one::<String>("endpoint").cloned(),
+        curl: leaf.get_flag("curl"),
+        loaded: leaf.get_flag("loaded") || sources.flags.iter().any(|(key, _)| *key == "remote.host"),
+    }
 }
 
 /// The environment as text.

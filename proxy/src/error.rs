@@ -143,6 +143,7 @@ impl Error {
                 param: Some(param.to_owned()),
                 code: Some("context_length_exceeded"),
             },
+            Self::Unsupported { message, param: Some(told) } if told == "messages" => Self::unsupported(param, message),
             error => error,
         }
     }

@@ -23,7 +23,7 @@ mod vectors;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
-pub use explain::{Explained, explain};
+pub use explain::{ENDPOINTS, Explained, explain};
 use gate::{Gate, origin::Rules};
 pub use ollama::version::VERSIONS;
 use tasks::Setup;

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Verb::ConfigCheck => check(&loaded.config),
         // Needs no settings, and is done.
         Verb::KeyNew => ExitCode::SUCCESS,
-        Verb::Explain => explain(cli::explained(&matches), &loaded.config),
+        Verb::Explain => explain(&cli::explained(&matches, &sources), loaded.config),
         Verb::Serve => match serve(loaded.config, &sources) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => complain(&message),
@@ -64,9 +64,12 @@ fn new_key() -> String {
     )
 }
 
+/// How long a remote may take to say what it has loaded.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Shows what a request becomes: exit code 1 if it is refused.
-fn explain((file, curl): (Option<std::path::PathBuf>, bool), config: &Config) -> ExitCode {
-    let read = match &file {
+fn explain(asked: &cli::Explain, mut config: Config) -> ExitCode {
+    let read = match &asked.file {
         Some(path) => std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display())),
         None => {
             let mut body = Vec::new();
@@ -80,13 +83,24 @@ fn explain((file, curl): (Option<std::path::PathBuf>, bool), config: &Config) ->
         Ok(body) => body,
         Err(message) => return complain(&message),
     };
-    match farllama::explain(body, config) {
-        Ok(explained) => print(&if curl { explained.curl() } else { explained.json() }),
+    let mut explained = match farllama::explain(body, asked.endpoint.as_deref(), &config) {
+        Ok(explained) => explained,
         Err(refusal) => {
             print(&format!("{refusal}\n"));
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    if asked.loaded {
+        (config.timeouts.connect, config.timeouts.first_byte) = (LOOK, LOOK);
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return complain(&format!("cannot start: {error}")),
+        };
+        runtime.block_on(explained.compare(&config));
+        // A name look-up may still hang in a thread of its own.
+        runtime.shutdown_background();
     }
+    print(&if asked.curl { explained.curl() } else { explained.json() })
 }
 
 fn complain(message: &str) -> ExitCode {

@@ -11,23 +11,23 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::{alarm::Alarm, error::Error};
 
 /// The body.
 pub(crate) struct Upload<B> {
     body: B,
     /// Zero means without limit.
     within: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the timer runs.
-    waiting: bool,
+    /// Since when somebody waits for it.
+    since: Option<Instant>,
+    alarm: Alarm,
 }
 
 impl<B> Upload<B> {
     pub(crate) fn new(body: B, within: Duration) -> Self {
-        Self { body, within, timer: None, waiting: false }
+        Self { body, within, since: None, alarm: Alarm::default() }
     }
 }
 
@@ -45,17 +45,14 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.waiting = false;
+            this.since = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         if this.within.is_zero() {
             return Poll::Pending;
         }
-        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.within)));
-        if !std::mem::replace(&mut this.waiting, true) {
-            timer.as_mut().reset(Instant::now() + this.within);
-        }
-        ready!(timer.as_mut().poll(cx));
+        let since = *this.since.get_or_insert_with(Instant::now);
+        ready!(this.alarm.poll(since + this.within, cx));
         Poll::Ready(Some(Err(Error::Silent { within: this.within }.into())))
     }
 

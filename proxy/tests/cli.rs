@@ -295,18 +295,78 @@ fn the_settings_in_the_guide_to_sharing_can_be_used() {
 #[test]
 fn explain_shows_what_a_request_becomes_without_a_remote() {
     let body = r#"{"model":"m","user":"u","messages":[{"role":"user","content":"hi"}],"max_tokens":5}"#;
-    let shown = farllama(&["explain", "--remote-host", "gpu-box"]).write_stdin(body).assert().success();
+    let shown = farllama(&["explain"]).env("FARLLAMA_REMOTE_HOST", "gpu-box").write_stdin(body).assert().success();
     let shown: serde_json::Value = serde_json::from_slice(&shown.get_output().stdout).unwrap();
     assert_eq!(
-        (&shown["request"]["url"], &shown["receipt"]),
-        (&"http://gpu-box:11434/api/chat".into(), &"user=no-effect".into())
+        (&shown["requests"][0]["url"], &shown["receipt"], &shown["endpoint"]),
+        (&"http://gpu-box:11434/api/chat".into(), &"user=no-effect".into(), &"POST /v1/chat/completions".into())
     );
-    assert_eq!(shown["request"]["body"]["options"]["num_predict"], 5);
+    assert_eq!(shown["requests"][0]["body"]["options"]["num_predict"], 5);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("body.json");
     std::fs::write(&file, body).unwrap();
-    let command = farllama(&["explain", "--curl", file.to_str().unwrap()]).assert().success();
-    assert!(String::from_utf8_lossy(&command.get_output().stdout).contains("curl -X POST 'http://"));
+    let flags = ["explain", "--curl", "--remote-api-key", "canary", file.to_str().unwrap()];
+    let command = farllama(&flags).assert().success();
+    let command = String::from_utf8_lossy(&command.get_output().stdout).into_owned();
+    assert!(command.contains("curl -N -X POST 'http://127.0.0.1:11434/api/chat'"), "{command}");
+    assert!(command.contains("the remote wants credentials") && !command.contains("canary"), "{command}");
     farllama(&["explain"]).write_stdin("{\"model\":\"m\"}").assert().code(1);
     farllama(&["explain", "no-such-file.json"]).assert().code(2);
+    farllama(&["explain", "--endpoint", "poems"]).write_stdin(body).assert().code(2);
+}
+
+#[test]
+fn explain_finds_the_endpoint_from_the_body_unless_it_is_told() {
+    let shown = |flags: &[&str], body: &str| -> serde_json::Value {
+        let shown = farllama(&[&["explain"], flags].concat()).write_stdin(body.to_owned()).assert().success();
+        serde_json::from_slice(&shown.get_output().stdout).unwrap()
+    };
+    let found = shown(&[], r#"{"model":"m","input":"hi"}"#);
+    assert_eq!(
+        (&found["endpoint"], &found["requests"][0]["body"]["input"][0]),
+        (&"POST /v1/embeddings".into(), &"hi".into())
+    );
+    let told = shown(&["--endpoint", "moderations"], r#"{"model":"m","input":"hi"}"#);
+    assert_eq!(told["endpoint"], "POST /v1/moderations");
+}
+
+#[tokio::test]
+async fn explain_compares_with_what_a_remote_has_loaded_only_where_it_is_told_to() {
+    let options = mock_ollama::Options { version: "0.20.0".parse().unwrap(), ..mock_ollama::Options::default() };
+    let script = mock_ollama::Script::on("/api/ps").body(serde_json::json!({"models": [
+        {"name": "m:latest", "model": "m:latest", "size": 1, "size_vram": 1, "context_length": 4096},
+    ]}));
+    let mock = mock_ollama::Mock::start_with(options, script).await.unwrap();
+    let address = mock.addr().to_string();
+    let warnings = async |flags: Vec<String>, num_ctx: u32| {
+        let body = format!(
+            r#"{{"model":"m","num_ctx":{num_ctx},"reasoning_effort":"max","messages":[{{"role":"user","content":"hi"}}]}}"#
+        );
+        let address = address.clone();
+        let shown = tokio::task::spawn_blocking(move || {
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            farllama(&[&["explain"], &flags[..]].concat())
+                .env("FARLLAMA_REMOTE_HOST", address)
+                .write_stdin(body)
+                .assert()
+                .success()
+        });
+        let shown: serde_json::Value = serde_json::from_slice(&shown.await.unwrap().get_output().stdout).unwrap();
+        shown["warnings"].to_string()
+    };
+    let told = warnings(Vec::new(), 8192).await;
+    assert!(
+        told.contains("if the model is loaded with another value") && mock.journal().entries().is_empty(),
+        "{told}"
+    );
+    let told = warnings(vec!["--loaded".to_owned()], 8192).await;
+    assert!(
+        told.contains("the model is loaded with 4096") && told.contains("0.20.0, which has no level max"),
+        "{told}"
+    );
+    let told = warnings(vec!["--remote-host".to_owned(), address.clone()], 4096).await;
+    assert!(!told.contains("num_ctx") && told.contains("no level max"), "{told}");
+    drop(mock);
+    let told = warnings(vec!["--loaded".to_owned()], 8192).await;
+    assert!(told.contains("not compared with what is loaded: cannot reach the remote Ollama"), "{told}");
 }

@@ -87,6 +87,27 @@ async fn every_answer_of_a_limited_key_tells_where_it_stands_and_a_refusal_when_
 }
 
 #[tokio::test]
+async fn refusals_of_every_kind_tell_a_limited_key_where_it_stands() {
+    let upstream = Upstream::answering(raw_response("404 Not Found", "", "404 page not found")).await;
+    let token = Token { routes: Some(vec!["*".to_owned(), "!/api/pull".to_owned()]), ..per_minute(9) };
+    let proxy = limited(&upstream, token, Quota::default()).await;
+    for (path, code, remaining) in [
+        // Refused at the gate, it costs nothing.
+        ("/api/pull", 403, "9"),
+        ("/v1/chat/completions", 405, "8"),
+        ("/nowhere", 404, "7"),
+        ("/v1/models", 502, "6"),
+        ("/api/%70ull", 403, "6"),
+    ] {
+        let answer = ask(proxy.addr(), get(path, ANN)).await;
+        assert_eq!((answer.code(), left(&answer)), (code, ("9", remaining)), "{path}: {}", answer.text());
+    }
+    let bad = String::from_utf8(post("/v1/chat/completions", "{ broken")).unwrap();
+    let bad = ask(proxy.addr(), bad.replacen("\r\n", &format!("\r\n{ANN}\r\n"), 1)).await;
+    assert_eq!((bad.code(), left(&bad)), (400, ("9", "5")));
+}
+
+#[tokio::test]
 async fn after_retry_after_a_request_is_admitted() {
     let upstream = Upstream::answering(reply()).await;
     let quota = Quota { window: Duration::from_millis(700), ..Quota::default() };

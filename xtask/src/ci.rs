@@ -15,6 +15,9 @@ pub(crate) fn run() -> Result<(), String> {
     Step::cargo("test --workspace --locked").env("INSTA_UPDATE", "no").run()?;
     timed("cargo xtask tidy", || tidy::run(&root()))?;
     Step::built("farllama-check")?.arg("run").arg("scenarios").run()?;
+    // What a version of Ollama decides, at every version that the proxy branches on.
+    let versions = ["run", "scenarios", "--tag", "version", "--mock-version", "each"];
+    versions.iter().fold(Step::built("farllama-check")?, |step, arg| step.arg(*arg)).run()?;
     Step::built("farllama-check")?.arg("mutate").arg("scenarios").run()?;
     let proxy = built("farllama")?;
     Step::built("farllama-check")?.arg("smoke").arg("--local-port").arg("0").arg("--proxy-bin").arg(proxy).run()?;

@@ -21,6 +21,9 @@ pub fn breaches(body: &[u8]) -> Vec<String> {
     if chunks.iter().any(|chunk: &Value| chunk["object"] == "chat.completion.chunk") {
         breaches.extend(chat(&chunks, data.iter().any(|data| data == DONE)));
     }
+    if chunks.iter().any(|event: &Value| event["response"]["object"] == "response") {
+        breaches.extend(responses(&text, &chunks, data.last().is_some_and(|data| data == DONE)));
+    }
     breaches
 }
 
@@ -159,6 +162,37 @@ impl Choice {
         }
         self.finished |= choice["finish_reason"].is_string();
     }
+}
+
+/// The order of a response's events: numbered without a gap, named as they are, the end once and with all that was told.
+fn responses(text: &str, events: &[Value], done: bool) -> Vec<String> {
+    const ENDS: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
+    let mut breaches = Vec::new();
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let types: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    if names != types {
+        breaches.push("each event's name is its type, but some are not".to_owned());
+    }
+    let numbers: Vec<u64> = events.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
+    let first = numbers.first().copied().unwrap_or_default();
+    if numbers.len() != events.len() || !numbers.iter().copied().eq((first..).take(events.len())) {
+        breaches.push(format!("events are numbered without a gap, but these are {numbers:?}"));
+    }
+    let ends = types.iter().filter(|kind| ENDS.contains(kind)).count();
+    if ends != 1 || types.last().is_none_or(|kind| !ENDS.contains(kind)) || !done {
+        breaches.push(format!("a response ends once, and then with [DONE], but there are {ends} ends"));
+    }
+    let told: Vec<&Value> = events
+        .iter()
+        .filter(|event| event["type"] == "response.output_item.done")
+        .map(|event| &event["item"])
+        .collect();
+    let held: Vec<&Value> =
+        events.last().into_iter().flat_map(|end| end["response"]["output"].as_array()).flatten().collect();
+    if first == 0 && told != held {
+        breaches.push("the end holds each item that was done, in order, but this one does not".to_owned());
+    }
+    breaches
 }
 
 fn shorten(text: &str) -> String {

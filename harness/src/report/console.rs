@@ -61,7 +61,10 @@ pub fn scenario(scenario: &ScenarioResult, verbose: bool) -> String {
 #[must_use]
 pub fn details(scenario: &ScenarioResult) -> String {
     let mut out = String::new();
-    for step in scenario.steps.iter().filter(|step| !step.findings.is_empty()) {
+    let failed: Vec<_> = scenario.steps.iter().filter(|step| !step.findings.is_empty()).collect();
+    // Of many calls at once, many fail alike.
+    for steps in failed.chunk_by(|one, other| one.findings == other.findings) {
+        let [step, others @ ..] = steps else { continue };
         for finding in &step.findings {
             let blame = if finding.blame == Blame::Model { ", the model's doing" } else { "" };
             let _ = writeln!(out, "  {}: {} ({}{blame})", finding.at, finding.about, step.name);
@@ -69,6 +72,9 @@ pub fn details(scenario: &ScenarioResult) -> String {
             let _ = writeln!(out, "    actual   {}", finding.actual);
         }
         out.push_str(&exchange(&step.exchange, "    "));
+        if !others.is_empty() {
+            let _ = writeln!(out, "    and {} more alike", others.len());
+        }
     }
     out
 }
@@ -129,6 +135,16 @@ mod tests {
         let mut text: String = run.scenarios.iter().map(|result| scenario(result, false)).collect();
         text.push_str(&ending(&run));
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+
+    #[test]
+    fn answers_that_fail_alike_are_shown_once() {
+        let mut run = crate::report::fixed::run();
+        let steps = &mut run.scenarios[1].steps;
+        steps.extend(vec![steps[1].clone(); 59]);
+        let text = anstream::adapter::strip_str(&details(&run.scenarios[1])).to_string();
+        assert_eq!((text.matches("expected").count(), text.matches("> POST").count()), (1, 1), "{text}");
+        assert!(text.ends_with("and 59 more alike\n"), "{text}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Answers, Call, Check, Checks, Client, Http, Part, Place, Scenario, Sent, Step, Wire,
+    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
     client::Key,
     step::{MOST, Repeat},
     variables::{Variables, is_name},
     vars::{self, Source},
+    versions,
 };
 use crate::expect::{matcher::Matcher, path};
 
@@ -63,10 +64,8 @@ impl Reader {
         if let Some(config) = &scenario.config {
             self.settings("config", config);
         }
-        if let Some(version) = scenario.mock.as_ref().and_then(|mock| mock.version.as_ref())
-            && let Err(error) = version.value.parse::<mock_ollama::Version>()
-        {
-            self.wrong(version.into(), format!("mock.version: {error}"));
+        if let Some(mock) = &scenario.mock {
+            self.mock(mock);
         }
         for check in scenario.vars.0.iter().chain(&scenario.matrix.0) {
             if !is_name(&check.key) {
@@ -104,6 +103,25 @@ impl Reader {
     fn unknown(&mut self, name: &str) {
         self.variables.set(name, Value::from("1"));
         self.captured.push(name.to_owned());
+    }
+
+    fn mock(&mut self, mock: &MockSettings) {
+        for (name, version) in [("version", &mock.version), ("from", &mock.from), ("before", &mock.before)] {
+            if let Some(version) = version
+                && let Err(error) = version.value.parse::<mock_ollama::Version>()
+            {
+                return self.wrong(version.into(), format!("mock.{name}: {error}"));
+            }
+        }
+        let usual = mock.version.as_ref().and_then(|version| version.value.parse().ok()).unwrap_or_default();
+        if let Some(bound) = mock.from.as_ref().or(mock.before.as_ref())
+            && !versions::covers(Some(mock), &usual)
+        {
+            self.wrong(
+                bound.into(),
+                format!("{usual} lies outside; name a mock.version between mock.from and mock.before"),
+            );
+        }
     }
 
     /// `checked`: whether something must be expected of it.

@@ -10,6 +10,7 @@ pub mod step;
 pub mod time;
 pub mod variables;
 pub mod vars;
+pub mod versions;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -95,6 +96,10 @@ impl Scenario {
 pub struct MockSettings {
     /// The Ollama version that it plays, as `/api/version` tells it.
     pub version: Option<Spanned<String>>,
+    /// The first version that the scenario speaks of, where it is run at several.
+    pub from: Option<Spanned<String>>,
+    /// The first version that it speaks of no more.
+    pub before: Option<Spanned<String>>,
     /// As `OLLAMA_CONTEXT_LENGTH`.
     pub context_length: Option<u32>,
 }

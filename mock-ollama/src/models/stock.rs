@@ -90,7 +90,13 @@ fn usual() -> Vec<Model> {
         Card { quantization: "MXFP4", file_type: 4, ..card("gptoss", "gpt-oss", (20_914_757_184, "20.9B"), 131_072) };
     vec![
         Model { card: gpt_oss, mode: Mode::Harmony, ..library("gpt-oss", "20b", &[Completion, Tools, Thinking]) },
-        Model { calls: Calls::First, mode: Mode::Jinja, ..library("agent", "latest", &[Completion, Tools]) },
+        Model {
+            // What agents say about themselves and their tools fills 8192 tokens.
+            card: Card { context_length: 131_072, ..Card::PLAIN },
+            calls: Calls::First,
+            mode: Mode::Jinja,
+            ..library("agent", "latest", &[Completion, Tools])
+        },
         Model {
             card: card("qwen3vl", "qwen3-vl", (8_767_123_696, "8.8B"), 262_144),
             ..library("qwen3-vl", "8b", &[Completion, Tools, Vision, Thinking])

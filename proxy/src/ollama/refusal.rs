@@ -58,12 +58,14 @@ pub(crate) fn from_text(status: StatusCode, text: &str) -> Error {
         StatusCode::BAD_REQUEST if message.contains("does not support thinking") => {
             Error::unsupported("reasoning_effort", message)
         }
+        // recorded: 0.33.0-rc2 chat/images-on-plain
+        StatusCode::BAD_REQUEST if message.contains("does not support multimodal") => Error::unsupported(
+            "messages",
+            format!("The model cannot see pictures; take one with the capability vision. (Ollama: {message})"),
+        ),
         StatusCode::BAD_REQUEST if message.contains("does not support") => Error::unsupported("model", message),
         StatusCode::BAD_REQUEST if message.contains("invalid think value") => {
             Error::invalid("reasoning_effort", message)
-        }
-        StatusCode::BAD_REQUEST if message.contains("model does not support multimodal") => {
-            Error::unsupported("messages", message)
         }
         // Ollama answers 500 for these, though no retry will cure them; clients retry a 500.
         StatusCode::INTERNAL_SERVER_ERROR if message.starts_with("option \"") => {

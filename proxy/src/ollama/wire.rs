@@ -241,6 +241,9 @@ pub(crate) struct Loaded<'a> {
     pub(crate) size: u64,
     #[serde(default)]
     pub(crate) size_vram: u64,
+    /// Tokens; from 0.10.0 on.
+    #[serde(default)]
+    pub(crate) context_length: Option<u64>,
 }
 
 /// A line `{"error":"…"}`, which takes the place of a reply in mid-stream.

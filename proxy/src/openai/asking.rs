@@ -157,10 +157,7 @@ async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error>
     if ask.news.pictures && !version.refuses_pictures() && !models::senses(app, &ask.model).await? {
         return Err(Error::unsupported(
             ask.about,
-            format!(
-                "The model `{}` can neither see pictures nor hear; take one with the capability vision.",
-                ask.model
-            ),
+            format!("The model `{}` cannot see pictures; take one with the capability vision.", ask.model),
         ));
     }
     match ask.effort {

@@ -26,13 +26,16 @@ struct Witness {
     script: &'static str,
 }
 
-const WITNESSES: [Witness; 6] = [
+const WITNESSES: [Witness; 9] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
+    Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
     Witness { client: "openai-agents for Python", runtime: Runtime::Python, script: "agents_sdk.py" },
     Witness { client: "openai for Node", runtime: Runtime::Node, script: "openai_sdk.mjs" },
+    Witness { client: "openai responses for Node", runtime: Runtime::Node, script: "openai_responses.mjs" },
     Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs" },
     Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs" },
+    Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
 ];
 
 /// A witness that takes longer hangs.

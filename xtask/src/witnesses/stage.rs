@@ -44,7 +44,10 @@ impl Stage {
 
 fn mock(flags: &[&str]) -> Result<Server, String> {
     let mut mock = Command::new(built("mock-ollama")?);
-    Server::start(mock.args(["--port", "0", "--script"]).arg(setting("mock.json")).args(flags))
+    // As a real one on a small machine; agents need more, which the proxy asks for.
+    Server::start(
+        mock.args(["--context-length", "4096", "--port", "0", "--script"]).arg(setting("mock.json")).args(flags),
+    )
 }
 
 fn proxy(remote: &Server, config: &str) -> Result<Server, String> {

@@ -7,6 +7,7 @@ from agents import (
     Agent,
     ModelSettings,
     OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
     Runner,
     function_tool,
     set_tracing_disabled,
@@ -18,7 +19,7 @@ from report import URL, check, run
 # It would tell OpenAI of each run.
 set_tracing_disabled(True)
 
-APIS = {"chat": OpenAIChatCompletionsModel}
+APIS = {"chat": OpenAIChatCompletionsModel, "responses": OpenAIResponsesModel}
 
 
 class City(BaseModel):

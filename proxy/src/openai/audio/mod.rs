@@ -21,7 +21,7 @@ use super::{
     receipt::Receipt,
     usage::Usage,
 };
-use crate::{app::App, error::Error, observe::Recorder, ollama::wire::ChatReply};
+use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::wire::ChatReply};
 use translate::Source;
 
 /// The transcript of a recording.
@@ -33,7 +33,7 @@ pub(crate) async fn transcribe(
 ) -> Result<Response, Error> {
     let given = form::read(headers.get(header::CONTENT_TYPE), &json).await?;
     drop(json);
-    let (request, policy) = read(&app, &recorder, &given, Endpoint::Transcriptions)?;
+    let (request, policy) = taken(&app, &recorder, &given, Endpoint::Transcriptions)?;
     let (text, usage) = transcript(&app, &recorder, &request, &policy).await?;
     Ok(answer(&recorder, &request, &text, usage))
 }
@@ -47,7 +47,7 @@ pub(crate) async fn translate(
 ) -> Result<Response, Error> {
     let given = form::read(headers.get(header::CONTENT_TYPE), &json).await?;
     drop(json);
-    let (request, policy) = read(&app, &recorder, &given, Endpoint::Translations)?;
+    let (request, policy) = taken(&app, &recorder, &given, Endpoint::Translations)?;
     let (text, heard) = transcript(&app, &recorder, &request, &policy).await?;
     let (text, spent) = ask(&app, &recorder, translate::english(&request, &text, &policy)?).await?;
     Ok(answer(&recorder, &request, &text, heard.plus(spent)))
@@ -58,20 +58,55 @@ pub(crate) async fn speech() -> Error {
     Error::unsupported("model", "Ollama's models write; none of them speaks. Use another service for speech.")
 }
 
-fn read<'a>(
+/// Translates a JSON body as if every model could hear: what would be asked first, if anything is.
+///
+/// # Errors
+/// What the client got wrong, and what cannot be had here.
+pub(crate) fn prepare(json: &Json, config: &Config, endpoint: Endpoint) -> Result<(Vec<Ask>, Receipt), Error> {
+    let given = form::object(json)?;
+    let mut receipt = Receipt::default();
+    let (request, policy) = read(&given, endpoint, config, |_| None, &mut receipt)?;
+    let text = match translate::source(&request, true, config.audio.prompt_as_transcript)? {
+        Source::Sound(sound) => return Ok((vec![translate::transcribe(&request, sound, &policy)?], receipt)),
+        Source::Given(text) => text,
+        Source::Prompt(text) => {
+            receipt.note("prompt", "transcript");
+            text
+        }
+    };
+    let translates = endpoint == Endpoint::Translations;
+    let asks = translates.then(|| translate::english(&request, text, &policy)).into_iter().collect::<Result<_, _>>()?;
+    Ok((asks, receipt))
+}
+
+fn taken<'a>(
     app: &App,
     recorder: &Recorder,
     given: &'a wire::Given,
     endpoint: Endpoint,
 ) -> Result<(wire::Request<'a>, Policy), Error> {
     let mut receipt = Receipt::default();
-    let request = wire::Request::read(given, endpoint, &mut receipt)?;
-    recorder.model(&request.model);
-    if app.config.openai.strict {
+    let grown = |model: &str| {
+        recorder.model(model);
+        app.grown.of(model)
+    };
+    let taken = read(given, endpoint, &app.config, grown, &mut receipt)?;
+    recorder.receipt(receipt);
+    Ok(taken)
+}
+
+fn read<'a>(
+    given: &'a wire::Given,
+    endpoint: Endpoint,
+    config: &Config,
+    grown: impl FnOnce(&str) -> Option<u64>,
+    receipt: &mut Receipt,
+) -> Result<(wire::Request<'a>, Policy), Error> {
+    let request = wire::Request::read(given, endpoint, receipt)?;
+    if config.openai.strict {
         receipt.strictly()?;
     }
-    let policy = Policy::of(&app.config, app.grown.of(&request.model), &request.model, &request.native, &mut receipt);
-    recorder.receipt(receipt);
+    let policy = Policy::of(config, grown(&request.model), &request.model, &request.native, receipt);
     Ok((request, policy))
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn compact(
     let stamp = app.stamp("resp_");
     let wish = to_raw_value(&json!({"type": "message", "role": "user", "content": WISH}))
         .map_err(|error| Error::Internal { message: error.to_string() })?;
-    let around = Around { app: &app, owner, random: &stamp.random };
+    let around = Around::new(&app, owner, &stamp.random);
     let prepared = prepare(&json, Some(&wish), &around, &recorder)?;
     recorder.receipt(prepared.receipt);
     let (id, created, item) = (stamp.id.clone(), stamp.created, format!("cmp_{}", stamp.random));

@@ -21,7 +21,7 @@ pub(crate) async fn input_tokens(
     owner: Owner,
     json: Json,
 ) -> Result<Response, Error> {
-    let around = Around { app: &app, owner, random: "" };
+    let around = Around::new(&app, owner, "");
     let prepared = prepare(&json, None, &around, &recorder)?;
     let mut receipt = prepared.receipt;
     receipt.note("input_tokens", "estimate");

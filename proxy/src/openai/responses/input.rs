@@ -179,17 +179,27 @@ impl<'a> Conversation<'a> {
                 Ok(())
             }
             "function_call_output" | "custom_tool_call_output" => {
-                let call_id = item.call_id.ok_or_else(|| missing(at, "call_id"))?;
-                let Some(name) = self.called.get(&*call_id) else {
-                    return Err(Error::Invalid {
-                        message: format!("No tool call found for function call output with call_id {}.", &*call_id),
-                        param: Some("input".to_owned()),
-                        code: None,
-                    });
+                let (name, tool_call_id) = match (item.call_id, item.name) {
+                    (Some(call_id), _) => {
+                        let Some(name) = self.called.get(&*call_id) else {
+                            return Err(Error::Invalid {
+                                message: format!(
+                                    "No tool call found for function call output with call_id {}.",
+                                    &*call_id
+                                ),
+                                param: Some("input".to_owned()),
+                                code: None,
+                            });
+                        };
+                        (name.clone(), Some(call_id.0))
+                    }
+                    // Codex tells so what no model called for, such as the goal that it pursues.
+                    (None, Some(name)) => (offer::native_name(item.namespace.as_deref(), &name).into(), None),
+                    (None, None) => return Err(missing(at, "call_id")),
                 };
                 let output = item.output.ok_or_else(|| missing(at, "output"))?;
                 let Gathered { text, images } = gather(Some(output), &format!("{at}.output"))?;
-                let (tool_name, tool_call_id) = (Some(name.clone()), Some(call_id.0));
+                let tool_name = Some(name);
                 self.push(Message {
                     role: "tool".into(),
                     content: text,

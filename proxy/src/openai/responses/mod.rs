@@ -6,6 +6,8 @@ mod estimate;
 mod input;
 mod items;
 mod kept;
+#[cfg(test)]
+mod laws;
 mod offer;
 mod request;
 mod sealed;
@@ -26,18 +28,25 @@ use serde_json::value::RawValue;
 
 use super::{
     asking::{self, Ask},
-    context::Policy,
+    context::{Grown, Policy},
     json::{Fields, Json, Text},
     receipt::Receipt,
     sse::{self, Feed, Frames, Translator},
     usage::Usage,
 };
-use crate::{app::App, error::Error, gate::Owner, observe::Recorder, ollama::wire::ChatReply};
+use crate::{
+    app::{App, Shared},
+    config::Config,
+    error::Error,
+    gate::Owner,
+    observe::Recorder,
+    ollama::wire::ChatReply,
+};
 pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
 use request::{Facts, Request, Terms};
-use store::{Stored, StoredItem};
+use store::{Store, Stored, StoredItem};
 use stream::Answer;
 
 /// A request, ready to be asked.
@@ -51,17 +60,23 @@ struct Prepared {
 
 /// What `prepare` must know besides the body.
 struct Around<'a> {
-    app: &'a App,
+    config: &'a Config,
+    grown: &'a Grown,
+    kept: &'a Store,
     owner: Owner,
     /// Hex digits that belong to this response alone.
     random: &'a str,
 }
 
-impl Around<'_> {
+impl<'a> Around<'a> {
+    fn new(app: &'a Shared, owner: Owner, random: &'a str) -> Self {
+        Self { config: &app.config, grown: &app.grown, kept: &app.responses, owner, random }
+    }
+
     /// The responses that this one goes on from.
     fn chain(&self, previous: Option<&str>) -> Result<Vec<Arc<Stored>>, Error> {
         let Some(id) = previous else { return Ok(Vec::new()) };
-        self.app.responses.chain(self.owner, id, &self.app.config.responses, Instant::now()).map_err(|missing| {
+        self.kept.chain(self.owner, id, &self.config.responses, Instant::now()).map_err(|missing| {
             let told =
                 if missing == id { String::new() } else { format!(" ('{missing}', which it goes on from, is gone)") };
             Error::Invalid {
@@ -77,7 +92,7 @@ impl Around<'_> {
         for (n, item) in input.iter_mut().enumerate() {
             let at = format!("input[{n}]");
             if let Some(id) = input::reference(item, &at)? {
-                let found = self.app.responses.item(self.owner, &id).ok_or_else(|| Error::NotFound {
+                let found = self.kept.item(self.owner, &id).ok_or_else(|| Error::NotFound {
                     message: format!(
                         "Item with id '{id}' not found. Items are not kept when `store` is set to false, or once they are too old or too many; send the item itself."
                     ),
@@ -96,8 +111,7 @@ impl Around<'_> {
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
 fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: &Recorder) -> Result<Prepared, Error> {
-    let app = around.app;
-    let config = &app.config;
+    let config = around.config;
     let mut receipt = Receipt::default();
     let mut fields: Fields<'_> = json.fields()?;
     let model: Text<'_> = fields.need("model", &mut Vec::new())?;
@@ -117,7 +131,7 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
         });
     }
     around.resolve(&mut input)?;
-    let policy = Policy::of(config, app.grown.of(&model), &model, &request.native, &mut receipt);
+    let policy = Policy::of(config, around.grown.of(&model), &model, &request.native, &mut receipt);
     let earlier = before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
     input.extend(more.map(Cow::Borrowed));
     let (ask, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
@@ -126,6 +140,16 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
     }
     let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Prepared { ask, facts, receipt, input })
+}
+
+/// Translates a body for those who only want to see what it becomes: nothing has grown, and nothing is kept that it could go on from.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<Ask>, Receipt), Error> {
+    let (grown, kept) = (Grown::default(), Store::default());
+    let around = Around { config, grown: &grown, kept: &kept, owner: Owner::default(), random: "" };
+    prepare(json, None, &around, &Recorder::default()).map(|prepared| (vec![prepared.ask], prepared.receipt))
 }
 
 /// One response, streamed or not.
@@ -137,7 +161,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let stamp = app.stamp("resp_");
-    let around = Around { app: &app, owner, random: &stamp.random };
+    let around = Around::new(&app, owner, &stamp.random);
     let Prepared { ask, facts, receipt, input } = prepare(&json, None, &around, &recorder)?;
     recorder.receipt(receipt);
     drop(json);

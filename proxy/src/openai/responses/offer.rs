@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{
-    json,
+    Value, json,
     value::{RawValue, to_raw_value},
 };
 
@@ -219,18 +219,25 @@ impl<'a> Offer<'a> {
             "custom" => {
                 let name = name?.to_string();
                 let mut description = told.description.map(|text| text.0.into_owned()).unwrap_or_default();
-                if let Some(definition) = told.format.as_ref().and_then(|format| format.definition.as_ref()) {
-                    let syntax = told.format.as_ref().and_then(|format| format.syntax.as_deref()).unwrap_or_default();
-                    description
-                        .push_str(&format!("\n\nThe input must follow this {syntax} grammar:\n{}", &**definition));
+                if let Some(format) = &told.format
+                    && let Some(definition) = &format.definition
+                {
+                    let syntax = format.syntax.as_deref().unwrap_or_default();
+                    let grammar = format!("\n\nThe input must follow this {syntax} grammar:\n{}", &**definition);
+                    description.push_str(&grammar);
                     receipt.note(&format!("{at}.format"), "told-not-enforced");
                 }
                 if namespace.is_none() {
-                    self.echo.push(raw.to_owned());
+                    // Some clients cannot read one without its format.
+                    let mut repeated: Value = read(at, raw)?;
+                    if told.format.is_none() {
+                        repeated["format"] = json!({"type": "text"});
+                    }
+                    self.echo.push(raw_of(&repeated)?);
                 }
                 self.offer(
                     Called::Custom { name, namespace: namespace.map(ToOwned::to_owned) },
-                    Some(Text(description.into())),
+                    Some(description).filter(|text| !text.is_empty()).map(|text| Text(text.into())),
                     Some(custom_parameters()?),
                 );
             }

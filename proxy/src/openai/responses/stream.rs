@@ -395,7 +395,9 @@ impl Answer {
         // Whoever takes up a stream is told its end, wherever it was left.
         self.events.after = None;
         self.tell(kind, out);
-        out.done();
+        if self.events.streamed {
+            out.done();
+        }
     }
 
     /// The events of this response once more, from after the one with the number `after`; each text comes whole.

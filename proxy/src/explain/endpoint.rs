@@ -1,0 +1,99 @@
+//! Which endpoint a body is for: as it is named, or the one that knows most of its fields. Pure.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    error::Error,
+    openai::{
+        json::Json,
+        parameters::{Endpoint, rows},
+    },
+};
+
+/// Every endpoint by its short name, the likelier first where a body fits several.
+const ALL: [(&str, Endpoint, &str); 8] = [
+    ("chat", Endpoint::Chat, "POST /v1/chat/completions"),
+    ("completions", Endpoint::Completions, "POST /v1/completions"),
+    ("embeddings", Endpoint::Embeddings, "POST /v1/embeddings"),
+    ("responses", Endpoint::Responses, "POST /v1/responses"),
+    ("moderations", Endpoint::Moderations, "POST /v1/moderations"),
+    ("images", Endpoint::Images, "POST /v1/images/generations"),
+    ("transcriptions", Endpoint::Transcriptions, "POST /v1/audio/transcriptions"),
+    ("translations", Endpoint::Translations, "POST /v1/audio/translations"),
+];
+
+/// The short names of the endpoints whose requests can be explained.
+pub const ENDPOINTS: [&str; ALL.len()] = {
+    let mut names = [""; ALL.len()];
+    let mut n = 0;
+    while n < ALL.len() {
+        names[n] = ALL[n].0;
+        n += 1;
+    }
+    names
+};
+
+/// The endpoint with that short name.
+pub(super) fn named(name: &str) -> Option<Endpoint> {
+    ALL.iter().find(|(known, ..)| *known == name).map(|(_, endpoint, _)| *endpoint)
+}
+
+/// Method and path.
+pub(super) fn path(endpoint: Endpoint) -> &'static str {
+    ALL.iter().find(|(_, known, _)| *known == endpoint).map_or("", |(.., path)| path)
+}
+
+/// The endpoint that knows most of the body's fields.
+///
+/// # Errors
+/// The body is no JSON object.
+pub(super) fn found(json: &Json) -> Result<Endpoint, Error> {
+    let names: Vec<String> = json.fields()?.left().map(|(name, _)| name.into_owned()).collect();
+    let has = |name: &str| names.iter().any(|known| known == name);
+    // Only a moderation may leave the model to the server.
+    if has("input") && !has("model") {
+        return Ok(Endpoint::Moderations);
+    }
+    // Of those with an input, only a response has messages, and only a moderation has other parts than texts.
+    let input: Vec<Map<String, Value>> =
+        json.fields()?.raw("input").and_then(|input| serde_json::from_str(input.get()).ok()).unwrap_or_default();
+    match input.first() {
+        Some(item) if item.contains_key("role") => return Ok(Endpoint::Responses),
+        Some(_) => return Ok(Endpoint::Moderations),
+        None => {}
+    }
+    let known = |endpoint: Endpoint| rows(endpoint).filter(|row| has(row.name)).count();
+    let mut best = Endpoint::Chat;
+    for (_, endpoint, _) in ALL {
+        if known(endpoint) > known(best) {
+            best = endpoint;
+        }
+    }
+    Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_for_the_endpoint_that_knows_most_of_its_fields() {
+        for (body, name) in [
+            (r#"{"model":"m","messages":[]}"#, "chat"),
+            (r#"{"model":"m"}"#, "chat"),
+            (r#"{"model":"m","prompt":"p"}"#, "completions"),
+            (r#"{"model":"m","prompt":"p","suffix":"s","max_tokens":5}"#, "completions"),
+            (r#"{"model":"m","prompt":"p","size":"512x512"}"#, "images"),
+            (r#"{"model":"m","input":"i"}"#, "embeddings"),
+            (r#"{"model":"m","input":["i"],"dimensions":8}"#, "embeddings"),
+            (r#"{"model":"m","input":"i","instructions":"s"}"#, "responses"),
+            (r#"{"model":"m","input":[{"role":"user","content":"hi"}]}"#, "responses"),
+            (r#"{"model":"m","input":[{"type":"text","text":"i"}]}"#, "moderations"),
+            (r#"{"input":"i"}"#, "moderations"),
+            (r#"{"model":"m","file":"f"}"#, "transcriptions"),
+        ] {
+            assert_eq!(Some(found(&Json::from(body.as_bytes().to_vec())).unwrap()), named(name), "{body}");
+        }
+        assert!(found(&Json::from(b"[]".to_vec())).is_err());
+    }
+}

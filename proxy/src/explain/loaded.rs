@@ -1,0 +1,120 @@
+//! What may surprise about a request: that its model is loaded anew, and that the remote's version does not understand it.
+
+use serde::Deserialize;
+
+use crate::{
+    error::Error,
+    ollama::{client::Client, version::Version, wire::Ps},
+    openai::{asking::Ask, context::tagged},
+};
+
+/// What a remote says of itself.
+#[derive(Debug)]
+pub(super) struct Seen {
+    version: Version,
+    /// Whether the model is in memory.
+    loaded: bool,
+    /// Tokens of its context there, where the remote tells (from 0.10.0 on).
+    context: Option<u64>,
+}
+
+/// Asks a remote.
+///
+/// # Errors
+/// It cannot be reached, or is no Ollama.
+pub(super) async fn look(client: &Client, model: &str) -> Result<Seen, Error> {
+    let version = client.version().await?;
+    let reply = client.call(http::Method::GET, "/api/ps", None).await?;
+    let ps: Ps<'_> = client.read("/api/ps", &reply)?;
+    let found = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model));
+    Ok(Seen { version, loaded: found.is_some(), context: found.and_then(|loaded| loaded.context_length) })
+}
+
+/// Options that are those of the loaded model, not of one request.
+const LOADED: [&str; 7] =
+    ["num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
+
+/// What may surprise about an ask. `seen` is what the remote says, if it was asked.
+pub(super) fn warnings(ask: &Ask, seen: Option<&Seen>) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    struct Sent {
+        #[serde(default)]
+        options: serde_json::Map<String, serde_json::Value>,
+        #[serde(default)]
+        shift: Option<bool>,
+    }
+    let sent: Sent = serde_json::from_slice(&ask.body).unwrap_or_default();
+    let mut warnings = Vec::new();
+    if let Some(seen) = seen {
+        outdated(ask, &seen.version, &mut warnings);
+        if !seen.loaded {
+            warnings.push(format!("the model `{}` is not loaded: the remote loads it for this request", ask.model));
+            return warnings;
+        }
+    }
+    let reloads = "if the model is loaded with another value, the remote loads it anew for this request";
+    for (name, value) in sent.options.iter().filter(|(name, _)| LOADED.contains(&name.as_str())) {
+        match seen.and_then(|seen| seen.context).filter(|_| name == "num_ctx") {
+            None => warnings.push(format!("{name} is {value}: {reloads}")),
+            Some(context) if value.as_u64() == Some(context) => {}
+            Some(context) => warnings.push(format!(
+                "num_ctx is {value}, and the model is loaded with {context}: the remote loads it anew for this request"
+            )),
+        }
+    }
+    warnings.extend(sent.shift.map(|shift| format!("shift is {shift}: {reloads}")));
+    warnings
+}
+
+/// What this version does not understand.
+fn outdated(ask: &Ask, version: &Version, warnings: &mut Vec<String>) {
+    let text = version.text();
+    if ask.news.max && !version.has_think_max() {
+        warnings.push(format!("the remote is Ollama {text}, which has no level max: it is asked for high"));
+    }
+    if ask.news.logprobs && !version.has_logprobs() {
+        warnings.push(format!("the remote is Ollama {text}, which gives no probabilities: the request is refused"));
+    }
+    if ask.news.pictures && !version.refuses_pictures() {
+        warnings.push(format!(
+            "the remote is Ollama {text}, which would leave out in silence what the model cannot see: the request is refused unless it can"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::asking::News;
+
+    fn ask(body: &str) -> Ask {
+        Ask {
+            path: "/api/chat",
+            about: "messages",
+            model: "m".to_owned(),
+            body: body.to_owned().into(),
+            may_grow: true,
+            limit: None,
+            effort: Some("reasoning_effort"),
+            news: News { max: true, ..News::default() },
+        }
+    }
+
+    #[test]
+    fn a_context_is_warned_of_only_where_it_is_not_the_loaded_one() {
+        let ask = ask(r#"{"options":{"num_ctx":8192,"seed":1}}"#);
+        let seen = |context| Seen { version: Version::newest(), loaded: true, context };
+        assert_eq!(warnings(&ask, Some(&seen(Some(8192)))), [""; 0]);
+        assert!(warnings(&ask, Some(&seen(Some(4096))))[0].contains("loaded with 4096"));
+        assert!(warnings(&ask, Some(&seen(None)))[0].contains("if the model is loaded with another value"));
+        assert!(warnings(&ask, None)[0].starts_with("num_ctx is 8192: if"));
+        let cold = Seen { loaded: false, ..seen(None) };
+        assert!(warnings(&ask, Some(&cold))[0].contains("is not loaded"));
+    }
+
+    #[test]
+    fn what_the_version_does_not_understand_is_warned_of() {
+        let old = Seen { version: Version::read("0.20.0"), loaded: true, context: None };
+        assert!(warnings(&ask("{}"), Some(&old))[0].contains("0.20.0, which has no level max"));
+    }
+}

@@ -1,0 +1,206 @@
+//! `farllama explain`: what Ollama would be asked for a request, and what would become of its fields. Translation is pure, so nobody is asked;
+//! only [`Explained::compare`] asks a remote what is loaded there.
+
+mod endpoint;
+mod loaded;
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+pub use self::endpoint::ENDPOINTS;
+use crate::{
+    app,
+    config::{Config, Protocol},
+    error::{self, Dialect, Error},
+    ollama::client::Client,
+    openai::{
+        asking::Ask, audio, chat, completions, embeddings, images, json::Json, moderations, parameters::Endpoint,
+        responses,
+    },
+};
+
+/// What a request becomes.
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    /// The endpoint that it is for.
+    pub endpoint: &'static str,
+    /// What the remote would be asked, in this order; several where there are several answers.
+    pub requests: Vec<Request>,
+    /// What is emulated and what has no effect, as in the header `x-farllama-receipt`; empty where nothing is.
+    pub receipt: String,
+    /// What may surprise.
+    pub warnings: Vec<String>,
+    /// Whether the remote wants credentials, which are not shown.
+    #[serde(skip)]
+    keyed: bool,
+    #[serde(skip)]
+    asks: Vec<Ask>,
+}
+
+/// A native request.
+#[derive(Debug, Serialize)]
+pub struct Request {
+    /// The method.
+    pub method: &'static str,
+    /// The whole URL, without credentials.
+    pub url: String,
+    /// The JSON body, as it would be sent.
+    pub body: Box<RawValue>,
+}
+
+impl Explained {
+    /// As JSON over several lines.
+    #[must_use]
+    pub fn json(&self) -> String {
+        // Through a value, because raw JSON is printed as it stands.
+        let value = serde_json::to_string(self).and_then(|text| serde_json::from_str::<serde_json::Value>(&text));
+        let mut text = value.and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// As a command for a shell, one for each request. Receipt and warnings are comments.
+    #[must_use]
+    pub fn curl(&self) -> String {
+        let mut text = format!("# {}\n", self.endpoint);
+        if !self.receipt.is_empty() {
+            let _ = writeln!(text, "# receipt: {}", self.receipt);
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "# warning: {warning}");
+        }
+        if self.keyed {
+            text.push_str("# the remote wants credentials, which are not shown: add them with -H or -u\n");
+        }
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        for Request { method, url, body } in &self.requests {
+            let _ = writeln!(
+                text,
+                "curl -N -X {method} {} -H 'Content-Type: application/json' -d {}",
+                quoted(url),
+                quoted(body.get())
+            );
+        }
+        text
+    }
+
+    /// Asks the remote which version it is and what is loaded there, and warns by that.
+    pub async fn compare(&mut self, config: &Config) {
+        let Some(ask) = self.asks.first() else { return };
+        let seen = match Client::new(config, app::via()) {
+            Ok(client) => loaded::look(&client, &ask.model).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match seen {
+            Ok(seen) => self.warnings = loaded::warnings(ask, Some(&seen)),
+            Err(error) => self.warnings.push(format!("not compared with what is loaded: {error}")),
+        }
+    }
+}
+
+/// Translates a body. `endpoint` is one of [`ENDPOINTS`]; absent, it is found from the body.
+///
+/// # Errors
+/// The refusal that a client would get, as JSON.
+pub fn explain(body: Vec<u8>, endpoint: Option<&str>, config: &Config) -> Result<Explained, String> {
+    prepare(&Json::from(body), endpoint, config)
+        .map_err(|error| String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi)).into_owned())
+}
+
+fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Explained, Error> {
+    let endpoint = match endpoint.and_then(endpoint::named) {
+        Some(endpoint) => endpoint,
+        None => endpoint::found(json)?,
+    };
+    // Nothing has grown yet.
+    let fresh = |_: &str| None;
+    let (asks, receipt) = match endpoint {
+        Endpoint::Chat => chat::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
+        Endpoint::Completions => completions::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
+        Endpoint::Embeddings => embeddings::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
+        Endpoint::Responses => responses::explain(json, config),
+        Endpoint::Moderations => moderations::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
+        Endpoint::Images => images::prepare(json, config).map(|all| (all.asks, all.receipt)),
+        Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, config, endpoint),
+    }?;
+    let request = |ask: &Ask| {
+        let body = serde_json::from_slice::<Box<RawValue>>(&ask.body);
+        let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
+        Ok(Request { method: "POST", url: url(config, ask.path), body })
+    };
+    Ok(Explained {
+        endpoint: endpoint::path(endpoint),
+        requests: asks.iter().map(request).collect::<Result<_, Error>>()?,
+        receipt: receipt.to_string(),
+        warnings: asks.first().map_or_else(nothing, |ask| loaded::warnings(ask, None)),
+        keyed: config.remote.authorization.is_some() || !config.remote.headers.is_empty(),
+        asks,
+    })
+}
+
+fn nothing() -> Vec<String> {
+    vec!["nothing is asked of the remote: the transcript is given".to_owned()]
+}
+
+fn url(config: &Config, path: &str) -> String {
+    let remote = &config.remote;
+    let scheme = match remote.protocol {
+        Protocol::Http => "http",
+        Protocol::Https => "https",
+    };
+    let host = if remote.host.contains(':') { format!("[{}]", remote.host) } else { remote.host.clone() };
+    format!("{scheme}://{host}:{}{}{path}", remote.port, remote.base_path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_shown_as_what_it_becomes() {
+        let body = br#"{"model":"m","user":"u","num_ctx":8192,"messages":[{"role":"user","content":"it's"}]}"#;
+        let explained = explain(body.to_vec(), None, &Config::default()).unwrap();
+        assert_eq!(explained.receipt, "user=no-effect");
+        assert!(explained.warnings[0].starts_with("num_ctx is 8192") && explained.warnings.len() == 1);
+        let sent = r#"{"model":"m","messages":[{"role":"user","content":"it's"}],"stream":false,"options":{"num_ctx":8192},"truncate":false}"#;
+        assert_eq!(explained.requests[0].body.get(), sent);
+        let curl = explained.curl();
+        assert!(
+            curl.contains("curl -N -X POST 'http://127.0.0.1:11434/api/chat'") && curl.contains(r"it'\''s"),
+            "{curl}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&explained.json()).unwrap();
+        assert_eq!(json["requests"][0]["body"]["options"]["num_ctx"], 8192);
+    }
+
+    #[test]
+    fn a_refused_request_is_shown_as_its_refusal() {
+        let refusal = explain(br#"{"model":"m"}"#.to_vec(), None, &Config::default()).unwrap_err();
+        assert!(refusal.contains("missing_required_parameter") && refusal.contains("messages"), "{refusal}");
+    }
+
+    #[test]
+    fn every_endpoint_can_be_explained() {
+        let mut config = Config::default();
+        config.moderation.model = "llama-guard3".to_owned();
+        for (name, body, path, requests) in [
+            ("chat", r#"{"model":"m","n":3,"messages":[{"role":"user","content":"hi"}]}"#, "/api/chat", 3),
+            ("completions", r#"{"model":"m","prompt":["a","b"]}"#, "/api/generate", 2),
+            ("embeddings", r#"{"model":"m","input":["a","b"]}"#, "/api/embed", 1),
+            ("responses", r#"{"model":"m","input":"hi"}"#, "/api/chat", 1),
+            ("moderations", r#"{"input":["a","b"]}"#, "/api/chat", 2),
+            ("images", r#"{"model":"m","prompt":"a cat","size":"8x8"}"#, "/api/generate", 1),
+            ("transcriptions", r#"{"model":"m","file":"QUJD"}"#, "/api/chat", 1),
+            ("translations", r#"{"model":"m","text":"Bonjour"}"#, "/api/chat", 1),
+            ("transcriptions", r#"{"model":"m","text":"given"}"#, "", 0),
+        ] {
+            let explained = explain(body.as_bytes().to_vec(), Some(name), &config).unwrap();
+            assert!(explained.endpoint.contains(name), "{name}: {}", explained.endpoint);
+            assert_eq!(explained.requests.len(), requests, "{name}");
+            assert!(explained.requests.iter().all(|request| request.url.ends_with(path)), "{name}");
+            assert_eq!(explained.warnings.iter().any(|line| line.starts_with("nothing is asked")), requests == 0);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The laws of the event grammar, held against any stream that Ollama may send.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{
+    items,
+    request::{self, Facts, Request, Terms, tests::facts},
+    stream::Answer,
+    translate,
+};
+use crate::{
+    openai::{context::Policy, json::Json, receipt::Receipt, sse::Feed},
+    vectors::stamp,
+};
+
+/// One of several kinds of requests.
+fn request() -> impl Strategy<Value = Value> {
+    let function = json!({"type": "function", "name": "f", "parameters": {"type": "object"}});
+    let custom = json!({"type": "custom", "name": "c"});
+    let space = json!({"type": "namespace", "name": "n", "description": "", "tools": [function.clone()]});
+    let base = json!({"model": "m", "input": "hi", "stream": true});
+    let with = move |more: Value| {
+        let mut request = base.clone();
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+    };
+    prop_oneof![
+        Just(with(json!({}))),
+        Just(with(
+            json!({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"], "metadata": {"a": "b"}})
+        )),
+        Just(with(json!({"tools": [function, custom, space]}))),
+        Just(with(json!({"tools": [function], "parallel_tool_calls": false}))),
+        Just(with(json!({"tools": [function], "tool_choice": "required"}))),
+        Just(with(json!({"tools": [function], "text": {"format": {"type": "json_object"}}}))),
+    ]
+}
+
+/// Any line that Ollama may send before the last one.
+fn line() -> impl Strategy<Value = Value> {
+    let text = "[a-c \u{e9}\u{2028}\"\\\\]{0,4}";
+    let words = prop_oneof![
+        4 => text.prop_map(|text| text),
+        1 => Just(r#"{"name":"f","arguments":{"a":1}}"#.to_owned()),
+        1 => Just(r#"{"answer":{"b":[]}}"#.to_owned()),
+    ];
+    let name = prop_oneof![Just("f"), Just("c"), Just("n__f"), Just("unknown")];
+    let id = prop_oneof![Just(None), Just(Some("call_x")), Just(Some(""))];
+    let call = (name, id).prop_map(|(name, id)| {
+        let function = json!({"index": 0, "name": name, "arguments": {"input": "b", "a": [2.0]}});
+        id.map_or(json!({"function": function}), |id| json!({"id": id, "function": function}))
+    });
+    let token = text
+        .prop_map(|token| json!({"token": token, "logprob": -0.5, "top_logprobs": [{"token": "x", "logprob": -1}]}));
+    let (calls, tokens) = (prop::collection::vec(call, 0..3), prop::collection::vec(token, 0..2));
+    (words, prop::option::of(text), calls, tokens).prop_map(|(content, thinking, calls, tokens)| {
+        let mut message = json!({"role": "assistant", "content": content});
+        if let Some(thinking) = thinking {
+            message["thinking"] = thinking.into();
+        }
+        if !calls.is_empty() {
+            message["tool_calls"] = calls.into();
+        }
+        let mut line = json!({"model": "m", "message": message, "done": false});
+        if !tokens.is_empty() {
+            line["logprobs"] = tokens.into();
+        }
+        line
+    })
+}
+
+/// A whole stream: some lines, and the last one, which may hold words and calls too.
+fn lines() -> impl Strategy<Value = Vec<Value>> {
+    let reason = prop_oneof![Just("stop"), Just("length"), Just("load")];
+    (prop::collection::vec(line(), 0..6), line(), reason).prop_map(|(mut lines, mut last, reason)| {
+        last["done"] = true.into();
+        last["done_reason"] = reason.into();
+        last["prompt_eval_count"] = 7.into();
+        last["eval_count"] = 3.into();
+        lines.push(last);
+        lines
+    })
+}
+
+fn wire(lines: &[Value]) -> Vec<u8> {
+    lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
+}
+
+fn feed(facts: Facts, packets: impl IntoIterator<Item = Vec<u8>>) -> Feed<Answer> {
+    let mut feed = Feed::new(Answer::new(stamp("resp_"), facts));
+    let fed = packets.into_iter().try_for_each(|packet| feed.packet(Bytes::from(packet)));
+    let _ = fed.and_then(|()| feed.eof());
+    feed
+}
+
+fn run(request: &Value, packets: impl IntoIterator<Item = Vec<u8>>) -> String {
+    String::from_utf8(feed(facts(request), packets).frames.take().to_vec()).unwrap()
+}
+
+/// The object that an unstreamed request is answered with.
+fn whole(request: &Value, lines: &[Value]) -> Value {
+    let mut request = request.clone();
+    request["stream"] = false.into();
+    let mut feed = feed(facts(&request), [wire(lines)]);
+    assert!(feed.frames.take().is_empty(), "nobody listens");
+    serde_json::to_value(feed.translator().response()).unwrap()
+}
+
+/// Folds events to the response, as a client does that believes nothing but what is new in each. Holds each event to the grammar.
+fn fold(text: &str) -> Value {
+    let blocks: Vec<&str> = text.split_terminator("\n\n").collect();
+    let (last, blocks) = blocks.split_last().unwrap();
+    assert_eq!(*last, "data: [DONE]", "the last word");
+    let mut response = Value::Null;
+    let mut output: Vec<Value> = Vec::new();
+    let mut open = None;
+    for (n, block) in blocks.iter().enumerate() {
+        let (kind, data) = block.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        let event: Value = serde_json::from_str(data).unwrap();
+        assert!(response["status"] == "in_progress" || n < 2, "nothing comes after the end: {kind}");
+        assert_eq!((&event["type"], &event["sequence_number"]), (&json!(kind), &json!(n)), "dense from 0");
+        let at = event["output_index"].as_u64().map(|at| usize::try_from(at).unwrap());
+        if let Some(id) = event.get("item_id") {
+            assert_eq!((open, at, id), (at, Some(output.len() - 1), &output.last().unwrap()["id"]), "of the open item");
+        }
+        let item = output.last_mut();
+        match (kind, item) {
+            ("response.created", _) => {
+                assert_eq!(n, 0);
+                response = event["response"].clone();
+                assert_eq!((&response["output"], &response["usage"]), (&json!([]), &Value::Null));
+            }
+            ("response.in_progress", _) => assert_eq!((n, &response), (1, &event["response"])),
+            ("response.output_item.added", _) => {
+                assert_eq!((at, open.replace(output.len())), (Some(output.len()), None), "one item after the other");
+                output.push(event["item"].clone());
+            }
+            ("response.output_item.done", Some(item)) => {
+                assert_eq!(open.take(), at);
+                let done = event["item"].clone();
+                assert_ne!(done["status"], "in_progress");
+                for key in ["status", "encrypted_content"] {
+                    if let Some(value) = done.get(key) {
+                        item[key] = value.clone();
+                    }
+                }
+                assert_eq!(*item, done, "what was told is what it is");
+            }
+            ("response.content_part.added", Some(item)) => {
+                assert_eq!((&event["content_index"], &item["content"]), (&json!(0), &json!([])));
+                item["content"] = json!([event["part"]]);
+            }
+            ("response.output_text.delta", Some(item)) => {
+                let part = &mut item["content"][0];
+                part["text"] = format!("{}{}", part["text"].as_str().unwrap(), event["delta"].as_str().unwrap()).into();
+                let tokens = event["logprobs"].as_array().unwrap().clone();
+                part["logprobs"].as_array_mut().unwrap().extend(tokens);
+            }
+            ("response.output_text.done", Some(item)) => {
+                let part = &item["content"][0];
+                assert_eq!((&part["text"], &part["logprobs"]), (&event["text"], &event["logprobs"]));
+            }
+            ("response.content_part.done", Some(item)) => assert_eq!(item["content"][0], event["part"]),
+            ("response.reasoning_summary_part.added", Some(item)) => {
+                assert_eq!((&event["summary_index"], &item["summary"]), (&json!(0), &json!([])));
+                item["summary"] = json!([event["part"]]);
+            }
+            ("response.reasoning_summary_text.delta", Some(item)) => {
+                let part = &mut item["summary"][0];
+                part["text"] = format!("{}{}", part["text"].as_str().unwrap(), event["delta"].as_str().unwrap()).into();
+            }
+            ("response.reasoning_summary_text.done", Some(item)) => {
+                assert_eq!(item["summary"][0]["text"], event["text"]);
+            }
+            ("response.reasoning_summary_part.done", Some(item)) => assert_eq!(item["summary"][0], event["part"]),
+            ("response.function_call_arguments.delta" | "response.custom_tool_call_input.delta", Some(item)) => {
+                let at = if kind.contains("custom") { "input" } else { "arguments" };
+                item[at] = format!("{}{}", item[at].as_str().unwrap(), event["delta"].as_str().unwrap()).into();
+            }
+            ("response.function_call_arguments.done", Some(item)) => {
+                assert_eq!((&item["arguments"], &item["name"]), (&event["arguments"], &event["name"]));
+            }
+            ("response.custom_tool_call_input.done", Some(item)) => assert_eq!(item["input"], event["input"]),
+            ("response.completed" | "response.incomplete" | "response.failed", _) => {
+                assert_eq!(open, None, "every item is closed");
+                let end = &event["response"];
+                assert_eq!(kind.strip_prefix("response."), end["status"].as_str());
+                response["output"] = output.clone().into();
+                for key in ["status", "completed_at", "usage", "error", "incomplete_details"] {
+                    response[key] = end[key].clone();
+                }
+                assert_eq!(response, *end, "the end tells what the events have told");
+            }
+            (other, _) => panic!("no such event here: {other}"),
+        }
+    }
+    assert_ne!(response["status"], "in_progress", "there is an end");
+    response
+}
+
+proptest! {
+    #[test]
+    fn folding_the_events_gives_exactly_the_unstreamed_object(request in request(), lines in lines()) {
+        let folded = fold(&run(&request, [wire(&lines)]));
+        prop_assert_eq!(folded, whole(&request, &lines));
+    }
+
+    #[test]
+    fn any_packet_split_gives_the_same_stream(request in request(), lines in lines(), size in 1usize..40) {
+        let bytes = wire(&lines);
+        let packets: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+        prop_assert_eq!(run(&request, packets), run(&request, [bytes]));
+    }
+
+    #[test]
+    fn words_and_thoughts_may_come_in_any_pieces(request in request(), lines in lines(), size in 1usize..4) {
+        let pieces: Vec<Value> = lines.iter().flat_map(|line| {
+            let cut = |at: &str| -> Vec<String> {
+                let text: Vec<char> = line["message"][at].as_str().unwrap_or_default().chars().collect();
+                text.chunks(size).map(|piece| piece.iter().collect()).collect()
+            };
+            let piece = |at: &str, text: String| {
+                let mut message = json!({"role": "assistant", "content": ""});
+                message[at] = text.into();
+                json!({"message": message, "done": false})
+            };
+            let mut pieces: Vec<Value> = cut("thinking").into_iter().map(|text| piece("thinking", text)).collect();
+            pieces.extend(cut("content").into_iter().map(|text| piece("content", text)));
+            // What comes whole stays whole.
+            let mut rest = line.clone();
+            rest["message"]["content"] = "".into();
+            rest["message"]["thinking"] = "".into();
+            pieces.push(rest);
+            pieces
+        }).collect();
+        prop_assert_eq!(fold(&run(&request, [wire(&pieces)])), whole(&request, &lines));
+    }
+
+    #[test]
+    fn a_stream_ends_exactly_once_wherever_it_is_cut(request in request(), lines in lines(), at in 0usize..2000) {
+        let mut bytes = wire(&lines);
+        let (whole, at) = (bytes.len(), at.min(bytes.len()));
+        bytes.truncate(at);
+        let text = run(&request, [bytes]);
+        let response = fold(&text);
+        prop_assert_eq!(text.matches("event: response.completed").count()
+            + text.matches("event: response.incomplete").count()
+            + text.matches("event: response.failed").count(), 1);
+        // Without its newline the last line is whole all the same.
+        if at + 1 < whole {
+            prop_assert_eq!(&response["status"], "failed");
+            prop_assert_eq!(&response["error"]["code"], "server_error");
+        }
+    }
+
+    #[test]
+    fn whatever_comes_after_the_end_is_not_heard(request in request(), lines in lines(), more in lines()) {
+        let (first, second) = (wire(&lines), wire(&more));
+        prop_assert_eq!(run(&request, [first.clone(), second]), run(&request, [first]));
+    }
+
+    #[test]
+    fn told_again_it_is_the_same_response(request in request(), lines in lines(), cut: bool, after in 0u64..40) {
+        let mut bytes = wire(&lines);
+        if cut {
+            bytes.truncate(bytes.len() / 2);
+        }
+        let text = run(&request, [bytes.clone()]);
+        let feed = feed(facts(&request), [bytes]);
+        let again = String::from_utf8(feed.translator().replay(None).take().to_vec()).unwrap();
+        prop_assert_eq!(fold(&again), fold(&text));
+        let later = String::from_utf8(feed.translator().replay(Some(after)).take().to_vec()).unwrap();
+        let blocks: Vec<&str> = again.split_terminator("\n\n").collect();
+        let from = usize::try_from(after + 1).unwrap().min(blocks.len() - 2);
+        prop_assert_eq!(later.split_terminator("\n\n").collect::<Vec<_>>(), &blocks[from..]);
+    }
+}
+
+/// Any JSON, with a liking for the names and values that the API has.
+fn any_json() -> impl Strategy<Value = Value> {
+    const NAMES: &[&str] = &[
+        "type",
+        "role",
+        "content",
+        "text",
+        "image_url",
+        "id",
+        "call_id",
+        "name",
+        "namespace",
+        "arguments",
+        "input",
+        "output",
+        "summary",
+        "encrypted_content",
+        "tools",
+        "mode",
+        "format",
+        "schema",
+        "effort",
+        "parameters",
+    ];
+    const WORDS: &[&str] = &[
+        "user",
+        "assistant",
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "item_reference",
+        "compaction",
+        "function",
+        "custom",
+        "namespace",
+        "allowed_tools",
+        "web_search",
+        "auto",
+        "required",
+        "input_text",
+        "input_image",
+        "input_file",
+        "{}",
+        "json_schema",
+        "none",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,5}".prop_map(Value::from),
+        prop::sample::select(WORDS).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let object = prop::collection::vec((prop::sample::select(NAMES), inner.clone()), 0..5);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            object.prop_map(|fields| {
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_json_makes_the_translation_panic(
+        value in any_json(),
+        field in prop::sample::select(&["input", "tools", "tool_choice", "text", "reasoning", "include", "metadata", "truncation", "max_tool_calls", "stream_options", "instructions"][..]),
+    ) {
+        let mut body = json!({"model": "m", "input": [{"role": "user", "content": "hi"}]});
+        body[field] = value;
+        let json = Json::from(body.to_string().into_bytes());
+        let (mut fields, mut receipt) = (json.fields().unwrap(), Receipt::default());
+        let model = fields.need("model", &mut Vec::new()).unwrap();
+        let Ok(input) = request::input(&mut fields) else { return Ok(()) };
+        let Ok(request) = Request::read(model, fields, Terms::default(), &mut receipt) else { return Ok(()) };
+        if let Ok((ask, facts)) = translate::ask(request, std::iter::empty(), &input, Policy::default(), &mut receipt) {
+            prop_assert!(serde_json::from_slice::<Value>(&ask.body).unwrap()["messages"].is_array());
+            prop_assert!(serde_json::to_string(&Answer::new(stamp("resp_"), facts).response()).is_ok());
+            // What was understood once is understood again, out of what is kept.
+            for item in items::asked(&input, "0123").unwrap() {
+                prop_assert!(!item.id.is_empty());
+            }
+        }
+    }
+}
