@@ -99,6 +99,9 @@ impl Explained {
         match seen {
             Ok(seen) => {
                 self.warnings = loaded::warnings(ask, Some(&seen));
+                if self.endpoint == endpoint::path(Endpoint::Images) {
+                    self.warnings.extend(loaded::makes_none(&seen));
+                }
                 self.warnings.extend_from_slice(&self.notes);
             }
             Err(error) => self.warnings.push(format!("not compared with what is loaded: {error}")),
