@@ -3,6 +3,7 @@
 //! Exit codes: 0 all that ran passed; 1 the target is not fit; 2 unusable input, or something could not be started; 3 nothing was checked.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
@@ -15,10 +16,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    backend::{Backend, container::Container, remote},
+    backend::{
+        Backend,
+        container::Container,
+        endpoint::{self, Endpoint},
+        remote,
+    },
     call,
     interrupt::{self, interrupted},
-    report::{RunResult, console, json, junit},
+    report::{RunResult, Verdict, console, github, json, junit, markdown},
     run::{self, Plan},
     scenario::{
         load::{self, Loaded, Problem},
@@ -99,6 +105,8 @@ struct RunFlags {
     mock_versions: Vec<Asked>,
     #[command(flatten)]
     remote: remote::Flags,
+    #[command(flatten)]
+    target: endpoint::Flags,
     /// The model of scenarios that leave it open
     #[arg(long, default_value = smoke::MODEL)]
     model: String,
@@ -108,9 +116,21 @@ struct RunFlags {
     /// How long each call may take [default: 30s on the mock, 5m elsewhere]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// A variable of the scenarios, such as city=Oslo (may be given several times)
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+    vars: Vec<(String, String)>,
+    /// Begins no scenario after one that failed
+    #[arg(long)]
+    fail_fast: bool,
+    /// Tells what would run and what would be skipped, and makes no call
+    #[arg(long)]
+    dry_run: bool,
     /// Shows every exchange, keys masked
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "quiet")]
     verbose: bool,
+    /// Shows what failed, and the counts
+    #[arg(long, short)]
+    quiet: bool,
     #[command(flatten)]
     files: Files,
 }
@@ -124,6 +144,9 @@ pub struct Files {
     /// Writes the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Writes the results as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 impl Files {
@@ -139,6 +162,9 @@ impl Files {
         if let Some(path) = &self.junit {
             std::fs::write(path, junit::render(run)?).with_context(|| format!("--junit {}", path.display()))?;
         }
+        if let Some(path) = &self.markdown {
+            std::fs::write(path, markdown::render(run)).with_context(|| format!("--markdown {}", path.display()))?;
+        }
         Ok(())
     }
 }
@@ -151,6 +177,8 @@ enum Kind {
     Remote,
     /// An Ollama in a container (see --image)
     Container,
+    /// The server that --base-url names, without a proxy of ours: Ollama's own /v1, LiteLLM, vLLM, llama.cpp, …
+    Target,
 }
 
 impl Kind {
@@ -160,7 +188,7 @@ impl Kind {
             // They wait more than they work.
             Self::Mock => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
             // A real Ollama would only put them into its queue.
-            Self::Remote | Self::Container => 1,
+            Self::Remote | Self::Container | Self::Target => 1,
         }
     }
 
@@ -169,7 +197,7 @@ impl Kind {
         match self {
             Self::Mock => Duration::from_secs(30),
             // A model may have to be loaded first.
-            Self::Remote | Self::Container => Duration::from_secs(300),
+            Self::Remote | Self::Container | Self::Target => Duration::from_secs(300),
         }
     }
 }
@@ -225,7 +253,7 @@ fn list(flags: &Select) -> anyhow::Result<ExitCode> {
     };
     let width = scenarios.iter().map(|loaded| loaded.file.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
-    for Loaded { file, scenario } in &scenarios {
+    for Loaded { file, scenario, .. } in &scenarios {
         let _ = write!(out, "{file:width$}  {}", scenario.title.value);
         if !scenario.tags.is_empty() {
             let _ = write!(out, "  [{}]", scenario.tags.join(", "));
@@ -267,19 +295,38 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         Kind::Remote if !flags.remote.named() => anyhow::bail!("--backend remote needs --remote-host"),
         Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(flags.remote.config()?.remote))),
         Kind::Container => Backend::Container(Box::new(Container::new(&flags.image))),
+        Kind::Target => Backend::Endpoint(Endpoint::new(&flags.target).map_err(anyhow::Error::msg)?),
     };
+    if flags.dry_run {
+        return Ok(dry_run(&scenarios, &backend));
+    }
+    let mut variables = Variables::new(&flags.model, smoke::PROMPT, smoke::SYSTEM_PROMPT);
+    let given: BTreeMap<String, String> = flags.vars.iter().cloned().collect();
+    for (name, value) in &given {
+        let declared = |loaded: &Loaded| loaded.scenario.vars.0.iter().any(|check| check.key == *name);
+        if variables.knows(name) {
+            variables.set(name, value.as_str().into());
+        } else if !scenarios.iter().any(declared) {
+            anyhow::bail!("--var {name}: no selected scenario has this variable (`vars: {{ {name}: … }}`)");
+        }
+    }
     let plan = Plan {
         backend: Arc::new(backend),
         http: call::http()?,
-        variables: Variables::new(&flags.model, smoke::PROMPT, smoke::SYSTEM_PROMPT),
+        variables,
+        given,
         timeout: flags.timeout.unwrap_or(flags.backend.timeout()),
         jobs: flags.jobs.unwrap_or(flags.backend.jobs()),
         strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
+        fail_fast: flags.fail_fast,
     };
     let bar = progress(scenarios.len());
     let run = runtime()?.block_on(async {
         let running = run::run(scenarios, &plan, |result| {
-            bar.suspend(|| print(&console::scenario(result, flags.verbose)));
+            let loud = matches!(result.verdict, Verdict::Failed | Verdict::Broken);
+            if loud || !flags.quiet {
+                bar.suspend(|| print(&console::scenario(result, flags.verbose)));
+            }
             bar.inc(1);
         });
         let run = tokio::select! {
@@ -295,8 +342,38 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(interrupt::CODE));
     };
     print(&console::ending(&run));
+    if std::env::var("GITHUB_ACTIONS").is_ok_and(|there| there == "true") {
+        print(&github::render(&run));
+    }
     flags.files.write(&run)?;
     Ok(ExitCode::from(run.exit_code()))
+}
+
+/// What would be done with each scenario.
+fn dry_run(scenarios: &[Loaded], backend: &Backend) -> ExitCode {
+    let mut out = String::new();
+    let mut runs = 0;
+    for Loaded { file, scenario, .. } in scenarios {
+        let _ = match backend.refuses(scenario) {
+            None => {
+                runs += 1;
+                writeln!(out, "run     {file}  {}", scenario.title.value)
+            }
+            Some(reason) => writeln!(out, "skip    {file}  {}\n    {reason}", scenario.title.value),
+        };
+    }
+    let _ = writeln!(out, "{runs} would run on {}, {} would be skipped", backend.name(), scenarios.len() - runs);
+    print(&out);
+    ExitCode::from(if runs > 0 { 0 } else { NOTHING })
+}
+
+/// Reads `NAME=VALUE`.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a variable is written NAME=VALUE, such as city=Oslo")?;
+    if !crate::scenario::variables::is_name(name) {
+        return Err(format!("{name:?} is no name of a variable: letters, digits and _ alone"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// A bar on a terminal; nothing elsewhere.

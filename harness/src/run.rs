@@ -1,19 +1,22 @@
 //! Runs scenarios side by side, each with a target of its own, and builds the tree of results.
 
+mod steps;
+
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, future::join_all, stream};
-use serde_json::Value;
+use futures_util::{StreamExt, stream};
 
 use crate::{
-    backend::{Backend, Missing, Shared, Target},
-    call::{self, Door, Outcome},
-    expect::{self, Finding},
-    report::{Exchange, RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict},
-    scenario::{Client, Place, Step, load::Loaded, variables::Variables},
+    backend::{Backend, Missing, Shared},
+    report::{RunResult, ScenarioResult, Verdict},
+    scenario::{load::Loaded, variables::Variables},
 };
 
 /// How to run.
@@ -25,20 +28,32 @@ pub struct Plan {
     pub http: reqwest::Client,
     /// What `${…}` stands for.
     pub variables: Variables,
+    /// Values of variables that a person gives; they win over those that scenarios give.
+    pub given: BTreeMap<String, String>,
     /// How long each call may take.
     pub timeout: Duration,
     /// How many scenarios run at a time.
     pub jobs: usize,
     /// A scenario that is skipped because the machine lacks a service counts as broken (`CI=true`).
     pub strict: bool,
+    /// After a scenario that failed none is begun.
+    pub fail_fast: bool,
 }
 
 /// Runs all; `landed` is told each result as it lands.
 pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&ScenarioResult)) -> RunResult {
     let start = Instant::now();
+    let stopped = Arc::new(AtomicBool::new(false));
     let running = scenarios.into_iter().enumerate().map(|(nth, loaded)| {
         let plan = plan.clone();
+        let stopped = stopped.clone();
         async move {
+            if stopped.load(Ordering::SeqCst) {
+                return (
+                    nth,
+                    unrun(&loaded, Verdict::Skipped, "another scenario failed before (--fail-fast)".to_owned()),
+                );
+            }
             let loaded = Arc::new(loaded);
             // A task of its own, so that a panic ends this scenario and no other.
             let task = tokio::spawn({
@@ -55,6 +70,9 @@ pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&Sc
     let mut running = stream::iter(running).buffer_unordered(plan.jobs.max(1));
     let mut results = Vec::new();
     while let Some((nth, result)) = running.next().await {
+        if plan.fail_fast && matches!(result.verdict, Verdict::Failed | Verdict::Broken) {
+            stopped.store(true, Ordering::SeqCst);
+        }
         landed(&result);
         results.push((nth, result));
     }
@@ -69,9 +87,22 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     if let Some(reason) = backend.refuses(&loaded.scenario) {
         return unrun(loaded, Verdict::Skipped, reason);
     }
+    if let Err(reason) = steps::variables(loaded, plan) {
+        let (verdict, reason) = if plan.strict {
+            (Verdict::Broken, format!("{reason}; on CI (CI=true) this is a failure"))
+        } else {
+            (Verdict::Skipped, reason)
+        };
+        return unrun(loaded, verdict, reason);
+    }
     let mut result = match backend.target(&loaded.scenario).await {
         Ok(target) => {
-            let result = steps(loaded, &target, plan).await;
+            let (needs, model) = (loaded.scenario.needs(), plan.variables.model());
+            let lacking = if backend.is_mock() { None } else { target.lacks(&needs, &model, &plan.http).await };
+            let result = match lacking {
+                Some(reason) => unrun(loaded, Verdict::Skipped, reason),
+                None => steps::run(loaded, &target, plan).await,
+            };
             target.stop().await;
             result
         }
@@ -83,105 +114,6 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     };
     result.took = start.elapsed();
     result
-}
-
-/// The steps in order; the first that fails is the last.
-async fn steps(loaded: &Loaded, target: &Target, plan: &Plan) -> ScenarioResult {
-    let mut result = unrun(loaded, Verdict::Passed, String::new());
-    result.reason = None;
-    let mut variables = plan.variables.clone();
-    for (nth, step) in loaded.scenario.steps.iter().enumerate() {
-        let name = step.name.clone().unwrap_or_else(|| format!("step {}", nth + 1));
-        match one_step(&name, step, target, plan, &loaded.scenario.client, &mut variables).await {
-            Err(reason) => return unrun(loaded, Verdict::Broken, format!("{name}: {reason}")),
-            Ok(judged) => {
-                let failed = judged.iter().any(|judged| !judged.findings.is_empty());
-                let sent = judged.iter().filter_map(|judged| Some(&judged.outcome.as_ref()?.recording));
-                let secrets = Secrets::of(sent);
-                let told = |finding| Told::new(&loaded.file, finding, &secrets);
-                let shown = |outcome: &Outcome| Exchange::new(outcome, &secrets);
-                result.steps.extend(judged.into_iter().map(|Judged { name, findings, outcome, understood }| {
-                    StepResult {
-                        name,
-                        findings: findings.into_iter().map(told).collect(),
-                        exchange: outcome.as_ref().map(shown).unwrap_or_default(),
-                        understood,
-                    }
-                }));
-                if failed {
-                    result.verdict = Verdict::Failed;
-                    break;
-                }
-            }
-        }
-    }
-    result
-}
-
-/// An answer, or the whole of several, with what was found.
-struct Judged {
-    name: String,
-    findings: Vec<Finding>,
-    outcome: Option<Outcome>,
-    understood: Value,
-}
-
-/// Makes the calls of a step and judges each, and the whole.
-///
-/// # Errors
-/// Something in it cannot be read: the sentence that says so.
-async fn one_step(
-    name: &str,
-    step: &Step,
-    target: &Target,
-    plan: &Plan,
-    client: &Client,
-    variables: &mut Variables,
-) -> Result<Vec<Judged>, String> {
-    if let Some(settings) = &step.reload {
-        target.reload(&settings.value)?;
-        return Ok(Vec::new());
-    }
-    let door = Door { url: &target.url, openai: &target.openai, http: &plan.http };
-    let mut calls = Vec::new();
-    for part in &step.parts {
-        let call = variables.call(&part.call.value)?;
-        let client = variables.client(&part.client.as_ref().map_or_else(|| client.clone(), |own| own.or(client)))?;
-        calls.extend((0..part.calls()).map(|nth| (part, nth, call.clone(), client.clone())));
-    }
-    let before = target.journal.as_ref().map_or(0, |journal| journal.entries().len());
-    let outcomes =
-        join_all(calls.iter().map(|(_, _, call, client)| call::make(call, client, door, plan.timeout))).await;
-    let answers = step.answers.as_ref();
-    let mut judged = Vec::new();
-    for ((part, nth, ..), outcome) in calls.iter().zip(&outcomes) {
-        let findings = expect::judge(part, answers.map(|answers| &answers.value), outcome, variables)?;
-        let own = part.name.as_deref().map_or_else(|| name.to_owned(), |own| format!("{name}: {own}"));
-        let name = if part.calls() > 1 { format!("{own}, {} of {}", nth + 1, part.calls()) } else { own };
-        judged.push(Judged { name, findings, outcome: Some(outcome.clone()), understood: outcome.understood.clone() });
-    }
-    let (mut whole, mut understood) = (Vec::new(), Value::Null);
-    if let Some(answers) = answers {
-        let (tally, findings) = expect::tally(&answers.value, Place::from(answers), &outcomes, variables)?;
-        (understood, whole) = (tally, findings);
-    }
-    if let (Some(sent), Some(journal)) = (&step.sent, &target.journal) {
-        whole.extend(expect::seen(sent, step.place(), journal, before, variables).await?);
-    }
-    if let (Some(live), Some(journal), [outcome]) = (step.live(), &target.journal, &outcomes[..]) {
-        whole.extend(expect::live(live, outcome, journal, before).await);
-    }
-    match (&mut judged[..], &outcomes[..]) {
-        // Of one call the answer is the whole.
-        ([only], [outcome]) => {
-            only.findings.extend(whole);
-            if only.findings.is_empty() {
-                only.findings.extend(expect::capture(step, outcome, variables).err());
-            }
-        }
-        _ => judged.push(Judged { name: format!("{name}, as a whole"), findings: whole, outcome: None, understood }),
-    }
-    Ok(judged)
 }
 
 /// The result of a scenario whose steps were not run.

@@ -267,7 +267,10 @@ fn reports_for_programs_keep_failed_and_broken_apart() {
         .stdout(contains("1 of the failed could not be run").and(contains("1 passed, 2 failed, 0 skipped")));
     let read = |name: &str| fs::read_to_string(folder.path().join(Path::new(name))).unwrap();
     let json: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
-    assert_eq!(json["summary"], serde_json::json!({"passed": 1, "failed": 1, "broken": 1, "skipped": 0}));
+    assert_eq!(
+        json["summary"],
+        serde_json::json!({"passed": 1, "failed": 1, "broken": 1, "skipped": 0, "failed_by_model": 0})
+    );
     assert_eq!(json["scenarios"][1]["steps"][0]["findings"][0]["at"], "./b.yaml:3:11");
     let xml = read("run.xml");
     assert!(xml.contains("tests=\"3\" skipped=\"0\" failures=\"1\" errors=\"1\""), "{xml}");

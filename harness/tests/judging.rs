@@ -61,12 +61,14 @@ async fn against_server(
         backend: Arc::new(Backend::Standing(backend)),
         http: call::http().unwrap(),
         variables: Variables::new("m", "hi", "be brief"),
+        given: std::collections::BTreeMap::new(),
         timeout: Duration::from_secs(10),
         jobs: 1,
         strict: false,
+        fail_fast: false,
     };
     let scenario = load::read("x.yaml", scenario).unwrap();
-    run::one(&Loaded { file: "x.yaml".to_owned(), scenario }, &plan).await
+    run::one(&Loaded::new("x.yaml".to_owned(), scenario), &plan).await
 }
 
 fn sse(events: &str) -> String {

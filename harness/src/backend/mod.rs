@@ -2,7 +2,9 @@
 //!
 //! Nothing here makes calls or judges.
 
+mod abilities;
 pub mod container;
+pub mod endpoint;
 pub mod mock;
 pub mod remote;
 
@@ -32,6 +34,8 @@ pub enum Backend {
     Container(Box<container::Container>),
     /// A proxy that runs already.
     Standing(Standing),
+    /// Any server, without a proxy of ours.
+    Endpoint(endpoint::Endpoint),
 }
 
 /// A proxy that runs already, for every scenario.
@@ -54,6 +58,10 @@ pub struct Target {
     pub url: String,
     /// The root of the OpenAI API, without a slash at the end.
     pub openai: String,
+    /// The key that calls need which bring none of their own.
+    pub key: Option<String>,
+    /// Whether it is another's server, of which nothing is known.
+    foreign: bool,
     /// What reached the upstream, if it tells.
     pub journal: Option<Journal>,
     proxy: Option<Proxy>,
@@ -91,32 +99,40 @@ impl Backend {
             Self::Remote(remote) => format!("the remote {}", remote.url()),
             Self::Container(container) => format!("a container of {}", container.image()),
             Self::Standing(standing) => standing.name.clone(),
+            Self::Endpoint(endpoint) => format!("the target {}", endpoint.openai),
         }
     }
 
-    /// Whether it can promise this.
+    /// Whether it can promise this. What depends on the model and the Ollama behind it is asked of them; see [`Target::lacks`].
     #[must_use]
-    pub fn promises(&self, need: Need) -> bool {
+    pub fn promises(&self, need: &Need) -> bool {
         match (self, need) {
-            (Self::Mock | Self::Tampered(_), _) => true,
             (Self::Standing(standing), Need::Journal) => standing.journal.is_some(),
-            (Self::Remote(_) | Self::Container(_) | Self::Standing(_), _) => false,
+            (_, Need::Capability(_) | Need::Ollama(_))
+            | (Self::Mock | Self::Tampered(_), _)
+            | (Self::Remote(_) | Self::Container(_), Need::Native | Need::Proxy)
+            // Whether a target has it is asked of the target.
+            | (Self::Standing(_) | Self::Endpoint(_), Need::Native) => true,
+            _ => false,
         }
+    }
+
+    /// Whether every model and every version is there, because they are played.
+    #[must_use]
+    pub fn is_mock(&self) -> bool {
+        matches!(self, Self::Mock | Self::Tampered(_))
     }
 
     /// Why it cannot run a scenario, if it cannot.
     #[must_use]
     pub fn refuses(&self, scenario: &Scenario) -> Option<String> {
         let lacking: Vec<_> =
-            scenario.needs().iter().filter(|need| !self.promises(**need)).map(ToString::to_string).collect();
+            scenario.needs().iter().filter(|need| !self.promises(need)).map(ToString::to_string).collect();
         if !lacking.is_empty() {
             return Some(format!("it needs {}, which {} cannot promise", lacking.join(" and "), self.name()));
         }
-        if !self.promises(Need::Journal) && scenario.steps.iter().any(crate::scenario::Step::is_blind) {
+        if !self.promises(&Need::Journal) && scenario.steps.iter().any(crate::scenario::Step::is_blind) {
             return Some(format!("a step expects only what reached the upstream, which {} does not tell", self.name()));
-        }
-        if matches!(self, Self::Standing(_)) && scenario.steps.iter().any(|step| step.reload.is_some()) {
-            return Some(format!("a step gives the proxy new settings, which {} does not take", self.name()));
         }
         None
     }
@@ -138,9 +154,21 @@ impl Backend {
             Self::Tampered(mutation) => mock::target(scenario, Some(mutation)).await,
             Self::Remote(remote) => proxied(scenario, remote.settings().clone(), None, None).await,
             Self::Container(container) => proxied(scenario, container.settings().await?, None, None).await,
+            Self::Endpoint(endpoint) => Ok(Target {
+                url: endpoint.url.clone(),
+                openai: endpoint.openai.clone(),
+                key: endpoint.key.clone(),
+                foreign: true,
+                journal: None,
+                proxy: None,
+                _layer: None,
+                _mock: None,
+            }),
             Self::Standing(standing) => Ok(Target {
                 url: standing.url.clone(),
                 openai: standing.openai.clone(),
+                key: None,
+                foreign: false,
                 journal: standing.journal.clone(),
                 proxy: None,
                 _layer: None,
@@ -195,6 +223,8 @@ async fn proxied(
     Ok(Target {
         openai: format!("{url}{base_path}"),
         url,
+        key: None,
+        foreign: false,
         journal: mock.as_ref().map(Mock::journal),
         proxy: Some(Proxy { running: proxy, remote, mutation: mutation.cloned() }),
         _layer: layer,

@@ -3,20 +3,25 @@
 use reqwest::{Method, header};
 use serde_json::Value;
 
-use super::tap::Tap;
+use super::{Door, tap::Tap};
 use crate::scenario::Http;
 
 /// Sends the request and waits for the end of the answer.
 ///
 /// # Errors
 /// The request cannot be made, or there is no answer: in words. An answer that breaks off is no error here; the tap has it.
-pub(super) async fn send(tap: &Tap, http: &reqwest::Client, url: &str, call: &Http) -> Result<(), String> {
+pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), String> {
     let method = match &call.method {
         Some(method) => Method::from_bytes(method.as_bytes()).map_err(|error| format!("{method}: {error}"))?,
         None if call.body.is_some() => Method::POST,
         None => Method::GET,
     };
-    let mut request = http.request(method, format!("{url}{}", call.path));
+    let mut request = door.http.request(method, format!("{}{}", door.url, call.path));
+    if let Some(key) = door.key
+        && !call.headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"))
+    {
+        request = request.bearer_auth(key);
+    }
     for (name, value) in &call.headers {
         request = request.header(name, value);
     }

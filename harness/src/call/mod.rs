@@ -47,6 +47,8 @@ pub struct Door<'a> {
     pub url: &'a str,
     /// The root of the OpenAI API, without a slash at the end.
     pub openai: &'a str,
+    /// The key that calls need which bring none of their own.
+    pub key: Option<&'a str>,
     /// Sends the requests.
     pub http: &'a reqwest::Client,
 }
@@ -77,14 +79,14 @@ pub fn http() -> reqwest::Result<reqwest::Client> {
 pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Duration) -> Outcome {
     let leave_after = if let Call::Http(http) = call { http.leave_after } else { None };
     let mut tap = Tap::new(door.http.clone(), leave_after);
-    if !matches!(call, Call::Http(_)) && key(settings).is_none_or(|(header, _)| header.is_some()) {
+    if !matches!(call, Call::Http(_)) && key(settings, door.key).is_none_or(|(header, _)| header.is_some()) {
         tap = tap.without_bearer();
     }
     let understood = Understood::default();
     let calling = async {
         match call {
             Call::Http(http) => {
-                if let Err(words) = http::send(&tap, door.http, door.url, http).await {
+                if let Err(words) = http::send(&tap, door, http).await {
                     understood.set(json!({"error": {"kind": "transport", "message": words}}));
                     return;
                 }
@@ -128,7 +130,7 @@ fn client(tap: &Tap, settings: &Settings, door: Door<'_>) -> Client<OpenAIConfig
         .with_org_id(String::new())
         .with_project_id(String::new())
         .with_api_key(String::new());
-    match key(settings) {
+    match key(settings, door.key) {
         None => {}
         Some((None, key)) => config = config.with_api_key(key),
         Some((Some(header), key)) => {
@@ -146,11 +148,11 @@ fn client(tap: &Tap, settings: &Settings, door: Door<'_>) -> Client<OpenAIConfig
 }
 
 /// The key that is sent, and its header, if that is not `authorization`.
-fn key(settings: &Settings) -> Option<(Option<::http::HeaderName>, &str)> {
+fn key<'a>(settings: &'a Settings, general: Option<&'a str>) -> Option<(Option<::http::HeaderName>, &'a str)> {
     let key = match settings.key.as_ref().map(|key| &key.value) {
         Some(Key::None) => return None,
         Some(Key::Text(key)) => key,
-        None => API_KEY,
+        None => general.unwrap_or(API_KEY),
     };
     let header = settings.header.as_ref().and_then(|header| ::http::HeaderName::try_from(&header.value).ok());
     Some((header.filter(|header| *header != ::http::header::AUTHORIZATION), key))

@@ -1,6 +1,6 @@
 //! `farllama-check mutate`: whether scenarios notice broken traffic.
 
-use std::{fmt::Write, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -65,9 +65,11 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         backend: Arc::new(Backend::Mock),
         http: call::http()?,
         variables: Variables::new(smoke::MODEL, smoke::PROMPT, smoke::SYSTEM_PROMPT),
+        given: BTreeMap::new(),
         timeout: flags.timeout,
         jobs: flags.jobs.unwrap_or(Kind::Mock.jobs()),
         strict: false,
+        fail_fast: false,
     };
     let proof = runtime()?.block_on(async {
         tokio::select! {

@@ -91,6 +91,18 @@ pub fn judge(
     Ok(findings)
 }
 
+/// Judges what depends on the model's wisdom.
+///
+/// # Errors
+/// As [`judge`].
+pub fn wisdom(part: &Part, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
+    let mut findings = Vec::new();
+    for check in &part.model.0 {
+        findings.extend(within("model ", &outcome.understood, &variables.check(check)?)?);
+    }
+    Ok(findings)
+}
+
 /// A failure that no expectation asks for is a finding: a scenario about words must not pass on an error.
 fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut Vec<Finding>) {
     let mut tell = |about: &str, expected: &str, actual: String| {

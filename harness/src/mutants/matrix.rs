@@ -65,7 +65,7 @@ pub async fn prove(scenarios: &[Loaded], mutants: &[&'static Mutant], all: bool,
         mutants.iter().flat_map(|mutant| of(mutant).into_iter().map(|loaded| (*mutant, loaded))).collect();
 
     let fit = control(&pairs, plan, &mut proof).await;
-    let trials = stream::iter(pairs.into_iter().filter(|(_, loaded)| fit.contains(&loaded.file)).map(
+    let trials = stream::iter(pairs.into_iter().filter(|(_, loaded)| fit.contains(&loaded.name())).map(
         |(mutant, loaded)| async move {
             let claimed = claims(&loaded).any(|name| name == mutant.name);
             // Who claims nothing needs to notice but one way.
@@ -80,13 +80,13 @@ pub async fn prove(scenarios: &[Loaded], mutants: &[&'static Mutant], all: bool,
     for (mutant, loaded, claimed, trial) in trials {
         proof.runs += trial.touched.max(1);
         if trial.noticed() {
-            noticed.entry(mutant.name).or_default().insert(loaded.file.clone());
-            idle.remove(&loaded.file);
+            noticed.entry(mutant.name).or_default().insert(loaded.name());
+            idle.remove(&loaded.name());
         }
         if let Some(reason) = trial.broken {
-            proof.problems.push(format!("{}: with {} it cannot be run: {reason}", loaded.file, mutant.name));
+            proof.problems.push(format!("{}: with {} it cannot be run: {reason}", loaded.name(), mutant.name));
         } else if claimed {
-            proof.problems.extend(broken_claim(&loaded.file, mutant, &trial));
+            proof.problems.extend(broken_claim(&loaded.name(), mutant, &trial));
         }
     }
     for mutant in mutants {
@@ -120,11 +120,11 @@ fn broken_claim(file: &str, mutant: &Mutant, trial: &Trial) -> Option<String> {
 
 /// The files of those that pass through a layer that changes nothing.
 async fn control(pairs: &[(&'static Mutant, Loaded)], plan: &Plan, proof: &mut Proof) -> BTreeSet<String> {
-    let scenarios: BTreeMap<&str, &Loaded> = pairs.iter().map(|(_, loaded)| (&*loaded.file, loaded)).collect();
+    let scenarios: BTreeMap<String, &Loaded> = pairs.iter().map(|(_, loaded)| (loaded.name(), loaded)).collect();
     let running = stream::iter(
         scenarios
             .into_values()
-            .map(|loaded| async move { (loaded.file.clone(), once(loaded, Mutation::default(), plan).await) }),
+            .map(|loaded| async move { (loaded.name(), once(loaded, Mutation::default(), plan).await) }),
     );
     let results: Vec<_> = running.buffer_unordered(plan.jobs.max(1)).collect().await;
     let mut fit = BTreeSet::new();

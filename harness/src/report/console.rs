@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Exchange, RunResult, ScenarioResult, Verdict, duration};
+use super::{Blame, Exchange, RunResult, ScenarioResult, Verdict, duration};
 
 const DIM: Style = Style::new().dimmed();
 
@@ -36,6 +36,9 @@ pub fn line(scenario: &ScenarioResult) -> String {
 #[must_use]
 pub fn scenario(scenario: &ScenarioResult, verbose: bool) -> String {
     let mut out = line(scenario);
+    for (step, (right, times)) in scenario.steps.iter().filter_map(|step| Some((step, step.rate?))) {
+        let _ = writeln!(out, "    {DIM}{}: the model was right {right} times of {times}{DIM:#}", step.name);
+    }
     if scenario.verdict == Verdict::Broken {
         let _ = writeln!(out, "  {}", scenario.file);
     }
@@ -63,7 +66,8 @@ pub fn details(scenario: &ScenarioResult) -> String {
     for steps in failed.chunk_by(|one, other| one.findings == other.findings) {
         let [step, others @ ..] = steps else { continue };
         for finding in &step.findings {
-            let _ = writeln!(out, "  {}: {} ({})", finding.at, finding.about, step.name);
+            let blame = if finding.blame == Blame::Model { ", the model's doing" } else { "" };
+            let _ = writeln!(out, "  {}: {} ({}{blame})", finding.at, finding.about, step.name);
             let _ = writeln!(out, "    expected {}", finding.expected);
             let _ = writeln!(out, "    actual   {}", finding.actual);
         }
@@ -107,6 +111,13 @@ pub fn ending(run: &RunResult) -> String {
     let mut out = String::new();
     if summary.broken > 0 {
         let _ = writeln!(out, "{} of the failed could not be run (BROKEN above)", summary.broken);
+    }
+    if summary.failed_by_model > 0 {
+        let _ = writeln!(
+            out,
+            "{} of the failed are the model's doing alone; the server kept its promises",
+            summary.failed_by_model
+        );
     }
     let _ = writeln!(out, "on {}, in {}", run.backend, duration(run.took));
     let (passed, failed, skipped) = (summary.passed, summary.failed + summary.broken, summary.skipped);

@@ -27,6 +27,7 @@ fn case(scenario: &ScenarioResult) -> TestCase {
             status.set_message(finding.map_or_else(String::new, |finding| {
                 format!("{}: expected {}, but it is {}", finding.about, finding.expected, finding.actual)
             }));
+            status.set_type(if scenario.failed_by_model() { "model" } else { "protocol" });
             status.set_description(anstream::adapter::strip_str(&console::details(scenario)).to_string());
             status
         }

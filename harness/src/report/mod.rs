@@ -1,8 +1,10 @@
 //! What came of a run, as data. JSON serialises it, JUnit is a function of it, the console prints it as it grows.
 
 pub mod console;
+pub mod github;
 pub mod json;
 pub mod junit;
+pub mod markdown;
 mod secrets;
 
 use std::time::Duration;
@@ -52,6 +54,7 @@ impl RunResult {
                 Verdict::Skipped => &mut summary.skipped,
             } += 1;
         }
+        summary.failed_by_model = scenarios.iter().filter(|scenario| scenario.failed_by_model()).count();
         Self { backend, summary, took, scenarios }
     }
 
@@ -75,6 +78,8 @@ pub struct Summary {
     pub failed: usize,
     pub broken: usize,
     pub skipped: usize,
+    /// Of the failed: those that only the model is to blame for.
+    pub failed_by_model: usize,
 }
 
 /// What became of a scenario.
@@ -113,6 +118,15 @@ pub struct ScenarioResult {
     pub steps: Vec<StepResult>,
 }
 
+impl ScenarioResult {
+    /// Whether it failed, and only the model is to blame.
+    #[must_use]
+    pub fn failed_by_model(&self) -> bool {
+        let mut findings = self.steps.iter().flat_map(|step| &step.findings);
+        self.verdict == Verdict::Failed && findings.all(|told| told.blame == Blame::Model)
+    }
+}
+
 /// One step.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StepResult {
@@ -120,6 +134,9 @@ pub struct StepResult {
     pub name: String,
     /// The expectations that did not hold.
     pub findings: Vec<Told>,
+    /// Of a step that is repeated: how often the model was right, and how often it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<(usize, usize)>,
     /// What crossed the wire.
     pub exchange: Exchange,
     /// What the client understood.
@@ -138,6 +155,19 @@ pub struct Told {
     pub expected: String,
     /// What there was.
     pub actual: String,
+    /// Who is to blame.
+    pub blame: Blame,
+}
+
+/// Who is to blame for what does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Blame {
+    /// The server, which broke what it promises.
+    #[default]
+    Protocol,
+    /// The model, which was not wise enough; the server may be fit.
+    Model,
 }
 
 impl Told {
@@ -146,7 +176,13 @@ impl Told {
     pub fn new(file: &str, finding: Finding, secrets: &Secrets) -> Self {
         let Finding { at, about, expected, actual } = finding;
         let (expected, actual) = (secrets.hidden(&expected), secrets.hidden(&actual));
-        Self { at: format!("{file}:{}:{}", at.line, at.column), about, expected, actual }
+        Self { at: format!("{file}:{}:{}", at.line, at.column), about, expected, actual, blame: Blame::Protocol }
+    }
+
+    /// The same, but it is the model that is to blame.
+    #[must_use]
+    pub fn of_model(self) -> Self {
+        Self { blame: Blame::Model, ..self }
     }
 }
 
@@ -277,10 +313,12 @@ pub(crate) mod fixed {
             about: "$.choices[0].finish_reason".to_owned(),
             expected: "\"tool_calls\"".to_owned(),
             actual: "\"stop\"".to_owned(),
+            blame: Blame::Protocol,
         };
         let passed = StepResult {
             name: "step 1".to_owned(),
             findings: Vec::new(),
+            rate: None,
             exchange: exchange.clone(),
             understood: Value::Null,
         };

@@ -26,6 +26,14 @@ impl Secrets {
         Self(keys.into_iter().map(str::to_owned).collect())
     }
 
+    /// These too, which are known to be secret.
+    #[must_use]
+    pub fn and(mut self, more: &[String]) -> Self {
+        self.0.extend(more.iter().filter(|key| !key.is_empty()).cloned());
+        self.0.sort_by_key(|key| std::cmp::Reverse(key.len()));
+        self
+    }
+
     /// `text` without them.
     #[must_use]
     pub fn hidden(&self, text: &str) -> String {

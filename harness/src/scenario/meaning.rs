@@ -4,16 +4,39 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire, client::Key,
-    step::MOST, variables::Variables, versions,
+    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
+    client::Key,
+    step::{MOST, Repeat},
+    variables::{Variables, is_name},
+    vars::{self, Source},
+    versions,
 };
 use crate::expect::{matcher::Matcher, path};
 
 /// Everything that is wrong.
 pub(super) fn wrong(scenario: &Scenario) -> Vec<(Place, String)> {
-    let mut reader = Reader { wrong: Vec::new(), variables: Variables::new("model", "prompt", "system prompt") };
-    reader.scenario(scenario);
-    reader.wrong
+    let all = match vars::combinations(&scenario.matrix) {
+        Ok(all) => all,
+        Err(wrong) => return vec![wrong],
+    };
+    let mut wrong: Vec<(Place, String)> = Vec::new();
+    for given in all {
+        let mut reader = Reader {
+            wrong: Vec::new(),
+            variables: Variables::new("model", "prompt", "system prompt"),
+            captured: Vec::new(),
+        };
+        for (name, value) in given {
+            reader.variables.set(&name, value);
+        }
+        reader.scenario(scenario);
+        for problem in reader.wrong {
+            if !wrong.contains(&problem) {
+                wrong.push(problem);
+            }
+        }
+    }
+    wrong
 }
 
 /// Looks for what is wrong with the meaning.
@@ -21,6 +44,8 @@ struct Reader {
     wrong: Vec<(Place, String)>,
     /// What may be named so far.
     variables: Variables,
+    /// Those of them whose values are known only when the scenario runs.
+    captured: Vec<String>,
 }
 
 impl Reader {
@@ -42,9 +67,26 @@ impl Reader {
         if let Some(mock) = &scenario.mock {
             self.mock(mock);
         }
+        for check in scenario.vars.0.iter().chain(&scenario.matrix.0) {
+            if !is_name(&check.key) {
+                self.wrong(check.at, format!("{:?} is no name of a variable: letters, digits and _ alone", check.key));
+            }
+        }
+        for check in &scenario.vars.0 {
+            if scenario.matrix.0.iter().any(|other| other.key == check.key) {
+                self.wrong(check.at, format!("`{}` is both in vars and in matrix", check.key));
+            }
+            match Source::read(&check.expected) {
+                Ok(Source::Value(value)) => self.variables.set(&check.key, value),
+                Ok(_) => self.unknown(&check.key),
+                Err(wrong) => self.wrong(check.at, wrong),
+            }
+        }
         self.client(title, &scenario.client);
-        for step in &scenario.steps {
-            self.step(step);
+        for (steps, checked) in [(&scenario.setup, false), (&scenario.steps, true), (&scenario.teardown, false)] {
+            for step in steps {
+                self.step(step, checked);
+            }
         }
         if let Some(Step { reload: Some(reload), .. }) = scenario.steps.last() {
             self.wrong(reload.into(), "nothing is done after this reload, so nothing is checked of it");
@@ -55,6 +97,12 @@ impl Reader {
         if let Err(error) = farllama::Config::from_toml(&settings.value) {
             self.wrong(settings.into(), format!("{name}: {error}"));
         }
+    }
+
+    /// A variable whose value is known only when the scenario runs.
+    fn unknown(&mut self, name: &str) {
+        self.variables.set(name, Value::from("1"));
+        self.captured.push(name.to_owned());
     }
 
     fn mock(&mut self, mock: &MockSettings) {
@@ -76,16 +124,18 @@ impl Reader {
         }
     }
 
-    fn step(&mut self, step: &Step) {
+    /// `checked`: whether something must be expected of it.
+    fn step(&mut self, step: &Step, checked: bool) {
         if let Some(reload) = &step.reload {
             return self.settings("reload", reload);
         }
-        if step.is_blind() && step.live().is_none() && step.sent.as_ref().is_none_or(Sent::is_empty) {
+        if checked && step.is_blind() && step.live().is_none() && step.sent.as_ref().is_none_or(Sent::is_empty) {
             self.wrong(step.place(), "nothing is expected of this call; add expect, wire, time or sent");
         }
         for part in &step.parts {
             self.part(part);
         }
+        self.tries(step);
         if let Some(answers) = &step.answers {
             self.answers(answers.into(), &answers.value, step.calls());
         }
@@ -120,7 +170,30 @@ impl Reader {
                     }
                 }
             }
-            self.variables.set(&check.key, Value::from("1"));
+            self.unknown(&check.key);
+        }
+    }
+
+    fn tries(&mut self, step: &Step) {
+        if let Some(repeat) = &step.repeat {
+            let Repeat { times, pass } = repeat.value;
+            if !(1..=MOST).contains(&times) || pass.is_some_and(|pass| !(1..=times).contains(&pass)) {
+                self.wrong(repeat.into(), format!("repeat takes times from 1 to {MOST}, and pass from 1 to times"));
+            }
+            if step.parts.iter().all(|part| part.model.0.is_empty()) && pass.is_some_and(|pass| pass < times) {
+                self.wrong(repeat.into(), "only what is expected under `model` may fail; nothing is");
+            }
+            if let Some(check) = step.capture.0.first() {
+                self.wrong(check.at, "several calls have no one answer to capture from");
+            }
+        }
+        if let Some(within) = &step.within {
+            if let Err(error) = humantime::parse_duration(&within.value) {
+                self.wrong(within.into(), format!("{:?} is no duration such as 5s: {error}", within.value));
+            }
+            if step.repeat.is_some() {
+                self.wrong(within.into(), "a step has `repeat` or `within`, not both");
+            }
         }
     }
 
@@ -151,6 +224,9 @@ impl Reader {
             self.wrong(times.into(), format!("times takes a number from 1 to {MOST}"));
         }
         self.judged(&part.expect, &part.wire);
+        for check in &part.model.0 {
+            self.path(check);
+        }
         for (_, spanned) in part.time.matchers() {
             self.matcher(spanned.into(), &spanned.value);
         }
@@ -253,8 +329,18 @@ impl Reader {
     }
 
     fn matcher(&mut self, at: Place, written: &Value) {
-        if let Err(wrong) = self.variables.value(written).and_then(|value| Matcher::parse(&value)) {
-            self.wrong(at, wrong);
+        let read = |variables: &Variables| variables.value(written).and_then(|value| Matcher::parse(&value));
+        let Err(wrong) = read(&self.variables) else { return };
+        // What is captured may turn out to be of the type that the matcher takes.
+        for guess in [Value::from(1), Value::from(Vec::<Value>::new()), Value::from(true)] {
+            let mut variables = self.variables.clone();
+            for name in &self.captured {
+                variables.set(name, guess.clone());
+            }
+            if read(&variables).is_ok() {
+                return;
+            }
         }
+        self.wrong(at, wrong);
     }
 }

@@ -5,22 +5,25 @@
 pub mod client;
 pub mod load;
 mod meaning;
+pub mod need;
 pub mod step;
 pub mod time;
 pub mod variables;
+pub mod vars;
 pub mod versions;
 
 use std::{collections::BTreeMap, fmt};
 
 use mock_ollama::Script;
 use serde::{
-    Deserialize, Serialize,
+    Deserialize,
     de::{Deserializer, Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
 pub use client::{Client, Retries};
+pub use need::Need;
 pub use step::{Answered, Answers, Part, Step};
 pub use time::Time;
 
@@ -42,41 +45,48 @@ pub struct Scenario {
     pub upstream: Option<Script>,
     /// Settings of the proxy, as the text of its TOML file.
     pub config: Option<Spanned<String>>,
+    /// Name → value, or where it comes from; see [`vars`].
+    #[serde(default)]
+    pub vars: Checks,
+    /// Name → values: the scenario is run once for each combination.
+    #[serde(default)]
+    pub matrix: Checks,
+    /// Steps that make ready. Where one fails, the scenario could not be run.
+    #[serde(default)]
+    pub setup: Vec<Step>,
     /// How the OpenAI client is set up, unless a step says otherwise.
     #[serde(default)]
     pub client: Client,
     /// What is done, in this order; the first failing step ends the scenario.
     pub steps: Vec<Step>,
+    /// Steps that tidy up, whatever came of the others.
+    #[serde(default)]
+    pub teardown: Vec<Step>,
 }
 
 impl Scenario {
-    /// Everything that a backend must promise.
+    /// Every step in the order in which they are done.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.setup.iter().chain(&self.steps).chain(&self.teardown)
+    }
+
+    /// Everything that a backend must promise, said or not.
     #[must_use]
     pub fn needs(&self) -> Vec<Need> {
         let mut needs = self.needs.clone();
-        if (self.upstream.is_some() || self.mock.is_some()) && !needs.contains(&Need::Script) {
-            needs.push(Need::Script);
+        let calls = || self.all_steps().flat_map(|step| &step.parts).map(|part| &part.call.value);
+        let native = |call: &Call| matches!(call, Call::Http(http) if http.path.starts_with("/api"));
+        let implied = [
+            (Need::Script, self.upstream.is_some() || self.mock.is_some()),
+            (Need::Proxy, self.config.is_some() || self.all_steps().any(|step| step.reload.is_some())),
+            (Need::Native, calls().any(native)),
+        ];
+        for (need, is) in implied {
+            if is && !needs.contains(&need) {
+                needs.push(need);
+            }
         }
         needs
-    }
-}
-
-/// What a scenario may need of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Need {
-    /// An upstream that plays a script and has the mock's models.
-    Script,
-    /// An upstream that tells what reached it.
-    Journal,
-}
-
-impl fmt::Display for Need {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Script => "script",
-            Self::Journal => "journal",
-        })
     }
 }
 

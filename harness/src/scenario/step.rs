@@ -24,6 +24,10 @@ pub struct Step {
     pub reload: Option<Spanned<String>>,
     /// The calls, which begin together. Empty only where the step is a reload.
     pub parts: Vec<Part>,
+    /// How often it is done, one after the other, and how often the model must be right.
+    pub repeat: Option<Spanned<Repeat>>,
+    /// The time in which it may be tried again until it passes, such as `5s`.
+    pub within: Option<Spanned<String>>,
     /// What is expected of the whole of several calls.
     pub answers: Option<Spanned<Answers>>,
     /// What reached the upstream, from the mock's journal.
@@ -58,6 +62,24 @@ impl Step {
     }
 }
 
+/// A step that is done several times, because a model is not always right.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    /// How often.
+    pub times: usize,
+    /// How often what is expected under `model` must hold; always unless told. Everything else must always hold.
+    pub pass: Option<usize>,
+}
+
+impl Repeat {
+    /// How often what is expected of the model must hold.
+    #[must_use]
+    pub fn needed(self) -> usize {
+        self.pass.unwrap_or(self.times)
+    }
+}
+
 /// A call, and what is expected of each of its answers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +95,9 @@ pub struct Part {
     /// JSONPath → matcher, on what the client understood.
     #[serde(default)]
     pub expect: Checks,
+    /// JSONPath → matcher, on what the client understood, for what depends on the model's wisdom and not on the server.
+    #[serde(default)]
+    pub model: Checks,
     /// What crossed the wire.
     #[serde(default)]
     pub wire: Wire,
@@ -91,7 +116,7 @@ impl Part {
     /// Whether nothing is expected of its answers.
     #[must_use]
     pub fn is_blind(&self) -> bool {
-        self.expect.0.is_empty() && self.wire.is_empty() && self.time.is_empty()
+        self.expect.0.is_empty() && self.model.0.is_empty() && self.wire.is_empty() && self.time.is_empty()
     }
 }
 
@@ -108,9 +133,13 @@ struct Written {
     #[serde(default)]
     expect: Checks,
     #[serde(default)]
+    model: Checks,
+    #[serde(default)]
     wire: Wire,
     #[serde(default)]
     time: Time,
+    repeat: Option<Spanned<Repeat>>,
+    within: Option<Spanned<String>>,
     answers: Option<Spanned<Answers>>,
     sent: Option<Sent>,
     #[serde(default)]
@@ -121,13 +150,34 @@ impl TryFrom<Written> for Step {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, &'static str> {
-        let Written { name, reload, call, parallel, times, client, expect, wire, time, answers, sent, capture } =
-            written;
-        let timed = !time.is_empty() || time.live.is_some();
+        let Written {
+            name,
+            reload,
+            call,
+            parallel,
+            times,
+            client,
+            expect,
+            model,
+            wire,
+            time,
+            repeat,
+            within,
+            answers,
+            sent,
+            capture,
+        } = written;
+        let timed = !time.is_empty() || time.live.is_some() || !model.0.is_empty();
         let own = times.is_some() || client.is_some() || !expect.0.is_empty() || !wire.is_empty() || timed;
         let parts = match (call, parallel) {
             (None, None) if reload.is_some() => {
-                if own || answers.is_some() || sent.is_some() || !capture.0.is_empty() {
+                if own
+                    || repeat.is_some()
+                    || within.is_some()
+                    || answers.is_some()
+                    || sent.is_some()
+                    || !capture.0.is_empty()
+                {
                     return Err("a `reload` has no answer to expect anything of");
                 }
                 Vec::new()
@@ -135,11 +185,11 @@ impl TryFrom<Written> for Step {
             (Some(_), _) | (_, Some(_)) if reload.is_some() => {
                 return Err("a step has a `call` or a `reload`, not both");
             }
-            (Some(call), None) => vec![Part { name: None, call, times, client, expect, wire, time }],
+            (Some(call), None) => vec![Part { name: None, call, times, client, expect, model, wire, time }],
             (None, Some(parallel)) => {
                 if own {
                     return Err(
-                        "times, client, expect, wire and time belong to each call in `parallel`; for the whole there are answers and sent",
+                        "times, client, expect, model, wire and time belong to each call in `parallel`; for the whole there are answers and sent",
                     );
                 }
                 if parallel.value.is_empty() {
@@ -150,7 +200,7 @@ impl TryFrom<Written> for Step {
             (None, None) => return Err("a step has a `call`, or several in `parallel`, or a `reload`"),
             (Some(_), Some(_)) => return Err("a step has a `call` or `parallel`, not both"),
         };
-        Ok(Self { name, reload, parts, answers, sent, capture })
+        Ok(Self { name, reload, parts, repeat, within, answers, sent, capture })
     }
 }
 

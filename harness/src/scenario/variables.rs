@@ -8,6 +8,12 @@ use serde_json::Value;
 
 use super::{Call, Check, Client, Http, client::Key};
 
+/// Whether a variable can have this name.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 /// Names and their values.
 #[derive(Clone, Debug, Default)]
 pub struct Variables(BTreeMap<String, Value>);
@@ -18,6 +24,18 @@ impl Variables {
     pub fn new(model: &str, prompt: &str, system_prompt: &str) -> Self {
         let given = [("model", model), ("prompt", prompt), ("system_prompt", system_prompt)];
         Self(given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+    }
+
+    /// The model that a person chose.
+    #[must_use]
+    pub fn model(&self) -> String {
+        self.0.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// Whether it is there.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// Adds or replaces one.

@@ -80,7 +80,7 @@ mod tests {
         let text = format!("title: t\n{mock}\nsteps:\n  - call: models\n    expect: {{ $.object: list }}\n");
         let scenario = read("t.yaml", &text).unwrap();
         let asked: Vec<Asked> = asked.iter().map(|text| text.parse().unwrap()).collect();
-        let expanded = expand(vec![Loaded { file: "t.yaml".to_owned(), scenario }], &asked);
+        let expanded = expand(vec![Loaded::new("t.yaml".to_owned(), scenario)], &asked);
         let told = |loaded: Loaded| {
             loaded.scenario.mock.and_then(|mock| mock.version).map_or_else(String::new, |told| told.value)
         };

@@ -6,7 +6,7 @@ mod limit;
 mod proxy;
 mod waiting;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -165,9 +165,11 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
         backend: backend.clone(),
         http: call::http()?,
         variables: Variables::new(&flags.model, &flags.prompt, &flags.system_prompt),
+        given: BTreeMap::new(),
         timeout: flags.timeout.time(),
         jobs: 1,
         strict: false,
+        fail_fast: false,
     };
     let mut results: Vec<ScenarioResult> = Vec::new();
     for loaded in scenarios()? {
@@ -200,7 +202,7 @@ fn scenarios() -> anyhow::Result<Vec<Loaded>> {
             let scenario = load::read(&name, text).map_err(|problems| {
                 anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
             })?;
-            Ok(Loaded { file: name, scenario })
+            Ok(Loaded::new(name, scenario))
         })
         .collect()
 }

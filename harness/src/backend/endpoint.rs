@@ -1,0 +1,80 @@
+//! Any server that is somewhere, without a proxy of ours: Ollama's own `/v1`, or another maker's.
+
+use clap::Args;
+
+/// Where the server is.
+#[derive(Args, Clone, Debug, Default)]
+#[group(skip)]
+#[command(next_help_heading = "Target")]
+pub struct Flags {
+    /// The root of its OpenAI API, such as http://127.0.0.1:11434/v1
+    #[arg(long, value_name = "URL")]
+    pub base_url: Option<String>,
+    /// The key that it wants; better given by the environment than as a flag, which others can see
+    #[arg(long, value_name = "KEY", env = "FARLLAMA_CHECK_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+}
+
+/// A server that is somewhere.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Its root, for raw calls, without a slash at the end.
+    pub url: String,
+    /// The root of its OpenAI API, without a slash at the end.
+    pub openai: String,
+    /// The key that it wants.
+    pub key: Option<String>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("openai", &self.openai).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// From what flags say.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn new(flags: &Flags) -> Result<Self, String> {
+        let given = flags.base_url.as_deref().unwrap_or_default().trim().trim_end_matches('/');
+        if given.is_empty() {
+            return Err("--backend target needs --base-url, such as http://127.0.0.1:11434/v1".to_owned());
+        }
+        let url = reqwest::Url::parse(given)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| format!("--base-url {given:?} is no URL such as http://127.0.0.1:11434/v1"))?;
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+            return Err("--base-url takes no user and no query; give the key by FARLLAMA_CHECK_API_KEY".to_owned());
+        }
+        let root = given.strip_suffix("/v1").unwrap_or(given);
+        Ok(Self { url: root.to_owned(), openai: given.to_owned(), key: flags.api_key.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> Result<(String, String), String> {
+        let flags = Flags { base_url: Some(url.to_owned()), api_key: None };
+        Endpoint::new(&flags).map(|endpoint| (endpoint.url, endpoint.openai))
+    }
+
+    #[test]
+    fn raw_calls_go_to_what_stands_before_v1() {
+        let is = |url: &str, root: &str, openai: &str| assert_eq!(at(url), Ok((root.to_owned(), openai.to_owned())));
+        is("http://a:1/v1/", "http://a:1", "http://a:1/v1");
+        is("https://a/ollama/v1", "https://a/ollama", "https://a/ollama/v1");
+        is("http://a/openai", "http://a/openai", "http://a/openai");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_an_example() {
+        for wrong in ["", "a:1/v1", "ftp://a/v1", "http://u:p@a/v1", "http://a/v1?x=1"] {
+            assert!(at(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What scenarios can say, as a person writes it and the binary runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{fs, path::Path};
+
+use assert_cmd::{Command, assert::Assert};
+use predicates::{prelude::PredicateBooleanExt, str::contains};
+use tempfile::TempDir;
+
+/// Runs the scenarios of a folder.
+fn run_in(folder: &Path, args: &[&str]) -> Assert {
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    for name in ["CI", "GITHUB_ACTIONS", "FARLLAMA_CHECK_API_KEY", "FARLLAMA_REMOTE_API_KEY"] {
+        command.env_remove(name);
+    }
+    command.args(["run", "."]).args(args).current_dir(folder).assert()
+}
+
+fn folder(text: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("a.yaml"), text).unwrap();
+    folder
+}
+
+/// Runs one scenario.
+fn run(text: &str, args: &[&str]) -> Assert {
+    run_in(folder(text).path(), args)
+}
+
+/// An upstream that says `yes` so many times, and `no` from then on.
+fn saying_yes(times: usize) -> String {
+    let reply = |word: &str| {
+        format!(
+            "{{ body: {{ model: m, message: {{ role: assistant, content: {word} }}, done: true, done_reason: stop }} }}"
+        )
+    };
+    format!(
+        "needs: [script]\nupstream:\n  - when: {{ path: /api/chat }}\n    times: {times}\n    reply: {}\n  - when: {{ path: /api/chat }}\n    reply: {}\n",
+        reply("'Yes'"),
+        reply("'No'")
+    )
+}
+
+const ASK: &str = "steps:\n  - call: { chat: { model: m, messages: [{ role: user, content: hi }] } }\n";
+
+#[test]
+fn a_matrix_runs_every_combination_under_a_title_of_its_own() {
+    let text = "title: a chat\nmatrix: { stream: [true, false], seed: [1, 2] }\nsteps:\n  - call: { chat: { model: '${model}', stream: '${stream}', seed: '${seed}', messages: [{ role: user, content: hi }] } }\n    expect: { '$.choices[0].message.role': assistant }\n    sent: { $.stream: '${stream}', $.options.seed: '${seed}' }\n";
+    run(text, &[]).code(0).stdout(contains("a chat (stream true, seed 2)").and(contains("4 passed, 0 failed")));
+    let titled = text.replace("title: a chat", "title: a chat with stream ${stream} and seed ${seed}");
+    run(&titled, &[]).code(0).stdout(contains("a chat with stream false and seed 1"));
+}
+
+#[test]
+fn a_model_that_is_right_often_enough_passes_and_the_rate_is_told() {
+    let asked = |pass: usize| {
+        format!(
+            "title: a wise model\n{}{ASK}    model: {{ '$.choices[0].message.content': 'Yes' }}\n    repeat: {{ times: 4, pass: {pass} }}\n",
+            saying_yes(3)
+        )
+    };
+    run(&asked(3), &[]).code(0).stdout(contains("the model was right 3 times of 4"));
+    let told =
+        contains("the model's doing").and(contains("4 of 4 right")).and(contains("the server kept its promises"));
+    run(&asked(4), &[]).code(1).stdout(told);
+}
+
+#[test]
+fn a_server_must_be_right_every_time() {
+    let text = format!(
+        "title: a wise model\n{}{ASK}    expect: {{ '$.choices[0].message.content': 'Yes' }}\n    model: {{ '$.choices[0].message.role': assistant }}\n    repeat: {{ times: 4, pass: 1 }}\n",
+        saying_yes(3)
+    );
+    run(&text, &[]).code(1).stdout(contains("(step 1, 4 of 4)").and(contains("the model's doing").not()));
+}
+
+#[test]
+fn reports_for_programs_tell_the_model_from_the_server() {
+    let text =
+        format!("title: a model\n{}{ASK}    model: {{ '$.choices[0].message.content': 'Yes' }}\n", saying_yes(0));
+    let folder = folder(&text);
+    run_in(folder.path(), &["--json", "r.json", "--junit", "r.xml", "--markdown", "r.md"]).code(1);
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&read("r.json")).unwrap();
+    assert_eq!(json["summary"]["failed_by_model"], 1);
+    assert_eq!(json["scenarios"][0]["steps"][0]["findings"][0]["blame"], "model");
+    assert!(read("r.xml").contains("type=\"model\""), "{}", read("r.xml"));
+    assert!(read("r.md").contains("| the model's |"), "{}", read("r.md"));
+}
+
+#[test]
+fn a_step_that_may_be_late_is_tried_again_within_its_time() {
+    let text = |within: &str| {
+        format!(
+            "title: late\nneeds: [script]\nupstream:\n  - when: {{ path: /api/tags }}\n    times: 2\n    reply: {{ status: 503, body: {{ error: wait }} }}\nsteps:\n  - call: models\n    expect: {{ $.object: list }}\n{within}"
+        )
+    };
+    run(&text("    within: 20s\n"), &[]).code(0);
+    run(&text(""), &[]).code(1);
+}
+
+#[test]
+fn variables_come_from_the_scenario_a_file_the_environment_or_the_command_line() {
+    let text = "title: a header\nvars: { word: blue, text: { file: word.txt }, key: { env: FARLLAMA_TEST_NO_SUCH_KEY, default: some-long-key } }\nsteps:\n  - call: { http: { path: /api/version, headers: { x-word: '${word}', x-text: '${text}', x-value: '${key}' } } }\n    wire: { status: 200 }\n    sent: { headers: { x-word: blue, x-text: from a file, x-value: some-long-key } }\n";
+    let folder = folder(text);
+    fs::write(folder.path().join("word.txt"), "from a file\n").unwrap();
+    let hidden = contains("some-long-key").not().and(contains("x-value: ***"));
+    run_in(folder.path(), &["--verbose"]).code(0).stdout(hidden);
+    run_in(folder.path(), &["--var", "word=red"]).code(1).stdout(contains("actual   \"red\""));
+    run_in(folder.path(), &["--var", "wort=red"]).code(2).stderr(contains("no selected scenario has this variable"));
+    run_in(folder.path(), &["--var", "word"]).code(2).stderr(contains("NAME=VALUE"));
+}
+
+#[test]
+fn a_variable_that_has_no_value_here_skips_the_scenario() {
+    let text = "title: a key\nvars: { key: { env: FARLLAMA_TEST_NO_SUCH_KEY } }\nsteps:\n  - call: { http: { path: /, headers: { x-value: '${key}' } } }\n    wire: { status: 200 }\n";
+    run(text, &[]).code(3).stdout(contains("the environment variable FARLLAMA_TEST_NO_SUCH_KEY, which is not set"));
+}
+
+#[test]
+fn a_setup_that_fails_breaks_the_scenario_and_a_teardown_is_done_all_the_same() {
+    let text = |model: &str, expected: &str| {
+        format!(
+            "title: a copy\nneeds: [script]\nsetup:\n  - call: {{ http: {{ path: /api/copy, body: {{ source: '{model}', destination: mine }} }} }}\nsteps:\n  - call: models\n    expect: {{ $.object: {expected} }}\nteardown:\n  - call: {{ http: {{ method: DELETE, path: /api/delete, body: {{ model: mine }} }} }}\n"
+        )
+    };
+    run(&text("smollm2:135m", "list"), &["-v"]).code(0).stdout(contains("DELETE http"));
+    run(&text("smollm2:135m", "wrong"), &[]).code(1);
+    run(&text("no-such-model", "list"), &[]).code(2).stdout(contains("BROKEN").and(contains("setup failed")));
+}
+
+#[test]
+fn what_is_wrong_with_these_words_is_told_with_its_place() {
+    for (text, told) in [
+        ("matrix: { n: 1 }\n", "a.yaml:2:11: a matrix takes a name and a list"),
+        ("vars: { a: { env: 1 } }\n", "a.yaml:2:9: a variable is a value"),
+        ("vars: { 'a b': 1 }\n", "no name of a variable"),
+        ("vars: { a: 1 }\nmatrix: { a: [1] }\n", "`a` is both in vars and in matrix"),
+        ("needs: [tool]\n", "unknown need `tool`, expected one of script"),
+    ] {
+        run(&format!("title: a\n{text}{ASK}    wire: {{ status: 200 }}\n"), &[]).code(2).stderr(contains(told));
+    }
+    for (text, told) in [
+        ("    repeat: { times: 0 }\n", "repeat takes times from 1"),
+        ("    repeat: { times: 3, pass: 2 }\n", "only what is expected under `model` may fail"),
+        ("    within: soon\n", "is no duration such as 5s"),
+    ] {
+        run(&format!("title: a\n{ASK}    wire: {{ status: 200 }}\n{text}"), &[]).code(2).stderr(contains(told));
+    }
+}
+
+#[test]
+fn a_captured_number_can_be_compared() {
+    let text = "title: two\nsteps:\n  - call: { http: { path: /api/tags } }\n    expect: { '$.models[0].size': { type: integer } }\n    capture: { size: '$.models[0].size' }\n  - call: { http: { path: /api/tags } }\n    expect: { '$.models[0].size': { gte: '${size}', lte: '${size}' } }\n";
+    run(text, &[]).code(0);
+}
+
+#[test]
+fn a_dry_run_makes_no_call_and_tells_what_would_be_skipped() {
+    let text = "title: scripted\nmock: { version: 0.20.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
+    run(text, &["--dry-run"]).code(0).stdout(contains("1 would run on the built-in mock"));
+    let target = ["--dry-run", "--backend", "target", "--base-url", "http://127.0.0.1:1/v1"];
+    run(text, &target).code(3).stdout(contains("skip").and(contains("needs script")));
+}
+
+#[test]
+fn after_a_failure_no_scenario_is_begun_if_one_is_enough() {
+    let folder = folder("title: one\nsteps:\n  - call: models\n    expect: { $.object: wrong }\n");
+    fs::write(folder.path().join("b.yaml"), "title: two\nsteps:\n  - call: models\n    expect: { $.object: list }\n")
+        .unwrap();
+    run_in(folder.path(), &["--fail-fast", "--jobs", "1"]).code(1).stdout(contains("0 passed, 1 failed, 1 skipped"));
+    let quiet = contains("title").not().and(contains("two").not()).and(contains("1 passed, 1 failed"));
+    run_in(folder.path(), &["--quiet"]).code(1).stdout(quiet);
+}
+
+#[test]
+fn on_github_each_finding_is_an_annotation() {
+    let folder = folder("title: one\nsteps:\n  - call: models\n    expect: { $.object: wrong }\n");
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    command.args(["run", "a.yaml"]).env("GITHUB_ACTIONS", "true").current_dir(folder.path());
+    command.assert().code(1).stdout(contains("::error file=a.yaml,line=4,col=15,title=one::$.object%0Aexpected"));
+}

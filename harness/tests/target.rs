@@ -1,0 +1,76 @@
+//! Any server as the target, without a proxy of ours in front: here one that happens to be ours, with a key.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+
+use assert_cmd::Command;
+use farllama::Config;
+use mock_ollama::{Mock, Options, Script};
+use predicates::{prelude::PredicateBooleanExt, str::contains};
+
+const SCENARIOS: [(&str, &str); 5] = [
+    ("list.yaml", "title: models are listed\nsteps:\n  - call: models\n    expect: { $.object: list }\n"),
+    (
+        "raw.yaml",
+        "title: a raw call has the key too\nsteps:\n  - call: { http: { path: /v1/models } }\n    wire: { status: 200 }\n",
+    ),
+    (
+        "settings.yaml",
+        "title: with settings\nconfig: |\n  [heartbeat]\n  after = \"1s\"\nsteps:\n  - call: models\n    expect: { $.object: list }\n",
+    ),
+    ("tools.yaml", "title: with tools\nneeds: [tools]\nsteps:\n  - call: models\n    expect: { $.object: list }\n"),
+    (
+        "new.yaml",
+        "title: with a new Ollama\nneeds: ['ollama >= 99.0.0']\nsteps:\n  - call: { http: { path: /api/version } }\n    wire: { status: 200 }\n",
+    ),
+];
+
+#[test]
+fn a_target_is_asked_directly_and_what_it_cannot_promise_is_skipped_with_the_reason() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (mock, proxy) = runtime.block_on(async {
+        let mock = Mock::start_with(Options::default(), Script::default()).await.unwrap();
+        let text = format!(
+            "[local]\nport = 0\n[remote]\nhost = \"{}\"\nport = {}\n[auth]\nenabled = true\ntokens = [\"blue-canary-key\"]\n",
+            mock.addr().ip(),
+            mock.addr().port()
+        );
+        let proxy = farllama::serve(Config::from_toml(&text).unwrap()).await.unwrap();
+        (mock, proxy)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in SCENARIOS {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let run = |key: &str, model: &str| {
+        let mut command = Command::cargo_bin("farllama-check").unwrap();
+        command.args(["run", ".", "--verbose", "--backend", "target", "--model", model]);
+        command.args(["--base-url", &format!("http://{}/v1", proxy.addr())]);
+        command.env("FARLLAMA_CHECK_API_KEY", key).env_remove("CI").current_dir(folder.path()).assert()
+    };
+    run("blue-canary-key", "gpt-oss:20b").code(0).stdout(
+        contains("3 passed, 0 failed, 2 skipped")
+            .and(contains("it needs proxy, which the target http://127.0.0.1:"))
+            .and(contains("it needs Ollama 99.0.0, and this is 0."))
+            .and(contains("blue-canary-key").not()),
+    );
+    run("blue-canary-key", "all-minilm")
+        .code(0)
+        .stdout(contains("it needs a model with tools, which all-minilm has not"));
+    run("wrong-canary-key", "gpt-oss:20b").code(1).stdout(contains("401"));
+    runtime.block_on(proxy.stop(std::time::Duration::ZERO));
+    drop(mock);
+}
+
+#[test]
+fn a_target_without_an_address_is_told_what_to_give() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), SCENARIOS[0].1).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::cargo_bin("farllama-check").unwrap();
+        command.args(["run", ".", "--backend", "target"]).args(args).current_dir(folder.path()).assert()
+    };
+    run(&[]).code(2).stderr(contains("needs --base-url, such as http://127.0.0.1:11434/v1"));
+    run(&["--base-url", "localhost"]).code(2).stderr(contains("is no URL such as"));
+}
