@@ -27,6 +27,7 @@ use crate::{
     report::{RunResult, Verdict, console, github, json, junit, markdown},
     run::{self, Plan},
     scenario::{
+        editors,
         load::{self, Loaded, Problem},
         variables::Variables,
         versions::{self, Asked},
@@ -67,6 +68,8 @@ enum Verb {
     List(Select),
     /// Checks scenario files without running them
     Check(Select),
+    /// Prints the JSON Schema of scenarios, for editors
+    Schema,
     /// Breaks the traffic in named ways, and tells which scenarios notice (on the built-in mock)
     #[command(after_help = mutate::HELP)]
     Mutate(mutate::Flags),
@@ -209,6 +212,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Run(flags) => run_scenarios(&flags),
         Verb::List(select) => list(&select),
         Verb::Check(select) => check(&select),
+        Verb::Schema => {
+            print(&format!("{:#}\n", editors::schema()));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Mutate(flags) => mutate::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
