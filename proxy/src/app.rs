@@ -23,6 +23,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::{
     config::Config,
     error::{self, Dialect, Error},
+    fetch::Fetcher,
     gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
     ollama::{client::Client, passthrough},
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) ollama: Client,
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
+    pub(crate) fetcher: Fetcher,
     gate: Gate,
 }
 
@@ -56,7 +58,8 @@ pub(crate) struct Kept {
 impl Shared {
     pub(crate) fn new(config: Config, ollama: Client, gate: Gate, kept: &Kept) -> Self {
         kept.grown.belongs_to(&ollama.remote(), config.context.max);
-        Self { config, ollama, grown: kept.grown.clone(), responses: kept.responses.clone(), gate }
+        let fetcher = Fetcher::new(config.images.clone());
+        Self { config, ollama, grown: kept.grown.clone(), responses: kept.responses.clone(), fetcher, gate }
     }
 
     /// Time and identity of an answer that begins now.

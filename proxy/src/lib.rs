@@ -8,6 +8,7 @@ mod alarm;
 mod app;
 mod error;
 mod explain;
+mod fetch;
 mod gate;
 mod observe;
 mod ollama;

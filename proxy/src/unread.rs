@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What nobody has read of a body, once nobody will.
 pub(crate) struct Unread {
-    left: Arc<Mutex<Option<Body>>>,
+    left: Arc<Mutex<Left>>,
     /// The client sends its body only when it is asked to.
     waits: bool,
 }
@@ -32,7 +32,7 @@ impl Unread {
         if request.body().is_end_stream() {
             return None;
         }
-        let left = Arc::new(Mutex::new(None));
+        let left = Arc::new(Mutex::new(Left::Nothing));
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Read { body: Some(body), left: left.clone() });
         Some(Self { left, waits: request.headers().contains_key(EXPECT) })
@@ -40,8 +40,12 @@ impl Unread {
 
     /// Reads what is left, and tells whether that was all.
     pub(crate) async fn finish(self) -> bool {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut body) = left else { return true };
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut body = match left {
+            Left::Nothing => return true,
+            Left::Body(body) => body,
+            Left::Broken => return false,
+        };
         if self.waits || body.size_hint().lower() > MOST {
             return false;
         }
@@ -60,11 +64,26 @@ impl Unread {
     }
 }
 
+#[derive(Default)]
+enum Left {
+    #[default]
+    Nothing,
+    Body(Body),
+    /// It failed: the client fell silent, say.
+    Broken,
+}
+
 /// A body that is not lost when its reader drops it.
 struct Read {
     /// None: it has come to its end.
     body: Option<Body>,
-    left: Arc<Mutex<Option<Body>>>,
+    left: Arc<Mutex<Left>>,
+}
+
+impl Read {
+    fn leave(&self, left: Left) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
+    }
 }
 
 impl HttpBody for Read {
@@ -77,8 +96,13 @@ impl HttpBody for Read {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-            self.body = None;
+        match polled {
+            Poll::Ready(None) => self.body = None,
+            Poll::Ready(Some(Err(_))) => {
+                self.body = None;
+                self.leave(Left::Broken);
+            }
+            _ => {}
         }
         polled
     }
@@ -95,7 +119,7 @@ impl HttpBody for Read {
 impl Drop for Read {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            self.leave(Left::Body(body));
         }
     }
 }

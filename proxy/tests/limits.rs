@@ -62,6 +62,7 @@ async fn a_client_that_falls_silent_in_its_body_is_told_so_on_both_lanes() {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{\"model\":");
         let told = ask(proxy.addr(), head).await;
         assert!(told.code() == 408 && told.text().contains("limits.body_idle"), "{path}: {}", told.text());
+        assert_eq!(told.header("connection"), Some("close"), "{path}");
     }
 }
 

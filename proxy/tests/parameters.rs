@@ -19,11 +19,16 @@ enum Seen {
     Refused(Value),
     /// It stands in the receipt.
     NoEffect(Value),
+    /// The remote is told what an earlier answer, named by its id, was asked and answered.
+    GoesOn,
 }
 
-use Seen::{Answered, Mapped, NoEffect, Refused};
+use Seen::{Answered, GoesOn, Mapped, NoEffect, Refused};
 
 const TOOLS: &str = r#"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}}},{"type":"function","function":{"name":"g"}}]"#;
+
+/// The same, as responses write them.
+const FLAT: &str = r#"[{"type":"function","name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}},{"type":"function","name":"g"}]"#;
 
 /// One endpoint, and a request to it that lacks nothing.
 struct Endpoint {
@@ -33,7 +38,7 @@ struct Endpoint {
     seen: fn(&str) -> Seen,
 }
 
-fn endpoints() -> [Endpoint; 7] {
+fn endpoints() -> [Endpoint; 8] {
     let hi = json!([{"role": "user", "content": "hi"}]);
     let endpoint = |path, fields, base, seen| Endpoint { path, fields, base, seen };
     [
@@ -78,6 +83,12 @@ fn endpoints() -> [Endpoint; 7] {
             include_str!("../src/openai/audio/translations.txt"),
             json!({"model": "gemma4:e4b", "file": "UklGRg=="}),
             audio,
+        ),
+        endpoint(
+            "/v1/responses",
+            include_str!("../src/openai/responses/fields.txt"),
+            json!({"model": "agent", "input": "hi"}),
+            responses,
         ),
     ]
 }
@@ -201,17 +212,55 @@ fn audio(field: &str) -> Seen {
     }
 }
 
+fn responses(field: &str) -> Seen {
+    match field {
+        "input" => two(json!("a"), json!([{"role": "user", "content": "b"}])),
+        "instructions" => two(json!("a"), json!("b")),
+        "max_output_tokens" => two(json!(3), json!(4)),
+        "include" => two(json!([]), json!(["message.output_text.logprobs"])),
+        "reasoning" => Mapped(["none", "low", "medium"].map(|effort| json!({"effort": effort})).to_vec()),
+        "text" => two(
+            json!({"format": {"type": "json_object"}}),
+            json!({"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}),
+        ),
+        "tools" => two(json!([]), serde_json::from_str(FLAT).unwrap()),
+        "tool_choice" => Mapped(vec![
+            json!("auto"),
+            json!("none"),
+            json!("required"),
+            json!({"type": "function", "name": "g"}),
+            json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}),
+        ]),
+        "truncation" => two(json!("auto"), json!("disabled")),
+        "stream" => Answered(vec![json!(false), json!(true)]),
+        "store" => Answered(vec![json!(false), json!(true)]),
+        "metadata" => Answered(vec![json!({"a": "b"}), json!({"b": "c"})]),
+        "max_tool_calls" => Answered(vec![json!(1), json!(2)]),
+        "previous_response_id" => GoesOn,
+        "background" => Refused(json!(true)),
+        "conversation" | "prompt" => Refused(json!({"id": "x"})),
+        "access_programs" | "background_options" | "image" => NoEffect(json!({"mode": "x"})),
+        "context_management" => NoEffect(json!([{"type": "compaction"}])),
+        "stream_options" => NoEffect(json!({"include_obfuscation": true})),
+        other => chat(other),
+    }
+}
+
 fn body(endpoint: &Endpoint, field: &str, value: Value) -> String {
     let mut body = endpoint.base.clone();
+    let tools = if endpoint.path == "/v1/responses" { FLAT } else { TOOLS };
     match field {
-        "tool_choice" => body["tools"] = serde_json::from_str(TOOLS).unwrap(),
-        "parallel_tool_calls" => {
+        "top_logprobs" if endpoint.path == "/v1/responses" => {
+            body["include"] = json!(["message.output_text.logprobs"]);
+        }
+        "tool_choice" => body["tools"] = serde_json::from_str(tools).unwrap(),
+        "parallel_tool_calls" | "max_tool_calls" => {
             body["model"] = "pair:135m".into();
-            body["tools"] = serde_json::from_str(TOOLS).unwrap();
+            body["tools"] = serde_json::from_str(tools).unwrap();
         }
         "top_logprobs" => body["logprobs"] = true.into(),
         "stream_options" => body["stream"] = true.into(),
-        "reasoning_effort" => body["model"] = "gpt-oss:20b".into(),
+        "reasoning_effort" | "reasoning" => body["model"] = "gpt-oss:20b".into(),
         _ => {}
     }
     body[field] = value;
@@ -269,11 +318,20 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                             answer.text().matches("\"call_").count(),
                             answer.text().matches("\"index\":").count() + answer.text().matches("b64_json").count(),
                             answer.text().contains("\"text\":\"hi"),
+                            ["\"store\":true", "\"metadata\":{\"a\""].map(|told| answer.text().contains(told)),
                             answer.text().contains("\"embedding\":["),
                             answer.header("content-type").map(str::to_owned),
                         ));
                     }
                     assert_ne!(answers[0], answers[1], "{at}");
+                }
+                GoesOn => {
+                    let first = ask(proxy.addr(), post(endpoint.path, &endpoint.base.to_string())).await.json();
+                    let before = mock.journal().entries().len();
+                    let answer = ask(proxy.addr(), to(&first["id"])).await;
+                    assert_eq!(answer.code(), 200, "{at}: {}", answer.text());
+                    let asked = asked(&mock, before)[0].1.clone().unwrap();
+                    assert_eq!(asked["messages"].as_array().map(Vec::len), Some(3), "{at}: {asked}");
                 }
                 Refused(value) => {
                     let before = mock.journal().entries().len();
@@ -309,6 +367,9 @@ async fn what_asks_for_nothing_is_never_refused_even_by_a_strict_proxy() {
         let mut body = endpoint.base.clone();
         for field in endpoint.fields.lines().filter(|field| endpoint.base.get(field).is_none()) {
             body[field] = nothing.get(field).cloned().unwrap_or_default();
+            if (field, endpoint.path) == ("background", "/v1/responses") {
+                body[field] = false.into();
+            }
         }
         let answer = ask(proxy.addr(), post(endpoint.path, &body.to_string())).await;
         let receipt = answer.header("x-farllama-receipt");

@@ -36,6 +36,8 @@ pub struct Config {
     pub audio: Audio,
     /// Responses, and how long they are kept.
     pub responses: Responses,
+    /// Pictures that requests name by a URL.
+    pub images: Images,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
     /// What keeps a stream alive while a model loads.
@@ -212,6 +214,25 @@ pub struct Moderation {
 pub struct Audio {
     /// Takes the `prompt` beside a file that the model cannot hear for the transcript. Off by default: such requests are refused.
     pub prompt_as_transcript: bool,
+}
+
+/// Pictures that requests name by an http(s) URL.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// Whether they are fetched. Off by default: such requests are refused.
+    pub fetch: bool,
+    /// Most bytes of all pictures of one request together.
+    pub max_bytes: usize,
+    /// How long fetching all pictures of one request may take.
+    pub timeout: Duration,
+    /// Whether they may come from private networks and from this machine.
+    pub allow_private: bool,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { fetch: false, max_bytes: 20 << 20, timeout: Duration::from_secs(10), allow_private: false }
+    }
 }
 
 /// How long to wait for what. [`Duration::ZERO`] means without limit.

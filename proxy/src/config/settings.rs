@@ -603,6 +603,44 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "images.fetch",
+        takes: "true|false",
+        help: "Fetches pictures that a request names by an http(s) URL; else such a request is refused",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.images.fetch = on),
+        show: |config| Shown::Value(config.images.fetch.to_string()),
+    },
+    Setting {
+        key: "images.max_bytes",
+        takes: "SIZE",
+        help: "Most bytes of all pictures together that are fetched for one request",
+        secret: false,
+        set: |draft, value| bytes(value).map(|bytes| draft.config.images.max_bytes = bytes),
+        show: |config| shown_bytes(config.images.max_bytes),
+    },
+    Setting {
+        key: "images.timeout",
+        takes: "DURATION",
+        help: "How long fetching the pictures of one request may take",
+        secret: false,
+        set: |draft, value| match duration(value)? {
+            Duration::ZERO => Err("a fetch must end; give a duration above zero".to_owned()),
+            timeout => {
+                draft.config.images.timeout = timeout;
+                Ok(())
+            }
+        },
+        show: |config| shown_duration(config.images.timeout),
+    },
+    Setting {
+        key: "images.allow_private",
+        takes: "true|false",
+        help: "Fetches pictures from private networks and from this machine, too: whoever may send a request can then look around there",
+        secret: false,
+        set: |draft, value| boolean(value).map(|on| draft.config.images.allow_private = on),
+        show: |config| Shown::Value(config.images.allow_private.to_string()),
+    },
+    Setting {
         key: "timeouts.connect",
         takes: "DURATION",
         help: "How long a connection to the remote may take (0s: without limit)",

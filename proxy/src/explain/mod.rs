@@ -17,7 +17,7 @@ use crate::{
     ollama::client::Client,
     openai::{
         asking::Ask, audio, chat, completions, embeddings, images, json::Json, moderations, parameters::Endpoint,
-        responses,
+        pictures, responses,
     },
 };
 
@@ -35,6 +35,9 @@ pub struct Explained {
     /// Whether the remote wants credentials, which are not shown.
     #[serde(skip)]
     keyed: bool,
+    /// Those of the warnings that no remote can take back.
+    #[serde(skip)]
+    notes: Vec<String>,
     #[serde(skip)]
     asks: Vec<Ask>,
 }
@@ -94,7 +97,10 @@ impl Explained {
             Err(error) => Err(error.to_string()),
         };
         match seen {
-            Ok(seen) => self.warnings = loaded::warnings(ask, Some(&seen)),
+            Ok(seen) => {
+                self.warnings = loaded::warnings(ask, Some(&seen));
+                self.warnings.extend_from_slice(&self.notes);
+            }
             Err(error) => self.warnings.push(format!("not compared with what is loaded: {error}")),
         }
     }
@@ -114,6 +120,8 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         Some(endpoint) => endpoint,
         None => endpoint::found(json)?,
     };
+    let stood_in = config.images.fetch.then(|| pictures::stand_in(json));
+    let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
     // Nothing has grown yet.
     let fresh = |_: &str| None;
     let (asks, receipt) = match endpoint {
@@ -130,18 +138,22 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
         Ok(Request { method: "POST", url: url(config, ask.path), body })
     };
+    let mut notes: Vec<_> =
+        urls.iter().map(|url| format!("the picture at {url} is fetched first: a stand-in is shown")).collect();
+    if asks.is_empty() {
+        notes.push("nothing is asked of the remote: the transcript is given".to_owned());
+    }
+    let mut warnings = asks.first().map(|ask| loaded::warnings(ask, None)).unwrap_or_default();
+    warnings.extend_from_slice(&notes);
     Ok(Explained {
         endpoint: endpoint::path(endpoint),
         requests: asks.iter().map(request).collect::<Result<_, Error>>()?,
         receipt: receipt.to_string(),
-        warnings: asks.first().map_or_else(nothing, |ask| loaded::warnings(ask, None)),
+        warnings,
+        notes,
         keyed: config.remote.authorization.is_some() || !config.remote.headers.is_empty(),
         asks,
     })
-}
-
-fn nothing() -> Vec<String> {
-    vec!["nothing is asked of the remote: the transcript is given".to_owned()]
 }
 
 fn url(config: &Config, path: &str) -> String {

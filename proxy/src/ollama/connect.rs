@@ -107,6 +107,14 @@ fn tls(remote: &Remote) -> io::Result<rustls::ClientConfig> {
     })
 }
 
+/// TLS for others than the remote: whoever the system trusts.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub(crate) fn trusting_the_system() -> io::Result<rustls::ClientConfig> {
+    tls(&Remote { protocol: Protocol::Https, ..Remote::default() })
+}
+
 /// Takes whoever answers for the remote: `remote.verify = false`.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);

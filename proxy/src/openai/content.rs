@@ -238,7 +238,7 @@ fn data_url<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
     if is("http:") || is("https:") {
         return Err(Error::unsupported(
             at,
-            "Image URLs are not fetched; send the picture itself, as a data URL (data:image/png;base64,…).",
+            "Image URLs are not fetched unless the setting images.fetch says so; send the picture itself, as a data URL (data:image/png;base64,…).",
         ));
     }
     let invalid = || {

@@ -53,6 +53,7 @@ impl Form {
     }
 
     /// What the words of a model that is held to this stand for. `None`: they were cut off before they meant anything.
+    /// `format` is the field that asks for a form.
     ///
     /// # Errors
     /// There is no call where one must be made.
@@ -60,13 +61,14 @@ impl Form {
         &self,
         text: &str,
         done_reason: Option<&str>,
+        format: &str,
         receipt: &mut Receipt,
     ) -> Result<Option<Said>, Error> {
         match (self.read(text), self) {
             (Some(said), _) => Ok(Some(said)),
             (None, _) if done_reason == Some("length") => Ok(None),
             (None, Self::Free | Self::CallOrAnswer(_)) => {
-                receipt.note("response_format", "not-obeyed");
+                receipt.note(format, "not-obeyed");
                 Ok(Some(Said::Answer(text.to_owned())))
             }
             (None, Self::Call(_)) => Err(Error::unsupported(

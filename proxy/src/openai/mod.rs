@@ -15,6 +15,7 @@ pub(crate) mod models;
 pub(crate) mod moderations;
 pub(crate) mod options;
 pub(crate) mod parameters;
+pub(crate) mod pictures;
 pub(crate) mod receipt;
 pub(crate) mod responses;
 pub(crate) mod sse;

@@ -51,8 +51,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
             WITNESSES.map(|witness| witness.client).join(", ")
         ));
     }
-    let start = Instant::now();
     Step::cargo("build --quiet -p farllama -p mock-ollama").run()?;
+    let start = Instant::now();
     let mut total = Tally::default();
     thread::scope(|scope| {
         // Side by side, because installing and starting take longer than asking.

@@ -23,14 +23,16 @@ async function nobody() {
 }
 
 /** Runs it in a folder of its own with a note in it; gives what it did, its usage, its last message, and the note's copy. */
-async function codex(model, prompt, { schema } = {}) {
+async function codex(model, prompt, { schema, picture } = {}) {
   const place = await mkdtemp(join(HERE, 'codex-'));
   const [home, task] = [join(place, 'home'), join(place, 'task')];
   await mkdir(home);
   await mkdir(task);
   await writeFile(join(task, 'note.txt'), NOTE);
   const shape = join(place, 'schema.json');
+  const image = join(place, 'picture.png');
   await writeFile(shape, JSON.stringify(schema ?? {}));
+  await writeFile(image, picture ?? '');
   try {
     const outside = await nobody();
     const asked = spawn(
@@ -42,6 +44,8 @@ async function codex(model, prompt, { schema } = {}) {
         ...['--skip-git-repo-check', '--sandbox', 'danger-full-access', '--cd', task],
         ...['--json', '--output-last-message', join(place, 'last.txt')],
         ...(schema ? ['--output-schema', shape] : []),
+        ...(picture ? ['--image', image] : []),
+        '--',
         prompt,
       ],
       {
@@ -83,6 +87,20 @@ check('a task is done with a command, whose output the model is told', async () 
   // The mock tells what the tool said, which it knows from the second request only.
   assert(last.includes('the tool said') && last.includes(NOTE), last);
   assert(usage.input_tokens > 1000 && usage.output_tokens > 0, JSON.stringify(usage));
+});
+
+check('a tool of a namespace is called', async () => {
+  const { items, last } = await codex('agent:latest', 'Let a helper say hello.');
+  const [call] = items.filter((item) => item.type === 'collab_tool_call');
+  assert.deepEqual([call?.tool, call?.status, call?.prompt], ['spawn_agent', 'completed', 'HELPER: say hello.']);
+  assert.equal(last, 'The helper is at work.');
+});
+
+check('a picture is seen', async () => {
+  const pixel = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
+  const { last } = await codex('qwen3-vl:8b', 'What is this?', { picture: Buffer.from(pixel, 'base64') });
+  // The mock tells how many pictures it was given.
+  assert.match(last, /with one attachment/);
 });
 
 check('an answer has the shape that was asked for, and thinking is told', async () => {

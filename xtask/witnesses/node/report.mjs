@@ -28,11 +28,11 @@ export async function raises(kind, ask) {
 }
 
 function why(error) {
-  const place = /\(?((?:file:\/\/)?\/[^()\s]+\.mjs:\d+)/g;
-  const frames = [...(error.stack ?? '').matchAll(place)].map((match) => basename(match[1]));
-  const own = frames.find((frame) => !frame.startsWith('report.mjs') && /_(sdk|cli)\.mjs/.test(frame));
+  // Where in the check it was; a helper of an SDK may have lost that.
+  const places = [...(error.stack ?? '').matchAll(/file:\/\/[^()\s]+:\d+/g)].map(([place]) => place);
+  const own = places.filter((place) => !/node_modules|report\.mjs/.test(place)).map((place) => `at ${basename(place)}: `);
   const name = error.name === 'AssertionError' ? '' : `${error.constructor?.name}: `;
-  return `at ${own ?? 'an unknown place'}: ${name}${error.message}`.replaceAll('\n', '\n        ');
+  return `${own[0] ?? ''}${name}${error.message}`.replaceAll('\n', '\n        ');
 }
 
 /** Runs all checks in order; exits with 1 if one fails. */

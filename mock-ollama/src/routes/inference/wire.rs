@@ -50,11 +50,29 @@ pub(crate) fn calls(
             function.insert("index".to_owned(), if model.mode == Mode::Harmony { 0 } else { nth }.into());
         }
         function.insert("name".to_owned(), made.name.clone().into());
-        function.insert("arguments".to_owned(), made.arguments.clone().into());
+        function.insert(
+            "arguments".to_owned(),
+            made.arguments.iter().map(|(key, value)| (key.clone(), as_go(value))).collect(),
+        );
         whole.insert("function".to_owned(), function.into());
         Value::from(whole)
     });
     calls.collect()
+}
+
+/// A value as Go writes what it has read: every number is a float, and one without a fraction is written without a point.
+fn as_go(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < 9e18 => {
+                format!("{float:.0}").parse().map_or_else(|_| value.clone(), Value::Number)
+            }
+            _ => value.clone(),
+        },
+        Value::Array(values) => values.iter().map(as_go).collect(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), as_go(value))).collect(),
+        _ => value.clone(),
+    }
 }
 
 /// Ollama's ids are `call_` and 8 characters, llama-server's are 32 characters.
@@ -72,6 +90,12 @@ fn id(is_llama: bool, seed: u64, nth: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_have_no_point_in_arguments() {
+        let value = serde_json::json!({"a": 1.0, "b": [2.5, -3.0, 4, {"c": 1e6}], "d": "1.0"});
+        assert_eq!(as_go(&value).to_string(), r#"{"a":1,"b":[2.5,-3,4,{"c":1000000}],"d":"1.0"}"#);
+    }
 
     #[test]
     fn ids_have_the_form_of_their_maker() {

@@ -120,7 +120,12 @@ impl Translator for Chat {
         if self.facts.form != Form::Free {
             choice.held.push_str(&content.take().unwrap_or_default());
             if reply.done && choice.calls.count() == 0 {
-                match self.facts.form.said(&choice.held, reply.done_reason.as_deref(), &mut self.receipt) {
+                match self.facts.form.said(
+                    &choice.held,
+                    reply.done_reason.as_deref(),
+                    "response_format",
+                    &mut self.receipt,
+                ) {
                     Ok(Some(Said::Call { name, arguments })) => {
                         let (index, mut call) = choice.calls.read(name, arguments);
                         call.index = Some(index);

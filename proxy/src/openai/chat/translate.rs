@@ -180,7 +180,7 @@ fn choice<'a>(
     if facts.form != Form::Free {
         let text = std::mem::take(&mut content);
         if tool_calls.is_empty() {
-            match facts.form.said(&text, reply.done_reason.as_deref(), receipt)? {
+            match facts.form.said(&text, reply.done_reason.as_deref(), "response_format", receipt)? {
                 Some(Said::Call { name, arguments }) => tool_calls.push(numbering.read(name, arguments).1),
                 Some(Said::Answer(answer)) => content = Cow::Owned(answer),
                 None => {}

@@ -15,7 +15,7 @@ use super::{
     asking::{self, Prepared},
     context::Policy,
     json::Json,
-    models,
+    models, pictures,
     receipt::Receipt,
     usage::Usage,
 };
@@ -44,6 +44,7 @@ pub(crate) fn prepare(
 /// The judgements of one input or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
+    let json = pictures::inline(&app, &recorder, json).await?;
     let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
         recorder.model(model);
         app.grown.of(model)

@@ -96,7 +96,13 @@ pub(super) const TABLE: &[Row] = &[
     row("service_tier", &[Responses], NoEffect, &["\"auto\""], "for OpenAI's billing"),
     row("store", &[Responses], Emulated, &[], "responses are kept in memory, as `[responses]` in the settings says"),
     row("stream", &[Responses], Mapped, &[], "events instead of one answer; Ollama is always asked for a stream"),
-    row("stream_options", &[Responses], Mapped, &[], "`include_obfuscation`: nothing is padded here"),
+    row(
+        "stream_options",
+        &[Responses],
+        NoEffect,
+        &["{\"include_obfuscation\":false}"],
+        "nothing is padded here against those who listen in",
+    ),
     row("temperature", &[Responses], Mapped, &[], "`options.temperature`"),
     row("text", &[Responses], Mapped, &[], "`format`: `json`, or the schema; `verbosity` has no effect"),
     row(

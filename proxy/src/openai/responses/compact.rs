@@ -15,6 +15,7 @@ use crate::{
     openai::{
         asking,
         json::Json,
+        pictures,
         sse::{Feed, Translator},
     },
 };
@@ -33,6 +34,7 @@ pub(crate) async fn compact(
     let stamp = app.stamp("resp_");
     let wish = to_raw_value(&json!({"type": "message", "role": "user", "content": WISH}))
         .map_err(|error| Error::Internal { message: error.to_string() })?;
+    let json = pictures::inline(&app, &recorder, json).await?;
     let around = Around::new(&app, owner, &stamp.random);
     let prepared = prepare(&json, Some(&wish), &around, &recorder)?;
     recorder.receipt(prepared.receipt);

@@ -7,7 +7,13 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{Around, prepare};
-use crate::{app::App, error::Error, gate::Owner, observe::Recorder, openai::json::Json};
+use crate::{
+    app::App,
+    error::Error,
+    gate::Owner,
+    observe::Recorder,
+    openai::{json::Json, pictures},
+};
 
 /// Bytes of text to a token, as a rule; what a message's frame takes; and what a picture takes, which differs a lot from model to model.
 const BYTES: usize = 4;
@@ -21,6 +27,8 @@ pub(crate) async fn input_tokens(
     owner: Owner,
     json: Json,
 ) -> Result<Response, Error> {
+    // What is in a picture does not matter here.
+    let json = if app.config.images.fetch { pictures::stand_in(&json).0 } else { json };
     let around = Around::new(&app, owner, "");
     let prepared = prepare(&json, None, &around, &recorder)?;
     let mut receipt = prepared.receipt;

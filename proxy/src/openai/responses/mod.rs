@@ -30,6 +30,7 @@ use super::{
     asking::{self, Ask},
     context::{Grown, Policy},
     json::{Fields, Json, Text},
+    pictures,
     receipt::Receipt,
     sse::{self, Feed, Frames, Translator},
     usage::Usage,
@@ -160,6 +161,7 @@ pub(crate) async fn create(
     json: Json,
 ) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
+    let json = pictures::inline(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
     let around = Around::new(&app, owner, &stamp.random);
     let Prepared { ask, facts, receipt, input } = prepare(&json, None, &around, &recorder)?;

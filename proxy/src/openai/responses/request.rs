@@ -98,14 +98,6 @@ struct Format<'a> {
     strict: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    /// Padding against eavesdroppers is optional for a server.
-    #[serde(default)]
-    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
-    include_obfuscation: Option<bool>,
-}
-
 /// What may stand in `include`; most of it is of tools that are not run here.
 const INCLUDES: [&str; 8] = [
     "reasoning.encrypted_content",
@@ -212,7 +204,6 @@ impl<'a> Request<'a> {
             read::<std::collections::HashMap<String, String>>("metadata", raw)?;
         }
         let stream = fields.take("stream", ignored)?.unwrap_or(false);
-        fields.take::<StreamOptions>("stream_options", ignored)?;
         let form = Form::of(&tools, mode, format.is_some());
         let held = form != Form::Free;
         if held && logprobs {

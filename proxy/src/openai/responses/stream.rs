@@ -358,7 +358,7 @@ impl Answer {
     fn hold(&mut self, words: &str, end: Option<Option<&str>>, out: &mut Frames) -> Result<(), Error> {
         self.held.push_str(words);
         let Some(done_reason) = end.filter(|_| self.calls.count() == 0) else { return Ok(()) };
-        match self.facts.form.said(&self.held, done_reason, &mut self.receipt)? {
+        match self.facts.form.said(&self.held, done_reason, "text.format", &mut self.receipt)? {
             Some(Said::Call { name, arguments }) => {
                 let (_, call) = self.calls.read(name, arguments);
                 self.call(call, out);

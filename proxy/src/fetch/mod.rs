@@ -1,0 +1,254 @@
+//! Fetches pictures that callers name by a URL, without becoming their way into networks that they cannot reach themselves.
+//!
+//! The address that is checked is the one that is connected to, for every redirect anew, so that no name can change its mind in between.
+//! Nothing of the caller's request goes along. Knows nothing of JSON, and keeps nothing.
+
+pub(crate) mod address;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header, uri::Scheme};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    config::Images,
+    ollama::connect::{self, Cause},
+};
+
+/// Most redirects that are followed.
+const REDIRECTS: usize = 3;
+
+/// Why there is no picture. The words are for callers, so they tell nothing of the networks around.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It cannot be fetched at all.
+    #[error("it is no http(s) URL such as https://example.com/picture.png{0}")]
+    Url(&'static str),
+    /// It lies where callers must not look.
+    #[error("it leads to an address that is not on the open Internet, which images.allow_private forbids")]
+    Private,
+    /// Nobody answers.
+    #[error("there is no connection: {0}")]
+    Connect(Cause),
+    /// It is sent on and on.
+    #[error("it was redirected more than {REDIRECTS} times")]
+    Redirects,
+    /// Another answer than 200.
+    #[error("the server answered {0}")]
+    Status(StatusCode),
+    /// The answer broke off.
+    #[error("the answer broke off")]
+    Broken,
+    /// The pictures are too large.
+    #[error("the pictures of this request are larger than images.max_bytes ({0} bytes)")]
+    TooLarge(usize),
+    /// What came is something else.
+    #[error("what is there is no PNG, JPEG, WebP or GIF")]
+    NoPicture,
+    /// It took too long.
+    #[error("it did not come within images.timeout ({})", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+}
+
+/// Fetches pictures as the settings say.
+pub(crate) struct Fetcher {
+    pub(crate) images: Images,
+    /// Which addresses may be connected to.
+    allowed: fn(IpAddr) -> bool,
+    /// Reading the system's certificates takes time and memory, so only those who need them pay.
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+/// How many bytes may still come for one request.
+pub(crate) struct Budget(AtomicUsize);
+
+impl Fetcher {
+    pub(crate) fn new(images: Images) -> Self {
+        let allowed = if images.allow_private { |_| true } else { address::is_public };
+        Self { images, allowed, tls: OnceLock::new() }
+    }
+
+    /// The budget of one request.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget(AtomicUsize::new(self.images.max_bytes))
+    }
+
+    /// Fetches the picture at `url`, and tells its media type. The caller bounds the time.
+    ///
+    /// # Errors
+    /// There is none that may be had.
+    pub(crate) async fn picture(&self, url: &str, budget: &Budget) -> Result<(&'static str, Bytes), Refused> {
+        let mut url = read(url)?;
+        for _ in 0..=REDIRECTS {
+            match self.get(&url, budget).await? {
+                Reply::Here(bytes) => return kind(&bytes).map(|kind| (kind, bytes)).ok_or(Refused::NoPicture),
+                Reply::There(location) => url = follow(&url, &location)?,
+            }
+        }
+        Err(Refused::Redirects)
+    }
+
+    async fn get(&self, url: &Uri, budget: &Budget) -> Result<Reply, Refused> {
+        let host = url.host().ok_or(Refused::Url(""))?.trim_start_matches('[').trim_end_matches(']');
+        let secure = url.scheme() == Some(&Scheme::HTTPS);
+        let tcp = self.connect(host, url.port_u16().unwrap_or(if secure { 443 } else { 80 })).await?;
+        if !secure {
+            return self.ask(tcp, url, budget).await;
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| Refused::Url(""))?;
+        let connector = TlsConnector::from(self.tls().map_err(|error| Refused::Connect(connect::cause(&error)))?);
+        let tls = connector.connect(name, tcp).await.map_err(|error| Refused::Connect(connect::cause(&error)))?;
+        self.ask(tls, url, budget).await
+    }
+
+    /// Looks a name up once, and connects to what was found and checked, and to nothing else.
+    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Refused> {
+        let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Refused::Connect(Cause::NameNotFound))?;
+        let allowed: Vec<SocketAddr> = found.filter(|address| (self.allowed)(address.ip())).collect();
+        if allowed.is_empty() {
+            return Err(Refused::Private);
+        }
+        TcpStream::connect(&*allowed).await.map_err(|error| Refused::Connect(connect::cause(&error)))
+    }
+
+    fn tls(&self) -> io::Result<Arc<ClientConfig>> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let tls = Arc::new(connect::trusting_the_system()?);
+        Ok(self.tls.get_or_init(|| tls).clone())
+    }
+
+    /// One exchange. The connection is driven here, and closed afterwards.
+    async fn ask(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        url: &Uri,
+        budget: &Budget,
+    ) -> Result<Reply, Refused> {
+        let (mut sender, connection) =
+            http1::handshake::<_, Empty<Bytes>>(TokioIo::new(io)).await.map_err(|_| Refused::Broken)?;
+        let answering = async {
+            let answer = sender.send_request(request(url)?).await.map_err(|_| Refused::Broken)?;
+            self.read(answer, budget).await
+        };
+        let (mut answering, mut connection) = (pin!(answering), pin!(connection));
+        tokio::select! {
+            answer = &mut answering => answer,
+            // What has arrived is still there to be read.
+            _ = &mut connection => answering.await,
+        }
+    }
+
+    async fn read(&self, answer: http::Response<Incoming>, budget: &Budget) -> Result<Reply, Refused> {
+        let status = answer.status();
+        if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+            && let Some(location) = answer.headers().get(header::LOCATION)
+        {
+            return Ok(Reply::There(location.clone()));
+        }
+        if status != StatusCode::OK {
+            return Err(Refused::Status(status));
+        }
+        let mut body = answer.into_body();
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| Refused::Broken)?.into_data() else { continue };
+            let left = budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(data.len()));
+            if left.is_err() {
+                return Err(Refused::TooLarge(self.images.max_bytes));
+            }
+            bytes.extend_from_slice(&data);
+            // Whoever serves something else is not read to the end.
+            if bytes.len() >= MAGIC && kind(&bytes).is_none() {
+                return Err(Refused::NoPicture);
+            }
+        }
+        Ok(Reply::Here(bytes.into()))
+    }
+}
+
+/// What a server answers.
+enum Reply {
+    Here(Bytes),
+    There(HeaderValue),
+}
+
+/// Reads a URL that may be fetched.
+fn read(url: &str) -> Result<Uri, Refused> {
+    let uri: Uri = url.parse().map_err(|_| Refused::Url(" (other characters than ASCII must be percent-encoded)"))?;
+    let authority = uri.authority().ok_or(Refused::Url(""))?;
+    if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
+        return Err(Refused::Url(""));
+    }
+    if authority.as_str().contains('@') {
+        return Err(Refused::Url(", or it holds credentials"));
+    }
+    Ok(uri)
+}
+
+/// Where a redirect leads: a whole URL, or one that begins at the scheme, at the root or at the folder of the old one.
+fn follow(from: &Uri, location: &HeaderValue) -> Result<Uri, Refused> {
+    let location = location.to_str().map_err(|_| Refused::Url(""))?;
+    if location.contains("://") && !location.starts_with('/') {
+        return read(location);
+    }
+    let (scheme, authority) = (from.scheme_str().unwrap_or("http"), from.authority().map_or("", |host| host.as_str()));
+    if location.starts_with("//") {
+        return read(&format!("{scheme}:{location}"));
+    }
+    if location.starts_with('/') {
+        return read(&format!("{scheme}://{authority}{location}"));
+    }
+    let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    read(&format!("{scheme}://{authority}{folder}/{location}"))
+}
+
+fn request(url: &Uri) -> Result<Request<Empty<Bytes>>, Refused> {
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    Request::get(target)
+        .header(header::HOST, url.authority().map_or("", |host| host.as_str()))
+        .header(header::USER_AGENT, concat!("farllama/", env!("CARGO_PKG_VERSION")))
+        .header(header::ACCEPT, "image/png, image/jpeg, image/webp, image/gif")
+        .body(Empty::new())
+        .map_err(|_| Refused::Url(""))
+}
+
+/// Bytes by which a picture is told.
+const MAGIC: usize = 12;
+
+/// The media type of a picture by its first bytes, whatever the server calls it.
+fn kind(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        Some("image/png")
+    } else if bytes.starts_with(b"\xff\xd8\xff") {
+        Some("image/jpeg")
+    } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
+        Some("image/gif")
+    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        Some("image/webp")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

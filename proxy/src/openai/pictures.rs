@@ -1,0 +1,211 @@
+//! Pictures that a request names by a URL: found in the body, fetched, and put in the place of their URLs as data, before anything is translated.
+//!
+//! Every other byte of the body stays as it is.
+
+use std::{collections::HashMap, ops::Range};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::value::RawValue;
+
+use super::{
+    json::{Fields, Json, Text},
+    receipt::Receipt,
+};
+use crate::{
+    app::App,
+    error::Error,
+    fetch::{Budget, Fetcher, Refused},
+    observe::Recorder,
+};
+
+/// How many pictures of one request are on their way at a time.
+const AT_ONCE: usize = 4;
+
+/// How deep a picture may lie below `messages` or `input`.
+const DEPTH: usize = 6;
+
+/// A URL in a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where its JSON text stands.
+    range: Range<usize>,
+    /// The field that it is, such as `messages[0].content[1].image_url`.
+    path: String,
+    pub(super) url: String,
+}
+
+/// Fetches the pictures of a body, if the settings say so; else it stays as it is.
+///
+/// # Errors
+/// A picture that cannot be had.
+pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result<Json, Error> {
+    let found = if app.fetcher.images.fetch { find(&json) } else { Vec::new() };
+    if found.is_empty() {
+        return Ok(json);
+    }
+    let budget = app.fetcher.budget();
+    let mut wanted = found.clone();
+    // A picture that stands there twice is fetched once.
+    wanted.sort_by(|a, b| a.url.cmp(&b.url));
+    wanted.dedup_by(|a, b| a.url == b.url);
+    let fetching = stream::iter(wanted.into_iter().map(|found| one(&app.fetcher, &budget, found)));
+    let fetching = fetching.buffer_unordered(AT_ONCE).try_collect::<HashMap<_, _>>();
+    let within = app.fetcher.images.timeout;
+    let fetched = tokio::time::timeout(within, fetching).await;
+    let pictures = fetched.unwrap_or_else(|_| Err(told(&found[0], &Refused::TimedOut(within))))?;
+    let inlined = replace(&json, &found, |url| pictures.get(url).map_or("", String::as_str));
+    let mut receipt = Receipt::default();
+    receipt.note("image_url", "fetched");
+    recorder.receipt(receipt);
+    Ok(inlined)
+}
+
+/// The body with a stand-in for each picture that would be fetched, and their URLs: for those who only want to see what it becomes.
+pub(crate) fn stand_in(json: &Json) -> (Json, Vec<String>) {
+    let found = find(json);
+    let replaced = replace(json, &found, |_| "data:image/png;base64,RkVUQ0hFRA==");
+    (replaced, found.into_iter().map(|found| found.url).collect())
+}
+
+/// A URL, and the picture there as a data URL.
+async fn one(fetcher: &Fetcher, budget: &Budget, found: Found) -> Result<(String, String), Error> {
+    let (kind, picture) = fetcher.picture(&found.url, budget).await.map_err(|refused| told(&found, &refused))?;
+    let mut data = format!("data:{kind};base64,");
+    STANDARD.encode_string(picture, &mut data);
+    Ok((found.url, data))
+}
+
+fn told(found: &Found, refused: &Refused) -> Error {
+    let Found { path, url, .. } = found;
+    let begin: String = url.chars().take(100).collect();
+    Error::Invalid {
+        message: format!(
+            "The picture at '{begin}' cannot be had: {refused}. Send the picture itself, as a data URL, if nothing else helps."
+        ),
+        param: Some(path.clone()),
+        code: Some("invalid_image_url"),
+    }
+}
+
+/// Every http(s) URL of a picture in the messages or the input of a body. Of what is no such body, there are none.
+pub(super) fn find(json: &Json) -> Vec<Found> {
+    let body = json.bytes();
+    let mut found = Vec::new();
+    // Most bodies have none, and are not read twice.
+    if memchr::memmem::find(body, b"image_url").is_none() {
+        return found;
+    }
+    let Ok(fields) = json.fields() else { return found };
+    for name in ["messages", "input"] {
+        if let Some(raw) = fields.raw(name) {
+            walk(raw, name, body, DEPTH, &mut found);
+        }
+    }
+    found.sort_by_key(|found| found.range.start);
+    found
+}
+
+fn walk(raw: &RawValue, path: &str, body: &Bytes, depth: usize, found: &mut Vec<Found>) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    if raw.get().starts_with('[') {
+        let items: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+        for (n, item) in items.into_iter().enumerate() {
+            walk(item, &format!("{path}[{n}]"), body, depth, found);
+        }
+    } else if raw.get().starts_with('{') {
+        let Ok(fields) = serde_json::from_str::<Fields<'_>>(raw.get()) else { return };
+        for (name, value) in fields.left() {
+            let at = format!("{path}.{name}");
+            match (&*name, value.get().as_bytes().first()) {
+                ("image_url", Some(b'"')) => found.extend(of(value, at, body)),
+                ("image_url", Some(b'{')) => {
+                    let url = serde_json::from_str::<Fields<'_>>(value.get()).ok().and_then(|part| part.raw("url"));
+                    found.extend(url.and_then(|url| of(url, at, body)));
+                }
+                ("content" | "output" | "item", _) => walk(value, &at, body, depth, found),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The URL that a text of the body is, if it is one to be fetched.
+fn of(raw: &RawValue, path: String, body: &Bytes) -> Option<Found> {
+    let url: Text<'_> = serde_json::from_str(raw.get()).ok()?;
+    let scheme = |scheme: &str| url.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    if !scheme("http://") && !scheme("https://") {
+        return None;
+    }
+    // The raw text is a piece of the body.
+    let start = (raw.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    Some(Found { range: start..start + raw.get().len(), path, url: url.0.into_owned() })
+}
+
+/// The body with other texts in the place of the URLs.
+pub(super) fn replace<'a>(json: &Json, found: &[Found], with: impl Fn(&str) -> &'a str) -> Json {
+    let body = json.bytes();
+    let more: usize = found.iter().map(|found| with(&found.url).len()).sum();
+    let mut text = Vec::with_capacity(body.len() + more);
+    let mut end = 0;
+    for Found { range, url, .. } in found {
+        text.extend_from_slice(&body[end..range.start]);
+        text.push(b'"');
+        text.extend_from_slice(with(url).as_bytes());
+        text.push(b'"');
+        end = range.end;
+    }
+    text.extend_from_slice(&body[end..]);
+    Json::from(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(body: &str) -> Vec<(String, String)> {
+        find(&Json::from(body.as_bytes().to_vec())).into_iter().map(|found| (found.path, found.url)).collect()
+    }
+
+    #[test]
+    fn urls_of_pictures_are_found_wherever_an_endpoint_has_them() {
+        let at = |path: &str| vec![(path.to_owned(), "https://a.example/b.png".to_owned())];
+        for (body, path) in [
+            (
+                r#"{"messages":[{"role":"user","content":[{"type":"text","text":"https://not.this"},{"type":"image_url","image_url":{"url":"https://a.example/b.png"}}]}]}"#,
+                "messages[0].content[1].image_url",
+            ),
+            (
+                r#"{"messages":[{"content":[{"type":"image_url","image_url":"https:\/\/a.example\/b.png"}]}]}"#,
+                "messages[0].content[0].image_url",
+            ),
+            (
+                r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":"https://a.example/b.png"}]}]}"#,
+                "input[0].content[0].image_url",
+            ),
+            (r#"{"input":[{"type":"image_url","image_url":{"url":"https://a.example/b.png"}}]}"#, "input[0].image_url"),
+        ] {
+            assert_eq!(urls(body), at(path), "{body}");
+        }
+        for body in [
+            "",
+            "[]",
+            r#"{"messages":7,"x":"image_url"}"#,
+            r#"{"messages":[{"content":[{"image_url":{"url":"data:image/png;base64,QUJD"}}]}]}"#,
+            r#"{"tools":[{"image_url":"https://a.example/b.png"}]}"#,
+            r#"{"messages":[{"content":"{\"image_url\":\"https://a.example/b.png\"}"}]}"#,
+        ] {
+            assert_eq!(urls(body), [], "{body}");
+        }
+    }
+
+    #[test]
+    fn only_the_urls_are_replaced() {
+        let body = r#"{ "n": 1.10, "messages": [{"content":[{"image_url":{"url":"http://a/1"}}, {"image_url":"http://b/2"}], "x":"\ud800"}]}"#;
+        let json = Json::from(body.as_bytes().to_vec());
+        let replaced = replace(&json, &find(&json), |url| if url == "http://a/1" { "one" } else { "two" });
+        let expected = r#"{ "n": 1.10, "messages": [{"content":[{"image_url":{"url":"one"}}, {"image_url":"two"}], "x":"\ud800"}]}"#;
+        assert_eq!(replaced.bytes(), expected.as_bytes());
+    }
+}
