@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod editors;
+pub mod library;
 pub mod load;
 mod meaning;
 pub mod need;
