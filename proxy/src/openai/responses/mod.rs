@@ -3,6 +3,7 @@
 mod choice;
 mod compact;
 mod estimate;
+mod events;
 mod input;
 mod items;
 mod kept;

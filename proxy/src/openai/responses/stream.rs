@@ -6,20 +6,19 @@
 //! ```
 //! An unstreamed response is this machine's object, without the events on the way, so the two cannot differ.
 
-use std::borrow::Cow;
-
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::{
+    events::{self, Events},
     offer::{self, Called},
     request::Facts,
     sealed,
-    wire::{Alternative, Event, Failure, Incomplete, Item, Part, Probability, Response},
+    wire::{Event, Failure, Incomplete, Item, Part, Response},
 };
 use crate::{
     app::Stamp,
     error::Error,
-    ollama::wire::{ChatReply, Logprob},
+    ollama::wire::ChatReply,
     openai::{
         forced::{Form, Said},
         receipt::Receipt,
@@ -73,30 +72,12 @@ enum Open {
     Message,
 }
 
-/// Numbers the events, and writes them where somebody listens.
-#[derive(Clone, Debug, Default)]
-struct Events {
-    next: u64,
-    streamed: bool,
-    /// Those up to this number are known.
-    after: Option<u64>,
-}
-
-impl Events {
-    fn send(&mut self, event: Event<'_>, out: &mut Frames) {
-        if self.streamed && self.after.is_none_or(|after| self.next > after) {
-            out.event(event.r#type, &Event { sequence_number: self.next, ..event });
-        }
-        self.next += 1;
-    }
-}
-
 impl Answer {
     pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
         let calls = Numbering::new(&stamp.random);
         Self {
             ended: stamp.created,
-            events: Events { streamed: facts.stream, ..Events::default() },
+            events: Events::new(facts.stream),
             stamp,
             facts,
             state: State::Opening,
@@ -310,7 +291,7 @@ impl Answer {
             let kind = "response.function_call_arguments.done";
             self.events.send(Event { r#type: kind, name, arguments: text, ..about }, out);
         }
-        self.events.send(done(self.output.len(), &item), out);
+        self.events.send(events::done(self.output.len(), &item), out);
         self.output.push(item);
     }
 
@@ -347,7 +328,7 @@ impl Answer {
                 item.status = Some(status);
             }
         }
-        self.events.send(done(self.output.len(), &item), out);
+        self.events.send(events::done(self.output.len(), &item), out);
         self.output.push(item);
     }
 
@@ -393,18 +374,16 @@ impl Answer {
         self.state = State::Closed;
         self.status = status;
         // Whoever takes up a stream is told its end, wherever it was left.
-        self.events.after = None;
+        self.events.known_to(None);
         self.tell(kind, out);
-        if self.events.streamed {
-            out.done();
-        }
+        self.events.end(out);
     }
 
     /// The events of this response once more, from after the one with the number `after`; each text comes whole.
     pub(crate) fn replay(&self, after: Option<u64>) -> Frames {
         let mut out = Frames::default();
         let mut again = Self::new(self.stamp.clone(), Facts { stream: true, ..self.facts.clone() });
-        again.events.after = after;
+        again.events.known_to(after);
         again.begin(&mut out);
         for item in &self.output {
             let words = |parts: &Option<Vec<Part>>| parts.iter().flatten().next().map(|part| part.text.clone());
@@ -421,28 +400,6 @@ impl Answer {
         again.end(self.status.clone(), &mut out);
         out
     }
-}
-
-fn done(index: usize, item: &Item) -> Event<'_> {
-    Event { r#type: "response.output_item.done", output_index: Some(index), item: Some(item), ..Event::default() }
-}
-
-/// A token's probability. Where Ollama tells no bytes they are those of the text: strict clients know no null.
-fn probability(token: &Logprob<'_>) -> Option<Box<RawValue>> {
-    fn bytes<'t>(token: &'t Logprob<'_>) -> Cow<'t, [u8]> {
-        let told = token.bytes.and_then(|raw| serde_json::from_str::<Vec<u8>>(raw.get()).ok());
-        told.map_or_else(|| Cow::Borrowed(token.token.as_bytes()), Cow::Owned)
-    }
-    let alternatives = token.top_logprobs.iter();
-    let told = Probability {
-        token: &token.token,
-        logprob: token.logprob,
-        bytes: bytes(token),
-        top_logprobs: alternatives
-            .map(|token| Alternative { token: &token.token, logprob: token.logprob, bytes: bytes(token) })
-            .collect(),
-    };
-    to_raw_value(&told).ok()
 }
 
 impl Translator for Answer {
@@ -462,7 +419,8 @@ impl Translator for Answer {
         }
         let done_reason = reply.done_reason.as_deref();
         if self.facts.form == Form::Free {
-            let tokens: Vec<_> = reply.logprobs.into_iter().flatten().filter_map(|token| probability(&token)).collect();
+            let tokens: Vec<_> =
+                reply.logprobs.into_iter().flatten().filter_map(|token| events::probability(&token)).collect();
             if !message.content.is_empty() || !tokens.is_empty() {
                 self.speak(&message.content, tokens, out);
             }
