@@ -27,6 +27,7 @@ use crate::{
     report::{RunResult, Verdict, console, github, json, junit, markdown},
     run::{self, Plan},
     scenario::{
+        editors, library,
         load::{self, Loaded, Problem},
         variables::Variables,
         versions::{self, Asked},
@@ -67,6 +68,8 @@ enum Verb {
     List(Select),
     /// Checks scenario files without running them
     Check(Select),
+    /// Prints the JSON Schema of scenarios, for editors
+    Schema,
     /// Breaks the traffic in named ways, and tells which scenarios notice (on the built-in mock)
     #[command(after_help = mutate::HELP)]
     Mutate(mutate::Flags),
@@ -78,6 +81,9 @@ enum Verb {
 /// Which scenarios.
 #[derive(Args, Debug)]
 struct Select {
+    /// The scenarios that come with farllama-check
+    #[arg(long, conflicts_with = "paths")]
+    library: bool,
     /// Scenario files, or folders of them
     #[arg(default_value = "scenarios")]
     paths: Vec<PathBuf>,
@@ -103,6 +109,12 @@ struct RunFlags {
     /// that the proxy treats differently
     #[arg(long = "mock-version", value_name = "VERSION|each")]
     mock_versions: Vec<Asked>,
+    /// A volume for the models of the container backend, which outlives it
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
+    /// Pulls --model into the container first
+    #[arg(long)]
+    pull: bool,
     #[command(flatten)]
     remote: remote::Flags,
     #[command(flatten)]
@@ -209,6 +221,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Run(flags) => run_scenarios(&flags),
         Verb::List(select) => list(&select),
         Verb::Check(select) => check(&select),
+        Verb::Schema => {
+            print(&format!("{:#}\n", editors::schema()));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Mutate(flags) => mutate::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
@@ -221,11 +237,17 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Reads what is selected. Problems are printed; then there is only an exit code left.
 fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
     let usual = Path::new("scenarios");
-    if select.paths == [usual] && !usual.exists() {
-        eprintln!("farllama-check: there is no folder `scenarios` here; name the files or folders to use");
+    if !select.library && select.paths == [usual] && !usual.exists() {
+        eprintln!(
+            "farllama-check: there is no folder `scenarios` here; name the files or folders to use, or take those that come with it: --library"
+        );
         return Err(ExitCode::from(UNUSABLE));
     }
-    let loaded = load::find(&select.paths).map_err(|problem| vec![problem]).and_then(|files| load::load(&files));
+    let loaded = if select.library {
+        library::scenarios(None)
+    } else {
+        load::find(&select.paths).map_err(|problem| vec![problem]).and_then(|files| load::load(&files))
+    };
     let loaded = loaded.map_err(|problems| {
         eprintln!("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n\n"));
         ExitCode::from(UNUSABLE)
@@ -294,7 +316,11 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         Kind::Mock => Backend::Mock,
         Kind::Remote if !flags.remote.named() => anyhow::bail!("--backend remote needs --remote-host"),
         Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(flags.remote.config()?.remote))),
-        Kind::Container => Backend::Container(Box::new(Container::new(&flags.image))),
+        Kind::Container => {
+            let model = flags.pull.then(|| flags.model.clone());
+            let container = Container::new(&flags.image).with_volume(flags.volume.clone()).with_model(model);
+            Backend::Container(Box::new(container))
+        }
         Kind::Target => Backend::Endpoint(Endpoint::new(&flags.target).map_err(anyhow::Error::msg)?),
     };
     if flags.dry_run {

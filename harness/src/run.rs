@@ -77,7 +77,10 @@ pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&Sc
         results.push((nth, result));
     }
     results.sort_by_key(|(nth, _)| *nth);
-    RunResult::new(plan.backend.name(), start.elapsed(), results.into_iter().map(|(_, result)| result).collect())
+    let container = plan.backend.container();
+    let run =
+        RunResult::new(plan.backend.name(), start.elapsed(), results.into_iter().map(|(_, result)| result).collect());
+    RunResult { container, ..run }
 }
 
 /// Runs one scenario.
@@ -102,6 +105,10 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
             let result = match lacking {
                 Some(reason) => unrun(loaded, Verdict::Skipped, reason),
                 None => steps::run(loaded, &target, plan).await,
+            };
+            let result = match backend.gone().await {
+                Some(reason) => ScenarioResult { verdict: Verdict::Broken, reason: Some(reason), ..result },
+                None => result,
             };
             target.stop().await;
             result

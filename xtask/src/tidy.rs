@@ -32,6 +32,8 @@ const RULES: &[Rule] = &[
     ("error bodies are made in one place", error_bodies_are_made_in_one_place),
     ("settings match their example", settings_match_their_example),
     ("every route has a vector and a scenario", every_route_has_a_vector_and_a_scenario),
+    ("every parameter has a scenario", every_parameter_has_a_scenario),
+    ("every promise names its scenarios", every_promise_names_its_scenarios),
     ("every module says what it is for", every_module_says_what_it_is_for),
     ("no test is ignored", no_test_is_ignored),
     ("the repository speaks of the product alone", no_foreign_paths),
@@ -184,6 +186,62 @@ fn every_route_has_a_vector_and_a_scenario(files: &[File]) -> Vec<String> {
     wrong
 }
 
+/// Whether `word` stands in `text`, and not within another word.
+fn has_word(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(part) && !text[at + word.len()..].starts_with(part))
+}
+
+fn every_parameter_has_a_scenario(files: &[File]) -> Vec<String> {
+    let Some((_, table)) = files.iter().find(|(path, _)| path == "docs/parameters.md") else {
+        return vec!["docs/parameters.md is missing".to_owned()];
+    };
+    let (mut endpoint, mut fields, mut wrong) = ("", 0, Vec::new());
+    for line in table.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            endpoint = heading.split(' ').next_back().unwrap_or_default();
+        }
+        let Some(field) = line.strip_prefix("| `").and_then(|row| row.split('`').next()) else { continue };
+        fields += 1;
+        // A typed call names the endpoint by its first word: `chat: { … }`.
+        let call = endpoint.trim_start_matches("/v1/").split('/').next().unwrap_or_default();
+        let asks = |text: &str| has_word(text, &format!("{call}:")) || text.contains(&format!("path: {endpoint}"));
+        let name = field.rsplit('.').next().unwrap_or(field);
+        if !files.iter().any(|(path, text)| path.starts_with("scenarios/") && asks(text) && has_word(text, name)) {
+            wrong.push(format!("{endpoint}: no scenario has `{field}`"));
+        }
+    }
+    if fields == 0 {
+        wrong.push("no parameters found in docs/parameters.md".to_owned());
+    }
+    wrong
+}
+
+fn every_promise_names_its_scenarios(files: &[File]) -> Vec<String> {
+    let readme = files.iter().find(|(path, _)| path == "README.md").map_or("", |(_, text)| text);
+    let promised = readme.split("\n## What is promised\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let promises: Vec<&str> = promised.unwrap_or_default().split("\n- ").skip(1).collect();
+    let mut wrong = Vec::new();
+    for promise in &promises {
+        let name = promise.split("**").nth(1).unwrap_or(promise).trim();
+        let links: Vec<&str> =
+            promise.split("](scenarios/").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+        if links.is_empty() {
+            wrong.push(format!("README.md: {name:?} links to no scenarios"));
+        }
+        for link in links {
+            let path = format!("scenarios/{link}");
+            if !files.iter().any(|(known, _)| known.starts_with(&path) && known.ends_with(".yaml")) {
+                wrong.push(format!("README.md: there are no scenarios at {path}"));
+            }
+        }
+    }
+    if promises.is_empty() {
+        wrong.push("README.md has no promises under `## What is promised`".to_owned());
+    }
+    wrong
+}
+
 fn every_module_says_what_it_is_for(files: &[File]) -> Vec<String> {
     let silent = |(path, text): &&File| path.contains("/src/") && !text.starts_with("//!");
     rust(files).filter(silent).map(|(path, _)| path.clone()).collect()
@@ -259,6 +317,33 @@ mod tests {
         let vector = file("proxy/vectors/chat/a/client.json", "{}");
         assert_eq!(every_route_has_a_vector_and_a_scenario(&[routes.clone(), vector]), ["/v1/chat has no scenario"]);
         assert_eq!(every_route_has_a_vector_and_a_scenario(&[routes]).len(), 2);
+    }
+
+    #[test]
+    fn a_parameter_without_a_scenario_is_found() {
+        let table = file(
+            "docs/parameters.md",
+            "## POST /v1/chat/completions\n\n| `seed` | mapped | x |\n| `stop` | mapped | x |\n",
+        );
+        let scenario = file("scenarios/a.yaml", "call: { chat: { seed: 1, stopped: 2 } }");
+        let other = file("scenarios/b.yaml", "call: { completions: { stop: 1 } }");
+        let wrong = every_parameter_has_a_scenario(&[table, scenario, other]);
+        assert_eq!(wrong, ["/v1/chat/completions: no scenario has `stop`"]);
+        assert!(!every_parameter_has_a_scenario(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_promise_without_scenarios_is_found() {
+        let readme = file(
+            "README.md",
+            "x\n## What is promised\n\n- **A.** See [a](scenarios/a).\n- **B.** Yes.\n- **C.** [c](scenarios/c).\n\n## More\n- no promise\n",
+        );
+        let wrong = every_promise_names_its_scenarios(&[readme, file("scenarios/a/x.yaml", "")]);
+        assert_eq!(
+            wrong,
+            ["README.md: \"B.\" links to no scenarios", "README.md: there are no scenarios at scenarios/c"]
+        );
+        assert!(!every_promise_names_its_scenarios(&[]).is_empty());
     }
 
     #[test]

@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use farllama::config::Remote as Settings;
 use testcontainers::{
-    ContainerAsync, GenericImage, TestcontainersError,
-    core::{ContainerPort, WaitFor, client::docker_client_instance, wait::HttpWaitStrategy},
+    ContainerAsync, GenericImage, ImageExt, TestcontainersError,
+    core::{ContainerPort, Mount, WaitFor, client::docker_client_instance, wait::HttpWaitStrategy},
     runners::AsyncRunner,
 };
 use tokio::sync::{Mutex, OnceCell};
 
 use super::Missing;
-use crate::call::tap::chain;
+use crate::call::{self, tap::chain};
 
 /// Ollama's port in its image.
 const PORT: ContainerPort = ContainerPort::Tcp(11434);
+
+/// Where Ollama keeps models, if there is a volume for them.
+const MODELS: &str = "/models";
 
 /// How long a server may take to answer; pulling the image is not counted.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,12 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Container {
     image: String,
+    volume: Option<String>,
+    pull: Option<String>,
     started: OnceCell<Result<Started, Missing>>,
 }
 
 #[derive(Debug)]
 struct Started {
     settings: Settings,
+    id: String,
     container: Mutex<Option<ContainerAsync<GenericImage>>>,
 }
 
@@ -36,7 +42,38 @@ impl Container {
     /// A container of `image`, such as `ollama/ollama` or `ollama/ollama:0.32.5`; nothing is started yet.
     #[must_use]
     pub fn new(image: &str) -> Self {
-        Self { image: image.to_owned(), started: OnceCell::new() }
+        Self { image: image.to_owned(), volume: None, pull: None, started: OnceCell::new() }
+    }
+
+    /// With a named volume for models, which outlives the container.
+    #[must_use]
+    pub fn with_volume(self, volume: Option<String>) -> Self {
+        Self { volume, ..self }
+    }
+
+    /// Pulls a model before anything is run.
+    #[must_use]
+    pub fn with_model(self, pull: Option<String>) -> Self {
+        Self { pull, ..self }
+    }
+
+    /// The container's id, once it was started.
+    #[must_use]
+    pub fn id(&self) -> Option<String> {
+        self.started.get().and_then(|started| started.as_ref().ok()).map(|started| started.id.clone())
+    }
+
+    /// Why nothing that was found can be trusted, if the container has gone in mid-run.
+    pub(super) async fn gone(&self) -> Option<String> {
+        let started = self.started.get()?.as_ref().ok()?;
+        let container = started.container.lock().await;
+        let running = container.as_ref()?.is_running().await;
+        let id = &started.id;
+        match running {
+            Ok(true) => None,
+            Ok(false) => Some(format!("the container {id} has ended in mid-run")),
+            Err(error) => Some(format!("the container {id} cannot be found any more: {}", chain(&error))),
+        }
     }
 
     /// The image's name.
@@ -50,7 +87,7 @@ impl Container {
     /// # Errors
     /// There is no Docker engine, or the container does not come up.
     pub async fn settings(&self) -> Result<Settings, Missing> {
-        let started = self.started.get_or_init(|| start(&self.image)).await;
+        let started = self.started.get_or_init(|| start(self)).await;
         started.as_ref().map(|started| started.settings.clone()).map_err(Clone::clone)
     }
 
@@ -65,7 +102,8 @@ impl Container {
     }
 }
 
-async fn start(image: &str) -> Result<Started, Missing> {
+async fn start(wanted: &Container) -> Result<Started, Missing> {
+    let image = &*wanted.image;
     let absent = |error: &dyn std::error::Error| {
         let reason = chain(error);
         Missing::Service(format!("there is no Docker engine here ({reason}); start one, or name one by DOCKER_HOST"))
@@ -79,11 +117,29 @@ async fn start(image: &str) -> Result<Started, Missing> {
     let ready = HttpWaitStrategy::new("/api/version").with_expected_status_code(200_u16);
     let container =
         GenericImage::new(name, tag).with_exposed_port(PORT).with_wait_for(WaitFor::http(ready.with_port(PORT)));
-    let container = testcontainers::ImageExt::with_startup_timeout(container, PATIENCE).start().await.map_err(told)?;
+    let mut request = container.with_startup_timeout(PATIENCE);
+    if let Some(volume) = &wanted.volume {
+        request = request.with_mount(Mount::volume_mount(volume, MODELS)).with_env_var("OLLAMA_MODELS", MODELS);
+    }
+    let container = request.start().await.map_err(told)?;
     let host = container.get_host().await.map_err(told)?.to_string();
     let port = container.get_host_port_ipv4(PORT).await.map_err(told)?;
     let settings = Settings { host, port, ..Settings::default() };
-    Ok(Started { settings, container: Mutex::new(Some(container)) })
+    if let Some(model) = &wanted.pull {
+        pull(model, &format!("http://{}:{port}", settings.host)).await.map_err(Missing::Broken)?;
+    }
+    Ok(Started { settings, id: container.id().to_owned(), container: Mutex::new(Some(container)) })
+}
+
+/// Pulls a model, however long that takes.
+async fn pull(model: &str, url: &str) -> Result<(), String> {
+    let told = |error: reqwest::Error| format!("{model} cannot be pulled: {}", chain(&error));
+    let request = call::http().map_err(told)?.post(format!("{url}/api/pull"));
+    let answer = request.json(&serde_json::json!({"model": model})).send().await.map_err(told)?;
+    let text = answer.text().await.map_err(told)?;
+    // A pull that fails has status 200 all the same; its last line tells.
+    let last = text.lines().next_back().unwrap_or_default();
+    if last.contains("\"success\"") { Ok(()) } else { Err(format!("{model} cannot be pulled: {last}")) }
 }
 
 /// Name and tag; a registry's port is no tag.

@@ -137,6 +137,17 @@ impl Backend {
         None
     }
 
+    /// The id of the container that was started for the run.
+    #[must_use]
+    pub fn container(&self) -> Option<String> {
+        if let Self::Container(container) = self { container.id() } else { None }
+    }
+
+    /// Why nothing that was found can be trusted, if what was started for the run has gone.
+    pub async fn gone(&self) -> Option<String> {
+        if let Self::Container(container) = self { container.gone().await } else { None }
+    }
+
     /// Stops what was started for the whole run.
     pub async fn stop(&self) {
         if let Self::Container(container) = self {

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use regex::Regex;
 use serde_json::{Map, Number, Value};
 
-use super::path;
+use super::{path, schema};
 
-/// Every matcher by name, for messages.
-const NAMES: [&str; 18] = [
+/// Every matcher by name.
+pub const NAMES: [&str; 20] = [
     "equals",
     "type",
     "gt",
@@ -27,6 +27,8 @@ const NAMES: [&str; 18] = [
     "every",
     "keys",
     "json",
+    "set",
+    "schema",
 ];
 
 const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
@@ -64,6 +66,10 @@ pub enum Matcher {
     Every(Box<Matcher>),
     /// The keys of an object, in this order.
     Keys(Vec<String>),
+    /// The same elements in any order, each as often.
+    Set(Vec<Value>),
+    /// It is as a JSON Schema has it.
+    Schema(Value),
     /// The text is JSON, and its parts match.
     Json(Vec<(String, Matcher)>),
 }
@@ -133,6 +139,11 @@ impl Matcher {
             "contains" => Self::Contains(argument.clone()),
             "starts_with" => Self::StartsWith(text()?),
             "length" => Self::Length(inner()?),
+            "set" => Self::Set(list()?.clone()),
+            "schema" => {
+                schema::check(argument)?;
+                Self::Schema(argument.clone())
+            }
             "one_of" => Self::OneOf(list()?.clone()),
             "absent" | "exists" => {
                 let wanted = argument.as_bool().ok_or_else(|| format!("`{name}` takes true or false"))?;
@@ -183,6 +194,10 @@ impl Matcher {
                         .map_err(|expected| format!("a text that is JSON with {key}: {expected}"))
                 });
             }
+            (Self::Schema(schema), Some(actual)) => {
+                return schema::breach(schema, actual)
+                    .map_or(Ok(()), |breach| Err(format!("what its schema allows ({breach})")));
+            }
             (Self::Length(matcher), Some(actual)) => {
                 let length = length(actual).map(|length| Value::Number(Number::from(length)));
                 return matcher.judge(length.as_ref()).map_err(|expected| format!("a length of {expected}"));
@@ -210,6 +225,13 @@ impl Matcher {
                 Bound::Lt => number < *limit,
                 Bound::Lte => number <= *limit,
             }),
+            Self::Set(wanted) => actual.as_array().is_some_and(|items| {
+                let mut left: Vec<&Value> = wanted.iter().collect();
+                items.len() == left.len()
+                    && items.iter().all(|item| {
+                        left.iter().position(|wanted| same(wanted, item)).map(|at| left.swap_remove(at)).is_some()
+                    })
+            }),
             Self::Matches(expression) => actual.as_str().is_some_and(|text| expression.is_match(text)),
             Self::Contains(wanted) => match (actual, wanted) {
                 (Value::String(text), Value::String(part)) => text.contains(part),
@@ -226,7 +248,7 @@ impl Matcher {
                 elements.peek().is_some() && elements.all(|element| matcher.judge(Some(element)).is_ok())
             }
             Self::Keys(keys) => actual.as_object().is_some_and(|fields| fields.keys().eq(keys)),
-            Self::All(_) | Self::Length(_) | Self::Json(_) | Self::Absent | Self::Exists => {
+            Self::All(_) | Self::Length(_) | Self::Json(_) | Self::Schema(_) | Self::Absent | Self::Exists => {
                 self.judge(Some(actual)).is_ok()
             }
         }
@@ -244,6 +266,8 @@ impl Matcher {
                 _ => format!("a {kind}"),
             },
             Self::Bound(bound, limit) => format!("{} {limit}", bound.words()),
+            Self::Set(wanted) => format!("{} in any order", Value::Array(wanted.clone())),
+            Self::Schema(_) => "what its schema allows".to_owned(),
             Self::Matches(expression) => format!("a text that matches /{expression}/"),
             Self::Contains(value) => format!("something that contains {value}"),
             Self::StartsWith(start) => format!("a text that starts with {start:?}"),
@@ -321,6 +345,17 @@ mod tests {
         assert_eq!(judge(json!({"gte": 2, "lt": 5}), json!(2)), Ok(()));
         assert_eq!(judge(json!({"gte": 2, "lt": 5}), json!(5)), Err("less than 5".to_owned()));
         assert_eq!(judge(json!({"gt": 1}), json!("2")), Err("more than 1".to_owned()));
+    }
+
+    #[test]
+    fn a_set_is_the_same_in_any_order_and_a_schema_tells_the_breach() {
+        assert_eq!(judge(json!({"set": [1, 2, 2]}), json!([2, 1, 2])), Ok(()));
+        assert!(judge(json!({"set": [1, 2]}), json!([2, 2])).is_err());
+        assert!(judge(json!({"set": [1]}), json!([1, 1])).is_err());
+        let schema = json!({"schema": {"type": "object", "required": ["a"]}});
+        assert_eq!(judge(&schema, json!({"a": 1})), Ok(()));
+        assert_eq!(judge(&schema, json!({})), Err("what its schema allows (/: a is required)".to_owned()));
+        assert!(Matcher::parse(&json!({"schema": {"format": "email"}})).unwrap_err().contains("`format`"));
     }
 
     #[test]

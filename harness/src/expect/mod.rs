@@ -5,6 +5,7 @@
 pub mod laws;
 pub mod matcher;
 pub mod path;
+pub mod schema;
 mod sent;
 mod time;
 mod whole;

@@ -32,6 +32,9 @@ const ENDING: usize = 1 << 10;
 pub struct RunResult {
     /// What the scenarios ran on.
     pub backend: String,
+    /// The id of the container that was started for the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// How many of each verdict.
     pub summary: Summary,
     /// How long it took.
@@ -55,7 +58,7 @@ impl RunResult {
             } += 1;
         }
         summary.failed_by_model = scenarios.iter().filter(|scenario| scenario.failed_by_model()).count();
-        Self { backend, summary, took, scenarios }
+        Self { backend, container: None, summary, took, scenarios }
     }
 
     /// 0: all that ran passed. 1: the target is not fit. 2: something could not be run. 3: nothing was checked.

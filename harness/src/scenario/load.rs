@@ -42,7 +42,7 @@ fn told(given: &[(String, Value)]) -> String {
 }
 
 /// One for each combination of the matrix; their titles tell them apart.
-fn expand(file: &str, scenario: &Scenario) -> Vec<Loaded> {
+pub(super) fn expand(file: &str, scenario: &Scenario) -> Vec<Loaded> {
     // What is wrong with a matrix was told when it was read.
     let all = vars::combinations(&scenario.matrix).unwrap_or_default();
     let each = |given: Vec<(String, Value)>| {

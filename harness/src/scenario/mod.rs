@@ -3,6 +3,8 @@
 //! Nothing here judges a value (that is [`load`]) or runs a step (that is [`crate::run`]).
 
 pub mod client;
+pub mod editors;
+pub mod library;
 pub mod load;
 mod meaning;
 pub mod need;
@@ -278,7 +280,8 @@ pub struct Ask {
 }
 
 impl Ask {
-    const WORDS: [&str; 6] = ["method", "path", "headers", "text", "ended", "count"];
+    /// Its keys, besides JSONPaths.
+    pub const WORDS: [&str; 6] = ["method", "path", "headers", "text", "ended", "count"];
 
     fn is_empty(&self) -> bool {
         self.body.0.is_empty()

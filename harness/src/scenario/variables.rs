@@ -71,7 +71,7 @@ impl Variables {
         Ok(out)
     }
 
-    /// Replaces the names in every text of a JSON value; a text that is one name alone takes the value's type.
+    /// Replaces the names in every text of a JSON value, keys included; a text that is one name alone takes the value's type.
     ///
     /// # Errors
     /// As [`Self::text`].
@@ -85,7 +85,7 @@ impl Variables {
             Value::Object(fields) => Value::Object(
                 fields
                     .iter()
-                    .map(|(name, field)| Ok((name.clone(), self.value(field)?)))
+                    .map(|(name, field)| Ok((self.text(name)?, self.value(field)?)))
                     .collect::<Result<_, String>>()?,
             ),
             other => other.clone(),

@@ -10,7 +10,6 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, ti
 
 use anyhow::{Context, bail};
 use clap::Args;
-use include_dir::{Dir, include_dir};
 use mock_ollama::{Mock, Script};
 
 use crate::{
@@ -21,10 +20,7 @@ use crate::{
     interrupt::{self, interrupted},
     report::{RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
     run::{self, Plan},
-    scenario::{
-        load::{self, Loaded},
-        variables::Variables,
-    },
+    scenario::{library, load::Loaded, variables::Variables},
 };
 use limit::Limit;
 use proxy::Proxy;
@@ -49,8 +45,6 @@ Exit codes:
   0  everything that ran passed
   1  the remote is not fit: a check failed, it cannot be reached, it refuses the key, it lacks the model
   2  unusable flags, or the proxy could not be started (its port is taken, say)";
-
-static SCENARIOS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios/smoke");
 
 /// The flags of the smoke test.
 #[derive(Args, Debug)]
@@ -192,19 +186,8 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
 
 /// The scenarios in the binary, in order.
 fn scenarios() -> anyhow::Result<Vec<Loaded>> {
-    let mut files: Vec<_> = SCENARIOS.files().collect();
-    files.sort_by_key(|file| file.path());
-    files
-        .into_iter()
-        .map(|file| {
-            let name = format!("scenarios/smoke/{}", file.path().display());
-            let text = file.contents_utf8().with_context(|| format!("{name} is not UTF-8"))?;
-            let scenario = load::read(&name, text).map_err(|problems| {
-                anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-            })?;
-            Ok(Loaded::new(name, scenario))
-        })
-        .collect()
+    library::scenarios(Some("smoke"))
+        .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
 /// What can be said about a check without making it: after a first check that failed the others are skipped,

@@ -13,23 +13,35 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
+/// IPv4 networks that are not public: their first address, and how many of its bits count.
+const SPECIAL: [([u8; 4], u32); 16] = [
+    ([0, 0, 0, 0], 8),
+    ([10, 0, 0, 0], 8),
+    // Carriers' NAT, and the metadata service of Alibaba's cloud.
+    ([100, 64, 0, 0], 10),
+    ([127, 0, 0, 0], 8),
     // Azure answers its machines there, though the address looks public.
-    const WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
-    let special = match (a, b, c) {
-        // This network, private, loopback, multicast, reserved and broadcast.
-        (0 | 10 | 127 | 224.., ..) => true,
-        // Carriers' NAT, and the metadata service of Alibaba's cloud.
-        (100, 64..=127, _) => true,
-        // Link-local, and the metadata services of most clouds.
-        (169, 254, _) => true,
-        (172, 16..=31, _) | (192, 168, _) => true,
-        // Protocol assignments, documentation, the old 6to4 relays, measurements.
-        (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => true,
-        _ => address == WIRE_SERVER,
-    };
-    !special
+    ([168, 63, 129, 16], 32),
+    // Link-local, and the metadata services of most clouds.
+    ([169, 254, 0, 0], 16),
+    ([172, 16, 0, 0], 12),
+    // Protocol assignments, documentation, and the old relays of 6to4.
+    ([192, 0, 0, 0], 24),
+    ([192, 0, 2, 0], 24),
+    ([192, 88, 99, 0], 24),
+    ([192, 168, 0, 0], 16),
+    // Measurements, and documentation again.
+    ([198, 18, 0, 0], 15),
+    ([198, 51, 100, 0], 24),
+    ([203, 0, 113, 0], 24),
+    // Multicast; reserved, with broadcast.
+    ([224, 0, 0, 0], 4),
+    ([240, 0, 0, 0], 4),
+];
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let within = |network: [u8; 4], bits: u32| (address.to_bits() ^ u32::from_be_bytes(network)) >> (32 - bits) == 0;
+    !SPECIAL.iter().any(|(network, bits)| within(*network, *bits))
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
@@ -40,7 +52,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
             is_public_v4(Ipv4Addr::new(a, b, c, d))
         }
         // Protocol assignments with Teredo, 6to4, and documentation.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
         // Global unicast. Outside lie loopback, link-local, unique local, multicast, and IPv4 addresses in IPv6 clothes.
         [first, ..] => first & 0xe000 == 0x2000,
     }

@@ -1,3 +1,5 @@
+//! Fetching from raw sockets, where one address of this machine stands for the open Internet.
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

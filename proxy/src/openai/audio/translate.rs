@@ -123,9 +123,9 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
         logprobs: false,
         top_logprobs: None,
     };
-    let news = News::of(&asked);
+    // Whether the model hears is known by now.
     let (model, body) = (request.model.to_string(), encode(&asked)?);
-    Ok(Ask { path: PATH, about: "file", model, body, may_grow, limit, effort: None, news })
+    Ok(Ask { path: PATH, about: "file", model, body, may_grow, limit, effort: None, news: News::default() })
 }
 
 /// The answer.
