@@ -162,6 +162,8 @@ fn call() -> Value {
         ("path", text("With its query.")),
         ("headers", json!({ "type": "object", "additionalProperties": { "type": "string" } })),
         ("body", json!({ "description": "A text goes out as it is, anything else as JSON." })),
+        ("form", json!({ "description": "multipart/form-data.", "type": "array", "items": form() })),
+        ("cut_after", whole("Hang up when so many bytes of the body are sent.")),
         ("leave_after", whole("Hang up after so many lines or events.")),
     ]);
     http["required"] = json!(["path"]);
@@ -169,6 +171,13 @@ fn call() -> Value {
     let mut one = object(&fields);
     (one["minProperties"], one["maxProperties"]) = (1.into(), 1.into());
     json!({ "anyOf": [{ "enum": ["models"] }, one] })
+}
+
+fn form() -> Value {
+    let fields = ["name", "value", "base64", "filename", "content_type"];
+    let mut field = object(&fields.map(|name| (name, json!({ "type": "string" }))));
+    field["required"] = json!(["name"]);
+    field
 }
 
 fn wire() -> Value {

@@ -1,5 +1,6 @@
 //! What is wrong with the meaning of a scenario that has the right shape: everything, in one go, each with its place.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
@@ -299,6 +300,22 @@ impl Reader {
     }
 
     fn http(&mut self, at: Place, http: &Http) {
+        if http.form.is_some() && http.body.is_some() {
+            self.wrong(at, "a raw call has a `body` or a `form`, not both");
+        }
+        if http.cut_after.is_some() && http.body.is_none() && http.form.is_none() {
+            self.wrong(at, "without a body there is nothing to cut");
+        }
+        for field in http.form.iter().flatten() {
+            let one = field.value.is_some() != field.base64.is_some();
+            let bytes = field.base64.as_ref().is_none_or(|text| STANDARD.decode(text).is_ok());
+            let kind = field.content_type.as_ref().is_none_or(|kind| http::HeaderValue::try_from(kind).is_ok());
+            let quoted = field.name.contains(['"', '\r', '\n'])
+                || field.filename.as_ref().is_some_and(|name| name.contains(['"', '\r', '\n']));
+            if !one || !bytes || !kind || quoted {
+                self.wrong(at, format!("the field {:?} has a `value`, or the bytes of a file in `base64`", field.name));
+            }
+        }
         if !http.path.starts_with('/') {
             self.wrong(at, format!("the path {:?} does not begin with a slash", http.path));
         }

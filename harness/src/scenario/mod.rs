@@ -143,8 +143,28 @@ pub struct Http {
     pub headers: BTreeMap<String, String>,
     /// A text goes out as it is, anything else as JSON.
     pub body: Option<Value>,
+    /// A form, `multipart/form-data`, instead of a body.
+    pub form: Option<Vec<Field>>,
+    /// The client hangs up when so many bytes of the body are sent; the head promises all of them.
+    pub cut_after: Option<usize>,
     /// The client leaves after so many lines or events of the answer.
     pub leave_after: Option<usize>,
+}
+
+/// A field of a form.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its text.
+    pub value: Option<String>,
+    /// The bytes of a file, in base64.
+    pub base64: Option<String>,
+    /// The file's name.
+    pub filename: Option<String>,
+    /// The type of its content.
+    pub content_type: Option<String>,
 }
 
 /// What is expected of the bytes.
