@@ -24,7 +24,7 @@ pub(super) fn multipart(form: &[Field]) -> (String, Vec<u8>) {
             (Some(text), _) => body.extend(text.as_bytes()),
             // What is no base64 was refused when the scenario was read.
             (None, bytes) => {
-                body.extend(bytes.as_ref().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default())
+                body.extend(bytes.as_ref().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default());
             }
         }
         body.extend(b"\r\n");

@@ -115,7 +115,8 @@ impl Runner<'_> {
         let failed = judged.iter().any(Judged::fails);
         let sent = judged.iter().filter_map(|judged| Some(&judged.outcome.as_ref()?.recording));
         let secrets = Secrets::of(sent).and(&self.secrets);
-        let told = |finding| Told::new(&self.loaded.file, finding, &secrets);
+        let file = step.from.as_deref().unwrap_or(&self.loaded.file);
+        let told = |finding| Told::new(file, finding, &secrets);
         let shown = |outcome: &Outcome| Exchange::new(outcome, &secrets);
         result.steps.extend(judged.into_iter().map(|judged| {
             StepResult {

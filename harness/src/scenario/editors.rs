@@ -140,6 +140,7 @@ fn step() -> Value {
     let capture = json!({ "description": "Name → JSONPath, for later steps.", "type": "object", "additionalProperties": { "type": "string" } });
     fields.extend([
         ("parallel", parts),
+        ("include", text("A file of steps that are done in this one's place.")),
         ("reload", text("Settings that the proxy has from now on.")),
         ("repeat", object(&[("times", whole("How often.")), ("pass", whole("How often `model` must hold."))])),
         ("within", text("How long it may be tried again, such as 5s.")),
@@ -148,7 +149,7 @@ fn step() -> Value {
         ("capture", capture),
     ]);
     let mut step = object(&fields);
-    step["anyOf"] = json!([{ "required": ["call"] }, { "required": ["parallel"] }, { "required": ["reload"] }]);
+    step["anyOf"] = json!([{ "required": ["call"] }, { "required": ["parallel"] }, { "required": ["reload"] }, { "required": ["include"] }]);
     step
 }
 
