@@ -242,7 +242,9 @@ impl Runner<'_> {
             (understood, whole) = (tally, findings);
         }
         if let (Some(sent), Some(journal)) = (&step.sent, &target.journal) {
-            whole.extend(expect::seen(sent, step.place(), journal, before, variables).await?);
+            let recordings = outcomes.iter().map(|outcome| &outcome.recording);
+            let left = recordings.filter_map(|recording| Some(recording.began? + recording.took)).max();
+            whole.extend(expect::seen(sent, step.place(), journal, before, left, variables).await?);
         }
         if let (Some(live), Some(journal), [outcome]) = (step.live(), &target.journal, &outcomes[..]) {
             whole.extend(expect::live(live, outcome, journal, before).await);

@@ -163,7 +163,9 @@ impl Reader {
             for check in &ask.headers.0 {
                 self.header(check);
             }
-            for check in [&ask.method, &ask.path, &ask.text, &ask.ended, &ask.count].into_iter().flatten() {
+            for check in
+                [&ask.method, &ask.path, &ask.text, &ask.ended, &ask.ended_ms, &ask.count].into_iter().flatten()
+            {
                 self.matcher(check.at, &check.expected);
             }
         }

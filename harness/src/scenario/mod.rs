@@ -293,6 +293,8 @@ pub struct Ask {
     pub text: Option<Check>,
     /// Matcher of how the exchange ended there: `complete`, or `aborted` if the proxy left.
     pub ended: Option<Check>,
+    /// Matcher of how many milliseconds after the client's end the exchange ended there; 0 if it was earlier.
+    pub ended_ms: Option<Check>,
     /// Matcher of the number of requests during the step.
     pub count: Option<Check>,
     /// JSONPath → matcher on the JSON body.
@@ -301,12 +303,14 @@ pub struct Ask {
 
 impl Ask {
     /// Its keys, besides JSONPaths.
-    pub const WORDS: [&str; 6] = ["method", "path", "headers", "text", "ended", "count"];
+    pub const WORDS: [&str; 7] = ["method", "path", "headers", "text", "ended", "ended_ms", "count"];
 
     fn is_empty(&self) -> bool {
         self.body.0.is_empty()
             && self.headers.0.is_empty()
-            && [&self.method, &self.path, &self.text, &self.ended, &self.count].iter().all(|check| check.is_none())
+            && [&self.method, &self.path, &self.text, &self.ended, &self.ended_ms, &self.count]
+                .iter()
+                .all(|check| check.is_none())
     }
 
     fn read<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
@@ -327,6 +331,7 @@ impl Ask {
                 "path" => &mut ask.path,
                 "text" => &mut ask.text,
                 "ended" => &mut ask.ended,
+                "ended_ms" => &mut ask.ended_ms,
                 "count" => &mut ask.count,
                 other => {
                     return Err(A::Error::custom(format_args!(
