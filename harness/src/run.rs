@@ -24,7 +24,7 @@ use crate::{
 pub struct Plan {
     /// Where.
     pub backend: Shared,
-    /// Makes the requests; see [`call::http`].
+    /// Makes the requests; see [`crate::call::http()`].
     pub http: reqwest::Client,
     /// What `${…}` stands for.
     pub variables: Variables,

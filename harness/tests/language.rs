@@ -181,3 +181,20 @@ fn on_github_each_finding_is_an_annotation() {
     command.args(["run", "a.yaml"]).env("GITHUB_ACTIONS", "true").current_dir(folder.path());
     command.assert().code(1).stdout(contains("::error file=a.yaml,line=4,col=15,title=one::$.object%0Aexpected"));
 }
+
+#[test]
+fn steps_can_be_shared_and_what_is_wrong_in_them_is_told_with_their_own_file() {
+    let text = "title: shared\nsteps:\n  - include: _first.yaml\n  - call: { model: '${id}' }\n    expect: { $.id: '${id}' }\n";
+    let folder = folder(text);
+    let shared = |text: &str| fs::write(folder.path().join("_first.yaml"), text).unwrap();
+    shared("- call: models\n  expect: { $.object: list }\n  capture: { id: '$.data[0].id' }\n");
+    run_in(folder.path(), &[]).code(0).stdout(contains("1 passed, 0 failed"));
+    shared("- call: models\n  expect: { $.object: wrong }\n  capture: { id: '$.data[0].id' }\n");
+    run_in(folder.path(), &[]).code(1).stdout(contains("./_first.yaml:2:13: $.object"));
+    shared("- call: models\n  expect: { $.object: { equal: list } }\n");
+    run_in(folder.path(), &[]).code(2).stderr(contains("./_first.yaml:2:13: unknown matcher `equal`"));
+    shared("- include: _first.yaml\n");
+    run_in(folder.path(), &[]).code(2).stderr(contains("a file that is included includes no other"));
+    fs::remove_file(folder.path().join("_first.yaml")).unwrap();
+    run_in(folder.path(), &[]).code(2).stderr(contains("./a.yaml:3:14: _first.yaml cannot be read"));
+}

@@ -1,9 +1,10 @@
 //! Anything, raw: a request as the scenario writes it, and the answer without a client's help.
 
+use futures_util::{StreamExt, stream};
 use reqwest::{Method, header};
 use serde_json::Value;
 
-use super::{Door, tap::Tap};
+use super::{Door, form, tap::Tap};
 use crate::scenario::Http;
 
 /// Sends the request and waits for the end of the answer.
@@ -13,7 +14,7 @@ use crate::scenario::Http;
 pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), String> {
     let method = match &call.method {
         Some(method) => Method::from_bytes(method.as_bytes()).map_err(|error| format!("{method}: {error}"))?,
-        None if call.body.is_some() => Method::POST,
+        None if call.body.is_some() || call.form.is_some() => Method::POST,
         None => Method::GET,
     };
     let mut request = door.http.request(method, format!("{}{}", door.url, call.path));
@@ -25,16 +26,37 @@ pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), S
     for (name, value) in &call.headers {
         request = request.header(name, value);
     }
-    match &call.body {
-        None => {}
-        Some(Value::String(text)) => request = request.body(text.clone()),
-        Some(json) => {
-            if !call.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type")) {
-                request = request.header(header::CONTENT_TYPE, "application/json");
-            }
-            request = request.body(json.to_string());
+    let own_type = call.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
+    let (content_type, body) = match (&call.form, &call.body) {
+        (Some(form), _) => {
+            let (content_type, body) = form::multipart(form);
+            (Some(content_type), Some(body))
         }
+        (None, Some(Value::String(text))) => (None, Some(text.clone().into_bytes())),
+        (None, Some(json)) => (Some("application/json".to_owned()), Some(json.to_string().into_bytes())),
+        (None, None) => (None, None),
+    };
+    if let Some(content_type) = content_type.filter(|_| !own_type) {
+        request = request.header(header::CONTENT_TYPE, content_type);
+    }
+    if let Some(body) = body {
+        request = match call.cut_after {
+            None => request.body(body),
+            Some(cut) => request.header(header::CONTENT_LENGTH, body.len()).body(half(body, cut)),
+        };
     }
     let request = request.build().map_err(|error| super::tap::chain(&error))?;
     tap.send(request).await.map(drop).map_err(|error| super::tap::chain(&error))
+}
+
+/// The beginning of a body, and then the end of the connection.
+fn half(mut body: Vec<u8>, cut: usize) -> reqwest::Body {
+    body.truncate(cut);
+    let hang_up = std::io::Error::other("the client hangs up, as told");
+    // The end of the connection must not overtake what was sent before it.
+    let later = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        Err(hang_up)
+    };
+    reqwest::Body::wrap_stream(stream::iter([Ok(body)]).chain(stream::once(later)))
 }

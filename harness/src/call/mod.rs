@@ -4,6 +4,7 @@
 
 mod chat;
 mod fold;
+mod form;
 pub mod frames;
 mod http;
 mod models;

@@ -1,6 +1,9 @@
 //! What reached the upstream, judged by the mock's journal.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use mock_ollama::{Ending, Entry, Journal};
 use serde_json::Value;
@@ -11,7 +14,7 @@ use crate::scenario::{Ask, Check, Place, Sent, variables::Variables};
 /// How long an exchange may take to end at the mock after it has ended here.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Judges the requests that came since the journal had `before` entries.
+/// Judges the requests that came since the journal had `before` entries; `left` is when the client had its answer, or had left.
 ///
 /// # Errors
 /// An expectation cannot be read: the sentence that says so.
@@ -20,6 +23,7 @@ pub async fn seen(
     at: Place,
     journal: &Journal,
     before: usize,
+    left: Option<Instant>,
     variables: &Variables,
 ) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
@@ -52,14 +56,23 @@ pub async fn seen(
                 actual: "none".to_owned(),
             }),
         }
-        if let Some(ended) = &ask.ended {
-            let entry = journal.ended(before + nth, PATIENCE).await;
-            let word = entry.and_then(|entry| entry.ended).map(|(ending, _)| match ending {
+        if ask.ended.is_none() && ask.ended_ms.is_none() {
+            continue;
+        }
+        let entry = journal.ended(before + nth, PATIENCE).await;
+        let ended = entry.and_then(|entry| entry.ended);
+        if let Some(check) = &ask.ended {
+            let word = ended.map(|(ending, _)| match ending {
                 Ending::Complete => "complete",
                 Ending::Aborted => "aborted",
             });
             let actual = word.map(|word| Cow::Owned(Value::from(word)));
-            findings.extend(one(&format!("{about}.ended"), &variables.check(ended)?, actual)?);
+            findings.extend(one(&format!("{about}.ended"), &variables.check(check)?, actual)?);
+        }
+        if let Some(check) = &ask.ended_ms {
+            let later = ended.zip(left).map(|((_, there), here)| there.saturating_duration_since(here).as_millis());
+            let actual = later.map(|later| Cow::Owned(Value::from(u64::try_from(later).unwrap_or(u64::MAX))));
+            findings.extend(one(&format!("{about}.ended_ms"), &variables.check(check)?, actual)?);
         }
     }
     Ok(findings)

@@ -115,7 +115,8 @@ impl Runner<'_> {
         let failed = judged.iter().any(Judged::fails);
         let sent = judged.iter().filter_map(|judged| Some(&judged.outcome.as_ref()?.recording));
         let secrets = Secrets::of(sent).and(&self.secrets);
-        let told = |finding| Told::new(&self.loaded.file, finding, &secrets);
+        let file = step.from.as_deref().unwrap_or(&self.loaded.file);
+        let told = |finding| Told::new(file, finding, &secrets);
         let shown = |outcome: &Outcome| Exchange::new(outcome, &secrets);
         result.steps.extend(judged.into_iter().map(|judged| {
             StepResult {
@@ -241,7 +242,9 @@ impl Runner<'_> {
             (understood, whole) = (tally, findings);
         }
         if let (Some(sent), Some(journal)) = (&step.sent, &target.journal) {
-            whole.extend(expect::seen(sent, step.place(), journal, before, variables).await?);
+            let recordings = outcomes.iter().map(|outcome| &outcome.recording);
+            let left = recordings.filter_map(|recording| Some(recording.began? + recording.took)).max();
+            whole.extend(expect::seen(sent, step.place(), journal, before, left, variables).await?);
         }
         if let (Some(live), Some(journal), [outcome]) = (step.live(), &target.journal, &outcomes[..]) {
             whole.extend(expect::live(live, outcome, journal, before).await);

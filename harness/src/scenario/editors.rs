@@ -140,6 +140,7 @@ fn step() -> Value {
     let capture = json!({ "description": "Name → JSONPath, for later steps.", "type": "object", "additionalProperties": { "type": "string" } });
     fields.extend([
         ("parallel", parts),
+        ("include", text("A file of steps that are done in this one's place.")),
         ("reload", text("Settings that the proxy has from now on.")),
         ("repeat", object(&[("times", whole("How often.")), ("pass", whole("How often `model` must hold."))])),
         ("within", text("How long it may be tried again, such as 5s.")),
@@ -148,7 +149,7 @@ fn step() -> Value {
         ("capture", capture),
     ]);
     let mut step = object(&fields);
-    step["anyOf"] = json!([{ "required": ["call"] }, { "required": ["parallel"] }, { "required": ["reload"] }]);
+    step["anyOf"] = json!([{ "required": ["call"] }, { "required": ["parallel"] }, { "required": ["reload"] }, { "required": ["include"] }]);
     step
 }
 
@@ -162,6 +163,8 @@ fn call() -> Value {
         ("path", text("With its query.")),
         ("headers", json!({ "type": "object", "additionalProperties": { "type": "string" } })),
         ("body", json!({ "description": "A text goes out as it is, anything else as JSON." })),
+        ("form", json!({ "description": "multipart/form-data.", "type": "array", "items": form() })),
+        ("cut_after", whole("Hang up when so many bytes of the body are sent.")),
         ("leave_after", whole("Hang up after so many lines or events.")),
     ]);
     http["required"] = json!(["path"]);
@@ -169,6 +172,13 @@ fn call() -> Value {
     let mut one = object(&fields);
     (one["minProperties"], one["maxProperties"]) = (1.into(), 1.into());
     json!({ "anyOf": [{ "enum": ["models"] }, one] })
+}
+
+fn form() -> Value {
+    let fields = ["name", "value", "base64", "filename", "content_type"];
+    let mut field = object(&fields.map(|name| (name, json!({ "type": "string" }))));
+    field["required"] = json!(["name"]);
+    field
 }
 
 fn wire() -> Value {

@@ -1,13 +1,16 @@
 //! Finds scenario files, reads them, and tells what is wrong with them, pointing at file, line and column.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Place, Scenario, meaning, variables::Variables, vars};
+use super::{Place, Scenario, Step, meaning, variables::Variables, vars};
 
 /// A scenario and where it came from.
 #[derive(Clone, Debug)]
@@ -119,10 +122,17 @@ fn search(path: &Path, named: bool, files: &mut Vec<PathBuf>) -> std::io::Result
         for entry in fs::read_dir(path)? {
             search(&entry?.path(), false, files)?;
         }
-    } else if named || path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+    } else if named
+        || is_scenario(path) && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+    {
         files.push(path.to_owned());
     }
     Ok(())
+}
+
+/// Whether a file in a folder is a scenario by its name: what begins with `_` is there to be included.
+fn is_scenario(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('_'))
 }
 
 /// Reads files.
@@ -135,7 +145,7 @@ pub fn load(files: &[PathBuf]) -> Result<Vec<Loaded>, Vec<Problem>> {
     for path in files {
         let file = path.display().to_string();
         match fs::read_to_string(path) {
-            Ok(text) => match read(&file, &text) {
+            Ok(text) => match read_from(&file, &text, Some(path.parent().unwrap_or(Path::new("")))) {
                 Ok(scenario) => loaded.extend(expand(&file, &scenario)),
                 Err(wrong) => problems.extend(wrong),
             },
@@ -147,38 +157,89 @@ pub fn load(files: &[PathBuf]) -> Result<Vec<Loaded>, Vec<Problem>> {
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
 }
 
-/// Reads the text of one file.
+/// Reads the text of one file, which includes no other.
 ///
 /// # Errors
 /// The first thing that is wrong with its YAML or shape, or else everything that is wrong with its meaning.
 pub fn read(file: &str, text: &str) -> Result<Scenario, Vec<Problem>> {
-    let problem = |at: Option<Place>, message: String| Problem {
-        file: file.to_owned(),
-        at,
-        message,
-        line: at.and_then(|at| text.lines().nth(usize::try_from(at.line).ok()?.checked_sub(1)?)).map(str::to_owned),
-    };
-    let options = serde_saphyr::options! { strict_booleans: true };
-    let scenario: Scenario = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let at = error.location().map(Place::from).filter(|at| at.line > 0);
-        let mut message = error.to_string();
-        if let Some(at) = at {
-            // It is told in front.
-            let tail = format!(" at line {}, column {}", at.line, at.column);
-            message = message.strip_suffix(&tail).map(str::to_owned).unwrap_or(message);
-        }
-        let mut wrong = problem(at, message);
-        if wrong.message.contains("flow mapping") && wrong.line.as_ref().is_some_and(|line| line.contains('[')) {
-            wrong.message.push_str(" (a key with brackets, such as $.choices[0], needs quotes within braces)");
-        }
-        vec![wrong]
-    })?;
+    read_from(file, text, None)
+}
+
+/// Reads the text of one file, and the steps that it includes from files in `folder`.
+fn read_from(file: &str, text: &str, folder: Option<&Path>) -> Result<Scenario, Vec<Problem>> {
+    let mut sources = Sources { file, texts: BTreeMap::from([(file.to_owned(), text.to_owned())]) };
+    let mut scenario: Scenario = sources.parse(file).map_err(|problem| vec![problem])?;
+    for steps in [&mut scenario.setup, &mut scenario.steps, &mut scenario.teardown] {
+        sources.include(steps, folder).map_err(|problem| vec![problem])?;
+    }
     let wrong = meaning::wrong(&scenario);
     if wrong.is_empty() {
         Ok(scenario)
     } else {
-        Err(wrong.into_iter().map(|(at, message)| problem(Some(at), message)).collect())
+        let told =
+            |(from, at, message): meaning::Wrong| sources.problem(from.as_deref().unwrap_or(file), Some(at), message);
+        Err(wrong.into_iter().map(told).collect())
+    }
+}
+
+/// The texts that a scenario consists of.
+struct Sources<'a> {
+    file: &'a str,
+    texts: BTreeMap<String, String>,
+}
+
+impl Sources<'_> {
+    fn problem(&self, file: &str, at: Option<Place>, message: String) -> Problem {
+        let text = self.texts.get(file).map_or("", String::as_str);
+        let line = at.and_then(|at| text.lines().nth(usize::try_from(at.line).ok()?.checked_sub(1)?));
+        Problem { file: file.to_owned(), at, message, line: line.map(str::to_owned) }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, file: &str) -> Result<T, Problem> {
+        let text = self.texts.get(file).map_or("", String::as_str);
+        let options = serde_saphyr::options! { strict_booleans: true };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let error = error.without_snippet();
+            let at = error.location().map(Place::from).filter(|at| at.line > 0);
+            let mut message = error.to_string();
+            if let Some(at) = at {
+                // It is told in front.
+                let tail = format!(" at line {}, column {}", at.line, at.column);
+                message = message.strip_suffix(&tail).map(str::to_owned).unwrap_or(message);
+            }
+            let mut wrong = self.problem(file, at, message);
+            if wrong.message.contains("flow mapping") && wrong.line.as_ref().is_some_and(|line| line.contains('[')) {
+                wrong.message.push_str(" (a key with brackets, such as $.choices[0], needs quotes within braces)");
+            }
+            wrong
+        })
+    }
+
+    /// Puts the steps of other files in the place of those that name them.
+    fn include(&mut self, steps: &mut Vec<Step>, folder: Option<&Path>) -> Result<(), Problem> {
+        for step in std::mem::take(steps) {
+            let Some(include) = &step.include else {
+                steps.push(step);
+                continue;
+            };
+            let at = Some(Place::from(include));
+            let path = match folder {
+                Some(folder) => folder.join(&include.value),
+                None => return Err(self.problem(self.file, at, "nothing can be included here".to_owned())),
+            };
+            let name = path.display().to_string();
+            let text = fs::read_to_string(&path)
+                .map_err(|error| self.problem(self.file, at, format!("{} cannot be read: {error}", include.value)))?;
+            self.texts.insert(name.clone(), text);
+            let included: Vec<Step> = self.parse(&name)?;
+            if let Some(nested) = included.iter().find_map(|step| step.include.as_ref()) {
+                let message = "a file that is included includes no other".to_owned();
+                return Err(self.problem(&name, Some(Place::from(nested)), message));
+            }
+            let from: Arc<str> = name.into();
+            steps.extend(included.into_iter().map(|step| Step { from: Some(from.clone()), ..step }));
+        }
+        Ok(())
     }
 }
 
@@ -351,6 +412,9 @@ mod tests {
                 "title: a\n", "steps:\n", "  - call: models\n", "    expect: ", "{ $.a: 1 }\n", "    wire: { done: true }\n",
                 "    sent: []\n", "    times: 3\n", "    answers: { 200: 3 }\n", "  - parallel: [{ call: models }]\n", "client: { key: false }\n", "upstream:\n", "  - when: { path: / }\n", "    reply: { status: 200 }\n", "config: |\n  a = 1\n",
                 "&a ", "*a", "{", "}", "[", "]", ": ", "- ", "\n", "\t", "~", "!!str ", "<<: *a\n", "${model}", "${", "$[?(@.", "\u{feff}", "'", "\"",
+                "matrix: { a: [1, 2] }\n", "matrix: { a: 1 }\n", "vars: { a: { env: HOME } }\n", "    repeat: { times: 2, pass: 3 }\n",
+                "    within: 1s\n", "  - include: x\n", "    model: { $.a: 1 }\n", "setup:\n", "teardown:\n", "needs: [ollama>=1]\n", "${a}",
+                "    expect: { $.a: { schema: { $ref: '#' } } }\n", "    time: { live: true }\n", "    times: 99999999999\n",
                 "    call: { chat: { model: m } }\n", "    capture: { a: $.a }\n", "    expect: { $.a: { matches: '(' } }\n", "1e999", ".inf", "\0",
             ][..]), 0..24)
         ) {

@@ -1,5 +1,8 @@
 //! What is wrong with the meaning of a scenario that has the right shape: everything, in one go, each with its place.
 
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
@@ -13,16 +16,20 @@ use super::{
 };
 use crate::expect::{matcher::Matcher, path};
 
+/// The file, if it is not the scenario's own, the place and what is wrong there.
+pub(super) type Wrong = (Option<Arc<str>>, Place, String);
+
 /// Everything that is wrong.
-pub(super) fn wrong(scenario: &Scenario) -> Vec<(Place, String)> {
+pub(super) fn wrong(scenario: &Scenario) -> Vec<Wrong> {
     let all = match vars::combinations(&scenario.matrix) {
         Ok(all) => all,
-        Err(wrong) => return vec![wrong],
+        Err((at, message)) => return vec![(None, at, message)],
     };
-    let mut wrong: Vec<(Place, String)> = Vec::new();
+    let mut wrong: Vec<Wrong> = Vec::new();
     for given in all {
         let mut reader = Reader {
             wrong: Vec::new(),
+            from: None,
             variables: Variables::new("model", "prompt", "system prompt"),
             captured: Vec::new(),
         };
@@ -41,7 +48,9 @@ pub(super) fn wrong(scenario: &Scenario) -> Vec<(Place, String)> {
 
 /// Looks for what is wrong with the meaning.
 struct Reader {
-    wrong: Vec<(Place, String)>,
+    wrong: Vec<Wrong>,
+    /// The file that is looked at, if it is not the scenario's own.
+    from: Option<Arc<str>>,
     /// What may be named so far.
     variables: Variables,
     /// Those of them whose values are known only when the scenario runs.
@@ -50,7 +59,7 @@ struct Reader {
 
 impl Reader {
     fn wrong(&mut self, at: Place, message: impl Into<String>) {
-        self.wrong.push((at, message.into()));
+        self.wrong.push((self.from.clone(), at, message.into()));
     }
 
     fn scenario(&mut self, scenario: &Scenario) {
@@ -85,9 +94,11 @@ impl Reader {
         self.client(title, &scenario.client);
         for (steps, checked) in [(&scenario.setup, false), (&scenario.steps, true), (&scenario.teardown, false)] {
             for step in steps {
+                self.from.clone_from(&step.from);
                 self.step(step, checked);
             }
         }
+        self.from = None;
         if let Some(Step { reload: Some(reload), .. }) = scenario.steps.last() {
             self.wrong(reload.into(), "nothing is done after this reload, so nothing is checked of it");
         }
@@ -152,7 +163,9 @@ impl Reader {
             for check in &ask.headers.0 {
                 self.header(check);
             }
-            for check in [&ask.method, &ask.path, &ask.text, &ask.ended, &ask.count].into_iter().flatten() {
+            for check in
+                [&ask.method, &ask.path, &ask.text, &ask.ended, &ask.ended_ms, &ask.count].into_iter().flatten()
+            {
                 self.matcher(check.at, &check.expected);
             }
         }
@@ -299,6 +312,22 @@ impl Reader {
     }
 
     fn http(&mut self, at: Place, http: &Http) {
+        if http.form.is_some() && http.body.is_some() {
+            self.wrong(at, "a raw call has a `body` or a `form`, not both");
+        }
+        if http.cut_after.is_some() && http.body.is_none() && http.form.is_none() {
+            self.wrong(at, "without a body there is nothing to cut");
+        }
+        for field in http.form.iter().flatten() {
+            let one = field.value.is_some() != field.base64.is_some();
+            let bytes = field.base64.as_ref().is_none_or(|text| STANDARD.decode(text).is_ok());
+            let kind = field.content_type.as_ref().is_none_or(|kind| http::HeaderValue::try_from(kind).is_ok());
+            let quoted = field.name.contains(['"', '\r', '\n'])
+                || field.filename.as_ref().is_some_and(|name| name.contains(['"', '\r', '\n']));
+            if !one || !bytes || !kind || quoted {
+                self.wrong(at, format!("the field {:?} has a `value`, or the bytes of a file in `base64`", field.name));
+            }
+        }
         if !http.path.starts_with('/') {
             self.wrong(at, format!("the path {:?} does not begin with a slash", http.path));
         }

@@ -143,8 +143,28 @@ pub struct Http {
     pub headers: BTreeMap<String, String>,
     /// A text goes out as it is, anything else as JSON.
     pub body: Option<Value>,
+    /// A form, `multipart/form-data`, instead of a body.
+    pub form: Option<Vec<Field>>,
+    /// The client hangs up when so many bytes of the body are sent; the head promises all of them.
+    pub cut_after: Option<usize>,
     /// The client leaves after so many lines or events of the answer.
     pub leave_after: Option<usize>,
+}
+
+/// A field of a form.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its text.
+    pub value: Option<String>,
+    /// The bytes of a file, in base64.
+    pub base64: Option<String>,
+    /// The file's name.
+    pub filename: Option<String>,
+    /// The type of its content.
+    pub content_type: Option<String>,
 }
 
 /// What is expected of the bytes.
@@ -273,6 +293,8 @@ pub struct Ask {
     pub text: Option<Check>,
     /// Matcher of how the exchange ended there: `complete`, or `aborted` if the proxy left.
     pub ended: Option<Check>,
+    /// Matcher of how many milliseconds after the client's end the exchange ended there; 0 if it was earlier.
+    pub ended_ms: Option<Check>,
     /// Matcher of the number of requests during the step.
     pub count: Option<Check>,
     /// JSONPath → matcher on the JSON body.
@@ -281,12 +303,14 @@ pub struct Ask {
 
 impl Ask {
     /// Its keys, besides JSONPaths.
-    pub const WORDS: [&str; 6] = ["method", "path", "headers", "text", "ended", "count"];
+    pub const WORDS: [&str; 7] = ["method", "path", "headers", "text", "ended", "ended_ms", "count"];
 
     fn is_empty(&self) -> bool {
         self.body.0.is_empty()
             && self.headers.0.is_empty()
-            && [&self.method, &self.path, &self.text, &self.ended, &self.count].iter().all(|check| check.is_none())
+            && [&self.method, &self.path, &self.text, &self.ended, &self.ended_ms, &self.count]
+                .iter()
+                .all(|check| check.is_none())
     }
 
     fn read<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
@@ -307,6 +331,7 @@ impl Ask {
                 "path" => &mut ask.path,
                 "text" => &mut ask.text,
                 "ended" => &mut ask.ended,
+                "ended_ms" => &mut ask.ended_ms,
                 "count" => &mut ask.count,
                 other => {
                     return Err(A::Error::custom(format_args!(

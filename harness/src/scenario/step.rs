@@ -1,6 +1,6 @@
 //! A step: one call, or several that begin together, and what is expected of each and of the whole; or new settings for the proxy.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{
     Deserialize,
@@ -20,6 +20,10 @@ pub const MOST: usize = 1000;
 pub struct Step {
     /// What the step is about, for reports.
     pub name: Option<String>,
+    /// A file of steps that are done in this one's place, found from the scenario's folder; see [`super::load`].
+    pub include: Option<Spanned<String>>,
+    /// The file that it was included from.
+    pub from: Option<Arc<str>>,
     /// Settings that the proxy has from now on, as the text of its TOML file.
     pub reload: Option<Spanned<String>>,
     /// The calls, which begin together. Empty only where the step is a reload.
@@ -125,6 +129,7 @@ impl Part {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Option<String>,
+    include: Option<Spanned<String>>,
     reload: Option<Spanned<String>>,
     call: Option<Spanned<Call>>,
     parallel: Option<Spanned<Vec<Part>>>,
@@ -166,9 +171,19 @@ impl TryFrom<Written> for Step {
             answers,
             sent,
             capture,
+            include,
         } = written;
         let timed = !time.is_empty() || time.live.is_some() || !model.0.is_empty();
         let own = times.is_some() || client.is_some() || !expect.0.is_empty() || !wire.is_empty() || timed;
+        if include.is_some() {
+            let nothing =
+                call.is_none() && parallel.is_none() && reload.is_none() && repeat.is_none() && within.is_none();
+            if !nothing || own || answers.is_some() || sent.is_some() || !capture.0.is_empty() {
+                return Err("an `include` stands alone in its step");
+            }
+            let parts = Vec::new();
+            return Ok(Self { name, include, from: None, reload, parts, repeat, within, answers, sent, capture });
+        }
         let parts = match (call, parallel) {
             (None, None) if reload.is_some() => {
                 if own
@@ -197,10 +212,12 @@ impl TryFrom<Written> for Step {
                 }
                 parallel.value
             }
-            (None, None) => return Err("a step has a `call`, or several in `parallel`, or a `reload`"),
+            (None, None) => {
+                return Err("a step has a `call`, or several in `parallel`, or a `reload`, or an `include`");
+            }
             (Some(_), Some(_)) => return Err("a step has a `call` or `parallel`, not both"),
         };
-        Ok(Self { name, reload, parts, repeat, within, answers, sent, capture })
+        Ok(Self { name, include: None, from: None, reload, parts, repeat, within, answers, sent, capture })
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Call, Check, Client, Http, client::Key};
+use super::{Call, Check, Client, Field, Http, client::Key};
 
 /// Whether a variable can have this name.
 #[must_use]
@@ -115,8 +115,26 @@ impl Variables {
                     .map(|(name, value)| Ok((name.clone(), self.text(value)?)))
                     .collect::<Result<_, String>>()?,
                 body: http.body.as_ref().map(|body| self.value(body)).transpose()?,
+                form: http
+                    .form
+                    .as_ref()
+                    .map(|form| form.iter().map(|field| self.field(field)).collect())
+                    .transpose()?,
+                cut_after: http.cut_after,
                 leave_after: http.leave_after,
             }),
+        })
+    }
+
+    fn field(&self, field: &Field) -> Result<Field, String> {
+        let text = |text: &Option<String>| text.as_ref().map(|text| self.text(text)).transpose();
+        let Field { name, value, base64, filename, content_type } = field;
+        Ok(Field {
+            name: name.clone(),
+            value: text(value)?,
+            base64: text(base64)?,
+            filename: text(filename)?,
+            content_type: content_type.clone(),
         })
     }
 
