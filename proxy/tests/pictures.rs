@@ -129,6 +129,18 @@ async fn what_is_too_large_no_picture_or_not_there_is_refused_with_the_reason() 
 }
 
 #[tokio::test]
+async fn one_request_fetches_only_so_many_pictures() {
+    let (mock, host) = (Mock::start(Script::default()).await.unwrap(), host().await);
+    for (many, code) in [(64, 200), (65, 400)] {
+        let before = host.seen().len();
+        let urls: Vec<String> = (0..many).map(|n| format!("http://{}/{n}.gif", host.addr)).collect();
+        let answer = about(fetching(&mock), &urls.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(answer.code(), code, "{}", answer.text());
+        assert_eq!(host.seen().len() - before, if code == 200 { many } else { 0 });
+    }
+}
+
+#[tokio::test]
 async fn responses_and_moderations_fetch_pictures_too() {
     let (mock, host) = (Mock::start(Script::default()).await.unwrap(), host().await);
     let url = format!("http://{}/a.gif", host.addr);

@@ -1,4 +1,4 @@
-//! Which endpoint a body is for: as it is named, or the one that knows most of its fields. Pure.
+//! Which endpoint a body is for: as it is named, or, of those whose main field it has, the one that knows most of the others. Pure.
 
 use serde_json::{Map, Value};
 
@@ -43,7 +43,17 @@ pub(super) fn path(endpoint: Endpoint) -> &'static str {
     ALL.iter().find(|(_, known, _)| *known == endpoint).map_or("", |(.., path)| path)
 }
 
-/// The endpoint that knows most of the body's fields.
+/// What a request of that endpoint is about.
+fn main_field(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Chat => "messages",
+        Endpoint::Completions | Endpoint::Images => "prompt",
+        Endpoint::Embeddings | Endpoint::Responses | Endpoint::Moderations => "input",
+        Endpoint::Transcriptions | Endpoint::Translations => "file",
+    }
+}
+
+/// The endpoint that a body is most likely for.
 ///
 /// # Errors
 /// The body is no JSON object.
@@ -54,22 +64,17 @@ pub(super) fn found(json: &Json) -> Result<Endpoint, Error> {
     if has("input") && !has("model") {
         return Ok(Endpoint::Moderations);
     }
-    // Of those with an input, only a response has messages, and only a moderation has other parts than texts.
+    // Of those with an input, only a moderation has parts, and only a response has items.
     let input: Vec<Map<String, Value>> =
         json.fields()?.raw("input").and_then(|input| serde_json::from_str(input.get()).ok()).unwrap_or_default();
-    match input.first() {
-        Some(item) if item.contains_key("role") => return Ok(Endpoint::Responses),
-        Some(_) => return Ok(Endpoint::Moderations),
-        None => {}
+    if let Some(first) = input.first() {
+        let part = first.get("type").is_some_and(|kind| kind == "text" || kind == "image_url");
+        return Ok(if part { Endpoint::Moderations } else { Endpoint::Responses });
     }
-    let known = |endpoint: Endpoint| rows(endpoint).filter(|row| has(row.name)).count();
-    let mut best = Endpoint::Chat;
-    for (_, endpoint, _) in ALL {
-        if known(endpoint) > known(best) {
-            best = endpoint;
-        }
-    }
-    Ok(best)
+    // The first of those that are equally likely.
+    let score = |endpoint: Endpoint| (has(main_field(endpoint)), rows(endpoint).filter(|row| has(row.name)).count());
+    let endpoints = ALL.iter().rev().map(|(_, endpoint, _)| *endpoint);
+    Ok(endpoints.max_by_key(|endpoint| score(*endpoint)).unwrap_or(Endpoint::Chat))
 }
 
 #[cfg(test)]
@@ -77,17 +82,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_for_the_endpoint_that_knows_most_of_its_fields() {
+    fn a_body_is_for_the_endpoint_whose_main_field_it_has_and_that_knows_most_of_the_others() {
         for (body, name) in [
             (r#"{"model":"m","messages":[]}"#, "chat"),
             (r#"{"model":"m"}"#, "chat"),
             (r#"{"model":"m","prompt":"p"}"#, "completions"),
             (r#"{"model":"m","prompt":"p","suffix":"s","max_tokens":5}"#, "completions"),
+            (r#"{"model":"m","prompt":"p","reasoning_effort":"max"}"#, "completions"),
             (r#"{"model":"m","prompt":"p","size":"512x512"}"#, "images"),
             (r#"{"model":"m","input":"i"}"#, "embeddings"),
             (r#"{"model":"m","input":["i"],"dimensions":8}"#, "embeddings"),
             (r#"{"model":"m","input":"i","instructions":"s"}"#, "responses"),
             (r#"{"model":"m","input":[{"role":"user","content":"hi"}]}"#, "responses"),
+            (r#"{"model":"m","input":[{"type":"function_call_output","call_id":"c","output":"o"}]}"#, "responses"),
             (r#"{"model":"m","input":[{"type":"text","text":"i"}]}"#, "moderations"),
             (r#"{"input":"i"}"#, "moderations"),
             (r#"{"model":"m","file":"f"}"#, "transcriptions"),

@@ -66,6 +66,13 @@ pub(super) fn warnings(ask: &Ask, seen: Option<&Seen>) -> Vec<String> {
     warnings
 }
 
+/// That the remote makes no pictures, unless it does.
+pub(super) fn makes_none(seen: &Seen) -> Option<String> {
+    let text = seen.version.text();
+    (!seen.version.makes_pictures())
+        .then(|| format!("the remote is Ollama {text}, which makes no pictures: the request is refused"))
+}
+
 /// What this version does not understand.
 fn outdated(ask: &Ask, version: &Version, warnings: &mut Vec<String>) {
     let text = version.text();
@@ -116,5 +123,8 @@ mod tests {
     fn what_the_version_does_not_understand_is_warned_of() {
         let old = Seen { version: Version::read("0.20.0"), loaded: true, context: None };
         assert!(warnings(&ask("{}"), Some(&old))[0].contains("0.20.0, which has no level max"));
+        assert_eq!(makes_none(&old), None);
+        let new = Seen { version: Version::newest(), ..old };
+        assert!(makes_none(&new).is_some_and(|told| told.contains("makes no pictures")));
     }
 }

@@ -72,7 +72,8 @@ impl Explained {
             let _ = writeln!(text, "# receipt: {}", self.receipt);
         }
         for warning in &self.warnings {
-            let _ = writeln!(text, "# warning: {warning}");
+            // A name or a URL of the request must not end the comment.
+            let _ = writeln!(text, "# warning: {}", warning.replace(char::is_control, " "));
         }
         if self.keyed {
             text.push_str("# the remote wants credentials, which are not shown: add them with -H or -u\n");
@@ -99,6 +100,9 @@ impl Explained {
         match seen {
             Ok(seen) => {
                 self.warnings = loaded::warnings(ask, Some(&seen));
+                if self.endpoint == endpoint::path(Endpoint::Images) {
+                    self.warnings.extend(loaded::makes_none(&seen));
+                }
                 self.warnings.extend_from_slice(&self.notes);
             }
             Err(error) => self.warnings.push(format!("not compared with what is loaded: {error}")),
@@ -214,5 +218,16 @@ mod tests {
             assert!(explained.requests.iter().all(|request| request.url.ends_with(path)), "{name}");
             assert_eq!(explained.warnings.iter().any(|line| line.starts_with("nothing is asked")), requests == 0);
         }
+    }
+
+    #[test]
+    fn nothing_in_a_request_becomes_a_command() {
+        let mut config = Config::default();
+        config.images.fetch = true;
+        let body = r#"{"model":"m'\n$(id)","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://a\nid"}}]}]}"#;
+        let curl = explain(body.as_bytes().to_vec(), None, &config).unwrap().curl();
+        assert!(curl.contains("# warning: the picture at http://a id is fetched first"), "{curl}");
+        assert!(curl.lines().all(|line| line.starts_with("# ") || line.starts_with("curl ")), "{curl}");
+        assert!(curl.contains(r"m'\''\n$(id)"), "{curl}");
     }
 }

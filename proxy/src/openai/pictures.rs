@@ -20,6 +20,9 @@ use crate::{
     observe::Recorder,
 };
 
+/// Most pictures that are fetched for one request, so that one request does not become a flood elsewhere.
+const MOST: usize = 64;
+
 /// How many pictures of one request are on their way at a time.
 const AT_ONCE: usize = 4;
 
@@ -50,6 +53,10 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     // A picture that stands there twice is fetched once.
     wanted.sort_by(|a, b| a.url.cmp(&b.url));
     wanted.dedup_by(|a, b| a.url == b.url);
+    if let Some(beyond) = wanted.get(MOST) {
+        let message = format!("At most {MOST} pictures are fetched for one request; send the others as data URLs.");
+        return Err(Error::Invalid { message, param: Some(beyond.path.clone()), code: Some("too_many_images") });
+    }
     let fetching = stream::iter(wanted.into_iter().map(|found| one(&app.fetcher, &budget, found)));
     let fetching = fetching.buffer_unordered(AT_ONCE).try_collect::<HashMap<_, _>>();
     let within = app.fetcher.images.timeout;

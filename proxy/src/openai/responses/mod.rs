@@ -169,7 +169,8 @@ pub(crate) async fn create(
     recorder.receipt(receipt);
     drop(json);
     let stream = facts.stream;
-    let kept = Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input };
+    let kept =
+        Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input, receipt: Receipt::default() };
     if stream {
         let openings = asking::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
@@ -191,6 +192,7 @@ struct Keeping {
     app: App,
     owner: Owner,
     input: Vec<StoredItem>,
+    receipt: Receipt,
 }
 
 impl Keeping {
@@ -200,8 +202,10 @@ impl Keeping {
             return;
         }
         let input = std::mem::take(&mut self.input);
-        if let Ok(stored) = Stored::new(self.owner, self.answer.clone(), input) {
-            self.app.responses.put(stored, &self.app.config.responses, Instant::now());
+        let kept = Stored::new(self.owner, self.answer.clone(), input)
+            .is_ok_and(|stored| self.app.responses.put(stored, &self.app.config.responses, Instant::now()));
+        if !kept {
+            self.receipt.note("store", "too-big");
         }
     }
 }
@@ -238,7 +242,9 @@ impl Translator for Keeping {
     }
 
     fn receipt(&mut self) -> Receipt {
-        self.answer.receipt()
+        let mut receipt = self.answer.receipt();
+        receipt.add(std::mem::take(&mut self.receipt));
+        receipt
     }
 
     fn wrong(&mut self) -> Option<Error> {

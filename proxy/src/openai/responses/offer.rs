@@ -211,10 +211,11 @@ impl<'a> Offer<'a> {
                     self.echo.push(raw_of(&repeated)?);
                 }
                 self.offer(
+                    at,
                     Called::Function { name, namespace: namespace.map(ToOwned::to_owned) },
                     told.description,
                     told.parameters,
-                );
+                )?;
             }
             "custom" => {
                 let name = name?.to_string();
@@ -236,10 +237,11 @@ impl<'a> Offer<'a> {
                     self.echo.push(raw_of(&repeated)?);
                 }
                 self.offer(
+                    at,
                     Called::Custom { name, namespace: namespace.map(ToOwned::to_owned) },
                     Some(description).filter(|text| !text.is_empty()).map(|text| Text(text.into())),
                     Some(custom_parameters()?),
-                );
+                )?;
             }
             "namespace" if namespace.is_none() => {
                 let name = name?.to_string();
@@ -261,12 +263,29 @@ impl<'a> Offer<'a> {
         Ok(())
     }
 
-    fn offer(&mut self, called: Called, description: Option<Text<'a>>, parameters: Option<&'a RawValue>) {
+    /// # Errors
+    /// Another tool has that name, so that a call could be of either.
+    fn offer(
+        &mut self,
+        at: &str,
+        called: Called,
+        description: Option<Text<'a>>,
+        parameters: Option<&'a RawValue>,
+    ) -> Result<(), Error> {
         let (Called::Function { name, namespace } | Called::Custom { name, namespace }) = &called;
         let native = native_name(namespace.as_deref(), name);
+        if self.offered.0.iter().any(|(known, other)| *known == native && *other != called) {
+            return Err(Error::invalid(
+                format!("{at}.name"),
+                format!(
+                    "Two tools would be offered to the model as '{native}', so that its calls could be of either; rename one."
+                ),
+            ));
+        }
         let function = Function { name: Text(native.clone().into()), description, parameters, strict: None };
         self.tools.push(Tool { kind: Text("function".into()), function: Some(function) });
         self.offered.0.push((native, called));
+        Ok(())
     }
 }
 

@@ -195,8 +195,8 @@ impl<'a> Request<'a> {
                 ));
             }
         };
-        let store = fields.take("store", ignored)?.unwrap_or(true);
-        if store && !terms.keeps {
+        let store: Option<bool> = fields.take("store", ignored)?;
+        if store == Some(true) && !terms.keeps {
             ignored.push("store".to_owned());
         }
         let metadata = fields.take_raw("metadata");
@@ -230,7 +230,7 @@ impl<'a> Request<'a> {
                     .transpose()?
                     .map(|text| text.to_string()),
             },
-            store: store && terms.keeps,
+            store: store.unwrap_or(true) && terms.keeps,
             temperature,
             top_p,
             presence_penalty,

@@ -77,22 +77,23 @@ struct Kept {
 }
 
 impl Store {
-    /// Keeps a response, and lets go of what is too old or too much.
-    pub(crate) fn put(&self, stored: Stored, bounds: &Responses, now: Instant) {
+    /// Keeps a response, and lets go of what is too old or too much; whether it is kept. One that alone is too much makes no other go.
+    pub(crate) fn put(&self, stored: Stored, bounds: &Responses, now: Instant) -> bool {
+        if stored.bytes > bounds.max_bytes || bounds.max_count == 0 {
+            return false;
+        }
         let mut shelf = self.shelf();
         shelf.bytes += stored.bytes;
         let (turn, id) = (shelf.turn(stored.id()), stored.id().to_owned());
         shelf.kept.insert(id, Kept { stored: Arc::new(stored), turn, used: now });
-        shelf.expire(bounds, now);
-        while shelf.kept.len() > bounds.max_count || shelf.bytes > bounds.max_bytes {
-            shelf.drop_oldest();
-        }
+        shelf.tidy(bounds, now);
+        true
     }
 
     /// The response of that id, if it is `owner`'s.
     pub(crate) fn get(&self, owner: Owner, id: &str, bounds: &Responses, now: Instant) -> Option<Arc<Stored>> {
         let mut shelf = self.shelf();
-        shelf.expire(bounds, now);
+        shelf.tidy(bounds, now);
         shelf.touch(owner, id, now)
     }
 
@@ -108,7 +109,7 @@ impl Store {
         now: Instant,
     ) -> Result<Vec<Arc<Stored>>, String> {
         let mut shelf = self.shelf();
-        shelf.expire(bounds, now);
+        shelf.tidy(bounds, now);
         let mut chain = Vec::new();
         let mut wanted = Some(id.to_owned());
         while let Some(id) = wanted {
@@ -162,9 +163,13 @@ impl Shelf {
         Some(kept.stored.clone())
     }
 
-    fn expire(&mut self, bounds: &Responses, now: Instant) {
+    /// Lets go of what is too old, and of what is too much; the bounds may be others than last time.
+    fn tidy(&mut self, bounds: &Responses, now: Instant) {
         let over = |kept: &Kept| !bounds.ttl.is_zero() && now.saturating_duration_since(kept.used) >= bounds.ttl;
         while self.order.first_key_value().and_then(|(_, id)| self.kept.get(id)).is_some_and(over) {
+            self.drop_oldest();
+        }
+        while self.kept.len() > bounds.max_count || self.bytes > bounds.max_bytes {
             self.drop_oldest();
         }
     }
@@ -234,12 +239,16 @@ mod tests {
         let bounds = Responses { max_bytes: 100_000, ..Responses::default() };
         let (store, now) = (Store::default(), Instant::now());
         for n in 0..100 {
-            store.put(response(&n.to_string(), None, n * 300), &bounds, now);
+            assert!(store.put(response(&n.to_string(), None, n * 300), &bounds, now));
             assert!(store.shelf().bytes <= 100_000);
         }
-        store.put(response("huge", None, 200_000), &bounds, now);
+        let before = store.shelf().kept.len();
+        assert!(!store.put(response("huge", None, 200_000), &bounds, now), "what is too big is not kept");
+        assert_eq!(store.shelf().kept.len(), before, "and makes no other go");
+        let none = Responses { max_count: 0, ..bounds };
+        assert!(store.get(Owner::default(), "99", &none, now).is_none());
         let shelf = store.shelf();
-        assert_eq!((shelf.kept.len(), shelf.order.len(), shelf.bytes), (0, 0, 0), "what is too big is not kept at all");
+        assert_eq!((shelf.kept.len(), shelf.order.len(), shelf.bytes), (0, 0, 0));
     }
 
     #[test]
