@@ -106,7 +106,8 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
                 Some(reason) => unrun(loaded, Verdict::Skipped, reason),
                 None => steps::run(loaded, &target, plan).await,
             };
-            let result = match backend.gone().await {
+            let gone = if result.verdict == Verdict::Failed { backend.gone(&plan.http).await } else { None };
+            let result = match gone {
                 Some(reason) => ScenarioResult { verdict: Verdict::Broken, reason: Some(reason), ..result },
                 None => result,
             };

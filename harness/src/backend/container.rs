@@ -19,6 +19,9 @@ const PORT: ContainerPort = ContainerPort::Tcp(11434);
 /// Where Ollama keeps models, if there is a volume for them.
 const MODELS: &str = "/models";
 
+/// How long a server that is there may take to tell its version.
+const MOMENT: Duration = Duration::from_secs(10);
+
 /// How long a server may take to answer; pulling the image is not counted.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -64,16 +67,19 @@ impl Container {
     }
 
     /// Why nothing that was found can be trusted, if the container has gone in mid-run.
-    pub(super) async fn gone(&self) -> Option<String> {
+    pub(super) async fn gone(&self, http: &reqwest::Client) -> Option<String> {
         let started = self.started.get()?.as_ref().ok()?;
-        let container = started.container.lock().await;
-        let running = container.as_ref()?.is_running().await;
-        let id = &started.id;
-        match running {
-            Ok(true) => None,
-            Ok(false) => Some(format!("the container {id} has ended in mid-run")),
-            Err(error) => Some(format!("the container {id} cannot be found any more: {}", chain(&error))),
+        let url = format!("http://{}:{}/api/version", started.settings.host, started.settings.port);
+        if http.get(url).timeout(MOMENT).send().await.is_ok() {
+            return None;
         }
+        let container = started.container.lock().await;
+        let id = &started.id;
+        Some(match container.as_ref()?.is_running().await {
+            // The engine may hear of its end later than its clients.
+            Ok(_) => format!("the container {id} has ended in mid-run, or answers no more"),
+            Err(error) => format!("the container {id} cannot be found any more: {}", chain(&error)),
+        })
     }
 
     /// The image's name.

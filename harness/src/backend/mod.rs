@@ -144,8 +144,8 @@ impl Backend {
     }
 
     /// Why nothing that was found can be trusted, if what was started for the run has gone.
-    pub async fn gone(&self) -> Option<String> {
-        if let Self::Container(container) = self { container.gone().await } else { None }
+    pub async fn gone(&self, http: &reqwest::Client) -> Option<String> {
+        if let Self::Container(container) = self { container.gone(http).await } else { None }
     }
 
     /// Stops what was started for the whole run.

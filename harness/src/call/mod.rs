@@ -104,6 +104,9 @@ pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Dura
             Call::Moderations(request) => {
                 typed::moderations(&client(&tap, settings, door), request.clone(), &understood).await;
             }
+            Call::Transcriptions(hearing) => {
+                typed::transcriptions(&client(&tap, settings, door), hearing, &understood).await;
+            }
             Call::Images(request) => typed::images(&client(&tap, settings, door), request.clone(), &understood).await,
             Call::Responses(request) => {
                 typed::responses(&client(&tap, settings, door), request.clone(), &understood).await;

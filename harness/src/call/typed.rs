@@ -5,6 +5,7 @@ use async_openai::{
     config::OpenAIConfig,
     error::OpenAIError,
     types::{
+        audio::{AudioInput, AudioResponseFormat, CreateTranscriptionRequest, CreateTranscriptionResponseJson},
         completions::CreateCompletionResponse,
         embeddings::{CreateBase64EmbeddingResponse, CreateEmbeddingResponse},
         images::ImagesResponse,
@@ -16,6 +17,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+
+use crate::scenario::Hearing;
 
 use super::{Understood, chat::Typed, error, fold, without_nulls};
 
@@ -78,6 +81,24 @@ pub(super) async fn moderations(client: &OpenAI, request: Value, understood: &Un
 /// `POST /v1/images/generations`.
 pub(super) async fn images(client: &OpenAI, request: Value, understood: &Understood) {
     told::<ImagesResponse>(client.images().generate_byot(request).await, understood);
+}
+
+/// `POST /v1/audio/transcriptions`, as JSON.
+pub(super) async fn transcriptions(client: &OpenAI, hearing: &Hearing, understood: &Understood) {
+    let Hearing { model, base64, filename, language, prompt, temperature } = hearing.clone();
+    // What is no base64 was refused when the scenario was read.
+    let bytes = STANDARD.decode(base64).unwrap_or_default();
+    let request = CreateTranscriptionRequest {
+        file: AudioInput::from_vec_u8(filename, bytes),
+        model,
+        language,
+        prompt,
+        temperature,
+        response_format: Some(AudioResponseFormat::Json),
+        ..CreateTranscriptionRequest::default()
+    };
+    let answer = client.audio().transcription().create_byot(request).await;
+    told::<CreateTranscriptionResponseJson>(answer, understood);
 }
 
 /// `POST /v1/responses`, streamed if `stream: true`: then what is understood is the response of the last event that has one.

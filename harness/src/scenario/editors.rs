@@ -158,6 +158,16 @@ fn call() -> Value {
     let mut fields: Vec<(&str, Value)> = vec![("model", text("Its id."))];
     let typed = ["chat", "completions", "embeddings", "moderations", "images", "responses"];
     fields.extend(typed.map(|name| (name, request.clone())));
+    let mut hearing = object(&[
+        ("model", text("Its id.")),
+        ("base64", text("The recording.")),
+        ("filename", text("It tells the recording's kind.")),
+        ("language", text("What is spoken.")),
+        ("prompt", text("A hint.")),
+        ("temperature", json!({ "type": "number" })),
+    ]);
+    hearing["required"] = json!(["model", "base64", "filename"]);
+    fields.push(("transcriptions", hearing));
     let mut http = object(&[
         ("method", text("GET, or POST where there is a body.")),
         ("path", text("With its query.")),

@@ -220,6 +220,9 @@ impl Reader {
                     self.wrong(at, "`client` sets up the OpenAI client; a raw call has headers of its own");
                 }
             }
+            Ok(Call::Transcriptions(hearing)) if STANDARD.decode(&hearing.base64).is_err() => {
+                self.wrong(at, "the recording is no base64");
+            }
             Ok(
                 Call::Chat(request)
                 | Call::Completions(request)

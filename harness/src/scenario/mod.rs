@@ -126,8 +126,28 @@ pub enum Call {
     Images(Value),
     /// `POST /v1/responses` with the OpenAI client, as `chat`.
     Responses(Value),
+    /// `POST /v1/audio/transcriptions` with the OpenAI client.
+    Transcriptions(Hearing),
     /// Anything, raw.
     Http(Http),
+}
+
+/// A recording that is to be heard, as the OpenAI client uploads it. Other fields and formats go by a raw call with a form.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hearing {
+    /// The model's id.
+    pub model: String,
+    /// The recording's bytes, in base64.
+    pub base64: String,
+    /// The file's name, which tells its kind.
+    pub filename: String,
+    /// The language that is spoken.
+    pub language: Option<String>,
+    /// A hint.
+    pub prompt: Option<String>,
+    /// The sampling temperature.
+    pub temperature: Option<f32>,
 }
 
 /// A raw request.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Call, Check, Client, Field, Http, client::Key};
+use super::{Call, Check, Client, Field, Hearing, Http, client::Key};
 
 /// Whether a variable can have this name.
 #[must_use]
@@ -106,6 +106,12 @@ impl Variables {
             Call::Moderations(request) => Call::Moderations(self.value(request)?),
             Call::Images(request) => Call::Images(self.value(request)?),
             Call::Responses(request) => Call::Responses(self.value(request)?),
+            Call::Transcriptions(hearing) => Call::Transcriptions(Hearing {
+                model: self.text(&hearing.model)?,
+                language: hearing.language.as_ref().map(|text| self.text(text)).transpose()?,
+                prompt: hearing.prompt.as_ref().map(|text| self.text(text)).transpose()?,
+                ..hearing.clone()
+            }),
             Call::Http(http) => Call::Http(Http {
                 method: http.method.clone(),
                 path: self.text(&http.path)?,
