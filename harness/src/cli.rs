@@ -103,7 +103,7 @@ struct RunFlags {
     #[arg(long, value_enum, default_value_t = Kind::Mock)]
     backend: Kind,
     /// The image of the container backend
-    #[arg(long, default_value = "ollama/ollama", value_name = "IMAGE")]
+    #[arg(long, default_value = "ollama/ollama:0.32.11", value_name = "IMAGE")]
     image: String,
     /// The version of Ollama that the mock plays, for the scenarios that speak of it (may be given several times); `each`: every version
     /// that the proxy treats differently
