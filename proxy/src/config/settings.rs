@@ -139,6 +139,14 @@ fn duration(value: Value) -> Result<Duration, String> {
         .map_err(|error| format!("{text:?} is no duration such as \"10s\", \"500ms\" or \"2m\": {error}"))
 }
 
+/// A duration above zero, or what is `wrong` with none.
+fn lasting(value: Value, wrong: &str) -> Result<Duration, String> {
+    match duration(value)? {
+        Duration::ZERO => Err(wrong.to_owned()),
+        lasting => Ok(lasting),
+    }
+}
+
 fn bytes(value: Value) -> Result<usize, String> {
     let wrong =
         |given: &dyn std::fmt::Display| format!("{given} is no size; expected bytes, or a text such as \"256MiB\"");
@@ -623,12 +631,9 @@ pub const SETTINGS: &[Setting] = &[
         takes: "DURATION",
         help: "How long fetching the pictures of one request may take",
         secret: false,
-        set: |draft, value| match duration(value)? {
-            Duration::ZERO => Err("a fetch must end; give a duration above zero".to_owned()),
-            timeout => {
-                draft.config.images.timeout = timeout;
-                Ok(())
-            }
+        set: |draft, value| {
+            draft.config.images.timeout = lasting(value, "a fetch must end; give a duration above zero")?;
+            Ok(())
         },
         show: |config| shown_duration(config.images.timeout),
     },
@@ -787,12 +792,9 @@ pub const SETTINGS: &[Setting] = &[
         takes: "DURATION",
         help: "The sliding window that limit_per_minute counts in",
         secret: false,
-        set: |draft, value| match duration(value)? {
-            Duration::ZERO => Err("a window needs a length, such as \"60s\"".to_owned()),
-            window => {
-                draft.config.quota.window = window;
-                Ok(())
-            }
+        set: |draft, value| {
+            draft.config.quota.window = lasting(value, "a window needs a length, such as \"60s\"")?;
+            Ok(())
         },
         show: |config| shown_duration(config.quota.window),
     },

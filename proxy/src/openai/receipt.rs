@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::error::Error;
+use crate::{config::Config, error::Error};
 
 /// Most lines of one receipt. A header has its bounds, and a body may hold any number of odd names.
 const MOST: usize = 48;
@@ -61,10 +61,12 @@ impl Receipt {
         new
     }
 
+    /// Holds the request to `openai.strict`.
+    ///
     /// # Errors
     /// A field has no effect, which a strict proxy does not let pass.
-    pub(crate) fn strictly(&self) -> Result<(), Error> {
-        match self.lines.iter().find(|(_, what)| what == NO_EFFECT) {
+    pub(crate) fn held_to(&self, config: &Config) -> Result<(), Error> {
+        match self.lines.iter().find(|(_, what)| config.openai.strict && what == NO_EFFECT) {
             None => Ok(()),
             Some((name, _)) => Err(Error::Invalid {
                 message: format!("Unsupported parameter: '{name}' has no effect on Ollama, and openai.strict is set."),
@@ -137,9 +139,12 @@ mod tests {
     fn a_strict_proxy_names_the_field_that_has_no_effect() {
         let mut receipt = Receipt::default();
         receipt.emulated("n");
-        assert!(receipt.strictly().is_ok());
+        let (lenient, mut strict) = (Config::default(), Config::default());
+        strict.openai.strict = true;
+        assert!(receipt.held_to(&strict).is_ok());
         receipt.no_effect("user");
-        let error = receipt.strictly().unwrap_err();
+        assert!(receipt.held_to(&lenient).is_ok());
+        let error = receipt.held_to(&strict).unwrap_err();
         assert_eq!((error.row().code, error.param()), (Some("unsupported_parameter"), Some("user")));
     }
 }

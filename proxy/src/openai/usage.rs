@@ -1,8 +1,10 @@
 //! What an exchange cost, as Ollama counts it and as OpenAI tells it. Pure.
 
+use std::iter::Sum;
+
 use serde::Serialize;
 
-use crate::ollama::wire::ChatReply;
+use crate::ollama::{generate::GenerateReply, wire::ChatReply};
 
 /// Tokens of the prompt and of the answer, thinking included. Counts that Ollama left out (a cache hit, an old version) are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,18 @@ impl Usage {
 impl From<&ChatReply<'_>> for Usage {
     fn from(reply: &ChatReply<'_>) -> Self {
         Self { input: reply.prompt_eval_count.unwrap_or(0), output: reply.eval_count.unwrap_or(0) }
+    }
+}
+
+impl From<&GenerateReply<'_>> for Usage {
+    fn from(reply: &GenerateReply<'_>) -> Self {
+        Self { input: reply.prompt_eval_count.unwrap_or(0), output: reply.eval_count.unwrap_or(0) }
+    }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Self::plus)
     }
 }
 

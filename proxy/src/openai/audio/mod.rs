@@ -103,9 +103,7 @@ fn read<'a>(
     receipt: &mut Receipt,
 ) -> Result<(wire::Request<'a>, Policy), Error> {
     let request = wire::Request::read(given, endpoint, receipt)?;
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let policy = Policy::of(config, grown(&request.model), &request.model, &request.native, receipt);
     Ok((request, policy))
 }

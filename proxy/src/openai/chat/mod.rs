@@ -34,9 +34,7 @@ pub(crate) fn prepare(
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
     let facts = request.facts();
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
     let asks = translate::asks(request, &policy)?;
     Ok(Prepared { asks, facts, receipt })
@@ -60,7 +58,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let bodies = asking::all(&app, asks, &recorder).await?;
     let replies = bodies.iter().map(|body| app.ollama.read("/api/chat", body));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
-    recorder.usage(replies.iter().map(Usage::from).fold(Usage::default(), Usage::plus));
+    recorder.usage(replies.iter().map(Usage::from).sum());
     let mut receipt = Receipt::default();
     let answer = translate::response(&stamp, &facts, replies, &mut receipt);
     recorder.receipt(receipt);

@@ -17,6 +17,7 @@ use super::{
     json::Json,
     receipt::Receipt,
     sse,
+    usage::Usage,
 };
 use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::generate::GenerateReply};
 
@@ -31,9 +32,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let facts = request.facts();
     let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
     Ok(Prepared { asks: translate::asks(request, config.completions.raw, &policy)?, facts, receipt })
@@ -56,6 +55,6 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let replies = asking::all(&app, asks, &recorder).await?;
     let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<GenerateReply<'_>>, _>>()?;
-    recorder.usage(translate::total(&replies));
+    recorder.usage(replies.iter().map(Usage::from).sum());
     Ok(axum::Json(translate::response(&stamp, &facts, replies)?).into_response())
 }

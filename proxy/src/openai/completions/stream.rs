@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::{
-    translate::{FINGERPRINT, finish_reason, logprobs, total},
+    translate::{FINGERPRINT, finish_reason, logprobs},
     wire::{Choice, ChunkUsage, Completion, Facts},
 };
 use crate::{
@@ -81,7 +81,7 @@ impl Translator for Completions {
         if state == State::Opening && !echoed.is_empty() {
             self.chunk(vec![piece(Cow::Borrowed(echoed))], None, out);
         }
-        let (counted, done) = (total([&reply]), reply.done);
+        let (counted, done) = (Usage::from(&reply), reply.done);
         let finish_reason = done.then(|| finish_reason(reply.done_reason.as_deref()));
         let tokens = reply.logprobs.filter(|tokens| !tokens.is_empty());
         let thinking = reply.thinking.filter(|text| !text.is_empty());

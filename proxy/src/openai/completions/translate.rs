@@ -101,7 +101,7 @@ pub(super) fn response<'a>(
     facts: &'a Facts,
     replies: Vec<GenerateReply<'a>>,
 ) -> Result<Completion<'a, CompletionUsage>, Error> {
-    let usage = total(&replies);
+    let usage: Usage = replies.iter().map(Usage::from).sum();
     let mut choices = Vec::with_capacity(replies.len());
     for (index, reply) in replies.into_iter().enumerate() {
         if !reply.done {
@@ -125,14 +125,6 @@ pub(super) fn response<'a>(
         system_fingerprint: FINGERPRINT,
         choices,
         usage: Some(usage.into()),
-    })
-}
-
-/// What all answers cost together.
-pub(super) fn total<'a>(replies: impl IntoIterator<Item = &'a GenerateReply<'a>>) -> Usage {
-    replies.into_iter().fold(Usage::default(), |sum, reply| Usage {
-        input: sum.input + reply.prompt_eval_count.unwrap_or(0),
-        output: sum.output + reply.eval_count.unwrap_or(0),
     })
 }
 

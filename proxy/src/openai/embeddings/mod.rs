@@ -30,9 +30,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let facts = request.facts();
     let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
     Ok(Prepared { asks: vec![translate::ask(request, &policy)?], facts, receipt })

@@ -27,9 +27,7 @@ const PATH: &str = "/api/generate";
 pub(crate) fn prepare(json: &Json, config: &Config) -> Result<Prepared<String>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let facts = request.model.to_string();
     let ask = |native| {
         let (model, body) = (facts.clone(), encode(&native)?);

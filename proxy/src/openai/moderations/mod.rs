@@ -32,9 +32,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared<translate::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let model = translate::model(request.model.as_deref(), &config.moderation.model)?;
     let policy = Policy::of(config, grown(&model), &model, &request.native, &mut receipt);
     let (asks, facts) = translate::asks(request, &model, &policy)?;
@@ -65,6 +63,6 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let replies = asking::all(&app, asks, &recorder).await?;
     let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
-    recorder.usage(replies.iter().map(Usage::from).fold(Usage::default(), Usage::plus));
+    recorder.usage(replies.iter().map(Usage::from).sum());
     Ok(axum::Json(translate::response(&app.stamp("modr-"), &facts, &replies)?).into_response())
 }

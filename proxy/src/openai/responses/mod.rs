@@ -137,9 +137,7 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
     let earlier = before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
     input.extend(more.map(Cow::Borrowed));
     let (ask, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
-    if config.openai.strict {
-        receipt.strictly()?;
-    }
+    receipt.held_to(config)?;
     let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Prepared { ask, facts, receipt, input })
 }
