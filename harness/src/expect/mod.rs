@@ -72,7 +72,7 @@ pub fn judge(
     let mut each = |expect: &Checks, wire: &Wire| -> Result<(), String> {
         if findings.is_empty() {
             for check in &expect.0 {
-                findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
+                findings.extend(within("", &outcome.understood, check, variables)?);
             }
         }
         findings.extend(wire::judge(wire, outcome, variables)?);
@@ -99,7 +99,7 @@ pub fn judge(
 pub fn wisdom(part: &Part, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     for check in &part.model.0 {
-        findings.extend(within("model ", &outcome.understood, &variables.check(check)?)?);
+        findings.extend(within("model ", &outcome.understood, check, variables)?);
     }
     Ok(findings)
 }
@@ -138,14 +138,19 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
 }
 
 /// Judges the part of a document that a check's key selects.
-fn within(prefix: &str, document: &Value, check: &Check) -> Result<Option<Finding>, String> {
+fn within(prefix: &str, document: &Value, check: &Check, variables: &Variables) -> Result<Option<Finding>, String> {
     path::check(&check.key)?;
-    one(&format!("{prefix}{}", check.key), check, path::select(document, &check.key))
+    one(&format!("{prefix}{}", check.key), check, path::select(document, &check.key), variables)
 }
 
 /// Judges one value.
-fn one(about: &str, check: &Check, actual: Option<Cow<'_, Value>>) -> Result<Option<Finding>, String> {
-    let matcher = Matcher::parse(&check.expected)?;
+fn one(
+    about: &str,
+    check: &Check,
+    actual: Option<Cow<'_, Value>>,
+    variables: &Variables,
+) -> Result<Option<Finding>, String> {
+    let matcher = Matcher::parse(&variables.value(&check.expected)?, variables)?;
     let Err(expected) = matcher.judge(actual.as_deref()) else { return Ok(None) };
     let actual = actual.map_or_else(|| "nothing".to_owned(), |value| shorten(&value.to_string(), 400));
     Ok(Some(Finding { at: check.at, about: about.to_owned(), expected, actual }))
@@ -163,7 +168,7 @@ fn headers(
         let values: Vec<_> =
             known.iter().filter(|(name, _)| name.eq_ignore_ascii_case(&check.key)).map(|(_, value)| &**value).collect();
         let actual = (!values.is_empty()).then(|| Cow::Owned(Value::String(values.join(", "))));
-        findings.extend(one(&format!("{prefix}{}", check.key), &variables.check(check)?, actual)?);
+        findings.extend(one(&format!("{prefix}{}", check.key), check, actual, variables)?);
     }
     Ok(findings)
 }

@@ -328,6 +328,51 @@ mod tests {
     }
 
     #[test]
+    fn what_a_value_is_compared_with_must_have_been_there_before() {
+        let first = "  - { name: first, call: models, expect: { $.object: list } }\n";
+        let scenario =
+            |step: &str| format!("title: a\nsteps:\n{first}  - {step}\n  - {{ name: last, call: models, sent: [] }}\n");
+        let same = |step: &str| format!("{{ same_as: {{ step: {step}, path: $.id }} }}");
+        for at in [
+            "expect: { $.id: HERE }",
+            "model: { $.id: HERE }",
+            "wire: { status: 200, body: { $.id: { not: HERE } } }",
+            "sent: { $.id: HERE }",
+        ] {
+            let step = format!("{{ name: own, call: models, {at} }}");
+            assert!(read("x.yaml", &scenario(&step.replace("HERE", &same("first")))).is_ok(), "{at}");
+            for (step_named, told) in [
+                ("frist", "unknown step `frist`, expected one of first, last, own"),
+                ("last", "the step `last` has not been done by then"),
+                ("own", "the step `own` has not been done by then"),
+            ] {
+                let told_instead = wrong(&scenario(&step.replace("HERE", &same(step_named))));
+                assert!(told_instead[0].starts_with("x.yaml:4:") && told_instead[0].contains(told), "{told_instead:?}");
+            }
+        }
+        let twice = scenario(&format!(
+            "{{ name: first, call: models, sent: [] }}\n  - {{ call: models, expect: {{ $.id: {} }} }}",
+            same("first")
+        ));
+        assert!(wrong(&twice)[0].contains("is not the only one with this name"));
+        for several in ["times: 2", "repeat: { times: 2 }"] {
+            let several = scenario(&format!(
+                "{{ name: many, call: models, {several}, expect: {{ $.a: 1 }} }}\n  - {{ call: models, expect: {{ $.id: {} }} }}",
+                same("many")
+            ));
+            assert!(
+                wrong(&several)[0].contains("x.yaml:5:31: in `same_as`: the step `many` makes several calls"),
+                "{:?}",
+                wrong(&several)
+            );
+        }
+        assert!(
+            wrong(&scenario("{ call: models, expect: { $.id: { same_as: id } } }"))[0]
+                .contains("unknown variable `id`")
+        );
+    }
+
+    #[test]
     fn several_calls_are_checked() {
         let step = |step: &str| format!("title: a\nsteps:\n  - {step}\n");
         let two = "parallel: [{ call: models }, { call: { http: { path: / } }, times: 3 }]";

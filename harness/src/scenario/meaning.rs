@@ -10,7 +10,7 @@ use super::{
     Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
     client::Key,
     step::{MOST, Repeat},
-    variables::{Variables, is_name},
+    variables::{Answer, Variables, is_name},
     vars::{self, Source},
     versions,
 };
@@ -92,10 +92,14 @@ impl Reader {
             }
         }
         self.client(title, &scenario.client);
+        for name in scenario.all_steps().filter_map(|step| step.name.as_deref()) {
+            self.variables.answered(name, Answer::None("has not been done by then"));
+        }
         for (steps, checked) in [(&scenario.setup, false), (&scenario.steps, true), (&scenario.teardown, false)] {
             for step in steps {
                 self.from.clone_from(&step.from);
                 self.step(step, checked);
+                self.answered(step, scenario);
             }
         }
         self.from = None;
@@ -133,6 +137,16 @@ impl Reader {
                 format!("{usual} lies outside; name a mock.version between mock.from and mock.before"),
             );
         }
+    }
+
+    /// From now on it may be compared with.
+    fn answered(&mut self, step: &Step, scenario: &Scenario) {
+        let Some(name) = &step.name else { return };
+        let namesakes = scenario.all_steps().filter(|other| other.name.as_ref() == Some(name)).count();
+        self.variables.answered(
+            name,
+            if namesakes > 1 { Answer::None("is not the only one with this name") } else { step.answer() },
+        );
     }
 
     /// `checked`: whether something must be expected of it.
@@ -361,7 +375,7 @@ impl Reader {
     }
 
     fn matcher(&mut self, at: Place, written: &Value) {
-        let read = |variables: &Variables| variables.value(written).and_then(|value| Matcher::parse(&value));
+        let read = |variables: &Variables| variables.value(written).and_then(|value| Matcher::parse(&value, variables));
         let Err(wrong) = read(&self.variables) else { return };
         // What is captured may turn out to be of the type that the matcher takes.
         for guess in [Value::from(1), Value::from(Vec::<Value>::new()), Value::from(true)] {

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Call, Checks, Client, Place, Sent, Time, Wire};
+use super::{Call, Checks, Client, Place, Sent, Time, Wire, variables::Answer};
 
 /// Most calls that may begin together: each is a connection.
 pub const MOST: usize = 1000;
@@ -45,6 +45,16 @@ impl Step {
     #[must_use]
     pub fn calls(&self) -> usize {
         self.parts.iter().map(Part::calls).sum()
+    }
+
+    /// What can be known of its answer before it is done.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        match self.calls() {
+            0 => Answer::None("makes no call"),
+            1 if self.repeat.is_none() => Answer::Promised,
+            _ => Answer::None("makes several calls, so there is no one answer"),
+        }
     }
 
     /// Where its first call stands.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Call, Check, Client, Field, Hearing, Http, client::Key};
+use super::{Call, Client, Field, Hearing, Http, client::Key};
 
 /// Whether a variable can have this name.
 #[must_use]
@@ -14,33 +14,69 @@ pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Names and their values.
+/// Names and their values, and the answers that steps with a name had.
 #[derive(Clone, Debug, Default)]
-pub struct Variables(BTreeMap<String, Value>);
+pub struct Variables {
+    values: BTreeMap<String, Value>,
+    answers: BTreeMap<String, Answer>,
+}
+
+/// What is known of the answer to a step.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// What the client understood.
+    Given(Value),
+    /// The step will have one, or would have had one.
+    Promised,
+    /// It has none that something could be compared with: why, as what is told of it.
+    None(&'static str),
+}
 
 impl Variables {
     /// What every scenario may use.
     #[must_use]
     pub fn new(model: &str, prompt: &str, system_prompt: &str) -> Self {
         let given = [("model", model), ("prompt", prompt), ("system_prompt", system_prompt)];
-        Self(given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+        let values = given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Self { values, answers: BTreeMap::new() }
     }
 
     /// The model that a person chose.
     #[must_use]
     pub fn model(&self) -> String {
-        self.0.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()
+        self.values.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
     /// Whether it is there.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.values.contains_key(name)
     }
 
     /// Adds or replaces one.
     pub fn set(&mut self, name: &str, value: Value) {
-        self.0.insert(name.to_owned(), value);
+        self.values.insert(name.to_owned(), value);
+    }
+
+    /// Tells what is known of the answer to a step.
+    pub fn answered(&mut self, step: &str, answer: Answer) {
+        self.answers.insert(step.to_owned(), answer);
+    }
+
+    /// What is known of the answer to a step.
+    ///
+    /// # Errors
+    /// The sentence that says that there is no such step, or why it has no answer to compare with.
+    pub fn answer(&self, step: &str) -> Result<&Answer, String> {
+        match self.answers.get(step) {
+            None if self.answers.is_empty() => Err(format!("unknown step `{step}`; no step has a name")),
+            None => {
+                let known: Vec<_> = self.answers.keys().map(String::as_str).collect();
+                Err(format!("unknown step `{step}`, expected one of {}", known.join(", ")))
+            }
+            Some(Answer::None(why)) => Err(format!("the step `{step}` {why}")),
+            Some(answer) => Ok(answer),
+        }
     }
 
     /// Replaces the names in a text.
@@ -158,17 +194,13 @@ impl Variables {
         Ok(client)
     }
 
-    /// Replaces the names in a matcher; the key stays.
+    /// The value of a name.
     ///
     /// # Errors
-    /// As [`Self::text`].
-    pub fn check(&self, check: &Check) -> Result<Check, String> {
-        Ok(Check { key: check.key.clone(), expected: self.value(&check.expected)?, at: check.at })
-    }
-
-    fn get(&self, name: &str) -> Result<&Value, String> {
-        self.0.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.0.keys().map(String::as_str).collect();
+    /// The sentence that lists the known ones.
+    pub fn get(&self, name: &str) -> Result<&Value, String> {
+        self.values.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.values.keys().map(String::as_str).collect();
             format!("unknown variable `{name}`, expected one of {}", known.join(", "))
         })
     }
