@@ -213,7 +213,8 @@ impl Matcher {
     }
 
     /// Whether it compares with something that was not there. Then it cannot hold, and neither can its contrary.
-    fn is_lost(&self) -> bool {
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
         match self {
             Self::SameAs { value, .. } => value.is_none(),
             Self::All(all) => all.iter().any(Self::is_lost),

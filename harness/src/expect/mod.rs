@@ -2,6 +2,7 @@
 //!
 //! It makes no calls and prints nothing.
 
+mod events;
 pub mod laws;
 pub mod matcher;
 pub mod path;
@@ -18,7 +19,7 @@ use serde_json::Value;
 use crate::{
     call::{Outcome, tap::End},
     report::shorten,
-    scenario::{Answers, Call, Check, Checks, Part, Place, Step, Wire, variables::Variables},
+    scenario::{Answers, Call, Check, Checks, Events, Part, Place, Step, Wire, variables::Variables},
 };
 use matcher::Matcher;
 
@@ -69,18 +70,19 @@ pub fn judge(
     if answered.is_none() {
         unexpected_failure(part, outcome, place, &mut findings);
     }
-    let mut each = |expect: &Checks, wire: &Wire| -> Result<(), String> {
+    let mut each = |expect: &Checks, events: &Events, wire: &Wire| -> Result<(), String> {
         if findings.is_empty() {
             for check in &expect.0 {
                 findings.extend(within("", &outcome.understood, check, variables)?);
             }
+            findings.extend(events::judge(events, outcome, variables)?);
         }
         findings.extend(wire::judge(wire, outcome, variables)?);
         Ok(())
     };
-    each(&part.expect, &part.wire)?;
+    each(&part.expect, &part.events, &part.wire)?;
     if let Some(answered) = answered {
-        each(&answered.expect, &answered.wire)?;
+        each(&answered.expect, &answered.events, &answered.wire)?;
     }
     findings.extend(time::judge(&part.time, outcome, variables)?);
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
@@ -111,7 +113,8 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
         findings.push(Finding { at, about, expected, actual });
     };
     let recording = &outcome.recording;
-    let asked = part.expect.0.iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
+    let asked = part.expect.0.iter().chain(part.events.iter().flat_map(|entry| entry.value.checks()));
+    let asked = asked.into_iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
     let raw = matches!(part.call.value, Call::Http(_));
     // Who expects a status is not surprised by an error with that status; a failing stream has status 200.
     let excused = asked || (part.wire.status.is_some() && recording.status.is_some_and(|status| status >= 400));

@@ -410,6 +410,43 @@ mod tests {
     }
 
     #[test]
+    fn expectations_of_single_events_are_checked() {
+        let step = |events: &str| format!("title: a\nsteps:\n  - call: models\n    events: {events}\n");
+        for events in [
+            "[{ type: a }, { at: -1, expect: { $.a: '${model}' } }, { in_order: [a, { event: b }] }]",
+            "[{ where: { $.a: { gt: 1 } }, count: 0 }]",
+            "\n      - { at: last, type: { one_of: [a, b] }, count: { lte: 2 } }",
+        ] {
+            assert!(read("x.yaml", &step(events)).is_ok(), "{events}");
+        }
+        for (events, told) in [
+            ("[]", "x.yaml:3:11: nothing is expected of this call"),
+            ("{ type: a }", "x.yaml:4:13: "),
+            (
+                "[{}]",
+                "x.yaml:4:14: an entry of `events` has type, event or where, at, count, expect; or in_order alone",
+            ),
+            (
+                "[{ typ: a }]",
+                "x.yaml:4:16: unknown field `typ`, expected one of type, event, where, at, count, expect, in_order",
+            ),
+            ("[{ at: middle }]", "`at` takes first, last, or a number"),
+            ("[{ type: a, count: 0, expect: { $.a: 1 } }]", "x.yaml:4:32: of no events nothing can be expected"),
+            ("[{ in_order: [a] }]", "x.yaml:4:26: an order is of two events or more"),
+            ("[{ in_order: [a, {}] }]", "x.yaml:4:30: an event in an order has type, event or where"),
+            ("[{ in_order: [a, { at: 1 }] }]", "unknown field `at`, expected one of type, event, where"),
+            ("[{ in_order: [a, b], type: a }]", "`in_order` stands alone"),
+            ("[{ type: '${nope}' }]", "x.yaml:4:22: unknown variable `nope`"),
+            ("[{ in_order: [a, '${nope}'] }]", "x.yaml:4:30: unknown variable `nope`"),
+            ("[{ where: { a: 1 } }]", "x.yaml:4:25: `a` is no JSONPath"),
+            ("[{ type: a, expect: { $.a: { nope: 1 } } }]", "x.yaml:4:35: unknown matcher `nope`"),
+        ] {
+            let told_instead = wrong(&step(events)).remove(0);
+            assert!(told_instead.contains(told), "{told}: {told_instead:?}");
+        }
+    }
+
+    #[test]
     fn the_clients_settings_are_checked() {
         let step = |client: &str| format!("title: a\nclient: {client}\nsteps:\n  - {{ call: models, sent: [] }}\n");
         for client in ["{ key: blue-key, header: x-api-key, retries: default }", "{ key: false }", "{ retries: 2 }"] {
@@ -459,7 +496,8 @@ mod tests {
                 "&a ", "*a", "{", "}", "[", "]", ": ", "- ", "\n", "\t", "~", "!!str ", "<<: *a\n", "${model}", "${", "$[?(@.", "\u{feff}", "'", "\"",
                 "matrix: { a: [1, 2] }\n", "matrix: { a: 1 }\n", "vars: { a: { env: HOME } }\n", "    repeat: { times: 2, pass: 3 }\n",
                 "    within: 1s\n", "  - include: x\n", "    model: { $.a: 1 }\n", "setup:\n", "teardown:\n", "needs: [ollama>=1]\n", "${a}",
-                "    expect: { $.a: { schema: { $ref: '#' } } }\n", "    time: { live: true }\n", "    times: 99999999999\n",
+                "    expect: { $.a: { schema: { $ref: '#' } } }\n", "    time: { live: true }\n", "    events: [{ type: a, at: -1, count: 0 }, { in_order: [a, {}] }]\n",
+                "  - name: a\n", "    name: b\n", "    expect: { $.a: { same_as: { step: a, path: $.b } } }\n", "    expect: { $.a: { same_as: a } }\n", "    times: 99999999999\n",
                 "    call: { chat: { model: m } }\n", "    capture: { a: $.a }\n", "    expect: { $.a: { matches: '(' } }\n", "1e999", ".inf", "\0",
             ][..]), 0..24)
         ) {

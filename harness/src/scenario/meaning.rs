@@ -7,8 +7,9 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
+    Answers, Call, Check, Checks, Client, Events, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
     client::Key,
+    events::{Entry, Next, Pick, Wanted},
     step::{MOST, Repeat},
     variables::{Answer, Variables, is_name},
     vars::{self, Source},
@@ -254,6 +255,7 @@ impl Reader {
             self.wrong(times.into(), format!("times takes a number from 1 to {MOST}"));
         }
         self.judged(&part.expect, &part.wire);
+        self.events(&part.events);
         for check in &part.model.0 {
             self.path(check);
         }
@@ -300,6 +302,49 @@ impl Reader {
         }
     }
 
+    fn events(&mut self, entries: &Events) {
+        for entry in entries {
+            match &entry.value {
+                Entry::Some(wanted) => {
+                    let Wanted { pick, at, count, expect } = &**wanted;
+                    self.pick(Place::from(entry), pick);
+                    if let Some(count) = count {
+                        self.matcher(count.into(), &count.value);
+                        if count.value == 0 && (at.is_some() || !expect.0.is_empty()) {
+                            self.wrong(count.into(), "of no events nothing can be expected; leave out at and expect");
+                        }
+                    }
+                    for check in &expect.0 {
+                        self.path(check);
+                    }
+                }
+                Entry::InOrder(order) => {
+                    if order.value.len() < 2 {
+                        self.wrong(order.into(), "an order is of two events or more");
+                    }
+                    for next in &order.value {
+                        let (at, Next(pick)) = (Place::from(next), &next.value);
+                        if pick.is_empty() {
+                            self.wrong(at, "an event in an order has type, event or where");
+                        }
+                        self.pick(at, pick);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pick(&mut self, at: Place, pick: &Pick) {
+        for wanted in [&pick.r#type, &pick.event].into_iter().flatten() {
+            // A `type` alone has no place but that of the whole.
+            let own = Place::from(wanted);
+            self.matcher(if own.line == 0 { at } else { own }, &wanted.value);
+        }
+        for check in &pick.r#where.0 {
+            self.path(check);
+        }
+    }
+
     fn answers(&mut self, at: Place, answers: &Answers, calls: usize) {
         if calls < 2 {
             self.wrong(at, "answers are of several calls; say how many with `times`, or write `wire: { status: … }`");
@@ -321,6 +366,7 @@ impl Reader {
                 self.wrong(answered.at, "the status of these answers is told already");
             }
             self.judged(&answered.expect, &answered.wire);
+            self.events(&answered.events);
         }
         let counts: Option<Vec<u64>> = answers.0.iter().map(|answered| answered.count.as_ref()?.as_u64()).collect();
         if let Some(sum) = counts.map(|counts| counts.iter().sum::<u64>()).filter(|sum| *sum != calls as u64) {

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod editors;
+pub mod events;
 pub mod library;
 pub mod load;
 mod meaning;
@@ -25,6 +26,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 pub use client::{Client, Retries};
+pub use events::Events;
 pub use need::Need;
 pub use step::{Answered, Answers, Part, Step};
 pub use time::Time;
