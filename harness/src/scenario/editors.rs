@@ -163,18 +163,41 @@ fn step() -> Value {
 fn call() -> Value {
     let request = json!({ "description": "The request as it goes out.", "type": "object" });
     let mut fields: Vec<(&str, Value)> = vec![("model", text("Its id."))];
-    let typed = ["chat", "completions", "embeddings", "moderations", "images", "responses"];
+    let typed = [
+        "chat",
+        "completions",
+        "embeddings",
+        "moderations",
+        "images",
+        "responses",
+        "input_tokens",
+        "compact",
+        "speech",
+    ];
     fields.extend(typed.map(|name| (name, request.clone())));
-    let mut hearing = object(&[
-        ("model", text("Its id.")),
-        ("base64", text("The recording.")),
-        ("filename", text("It tells the recording's kind.")),
-        ("language", text("What is spoken.")),
-        ("prompt", text("A hint.")),
-        ("temperature", json!({ "type": "number" })),
+    let of_response = ["response", "delete_response", "cancel_response", "input_items"];
+    fields.extend(of_response.map(|name| (name, text("The response's id."))));
+    let file = |more: &[(&str, Value)], required: &[&str]| {
+        let own = [
+            ("model", text("Its id.")),
+            ("base64", text("The file.")),
+            ("filename", text("It tells the file's kind.")),
+        ];
+        let mut file = object(&[&own[..], more].concat());
+        file["required"] = required.into();
+        file
+    };
+    let hearing = [("prompt", text("A hint.")), ("temperature", json!({ "type": "number" }))];
+    let translation = file(&hearing, &["model", "base64", "filename"]);
+    let transcription = [&hearing[..], &[("language", text("What is spoken."))]].concat();
+    let many = ("n", whole("How many pictures are made."));
+    let edit = [("prompt", text("What is to become of it.")), ("size", text("Such as 512x512.")), many.clone()];
+    fields.extend([
+        ("transcriptions", file(&transcription, &["model", "base64", "filename"])),
+        ("translations", translation),
+        ("image_edits", file(&edit, &["model", "prompt", "base64", "filename"])),
+        ("image_variations", file(&[many], &["base64", "filename"])),
     ]);
-    hearing["required"] = json!(["model", "base64", "filename"]);
-    fields.push(("transcriptions", hearing));
     let mut http = object(&[
         ("method", text("GET, or POST where there is a body.")),
         ("path", text("With its query.")),

@@ -235,18 +235,11 @@ impl Reader {
                     self.wrong(at, "`client` sets up the OpenAI client; a raw call has headers of its own");
                 }
             }
-            Ok(Call::Transcriptions(hearing)) if STANDARD.decode(&hearing.base64).is_err() => {
-                self.wrong(at, "the recording is no base64");
+            Ok(call) => {
+                if let Err(wrong) = crate::call::check(&call) {
+                    self.wrong(at, wrong);
+                }
             }
-            Ok(
-                Call::Chat(request)
-                | Call::Completions(request)
-                | Call::Embeddings(request)
-                | Call::Moderations(request)
-                | Call::Images(request)
-                | Call::Responses(request),
-            ) if !request.is_object() => self.wrong(at, "this call takes the request as a mapping"),
-            Ok(_) => {}
         }
         if let Some(client) = &part.client {
             self.client(at, client);

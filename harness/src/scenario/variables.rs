@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Call, Client, Field, Hearing, Http, client::Key};
+use super::{
+    Call, Client, Field, Http,
+    call::{Edit, Hearing, Variation},
+    client::Key,
+};
 
 /// Whether a variable can have this name.
 #[must_use]
@@ -133,51 +137,46 @@ impl Variables {
     /// # Errors
     /// As [`Self::text`].
     pub fn call(&self, call: &Call) -> Result<Call, String> {
-        Ok(match call {
-            Call::Models => Call::Models,
-            Call::Model(id) => Call::Model(self.text(id)?),
-            Call::Chat(request) => Call::Chat(self.value(request)?),
-            Call::Completions(request) => Call::Completions(self.value(request)?),
-            Call::Embeddings(request) => Call::Embeddings(self.value(request)?),
-            Call::Moderations(request) => Call::Moderations(self.value(request)?),
-            Call::Images(request) => Call::Images(self.value(request)?),
-            Call::Responses(request) => Call::Responses(self.value(request)?),
-            Call::Transcriptions(hearing) => Call::Transcriptions(Hearing {
-                model: self.text(&hearing.model)?,
-                language: hearing.language.as_ref().map(|text| self.text(text)).transpose()?,
-                prompt: hearing.prompt.as_ref().map(|text| self.text(text)).transpose()?,
-                ..hearing.clone()
-            }),
-            Call::Http(http) => Call::Http(Http {
-                method: http.method.clone(),
-                path: self.text(&http.path)?,
-                headers: http
-                    .headers
-                    .iter()
-                    .map(|(name, value)| Ok((name.clone(), self.text(value)?)))
-                    .collect::<Result<_, String>>()?,
-                body: http.body.as_ref().map(|body| self.value(body)).transpose()?,
-                form: http
-                    .form
-                    .as_ref()
-                    .map(|form| form.iter().map(|field| self.field(field)).collect())
-                    .transpose()?,
-                cut_after: http.cut_after,
-                leave_after: http.leave_after,
-            }),
-        })
-    }
-
-    fn field(&self, field: &Field) -> Result<Field, String> {
-        let text = |text: &Option<String>| text.as_ref().map(|text| self.text(text)).transpose();
-        let Field { name, value, base64, filename, content_type } = field;
-        Ok(Field {
-            name: name.clone(),
-            value: text(value)?,
-            base64: text(base64)?,
-            filename: text(filename)?,
-            content_type: content_type.clone(),
-        })
+        let mut call = call.clone();
+        let each = |texts: &mut [Option<&mut String>]| {
+            texts.iter_mut().flatten().try_for_each(|text| self.text(text).map(|told| **text = told))
+        };
+        match &mut call {
+            Call::Models => {}
+            Call::Model(id)
+            | Call::Response(id)
+            | Call::DeleteResponse(id)
+            | Call::CancelResponse(id)
+            | Call::InputItems(id) => *id = self.text(id)?,
+            Call::Chat(request)
+            | Call::Completions(request)
+            | Call::Embeddings(request)
+            | Call::Moderations(request)
+            | Call::Images(request)
+            | Call::Responses(request)
+            | Call::InputTokens(request)
+            | Call::Compact(request)
+            | Call::Speech(request) => *request = self.value(request)?,
+            Call::Transcriptions(Hearing { model, language, prompt, base64, .. })
+            | Call::Translations(Hearing { model, language, prompt, base64, .. }) => {
+                each(&mut [Some(model), language.as_mut(), prompt.as_mut(), Some(base64)])?;
+            }
+            Call::ImageEdits(Edit { model, prompt, base64, size, .. }) => {
+                each(&mut [Some(model), Some(prompt), Some(base64), size.as_mut()])?;
+            }
+            Call::ImageVariations(Variation { model, base64, .. }) => each(&mut [model.as_mut(), Some(base64)])?,
+            Call::Http(Http { path, headers, body, form, .. }) => {
+                each(&mut [Some(path)])?;
+                headers.values_mut().try_for_each(|value| each(&mut [Some(value)]))?;
+                if let Some(body) = body {
+                    *body = self.value(body)?;
+                }
+                for Field { value, base64, filename, .. } in form.iter_mut().flatten() {
+                    each(&mut [value.as_mut(), base64.as_mut(), filename.as_mut()])?;
+                }
+            }
+        }
+        Ok(call)
     }
 
     /// Replaces the names in a client's key.
