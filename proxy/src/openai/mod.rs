@@ -1,5 +1,7 @@
 //! What clients speak: OpenAI's API. This page is the list of routes, nothing else.
 
+#[cfg(test)]
+pub(crate) mod any;
 pub(crate) mod asking;
 pub(crate) mod audio;
 pub(crate) mod chat;

@@ -213,6 +213,7 @@ mod tests {
     use super::*;
     use crate::{
         openai::{
+            any::{lines, wire},
             chat::{translate, wire::Choices},
             sse::Feed,
         },
@@ -221,49 +222,6 @@ mod tests {
 
     fn facts(include_usage: bool) -> Facts {
         Facts { model: "m".to_owned(), stream: true, include_usage, ..Facts::default() }
-    }
-
-    /// Any line that Ollama may send before the last one.
-    fn line() -> impl Strategy<Value = Value> {
-        let text = "[a-c \u{e9}\u{2028}\"\\\\]{0,4}";
-        let call = prop_oneof![Just(None), Just(Some("call_x")), Just(Some(""))].prop_map(|id| {
-            let function = json!({"index": 0, "name": "f", "arguments": {"b": 1.0, "a": [2]}});
-            id.map_or(json!({"function": function}), |id| json!({"id": id, "function": function}))
-        });
-        let token = text.prop_map(|token| json!({"token": token, "logprob": -0.5, "bytes": [97]}));
-        (text, prop::option::of(text), prop::collection::vec(call, 0..3), prop::collection::vec(token, 0..2)).prop_map(
-            |(content, thinking, calls, tokens)| {
-                let mut message = json!({"role": "assistant", "content": content});
-                if let Some(thinking) = thinking {
-                    message["thinking"] = thinking.into();
-                }
-                if !calls.is_empty() {
-                    message["tool_calls"] = calls.into();
-                }
-                let mut line = json!({"model": "m", "message": message, "done": false});
-                if !tokens.is_empty() {
-                    line["logprobs"] = tokens.into();
-                }
-                line
-            },
-        )
-    }
-
-    /// A whole stream: some lines, and the last one, which may hold words and calls too.
-    fn lines() -> impl Strategy<Value = Vec<Value>> {
-        let reason = prop_oneof![Just("stop"), Just("length"), Just("load")];
-        (prop::collection::vec(line(), 0..6), line(), reason).prop_map(|(mut lines, mut last, reason)| {
-            last["done"] = true.into();
-            last["done_reason"] = reason.into();
-            last["prompt_eval_count"] = 7.into();
-            last["eval_count"] = 3.into();
-            lines.push(last);
-            lines
-        })
-    }
-
-    fn wire(lines: &[Value]) -> Vec<u8> {
-        lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
     }
 
     fn run(packets: impl IntoIterator<Item = Vec<u8>>, include_usage: bool) -> String {

@@ -1,0 +1,61 @@
+//! Any stream that Ollama may send to a chat: what the property tests of the endpoints over `POST /api/chat` are fed with.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// Any line before the last one.
+fn line() -> impl Strategy<Value = Value> {
+    let text = "[a-c \u{e9}\u{2028}\"\\\\]{0,4}";
+    let words = prop_oneof![
+        4 => text.prop_map(|text| text),
+        1 => Just(r#"{"name":"f","arguments":{"a":1}}"#.to_owned()),
+        1 => Just(r#"{"answer":{"b":[]}}"#.to_owned()),
+    ];
+    let name = prop_oneof![Just("f"), Just("c"), Just("n__f"), Just("unknown")];
+    let id = prop_oneof![Just(None), Just(Some("call_x")), Just(Some(""))];
+    let call = (name, id).prop_map(|(name, id)| {
+        let function = json!({"index": 0, "name": name, "arguments": {"input": "b", "a": [2.0]}});
+        id.map_or(json!({"function": function}), |id| json!({"id": id, "function": function}))
+    });
+    let top = prop_oneof![Just(None), Just(Some(json!([{"token": "x", "logprob": -1}])))];
+    let token = (text, top).prop_map(|(token, top)| {
+        let mut token = json!({"token": token, "logprob": -0.5, "bytes": [97]});
+        if let Some(top) = top {
+            token["top_logprobs"] = top;
+        }
+        token
+    });
+    let (calls, tokens) = (prop::collection::vec(call, 0..3), prop::collection::vec(token, 0..2));
+    (words, prop::option::of(text), calls, tokens).prop_map(|(content, thinking, calls, tokens)| {
+        let mut message = json!({"role": "assistant", "content": content});
+        if let Some(thinking) = thinking {
+            message["thinking"] = thinking.into();
+        }
+        if !calls.is_empty() {
+            message["tool_calls"] = calls.into();
+        }
+        let mut line = json!({"model": "m", "message": message, "done": false});
+        if !tokens.is_empty() {
+            line["logprobs"] = tokens.into();
+        }
+        line
+    })
+}
+
+/// A whole stream: some lines, and the last one, which may hold words and calls too.
+pub(crate) fn lines() -> impl Strategy<Value = Vec<Value>> {
+    let reason = prop_oneof![Just("stop"), Just("length"), Just("load")];
+    (prop::collection::vec(line(), 0..6), line(), reason).prop_map(|(mut lines, mut last, reason)| {
+        last["done"] = true.into();
+        last["done_reason"] = reason.into();
+        last["prompt_eval_count"] = 7.into();
+        last["eval_count"] = 3.into();
+        lines.push(last);
+        lines
+    })
+}
+
+/// The lines as they cross the wire.
+pub(crate) fn wire(lines: &[Value]) -> Vec<u8> {
+    lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
+}
