@@ -23,6 +23,7 @@ mod names;
 mod routes;
 mod schema;
 mod script;
+mod seen;
 mod server;
 mod state;
 mod timestamps;
@@ -41,7 +42,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 pub use self::{
     journal::{Ending, Entry, Journal},
     models::{Model, NoModel, Stock},
-    script::{BodyIs, Content, Line, Reply, Rule, Script, Then, When},
+    script::{BodyIs, Content, Line, Reply, Rule, Script, Then, Wait, When},
+    seen::Seen,
     version::{NoVersion, Version},
 };
 
@@ -80,6 +82,7 @@ impl Default for Options {
 pub struct Mock {
     addr: SocketAddr,
     journal: Journal,
+    seen: Seen,
     server: JoinHandle<()>,
 }
 
@@ -99,7 +102,7 @@ impl Mock {
     pub async fn start_with(options: Options, script: Script) -> io::Result<Self> {
         let listener = TcpListener::bind((options.host, options.port)).await?;
         let addr = listener.local_addr()?;
-        let journal = Journal::default();
+        let (journal, seen) = (Journal::default(), Seen::default());
         let models =
             options.stock.models().into_iter().chain(options.models).chain(script.models.iter().cloned()).collect();
         let app = server::App {
@@ -109,11 +112,11 @@ impl Mock {
                 addr.ip().is_loopback(),
                 models,
             )),
-            playing: script::Playing::new(script),
+            playing: script::Playing::new(script, seen.clone()),
             journal: journal.clone(),
         };
         let server = tokio::spawn(server::serve(listener, Arc::new(app)));
-        Ok(Self { addr, journal, server })
+        Ok(Self { addr, journal, seen, server })
     }
 
     /// Where it listens.
@@ -132,6 +135,12 @@ impl Mock {
     #[must_use]
     pub fn journal(&self) -> Journal {
         self.journal.clone()
+    }
+
+    /// Where its client tells what it has seen, for scripts that wait for that ([`Wait::Seen`]).
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.clone()
     }
 }
 

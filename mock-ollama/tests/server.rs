@@ -94,6 +94,38 @@ async fn the_journal_sees_a_client_leave_before_and_in_an_answer() {
 }
 
 #[tokio::test]
+async fn a_script_can_wait_for_what_the_client_has_seen() {
+    let lines = json!([{"raw": "one"}, {"raw": "two"}]);
+    let script = |wait: &str| -> Script {
+        let reply = json!({"delay": {"seen": wait}, "pause": {"seen": wait}, "lines": lines});
+        serde_json::from_value(json!([{"when": {"path": "/api/chat"}, "reply": reply}])).unwrap()
+    };
+    let mock = Mock::start(script("1h")).await.unwrap();
+    let seen = mock.seen();
+    seen.more();
+    let mut socket = send(&mock, "POST", "/api/chat", "{}").await;
+    mock.journal().arrived(0, LONG).await.unwrap();
+    let mut told = String::new();
+    for part in ["one", "two"] {
+        let mut some = [0; 512];
+        // What was seen before the request, or before the line before, counts for nothing.
+        let early = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut some)).await;
+        assert!(early.is_err(), "{part} came early");
+        seen.more();
+        while !told.contains(part) {
+            let read = tokio::time::timeout(LONG, socket.read(&mut some)).await.unwrap().unwrap();
+            told.push_str(std::str::from_utf8(&some[..read]).unwrap());
+        }
+    }
+    let vain = Mock::start(script("10ms")).await.unwrap();
+    assert!(ask(&vain, "POST", "/api/chat", "{}").await.1.contains("two"));
+    for wrong in [json!({"seen": "soon"}), json!({"sene": "1s"}), json!(3)] {
+        let script = json!([{"when": {"path": "/"}, "reply": {"pause": wrong, "lines": []}}]);
+        assert!(serde_json::from_value::<Script>(script).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn rules_count_and_the_first_that_matches_wins() {
     let script: Script = serde_json::from_value(json!([
         {"when": {"path": "/api/version", "nth": 2}, "reply": {"status": 503, "body": {"error": "busy"}, "headers": {"Retry-After": "1"}}},

@@ -14,7 +14,7 @@ use farllama::{
     Config, Running,
     config::{Local, Remote as RemoteSettings},
 };
-use mock_ollama::{Journal, Mock};
+use mock_ollama::{Journal, Mock, Seen};
 
 use crate::{
     mutants::{Layer, Mutation},
@@ -64,6 +64,8 @@ pub struct Target {
     foreign: bool,
     /// What reached the upstream, if it tells.
     pub journal: Option<Journal>,
+    /// Where the upstream is told what its client has seen, if it can wait for that.
+    pub seen: Option<Seen>,
     proxy: Option<Proxy>,
     _layer: Option<Layer>,
     _mock: Option<Mock>,
@@ -171,6 +173,7 @@ impl Backend {
                 key: endpoint.key.clone(),
                 foreign: true,
                 journal: None,
+                seen: None,
                 proxy: None,
                 _layer: None,
                 _mock: None,
@@ -181,6 +184,7 @@ impl Backend {
                 key: None,
                 foreign: false,
                 journal: standing.journal.clone(),
+                seen: None,
                 proxy: None,
                 _layer: None,
                 _mock: None,
@@ -237,6 +241,7 @@ async fn proxied(
         key: None,
         foreign: false,
         journal: mock.as_ref().map(Mock::journal),
+        seen: mock.as_ref().map(Mock::seen),
         proxy: Some(Proxy { running: proxy, remote, mutation: mutation.cloned() }),
         _layer: layer,
         _mock: mock,

@@ -21,6 +21,7 @@ use std::{
 
 use async_openai::{Client, config::OpenAIConfig, error::OpenAIError, middleware::retry::OpenAIRetryLayer};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use mock_ollama::Seen;
 use serde_json::{Value, json};
 
 use crate::scenario::{Call, Client as Settings, Retries, client::Key};
@@ -56,6 +57,8 @@ pub struct Door<'a> {
     pub key: Option<&'a str>,
     /// Sends the requests.
     pub http: &'a reqwest::Client,
+    /// Is told of each piece of an answer.
+    pub seen: Option<&'a Seen>,
 }
 
 /// What a client has understood so far; readable from outside while the client is still at work.
@@ -83,7 +86,7 @@ pub fn http() -> reqwest::Result<reqwest::Client> {
 /// Makes the call, with an OpenAI client as `settings` have it, and waits for the end of its answer, `within` at most.
 pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Duration) -> Outcome {
     let leave_after = if let Call::Http(http) = call { http.leave_after } else { None };
-    let mut tap = Tap::new(door.http.clone(), leave_after);
+    let mut tap = Tap::new(door.http.clone(), leave_after, door.seen.cloned());
     if !matches!(call, Call::Http(_)) && key(settings, door.key).is_none_or(|(header, _)| header.is_some()) {
         tap = tap.without_bearer();
     }

@@ -18,6 +18,7 @@ use std::{
 use async_openai::{error::OpenAIError, middleware::HttpRequestFactory};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use mock_ollama::Seen;
 use tokio::sync::{mpsc, watch};
 
 /// How a recorded answer ended.
@@ -98,6 +99,8 @@ pub struct Tap {
     http: reqwest::Client,
     /// The client leaves after so many lines or events.
     leave_after: Option<usize>,
+    /// Is told of each piece.
+    seen: Option<Seen>,
     /// The key is elsewhere or nowhere, so the client's Bearer token is taken off.
     without_bearer: bool,
     shared: Arc<Shared>,
@@ -124,16 +127,16 @@ impl Drop for Shared {
 }
 
 impl Tap {
-    /// A tap for one call that goes out through `http`.
+    /// A tap for one call that goes out through `http`; `seen` is told of each piece that comes.
     #[must_use]
-    pub fn new(http: reqwest::Client, leave_after: Option<usize>) -> Self {
+    pub fn new(http: reqwest::Client, leave_after: Option<usize>, seen: Option<Seen>) -> Self {
         let shared = Shared {
             recording: Mutex::default(),
             attempts: AtomicUsize::new(0),
             ended: watch::Sender::new(false),
             reader: Mutex::new(None),
         };
-        Self { http, leave_after, without_bearer: false, shared: Arc::new(shared) }
+        Self { http, leave_after, seen, without_bearer: false, shared: Arc::new(shared) }
     }
 
     /// Takes the Bearer token off every request.
@@ -177,7 +180,8 @@ impl Tap {
         *head.version_mut() = response.version();
         *head.headers_mut() = response.headers().clone();
         let (forward, received) = mpsc::unbounded_channel();
-        let tap = Weak { shared: Arc::downgrade(&self.shared), leave_after: self.leave_after };
+        let (shared, seen) = (Arc::downgrade(&self.shared), self.seen.clone());
+        let tap = Weak { shared, leave_after: self.leave_after, seen };
         let reader = tokio::spawn(async move { tap.read(attempt, start, response, forward).await });
         *self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
         let body = stream::unfold(received, |mut received| async move { Some((received.recv().await?, received)) });
@@ -238,6 +242,7 @@ impl Shared {
 struct Weak {
     shared: std::sync::Weak<Shared>,
     leave_after: Option<usize>,
+    seen: Option<Seen>,
 }
 
 impl Weak {
@@ -257,6 +262,9 @@ impl Weak {
                 Some(Ok(bytes)) => {
                     let piece = Piece { after: start.elapsed(), bytes: bytes.clone() };
                     shared.note(|recording| recording.pieces.push(piece));
+                    if let Some(seen) = &self.seen {
+                        seen.more();
+                    }
                     // The client may have stopped listening; the tap reads on.
                     let _ = forward.send(Ok(bytes));
                     if self.leave_after.is_some_and(|enough| shared.has(enough)) {

@@ -225,7 +225,13 @@ impl Runner<'_> {
             target.reload(&settings.value)?;
             return Ok(Vec::new());
         }
-        let door = Door { url: &target.url, openai: &target.openai, http: &plan.http, key: target.key.as_deref() };
+        let door = Door {
+            url: &target.url,
+            openai: &target.openai,
+            http: &plan.http,
+            key: target.key.as_deref(),
+            seen: target.seen.as_ref(),
+        };
         let mut calls = Vec::new();
         for part in &step.parts {
             let call = variables.call(&part.call.value)?;

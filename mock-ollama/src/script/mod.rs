@@ -8,7 +8,8 @@
 //!     lines:                       # one HTTP chunk each; what Ollama always sends is filled in, `key: null` leaves a key out
 //!       - { message: { content: "Hel" } }
 //!       - raw: "{\"broken"         # sent as it is, without a newline
-//!     pause: 50ms                  # between lines
+//!     pause: 50ms                  # between lines; here and in `delay`, { seen: 10s } waits until the client has seen something
+//!                                  # more, but not longer than that (in process alone: someone must tell the mock)
 //!     then: cut                    # end · cut · reset · stall
 //! ```
 //! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
@@ -17,9 +18,8 @@
 
 mod play;
 mod reply;
+mod wait;
 mod when;
-
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,6 +27,7 @@ use serde_json::Value;
 pub(crate) use self::play::Playing;
 pub use self::{
     reply::{Content, Line, Reply, Then},
+    wait::Wait,
     when::{BodyIs, When},
 };
 use crate::models::Model;
@@ -145,8 +146,8 @@ impl Script {
 
     /// Waits before the head is sent.
     #[must_use]
-    pub fn delay(self, delay: Duration) -> Self {
-        self.change(|rule| rule.reply.delay = delay)
+    pub fn delay(self, delay: impl Into<Wait>) -> Self {
+        self.change(|rule| rule.reply.delay = delay.into())
     }
 
     /// Answers with this status; without a content, with nothing else.
@@ -200,8 +201,8 @@ impl Script {
 
     /// Waits between lines.
     #[must_use]
-    pub fn pause(self, pause: Duration) -> Self {
-        self.change(|rule| rule.reply.pause = pause)
+    pub fn pause(self, pause: impl Into<Wait>) -> Self {
+        self.change(|rule| rule.reply.pause = pause.into())
     }
 
     /// What happens after the lines.

@@ -1,18 +1,15 @@
 //! A script while it is played: which rule applies, and its answer on the wire. No lock is held while answering.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use super::{Content, Reply, Script, Then, when::model_of};
+use super::{Content, Reply, Script, Then, Wait, when::model_of};
 use crate::{
-    go,
+    Seen, go,
     server::{
         answer::{Answer, Body, Part, Parts},
         request::Asked,
@@ -23,6 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Playing {
     script: Script,
+    seen: Seen,
     counts: Mutex<Vec<Counts>>,
 }
 
@@ -33,9 +31,9 @@ struct Counts {
 }
 
 impl Playing {
-    pub(crate) fn new(script: Script) -> Self {
+    pub(crate) fn new(script: Script, seen: Seen) -> Self {
         let counts = Mutex::new(vec![Counts::default(); script.rules.len()]);
-        Self { script, counts }
+        Self { script, seen, counts }
     }
 
     /// The first rule that is for this request.
@@ -62,26 +60,24 @@ impl Playing {
     /// The scripted answer, if a rule is for this request. `faithful` makes the mock's own answer, perhaps with given words.
     pub(crate) async fn play(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Option<Answer> {
         let reply = self.choose(asked)?;
-        if !reply.delay.is_zero() {
-            tokio::time::sleep(reply.delay).await;
-        }
-        Some(reply.answer(asked, faithful))
+        reply.delay.pass(&self.seen, self.seen.times()).await;
+        Some(reply.answer(asked, &self.seen, faithful))
     }
 }
 
 impl Reply {
-    fn answer(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
+    fn answer(&self, asked: &Asked, seen: &Seen, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
         let ok = |media_type| Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, media_type);
         let mut answer = match &self.content {
-            Content::Faithful => self.faithful(faithful(None)),
-            Content::Says(words) => self.faithful(faithful(Some(words))),
+            Content::Faithful => self.faithful(faithful(None), seen),
+            Content::Says(words) => self.faithful(faithful(Some(words)), seen),
             Content::Lines(lines) => {
                 let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
                 let model = json.as_ref().and_then(model_of).unwrap_or_default().to_owned();
                 let path = asked.path.clone();
                 // Completed when they are sent: each has its own time.
                 let lines = lines.clone().into_iter().map(move |line| Bytes::from(line.complete(&path, &model)));
-                self.play(ok("application/x-ndjson"), None, stream::iter(lines))
+                self.play(ok("application/x-ndjson"), None, stream::iter(lines), seen)
             }
             Content::Body(body) => {
                 let (media_type, text) = match body {
@@ -89,11 +85,11 @@ impl Reply {
                     json => ("application/json; charset=utf-8", go::encode(json)),
                 };
                 let length = text.len() as u64;
-                self.play(ok(media_type), Some(length), stream::iter([Bytes::from(text)]))
+                self.play(ok(media_type), Some(length), stream::iter([Bytes::from(text)]), seen)
             }
-            Content::Bytes(bytes) => self.play(ok("application/octet-stream"), Some(*bytes), plenty(*bytes)),
+            Content::Bytes(bytes) => self.play(ok("application/octet-stream"), Some(*bytes), plenty(*bytes), seen),
             Content::Nothing if self.then == Then::End => Answer::empty(StatusCode::OK),
-            Content::Nothing => self.play(Answer::empty(StatusCode::OK), None, stream::empty()),
+            Content::Nothing => self.play(Answer::empty(StatusCode::OK), None, stream::empty(), seen),
         };
         if let Some(status) = self.status.and_then(|status| StatusCode::from_u16(status).ok()) {
             answer.status = status;
@@ -108,8 +104,8 @@ impl Reply {
     }
 
     /// Ollama's answer with what the rest of the reply does to it.
-    fn faithful(&self, mut answer: Answer) -> Answer {
-        if self.pause.is_zero() && self.then == Then::End && self.after.is_none() {
+    fn faithful(&self, mut answer: Answer, seen: &Seen) -> Answer {
+        if self.pause.is_none() && self.then == Then::End && self.after.is_none() {
             return answer;
         }
         let head = Answer { status: answer.status, headers: std::mem::take(&mut answer.headers), body: Body::Empty };
@@ -118,7 +114,7 @@ impl Reply {
             _ => None,
         };
         let lines = self.after.and_then(|after| usize::try_from(after).ok()).unwrap_or(usize::MAX);
-        self.play(head, length, answer.pieces().take(lines))
+        self.play(head, length, answer.pieces().take(lines), seen)
     }
 
     fn play(
@@ -126,28 +122,31 @@ impl Reply {
         mut answer: Answer,
         length: Option<u64>,
         pieces: impl Stream<Item = Bytes> + Send + 'static,
+        seen: &Seen,
     ) -> Answer {
-        answer.body = Body::Script { length, parts: parts(pieces, self.pause, self.then) };
+        answer.body = Body::Script { length, parts: parts(pieces, self.pause, self.then, seen.clone()) };
         answer
     }
 }
 
 /// The pieces with their pauses, and what comes then.
-fn parts(pieces: impl Stream<Item = Bytes> + Send + 'static, pause: Duration, then: Then) -> Parts {
+fn parts(pieces: impl Stream<Item = Bytes> + Send + 'static, pause: Wait, then: Then, seen: Seen) -> Parts {
     let parts = match then {
         Then::End => pieces.map(Part::Data).boxed(),
         Then::Cut => cut_last(pieces).boxed(),
         Then::Reset => pieces.map(Part::Data).chain(stream::iter([Part::Reset])).boxed(),
         Then::Stall => pieces.map(Part::Data).chain(stream::pending()).boxed(),
     };
-    if pause.is_zero() {
+    if pause.is_none() {
         return parts;
     }
-    let pausing = parts.enumerate().then(move |(nth, part)| async move {
-        if nth > 0 {
-            tokio::time::sleep(pause).await;
+    let pausing = stream::unfold((parts, seen, None), move |(mut parts, seen, before)| async move {
+        if let Some(before) = before {
+            pause.pass(&seen, before).await;
         }
-        part
+        // Counted before the part is sent: what is seen from now on may be of it.
+        let now = seen.times();
+        Some((parts.next().await?, (parts, seen, Some(now))))
     });
     pausing.boxed()
 }

@@ -1,10 +1,11 @@
 //! What a rule answers with.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value, json};
 
+use super::Wait;
 use crate::timestamps;
 
 /// An answer.
@@ -12,7 +13,7 @@ use crate::timestamps;
 #[serde(try_from = "Written")]
 pub struct Reply {
     /// Waits before the head is sent.
-    pub delay: Duration,
+    pub delay: Wait,
     /// What the content implies if absent: 200, or the faithful one.
     pub status: Option<u16>,
     /// Added to, or in place of, what Ollama would send.
@@ -22,7 +23,7 @@ pub struct Reply {
     /// How many lines of a faithful answer come before `then`; all of them if absent.
     pub after: Option<u64>,
     /// Waits between lines.
-    pub pause: Duration,
+    pub pause: Wait,
     /// What happens after the lines.
     pub then: Then,
 }
@@ -49,8 +50,8 @@ pub enum Content {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    #[serde(default, deserialize_with = "wait")]
-    delay: Duration,
+    #[serde(default)]
+    delay: Wait,
     status: Option<u16>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
@@ -60,8 +61,8 @@ struct Written {
     says: Option<String>,
     faithful: Option<bool>,
     after: Option<u64>,
-    #[serde(default, deserialize_with = "wait")]
-    pause: Duration,
+    #[serde(default)]
+    pause: Wait,
     #[serde(default)]
     then: Then,
 }
@@ -100,12 +101,6 @@ impl TryFrom<Written> for Reply {
         }
         Ok(Self { delay, status, headers, content, after, pause, then })
     }
-}
-
-fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| D::Error::custom(format!("{text:?} is no duration such as 50ms or 2s: {error}")))
 }
 
 /// What happens after the lines.
