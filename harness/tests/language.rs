@@ -198,3 +198,35 @@ fn steps_can_be_shared_and_what_is_wrong_in_them_is_told_with_their_own_file() {
     fs::remove_file(folder.path().join("_first.yaml")).unwrap();
     run_in(folder.path(), &[]).code(2).stderr(contains("./a.yaml:3:14: _first.yaml cannot be read"));
 }
+
+#[test]
+fn an_answer_that_the_clients_types_cannot_take_fails() {
+    let text = |body: &str| {
+        format!(
+            "title: an edit\nneeds: [script]\nupstream:\n  - when: {{ path: /v1/images/edits }}\n    reply: {{ body: {body} }}\nsteps:\n  - call: {{ image_edits: {{ model: m, prompt: p, base64: aGk=, filename: a.png }} }}\n    wire: {{ status: 200 }}\n"
+        )
+    };
+    run(&text("{ created: 1, data: [{ b64_json: QQ== }] }"), &[]).code(0);
+    let told = contains("the client cannot read this: missing field `data`");
+    run(&text("{ created: 1 }"), &[]).code(1).stdout(told);
+    let edit = text("{}").replace("aGk=", "'%'");
+    run(&edit, &[]).code(2).stderr(contains("the picture is no base64"));
+}
+
+#[test]
+fn answers_are_compared_by_the_names_of_their_steps() {
+    let text = |path: &str, not: &str| {
+        format!(
+            "title: two lists\nsteps:\n  - {{ name: first, call: models, expect: {{ $.object: list }} }}\n  - call: models\n    expect: {{ $.data: {{ {not} }} }}\n    wire: {{ body: {{ $.object: {{ same_as: {{ step: first, path: {path} }} }} }} }}\n"
+        )
+    };
+    let same = "same_as: { step: first, path: $.data }";
+    run(&text("$.object", same), &[]).code(0);
+    run(&text("$.object", &format!("not: {{ {same} }}")), &[])
+        .code(1)
+        .stdout(contains("anything but the same as $.data"));
+    let lost = contains("expected the same as $.none of the step `first`, where there was nothing");
+    run(&text("$.none", same), &[]).code(1).stdout(lost);
+    let later = text("$.object", "same_as: { step: frist, path: $.data }");
+    run(&later, &[]).code(2).stderr(contains("a.yaml:5:15: in `same_as`: unknown step `frist`, expected one of first"));
+}

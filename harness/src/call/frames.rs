@@ -46,13 +46,22 @@ impl Frames {
     #[must_use]
     pub fn document(&self) -> Value {
         match self {
-            Self::Events(events) => {
-                events.iter().filter(|event| event.data != DONE).map(|event| json_or_text(&event.data)).collect()
-            }
-            Self::Lines(lines) => lines.iter().map(|line| json_or_text(line)).collect(),
+            Self::Events(_) | Self::Lines(_) => self.events().map(|(_, document)| document).collect(),
             Self::Whole(text) if text.is_empty() => Value::Null,
             Self::Whole(text) => json_or_text(text),
         }
+    }
+
+    /// The events before `[DONE]` or the lines, each with the name of its event (`message` where none is written) and its JSON.
+    pub fn events(&self) -> impl Iterator<Item = (Option<String>, Value)> {
+        let (events, lines) = match self {
+            Self::Events(events) => (&events[..], &[][..]),
+            Self::Lines(lines) => (&[][..], &lines[..]),
+            Self::Whole(_) => (&[][..], &[][..]),
+        };
+        let events = events.iter().filter(|event| event.data != DONE);
+        let events = events.map(|event| (Some(event.event.clone()), json_or_text(&event.data)));
+        events.chain(lines.iter().map(|line| (None, json_or_text(line))))
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! It judges nothing; that is [`crate::expect`].
 
+mod audio;
 mod chat;
 mod fold;
 mod form;
 pub mod frames;
 mod http;
+mod images;
 mod models;
+mod responses;
 pub mod tap;
 mod typed;
 
@@ -17,6 +20,7 @@ use std::{
 };
 
 use async_openai::{Client, config::OpenAIConfig, error::OpenAIError, middleware::retry::OpenAIRetryLayer};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::scenario::{Call, Client as Settings, Retries, client::Key};
@@ -85,32 +89,13 @@ pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Dura
     }
     let understood = Understood::default();
     let calling = async {
-        match call {
-            Call::Http(http) => {
-                if let Err(words) = http::send(&tap, door, http).await {
-                    understood.set(json!({"error": {"kind": "transport", "message": words}}));
-                    return;
-                }
+        if let Call::Http(http) = call {
+            if let Err(words) = http::send(&tap, door, http).await {
+                understood.set(json!({"error": {"kind": "transport", "message": words}}));
+                return;
             }
-            Call::Models => models::list(&client(&tap, settings, door), &understood).await,
-            Call::Model(id) => models::retrieve(&client(&tap, settings, door), id, &understood).await,
-            Call::Chat(request) => chat::create(&client(&tap, settings, door), request.clone(), &understood).await,
-            Call::Completions(request) => {
-                typed::completions(&client(&tap, settings, door), request.clone(), &understood).await;
-            }
-            Call::Embeddings(request) => {
-                typed::embeddings(&client(&tap, settings, door), request.clone(), &understood).await;
-            }
-            Call::Moderations(request) => {
-                typed::moderations(&client(&tap, settings, door), request.clone(), &understood).await;
-            }
-            Call::Transcriptions(hearing) => {
-                typed::transcriptions(&client(&tap, settings, door), hearing, &understood).await;
-            }
-            Call::Images(request) => typed::images(&client(&tap, settings, door), request.clone(), &understood).await,
-            Call::Responses(request) => {
-                typed::responses(&client(&tap, settings, door), request.clone(), &understood).await;
-            }
+        } else {
+            with_client(&client(&tap, settings, door), call, &understood).await;
         }
         tap.ended().await;
     };
@@ -125,6 +110,82 @@ pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Dura
         understood = frames.document();
     }
     Outcome { understood, recording, frames, attempts: tap.attempts(), timed_out }
+}
+
+/// Makes a call with the OpenAI client.
+async fn with_client(client: &Client<OpenAIConfig>, call: &Call, understood: &Understood) {
+    match call {
+        // It has no client.
+        Call::Http(_) => {}
+        Call::Models => models::list(client, understood).await,
+        Call::Model(id) => models::retrieve(client, id, understood).await,
+        Call::Chat(request) => chat::create(client, request.clone(), understood).await,
+        Call::Completions(request) => typed::completions(client, request.clone(), understood).await,
+        Call::Embeddings(request) => typed::embeddings(client, request.clone(), understood).await,
+        Call::Moderations(request) => typed::moderations(client, request.clone(), understood).await,
+        Call::Images(request) => images::generate(client, request.clone(), understood).await,
+        Call::ImageEdits(edit) => images::edit(client, edit, understood).await,
+        Call::ImageVariations(variation) => images::variation(client, variation, understood).await,
+        Call::Responses(request) => responses::create(client, request.clone(), understood).await,
+        Call::Response(id) => responses::retrieve(client, id, understood).await,
+        Call::DeleteResponse(id) => responses::delete(client, id, understood).await,
+        Call::CancelResponse(id) => responses::cancel(client, id, understood).await,
+        Call::InputItems(id) => responses::input_items(client, id, understood).await,
+        Call::InputTokens(request) => responses::input_tokens(client, request.clone(), understood).await,
+        Call::Compact(request) => responses::compact(client, request.clone(), understood).await,
+        Call::Speech(request) => audio::speech(client, request, understood).await,
+        Call::Transcriptions(hearing) => audio::transcriptions(client, hearing, understood).await,
+        Call::Translations(hearing) => audio::translations(client, hearing, understood).await,
+    }
+}
+
+/// Whether a call can be made as it is written; what is wrong with a raw one is told by its parts.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(call: &Call) -> Result<(), String> {
+    let file = |base64: &str, what: &str| match STANDARD.decode(base64) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("the {what} is no base64: {error}")),
+    };
+    match call {
+        Call::Models | Call::Http(_) => Ok(()),
+        Call::Model(id)
+        | Call::Response(id)
+        | Call::DeleteResponse(id)
+        | Call::CancelResponse(id)
+        | Call::InputItems(id) => {
+            if id.is_empty() {
+                Err("this call takes an id, and this one is empty".to_owned())
+            } else {
+                Ok(())
+            }
+        }
+        Call::Speech(request) if request.is_object() => audio::spoken(request).map(drop),
+        Call::Chat(request)
+        | Call::Completions(request)
+        | Call::Embeddings(request)
+        | Call::Moderations(request)
+        | Call::Images(request)
+        | Call::Responses(request)
+        | Call::InputTokens(request)
+        | Call::Compact(request)
+        | Call::Speech(request) => {
+            let wrong = || "this call takes the request as a mapping".to_owned();
+            request.is_object().then_some(()).ok_or_else(wrong)
+        }
+        Call::Translations(hearing) if hearing.language.is_some() => {
+            Err("a translation takes no language: it is into English from any".to_owned())
+        }
+        Call::Transcriptions(hearing) | Call::Translations(hearing) => file(&hearing.base64, "recording"),
+        Call::ImageEdits(edit) => file(&edit.base64, "picture"),
+        Call::ImageVariations(variation) => file(&variation.base64, "picture"),
+    }
+}
+
+/// The bytes of a file; what is no base64 was refused when the scenario was read.
+fn decoded(base64: &str) -> Vec<u8> {
+    STANDARD.decode(base64).unwrap_or_default()
 }
 
 fn client(tap: &Tap, settings: &Settings, door: Door<'_>) -> Client<OpenAIConfig> {

@@ -5,12 +5,9 @@ use async_openai::{
     config::OpenAIConfig,
     error::OpenAIError,
     types::{
-        audio::{AudioInput, AudioResponseFormat, CreateTranscriptionRequest, CreateTranscriptionResponseJson},
         completions::CreateCompletionResponse,
         embeddings::{CreateBase64EmbeddingResponse, CreateEmbeddingResponse},
-        images::ImagesResponse,
         moderations::CreateModerationResponse,
-        responses::{Response, ResponseStreamEvent},
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -18,14 +15,13 @@ use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::scenario::Hearing;
-
 use super::{Understood, chat::Typed, error, fold, without_nulls};
 
-type OpenAI = Client<OpenAIConfig>;
-type Answer<T> = Result<Typed<T>, OpenAIError>;
+pub(super) type OpenAI = Client<OpenAIConfig>;
+pub(super) type Answer<T> = Result<Typed<T>, OpenAIError>;
 
-fn told<T>(answer: Answer<T>, understood: &Understood) {
+/// Tells what the client understood of an answer.
+pub(super) fn told<T>(answer: Answer<T>, understood: &Understood) {
     understood.set(answer.map_or_else(|failed| error(&failed), Typed::into_value));
 }
 
@@ -78,51 +74,8 @@ pub(super) async fn moderations(client: &OpenAI, request: Value, understood: &Un
     told::<CreateModerationResponse>(client.moderations().create_byot(request).await, understood);
 }
 
-/// `POST /v1/images/generations`.
-pub(super) async fn images(client: &OpenAI, request: Value, understood: &Understood) {
-    told::<ImagesResponse>(client.images().generate_byot(request).await, understood);
-}
-
-/// `POST /v1/audio/transcriptions`, as JSON.
-pub(super) async fn transcriptions(client: &OpenAI, hearing: &Hearing, understood: &Understood) {
-    let Hearing { model, base64, filename, language, prompt, temperature } = hearing.clone();
-    // What is no base64 was refused when the scenario was read.
-    let bytes = STANDARD.decode(base64).unwrap_or_default();
-    let request = CreateTranscriptionRequest {
-        file: AudioInput::from_vec_u8(filename, bytes),
-        model,
-        language,
-        prompt,
-        temperature,
-        response_format: Some(AudioResponseFormat::Json),
-        ..CreateTranscriptionRequest::default()
-    };
-    let answer = client.audio().transcription().create_byot(request).await;
-    told::<CreateTranscriptionResponseJson>(answer, understood);
-}
-
-/// `POST /v1/responses`, streamed if `stream: true`: then what is understood is the response of the last event that has one.
-pub(super) async fn responses(client: &OpenAI, request: Value, understood: &Understood) {
-    if request["stream"] != json!(true) {
-        return told::<Response>(client.responses().create_byot(request).await, understood);
-    }
-    match client.responses().create_stream_byot::<_, Typed<ResponseStreamEvent>>(request).await {
-        Err(failed) => understood.set(error(&failed)),
-        Ok(stream) => {
-            let mut last = json!({});
-            let failed = read(stream, |event| {
-                if let Some(response) = event.get("response") {
-                    last = response.clone();
-                }
-            })
-            .await;
-            understood.set(with_error(last, failed));
-        }
-    }
-}
-
 /// Reads a stream to its end; the first error in it is what its user sees.
-async fn read<T: DeserializeOwned + Serialize>(
+pub(super) async fn read<T: DeserializeOwned + Serialize>(
     mut stream: impl Stream<Item = Answer<T>> + Unpin,
     mut each: impl FnMut(Value),
 ) -> Option<Value>
@@ -139,7 +92,8 @@ where
     failed
 }
 
-fn with_error(answer: Value, failed: Option<Value>) -> Value {
+/// What was read, and the first error in it.
+pub(super) fn with_error(answer: Value, failed: Option<Value>) -> Value {
     let mut answer = without_nulls(answer);
     if let Some(failed) = failed {
         answer["error"] = failed["error"].clone();

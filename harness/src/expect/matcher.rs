@@ -6,9 +6,10 @@ use regex::Regex;
 use serde_json::{Map, Number, Value};
 
 use super::{path, schema};
+use crate::scenario::variables::{Answer, Variables};
 
 /// Every matcher by name.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "equals",
     "type",
     "gt",
@@ -29,6 +30,7 @@ pub const NAMES: [&str; 20] = [
     "json",
     "set",
     "schema",
+    "same_as",
 ];
 
 const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
@@ -72,6 +74,13 @@ pub enum Matcher {
     Schema(Value),
     /// The text is JSON, and its parts match.
     Json(Vec<(String, Matcher)>),
+    /// The same as what was captured, or as a part of another step's answer.
+    SameAs {
+        /// What it is compared with, in words.
+        other: String,
+        /// Its value; nothing where there was nothing, which nothing is the same as.
+        value: Option<Value>,
+    },
 }
 
 /// Which side of a bound.
@@ -99,24 +108,25 @@ impl Bound {
 }
 
 impl Matcher {
-    /// Reads a matcher as it is written.
+    /// Reads a matcher as it is written, but for names in texts, which stand there as values already; `known` is what it may
+    /// compare with.
     ///
     /// # Errors
     /// What is wrong with it; an unknown name is told with the known ones.
-    pub fn parse(value: &Value) -> Result<Self, String> {
+    pub fn parse(value: &Value, known: &Variables) -> Result<Self, String> {
         let Value::Object(written) = value else { return Ok(Self::Equals(value.clone())) };
         if written.is_empty() {
             return Err("an empty mapping checks nothing; to expect an empty object write `equals: {}`".to_owned());
         }
         let mut all =
-            written.iter().map(|(name, argument)| Self::one(name, argument)).collect::<Result<Vec<_>, _>>()?;
+            written.iter().map(|(name, argument)| Self::one(name, argument, known)).collect::<Result<Vec<_>, _>>()?;
         Ok(if all.len() == 1 { all.remove(0) } else { Self::All(all) })
     }
 
-    fn one(name: &str, argument: &Value) -> Result<Self, String> {
+    fn one(name: &str, argument: &Value, known: &Variables) -> Result<Self, String> {
         let text = || argument.as_str().map(str::to_owned).ok_or_else(|| format!("`{name}` takes a text"));
         let list = || argument.as_array().ok_or_else(|| format!("`{name}` takes a list"));
-        let inner = || Self::parse(argument).map(Box::new).map_err(|wrong| format!("in `{name}`: {wrong}"));
+        let inner = || Self::parse(argument, known).map(Box::new).map_err(|wrong| format!("in `{name}`: {wrong}"));
         let bound = |bound| {
             argument.as_f64().map(|number| Self::Bound(bound, number)).ok_or_else(|| format!("`{name}` takes a number"))
         };
@@ -158,17 +168,60 @@ impl Matcher {
                     .map(|key| key.as_str().map(str::to_owned).ok_or("`keys` takes a list of texts"))
                     .collect::<Result<_, _>>()?,
             ),
-            "json" => Self::json(argument.as_object().ok_or("`json` takes a mapping of JSONPaths to matchers")?)?,
+            "json" => {
+                Self::json(argument.as_object().ok_or("`json` takes a mapping of JSONPaths to matchers")?, known)?
+            }
+            "same_as" => Self::same_as(argument, known)?,
             other => return Err(format!("unknown matcher `{other}`, expected one of {}", NAMES.join(", "))),
         })
     }
 
-    fn json(parts: &Map<String, Value>) -> Result<Self, String> {
+    fn json(parts: &Map<String, Value>, known: &Variables) -> Result<Self, String> {
         let parts = parts.iter().map(|(key, value)| {
             path::check(key).map_err(|wrong| format!("in `json`: {wrong}"))?;
-            Ok((key.clone(), Self::parse(value).map_err(|wrong| format!("in `json`: {wrong}"))?))
+            Ok((key.clone(), Self::parse(value, known).map_err(|wrong| format!("in `json`: {wrong}"))?))
         });
         Ok(Self::Json(parts.collect::<Result<_, String>>()?))
+    }
+
+    /// The name of something captured, or a path into a step's answer.
+    fn same_as(argument: &Value, known: &Variables) -> Result<Self, String> {
+        const FORMS: &str =
+            "`same_as` takes the name of a capture, or { step: NAME, path: JSONPATH }; a value is compared by `equals`";
+        let (step, path) = match argument {
+            Value::String(name) => {
+                let value = known.get(name).map_err(|unknown| format!("in `same_as`: {unknown}"))?;
+                return Ok(Self::SameAs { other: format!("`{name}`"), value: Some(value.clone()) });
+            }
+            Value::Object(fields) if fields.len() == 2 => {
+                fields.get("step").and_then(Value::as_str).zip(fields.get("path").and_then(Value::as_str))
+            }
+            _ => None,
+        }
+        .ok_or(FORMS)?;
+        path::check(path).map_err(|wrong| format!("in `same_as`: {wrong}"))?;
+        let other = format!("{path} of the step `{step}`");
+        Ok(match known.answer(step).map_err(|wrong| format!("in `same_as`: {wrong}"))? {
+            Answer::Given(answer) => match path::select(answer, path) {
+                Some(value) => Self::SameAs { other, value: Some(value.into_owned()) },
+                None => Self::SameAs { other: format!("{other}, where there was nothing"), value: None },
+            },
+            Answer::Promised | Answer::None(_) => {
+                Self::SameAs { other: format!("{other}, which was not done"), value: None }
+            }
+        })
+    }
+
+    /// Whether it compares with something that was not there. Then it cannot hold, and neither can its contrary.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::SameAs { value, .. } => value.is_none(),
+            Self::All(all) => all.iter().any(Self::is_lost),
+            Self::Length(inner) | Self::Not(inner) | Self::Any(inner) | Self::Every(inner) => inner.is_lost(),
+            Self::Json(parts) => parts.iter().any(|(_, inner)| inner.is_lost()),
+            _ => false,
+        }
     }
 
     /// Judges what is there.
@@ -241,7 +294,8 @@ impl Matcher {
             },
             Self::StartsWith(start) => actual.as_str().is_some_and(|text| text.starts_with(start)),
             Self::OneOf(choices) => choices.iter().any(|choice| same(choice, actual)),
-            Self::Not(matcher) => matcher.judge(Some(actual)).is_err(),
+            Self::SameAs { value, .. } => value.as_ref().is_some_and(|value| same(value, actual)),
+            Self::Not(matcher) => !matcher.is_lost() && matcher.judge(Some(actual)).is_err(),
             Self::Any(matcher) => elements(actual).any(|element| matcher.judge(Some(element)).is_ok()),
             Self::Every(matcher) => {
                 let mut elements = elements(actual).peekable();
@@ -279,6 +333,8 @@ impl Matcher {
                 }
                 out
             }
+            Self::SameAs { other, value: Some(value) } => format!("the same as {other}, {value}"),
+            Self::SameAs { other, value: None } => format!("the same as {other}"),
             Self::Absent => "nothing to be there".to_owned(),
             Self::Exists => "something to be there".to_owned(),
             Self::Not(matcher) => format!("anything but {}", matcher.phrase()),
@@ -326,8 +382,12 @@ mod tests {
 
     use super::*;
 
+    fn parse(written: &Value) -> Result<Matcher, String> {
+        Matcher::parse(written, &Variables::default())
+    }
+
     fn judge(matcher: impl Borrow<Value>, actual: impl Borrow<Value>) -> Result<(), String> {
-        Matcher::parse(matcher.borrow()).unwrap().judge(Some(actual.borrow()))
+        parse(matcher.borrow()).unwrap().judge(Some(actual.borrow()))
     }
 
     #[test]
@@ -355,7 +415,7 @@ mod tests {
         let schema = json!({"schema": {"type": "object", "required": ["a"]}});
         assert_eq!(judge(&schema, json!({"a": 1})), Ok(()));
         assert_eq!(judge(&schema, json!({})), Err("what its schema allows (/: a is required)".to_owned()));
-        assert!(Matcher::parse(&json!({"schema": {"format": "email"}})).unwrap_err().contains("`format`"));
+        assert!(parse(&json!({"schema": {"format": "email"}})).unwrap_err().contains("`format`"));
     }
 
     #[test]
@@ -377,18 +437,18 @@ mod tests {
 
     #[test]
     fn nothing_is_absent_and_null_is_not_nothing() {
-        let absent = Matcher::parse(&json!({"absent": true})).unwrap();
+        let absent = parse(&json!({"absent": true})).unwrap();
         assert_eq!(absent.judge(None), Ok(()));
         assert!(absent.judge(Some(&Value::Null)).is_err());
-        let exists = Matcher::parse(&json!({"exists": true})).unwrap();
+        let exists = parse(&json!({"exists": true})).unwrap();
         assert_eq!(exists.judge(Some(&Value::Null)), Ok(()));
         assert!(exists.judge(None).is_err());
-        assert!(Matcher::parse(&json!({"exists": false})).unwrap().judge(Some(&json!(1))).is_err());
+        assert!(parse(&json!({"exists": false})).unwrap().judge(Some(&json!(1))).is_err());
     }
 
     #[test]
     fn not_is_no_way_to_pass_on_nothing() {
-        let not = Matcher::parse(&json!({"not": "a"})).unwrap();
+        let not = parse(&json!({"not": "a"})).unwrap();
         assert_eq!(not.judge(Some(&json!("b"))), Ok(()));
         assert!(not.judge(Some(&json!("a"))).is_err());
         assert!(not.judge(None).is_err());
@@ -424,22 +484,73 @@ mod tests {
         assert_eq!(judge(json!({"type": "integer"}), json!(3)), Ok(()));
         assert!(judge(json!({"type": "integer"}), json!(3.5)).is_err());
         assert_eq!(judge(json!({"type": "number"}), json!(3)), Ok(()));
-        assert!(Matcher::parse(&json!({"type": "int"})).unwrap_err().contains("expected one of null, boolean"));
+        assert!(parse(&json!({"type": "int"})).unwrap_err().contains("expected one of null, boolean"));
     }
 
     #[test]
     fn an_unknown_matcher_is_told_with_the_known_ones() {
-        let wrong = Matcher::parse(&json!({"gte": 1, "atleast": 2})).unwrap_err();
+        let wrong = parse(&json!({"gte": 1, "atleast": 2})).unwrap_err();
         assert!(wrong.starts_with("unknown matcher `atleast`, expected one of equals, type, gt"), "{wrong}");
-        assert!(Matcher::parse(&json!({"not": {"nope": 1}})).unwrap_err().starts_with("in `not`: unknown matcher"));
-        assert!(Matcher::parse(&json!({})).unwrap_err().contains("checks nothing"));
+        assert!(parse(&json!({"not": {"nope": 1}})).unwrap_err().starts_with("in `not`: unknown matcher"));
+        assert!(parse(&json!({})).unwrap_err().contains("checks nothing"));
     }
 
     #[test]
     fn every_named_matcher_is_known() {
         for name in NAMES {
-            let wrong = Matcher::one(name, &json!({"nope": 1})).err().unwrap_or_default();
+            let wrong = Matcher::one(name, &json!({"nope": 1}), &Variables::default()).err().unwrap_or_default();
             assert!(!wrong.starts_with(&format!("unknown matcher `{name}`")), "{name}");
         }
+    }
+
+    fn known() -> Variables {
+        let mut known = Variables::default();
+        known.set("id", json!(7));
+        known.answered("first", Answer::Given(json!({"id": 7, "list": [1, 2]})));
+        known.answered("many", Answer::None("makes several calls, so there is no one answer"));
+        known.answered("undone", Answer::Promised);
+        known
+    }
+
+    #[test]
+    fn a_value_is_compared_with_a_capture_or_another_answer() {
+        let judge = |written: Value, actual: Value| {
+            Matcher::parse(&json!({"same_as": written}), &known()).unwrap().judge(Some(&actual))
+        };
+        assert_eq!(judge(json!("id"), json!(7)), Ok(()));
+        assert_eq!(judge(json!("id"), json!(8)), Err("the same as `id`, 7".to_owned()));
+        let first = |path: &str| json!({"step": "first", "path": path});
+        assert_eq!(judge(first("$.list"), json!([1, 2])), Ok(()));
+        assert_eq!(judge(first("$.id"), json!(8)), Err("the same as $.id of the step `first`, 7".to_owned()));
+        let nothing = "the same as $.none of the step `first`, where there was nothing";
+        assert_eq!(judge(first("$.none"), json!(8)), Err(nothing.to_owned()));
+        let undone = judge(json!({"step": "undone", "path": "$.id"}), json!(7));
+        assert_eq!(undone, Err("the same as $.id of the step `undone`, which was not done".to_owned()));
+    }
+
+    #[test]
+    fn nothing_differs_from_what_was_not_there() {
+        let lost = json!({"same_as": {"step": "first", "path": "$.none"}});
+        for inner in [lost.clone(), json!({"any": lost}), json!({"length": lost}), json!({"json": {"$.a": lost}})] {
+            let not = Matcher::parse(&json!({"not": inner}), &known()).unwrap();
+            assert!(not.judge(Some(&json!([8]))).is_err(), "{inner}");
+            assert!(not.judge(Some(&json!("{\"a\":8}"))).is_err(), "{inner}");
+        }
+        let not = Matcher::parse(&json!({"not": {"same_as": "id"}}), &known()).unwrap();
+        assert_eq!(not.judge(Some(&json!(8))), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be_compared_with_is_told() {
+        let wrong = |written: Value| Matcher::parse(&json!({"same_as": written}), &known()).unwrap_err();
+        assert!(wrong(json!("nope")).contains("unknown variable `nope`, expected one of id"));
+        assert!(wrong(json!(7)).starts_with("`same_as` takes the name of a capture"));
+        assert!(wrong(json!({"step": "first"})).starts_with("`same_as` takes"));
+        assert!(wrong(json!({"step": "first", "path": "$.", "more": 1})).starts_with("`same_as` takes"));
+        assert!(wrong(json!({"step": "first", "path": "id"})).contains("no JSONPath"));
+        assert!(
+            wrong(json!({"step": "frist", "path": "$.id"})).contains("unknown step `frist`, expected one of first")
+        );
+        assert!(wrong(json!({"step": "many", "path": "$.id"})).contains("the step `many` makes several calls"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It makes no calls and prints nothing.
 
+mod events;
 pub mod laws;
 pub mod matcher;
 pub mod path;
@@ -18,7 +19,7 @@ use serde_json::Value;
 use crate::{
     call::{Outcome, tap::End},
     report::shorten,
-    scenario::{Answers, Call, Check, Checks, Part, Place, Step, Wire, variables::Variables},
+    scenario::{Answers, Call, Check, Checks, Events, Part, Place, Step, Wire, variables::Variables},
 };
 use matcher::Matcher;
 
@@ -69,18 +70,19 @@ pub fn judge(
     if answered.is_none() {
         unexpected_failure(part, outcome, place, &mut findings);
     }
-    let mut each = |expect: &Checks, wire: &Wire| -> Result<(), String> {
+    let mut each = |expect: &Checks, events: &Events, wire: &Wire| -> Result<(), String> {
         if findings.is_empty() {
             for check in &expect.0 {
-                findings.extend(within("", &outcome.understood, &variables.check(check)?)?);
+                findings.extend(within("", &outcome.understood, check, variables)?);
             }
+            findings.extend(events::judge(events, outcome, variables)?);
         }
         findings.extend(wire::judge(wire, outcome, variables)?);
         Ok(())
     };
-    each(&part.expect, &part.wire)?;
+    each(&part.expect, &part.events, &part.wire)?;
     if let Some(answered) = answered {
-        each(&answered.expect, &answered.wire)?;
+        each(&answered.expect, &answered.events, &answered.wire)?;
     }
     findings.extend(time::judge(&part.time, outcome, variables)?);
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
@@ -109,7 +111,7 @@ fn broken_law(at: Place, breach: &str) -> Finding {
 pub fn wisdom(part: &Part, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     for check in &part.model.0 {
-        findings.extend(within("model ", &outcome.understood, &variables.check(check)?)?);
+        findings.extend(within("model ", &outcome.understood, check, variables)?);
     }
     Ok(findings)
 }
@@ -121,7 +123,8 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
         findings.push(Finding { at, about, expected, actual });
     };
     let recording = &outcome.recording;
-    let asked = part.expect.0.iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
+    let asked = part.expect.0.iter().chain(part.events.iter().flat_map(|entry| entry.value.checks()));
+    let asked = asked.into_iter().any(|check| check.key.starts_with("$.error") || check.key.starts_with("$['error"));
     let raw = matches!(part.call.value, Call::Http(_));
     // Who expects a status is not surprised by an error with that status; a failing stream has status 200.
     let excused = asked || (part.wire.status.is_some() && recording.status.is_some_and(|status| status >= 400));
@@ -148,14 +151,19 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
 }
 
 /// Judges the part of a document that a check's key selects.
-fn within(prefix: &str, document: &Value, check: &Check) -> Result<Option<Finding>, String> {
+fn within(prefix: &str, document: &Value, check: &Check, variables: &Variables) -> Result<Option<Finding>, String> {
     path::check(&check.key)?;
-    one(&format!("{prefix}{}", check.key), check, path::select(document, &check.key))
+    one(&format!("{prefix}{}", check.key), check, path::select(document, &check.key), variables)
 }
 
 /// Judges one value.
-fn one(about: &str, check: &Check, actual: Option<Cow<'_, Value>>) -> Result<Option<Finding>, String> {
-    let matcher = Matcher::parse(&check.expected)?;
+fn one(
+    about: &str,
+    check: &Check,
+    actual: Option<Cow<'_, Value>>,
+    variables: &Variables,
+) -> Result<Option<Finding>, String> {
+    let matcher = Matcher::parse(&variables.value(&check.expected)?, variables)?;
     let Err(expected) = matcher.judge(actual.as_deref()) else { return Ok(None) };
     let actual = actual.map_or_else(|| "nothing".to_owned(), |value| shorten(&value.to_string(), 400));
     Ok(Some(Finding { at: check.at, about: about.to_owned(), expected, actual }))
@@ -173,7 +181,7 @@ fn headers(
         let values: Vec<_> =
             known.iter().filter(|(name, _)| name.eq_ignore_ascii_case(&check.key)).map(|(_, value)| &**value).collect();
         let actual = (!values.is_empty()).then(|| Cow::Owned(Value::String(values.join(", "))));
-        findings.extend(one(&format!("{prefix}{}", check.key), &variables.check(check)?, actual)?);
+        findings.extend(one(&format!("{prefix}{}", check.key), check, actual, variables)?);
     }
     Ok(findings)
 }

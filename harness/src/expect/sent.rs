@@ -43,7 +43,7 @@ pub async fn seen(
         let about = if asks.len() > 1 { format!("sent[{nth}]") } else { "sent".to_owned() };
         if let Some(count) = &ask.count {
             let actual = Value::from(entries.len());
-            findings.extend(one(&format!("{about}.count"), &variables.check(count)?, Some(Cow::Owned(actual)))?);
+            findings.extend(one(&format!("{about}.count"), count, Some(Cow::Owned(actual)), variables)?);
         }
         match entries.get(nth) {
             Some(entry) => findings.extend(judge(ask, entry, &about, variables)?),
@@ -67,12 +67,12 @@ pub async fn seen(
                 Ending::Aborted => "aborted",
             });
             let actual = word.map(|word| Cow::Owned(Value::from(word)));
-            findings.extend(one(&format!("{about}.ended"), &variables.check(check)?, actual)?);
+            findings.extend(one(&format!("{about}.ended"), check, actual, variables)?);
         }
         if let Some(check) = &ask.ended_ms {
             let later = ended.zip(left).map(|((_, there), here)| there.saturating_duration_since(here).as_millis());
             let actual = later.map(|later| Cow::Owned(Value::from(u64::try_from(later).unwrap_or(u64::MAX))));
-            findings.extend(one(&format!("{about}.ended_ms"), &variables.check(check)?, actual)?);
+            findings.extend(one(&format!("{about}.ended_ms"), check, actual, variables)?);
         }
     }
     Ok(findings)
@@ -98,7 +98,7 @@ fn judge(ask: &Ask, entry: &Entry, about: &str, variables: &Variables) -> Result
     let mut judge = |check: &Option<Check>, actual: String| -> Result<(), String> {
         if let Some(check) = check {
             let about = format!("{about}.{}", check.key);
-            findings.extend(one(&about, &variables.check(check)?, Some(Cow::Owned(Value::String(actual))))?);
+            findings.extend(one(&about, check, Some(Cow::Owned(Value::String(actual))), variables)?);
         }
         Ok(())
     };
@@ -109,7 +109,7 @@ fn judge(ask: &Ask, entry: &Entry, about: &str, variables: &Variables) -> Result
         // No JSON is nothing at every path.
         let document = entry.json().unwrap_or_default();
         for check in &ask.body.0 {
-            findings.extend(within(&format!("{about} "), &document, &variables.check(check)?)?);
+            findings.extend(within(&format!("{about} "), &document, check, variables)?);
         }
     }
     Ok(findings)

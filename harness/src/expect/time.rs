@@ -32,7 +32,7 @@ pub(super) fn judge(time: &Time, outcome: &Outcome, variables: &Variables) -> Re
         };
         let check = Check { key: name.to_owned(), expected: expected.value.clone(), at: Place::from(expected) };
         let actual = actual.map(|time| Cow::Owned(Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))));
-        findings.extend(one(&format!("time.{name}"), &variables.check(&check)?, actual)?);
+        findings.extend(one(&format!("time.{name}"), &check, actual, variables)?);
     }
     Ok(findings)
 }

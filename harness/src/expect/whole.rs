@@ -31,7 +31,7 @@ pub fn tally(
         let expected = answered.count.clone().unwrap_or_else(|| json!({"gte": 1}));
         let check = Check { key: answered.status.to_string(), expected, at: answered.at };
         let about = format!("answers.{}", answered.status);
-        findings.extend(one(&about, &variables.check(&check)?, Some(Cow::Owned(count.into())))?);
+        findings.extend(one(&about, &check, Some(Cow::Owned(count.into())), variables)?);
     }
     let known = |status: &str| answers.0.iter().any(|answered| answered.status.to_string() == status);
     let others: Vec<_> = counts.iter().filter(|(status, _)| !known(status)).collect();

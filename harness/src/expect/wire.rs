@@ -28,8 +28,7 @@ pub(super) fn judge(wire: &Wire, outcome: &Outcome, variables: &Variables) -> Re
         ("end", &wire.end, Some(Value::from(end(&recording.end)))),
     ] {
         let Some(expected) = expected else { continue };
-        let check = variables.check(&check(name, expected))?;
-        findings.extend(one(&format!("wire.{name}"), &check, actual.map(Cow::Owned))?);
+        findings.extend(one(&format!("wire.{name}"), &check(name, expected), actual.map(Cow::Owned), variables)?);
     }
     if let Some(whole) = &wire.whole {
         findings.extend(pieces(whole, recording));
@@ -40,7 +39,7 @@ pub(super) fn judge(wire: &Wire, outcome: &Outcome, variables: &Variables) -> Re
     if !wire.body.0.is_empty() {
         let document = outcome.frames.document();
         for check in &wire.body.0 {
-            findings.extend(within("wire.body ", &document, &variables.check(check)?)?);
+            findings.extend(within("wire.body ", &document, check, variables)?);
         }
     }
     Ok(findings)

@@ -11,7 +11,13 @@ use crate::{
     call::{self, Door, Outcome},
     expect::{self, Finding},
     report::{Exchange, ScenarioResult, Secrets, StepResult, Told, Verdict},
-    scenario::{Client, Place, Step, load::Loaded, step::Repeat, variables::Variables, vars::Source},
+    scenario::{
+        Client, Place, Step,
+        load::Loaded,
+        step::Repeat,
+        variables::{Answer, Variables},
+        vars::Source,
+    },
 };
 
 /// How long a step that may be late waits before it is tried again.
@@ -47,10 +53,15 @@ pub(super) fn variables(loaded: &Loaded, plan: &Plan) -> Result<(Variables, Vec<
 pub(super) async fn run(loaded: &Loaded, target: &Target, plan: &Plan) -> ScenarioResult {
     let mut result = unrun(loaded, Verdict::Passed, String::new());
     result.reason = None;
-    let (variables, secrets) = match variables(loaded, plan) {
+    let (mut variables, secrets) = match variables(loaded, plan) {
         Ok(known) => known,
         Err(reason) => return unrun(loaded, Verdict::Broken, reason),
     };
+    for step in loaded.scenario.all_steps() {
+        if let Some(name) = &step.name {
+            variables.answered(name, step.answer());
+        }
+    }
     let mut runner = Runner { loaded, target, plan, variables, secrets };
     let scenario = &loaded.scenario;
     for (steps, role) in [(&scenario.setup, Some("setup")), (&scenario.steps, None)] {
@@ -251,6 +262,9 @@ impl Runner<'_> {
         }
         if let (Some(live), Some(journal), [outcome]) = (step.live(), &target.journal, &outcomes[..]) {
             whole.extend(expect::live(live, outcome, journal, before).await);
+        }
+        if let (Some(name), [outcome]) = (&step.name, &outcomes[..]) {
+            variables.answered(name, Answer::Given(outcome.understood.clone()));
         }
         match (&mut judged[..], &outcomes[..]) {
             // Of one call the answer is the whole.

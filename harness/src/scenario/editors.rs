@@ -61,6 +61,7 @@ pub fn schema() -> Value {
             ]),
             "wire": wire(),
             "time": time(),
+            "events": events(),
             "checks": { "description": "JSONPath → matcher.", "type": "object", "additionalProperties": { "$ref": "#/$defs/matcher" } },
             "headers": { "description": "Header → matcher.", "type": "object", "additionalProperties": { "$ref": "#/$defs/matcher" } },
             "ask": ask(),
@@ -115,6 +116,7 @@ fn part() -> Vec<(&'static str, Value)> {
         ("times", whole("How often the call is made, all at once.")),
         ("client", json!({ "$ref": "#/$defs/client" })),
         ("expect", checks_of("What the client understood.")),
+        ("events", json!({ "$ref": "#/$defs/events" })),
         ("model", checks_of("What the client understood, for what depends on the model's wisdom.")),
         ("wire", json!({ "$ref": "#/$defs/wire" })),
         ("time", json!({ "$ref": "#/$defs/time" })),
@@ -125,11 +127,16 @@ fn step() -> Value {
     let mut fields = part();
     let parts = json!({ "description": "Calls that begin together.", "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/part" } });
     let answers = json!({
-        "description": "Status → how many, or count, expect and wire of each.",
+        "description": "Status → how many, or count, expect, events and wire of each.",
         "type": "object",
         "patternProperties": { "^[1-5][0-9][0-9]$": { "anyOf": [
             { "type": "integer" },
-            object(&[("count", matcher_of("How many.")), ("expect", checks_of("Of each.")), ("wire", json!({ "$ref": "#/$defs/wire" }))]),
+            object(&[
+                ("count", matcher_of("How many.")),
+                ("expect", checks_of("Of each.")),
+                ("events", json!({ "$ref": "#/$defs/events" })),
+                ("wire", json!({ "$ref": "#/$defs/wire" })),
+            ]),
         ] } },
         "additionalProperties": false,
     });
@@ -156,18 +163,41 @@ fn step() -> Value {
 fn call() -> Value {
     let request = json!({ "description": "The request as it goes out.", "type": "object" });
     let mut fields: Vec<(&str, Value)> = vec![("model", text("Its id."))];
-    let typed = ["chat", "completions", "embeddings", "moderations", "images", "responses"];
+    let typed = [
+        "chat",
+        "completions",
+        "embeddings",
+        "moderations",
+        "images",
+        "responses",
+        "input_tokens",
+        "compact",
+        "speech",
+    ];
     fields.extend(typed.map(|name| (name, request.clone())));
-    let mut hearing = object(&[
-        ("model", text("Its id.")),
-        ("base64", text("The recording.")),
-        ("filename", text("It tells the recording's kind.")),
-        ("language", text("What is spoken.")),
-        ("prompt", text("A hint.")),
-        ("temperature", json!({ "type": "number" })),
+    let of_response = ["response", "delete_response", "cancel_response", "input_items"];
+    fields.extend(of_response.map(|name| (name, text("The response's id."))));
+    let file = |more: &[(&str, Value)], required: &[&str]| {
+        let own = [
+            ("model", text("Its id.")),
+            ("base64", text("The file.")),
+            ("filename", text("It tells the file's kind.")),
+        ];
+        let mut file = object(&[&own[..], more].concat());
+        file["required"] = required.into();
+        file
+    };
+    let hearing = [("prompt", text("A hint.")), ("temperature", json!({ "type": "number" }))];
+    let translation = file(&hearing, &["model", "base64", "filename"]);
+    let transcription = [&hearing[..], &[("language", text("What is spoken."))]].concat();
+    let many = ("n", whole("How many pictures are made."));
+    let edit = [("prompt", text("What is to become of it.")), ("size", text("Such as 512x512.")), many.clone()];
+    fields.extend([
+        ("transcriptions", file(&transcription, &["model", "base64", "filename"])),
+        ("translations", translation),
+        ("image_edits", file(&edit, &["model", "prompt", "base64", "filename"])),
+        ("image_variations", file(&[many], &["base64", "filename"])),
     ]);
-    hearing["required"] = json!(["model", "base64", "filename"]);
-    fields.push(("transcriptions", hearing));
     let mut http = object(&[
         ("method", text("GET, or POST where there is a body.")),
         ("path", text("With its query.")),
@@ -212,6 +242,34 @@ fn time() -> Value {
     let live = json!({ "description": "The first piece came before Ollama had ended its answer.", "type": "boolean" });
     fields.push(("live", live));
     object(&fields)
+}
+
+fn events() -> Value {
+    let pick = [
+        ("type", matcher_of("Which: the `type` within its JSON.")),
+        ("event", matcher_of("Which: the name on its `event:` line.")),
+        ("where", checks_of("Which: what holds of its JSON.")),
+    ];
+    let mut next = object(&pick);
+    next["minProperties"] = 1.into();
+    let order = json!({
+        "description": "These come one after the other, with anything in between.",
+        "type": "array",
+        "minItems": 2,
+        "items": { "anyOf": [{ "type": "string" }, next] },
+    });
+    let mut some = pick.to_vec();
+    some.extend([
+        ("at", json!({ "description": "Which one of them.", "anyOf": [{ "enum": ["first", "last"] }, { "type": "integer" }] })),
+        ("count", matcher_of("How many; one at least unless told.")),
+        ("expect", checks_of("What each of them, or the one, holds.")),
+    ]);
+    let mut some = object(&some);
+    some["minProperties"] = 1.into();
+    let mut in_order = object(&[("in_order", order)]);
+    in_order["required"] = json!(["in_order"]);
+    let entry = json!({ "anyOf": [some, in_order] });
+    json!({ "description": "Single events of a stream; all of this must hold.", "type": "array", "minItems": 1, "items": entry })
 }
 
 fn ask() -> Value {
@@ -274,6 +332,8 @@ mod tests {
             ("title: a\nsteps: [{ call: models, expect: { $.a: { equal: 1 } } }]\n", "/steps/0/expect/$.a: "),
             ("title: a\nsteps: [{ call: models, wire: { done: yes, dune: 1 } }]\n", "/steps/0/wire/"),
             ("title: a\nsteps: [{ call: models, sent: { verb: GET } }]\n", "/steps/0/sent: "),
+            ("title: a\nsteps: [{ call: models, events: [{ typ: a }] }]\n", "/steps/0/events/0: "),
+            ("title: a\nsteps: [{ call: models, events: [{ in_order: [a] }] }]\n", "/steps/0/events/0: "),
         ] {
             let document: Value = serde_saphyr::from_str(text).unwrap();
             let told = breach(&schema, &document).unwrap_or_default();

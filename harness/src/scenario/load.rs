@@ -328,6 +328,51 @@ mod tests {
     }
 
     #[test]
+    fn what_a_value_is_compared_with_must_have_been_there_before() {
+        let first = "  - { name: first, call: models, expect: { $.object: list } }\n";
+        let scenario =
+            |step: &str| format!("title: a\nsteps:\n{first}  - {step}\n  - {{ name: last, call: models, sent: [] }}\n");
+        let same = |step: &str| format!("{{ same_as: {{ step: {step}, path: $.id }} }}");
+        for at in [
+            "expect: { $.id: HERE }",
+            "model: { $.id: HERE }",
+            "wire: { status: 200, body: { $.id: { not: HERE } } }",
+            "sent: { $.id: HERE }",
+        ] {
+            let step = format!("{{ name: own, call: models, {at} }}");
+            assert!(read("x.yaml", &scenario(&step.replace("HERE", &same("first")))).is_ok(), "{at}");
+            for (step_named, told) in [
+                ("frist", "unknown step `frist`, expected one of first, last, own"),
+                ("last", "the step `last` has not been done by then"),
+                ("own", "the step `own` has not been done by then"),
+            ] {
+                let told_instead = wrong(&scenario(&step.replace("HERE", &same(step_named))));
+                assert!(told_instead[0].starts_with("x.yaml:4:") && told_instead[0].contains(told), "{told_instead:?}");
+            }
+        }
+        let twice = scenario(&format!(
+            "{{ name: first, call: models, sent: [] }}\n  - {{ call: models, expect: {{ $.id: {} }} }}",
+            same("first")
+        ));
+        assert!(wrong(&twice)[0].contains("is not the only one with this name"));
+        for several in ["times: 2", "repeat: { times: 2 }"] {
+            let several = scenario(&format!(
+                "{{ name: many, call: models, {several}, expect: {{ $.a: 1 }} }}\n  - {{ call: models, expect: {{ $.id: {} }} }}",
+                same("many")
+            ));
+            assert!(
+                wrong(&several)[0].contains("x.yaml:5:31: in `same_as`: the step `many` makes several calls"),
+                "{:?}",
+                wrong(&several)
+            );
+        }
+        assert!(
+            wrong(&scenario("{ call: models, expect: { $.id: { same_as: id } } }"))[0]
+                .contains("unknown variable `id`")
+        );
+    }
+
+    #[test]
     fn several_calls_are_checked() {
         let step = |step: &str| format!("title: a\nsteps:\n  - {step}\n");
         let two = "parallel: [{ call: models }, { call: { http: { path: / } }, times: 3 }]";
@@ -361,6 +406,43 @@ mod tests {
         ] {
             let told_instead = wrong(&step(written));
             assert!(told_instead[0].contains(told), "{told}: {told_instead:?}");
+        }
+    }
+
+    #[test]
+    fn expectations_of_single_events_are_checked() {
+        let step = |events: &str| format!("title: a\nsteps:\n  - call: models\n    events: {events}\n");
+        for events in [
+            "[{ type: a }, { at: -1, expect: { $.a: '${model}' } }, { in_order: [a, { event: b }] }]",
+            "[{ where: { $.a: { gt: 1 } }, count: 0 }]",
+            "\n      - { at: last, type: { one_of: [a, b] }, count: { lte: 2 } }",
+        ] {
+            assert!(read("x.yaml", &step(events)).is_ok(), "{events}");
+        }
+        for (events, told) in [
+            ("[]", "x.yaml:3:11: nothing is expected of this call"),
+            ("{ type: a }", "x.yaml:4:13: "),
+            (
+                "[{}]",
+                "x.yaml:4:14: an entry of `events` has type, event or where, at, count, expect; or in_order alone",
+            ),
+            (
+                "[{ typ: a }]",
+                "x.yaml:4:16: unknown field `typ`, expected one of type, event, where, at, count, expect, in_order",
+            ),
+            ("[{ at: middle }]", "`at` takes first, last, or a number"),
+            ("[{ type: a, count: 0, expect: { $.a: 1 } }]", "x.yaml:4:32: of no events nothing can be expected"),
+            ("[{ in_order: [a] }]", "x.yaml:4:26: an order is of two events or more"),
+            ("[{ in_order: [a, {}] }]", "x.yaml:4:30: an event in an order has type, event or where"),
+            ("[{ in_order: [a, { at: 1 }] }]", "unknown field `at`, expected one of type, event, where"),
+            ("[{ in_order: [a, b], type: a }]", "`in_order` stands alone"),
+            ("[{ type: '${nope}' }]", "x.yaml:4:22: unknown variable `nope`"),
+            ("[{ in_order: [a, '${nope}'] }]", "x.yaml:4:30: unknown variable `nope`"),
+            ("[{ where: { a: 1 } }]", "x.yaml:4:25: `a` is no JSONPath"),
+            ("[{ type: a, expect: { $.a: { nope: 1 } } }]", "x.yaml:4:35: unknown matcher `nope`"),
+        ] {
+            let told_instead = wrong(&step(events)).remove(0);
+            assert!(told_instead.contains(told), "{told}: {told_instead:?}");
         }
     }
 
@@ -414,7 +496,8 @@ mod tests {
                 "&a ", "*a", "{", "}", "[", "]", ": ", "- ", "\n", "\t", "~", "!!str ", "<<: *a\n", "${model}", "${", "$[?(@.", "\u{feff}", "'", "\"",
                 "matrix: { a: [1, 2] }\n", "matrix: { a: 1 }\n", "vars: { a: { env: HOME } }\n", "    repeat: { times: 2, pass: 3 }\n",
                 "    within: 1s\n", "  - include: x\n", "    model: { $.a: 1 }\n", "setup:\n", "teardown:\n", "needs: [ollama>=1]\n", "${a}",
-                "    expect: { $.a: { schema: { $ref: '#' } } }\n", "    time: { live: true }\n", "    times: 99999999999\n",
+                "    expect: { $.a: { schema: { $ref: '#' } } }\n", "    time: { live: true }\n", "    events: [{ type: a, at: -1, count: 0 }, { in_order: [a, {}] }]\n",
+                "  - name: a\n", "    name: b\n", "    expect: { $.a: { same_as: { step: a, path: $.b } } }\n", "    expect: { $.a: { same_as: a } }\n", "    times: 99999999999\n",
                 "    call: { chat: { model: m } }\n", "    capture: { a: $.a }\n", "    expect: { $.a: { matches: '(' } }\n", "1e999", ".inf", "\0",
             ][..]), 0..24)
         ) {

@@ -7,10 +7,11 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Answers, Call, Check, Checks, Client, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
+    Answers, Call, Check, Checks, Client, Events, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
     client::Key,
+    events::{Entry, Next, Pick, Wanted},
     step::{MOST, Repeat},
-    variables::{Variables, is_name},
+    variables::{Answer, Variables, is_name},
     vars::{self, Source},
     versions,
 };
@@ -92,10 +93,14 @@ impl Reader {
             }
         }
         self.client(title, &scenario.client);
+        for name in scenario.all_steps().filter_map(|step| step.name.as_deref()) {
+            self.variables.answered(name, Answer::None("has not been done by then"));
+        }
         for (steps, checked) in [(&scenario.setup, false), (&scenario.steps, true), (&scenario.teardown, false)] {
             for step in steps {
                 self.from.clone_from(&step.from);
                 self.step(step, checked);
+                self.answered(step, scenario);
             }
         }
         self.from = None;
@@ -133,6 +138,16 @@ impl Reader {
                 format!("{usual} lies outside; name a mock.version between mock.from and mock.before"),
             );
         }
+    }
+
+    /// From now on it may be compared with.
+    fn answered(&mut self, step: &Step, scenario: &Scenario) {
+        let Some(name) = &step.name else { return };
+        let namesakes = scenario.all_steps().filter(|other| other.name.as_ref() == Some(name)).count();
+        self.variables.answered(
+            name,
+            if namesakes > 1 { Answer::None("is not the only one with this name") } else { step.answer() },
+        );
     }
 
     /// `checked`: whether something must be expected of it.
@@ -220,18 +235,11 @@ impl Reader {
                     self.wrong(at, "`client` sets up the OpenAI client; a raw call has headers of its own");
                 }
             }
-            Ok(Call::Transcriptions(hearing)) if STANDARD.decode(&hearing.base64).is_err() => {
-                self.wrong(at, "the recording is no base64");
+            Ok(call) => {
+                if let Err(wrong) = crate::call::check(&call) {
+                    self.wrong(at, wrong);
+                }
             }
-            Ok(
-                Call::Chat(request)
-                | Call::Completions(request)
-                | Call::Embeddings(request)
-                | Call::Moderations(request)
-                | Call::Images(request)
-                | Call::Responses(request),
-            ) if !request.is_object() => self.wrong(at, "this call takes the request as a mapping"),
-            Ok(_) => {}
         }
         if let Some(client) = &part.client {
             self.client(at, client);
@@ -240,6 +248,7 @@ impl Reader {
             self.wrong(times.into(), format!("times takes a number from 1 to {MOST}"));
         }
         self.judged(&part.expect, &part.wire);
+        self.events(&part.events);
         for check in &part.model.0 {
             self.path(check);
         }
@@ -286,6 +295,49 @@ impl Reader {
         }
     }
 
+    fn events(&mut self, entries: &Events) {
+        for entry in entries {
+            match &entry.value {
+                Entry::Some(wanted) => {
+                    let Wanted { pick, at, count, expect } = &**wanted;
+                    self.pick(Place::from(entry), pick);
+                    if let Some(count) = count {
+                        self.matcher(count.into(), &count.value);
+                        if count.value == 0 && (at.is_some() || !expect.0.is_empty()) {
+                            self.wrong(count.into(), "of no events nothing can be expected; leave out at and expect");
+                        }
+                    }
+                    for check in &expect.0 {
+                        self.path(check);
+                    }
+                }
+                Entry::InOrder(order) => {
+                    if order.value.len() < 2 {
+                        self.wrong(order.into(), "an order is of two events or more");
+                    }
+                    for next in &order.value {
+                        let (at, Next(pick)) = (Place::from(next), &next.value);
+                        if pick.is_empty() {
+                            self.wrong(at, "an event in an order has type, event or where");
+                        }
+                        self.pick(at, pick);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pick(&mut self, at: Place, pick: &Pick) {
+        for wanted in [&pick.r#type, &pick.event].into_iter().flatten() {
+            // A `type` alone has no place but that of the whole.
+            let own = Place::from(wanted);
+            self.matcher(if own.line == 0 { at } else { own }, &wanted.value);
+        }
+        for check in &pick.r#where.0 {
+            self.path(check);
+        }
+    }
+
     fn answers(&mut self, at: Place, answers: &Answers, calls: usize) {
         if calls < 2 {
             self.wrong(at, "answers are of several calls; say how many with `times`, or write `wire: { status: … }`");
@@ -307,6 +359,7 @@ impl Reader {
                 self.wrong(answered.at, "the status of these answers is told already");
             }
             self.judged(&answered.expect, &answered.wire);
+            self.events(&answered.events);
         }
         let counts: Option<Vec<u64>> = answers.0.iter().map(|answered| answered.count.as_ref()?.as_u64()).collect();
         if let Some(sum) = counts.map(|counts| counts.iter().sum::<u64>()).filter(|sum| *sum != calls as u64) {
@@ -361,7 +414,7 @@ impl Reader {
     }
 
     fn matcher(&mut self, at: Place, written: &Value) {
-        let read = |variables: &Variables| variables.value(written).and_then(|value| Matcher::parse(&value));
+        let read = |variables: &Variables| variables.value(written).and_then(|value| Matcher::parse(&value, variables));
         let Err(wrong) = read(&self.variables) else { return };
         // What is captured may turn out to be of the type that the matcher takes.
         for guess in [Value::from(1), Value::from(Vec::<Value>::new()), Value::from(true)] {

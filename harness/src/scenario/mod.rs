@@ -2,8 +2,10 @@
 //!
 //! Nothing here judges a value (that is [`load`]) or runs a step (that is [`crate::run`]).
 
+pub mod call;
 pub mod client;
 pub mod editors;
+pub mod events;
 pub mod library;
 pub mod load;
 mod meaning;
@@ -14,7 +16,7 @@ pub mod variables;
 pub mod vars;
 pub mod versions;
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use mock_ollama::Script;
 use serde::{
@@ -24,7 +26,9 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+pub use call::{Call, Field, Http};
 pub use client::{Client, Retries};
+pub use events::Events;
 pub use need::Need;
 pub use step::{Answered, Answers, Part, Step};
 pub use time::Time;
@@ -104,87 +108,6 @@ pub struct MockSettings {
     pub before: Option<Spanned<String>>,
     /// As `OLLAMA_CONTEXT_LENGTH`.
     pub context_length: Option<u32>,
-}
-
-/// What can be called.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Call {
-    /// `GET /v1/models` with the OpenAI client.
-    Models,
-    /// `GET /v1/models/{id}` with the OpenAI client.
-    Model(String),
-    /// `POST /v1/chat/completions` with the OpenAI client; the request as it goes out. Streamed if `stream: true`.
-    Chat(Value),
-    /// `POST /v1/completions` with the OpenAI client, as `chat`.
-    Completions(Value),
-    /// `POST /v1/embeddings` with the OpenAI client.
-    Embeddings(Value),
-    /// `POST /v1/moderations` with the OpenAI client.
-    Moderations(Value),
-    /// `POST /v1/images/generations` with the OpenAI client.
-    Images(Value),
-    /// `POST /v1/responses` with the OpenAI client, as `chat`.
-    Responses(Value),
-    /// `POST /v1/audio/transcriptions` with the OpenAI client.
-    Transcriptions(Hearing),
-    /// Anything, raw.
-    Http(Http),
-}
-
-/// A recording that is to be heard, as the OpenAI client uploads it. Other fields and formats go by a raw call with a form.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hearing {
-    /// The model's id.
-    pub model: String,
-    /// The recording's bytes, in base64.
-    pub base64: String,
-    /// The file's name, which tells its kind.
-    pub filename: String,
-    /// The language that is spoken.
-    pub language: Option<String>,
-    /// A hint.
-    pub prompt: Option<String>,
-    /// The sampling temperature.
-    pub temperature: Option<f32>,
-}
-
-/// A raw request.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    /// `GET`, or `POST` if there is a body, unless told.
-    pub method: Option<String>,
-    /// The path with its query.
-    pub path: String,
-    /// Extra headers.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// A text goes out as it is, anything else as JSON.
-    pub body: Option<Value>,
-    /// A form, `multipart/form-data`, instead of a body.
-    pub form: Option<Vec<Field>>,
-    /// The client hangs up when so many bytes of the body are sent; the head promises all of them.
-    pub cut_after: Option<usize>,
-    /// The client leaves after so many lines or events of the answer.
-    pub leave_after: Option<usize>,
-}
-
-/// A field of a form.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Field {
-    /// Its name.
-    pub name: String,
-    /// Its text.
-    pub value: Option<String>,
-    /// The bytes of a file, in base64.
-    pub base64: Option<String>,
-    /// The file's name.
-    pub filename: Option<String>,
-    /// The type of its content.
-    pub content_type: Option<String>,
 }
 
 /// What is expected of the bytes.

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Call, Checks, Client, Place, Sent, Time, Wire};
+use super::{Call, Checks, Client, Events, Place, Sent, Time, Wire, variables::Answer};
 
 /// Most calls that may begin together: each is a connection.
 pub const MOST: usize = 1000;
@@ -45,6 +45,16 @@ impl Step {
     #[must_use]
     pub fn calls(&self) -> usize {
         self.parts.iter().map(Part::calls).sum()
+    }
+
+    /// What can be known of its answer before it is done.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        match self.calls() {
+            0 => Answer::None("makes no call"),
+            1 if self.repeat.is_none() => Answer::Promised,
+            _ => Answer::None("makes several calls, so there is no one answer"),
+        }
     }
 
     /// Where its first call stands.
@@ -99,6 +109,9 @@ pub struct Part {
     /// JSONPath → matcher, on what the client understood.
     #[serde(default)]
     pub expect: Checks,
+    /// Single events of a stream.
+    #[serde(default)]
+    pub events: Events,
     /// JSONPath → matcher, on what the client understood, for what depends on the model's wisdom and not on the server.
     #[serde(default)]
     pub model: Checks,
@@ -120,7 +133,11 @@ impl Part {
     /// Whether nothing is expected of its answers.
     #[must_use]
     pub fn is_blind(&self) -> bool {
-        self.expect.0.is_empty() && self.model.0.is_empty() && self.wire.is_empty() && self.time.is_empty()
+        self.expect.0.is_empty()
+            && self.events.is_empty()
+            && self.model.0.is_empty()
+            && self.wire.is_empty()
+            && self.time.is_empty()
     }
 }
 
@@ -137,6 +154,8 @@ struct Written {
     client: Option<Client>,
     #[serde(default)]
     expect: Checks,
+    #[serde(default)]
+    events: Events,
     #[serde(default)]
     model: Checks,
     #[serde(default)]
@@ -163,6 +182,7 @@ impl TryFrom<Written> for Step {
             times,
             client,
             expect,
+            events,
             model,
             wire,
             time,
@@ -174,7 +194,8 @@ impl TryFrom<Written> for Step {
             include,
         } = written;
         let timed = !time.is_empty() || time.live.is_some() || !model.0.is_empty();
-        let own = times.is_some() || client.is_some() || !expect.0.is_empty() || !wire.is_empty() || timed;
+        let judged = !expect.0.is_empty() || !events.is_empty() || !wire.is_empty() || timed;
+        let own = times.is_some() || client.is_some() || judged;
         if include.is_some() {
             let nothing =
                 call.is_none() && parallel.is_none() && reload.is_none() && repeat.is_none() && within.is_none();
@@ -200,11 +221,11 @@ impl TryFrom<Written> for Step {
             (Some(_), _) | (_, Some(_)) if reload.is_some() => {
                 return Err("a step has a `call` or a `reload`, not both");
             }
-            (Some(call), None) => vec![Part { name: None, call, times, client, expect, model, wire, time }],
+            (Some(call), None) => vec![Part { name: None, call, times, client, expect, events, model, wire, time }],
             (None, Some(parallel)) => {
                 if own {
                     return Err(
-                        "times, client, expect, model, wire and time belong to each call in `parallel`; for the whole there are answers and sent",
+                        "times, client, expect, events, model, wire and time belong to each call in `parallel`; for the whole there are answers and sent",
                     );
                 }
                 if parallel.value.is_empty() {
@@ -236,6 +257,8 @@ pub struct Answered {
     pub count: Option<Value>,
     /// JSONPath → matcher, on what the client understood of each.
     pub expect: Checks,
+    /// Single events of each stream.
+    pub events: Events,
     /// What crossed the wire of each.
     pub wire: Wire,
 }
@@ -261,8 +284,9 @@ impl<'de> Deserialize<'de> for Answers {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Answers, A::Error> {
                 let mut answers = Vec::new();
                 while let Some(status) = map.next_key::<Spanned<u16>>()? {
-                    let Each { count, expect, wire } = map.next_value()?;
-                    answers.push(Answered { status: status.value, at: Place::from(&status), count, expect, wire });
+                    let Each { count, expect, events, wire } = map.next_value()?;
+                    let (status, at) = (status.value, Place::from(&status));
+                    answers.push(Answered { status, at, count, expect, events, wire });
                 }
                 Ok(Answers(answers))
             }
@@ -275,6 +299,7 @@ impl<'de> Deserialize<'de> for Answers {
 struct Each {
     count: Option<Value>,
     expect: Checks,
+    events: Events,
     wire: Wire,
 }
 
@@ -287,6 +312,8 @@ impl<'de> Deserialize<'de> for Each {
             #[serde(default)]
             expect: Checks,
             #[serde(default)]
+            events: Events,
+            #[serde(default)]
             wire: Wire,
         }
         struct Read;
@@ -294,11 +321,12 @@ impl<'de> Deserialize<'de> for Each {
             type Value = Each;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("how many, or a mapping with count, expect and wire")
+                f.write_str("how many, or a mapping with count, expect, events and wire")
             }
 
             fn visit_u64<E: Error>(self, count: u64) -> Result<Each, E> {
-                Ok(Each { count: Some(count.into()), expect: Checks::default(), wire: Wire::default() })
+                let (expect, events, wire) = (Checks::default(), Events::default(), Wire::default());
+                Ok(Each { count: Some(count.into()), expect, events, wire })
             }
 
             fn visit_i64<E: Error>(self, count: i64) -> Result<Each, E> {
@@ -306,8 +334,8 @@ impl<'de> Deserialize<'de> for Each {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Each, A::Error> {
-                let Whole { count, expect, wire } = Whole::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Each { count, expect, wire })
+                let Whole { count, expect, events, wire } = Whole::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Each { count, expect, events, wire })
             }
         }
         deserializer.deserialize_any(Read)

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Call, Check, Client, Field, Hearing, Http, client::Key};
+use super::{
+    Call, Client, Field, Http,
+    call::{Edit, Hearing, Variation},
+    client::Key,
+};
 
 /// Whether a variable can have this name.
 #[must_use]
@@ -14,33 +18,69 @@ pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Names and their values.
+/// Names and their values, and the answers that steps with a name had.
 #[derive(Clone, Debug, Default)]
-pub struct Variables(BTreeMap<String, Value>);
+pub struct Variables {
+    values: BTreeMap<String, Value>,
+    answers: BTreeMap<String, Answer>,
+}
+
+/// What is known of the answer to a step.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// What the client understood.
+    Given(Value),
+    /// The step will have one, or would have had one.
+    Promised,
+    /// It has none that something could be compared with: why, as what is told of it.
+    None(&'static str),
+}
 
 impl Variables {
     /// What every scenario may use.
     #[must_use]
     pub fn new(model: &str, prompt: &str, system_prompt: &str) -> Self {
         let given = [("model", model), ("prompt", prompt), ("system_prompt", system_prompt)];
-        Self(given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+        let values = given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Self { values, answers: BTreeMap::new() }
     }
 
     /// The model that a person chose.
     #[must_use]
     pub fn model(&self) -> String {
-        self.0.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()
+        self.values.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
     /// Whether it is there.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.values.contains_key(name)
     }
 
     /// Adds or replaces one.
     pub fn set(&mut self, name: &str, value: Value) {
-        self.0.insert(name.to_owned(), value);
+        self.values.insert(name.to_owned(), value);
+    }
+
+    /// Tells what is known of the answer to a step.
+    pub fn answered(&mut self, step: &str, answer: Answer) {
+        self.answers.insert(step.to_owned(), answer);
+    }
+
+    /// What is known of the answer to a step.
+    ///
+    /// # Errors
+    /// The sentence that says that there is no such step, or why it has no answer to compare with.
+    pub fn answer(&self, step: &str) -> Result<&Answer, String> {
+        match self.answers.get(step) {
+            None if self.answers.is_empty() => Err(format!("unknown step `{step}`; no step has a name")),
+            None => {
+                let known: Vec<_> = self.answers.keys().map(String::as_str).collect();
+                Err(format!("unknown step `{step}`, expected one of {}", known.join(", ")))
+            }
+            Some(Answer::None(why)) => Err(format!("the step `{step}` {why}")),
+            Some(answer) => Ok(answer),
+        }
     }
 
     /// Replaces the names in a text.
@@ -97,51 +137,46 @@ impl Variables {
     /// # Errors
     /// As [`Self::text`].
     pub fn call(&self, call: &Call) -> Result<Call, String> {
-        Ok(match call {
-            Call::Models => Call::Models,
-            Call::Model(id) => Call::Model(self.text(id)?),
-            Call::Chat(request) => Call::Chat(self.value(request)?),
-            Call::Completions(request) => Call::Completions(self.value(request)?),
-            Call::Embeddings(request) => Call::Embeddings(self.value(request)?),
-            Call::Moderations(request) => Call::Moderations(self.value(request)?),
-            Call::Images(request) => Call::Images(self.value(request)?),
-            Call::Responses(request) => Call::Responses(self.value(request)?),
-            Call::Transcriptions(hearing) => Call::Transcriptions(Hearing {
-                model: self.text(&hearing.model)?,
-                language: hearing.language.as_ref().map(|text| self.text(text)).transpose()?,
-                prompt: hearing.prompt.as_ref().map(|text| self.text(text)).transpose()?,
-                ..hearing.clone()
-            }),
-            Call::Http(http) => Call::Http(Http {
-                method: http.method.clone(),
-                path: self.text(&http.path)?,
-                headers: http
-                    .headers
-                    .iter()
-                    .map(|(name, value)| Ok((name.clone(), self.text(value)?)))
-                    .collect::<Result<_, String>>()?,
-                body: http.body.as_ref().map(|body| self.value(body)).transpose()?,
-                form: http
-                    .form
-                    .as_ref()
-                    .map(|form| form.iter().map(|field| self.field(field)).collect())
-                    .transpose()?,
-                cut_after: http.cut_after,
-                leave_after: http.leave_after,
-            }),
-        })
-    }
-
-    fn field(&self, field: &Field) -> Result<Field, String> {
-        let text = |text: &Option<String>| text.as_ref().map(|text| self.text(text)).transpose();
-        let Field { name, value, base64, filename, content_type } = field;
-        Ok(Field {
-            name: name.clone(),
-            value: text(value)?,
-            base64: text(base64)?,
-            filename: text(filename)?,
-            content_type: content_type.clone(),
-        })
+        let mut call = call.clone();
+        let each = |texts: &mut [Option<&mut String>]| {
+            texts.iter_mut().flatten().try_for_each(|text| self.text(text).map(|told| **text = told))
+        };
+        match &mut call {
+            Call::Models => {}
+            Call::Model(id)
+            | Call::Response(id)
+            | Call::DeleteResponse(id)
+            | Call::CancelResponse(id)
+            | Call::InputItems(id) => *id = self.text(id)?,
+            Call::Chat(request)
+            | Call::Completions(request)
+            | Call::Embeddings(request)
+            | Call::Moderations(request)
+            | Call::Images(request)
+            | Call::Responses(request)
+            | Call::InputTokens(request)
+            | Call::Compact(request)
+            | Call::Speech(request) => *request = self.value(request)?,
+            Call::Transcriptions(Hearing { model, language, prompt, base64, .. })
+            | Call::Translations(Hearing { model, language, prompt, base64, .. }) => {
+                each(&mut [Some(model), language.as_mut(), prompt.as_mut(), Some(base64)])?;
+            }
+            Call::ImageEdits(Edit { model, prompt, base64, size, .. }) => {
+                each(&mut [Some(model), Some(prompt), Some(base64), size.as_mut()])?;
+            }
+            Call::ImageVariations(Variation { model, base64, .. }) => each(&mut [model.as_mut(), Some(base64)])?,
+            Call::Http(Http { path, headers, body, form, .. }) => {
+                each(&mut [Some(path)])?;
+                headers.values_mut().try_for_each(|value| each(&mut [Some(value)]))?;
+                if let Some(body) = body {
+                    *body = self.value(body)?;
+                }
+                for Field { value, base64, filename, .. } in form.iter_mut().flatten() {
+                    each(&mut [value.as_mut(), base64.as_mut(), filename.as_mut()])?;
+                }
+            }
+        }
+        Ok(call)
     }
 
     /// Replaces the names in a client's key.
@@ -158,17 +193,13 @@ impl Variables {
         Ok(client)
     }
 
-    /// Replaces the names in a matcher; the key stays.
+    /// The value of a name.
     ///
     /// # Errors
-    /// As [`Self::text`].
-    pub fn check(&self, check: &Check) -> Result<Check, String> {
-        Ok(Check { key: check.key.clone(), expected: self.value(&check.expected)?, at: check.at })
-    }
-
-    fn get(&self, name: &str) -> Result<&Value, String> {
-        self.0.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.0.keys().map(String::as_str).collect();
+    /// The sentence that lists the known ones.
+    pub fn get(&self, name: &str) -> Result<&Value, String> {
+        self.values.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.values.keys().map(String::as_str).collect();
             format!("unknown variable `{name}`, expected one of {}", known.join(", "))
         })
     }

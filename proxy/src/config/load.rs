@@ -14,8 +14,9 @@ use toml::{
 
 use super::{
     Config, remote,
-    settings::{Draft, SETTINGS, Setting, Value, find, nearest},
+    settings::{Draft, SETTINGS, Setting, find, nearest},
     tokens,
+    value::Value,
 };
 
 /// Where settings may come from.

@@ -8,6 +8,7 @@ mod remote;
 mod settings;
 mod show;
 mod tokens;
+mod value;
 
 use std::{path::PathBuf, time::Duration};
 

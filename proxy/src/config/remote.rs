@@ -7,7 +7,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use super::{
     Protocol, Remote,
     load::{Error, Place},
-    settings::{Draft, secret_header},
+    settings::Draft,
+    value::secret_header,
 };
 
 type Places = HashMap<&'static str, Place>;

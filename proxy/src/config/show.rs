@@ -2,10 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{
-    load::Loaded,
-    settings::{SETTINGS, Shown},
-};
+use super::{load::Loaded, settings::SETTINGS, value::Shown};
 
 /// The text of `farllama config show`.
 #[must_use]
