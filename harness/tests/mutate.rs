@@ -15,7 +15,7 @@ upstream:
         - { message: { role: assistant, content: ' two' } }
         - { done: true, done_reason: stop, prompt_eval_count: 5, eval_count: 3 }
 steps:
-  - call: { chat: { model: m, stream: true, messages: [{ role: user, content: hi }] } }
+  - call: { chat: { model: m, stream: true, user: blue, messages: [{ role: user, content: hi }] } }
 ";
 
 /// Runs `mutate` with these arguments on one scenario.
@@ -54,6 +54,23 @@ fn a_scenario_that_fails_anyway_proves_nothing() {
 fn a_mutant_that_nobody_notices_and_a_scenario_that_cannot_fail_are_problems() {
     let told = contains("no scenario notices that").and(contains("no mutant can fail it"));
     mutate("", "wire: { status: 200 }", &["--all", "--mutant", "finish-wrong"]).code(1).stdout(told);
+}
+
+#[test]
+fn a_field_that_nobody_sends_or_nobody_misses_is_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.md");
+    let proof = |fields: &[&str]| {
+        let rows: String = fields.iter().map(|field| format!("| `{field}` | x |\n")).collect();
+        std::fs::write(&page, format!("## POST /v1/chat/completions\n\n{rows}")).unwrap();
+        let args = ["--mutant", "done-missing", "--parameters", page.to_str().unwrap()];
+        mutate("mutant:done-missing", "wire: { done: true }", &args)
+    };
+    proof(&["stream", "messages"]).code(0).stdout(contains("2 of 2 fields missed, 0 problems"));
+    let told = "POST /v1/chat/completions: nobody misses `user` when it is dropped: ";
+    proof(&["stream", "user"]).code(1).stdout(contains(told).and(contains("1 of 2 fields missed")));
+    proof(&["seed"]).code(1).stdout(contains("POST /v1/chat/completions: no scenario sends `seed`"));
+    proof(&[]).code(2).stderr(contains("there are no fields"));
 }
 
 #[test]

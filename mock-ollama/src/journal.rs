@@ -40,6 +40,8 @@ pub struct Entry {
     pub arrived: Instant,
     /// Whether the whole body has arrived.
     pub read: bool,
+    /// When the latest piece of the answer was written.
+    pub wrote: Option<Instant>,
     /// How and when the exchange ended, once it has.
     pub ended: Option<(Ending, Instant)>,
 }
@@ -152,6 +154,10 @@ impl Pencil {
             entry.body_len = body_len;
             entry.read = true;
         });
+    }
+
+    pub(crate) fn wrote(&self) {
+        self.journal.change(self.nth, |entry| entry.wrote = Some(Instant::now()));
     }
 
     pub(crate) fn complete(&mut self) {

@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<(), String> {
     // What a version of Ollama decides, at every version that the proxy branches on.
     let versions = ["run", "scenarios", "--tag", "version", "--mock-version", "each"];
     versions.iter().fold(Step::built("farllama-check")?, |step, arg| step.arg(*arg)).run()?;
-    Step::built("farllama-check")?.arg("mutate").arg("scenarios").run()?;
+    proof(Step::built("farllama-check")?, &[]).run()?;
     let proxy = built("farllama")?;
     Step::built("farllama-check")?.arg("smoke").arg("--local-port").arg("0").arg("--proxy-bin").arg(proxy).run()?;
     witnesses::run(&[])?;
@@ -26,10 +26,20 @@ pub(crate) fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the scenarios notice broken traffic.
+/// Whether the scenarios notice broken traffic, and miss each parameter that is dropped.
 pub(crate) fn mutate(args: &[String]) -> Result<(), String> {
     Step::cargo("build --quiet -p farllama-check").run()?;
-    args.iter().fold(Step::built("farllama-check")?.arg("mutate"), Step::arg).run()
+    proof(Step::built("farllama-check")?, args).run()
+}
+
+fn proof(check: Step, args: &[String]) -> Step {
+    // Whoever names mutants or files asks about those alone.
+    let own: &[&str] = if args.iter().all(|arg| arg == "--all") {
+        &["mutate", "scenarios", "--parameters", "docs/parameters.md"]
+    } else {
+        &["mutate"]
+    };
+    args.iter().fold(own.iter().fold(check, |step, arg| step.arg(*arg)), Step::arg)
 }
 
 /// Rewrites expected outputs.

@@ -17,8 +17,9 @@ Commands:
   ci              everything that must hold: fmt, clippy and docs with warnings denied, all tests, tidy, the scenarios and
                   the smoke test on the mock, and foreign clients
   tidy            the rules of this repository that no compiler checks
-  mutate [ARGS…]  breaks the traffic in named ways, and tells which scenarios notice; --all runs every scenario against
-                  every mutant, and a scenario that none can fail is an error (cargo xtask mutate --help)
+  mutate [ARGS…]  breaks the traffic in named ways, and tells which scenarios notice; each parameter that is dropped must be
+                  missed; --all runs every scenario against every mutant, and a scenario that none can fail is an error
+                  (cargo xtask mutate --help)
   witnesses [WORD…]
                   foreign clients, such as the official SDKs, against the proxy on the mock; all, or those whose name has a WORD
   bless           rewrites the expected outputs of golden vectors and snapshots; the diff is the review

@@ -17,7 +17,7 @@ use farllama::{
 use mock_ollama::{Journal, Mock, Seen};
 
 use crate::{
-    mutants::{Layer, Mutation},
+    mutants::{Layer, Mutation, Side},
     scenario::{Need, Scenario},
 };
 
@@ -67,8 +67,19 @@ pub struct Target {
     /// Where the upstream is told what its client has seen, if it can wait for that.
     pub seen: Option<Seen>,
     proxy: Option<Proxy>,
-    _layer: Option<Layer>,
+    _tampering: Option<Tampering>,
     _mock: Option<Mock>,
+}
+
+/// What breaks the traffic of a scenario.
+#[derive(Debug)]
+struct Tampering {
+    /// Between client and proxy.
+    _client: Layer,
+    /// Between proxy and Ollama.
+    _ollama: Layer,
+    /// A second proxy that lets everybody pass, where it is needed.
+    open: Option<Running>,
 }
 
 /// A proxy that was started for a scenario.
@@ -77,7 +88,6 @@ struct Proxy {
     running: Running,
     /// Where its upstream is, whatever its settings say.
     remote: RemoteSettings,
-    mutation: Option<Mutation>,
 }
 
 /// Why there is no target.
@@ -175,7 +185,7 @@ impl Backend {
                 journal: None,
                 seen: None,
                 proxy: None,
-                _layer: None,
+                _tampering: None,
                 _mock: None,
             }),
             Self::Standing(standing) => Ok(Target {
@@ -186,7 +196,7 @@ impl Backend {
                 journal: standing.journal.clone(),
                 seen: None,
                 proxy: None,
-                _layer: None,
+                _tampering: None,
                 _mock: None,
             }),
         }
@@ -200,7 +210,7 @@ impl Target {
     /// They cannot be used, or there is no proxy of ours.
     pub fn reload(&self, settings: &str) -> Result<(), String> {
         let proxy = self.proxy.as_ref().ok_or("there is no proxy to give new settings to")?;
-        let config = settled(Some(settings), &proxy.remote, proxy.mutation.as_ref())?;
+        let config = settled(Some(settings), &proxy.remote)?;
         proxy.running.reload(config).map_err(|error| format!("reload: {error}"))
     }
 
@@ -209,30 +219,41 @@ impl Target {
         if let Some(proxy) = self.proxy {
             proxy.running.stop(std::time::Duration::ZERO).await;
         }
+        if let Some(open) = self._tampering.and_then(|tampering| tampering.open) {
+            open.stop(std::time::Duration::ZERO).await;
+        }
     }
 }
 
 /// A proxy on a free port, with the scenario's settings, in front of `remote`.
 async fn proxied(
     scenario: &Scenario,
-    remote: RemoteSettings,
+    mut remote: RemoteSettings,
     mock: Option<Mock>,
     mutation: Option<&Mutation>,
 ) -> Result<Target, Missing> {
-    let config = settled(scenario.config.as_ref().map(|text| &*text.value), &remote, mutation);
+    let mut layer = None;
+    if let (Some(mutation), Some(mock)) = (mutation, &mock) {
+        let before = between(mock.addr(), Side::Ollama, mutation).await?;
+        remote = RemoteSettings { port: before.addr().port(), ..remote };
+        layer = Some(before);
+    }
+    let config = settled(scenario.config.as_ref().map(|text| &*text.value), &remote);
     let config = config.map_err(Missing::Broken)?;
     let base_path = config.openai.base_path.clone();
-    let proxy = farllama::serve(config)
-        .await
-        .map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))?;
+    let past = mutation.and_then(|mutation| mutation.past_the_gate(&config));
+    let proxy = serve(config).await?;
     let mut addr = proxy.addr();
-    let mut layer = None;
-    if let Some(mutation) = mutation {
-        let before = Layer::before(addr, mutation.clone()).await;
-        let before =
-            before.map_err(|error| Missing::Broken(format!("nothing can be put before the proxy: {error}")))?;
-        addr = before.addr();
-        layer = Some(before);
+    let mut tampering = None;
+    if let (Some(mutation), Some(ollama)) = (mutation, layer) {
+        let open = match past {
+            Some(config) => Some(serve(config).await?),
+            None => None,
+        };
+        let side = Side::Client(open.as_ref().map(Running::addr));
+        let client = between(addr, side, mutation).await?;
+        addr = client.addr();
+        tampering = Some(Tampering { _client: client, _ollama: ollama, open });
     }
     let url = format!("http://{addr}");
     Ok(Target {
@@ -242,14 +263,24 @@ async fn proxied(
         foreign: false,
         journal: mock.as_ref().map(Mock::journal),
         seen: mock.as_ref().map(Mock::seen),
-        proxy: Some(Proxy { running: proxy, remote, mutation: mutation.cloned() }),
-        _layer: layer,
+        proxy: Some(Proxy { running: proxy, remote }),
+        _tampering: tampering,
         _mock: mock,
     })
 }
 
+async fn serve(config: Config) -> Result<Running, Missing> {
+    let proxy = farllama::serve(config).await;
+    proxy.map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))
+}
+
+async fn between(to: SocketAddr, side: Side, mutation: &Mutation) -> Result<Layer, Missing> {
+    let layer = Layer::before(to, side, mutation.clone()).await;
+    layer.map_err(|error| Missing::Broken(format!("nothing can be put in between: {error}")))
+}
+
 /// A scenario's settings, but for what is ours to say: a free port, and where the upstream is.
-fn settled(text: Option<&str>, remote: &RemoteSettings, mutation: Option<&Mutation>) -> Result<Config, String> {
+fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String> {
     let mut config = match text {
         None => Config::default(),
         Some(text) => Config::from_toml(text).map_err(|error| format!("config: {error}"))?,
@@ -266,9 +297,6 @@ fn settled(text: Option<&str>, remote: &RemoteSettings, mutation: Option<&Mutati
     }
     given.headers.extend(remote.headers);
     given.ca_file = remote.ca_file.or(given.ca_file.take());
-    if let Some(mutation) = mutation {
-        mutation.settings(&mut config);
-    }
     Ok(config)
 }
 

@@ -1,7 +1,8 @@
 //! `farllama-check mutate`: whether scenarios notice broken traffic.
 
-use std::{collections::BTreeMap, fmt::Write, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use clap::Args;
 
 use super::{Kind, NOTHING, Select, UNFIT, print, runtime, select};
@@ -11,7 +12,8 @@ use crate::{
     interrupt::{self, interrupted},
     mutants::{
         MUTANTS,
-        matrix::{self, Proof},
+        matrix::{self, Proof, Question},
+        parameters,
     },
     run::Plan,
     scenario::variables::Variables,
@@ -20,11 +22,13 @@ use crate::{
 
 pub(super) const HELP: &str = "\
 A scenario with the tag mutant:NAME claims that it fails when that mutant is at work; these claims are run. With --all,
-every scenario runs against every mutant.
+every scenario runs against every mutant. With --parameters, each request field of a table is dropped in turn, until a
+scenario that sends it fails.
 
 Exit codes:
-  0  each mutant is noticed, every claim holds (and with --all, every scenario can fail)
-  1  a mutant that nobody notices, a claim that does not hold, or a scenario that cannot fail
+  0  each mutant is noticed, every claim holds (and with --all, every scenario can fail; with --parameters, every field
+     is missed)
+  1  a mutant that nobody notices, a claim that does not hold, a scenario that cannot fail, or a field that nobody misses
   2  unusable input (flags, YAML), or something could not be started
   3  nothing was checked: no scenario was selected";
 
@@ -38,6 +42,9 @@ pub(super) struct Flags {
     /// Only this mutant (may be given several times)
     #[arg(long = "mutant", value_name = "NAME")]
     mutants: Vec<String>,
+    /// A page with a table of request fields, such as docs/parameters.md: each must be missed when it is dropped
+    #[arg(long, value_name = "FILE")]
+    parameters: Option<PathBuf>,
     /// Shows the mutants and what each does
     #[arg(long)]
     list: bool,
@@ -57,6 +64,13 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mutants = matrix::choose(&flags.mutants).map_err(anyhow::Error::msg)?;
+    let fields = match &flags.parameters {
+        None => Vec::new(),
+        Some(path) => {
+            let page = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            parameters::table(&page).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?
+        }
+    };
     let scenarios = match select(&flags.select) {
         Ok(scenarios) => scenarios,
         Err(code) => return Ok(code),
@@ -71,9 +85,10 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         strict: false,
         fail_fast: false,
     };
+    let question = Question { mutants, fields, all: flags.all };
     let proof = runtime()?.block_on(async {
         tokio::select! {
-            proof = matrix::prove(&scenarios, &mutants, flags.all, &plan) => Some(proof),
+            proof = matrix::prove(&scenarios, &question, &plan) => Some(proof),
             () = interrupted() => None,
         }
     });
@@ -81,7 +96,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         eprintln!("interrupted");
         return Ok(ExitCode::from(interrupt::CODE));
     };
-    print(&told(&proof));
+    print(&told(&proof, question.fields.len()));
     Ok(match (proof.problems.is_empty(), proof.runs) {
         (true, 0) => ExitCode::from(NOTHING),
         (true, _) => ExitCode::SUCCESS,
@@ -89,7 +104,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn told(proof: &Proof) -> String {
+fn told(proof: &Proof, fields: usize) -> String {
     let width = proof.noticed.iter().map(|(mutant, _)| mutant.name.len()).max().unwrap_or(0);
     let mut out = String::new();
     for (mutant, by) in &proof.noticed {
@@ -100,13 +115,17 @@ fn told(proof: &Proof) -> String {
         };
         let _ = writeln!(out, "{:width$}  {}: noticed by {who}", mutant.name, mutant.what);
     }
+    for (file, only) in &proof.thin {
+        let _ = writeln!(out, "? {file}: {only} alone can fail it");
+    }
     for problem in &proof.problems {
         let _ = writeln!(out, "! {problem}");
     }
     let unnoticed = proof.noticed.iter().filter(|(_, by)| by.is_empty()).count();
+    let fields = if fields == 0 { String::new() } else { format!("{} of {fields} fields missed, ", proof.missed) };
     let _ = writeln!(
         out,
-        "{} mutants, {unnoticed} unnoticed, {} problems, {} runs",
+        "{} mutants, {unnoticed} unnoticed, {fields}{} problems, {} runs",
         proof.noticed.len(),
         proof.problems.len(),
         proof.runs

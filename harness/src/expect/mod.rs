@@ -86,12 +86,22 @@ pub fn judge(
     }
     findings.extend(time::judge(&part.time, outcome, variables)?);
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
-        findings.extend(laws::breaches(&outcome.recording.body()).into_iter().map(|breach| {
-            let (law, actual) = breach.split_once(", but ").unwrap_or((&breach, "not so"));
-            Finding { at: place, about: "stream".to_owned(), expected: law.to_owned(), actual: actual.to_owned() }
-        }));
+        let breaches = laws::breaches(&outcome.recording.body());
+        findings.extend(breaches.iter().map(|breach| broken_law(place, breach)));
     }
     Ok(findings)
+}
+
+/// An event that came in several pieces, from an upstream and a proxy that are on this machine.
+#[must_use]
+pub fn torn(part: &Part, outcome: &Outcome) -> Option<Finding> {
+    let complete = outcome.recording.end == End::Complete;
+    complete.then(|| laws::torn(&outcome.recording))?.map(|breach| broken_law(Place::from(&part.call), &breach))
+}
+
+fn broken_law(at: Place, breach: &str) -> Finding {
+    let (law, actual) = breach.split_once(", but ").unwrap_or((breach, "not so"));
+    Finding { at, about: "stream".to_owned(), expected: law.to_owned(), actual: actual.to_owned() }
 }
 
 /// Judges what depends on the model's wisdom.

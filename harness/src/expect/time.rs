@@ -58,20 +58,20 @@ fn gap(recording: &Recording, percent: usize) -> Option<Duration> {
     gaps.get(at.saturating_sub(1)).copied()
 }
 
-/// Whether the first piece came before the upstream had ended, of the requests since the journal had `before` entries.
+/// Whether the first piece came before the upstream wrote its last one, of the requests since the journal had `before` entries.
+/// When the upstream ended says less: it may do so a little after whoever waited for its last piece.
 pub async fn live(live: &Spanned<bool>, outcome: &Outcome, journal: &Journal, before: usize) -> Option<Finding> {
     let recording = &outcome.recording;
     let first = recording.began.zip(recording.pieces.first()).map(|(began, piece)| began + piece.after);
-    let mut ended: Option<Instant> = None;
+    let mut last: Option<Instant> = None;
     for nth in before..journal.entries().len() {
-        let entry = journal.ended(nth, PATIENCE).await;
-        ended = ended.max(entry.and_then(|entry| entry.ended).map(|(_, at)| at));
+        last = last.max(journal.ended(nth, PATIENCE).await.and_then(|entry| entry.wrote));
     }
-    let actual = match (first, ended) {
+    let actual = match (first, last) {
         (None, _) => Err("nothing came".to_owned()),
-        (_, None) => Err("nothing was asked upstream".to_owned()),
-        (Some(first), Some(ended)) if first < ended => Ok(ended - first),
-        (Some(first), Some(ended)) => Err(format!("it came {} ms after", (first - ended).as_millis())),
+        (_, None) => Err("nothing came from upstream".to_owned()),
+        (Some(first), Some(last)) if first < last => Ok(last - first),
+        (Some(first), Some(last)) => Err(format!("it came {} ms after", (first - last).as_millis())),
     };
     let finding = |expected: &str, actual: String| Finding {
         at: Place::from(live),
@@ -81,9 +81,9 @@ pub async fn live(live: &Spanned<bool>, outcome: &Outcome, journal: &Journal, be
     };
     match (live.value, actual) {
         (true, Ok(_)) | (false, Err(_)) => None,
-        (true, Err(actual)) => Some(finding("the first piece before the upstream had ended", actual)),
+        (true, Err(actual)) => Some(finding("the first piece before the last one of the upstream", actual)),
         (false, Ok(earlier)) => Some(finding(
-            "nothing before the upstream had ended",
+            "nothing before the last piece of the upstream",
             format!("the first piece came {} ms before", earlier.as_millis()),
         )),
     }

@@ -1,8 +1,6 @@
 //! What is done to an answer that is no stream.
 
-use serde_json::Value;
-
-use super::layer::Message;
+use super::message::Message;
 
 pub(super) fn status_swapped(answer: &mut Message) {
     let status = answer.head.status();
@@ -13,14 +11,6 @@ pub(super) fn status_swapped(answer: &mut Message) {
     };
     let words = answer.head.first.split(' ').next().unwrap_or_default();
     answer.head.first = format!("{words} {other}");
-}
-
-pub(super) fn error_bare(answer: &mut Message) {
-    let Ok(mut document) = serde_json::from_slice::<Value>(&answer.body) else { return };
-    if let Some(message) = document["error"].get("message").cloned() {
-        document["error"] = message;
-        answer.body = document.to_string().into_bytes();
-    }
 }
 
 pub(super) fn retry_after_missing(answer: &mut Message) {
@@ -80,8 +70,6 @@ mod tests {
     fn each_mutant_does_what_it_says() {
         assert_eq!(after(status_swapped, "HTTP/1.1 200 OK", "").head.first, "HTTP/1.1 202 Accepted");
         assert_eq!(after(status_swapped, "HTTP/1.1 404 Not Found", "").head.status(), 500);
-        assert_eq!(after(error_bare, "HTTP/1.1 404", r#"{"error":{"message":"a"}}"#).body, br#"{"error":"a"}"#);
-        assert_eq!(after(error_bare, "HTTP/1.1 404", r#"{"error":"a"}"#).body, br#"{"error":"a"}"#);
         assert_eq!(after(retry_after_missing, "HTTP/1.1 429", "").head.headers, []);
         assert_eq!(after(length_lies, "HTTP/1.1 200", "abc").head.header("content-length"), Some("4"));
     }

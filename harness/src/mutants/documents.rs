@@ -96,6 +96,21 @@ pub(super) fn usage_wrong(document: &mut Value, _: usize) {
     }
 }
 
+pub(super) fn error_bare(document: &mut Value, _: usize) {
+    if let Some(message) = document.get("error").and_then(|error| error.get("message")).cloned() {
+        document["error"] = message;
+    }
+}
+
+/// The error within a stream; in a response, its last event.
+pub(super) fn stream_error_swapped(document: &mut Value, nth: usize) {
+    let at = if document["type"] == "response.failed" { "/response/error" } else { "/error" };
+    if let Some(error) = document.pointer_mut(at).filter(|error| nth > 0 && error.is_object()) {
+        replace(error, "type", |_| "invalid_request_error".into());
+        replace(error, "code", |_| "invalid_prompt".into());
+    }
+}
+
 pub(super) fn arguments_object(document: &mut Value, _: usize) {
     for choice in items(document, "choices") {
         for part in ["message", "delta"] {
@@ -154,6 +169,16 @@ mod tests {
         assert_eq!(after(role_wrong, 0, chunk)["choices"][0]["delta"]["role"], "user");
         let native = json!({"model": "m", "message": {"role": "assistant"}});
         assert_eq!(after(model_changing, 1, after(role_wrong, 0, native.clone())), native);
+    }
+
+    #[test]
+    fn errors_are_bared_and_blamed_on_the_client() {
+        let error = json!({"error": {"message": "a", "type": "server_error", "code": "upstream_cut"}});
+        assert_eq!(after(error_bare, 0, error.clone()), json!({"error": "a"}));
+        assert_eq!(after(error_bare, 0, json!({"error": "a"})), json!({"error": "a"}));
+        assert_eq!(after(stream_error_swapped, 0, error.clone()), error);
+        assert_eq!(after(stream_error_swapped, 1, json!({})), json!({}));
+        assert_eq!(after(stream_error_swapped, 1, error)["error"]["type"], "invalid_request_error");
     }
 
     #[test]

@@ -100,30 +100,25 @@ pub(super) fn usage_early() -> Tamper {
     })
 }
 
-/// The first number with a fraction or an exponent gets a zero more; without one, the first whole number becomes a fraction.
-pub(super) fn float_rewritten() -> Tamper {
-    each(|frame| {
-        let text = String::from_utf8_lossy(&frame.0).into_owned();
-        let number = regex::Regex::new(r":\s*(-?\d+(\.\d+)?)\s*[,}\]]").ok();
-        match number.as_ref().and_then(|number| number.captures(&text)).and_then(|found| found.get(1)) {
-            Some(number) => {
-                let more = if number.as_str().contains('.') { "0" } else { ".0" };
-                let (before, after) = text.split_at(number.end());
-                vec![Frame(format!("{before}{more}{after}").into_bytes())]
-            }
-            None => vec![frame],
+/// The first number gets a zero more; a whole one becomes a fraction.
+pub(super) fn float_rewritten(frame: Frame) -> Frame {
+    let text = String::from_utf8_lossy(&frame.0).into_owned();
+    let number = regex::Regex::new(r"[:\[]\s*(-?\d+(\.\d+)?)\s*[,}\]]").ok();
+    match number.as_ref().and_then(|number| number.captures(&text)).and_then(|found| found.get(1)) {
+        Some(number) => {
+            let more = if number.as_str().contains('.') { "0" } else { ".0" };
+            let (before, after) = text.split_at(number.end());
+            Frame(format!("{before}{more}{after}").into_bytes())
         }
-    })
+        None => frame,
+    }
 }
 
-pub(super) fn key_order() -> Tamper {
-    each(|frame| match frame.document() {
-        Some(Value::Object(fields)) => {
-            let turned = Value::Object(fields.into_iter().rev().collect());
-            vec![Frame(format!("{turned}\n").into_bytes())]
-        }
-        _ => vec![frame],
-    })
+pub(super) fn key_order(frame: Frame) -> Frame {
+    match frame.document() {
+        Some(Value::Object(fields)) => frame.with(&Value::Object(fields.into_iter().rev().collect())),
+        _ => frame,
+    }
 }
 
 pub(super) fn early_end() -> Tamper {
@@ -144,6 +139,20 @@ pub(super) fn done_twice() -> Tamper {
 
 pub(super) fn done_after_error() -> Tamper {
     each(|frame| if frame.fails() { vec![frame, Frame(b"data: [DONE]\n\n".to_vec())] } else { vec![frame] })
+}
+
+/// The last frame before an error comes after it once more.
+pub(super) fn chunk_after_error() -> Tamper {
+    let mut last: Option<Frame> = None;
+    each(move |frame| {
+        if frame.fails() {
+            return [frame].into_iter().chain(last.take()).collect();
+        }
+        if frame.document().is_some() {
+            last = Some(frame.clone());
+        }
+        vec![frame]
+    })
 }
 
 pub(super) fn first_late() -> Tamper {
@@ -206,11 +215,14 @@ mod tests {
         assert_eq!(after(buffered(), &[A, DONE]), ["Touched".to_owned(), format!("{A}{DONE}")]);
         let error = "data: {\"error\":{}}\n\n";
         assert_eq!(after(done_after_error(), &[error]), [error, DONE]);
+        assert_eq!(after(chunk_after_error(), &[A, COMMENT, error]), [A, COMMENT, error, A]);
     }
 
     #[test]
     fn native_lines_are_rewritten_so_that_only_bytes_tell() {
-        assert_eq!(after(float_rewritten(), &["{\"a\":0.5,\"b\":1}\n"]), ["{\"a\":0.50,\"b\":1}\n"]);
-        assert_eq!(after(key_order(), &["{\"a\":1,\"b\":2}\n"]), ["{\"b\":2,\"a\":1}\n"]);
+        let frame = |text: &str| Frame(text.as_bytes().to_vec());
+        assert_eq!(float_rewritten(frame("{\"a\":0.5,\"b\":1}\n")), frame("{\"a\":0.50,\"b\":1}\n"));
+        assert_eq!(float_rewritten(frame("{\"a\":[-2,1]}")), frame("{\"a\":[-2.0,1]}"));
+        assert_eq!(key_order(frame("{\"a\":1,\"b\":2}\n")), frame("{\"b\":2,\"a\":1}\n"));
     }
 }

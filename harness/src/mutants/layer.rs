@@ -1,18 +1,11 @@
-//! The layer between client and proxy: passes every exchange on as it comes, and lets one mutant break it on the way.
+//! A layer between two ends: passes every exchange on as it comes, and lets one mutant break it on the way.
 //!
 //! Without a mutant it changes nothing that a scenario can see, which is what the control run shows.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, net::SocketAddr};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -23,14 +16,16 @@ use tokio::{
 use super::{
     Mutation,
     frame::{Act, Frames, Tamper},
-    message::{Body, Framing, Head},
+    message::{Body, Framing, Head, Message},
 };
 
-/// A request or an answer with its whole body.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) head: Head,
-    pub(super) body: Vec<u8>,
+/// Between whom a layer stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Side {
+    /// Between client and proxy. The other address is that of a proxy that lets everybody pass.
+    Client(Option<SocketAddr>),
+    /// Between proxy and Ollama.
+    Ollama,
 }
 
 /// A layer that listens until it is dropped.
@@ -47,11 +42,11 @@ impl Drop for Layer {
 }
 
 impl Layer {
-    /// A layer before the proxy at `proxy`, on a free port.
+    /// A layer before the server at `to`, on a free port.
     ///
     /// # Errors
     /// There is no port.
-    pub async fn before(proxy: SocketAddr, mutation: Mutation) -> io::Result<Self> {
+    pub async fn before(to: SocketAddr, side: Side, mutation: Mutation) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let task = tokio::spawn(async move {
@@ -59,7 +54,7 @@ impl Layer {
             while let Ok((client, _)) = listener.accept().await {
                 let mutation = mutation.clone();
                 // An exchange that fails has ended for the client as it did for the layer: with its connection.
-                exchanges.spawn(async move { exchange(client, proxy, &mutation).await.unwrap_or_default() });
+                exchanges.spawn(async move { self::exchanges(client, to, side, &mutation).await.unwrap_or_default() });
                 while exchanges.try_join_next().is_some() {}
             }
         });
@@ -73,85 +68,143 @@ impl Layer {
     }
 }
 
-async fn exchange(client: TcpStream, proxy: SocketAddr, mutation: &Mutation) -> io::Result<()> {
+/// One exchange after the other, until either end leaves.
+async fn exchanges(client: TcpStream, to: SocketAddr, side: Side, mutation: &Mutation) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (read, mut client) = client.into_split();
     let mut read = BufReader::new(read);
-    let Some(head) = Head::read(&mut read).await? else { return Ok(()) };
-    let mut request = Message { head, body: Vec::new() };
-    Body::new(Framing::of_request(&request.head)).rest(&mut read, &mut request.body).await?;
-    let request = mutation.request(request);
-
-    let proxy = TcpStream::connect(proxy).await?;
-    proxy.set_nodelay(true)?;
-    let (from_proxy, mut to_proxy) = proxy.into_split();
-    let mut from_proxy = BufReader::new(from_proxy);
-    let mut head = request.head.clone();
-    if Framing::of_request(&head) != Framing::Empty {
-        head.remove("transfer-encoding");
-        head.set("content-length", request.body.len().to_string());
+    while let Some(head) = Head::read(&mut read).await? {
+        let mut request = Message { head, body: Vec::new() };
+        Body::new(Framing::of_request(&request.head)).rest(&mut read, &mut request.body).await?;
+        let stays = tokio::select! {
+            stays = exchange(request, &mut client, to, side, mutation) => stays?,
+            // The other end hears of it when its connection is dropped.
+            () = gone(&mut read) => false,
+        };
+        if !stays {
+            break;
+        }
     }
-    head.set("connection", "close");
-    to_proxy.write_all(&[head.bytes(), request.body.clone()].concat()).await?;
+    Ok(())
+}
 
-    tokio::select! {
-        answered = answer(&request, &mut from_proxy, &mut client, mutation) => answered,
-        // The proxy hears of it when its connection is dropped.
-        () = gone(&mut read) => Ok(()),
+/// One exchange. Whether there may be another on this connection.
+async fn exchange(
+    request: Message,
+    client: &mut OwnedWriteHalf,
+    to: SocketAddr,
+    side: Side,
+    mutation: &Mutation,
+) -> io::Result<bool> {
+    match side {
+        Side::Client(open) => {
+            let request = mutation.request(request);
+            let mut asked = Asked::ask(to, &request).await?;
+            if let Some(open) = open.filter(|_| mutation.admits(&asked.head)) {
+                mutation.touch();
+                asked = Asked::ask(open, &request).await?;
+            }
+            asked.answer(&request.head, client, mutation).await.map(|()| false)
+        }
+        Side::Ollama => {
+            let request = mutation.upstream(request);
+            Asked::ask(to, &request).await?.relay(&request.head, client).await
+        }
     }
 }
 
 /// Returns when the client has left.
 async fn gone(client: &mut BufReader<OwnedReadHalf>) {
-    let mut byte = [0];
-    while let Ok(1..) = client.read(&mut byte).await {}
+    // Its next request stays where it is.
+    if let Ok([_, ..]) = client.fill_buf().await {
+        std::future::pending::<()>().await;
+    }
 }
 
-async fn answer(
-    request: &Message,
-    proxy: &mut BufReader<OwnedReadHalf>,
-    client: &mut OwnedWriteHalf,
-    mutation: &Mutation,
-) -> io::Result<()> {
-    let Some(mut head) = Head::read(proxy).await? else { return Ok(()) };
-    let framing = Framing::of_answer(&head, request.head.method());
-    let mut body = Body::new(framing);
-    head.set("connection", "close");
-    if let Some(frames) = Frames::of(head.media_type()) {
-        let head = mutation.head(head);
-        client.write_all(&head.bytes()).await?;
-        let tamper = mutation.tamper(head.media_type());
-        let mut writer = Writer { client, chunked: framing == Framing::Chunked, sent: Vec::new(), mutation };
-        return stream(frames, &mut body, proxy, tamper, &mut writer).await;
+/// An answer that has begun.
+struct Asked {
+    head: Head,
+    from: BufReader<OwnedReadHalf>,
+    // Dropped with the answer, not before: to a server, a half that is closed is a client that leaves.
+    _to: OwnedWriteHalf,
+}
+
+impl Asked {
+    async fn ask(addr: SocketAddr, request: &Message) -> io::Result<Self> {
+        let connection = TcpStream::connect(addr).await?;
+        connection.set_nodelay(true)?;
+        let (from, mut to) = connection.into_split();
+        let mut from = BufReader::new(from);
+        let mut head = request.head.clone();
+        if Framing::of_request(&head) != Framing::Empty {
+            head.remove("transfer-encoding");
+            head.set("content-length", request.body.len().to_string());
+        }
+        head.set("connection", "close");
+        to.write_all(&[head.bytes(), request.body.clone()].concat()).await?;
+        let head = Head::read(&mut from).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(Self { head, from, _to: to })
     }
-    let mut before = Message { head, body: Vec::new() };
-    if let Err(error) = body.rest(proxy, &mut before.body).await {
-        // The body breaks off; so does what is sent on.
-        client.write_all(&[before.head.bytes(), before.body].concat()).await?;
-        return Err(error);
+
+    /// Passes it on as it comes. Whether the connection outlives it: the proxy keeps in mind what it learnt of an Ollama
+    /// for as long as they are connected.
+    async fn relay(mut self, request: &Head, client: &mut OwnedWriteHalf) -> io::Result<bool> {
+        let framing = Framing::of_answer(&self.head, request.method());
+        self.head.remove("connection");
+        client.write_all(&self.head.bytes()).await?;
+        let mut writer = Writer { client, chunked: framing == Framing::Chunked };
+        let mut body = Body::new(framing);
+        while let Some(piece) = body.next(&mut self.from).await? {
+            writer.write(&piece).await?;
+        }
+        writer.end().await?;
+        Ok(framing != Framing::Close)
     }
-    let mut after = mutation.answer(before.clone());
-    if after.body != before.body && after.head.header("content-length") == before.head.header("content-length") {
-        after.head.remove("transfer-encoding");
-        after.head.set("content-length", after.body.len().to_string());
-    } else if framing == Framing::Chunked {
-        after.head.remove("transfer-encoding");
+
+    /// Passes on what becomes of it.
+    async fn answer(mut self, request: &Head, client: &mut OwnedWriteHalf, mutation: &Mutation) -> io::Result<()> {
+        let (mut head, from) = (self.head, &mut self.from);
+        let framing = Framing::of_answer(&head, request.method());
+        let mut body = Body::new(framing);
+        head.set("connection", "close");
+        if let Some(frames) = Frames::of(head.media_type()) {
+            let head = mutation.head(request, head);
+            client.write_all(&head.bytes()).await?;
+            let tamper = mutation.tamper(request, head.media_type());
+            let mut writer = Writer { client, chunked: framing == Framing::Chunked };
+            stream(frames, &mut body, from, tamper, &mut writer, mutation).await?;
+            return client.shutdown().await;
+        }
+        let mut before = Message { head, body: Vec::new() };
+        if let Err(error) = body.rest(from, &mut before.body).await {
+            // The body breaks off; so does what is sent on.
+            client.write_all(&[before.head.bytes(), before.body].concat()).await?;
+            return Err(error);
+        }
+        let mut after = mutation.answer(request, before.clone());
+        if after.body != before.body && after.head.header("content-length") == before.head.header("content-length") {
+            after.head.remove("transfer-encoding");
+            after.head.set("content-length", after.body.len().to_string());
+        } else if framing == Framing::Chunked {
+            after.head.remove("transfer-encoding");
+        }
+        client.write_all(&[after.head.bytes(), after.body].concat()).await?;
+        client.shutdown().await
     }
-    client.write_all(&[after.head.bytes(), after.body].concat()).await?;
-    client.shutdown().await
 }
 
 /// Passes a stream on, frame by frame.
 async fn stream(
     mut frames: Frames,
     body: &mut Body,
-    proxy: &mut BufReader<OwnedReadHalf>,
+    from: &mut BufReader<OwnedReadHalf>,
     mut tamper: Option<Tamper>,
     writer: &mut Writer<'_>,
+    mutation: &Mutation,
 ) -> io::Result<()> {
-    let mut received = Vec::new();
+    let (mut received, mut sent) = (Vec::new(), Vec::new());
     loop {
-        let piece = match body.next(proxy).await {
+        let piece = match body.next(from).await {
             Ok(piece) => piece,
             Err(error) => {
                 // What came before the break is passed on too.
@@ -178,26 +231,26 @@ async fn stream(
         }
         for act in acts {
             match act {
-                Act::Write(bytes) => writer.write(&bytes).await?,
+                Act::Write(bytes) => {
+                    sent.extend_from_slice(&bytes);
+                    writer.write(&bytes).await?;
+                }
                 Act::Wait(time) => {
-                    writer.mutation.touch();
+                    mutation.touch();
                     tokio::time::sleep(time).await;
                 }
-                Act::Touched => writer.mutation.touch(),
+                Act::Touched => mutation.touch(),
                 Act::End => {
-                    writer.mutation.touch();
+                    mutation.touch();
                     return writer.end().await;
                 }
             }
         }
-        if ended {
-            if writer.sent != received {
-                writer.mutation.touch();
-            }
-            return writer.end().await;
+        if !received.starts_with(&sent) || ended && sent != received {
+            mutation.touch();
         }
-        if !received.starts_with(&writer.sent) {
-            writer.mutation.touch();
+        if ended {
+            return writer.end().await;
         }
     }
 }
@@ -206,9 +259,6 @@ async fn stream(
 struct Writer<'a> {
     client: &'a mut OwnedWriteHalf,
     chunked: bool,
-    /// All that was sent.
-    sent: Vec<u8>,
-    mutation: &'a Mutation,
 }
 
 impl Writer<'_> {
@@ -216,7 +266,6 @@ impl Writer<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.sent.extend_from_slice(bytes);
         if self.chunked {
             let head = format!("{:x}\r\n", bytes.len());
             self.client.write_all(&[head.as_bytes(), bytes, b"\r\n"].concat()).await
@@ -226,23 +275,6 @@ impl Writer<'_> {
     }
 
     async fn end(&mut self) -> io::Result<()> {
-        if self.chunked {
-            self.client.write_all(b"0\r\n\r\n").await?;
-        }
-        self.client.shutdown().await
-    }
-}
-
-/// Whether a mutant changed anything.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Touched(Arc<AtomicBool>);
-
-impl Touched {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        if self.chunked { self.client.write_all(b"0\r\n\r\n").await } else { Ok(()) }
     }
 }

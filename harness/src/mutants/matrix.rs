@@ -9,7 +9,10 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 
-use super::{MUTANTS, Mutant, Mutation, named};
+use super::{
+    MUTANTS, Mutant, Mutation, named,
+    parameters::{self, Field},
+};
 use crate::{
     backend::Backend,
     report::{ScenarioResult, Verdict},
@@ -29,6 +32,10 @@ pub struct Proof {
     pub runs: usize,
     /// Each mutant and the files of the scenarios that noticed it.
     pub noticed: Vec<(&'static Mutant, BTreeSet<String>)>,
+    /// How many fields of requests are missed by somebody when they are dropped.
+    pub missed: usize,
+    /// Scenarios that one mutant alone can fail, and which; known of the full matrix.
+    pub thin: Vec<(String, &'static str)>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
 }
@@ -50,38 +57,50 @@ impl Trial {
     }
 }
 
-/// Runs the scenarios that claim to notice one of `mutants`; with `all`, every scenario against every mutant.
-pub async fn prove(scenarios: &[Loaded], mutants: &[&'static Mutant], all: bool, plan: &Plan) -> Proof {
+/// What is to be proved.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// Each is to be noticed.
+    pub mutants: Vec<&'static Mutant>,
+    /// Each is to be missed when it is dropped.
+    pub fields: Vec<Field>,
+    /// Every scenario against every mutant, and not only against those that it claims to notice.
+    pub all: bool,
+}
+
+/// Runs the scenarios that claim to notice one of the mutants, or all, and those that send one of the fields.
+pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Proof {
+    let Question { mutants, fields, all } = question;
     let mut proof = Proof::default();
     for loaded in scenarios {
         for name in claims(loaded).filter(|name| named(name).is_none()) {
             proof.problems.push(format!("{}: the tag {TAG}{name} names no mutant", loaded.file));
         }
     }
-    let of = |mutant: &Mutant| -> Vec<Loaded> {
-        scenarios.iter().filter(|loaded| all || claims(loaded).any(|name| name == mutant.name)).cloned().collect()
-    };
-    let pairs: Vec<(&'static Mutant, Loaded)> =
-        mutants.iter().flat_map(|mutant| of(mutant).into_iter().map(|loaded| (*mutant, loaded))).collect();
+    let run = |loaded: &&Loaded, mutant: &Mutant| *all || claims(loaded).any(|name| name == mutant.name);
+    let needed = |loaded: &&Loaded| !fields.is_empty() || mutants.iter().any(|mutant| run(loaded, mutant));
+    let sent = control(scenarios.iter().filter(needed), plan, &mut proof).await;
+    let fit = |loaded: &&Loaded| sent.contains_key(&loaded.name());
 
-    let fit = control(&pairs, plan, &mut proof).await;
-    let trials = stream::iter(pairs.into_iter().filter(|(_, loaded)| fit.contains(&loaded.name())).map(
-        |(mutant, loaded)| async move {
-            let claimed = claims(&loaded).any(|name| name == mutant.name);
-            // Who claims nothing needs to notice but one way.
-            let trial = trial(&loaded, mutant, claimed, plan).await;
-            (mutant, loaded, claimed, trial)
-        },
-    ));
+    let pairs = mutants.iter().flat_map(|mutant| {
+        scenarios.iter().filter(fit).filter(|loaded| run(loaded, mutant)).map(|loaded| (*mutant, loaded))
+    });
+    let trials = stream::iter(pairs.collect::<Vec<_>>().into_iter().map(|(mutant, loaded)| async move {
+        let claimed = claims(loaded).any(|name| name == mutant.name);
+        // Who claims nothing needs to notice but one way.
+        let trial = trial(loaded, mutant, claimed, plan).await;
+        (mutant, loaded, claimed, trial)
+    }));
     let trials: Vec<_> = trials.buffer_unordered(plan.jobs.max(1)).collect().await;
 
     let mut noticed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let mut idle: BTreeSet<String> = if all { fit } else { BTreeSet::new() };
+    let mut failed_by: BTreeMap<String, Vec<&'static str>> =
+        if *all { sent.keys().map(|name| (name.clone(), Vec::new())).collect() } else { BTreeMap::new() };
     for (mutant, loaded, claimed, trial) in trials {
         proof.runs += trial.touched.max(1);
         if trial.noticed() {
             noticed.entry(mutant.name).or_default().insert(loaded.name());
-            idle.remove(&loaded.name());
+            failed_by.entry(loaded.name()).and_modify(|by| by.push(mutant.name));
         }
         if let Some(reason) = trial.broken {
             proof.problems.push(format!("{}: with {} it cannot be run: {reason}", loaded.name(), mutant.name));
@@ -96,7 +115,14 @@ pub async fn prove(scenarios: &[Loaded], mutants: &[&'static Mutant], all: bool,
         }
         proof.noticed.push((mutant, by));
     }
-    proof.problems.extend(idle.iter().map(|file| format!("{file}: no mutant can fail it")));
+    for (file, by) in failed_by {
+        match by[..] {
+            [] => proof.problems.push(format!("{file}: no mutant can fail it")),
+            [only] if mutants.len() > 1 => proof.thin.push((file, only)),
+            _ => {}
+        }
+    }
+    parameters::prove(fields, scenarios, &sent, plan, &mut proof).await;
     proof.problems.sort();
     proof
 }
@@ -118,21 +144,24 @@ fn broken_claim(file: &str, mutant: &Mutant, trial: &Trial) -> Option<String> {
     Some(format!("{file}: it passes although {}{which}", mutant.what))
 }
 
-/// The files of those that pass through a layer that changes nothing.
-async fn control(pairs: &[(&'static Mutant, Loaded)], plan: &Plan, proof: &mut Proof) -> BTreeSet<String> {
-    let scenarios: BTreeMap<String, &Loaded> = pairs.iter().map(|(_, loaded)| (loaded.name(), loaded)).collect();
-    let running = stream::iter(
-        scenarios
-            .into_values()
-            .map(|loaded| async move { (loaded.name(), once(loaded, Mutation::default(), plan).await) }),
-    );
+/// Those that pass through layers that change nothing, by name, and the fields that they send.
+async fn control(
+    scenarios: impl Iterator<Item = &Loaded>,
+    plan: &Plan,
+    proof: &mut Proof,
+) -> BTreeMap<String, BTreeSet<Field>> {
+    let running = stream::iter(scenarios.map(|loaded| async move {
+        let mutation = Mutation::default();
+        let result = once(loaded, mutation.clone(), plan).await;
+        (loaded.name(), result, mutation.fields())
+    }));
     let results: Vec<_> = running.buffer_unordered(plan.jobs.max(1)).collect().await;
-    let mut fit = BTreeSet::new();
-    for (file, result) in results {
+    let mut fit = BTreeMap::new();
+    for (file, result, fields) in results {
         proof.runs += 1;
         match result.verdict {
             Verdict::Passed => {
-                fit.insert(file);
+                fit.insert(file, fields);
             }
             _ => proof.problems.push(format!("{file}: it does not pass even without a mutant: {}", reason(&result))),
         }
@@ -162,7 +191,7 @@ async fn trial(loaded: &Loaded, mutant: &'static Mutant, every: bool, plan: &Pla
     trial
 }
 
-async fn once(loaded: &Loaded, mutation: Mutation, plan: &Plan) -> ScenarioResult {
+pub(super) async fn once(loaded: &Loaded, mutation: Mutation, plan: &Plan) -> ScenarioResult {
     let plan = Plan { backend: Arc::new(Backend::Tampered(mutation)), ..plan.clone() };
     run::one(loaded, &plan).await
 }

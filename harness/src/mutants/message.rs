@@ -13,6 +13,13 @@ pub(super) struct Head {
     pub(super) headers: Vec<(String, String)>,
 }
 
+/// A request or an answer with its whole body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) head: Head,
+    pub(super) body: Vec<u8>,
+}
+
 impl Head {
     /// Reads a head; `None` if the connection ends before it.
     pub(super) async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Self>> {
@@ -52,6 +59,16 @@ impl Head {
     /// The status of an answer.
     pub(super) fn status(&self) -> u16 {
         self.first.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_default()
+    }
+
+    /// The path of a request, without its query.
+    pub(super) fn target(&self) -> &str {
+        self.first.split(' ').nth(1).and_then(|target| target.split('?').next()).unwrap_or_default()
+    }
+
+    /// Whether a request is one of Ollama's own API.
+    pub(super) fn is_native(&self) -> bool {
+        self.target().starts_with("/api/")
     }
 
     /// The first word of a request.

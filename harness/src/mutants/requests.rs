@@ -1,42 +1,50 @@
 //! What is done to a request, as if the proxy did not heed it.
+//!
+//! OpenAI's fields stand in JSON or in a form. The native API is passed through as bytes and has none.
 
 use serde_json::Value;
 
-use super::layer::Message;
+use super::{form, message::Message};
 
 /// What a request cannot be without.
 const CORE: [&str; 6] = ["model", "messages", "prompt", "input", "stream", "stream_options"];
 
-fn change(request: &mut Message, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
-    // The native API is passed through as bytes; it is OpenAI's whose fields are read.
-    if !request.head.first.contains("/v1") {
-        return;
+/// The names of a request's fields, in order.
+pub(super) fn fields(request: &Message) -> Vec<String> {
+    if !request.head.target().starts_with("/v1/") {
+        return Vec::new();
     }
-    if let Ok(Value::Object(mut fields)) = serde_json::from_slice(&request.body) {
-        let before = fields.clone();
-        change(&mut fields);
-        if fields != before {
-            request.body = Value::Object(fields).to_string().into_bytes();
+    match serde_json::from_slice(&request.body) {
+        Ok(Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),
+        _ => form::names(request),
+    }
+}
+
+/// Takes a field off, wherever it stands in it.
+pub(super) fn drop_field(request: &mut Message, name: &str) {
+    match serde_json::from_slice(&request.body) {
+        Ok(Value::Object(mut fields)) => {
+            if fields.shift_remove(name).is_some() {
+                request.body = Value::Object(fields).to_string().into_bytes();
+            }
         }
+        _ => form::drop_part(request, name),
     }
 }
 
 pub(super) fn stream_ignored(request: &mut Message, nth: usize) {
-    change(request, |fields| {
-        if nth == 0 && fields.get("stream") == Some(&Value::Bool(true)) {
-            fields.shift_remove("stream");
-            fields.shift_remove("stream_options");
-        }
-    });
+    let streams = |body: &[u8]| serde_json::from_slice::<Value>(body).is_ok_and(|body| body["stream"] == true);
+    if nth == 0 && request.head.target().starts_with("/v1/") && streams(&request.body) {
+        drop_field(request, "stream");
+        drop_field(request, "stream_options");
+    }
 }
 
 pub(super) fn option_dropped(request: &mut Message, nth: usize) {
-    change(request, |fields| {
-        let option = fields.keys().filter(|name| !CORE.contains(&name.as_str())).nth(nth).cloned();
-        if let Some(option) = option {
-            fields.shift_remove(&option);
-        }
-    });
+    let options = fields(request).into_iter().filter(|name| !CORE.contains(&name.as_str()));
+    if let Some(option) = options.collect::<Vec<_>>().get(nth) {
+        drop_field(request, option);
+    }
 }
 
 #[cfg(test)]

@@ -245,7 +245,10 @@ impl Runner<'_> {
         let answers = step.answers.as_ref();
         let mut judged = Vec::new();
         for ((part, nth, ..), outcome) in calls.iter().zip(&outcomes) {
-            let findings = expect::judge(part, answers.map(|answers| &answers.value), outcome, variables)?;
+            let mut findings = expect::judge(part, answers.map(|answers| &answers.value), outcome, variables)?;
+            if plan.backend.is_mock() {
+                findings.extend(expect::torn(part, outcome));
+            }
             // Of a server that is wrong nothing is known about the model.
             let unwise = if findings.is_empty() { expect::wisdom(part, outcome, variables)? } else { Vec::new() };
             let own = part.name.as_deref().map_or_else(|| name.to_owned(), |own| format!("{name}: {own}"));

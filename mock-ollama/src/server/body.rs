@@ -73,6 +73,9 @@ impl MockBody {
 
     fn data(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.flushing = true;
+        if let Some(pencil) = &self.pencil {
+            pencil.wrote();
+        }
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes.len() as u64);
             if *left == 0 && !self.broken {

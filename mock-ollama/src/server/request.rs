@@ -49,6 +49,7 @@ pub(crate) fn entry(head: &http::request::Parts) -> Entry {
         body_len: 0,
         arrived: Instant::now(),
         read: false,
+        wrote: None,
         ended: None,
     }
 }

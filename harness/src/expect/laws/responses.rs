@@ -1,0 +1,230 @@
+//! The order of a response's events: numbered without a gap, named as they are, the end once and with all that was told.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::shorten;
+
+const ENDS: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
+
+/// The breaches of a response's events, by their text and their JSON.
+pub(super) fn breaches(text: &str, events: &[Value]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let types: Vec<&str> = events.iter().map(kind).collect();
+    if names != types {
+        breaches.push("each event's name is its type, but some are not".to_owned());
+    }
+    let numbers: Vec<u64> = events.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
+    let first = numbers.first().copied().unwrap_or_default();
+    if numbers.len() != events.len() || !numbers.iter().copied().eq((first..).take(events.len())) {
+        breaches.push(format!("events are numbered without a gap, but these are {numbers:?}"));
+    }
+    let ends = types.iter().filter(|kind| ENDS.contains(kind)).count();
+    if ends != 1 || types.last().is_none_or(|kind| !ENDS.contains(kind)) {
+        breaches.push(format!("a response has one end, which is its last event, but there are {ends} ends"));
+    }
+    for event in events {
+        breaches.extend(end(event));
+    }
+    // Whoever goes on in the middle of a response has not seen what came before.
+    if first == 0 {
+        let mut told = Told::default();
+        events.iter().for_each(|event| told.add(event, &mut breaches));
+        breaches.extend(told.against(types.first().copied(), events.last().unwrap_or(&Value::Null)));
+    }
+    breaches
+}
+
+fn kind(event: &Value) -> &str {
+    event["type"].as_str().unwrap_or_default()
+}
+
+/// What an event that ends a response says of it.
+fn end(event: &Value) -> Vec<String> {
+    let (kind, response) = (kind(event), &event["response"]);
+    let mut breaches = Vec::new();
+    if ENDS.contains(&kind) && response["status"].as_str() != kind.strip_prefix("response.") {
+        breaches.push(format!("a response that ends with {kind} is that, but its status is {}", response["status"]));
+    }
+    if kind == "response.completed" && !response["usage"].is_object() {
+        breaches.push("a response that is completed has its usage, but this one has none".to_owned());
+    }
+    breaches
+}
+
+/// What the events have told so far.
+#[derive(Default)]
+struct Told<'a> {
+    /// The id of each item that was begun, in order.
+    items: Vec<&'a Value>,
+    /// The items that were done.
+    done: Vec<&'a Value>,
+    /// How many parts of one kind an item has.
+    parts: BTreeMap<(&'static str, String), u64>,
+    /// What the deltas of one kind, of one part of one item, add up to.
+    texts: BTreeMap<(String, String), String>,
+}
+
+impl<'a> Told<'a> {
+    fn add(&mut self, event: &'a Value, breaches: &mut Vec<String>) {
+        let kind = kind(event);
+        let at = event["output_index"].as_u64().and_then(|at| usize::try_from(at).ok());
+        match kind {
+            "response.output_item.added" => {
+                if at != Some(self.items.len()) {
+                    breaches.push(format!(
+                        "items are numbered from 0 without a gap, but number {} is called {}",
+                        self.items.len(),
+                        event["output_index"]
+                    ));
+                }
+                self.items.push(&event["item"]["id"]);
+            }
+            "response.output_item.done" => self.done.push(&event["item"]),
+            _ => {}
+        }
+        if let Some(id) = event.get("item_id")
+            && at.and_then(|at| self.items.get(at)) != Some(&id)
+        {
+            breaches
+                .push(format!("an event names an item that was added, and its number, but not so: {}", brief(event)));
+        }
+        for index in ["content_index", "summary_index"] {
+            let Some(number) = event[index].as_u64() else { continue };
+            let parts = self.parts.entry((index, event["item_id"].to_string())).or_default();
+            // One more than there are is there when it is added.
+            let known = if kind.ends_with("part.added") { number == *parts } else { number < *parts };
+            *parts += u64::from(kind.ends_with("part.added"));
+            if !known {
+                breaches.push(format!(
+                    "the parts of an item are numbered from 0 without a gap, but not so: {}",
+                    brief(event)
+                ));
+            }
+        }
+        self.text(event, kind, breaches);
+    }
+
+    /// Pieces, and the text that they are pieces of.
+    fn text(&mut self, event: &Value, kind: &str, breaches: &mut Vec<String>) {
+        let part = |of: &str| {
+            (of.to_owned(), format!("{} {} {}", event["item_id"], event["content_index"], event["summary_index"]))
+        };
+        if let (Some(of), Some(delta)) = (kind.strip_suffix(".delta"), event["delta"].as_str()) {
+            self.texts.entry(part(of)).or_default().push_str(delta);
+        } else if let Some(of) = kind.strip_suffix(".done") {
+            let whole = ["text", "arguments", "input", "refusal"].iter().find_map(|name| event[*name].as_str());
+            let Some(whole) = whole else { return };
+            let pieces = self.texts.get(&part(of)).map_or("", String::as_str);
+            if whole != pieces {
+                breaches.push(format!("pieces add up to what is done, but {pieces:?} is not {whole:?}"));
+            }
+        }
+    }
+
+    fn against(&self, first: Option<&str>, end: &Value) -> Vec<String> {
+        let mut breaches = Vec::new();
+        if first != Some("response.created") {
+            breaches.push(format!("a response begins with response.created, but this one with {first:?}"));
+        }
+        let held: Vec<&Value> = end["response"]["output"].as_array().into_iter().flatten().collect();
+        if self.done != held {
+            breaches.push("the end holds each item that was done, in order, but this one does not".to_owned());
+        }
+        breaches
+    }
+}
+
+fn brief(event: &Value) -> String {
+    shorten(&event.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn stream() -> Vec<Value> {
+        let item = json!({"id": "msg_1", "type": "message", "content": [{"type": "output_text", "text": "ab"}]});
+        let at = json!({"item_id": "msg_1", "output_index": 0, "content_index": 0});
+        let response = |status: &str, output: Value, usage: Value| json!({"object": "response", "status": status, "output": output, "usage": usage});
+        let event = |kind: &str, more: &Value| {
+            let mut event = json!({"type": kind});
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            event
+        };
+        let with = |name: &str, value: &str| {
+            let mut at = at.clone();
+            at[name] = value.into();
+            at
+        };
+        let mut events = vec![
+            event("response.created", &json!({"response": response("in_progress", json!([]), Value::Null)})),
+            event("response.output_item.added", &json!({"output_index": 0, "item": {"id": "msg_1"}})),
+            event("response.content_part.added", &with("part", "x")),
+            event("response.output_text.delta", &with("delta", "a")),
+            event("response.output_text.delta", &with("delta", "b")),
+            event("response.output_text.done", &with("text", "ab")),
+            event("response.content_part.done", &with("part", "x")),
+            event("response.output_item.done", &json!({"output_index": 0, "item": item})),
+            event("response.completed", &json!({"response": response("completed", json!([item]), json!({}))})),
+        ];
+        number(&mut events);
+        events
+    }
+
+    fn number(events: &mut [Value]) {
+        events.iter_mut().enumerate().for_each(|(n, event)| event["sequence_number"] = n.into());
+    }
+
+    fn found(events: &[Value]) -> Vec<String> {
+        let text: String = events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", kind(event))).collect();
+        breaches(&text, events)
+    }
+
+    #[test]
+    fn a_proper_response_breaks_no_law() {
+        assert_eq!(found(&stream()), Vec::<String>::new());
+        // Its second half, as whoever goes on in the middle gets it.
+        assert_eq!(found(&stream()[4..]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_way_to_break_a_response_is_told() {
+        let changed = |n: usize, pointer: &str, value: Value| {
+            let mut events = stream();
+            *events[n].pointer_mut(pointer).unwrap() = value;
+            events
+        };
+        let without = |n: usize| {
+            let mut events = stream();
+            events.remove(n);
+            number(&mut events);
+            events
+        };
+        for (events, law) in [
+            (changed(3, "/sequence_number", json!(4)), "numbered without a gap"),
+            (without(0), "begins with response.created"),
+            (without(8), "has one end"),
+            (stream().into_iter().chain(stream()).collect(), "there are 2 ends"),
+            (without(4), "pieces add up"),
+            (changed(3, "/delta", json!("c")), "pieces add up"),
+            (changed(1, "/output_index", json!(1)), "items are numbered"),
+            (changed(5, "/output_index", json!(1)), "an item that was added"),
+            (changed(5, "/item_id", json!("msg_2")), "an item that was added"),
+            (changed(2, "/content_index", json!(1)), "parts of an item"),
+            (changed(4, "/content_index", json!(1)), "parts of an item"),
+            (changed(8, "/response/output", json!([])), "holds each item"),
+            (changed(8, "/response/usage", Value::Null), "has its usage"),
+            (changed(8, "/response/status", json!("incomplete")), "its status is"),
+        ] {
+            let found = found(&events);
+            assert!(found.iter().any(|breach| breach.contains(law)), "{law}: {found:?}");
+        }
+        let text = "event: response.created\ndata: {}\n\nevent: other\ndata: {}\n\n";
+        assert!(breaches(text, &stream()[..2])[0].contains("name is its type"));
+    }
+}
