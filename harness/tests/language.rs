@@ -245,3 +245,25 @@ fn answers_are_compared_by_the_names_of_their_steps() {
     let later = text("$.object", "same_as: { step: frist, path: $.data }");
     run(&later, &[]).code(2).stderr(contains("a.yaml:5:15: in `same_as`: unknown step `frist`, expected one of first"));
 }
+
+#[test]
+fn a_path_goes_out_as_it_is_written() {
+    let text = "title: a path\nsteps:\n  - call: { http: { path: '/api/x/../tags?a=%2F', body: { a: 1 }, headers: { x-a: b } } }\n    wire: { status: { gte: 200 } }\n    sent: { method: POST, path: '/api/x/../tags?a=%2F', headers: { x-a: b }, $.a: 1 }\n";
+    run(text, &["--verbose"]).code(0).stdout(contains("/api/x/../tags?a=%2F"));
+    run(&text.replace("path: '/api/x/../tags?a=%2F', body", "path: '/api/ü', body"), &[])
+        .code(2)
+        .stderr(contains("no request can have the path \"/api/ü\"; it may be meant as \"/api/%C3%BC\""));
+}
+
+#[test]
+fn what_was_not_found_is_not_there() {
+    let text = |matcher: &str| {
+        format!(
+            "title: models\nsteps:\n  - call: models\n    expect: {{ '$.data[*].typo': {{ {matcher} }}, $.object: list }}\n"
+        )
+    };
+    run(&text("absent: true"), &[]).code(0);
+    for matcher in ["exists: true", "not: a", "every: { type: string }"] {
+        run(&text(matcher), &[]).code(1).stdout(contains("$.data[*].typo"));
+    }
+}

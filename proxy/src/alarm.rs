@@ -4,23 +4,36 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep},
+};
 
 /// The timer of a deadline that the caller knows.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Alarm {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes: who is told so already need not be told again with every packet.
+    sleeper: Option<Waker>,
+}
 
 impl Alarm {
     /// Ready once `due` is reached; else `cx` is woken then, or earlier.
     pub(crate) fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if timer.deadline() > due {
             timer.as_mut().reset(due);
+            self.sleeper = None;
         }
-        while timer.as_mut().poll(cx).is_ready() {
+        if !timer.is_elapsed() && self.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        self.sleeper = Some(cx.waker().clone());
+        // Unconstrained, so that whoever is told to wait is in the timer's book.
+        while Pin::new(&mut unconstrained(timer.as_mut())).poll(cx).is_ready() {
             if Instant::now() >= due {
                 return Poll::Ready(());
             }

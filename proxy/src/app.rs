@@ -204,5 +204,6 @@ fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
     let sent = gate::key_headers(&app.config.auth.header).flat_map(|name| headers.get_all(name));
     let carried =
         app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
-    sent.chain(carried).cloned().collect()
+    // Copies: a clone would hold the buffer that the head was read into for as long as the answer lasts.
+    sent.chain(carried).filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
 }

@@ -132,6 +132,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
         let State { answering, heads, since } = *this.seat.state();
         if answering > 0 {
             this.begun = None;
+            if read.is_pending() && !this.idle.is_zero() {
+                // Nobody has to read again when the answer ends: then the alarm sees to it, before anything is due.
+                let _ = this.alarm.poll((Instant::now() + this.idle).into(), cx);
+            }
             return read;
         }
         this.begun.take_if(|(head, _)| *head != heads);

@@ -16,7 +16,7 @@ use tokio::{
     sync::{Notify, oneshot},
     task::{AbortHandle, Id, JoinSet},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
 
 use crate::{
@@ -129,6 +129,16 @@ async fn greet(stream: TcpStream, setup: InForce, seat: Seat, watcher: Watcher) 
     let begun = setup.load_full();
     let limits = &begun.limits;
     let Some(tls) = &begun.tls else { return converse(stream, setup, limits, seat, watcher).await };
+    // Boxed, so that connections in clear text do not carry the room for it.
+    Box::pin(async {
+        if let Some(stream) = shake_hands(stream, tls, limits).await {
+            converse(stream, setup, limits, seat, watcher).await;
+        }
+    })
+    .await;
+}
+
+async fn shake_hands(stream: TcpStream, tls: &TlsAcceptor, limits: &Limits) -> Option<TlsStream<TcpStream>> {
     // A client that never finishes its handshake is one that never finishes its head.
     let within = if limits.head_time.is_zero() { limits.idle } else { limits.head_time };
     let greeting = tls.accept(stream);
@@ -137,13 +147,13 @@ async fn greet(stream: TcpStream, setup: InForce, seat: Seat, watcher: Watcher) 
     } else {
         match tokio::time::timeout(within, greeting).await {
             Ok(greeted) => greeted,
-            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                return None;
+            }
         }
     };
-    match greeted {
-        Ok(stream) => converse(stream, setup, limits, seat, watcher).await,
-        Err(error) => tracing::debug!("no TLS: {error}"),
-    }
+    greeted.inspect_err(|error| tracing::debug!("no TLS: {error}")).ok()
 }
 
 async fn converse<S>(stream: S, setup: InForce, limits: &Limits, seat: Seat, watcher: Watcher)

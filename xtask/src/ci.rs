@@ -50,7 +50,7 @@ pub(crate) fn bless() -> Result<(), String> {
 
 /// Measures.
 pub(crate) fn bench(args: &[String]) -> Result<(), String> {
-    Step::cargo("build --release -p farllama").run()?;
+    Step::cargo("build --release -p farllama -p mock-ollama").run()?;
     let script = root().join("xtask").join("bench.sh");
     args.iter().fold(Step::program("bash", "bash").arg(script), Step::arg).run()
 }

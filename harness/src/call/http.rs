@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::{Method, header};
 use serde_json::Value;
 
-use super::{Door, form, tap::Tap};
+use super::{Door, form, tap::Tap, verbatim};
 use crate::scenario::Http;
 
 /// Sends the request and waits for the end of the answer.
@@ -46,7 +46,13 @@ pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), S
         };
     }
     let request = request.build().map_err(|error| super::tap::chain(&error))?;
-    tap.send(request).await.map(drop).map_err(|error| super::tap::chain(&error))
+    if verbatim::tidied(&call.path).is_some_and(|tidied| tidied == call.path) {
+        return tap.send(request).await.map(drop).map_err(|error| super::tap::chain(&error));
+    }
+    let root = reqwest::Url::parse(door.url).map_err(|error| error.to_string())?;
+    let target = format!("{}{}", root.path().trim_end_matches('/'), call.path);
+    let url = format!("{}{}", door.url, call.path);
+    tap.send_by(request, url, |request| verbatim::execute(request, &target), String::clone).await.map(drop)
 }
 
 /// The beginning of a body, and then the end of the connection.

@@ -13,6 +13,7 @@ mod models;
 mod responses;
 pub mod tap;
 mod typed;
+pub mod verbatim;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -149,7 +149,22 @@ impl Tap {
     ///
     /// # Errors
     /// As the transport has them.
-    pub async fn send(&self, mut request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+    pub async fn send(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+        let (http, url) = (&self.http, request.url().to_string());
+        self.send_by(request, url, |request| http.execute(request), |error| chain(error)).await
+    }
+
+    /// As [`Self::send`], by another transport, to what is told as `url`; `words` tells its errors.
+    ///
+    /// # Errors
+    /// As the transport has them.
+    pub async fn send_by<F: Future<Output = Result<reqwest::Response, E>>, E>(
+        &self,
+        mut request: reqwest::Request,
+        url: String,
+        execute: impl FnOnce(reqwest::Request) -> F,
+        words: impl FnOnce(&E) -> String,
+    ) -> Result<reqwest::Response, E> {
         let start = Instant::now();
         if self.without_bearer {
             request.headers_mut().remove(http::header::AUTHORIZATION);
@@ -158,15 +173,15 @@ impl Tap {
         self.note(|recording| {
             recording.began = Some(start);
             recording.method = request.method().to_string();
-            recording.url = request.url().to_string();
+            recording.url = url;
             recording.request_headers = pairs(request.headers());
             let body = request.body().and_then(reqwest::Body::as_bytes);
             recording.request_body = body.map(Bytes::copy_from_slice).unwrap_or_default();
         });
-        let response = match self.http.execute(request).await {
+        let response = match execute(request).await {
             Ok(response) => response,
             Err(error) => {
-                self.shared.end(attempt, start, End::NoAnswer(chain(&error)));
+                self.shared.end(attempt, start, End::NoAnswer(words(&error)));
                 return Err(error);
             }
         };

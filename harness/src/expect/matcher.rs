@@ -229,13 +229,22 @@ impl Matcher {
     /// # Errors
     /// What was expected, as a phrase that goes on after "expected".
     pub fn judge(&self, actual: Option<&Value>) -> Result<(), String> {
+        self.judge_found(actual, actual.is_some())
+    }
+
+    /// Judges what is there; a path that can find several things gives an array even where nothing was `found`.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn judge_found(&self, actual: Option<&Value>, found: bool) -> Result<(), String> {
         if let Self::All(all) = self {
-            return all.iter().try_for_each(|matcher| matcher.judge(actual));
+            return all.iter().try_for_each(|matcher| matcher.judge_found(actual, found));
         }
         let holds = match (self, actual) {
-            (Self::Absent, actual) => actual.is_none(),
+            (Self::Absent, _) => !found,
+            (Self::Exists, _) => found,
             (_, None) => false,
-            (Self::Exists, Some(_)) => true,
+            (Self::Not(matcher), actual) => found && !matcher.is_lost() && matcher.judge_found(actual, found).is_err(),
             (Self::Json(parts), Some(actual)) => {
                 let document: Value = actual
                     .as_str()
@@ -295,16 +304,19 @@ impl Matcher {
             Self::StartsWith(start) => actual.as_str().is_some_and(|text| text.starts_with(start)),
             Self::OneOf(choices) => choices.iter().any(|choice| same(choice, actual)),
             Self::SameAs { value, .. } => value.as_ref().is_some_and(|value| same(value, actual)),
-            Self::Not(matcher) => !matcher.is_lost() && matcher.judge(Some(actual)).is_err(),
             Self::Any(matcher) => elements(actual).any(|element| matcher.judge(Some(element)).is_ok()),
             Self::Every(matcher) => {
                 let mut elements = elements(actual).peekable();
                 elements.peek().is_some() && elements.all(|element| matcher.judge(Some(element)).is_ok())
             }
             Self::Keys(keys) => actual.as_object().is_some_and(|fields| fields.keys().eq(keys)),
-            Self::All(_) | Self::Length(_) | Self::Json(_) | Self::Schema(_) | Self::Absent | Self::Exists => {
-                self.judge(Some(actual)).is_ok()
-            }
+            Self::All(_)
+            | Self::Length(_)
+            | Self::Json(_)
+            | Self::Schema(_)
+            | Self::Not(_)
+            | Self::Absent
+            | Self::Exists => self.judge(Some(actual)).is_ok(),
         }
     }
 
@@ -444,6 +456,25 @@ mod tests {
         assert_eq!(exists.judge(Some(&Value::Null)), Ok(()));
         assert!(exists.judge(None).is_err());
         assert!(parse(&json!({"exists": false})).unwrap().judge(Some(&json!(1))).is_err());
+    }
+
+    #[test]
+    fn an_array_of_what_was_not_found_is_nothing() {
+        let judge = |written: Value, found| parse(&written).unwrap().judge_found(Some(&json!([])), found).is_ok();
+        for (written, of_none, of_an_empty_list) in [
+            (json!({"exists": true}), false, true),
+            (json!({"absent": true}), true, false),
+            (json!({"not": "a"}), false, true),
+            (json!({"not": {"exists": true}}), false, false),
+            (json!([]), true, true),
+            (json!({"length": 0, "absent": true}), true, false),
+        ] {
+            assert_eq!(
+                (judge(written.clone(), false), judge(written.clone(), true)),
+                (of_none, of_an_empty_list),
+                "{written}"
+            );
+        }
     }
 
     #[test]

@@ -164,7 +164,8 @@ fn one(
     variables: &Variables,
 ) -> Result<Option<Finding>, String> {
     let matcher = Matcher::parse(&variables.value(&check.expected)?, variables)?;
-    let Err(expected) = matcher.judge(actual.as_deref()) else { return Ok(None) };
+    let found = actual.as_deref().is_some_and(|value| !path::found_none(&check.key, value));
+    let Err(expected) = matcher.judge_found(actual.as_deref(), found) else { return Ok(None) };
     let actual = actual.map_or_else(|| "nothing".to_owned(), |value| shorten(&value.to_string(), 400));
     Ok(Some(Finding { at: check.at, about: about.to_owned(), expected, actual }))
 }

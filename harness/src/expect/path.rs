@@ -28,16 +28,23 @@ pub fn check(path: &str) -> Result<(), String> {
     })
 }
 
+/// Whether a path names one place.
+fn names_one(path: &str) -> Option<bool> {
+    let one = |segment: &Segment| matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_)));
+    Some(parse_json_path(path).ok()?.segments.iter().all(one))
+}
+
+/// Whether what a path selected is the array of nothing that it found.
+#[must_use]
+pub fn found_none(path: &str, selected: &Value) -> bool {
+    selected.as_array().is_some_and(Vec::is_empty) && names_one(path) == Some(false)
+}
+
 /// What a path selects: one value if it names one place, and otherwise the array of all that it finds.
 #[must_use]
 pub fn select<'a>(document: &'a Value, path: &str) -> Option<Cow<'a, Value>> {
-    let query = parse_json_path(path).ok()?;
     let found = document.query(path).ok()?;
-    let one = query
-        .segments
-        .iter()
-        .all(|segment| matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_))));
-    if one {
+    if names_one(path)? {
         return found.first().map(|value| Cow::Borrowed(*value));
     }
     Some(Cow::Owned(found.into_iter().cloned().collect()))
@@ -66,6 +73,9 @@ mod tests {
         assert_eq!(select(&document, "$.a[?@.b == 2].c").as_deref(), Some(&json!([3])));
         assert_eq!(select(&document, "$.a[1]['b','c']").as_deref(), Some(&json!([2, 3])));
         assert_eq!(select(&document, "$.x[*]").as_deref(), Some(&json!([])));
+        assert!(
+            found_none("$.x[*]", &json!([])) && !found_none("$.x", &json!([])) && !found_none("$.x[*]", &json!([1]))
+        );
     }
 
     #[test]

@@ -475,6 +475,10 @@ mod tests {
             |call: &str| format!("title: a\nsteps:\n  - call: {{ http: {call} }}\n    wire: {{ status: 200 }}\n");
         assert!(read("x.yaml", &call("{ path: /api/tags }")).is_ok());
         assert!(wrong(&call("{ path: api }"))[0].contains("does not begin with a slash"));
+        for path in ["/a b", "/ü", "/a#b", "\"/a\\0\""] {
+            assert!(wrong(&call(&format!("{{ path: {path} }}")))[0].contains("no request can have the path"), "{path}");
+        }
+        assert!(read("x.yaml", &call("{ path: '/a%20b/../:1?x=[${model}]&y=%2F' }")).is_ok());
         assert!(wrong(&call("{ path: /, method: 'a b' }"))[0].contains("no HTTP method"));
         assert!(wrong(&call("{ path: /, headers: { 'a b': c } }"))[0].contains("no HTTP header"));
         assert!(

@@ -15,7 +15,10 @@ use super::{
     vars::{self, Source},
     versions,
 };
-use crate::expect::{matcher::Matcher, path};
+use crate::{
+    call::verbatim,
+    expect::{matcher::Matcher, path},
+};
 
 /// The file, if it is not the scenario's own, the place and what is wrong there.
 pub(super) type Wrong = (Option<Arc<str>>, Place, String);
@@ -386,6 +389,9 @@ impl Reader {
         }
         if !http.path.starts_with('/') {
             self.wrong(at, format!("the path {:?} does not begin with a slash", http.path));
+        } else if !verbatim::can(&http.path) {
+            let tidied = verbatim::tidied(&http.path).unwrap_or_default();
+            self.wrong(at, format!("no request can have the path {:?}; it may be meant as {tidied:?}", http.path));
         }
         if let Some(method) = &http.method
             && reqwest::Method::from_bytes(method.as_bytes()).is_err()

@@ -97,7 +97,10 @@ impl Gate {
         }
         let token = asking.as_ref().map(|(caller, _)| &caller.token);
         let answer = match &asking {
-            Some((caller, path)) if !caller.access.is_free() => self.restricted(caller, path, request, next).await,
+            // Boxed, so that all others do not carry the room for it.
+            Some((caller, path)) if !caller.access.is_free() => {
+                Box::pin(self.restricted(caller, path, request, next)).await
+            }
             _ => self.count(token, request, next).await,
         };
         let mut response = answer.into_response();

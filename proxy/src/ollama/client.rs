@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::{
     connect::{Cause, Connector, cause},
+    line::Broken,
     pool::{Answer, Failure, Pool},
     refusal,
     version::Version,
@@ -153,7 +154,7 @@ impl Client {
         if status == StatusCode::OK && kind.contains("json") {
             return Ok(answer.into_body());
         }
-        let body = whole(answer.into_body()).await?;
+        let body = Box::pin(whole(answer.into_body())).await?;
         Err(refusal::read(status, &body, &self.asked(path)))
     }
 
@@ -207,14 +208,14 @@ impl Client {
         let cause = match failure {
             Failure::Connect(cause) => cause,
             // Our side of the road broke: the client stopped sending its body.
-            Failure::Exchange(error) if error.is_user() => {
+            Failure::Exchange(error @ Broken::Request(_)) => {
                 if let Some(own) = error::own(&error) {
                     return own;
                 }
                 let message = "the request body ended before it was whole".to_owned();
                 return Error::Invalid { message, param: None, code: None };
             }
-            Failure::Exchange(error) if error.is_parse() => {
+            Failure::Exchange(Broken::NotHttp(_)) => {
                 return Error::NotOllama {
                     message: format!(
                         "not an Ollama at {remote}: what answers there does not speak HTTP; if it speaks TLS, set remote.protocol to https (--remote-protocol https)"

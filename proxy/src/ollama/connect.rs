@@ -25,9 +25,9 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::net::TcpStream;
 use tower::Service;
 
+use super::line::Io;
 use crate::config::{Protocol, Remote, Timeouts};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -155,7 +155,7 @@ impl ServerCertVerifier for Anybody {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Box<dyn Io>;
     type Error = Cause;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Cause>> + Send>>;
 
@@ -172,7 +172,11 @@ impl Service<Uri> for Connector {
             } else {
                 tokio::time::timeout(within, connecting).await.map_err(|_| Cause::Timeout(within))?
             };
-            connected.map_err(|error: BoxError| cause(error.as_ref()))
+            let io: Box<dyn Io> = match connected.map_err(|error: BoxError| cause(error.as_ref()))? {
+                MaybeHttpsStream::Http(tcp) => Box::new(tcp.into_inner()),
+                tls @ MaybeHttpsStream::Https(_) => Box::new(TokioIo::new(tls)),
+            };
+            Ok(io)
         })
     }
 }

@@ -3,7 +3,10 @@
 pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod embed;
+pub(crate) mod framing;
 pub(crate) mod generate;
+pub(crate) mod head;
+pub(crate) mod line;
 pub(crate) mod ndjson;
 pub(crate) mod passthrough;
 pub(crate) mod pool;

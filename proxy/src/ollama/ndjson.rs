@@ -37,6 +37,10 @@ impl Lines {
             let end = memchr::memchr(b'\n', &self.packet)?;
             let tail = self.packet.split_to(end);
             self.packet.advance(1);
+            if self.packet.is_empty() {
+                // What is empty holds the buffer of what was read all the same, until the next packet comes.
+                self.packet = Bytes::new();
+            }
             let line = if self.held.is_empty() {
                 tail
             } else {

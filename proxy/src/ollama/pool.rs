@@ -4,10 +4,9 @@
 //! what has arrived together is read together, and dropping the reader closes the connection at once.
 
 use std::{
-    future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,15 +14,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, Connection, SendRequest},
-};
 use tokio::time::Instant;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use super::{
     connect::{Cause, Connector},
+    framing::Framing,
+    line::{Broken, Line},
     version::Version,
 };
 
@@ -40,27 +37,16 @@ pub(crate) enum Failure {
     /// There is no connection.
     Connect(Cause),
     /// The connection did not bring an answer.
-    Exchange(hyper::Error),
+    Exchange(Broken),
 }
 
 /// What is known of the remote for as long as any connection to it lives: once all are lost, another may answer there.
 pub(crate) type Known = OnceLock<Version>;
 
-type Io = <Connector as Service<Uri>>::Response;
-
-/// One connection.
-struct Line {
-    sender: SendRequest<Body>,
-    connection: Connection<Io, Body>,
+/// A connection, and what is known of the remote for as long as it lives.
+struct Held {
+    line: Box<Line>,
     _known: Arc<Known>,
-}
-
-impl Line {
-    /// Lets the connection do what it can now, and tells whether it would take another request.
-    fn is_idle(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.connection).poll(&mut context).is_pending() && self.sender.is_ready()
-    }
 }
 
 /// The connections to one remote.
@@ -74,28 +60,29 @@ pub(crate) struct Pool {
 
 /// Idle connections, the one used last at the end.
 #[derive(Default)]
-struct Idle(Mutex<Vec<(Line, Instant)>>);
+struct Idle(Mutex<Vec<(Held, Instant)>>);
 
 impl Idle {
-    fn lines(&self) -> MutexGuard<'_, Vec<(Line, Instant)>> {
+    fn lines(&self) -> MutexGuard<'_, Vec<(Held, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, line: Line) {
+    fn put(&self, held: Held) {
         let now = Instant::now();
         let mut lines = self.lines();
         lines.retain(|(_, since)| now - *since < KEPT_FOR);
         if lines.len() < KEPT {
-            lines.push((line, now));
+            lines.push((held, now));
         }
     }
 
-    fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<Held> {
         let now = Instant::now();
         loop {
-            let (mut line, since) = self.lines().pop()?;
-            if now - since < KEPT_FOR && line.is_idle() {
-                return Some(line);
+            let (mut held, since) = self.lines().pop()?;
+            // The remote may have closed it: that is no failure of the request.
+            if now - since < KEPT_FOR && held.line.is_idle() {
+                return Some(held);
             }
         }
     }
@@ -113,100 +100,75 @@ impl Pool {
     }
 
     /// Sends `request` (its URI in origin form) and waits for the head of the answer. Dropping the future closes the connection.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, Failure> {
-        loop {
-            let (mut line, used) = match self.idle.take() {
-                Some(line) => (line, true),
-                None => (self.connect().await?, false),
-            };
-            let mut answering = Box::pin(line.sender.try_send_request(request));
-            let mut closed = false;
-            let answered = std::future::poll_fn(|cx| {
-                if !closed {
-                    closed = Pin::new(&mut line.connection).poll(cx).is_ready();
-                }
-                answering.as_mut().poll(cx)
-            })
-            .await;
-            drop(answering);
-            match answered {
-                Ok(answer) => {
-                    let line = (!closed).then_some(line);
-                    return Ok(answer.map(|body| Answer { body, line, idle: self.idle.clone() }));
-                }
-                // The remote had closed the idle connection before a byte was sent: that is no failure of the request.
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if used => request = unsent,
-                    _ => return Err(Failure::Exchange(failed.into_error())),
-                },
-            }
-        }
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, Failure> {
+        let mut held = match self.idle.take() {
+            Some(held) => held,
+            // Most requests find a connection.
+            None => Box::pin(self.connect()).await?,
+        };
+        let head = held.line.ask(request).await.map_err(Failure::Exchange)?;
+        let idle = head.keeps.then(|| self.idle.clone());
+        let mut answer = Response::new(Answer { held: Some(held), framing: head.framing, idle });
+        (*answer.status_mut(), *answer.headers_mut()) = (head.status, head.headers);
+        Ok(answer)
     }
 
-    async fn connect(&self) -> Result<Line, Failure> {
+    async fn connect(&self) -> Result<Held, Failure> {
         let io = self.connector.clone().oneshot(self.remote.clone()).await.map_err(Failure::Connect)?;
-        let (sender, connection) = http1::handshake(io).await.map_err(Failure::Exchange)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let held = known.upgrade().unwrap_or_default();
         *known = Arc::downgrade(&held);
-        Ok(Line { sender, connection, _known: held })
+        Ok(Held { line: Box::new(Line::new(io)), _known: held })
     }
 }
 
 /// The body of an answer, and the connection that brings it.
 pub(crate) struct Answer {
-    body: Incoming,
-    line: Option<Line>,
-    idle: Arc<Idle>,
+    /// None: nothing more is read from it.
+    held: Option<Held>,
+    framing: Framing,
+    /// Where the connection is kept afterwards, if it can be.
+    idle: Option<Arc<Idle>>,
 }
 
 impl Answer {
     /// Keeps the connection for the next request, if the exchange is over on both sides.
     fn release(&mut self) {
-        if let Some(mut line) = self.line.take().filter(|_| self.body.is_end_stream())
-            && line.is_idle()
+        if let Some(mut held) = self.held.take()
+            && let Some(idle) = &self.idle
+            && self.framing.is_over()
+            && held.line.is_idle()
         {
-            self.idle.put(line);
+            idle.put(held);
         }
     }
 }
 
 impl HttpBody for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
-        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(line) = &mut this.line
-        {
-            match Pin::new(&mut line.connection).poll(cx) {
-                Poll::Ready(ended) => {
-                    this.line = None;
-                    polled = Pin::new(&mut this.body).poll_frame(cx);
-                    if let (true, Err(error)) = (polled.is_pending(), ended) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                }
-                Poll::Pending => polled = Pin::new(&mut this.body).poll_frame(cx),
-            }
+        let Some(held) = &mut this.held else { return Poll::Ready(None) };
+        let polled = ready!(held.line.poll_data(&mut this.framing, cx));
+        match &polled {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => this.held = None,
+            None => this.release(),
         }
-        if let Poll::Ready(None) = polled
-            && let Some(mut line) = this.line.take()
-            && line.is_idle()
-        {
-            this.idle.put(line);
-        }
-        polled
+        Poll::Ready(polled.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held.is_none() || self.framing.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.framing {
+            Framing::Length(left) => SizeHint::with_exact(left),
+            _ => SizeHint::default(),
+        }
     }
 }
 

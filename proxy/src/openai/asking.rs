@@ -120,9 +120,10 @@ pub(crate) async fn open(app: &App, ask: Ask, recorder: &Recorder) -> Result<Ups
     cured(app, ask, recorder).await.map_err(|error| error.about(about))
 }
 
+// What is rare is boxed here and below: every request would carry the room for it otherwise.
 async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
     if ask.news != News::default() {
-        fit(app, &mut ask, recorder).await?;
+        Box::pin(fit(app, &mut ask, recorder)).await?;
     }
     recorder.payload("ask", &ask.body);
     let mut thinking = None;
@@ -134,14 +135,14 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
         };
         match error {
             Error::ContextLength { counts, message } if ask.may_grow && app.config.context.max > 0 => {
-                return grow(app, &ask, counts, message, recorder).await;
+                return Box::pin(grow(app, &ask, counts, message, recorder)).await;
             }
             error => match (ask.effort, cure(&error)) {
                 (Some(field), Some(change)) if !app.config.openai.strict && thinking < Some(change) => {
                     thinking = Some(change);
                     think(&mut ask, field, change, recorder)?;
                 }
-                _ => return Err(models::explain(app, error, &ask.model).await),
+                _ => return Err(Box::pin(models::explain(app, error, &ask.model)).await),
             },
         }
     }

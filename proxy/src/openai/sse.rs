@@ -70,9 +70,10 @@ impl Frames {
     /// Adds `data: <value>` and the blank line.
     pub(crate) fn data(&mut self, value: &impl Serialize) {
         self.0.put_slice(b"data: ");
-        let mut serializer = serde_json::Serializer::with_formatter((&mut self.0).writer(), LineSafe);
-        let written = value.serialize(&mut serializer);
+        let begin = self.0.len();
+        let written = serde_json::to_writer((&mut self.0).writer(), value);
         debug_assert!(written.is_ok(), "plain structs always serialize");
+        keep_on_one_line(&mut self.0, begin);
         self.0.put_slice(b"\n\n");
     }
 
@@ -117,39 +118,27 @@ impl Frames {
     }
 }
 
-/// Compact JSON in which no reader finds a line end: some clients split streams at U+0085, U+2028 and U+2029 as well.
-struct LineSafe;
-
-impl serde_json::ser::Formatter for LineSafe {
-    fn write_raw_fragment<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> std::io::Result<()> {
-        // Carried JSON may be printed over several lines; outside its strings a line end means nothing, and inside there is none.
-        fragment.split(['\n', '\r']).try_for_each(|line| self.write_string_fragment(writer, line))
+/// Makes JSON, which stands in `text` from `begin` on, text in which no reader finds a line end: some clients split streams at U+0085,
+/// U+2028 and U+2029 as well. They stand in strings only, where they can be escaped. Carried JSON may be printed over several lines; these
+/// ends stand outside of strings only, where they mean nothing.
+fn keep_on_one_line(text: &mut BytesMut, begin: usize) {
+    // All three begin with one of two rare bytes: most events are looked at once.
+    let suspect =
+        |from: &[u8]| memchr::memchr2(0xC2, 0xE2, from).is_some() || memchr::memchr2(b'\n', b'\r', from).is_some();
+    if !suspect(&text[begin..]) {
+        return;
     }
-
-    fn write_string_fragment<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> std::io::Result<()> {
-        let mut rest = fragment;
-        // All three begin with one of two rare bytes.
-        while let Some(at) = memchr::memchr2(0xC2, 0xE2, rest.as_bytes()) {
-            let (before, from) = rest.split_at(at);
-            writer.write_all(before.as_bytes())?;
-            let mut chars = from.chars();
-            match chars.next() {
-                Some(end @ ('\u{85}' | '\u{2028}' | '\u{2029}')) => write!(writer, "\\u{:04x}", u32::from(end))?,
-                Some(other) => writer.write_all(other.encode_utf8(&mut [0; 4]).as_bytes())?,
-                None => {}
-            }
-            rest = chars.as_str();
+    let json = text.split_off(begin);
+    let ends = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    let mut rest = str::from_utf8(&json).unwrap_or_default();
+    while let Some((at, end)) = rest.match_indices(ends).next() {
+        text.put_slice(&rest.as_bytes()[..at]);
+        if !end.is_ascii() {
+            end.chars().for_each(|end| text.put_slice(format!("\\u{:04x}", u32::from(end)).as_bytes()));
         }
-        writer.write_all(rest.as_bytes())
+        rest = &rest[at + end.len()..];
     }
+    text.put_slice(rest.as_bytes());
 }
 
 /// Answers with an event stream that `translator` makes of the replies that `openings` lead to, [`AT_ONCE`] of them at a time; it tells
@@ -490,6 +479,10 @@ mod tests {
     fn no_reader_finds_a_line_end_inside_an_event() {
         let mut frames = Frames::default();
         frames.data(&"a\u{2028}b\u{2029}c\u{85}d\né€");
-        assert_eq!(&frames.take()[..], "data: \"a\\u2028b\\u2029c\\u0085d\\né€\"\n\n".as_bytes());
+        let carried: Box<serde_json::value::RawValue> =
+            serde_json::from_str("{\r\n \"a\\n\":\t\"\u{2028}\"\n}").unwrap();
+        frames.data(&carried);
+        let told = "data: \"a\\u2028b\\u2029c\\u0085d\\né€\"\n\ndata: { \"a\\n\":\t\"\\u2028\"}\n\n";
+        assert_eq!(&frames.take()[..], told.as_bytes());
     }
 }
