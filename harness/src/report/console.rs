@@ -119,6 +119,9 @@ pub fn ending(run: &RunResult) -> String {
             summary.failed_by_model
         );
     }
+    if let Some(sentence) = run.passed_in_part() {
+        let _ = writeln!(out, "{DIM}{sentence}{DIM:#}");
+    }
     let _ = writeln!(out, "on {}, in {}", run.backend, duration(run.took));
     let (passed, failed, skipped) = (summary.passed, summary.failed + summary.broken, summary.skipped);
     let _ = writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped");

@@ -23,6 +23,9 @@ pub fn render(run: &RunResult) -> String {
     let _ = writeln!(out, "On {}, in {}.\n", plain(&run.backend), duration(run.took));
     let _ = writeln!(out, "| passed | failed | broken | skipped |\n|---|---|---|---|");
     let _ = writeln!(out, "| {} | {} | {} | {} |", summary.passed, summary.failed, summary.broken, summary.skipped);
+    if let Some(sentence) = run.passed_in_part() {
+        let _ = writeln!(out, "\n{}", plain(&sentence));
+    }
     for scenario in &run.scenarios {
         match scenario.verdict {
             Verdict::Failed => failed(&mut out, scenario),

@@ -129,6 +129,7 @@ impl Runner<'_> {
         let file = step.from.as_deref().unwrap_or(&self.loaded.file);
         let told = |finding| Told::new(file, finding, &secrets);
         let shown = |outcome: &Outcome| Exchange::new(outcome, &secrets);
+        let unchecked = if self.target.journal.is_none() { step.of_upstream() } else { Vec::new() };
         result.steps.extend(judged.into_iter().map(|judged| {
             StepResult {
                 name: judged.name,
@@ -138,6 +139,7 @@ impl Runner<'_> {
                     .map(told)
                     .chain(judged.unwise.into_iter().map(|finding| told(finding).of_model()))
                     .collect(),
+                unchecked: unchecked.clone(),
                 rate: judged.rate,
                 exchange: judged.outcome.as_ref().map(shown).unwrap_or_default(),
                 understood: judged.understood,

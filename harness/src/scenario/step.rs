@@ -69,6 +69,13 @@ impl Step {
         self.parts.first().and_then(|part| part.time.live.as_ref())
     }
 
+    /// Its expectations of the upstream, which only a backend with a journal can check.
+    #[must_use]
+    pub fn of_upstream(&self) -> Vec<&'static str> {
+        let all = [("sent", self.sent.is_some()), ("time.live", self.live().is_some())];
+        all.into_iter().filter_map(|(name, is)| is.then_some(name)).collect()
+    }
+
     /// Whether nothing is expected of an answer.
     #[must_use]
     pub fn is_blind(&self) -> bool {
