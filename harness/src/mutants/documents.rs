@@ -78,6 +78,15 @@ pub(super) fn role_wrong(document: &mut Value, _: usize) {
     }
 }
 
+/// The speaker changes after the first word.
+pub(super) fn role_changing(document: &mut Value, nth: usize) {
+    for choice in items(document, "choices") {
+        if let Some(delta) = choice.get_mut("delta").filter(|_| nth > 0) {
+            delta["role"] = "user".into();
+        }
+    }
+}
+
 pub(super) fn finish_wrong(document: &mut Value, _: usize) {
     for choice in items(document, "choices") {
         replace(choice, "finish_reason", |_| "content_filter".into());
@@ -111,18 +120,22 @@ pub(super) fn stream_error_swapped(document: &mut Value, nth: usize) {
     }
 }
 
+/// In a chat and in a response.
 pub(super) fn arguments_object(document: &mut Value, _: usize) {
+    let object =
+        |arguments: &Value| arguments.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
     for choice in items(document, "choices") {
         for part in ["message", "delta"] {
             let Some(message) = choice.get_mut(part) else { continue };
             for call in items(message, "tool_calls") {
                 if let Some(function) = call.get_mut("function") {
-                    replace(function, "arguments", |arguments| {
-                        arguments.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}))
-                    });
+                    replace(function, "arguments", object);
                 }
             }
         }
+    }
+    for item in items(document, "output").filter(|item| item["type"] == "function_call") {
+        replace(item, "arguments", object);
     }
 }
 
@@ -166,6 +179,8 @@ mod tests {
         assert_eq!(after(id_changing, 0, chunk.clone()), chunk);
         assert_eq!(after(id_changing, 3, chunk.clone())["id"], "a3");
         assert_eq!(after(created_wrong, 0, chunk.clone())["created"], 2000);
+        assert_eq!(after(role_changing, 0, chunk.clone()), chunk);
+        assert_eq!(after(role_changing, 1, chunk.clone())["choices"][0]["delta"]["role"], "user");
         assert_eq!(after(role_wrong, 0, chunk)["choices"][0]["delta"]["role"], "user");
         let native = json!({"model": "m", "message": {"role": "assistant"}});
         assert_eq!(after(model_changing, 1, after(role_wrong, 0, native.clone())), native);
@@ -193,5 +208,7 @@ mod tests {
         let answer = json!({"choices": [{"message": {"tool_calls": [{"function": {"arguments": "{\"a\":1}"}}]}}]});
         let changed = after(arguments_object, 0, answer);
         assert_eq!(changed["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"], json!({"a": 1}));
+        let response = json!({"output": [{"type": "function_call", "arguments": "{\"a\":1}"}]});
+        assert_eq!(after(arguments_object, 0, response)["output"][0]["arguments"], json!({"a": 1}));
     }
 }

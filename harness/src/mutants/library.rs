@@ -75,6 +75,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant("model-changing", "the model's name changes in mid-stream", Kind::Document(documents::model_changing)),
     mutant("role-wrong", "the model speaks as the user", Kind::Document(documents::role_wrong)),
+    mutant("role-changing", "the speaker changes in mid-stream", Kind::Document(documents::role_changing)),
     mutant("finish-wrong", "every choice is said to be filtered", Kind::Document(documents::finish_wrong)),
     mutant("finish-missing", "no choice finishes", Kind::Document(documents::finish_missing)),
     mutant("finish-twice", "a choice finishes twice", Kind::Only(EVENTS, frames::finish_twice)),
