@@ -219,7 +219,7 @@ fn models_are_kept_in_a_volume_that_outlives_a_run_that_is_interrupted() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{told}");
     assert!(told.contains("smollm2:135m is there already\n") && told.ends_with("interrupted\n"), "{told}");
-    assert_eq!(image.containers(), "", "the container is still there");
+    assert_eq!(image.containers(), "", "the container is still there\n{told}");
     run(&mut docker(&["volume", "inspect", &volume.0]));
 }
 
