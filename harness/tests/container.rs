@@ -65,7 +65,9 @@ impl Image {
     fn of(tag: &str, flags: &[&str]) -> Self {
         let context = tempfile::tempdir().unwrap();
         fs::copy(&*MOCK, context.path().join("mock-ollama")).unwrap();
-        fs::write(context.path().join("Dockerfile"), format!("{DOCKERFILE}CMD {flags:?}\n")).unwrap();
+        // Its own id, by which its containers are told from those of other tests.
+        let text = format!("{DOCKERFILE}CMD {flags:?}\nLABEL test={tag}\n");
+        fs::write(context.path().join("Dockerfile"), text).unwrap();
         let name = format!("farllama-check-test:{tag}-{}", std::process::id());
         run(docker(&["build", "--quiet", "--tag", &name]).arg(context.path()));
         Self(name)
