@@ -173,18 +173,18 @@ mod tests {
         let (exact, unknown) = (Some(SizeHint::with_exact(7)), Some(SizeHint::default()));
         let post = || Request::post("/api/chat?a=b").header("X-One", "1");
         assert_eq!(
-            written(post(), exact.clone()),
+            written(post(), exact),
             ("POST /api/chat?a=b HTTP/1.1\r\nx-one: 1\r\ncontent-length: 7\r\n\r\n".to_owned(), Outgoing::Length(7))
         );
         assert_eq!(
-            written(post(), unknown.clone()),
+            written(post(), unknown),
             (
                 "POST /api/chat?a=b HTTP/1.1\r\nx-one: 1\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
                 Outgoing::Chunked
             )
         );
         assert_eq!(
-            written(post().header("content-length", "9"), unknown.clone()),
+            written(post().header("content-length", "9"), unknown),
             ("POST /api/chat?a=b HTTP/1.1\r\nx-one: 1\r\ncontent-length: 9\r\n\r\n".to_owned(), Outgoing::Length(9))
         );
         assert_eq!(written(post(), None).1, Outgoing::Length(0));
