@@ -65,7 +65,9 @@ impl Image {
     fn of(tag: &str, flags: &[&str]) -> Self {
         let context = tempfile::tempdir().unwrap();
         fs::copy(&*MOCK, context.path().join("mock-ollama")).unwrap();
-        fs::write(context.path().join("Dockerfile"), format!("{DOCKERFILE}CMD {flags:?}\n")).unwrap();
+        // Its own id, by which its containers are told from those of other tests.
+        let text = format!("{DOCKERFILE}CMD {flags:?}\nLABEL test={tag}\n");
+        fs::write(context.path().join("Dockerfile"), text).unwrap();
         let name = format!("farllama-check-test:{tag}-{}", std::process::id());
         run(docker(&["build", "--quiet", "--tag", &name]).arg(context.path()));
         Self(name)
@@ -219,7 +221,7 @@ fn models_are_kept_in_a_volume_that_outlives_a_run_that_is_interrupted() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{told}");
     assert!(told.contains("smollm2:135m is there already\n") && told.ends_with("interrupted\n"), "{told}");
-    assert_eq!(image.containers(), "", "the container is still there");
+    assert_eq!(image.containers(), "", "the container is still there\n{told}");
     run(&mut docker(&["volume", "inspect", &volume.0]));
 }
 

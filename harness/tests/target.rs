@@ -9,7 +9,7 @@ use farllama::Config;
 use mock_ollama::{Mock, Options, Script};
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 
-const SCENARIOS: [(&str, &str); 5] = [
+const SCENARIOS: [(&str, &str); 6] = [
     ("list.yaml", "title: models are listed\nsteps:\n  - call: models\n    expect: { $.object: list }\n"),
     (
         "raw.yaml",
@@ -18,6 +18,10 @@ const SCENARIOS: [(&str, &str); 5] = [
     (
         "settings.yaml",
         "title: with settings\nconfig: |\n  [heartbeat]\n  after = \"1s\"\nsteps:\n  - call: models\n    expect: { $.object: list }\n",
+    ),
+    (
+        "receipt.yaml",
+        "title: with a receipt\nsteps:\n  - call: models\n    wire: { status: 200, headers: { X-Farllama-Receipt: { absent: true } } }\n",
     ),
     ("tools.yaml", "title: with tools\nneeds: [tools]\nsteps:\n  - call: models\n    expect: { $.object: list }\n"),
     (
@@ -50,7 +54,7 @@ fn a_target_is_asked_directly_and_what_it_cannot_promise_is_skipped_with_the_rea
         command.env("FARLLAMA_CHECK_API_KEY", key).env_remove("CI").current_dir(folder.path()).assert()
     };
     run("blue-canary-key", "gpt-oss:20b").code(0).stdout(
-        contains("3 passed, 0 failed, 2 skipped")
+        contains("3 passed, 0 failed, 3 skipped")
             .and(contains("it needs proxy, which the target http://127.0.0.1:"))
             .and(contains("it needs Ollama 99.0.0, and this is 0."))
             .and(contains("blue-canary-key").not()),
@@ -78,7 +82,7 @@ fn a_target_without_an_address_is_told_what_to_give() {
 #[test]
 fn a_target_that_does_not_answer_makes_scenarios_broken_whatever_they_need() {
     let folder = tempfile::tempdir().unwrap();
-    let (name, text) = SCENARIOS[3];
+    let (name, text) = SCENARIOS[4];
     fs::write(folder.path().join(name), text).unwrap();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::cargo_bin("farllama-check").unwrap();

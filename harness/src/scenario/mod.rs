@@ -84,7 +84,10 @@ impl Scenario {
         let native = |call: &Call| matches!(call, Call::Http(http) if http.path.starts_with("/api"));
         let implied = [
             (Need::Script, self.upstream.is_some() || self.mock.is_some()),
-            (Need::Proxy, self.config.is_some() || self.all_steps().any(|step| step.reload.is_some())),
+            (
+                Need::Proxy,
+                self.config.is_some() || self.all_steps().any(|step| step.reload.is_some()) || self.asks_ours(),
+            ),
             (Need::Native, calls().any(native)),
         ];
         for (need, is) in implied {
@@ -93,6 +96,12 @@ impl Scenario {
             }
         }
         needs
+    }
+
+    /// Whether it expects a header that only our proxy has.
+    fn asks_ours(&self) -> bool {
+        let mut headers = self.all_steps().flat_map(|step| &step.parts).flat_map(|part| &part.wire.headers.0);
+        headers.any(|check| check.key.to_ascii_lowercase().starts_with("x-farllama-"))
     }
 }
 
