@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     backend::{
         Backend,
-        container::Container,
+        container::{Container, Tell},
         endpoint::{self, Endpoint},
         remote,
     },
@@ -312,13 +312,16 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         eprintln!("farllama-check: no selected scenario speaks of such a version");
         return Ok(ExitCode::from(NOTHING));
     }
+    let bar = progress(scenarios.len());
     let backend = match flags.backend {
         Kind::Mock => Backend::Mock,
         Kind::Remote if !flags.remote.named() => anyhow::bail!("--backend remote needs --remote-host"),
         Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(flags.remote.config()?.remote))),
         Kind::Container => {
             let model = flags.pull.then(|| flags.model.clone());
-            let container = Container::new(&flags.image).with_volume(flags.volume.clone()).with_model(model);
+            let bar = bar.clone();
+            let tell = Tell::by(move |line| bar.suspend(|| eprintln!("{line}")));
+            let container = Container::new(&flags.image, tell).with_volume(flags.volume.clone()).with_model(model);
             Backend::Container(Box::new(container))
         }
         Kind::Target => Backend::Endpoint(Endpoint::new(&flags.target).map_err(anyhow::Error::msg)?),
@@ -346,8 +349,12 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
         fail_fast: flags.fail_fast,
     };
-    let bar = progress(scenarios.len());
-    let run = runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let github = github::reads().then(github::quoted);
+    if let Some((begin, _)) = &github {
+        print(begin);
+    }
+    let run = runtime.block_on(async {
         let running = run::run(scenarios, &plan, |result| {
             let loud = matches!(result.verdict, Verdict::Failed | Verdict::Broken);
             if loud || !flags.quiet {
@@ -363,12 +370,17 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         run
     });
     bar.finish_and_clear();
+    if let Some(run) = &run {
+        print(&console::ending(run));
+    }
+    if let Some((_, end)) = &github {
+        print(end);
+    }
     let Some(run) = run else {
         eprintln!("interrupted");
         return Ok(ExitCode::from(interrupt::CODE));
     };
-    print(&console::ending(&run));
-    if std::env::var("GITHUB_ACTIONS").is_ok_and(|there| there == "true") {
+    if github.is_some() {
         print(&github::render(&run));
     }
     flags.files.write(&run)?;

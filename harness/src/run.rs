@@ -101,12 +101,14 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     let mut result = match backend.target(&loaded.scenario).await {
         Ok(target) => {
             let (needs, model) = (loaded.scenario.needs(), plan.variables.model());
-            let lacking = if backend.is_mock() { None } else { target.lacks(&needs, &model, &plan.http).await };
+            let lacking = if backend.is_mock() { Ok(None) } else { target.lacks(&needs, &model, &plan.http).await };
             let result = match lacking {
-                Some(reason) => unrun(loaded, Verdict::Skipped, reason),
-                None => steps::run(loaded, &target, plan).await,
+                Ok(None) => steps::run(loaded, &target, plan).await,
+                Ok(Some(reason)) => unrun(loaded, Verdict::Skipped, reason),
+                Err(reason) => unrun(loaded, Verdict::Broken, reason),
             };
-            let gone = if result.verdict == Verdict::Failed { backend.gone(&plan.http).await } else { None };
+            let suspect = matches!(result.verdict, Verdict::Failed | Verdict::Broken);
+            let gone = if suspect { backend.gone(&plan.http).await } else { None };
             let result = match gone {
                 Some(reason) => ScenarioResult { verdict: Verdict::Broken, reason: Some(reason), ..result },
                 None => result,

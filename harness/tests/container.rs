@@ -10,6 +10,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::LazyLock,
 };
 
 const DOCKERFILE: &str = "\
@@ -27,6 +28,9 @@ fn run(command: &mut Command) -> String {
     assert!(output.status.success(), "{command:?}\n{}\n{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
+
+/// The static mock is built once for all tests.
+static MOCK: LazyLock<PathBuf> = LazyLock::new(static_mock);
 
 fn docker(args: &[&str]) -> Command {
     let mut docker = Command::new("docker");
@@ -57,13 +61,20 @@ fn static_mock() -> PathBuf {
 struct Image(String);
 
 impl Image {
-    fn of(binary: &Path, tag: &str) -> Self {
+    /// The mock, with these flags.
+    fn of(tag: &str, flags: &[&str]) -> Self {
         let context = tempfile::tempdir().unwrap();
-        fs::copy(binary, context.path().join("mock-ollama")).unwrap();
-        fs::write(context.path().join("Dockerfile"), DOCKERFILE).unwrap();
+        fs::copy(&*MOCK, context.path().join("mock-ollama")).unwrap();
+        fs::write(context.path().join("Dockerfile"), format!("{DOCKERFILE}CMD {flags:?}\n")).unwrap();
         let name = format!("farllama-check-test:{tag}-{}", std::process::id());
         run(docker(&["build", "--quiet", "--tag", &name]).arg(context.path()));
         Self(name)
+    }
+
+    /// The ids of all containers of it, running or not.
+    fn containers(&self) -> String {
+        let filter = format!("ancestor={}", self.0);
+        run(&mut docker(&["ps", "--all", "--quiet", "--filter", &filter])).trim().to_owned()
     }
 }
 
@@ -92,7 +103,7 @@ fn scenarios_run_on_an_ollama_in_a_container_which_is_removed_afterwards() {
     if !engine() {
         return;
     }
-    let image = Image::of(&static_mock(), "plain");
+    let image = Image::of("plain", &[]);
     let report = tempfile::NamedTempFile::new().unwrap();
     let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scenarios");
     let mut check = Command::new(env!("CARGO_BIN_EXE_farllama-check"));
@@ -105,8 +116,7 @@ fn scenarios_run_on_an_ollama_in_a_container_which_is_removed_afterwards() {
     assert!(told.contains(&format!("on a container of {}", image.0)), "{told}");
     assert!(told.contains("it needs script, which a container of"), "{told}");
     assert!(told.ends_with("5 passed, 0 failed, 1 skipped\n"), "{told}");
-    let left = run(&mut docker(&["ps", "--all", "--quiet", "--filter", &format!("ancestor={}", image.0)]));
-    assert_eq!(left, "", "the container is still there");
+    assert_eq!(image.containers(), "", "the container is still there");
 }
 
 const FIRST: &str = "title: the first\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
@@ -118,21 +128,129 @@ fn a_container_that_is_killed_in_mid_run_makes_scenarios_broken() {
     if !engine() {
         return;
     }
-    let image = Image::of(&static_mock(), "killed");
+    let image = Image::of("killed", &[]);
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("a.yaml"), FIRST).unwrap();
-    fs::write(folder.path().join("b.yaml"), LONG).unwrap();
-    let mut check = Command::new(env!("CARGO_BIN_EXE_farllama-check"));
-    check.args(["run", ".", "--backend", "container", "--jobs", "1", "--image", &image.0]);
-    let mut check = check.current_dir(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut check = check_in(folder.path(), &image).spawn().unwrap();
     let mut lines = BufReader::new(check.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.next().unwrap();
     assert!(first.contains("the first"), "{first}");
-    let id = run(&mut docker(&["ps", "--quiet", "--filter", &format!("ancestor={}", image.0)]));
-    run(&mut docker(&["kill", id.trim()]));
+    run(&mut docker(&["kill", &image.containers()]));
     let rest: Vec<String> = lines.collect();
     let rest = rest.join("\n");
     assert_eq!(check.wait().unwrap().code(), Some(2), "{rest}");
     assert!(rest.contains("BROKEN") && rest.contains("has ended in mid-run"), "{rest}");
     assert!(rest.ends_with("1 passed, 1 failed, 0 skipped"), "{rest}");
+}
+
+/// A run in a folder with [`FIRST`] and [`LONG`], whose lines can be read as they come.
+fn check_in(folder: &Path, image: &Image) -> Command {
+    fs::write(folder.join("a.yaml"), FIRST).unwrap();
+    fs::write(folder.join("b.yaml"), LONG).unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_farllama-check"));
+    check.args(["run", ".", "--backend", "container", "--jobs", "1", "--image", &image.0]).current_dir(folder);
+    check.stdout(Stdio::piped()).stderr(Stdio::piped());
+    check
+}
+
+/// Tells a process to end, as Ctrl-C does.
+fn interrupt(pid: u32) {
+    run(Command::new("kill").args(["-INT", &pid.to_string()]));
+}
+
+const CHAT: &str = "title: it chats\nsteps:\n  - call: { chat: { model: \"${model}\", messages: [{ role: user, content: hi }] } }\n    expect: { $.model: \"${model}\" }\n";
+
+#[test]
+fn a_model_that_is_not_there_is_pulled_and_how_far_it_is_is_told() {
+    if !engine() {
+        return;
+    }
+    let image = Image::of("pull", &["--stock", "empty"]);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), CHAT).unwrap();
+    let check = |model: &str| {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_farllama-check"));
+        check.args(["run", ".", "--backend", "container", "--image", &image.0, "--pull", "--model", model]);
+        let output = check.current_dir(folder.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, told, progress) = check("llama3.2:1b");
+    assert_eq!(code, Some(0), "{told}{progress}");
+    assert!(told.ends_with("1 passed, 0 failed, 0 skipped\n"), "{told}");
+    assert!(progress.contains("pulling llama3.2:1b\n") && progress.contains("100 % of"), "{progress}");
+    let (code, told, _) = check("nothing-such");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("nothing-such cannot be pulled: pull model manifest: file does not exist"), "{told}");
+    assert_eq!(image.containers(), "", "a container is still there");
+}
+
+/// A volume that is gone when this is dropped.
+struct Volume(String);
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = docker(&["volume", "rm", &self.0]).output();
+    }
+}
+
+#[test]
+fn models_are_kept_in_a_volume_that_outlives_a_run_that_is_interrupted() {
+    if !engine() {
+        return;
+    }
+    let image = Image::of("volume", &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let volume = Volume(format!("farllama-check-test-{}", std::process::id()));
+    let mut check = check_in(folder.path(), &image);
+    check.args(["--volume", &volume.0, "--pull", "--model", "smollm2:135m"]);
+    let mut check = check.spawn().unwrap();
+    let mut lines = BufReader::new(check.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    assert!(first.contains("the first"), "{first}");
+    let id = image.containers();
+    let seen = run(&mut docker(&["inspect", &id]));
+    let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+    let mount = &seen[0]["Mounts"][0];
+    assert_eq!((mount["Name"].as_str(), mount["Destination"].as_str()), (Some(&*volume.0), Some("/models")), "{mount}");
+    let env = seen[0]["Config"]["Env"].as_array().unwrap();
+    assert!(env.iter().any(|env| env == "OLLAMA_MODELS=/models"), "{env:?}");
+    interrupt(check.id());
+    let output = check.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    assert!(told.contains("smollm2:135m is there already\n") && told.ends_with("interrupted\n"), "{told}");
+    assert_eq!(image.containers(), "", "the container is still there");
+    run(&mut docker(&["volume", "inspect", &volume.0]));
+}
+
+#[test]
+fn a_container_that_is_not_ready_yet_is_removed_when_the_run_is_interrupted() {
+    if !engine() {
+        return;
+    }
+    // It listens where nobody looks.
+    let image = Image::of("deaf", &["--port", "11999"]);
+    let folder = tempfile::tempdir().unwrap();
+    let check = check_in(folder.path(), &image).spawn().unwrap();
+    while image.containers().is_empty() {
+        std::thread::yield_now();
+    }
+    interrupt(check.id());
+    let output = check.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(image.containers(), "", "the container is still there");
+}
+
+#[test]
+fn a_container_that_ends_at_once_is_told_with_its_last_words() {
+    if !engine() {
+        return;
+    }
+    let image = Image::of("ends", &["--no-such-flag"]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = check_in(folder.path(), &image).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("it has ended; it said: ") && told.contains("--no-such-flag"), "{told}");
+    assert_eq!(image.containers(), "", "the container is still there");
 }

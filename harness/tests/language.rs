@@ -183,6 +183,21 @@ fn on_github_each_finding_is_an_annotation() {
 }
 
 #[test]
+fn what_a_server_answers_is_no_command_to_github() {
+    let raw = "  - call: { http: { method: POST, path: /v1/chat/completions, body: '\n::error::mine' } }\n    wire: { status: 200 }\n";
+    let folder = folder(&format!("title: one\nsteps:\n{raw}"));
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    command.args(["run", "a.yaml", "--verbose"]).env("GITHUB_ACTIONS", "true").current_dir(folder.path());
+    let output = command.assert().code(1).get_output().stdout.clone();
+    let told = String::from_utf8(output).unwrap();
+    let word = told.lines().next().and_then(|line| line.strip_prefix("::stop-commands::")).unwrap();
+    assert_eq!(word.len(), 16, "{word}");
+    let (quoted, read) = told.split_once(&format!("\n::{word}::\n")).unwrap();
+    assert!(quoted.contains("::error::mine") && quoted.contains("0 passed, 1 failed"), "{told}");
+    assert!(read.lines().all(|line| line.starts_with("::error file=a.yaml,")) && !read.is_empty(), "{told}");
+}
+
+#[test]
 fn steps_can_be_shared_and_what_is_wrong_in_them_is_told_with_their_own_file() {
     let text = "title: shared\nsteps:\n  - include: _first.yaml\n  - call: { model: '${id}' }\n    expect: { $.id: '${id}' }\n";
     let folder = folder(text);

@@ -74,3 +74,15 @@ fn a_target_without_an_address_is_told_what_to_give() {
     run(&[]).code(2).stderr(contains("needs --base-url, such as http://127.0.0.1:11434/v1"));
     run(&["--base-url", "localhost"]).code(2).stderr(contains("is no URL such as"));
 }
+
+#[test]
+fn a_target_that_does_not_answer_makes_scenarios_broken_whatever_they_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let (name, text) = SCENARIOS[3];
+    fs::write(folder.path().join(name), text).unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    command.args(["run", ".", "--backend", "target", "--base-url", &format!("http://{nobody}/v1")]);
+    let told = contains("BROKEN").and(contains("what it can do cannot be asked: "));
+    command.env_remove("CI").current_dir(folder.path()).assert().code(2).stdout(told);
+}

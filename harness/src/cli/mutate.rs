@@ -115,8 +115,8 @@ fn told(proof: &Proof, fields: usize) -> String {
         };
         let _ = writeln!(out, "{:width$}  {}: noticed by {who}", mutant.name, mutant.what);
     }
-    for (file, only) in &proof.thin {
-        let _ = writeln!(out, "? {file}: {only} alone can fail it");
+    for file in &proof.thin {
+        let _ = writeln!(out, "? {file}: only what breaks almost every answer can fail it");
     }
     for problem in &proof.problems {
         let _ = writeln!(out, "! {problem}");

@@ -1,5 +1,7 @@
 //! What is done to an answer that is no stream.
 
+use serde_json::Value;
+
 use super::message::Message;
 
 pub(super) fn status_swapped(answer: &mut Message) {
@@ -17,6 +19,52 @@ pub(super) fn retry_after_missing(answer: &mut Message) {
     if answer.head.status() == 429 {
         answer.head.remove("retry-after");
     }
+}
+
+pub(super) fn header_dropped(answer: &mut Message, nth: usize) {
+    // Without these it would be another mutant: no answer that can be read.
+    let frames = |name: &str| matches!(name, "content-length" | "transfer-encoding" | "connection");
+    let names = answer.head.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).filter(|name| !frames(name));
+    if let Some(name) = names.collect::<Vec<_>>().get(nth) {
+        answer.head.remove(name);
+    }
+}
+
+pub(super) fn value_changed(answer: &mut Message, nth: usize) {
+    if let Ok(mut document) = serde_json::from_slice::<Value>(&answer.body)
+        && change_leaf(&mut document, nth).is_none()
+    {
+        answer.body = document.to_string().into_bytes();
+    }
+}
+
+/// Changes the `nth` value that holds no others; of a long list the first and the last item stand for all. How many are still to be passed, if there were too few.
+fn change_leaf(value: &mut Value, nth: usize) -> Option<usize> {
+    let within: Vec<&mut Value> = match value {
+        Value::Array(items) => {
+            let last = items.len().saturating_sub(1);
+            items.iter_mut().enumerate().filter(|(at, _)| *at == 0 || *at == last).map(|(_, item)| item).collect()
+        }
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ if nth > 0 => return Some(nth - 1),
+        Value::Null => {
+            *value = 0.into();
+            return None;
+        }
+        Value::Bool(flag) => {
+            *flag = !*flag;
+            return None;
+        }
+        Value::Number(number) => {
+            *value = (number.as_f64().unwrap_or_default() + 1.0).into();
+            return None;
+        }
+        Value::String(text) => {
+            text.insert(0, '~');
+            return None;
+        }
+    };
+    within.into_iter().try_fold(nth, |nth, value| change_leaf(value, nth))
 }
 
 pub(super) fn length_lies(answer: &mut Message) {
@@ -72,6 +120,25 @@ mod tests {
         assert_eq!(after(status_swapped, "HTTP/1.1 404 Not Found", "").head.status(), 500);
         assert_eq!(after(retry_after_missing, "HTTP/1.1 429", "").head.headers, []);
         assert_eq!(after(length_lies, "HTTP/1.1 200", "abc").head.header("content-length"), Some("4"));
+    }
+
+    #[test]
+    fn headers_and_values_are_taken_in_turn() {
+        let nth = |change: fn(&mut Message, usize), nth: usize| {
+            let headers =
+                [("Content-Length", "9"), ("X-A", "1"), ("X-B", "2")].map(|(name, value)| (name.into(), value.into()));
+            let body = br#"{"a":[1,"b"],"c":null,"d":{},"e":true}"#.to_vec();
+            let head = Head { first: String::new(), headers: headers.to_vec() };
+            let mut answer = Message { head, body };
+            change(&mut answer, nth);
+            (answer.head.headers.len(), String::from_utf8(answer.body).unwrap())
+        };
+        assert_eq!([0, 1, 2].map(|n| nth(header_dropped, n).0), [2, 2, 3]);
+        assert_eq!(nth(value_changed, 0).1, r#"{"a":[2.0,"b"],"c":null,"d":{},"e":true}"#);
+        assert_eq!(nth(value_changed, 1).1, r#"{"a":[1,"~b"],"c":null,"d":{},"e":true}"#);
+        assert_eq!(nth(value_changed, 2).1, r#"{"a":[1,"b"],"c":0,"d":{},"e":true}"#);
+        assert_eq!(nth(value_changed, 3).1, r#"{"a":[1,"b"],"c":null,"d":{},"e":false}"#);
+        assert_eq!(nth(value_changed, 4), nth(value_changed, 9));
     }
 
     #[test]

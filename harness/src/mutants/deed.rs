@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -39,14 +39,22 @@ enum Deed {
     Without(Field),
 }
 
+/// What a scenario's exchanges have that a mutant can change.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// The fields of OpenAI's that were sent.
+    pub fields: BTreeSet<Field>,
+    /// The media types of the streams that came.
+    pub streams: BTreeSet<String>,
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     /// Whether the traffic has been changed.
     touched: AtomicBool,
     /// Whether a request has been let through.
     admitted: AtomicBool,
-    /// The fields of OpenAI's that were sent.
-    fields: Mutex<BTreeSet<Field>>,
+    traffic: Mutex<Traffic>,
     /// The headers with the caller's keys, of the last request that had any.
     keys: Mutex<Vec<(String, String)>>,
 }
@@ -70,10 +78,14 @@ impl Mutation {
         self.seen.touched.load(Ordering::SeqCst)
     }
 
-    /// The fields of OpenAI's that were sent.
+    /// What has passed.
     #[must_use]
-    pub fn fields(&self) -> BTreeSet<Field> {
-        self.seen.fields.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn traffic(&self) -> Traffic {
+        self.passed().clone()
+    }
+
+    fn passed(&self) -> MutexGuard<'_, Traffic> {
+        self.seen.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The settings of a proxy whose gate is open, if this mutant needs one: there a request is answered that should have
@@ -81,14 +93,27 @@ impl Mutation {
     #[must_use]
     pub fn past_the_gate(&self, config: &Config) -> Option<Config> {
         let open = || Config { auth: Auth::default(), quota: Quota::default(), ..config.clone() };
-        matches!(self.kind()?, Kind::OneMore).then(open)
+        matches!(self.kind()?, Kind::OneMore | Kind::GateOpen).then(open)
     }
 
     /// Whether the request with this answer is let through in spite of it. That a server miscounts by one shows in one
-    /// request, so it is one in all.
+    /// request, so of those beyond a limit it is one in all.
     pub(super) fn admits(&self, refusal: &Head) -> bool {
-        let refused = matches!(self.kind(), Some(Kind::OneMore)) && refusal.status() == 429;
-        refused && !self.seen.admitted.swap(true, Ordering::SeqCst)
+        match (self.kind(), refusal.status()) {
+            (Some(Kind::OneMore), 429) => !self.seen.admitted.swap(true, Ordering::SeqCst),
+            (Some(Kind::GateOpen), 401 | 403) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether Ollama goes on when the client has left.
+    pub(super) fn outlives(&self) -> bool {
+        matches!(self.kind(), Some(Kind::Outlived))
+    }
+
+    /// Whether an answer that breaks off ends as if it were whole.
+    pub(super) fn hides_cuts(&self) -> bool {
+        matches!(self.kind(), Some(Kind::CutHidden))
     }
 
     pub(super) fn touch(&self) {
@@ -116,7 +141,7 @@ impl Mutation {
 
     fn note(&self, request: &Message) {
         let fields = requests::fields(request).into_iter().map(|name| Field::of(&request.head, name));
-        self.seen.fields.lock().unwrap_or_else(PoisonError::into_inner).extend(fields);
+        self.passed().fields.extend(fields);
         let is_key = |name: &str| name == "authorization" || name.ends_with("-key");
         let keys = request.head.headers.iter().filter(|(name, _)| is_key(&name.to_ascii_lowercase()));
         let keys: Vec<_> = keys.cloned().collect();
@@ -127,23 +152,29 @@ impl Mutation {
 
     /// What becomes of the proxy's request on its way to Ollama.
     pub(super) fn upstream(&self, mut request: Message) -> Message {
-        if matches!(self.kind(), Some(Kind::CallersKey)) {
-            let before = request.clone();
-            let keys = self.seen.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            keys.into_iter().for_each(|(name, value)| request.head.set(&name, value));
-            if request != before {
-                self.touch();
+        let before = request.clone();
+        match &self.deed {
+            Deed::Mutant(Mutant { kind: Kind::CallersKey, .. }, _) => {
+                let keys = self.seen.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                keys.into_iter().for_each(|(name, value)| request.head.set(&name, value));
             }
+            Deed::Mutant(Mutant { kind: Kind::Upstream(change), .. }, nth) => change(&mut request, *nth),
+            _ => {}
+        }
+        if request != before {
+            self.touch();
         }
         request
     }
 
     /// What becomes of an answer that is no stream.
     pub(super) fn answer(&self, request: &Head, mut answer: Message) -> Message {
+        let Deed::Mutant(mutant, nth) = self.deed else { return answer };
         let before = answer.clone();
-        match self.kind() {
-            Some(Kind::Answer(change)) => change(&mut answer),
-            Some(Kind::Document(change)) => {
+        match mutant.kind {
+            Kind::Answer(change) => change(&mut answer),
+            Kind::Answers(change) => change(&mut answer, nth),
+            Kind::Document(change) => {
                 if let Ok(document) = serde_json::from_slice::<Value>(&answer.body) {
                     let mut changed = document.clone();
                     change(&mut changed, 0);
@@ -152,7 +183,7 @@ impl Mutation {
                     }
                 }
             }
-            Some(Kind::Native(change)) if request.is_native() => answer.body = change(Frame(answer.body)).0,
+            Kind::Native(change) if request.is_native() => answer.body = change(Frame(answer.body)).0,
             _ => {}
         }
         if answer != before {
@@ -164,13 +195,14 @@ impl Mutation {
     /// The head of a stream.
     pub(super) fn head(&self, request: &Head, head: Head) -> Head {
         match self.kind() {
-            Some(Kind::Answer(_)) => self.answer(request, Message { head, body: Vec::new() }).head,
+            Some(Kind::Answer(_) | Kind::Answers(_)) => self.answer(request, Message { head, body: Vec::new() }).head,
             _ => head,
         }
     }
 
     /// What is done with a stream of this media type.
     pub(super) fn tamper(&self, request: &Head, media_type: &str) -> Option<Tamper> {
+        self.passed().streams.insert(media_type.to_owned());
         let Deed::Mutant(mutant, nth) = self.deed else { return None };
         match mutant.kind {
             Kind::Frames(tamper) => Some(tamper(nth)),

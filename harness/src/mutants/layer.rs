@@ -76,10 +76,17 @@ async fn exchanges(client: TcpStream, to: SocketAddr, side: Side, mutation: &Mut
     while let Some(head) = Head::read(&mut read).await? {
         let mut request = Message { head, body: Vec::new() };
         Body::new(Framing::of_request(&request.head)).rest(&mut read, &mut request.body).await?;
+        let left = async {
+            gone(&mut read).await;
+            if matches!(side, Side::Ollama) && mutation.outlives() {
+                mutation.touch();
+                std::future::pending::<()>().await;
+            }
+        };
         let stays = tokio::select! {
             stays = exchange(request, &mut client, to, side, mutation) => stays?,
             // The other end hears of it when its connection is dropped.
-            () = gone(&mut read) => false,
+            () = left => false,
         };
         if !stays {
             break;
@@ -108,7 +115,7 @@ async fn exchange(
         }
         Side::Ollama => {
             let request = mutation.upstream(request);
-            Asked::ask(to, &request).await?.relay(&request.head, client).await
+            Asked::ask(to, &request).await?.relay(&request.head, client, mutation).await
         }
     }
 }
@@ -148,14 +155,16 @@ impl Asked {
 
     /// Passes it on as it comes. Whether the connection outlives it: the proxy keeps in mind what it learnt of an Ollama
     /// for as long as they are connected.
-    async fn relay(mut self, request: &Head, client: &mut OwnedWriteHalf) -> io::Result<bool> {
+    async fn relay(mut self, request: &Head, client: &mut OwnedWriteHalf, mutation: &Mutation) -> io::Result<bool> {
         let framing = Framing::of_answer(&self.head, request.method());
         self.head.remove("connection");
-        client.write_all(&self.head.bytes()).await?;
         let mut writer = Writer { client, chunked: framing == Framing::Chunked };
+        // To hear Ollama out, it does not matter whether anybody hears it.
+        let heard = |written: io::Result<()>| if mutation.outlives() { Ok(()) } else { written };
+        heard(writer.client.write_all(&self.head.bytes()).await)?;
         let mut body = Body::new(framing);
         while let Some(piece) = body.next(&mut self.from).await? {
-            writer.write(&piece).await?;
+            heard(writer.write(&piece).await)?;
         }
         writer.end().await?;
         Ok(framing != Framing::Close)
@@ -177,6 +186,11 @@ impl Asked {
         }
         let mut before = Message { head, body: Vec::new() };
         if let Err(error) = body.rest(from, &mut before.body).await {
+            if mutation.hides_cuts() {
+                mutation.touch();
+                before.head.remove("transfer-encoding");
+                before.head.set("content-length", before.body.len().to_string());
+            }
             // The body breaks off; so does what is sent on.
             client.write_all(&[before.head.bytes(), before.body].concat()).await?;
             return Err(error);
@@ -209,6 +223,10 @@ async fn stream(
             Err(error) => {
                 // What came before the break is passed on too.
                 writer.write(&frames.rest()).await?;
+                if mutation.hides_cuts() {
+                    mutation.touch();
+                    return writer.end().await;
+                }
                 return Err(error);
             }
         };

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::{
-    answers, documents, events,
+    answers,
+    deed::Traffic,
+    documents, events,
     frame::{Frame, Tamper},
     frames,
     message::Message,
@@ -18,6 +20,8 @@ pub struct Mutant {
     /// What it does, in words.
     pub what: &'static str,
     pub(super) kind: Kind,
+    /// It breaks almost every answer: who notices no other proves little.
+    pub(super) blunt: bool,
 }
 
 /// Where a mutant takes hold.
@@ -27,9 +31,19 @@ pub(super) enum Kind {
     CallersKey,
     /// One request beyond a limit is let through.
     OneMore,
+    /// Whoever is refused for a key is let through.
+    GateOpen,
+    /// Ollama goes on when the client has left.
+    Outlived,
+    /// An answer that breaks off ends as if it were whole.
+    CutHidden,
     /// The request is another one: the `nth` way to change it.
     Request(fn(&mut Message, usize)),
-    /// An answer that is no stream is another one.
+    /// What Ollama is asked with is another: the `nth` way to change it.
+    Upstream(fn(&mut Message, usize)),
+    /// An answer that is no stream, or a stream's head, is another one: the `nth` way to change it.
+    Answers(fn(&mut Message, usize)),
+    /// As before, in one way.
     Answer(fn(&mut Message)),
     /// Every JSON document of an answer, whole or streamed: with its number.
     Document(fn(&mut Value, usize)),
@@ -70,7 +84,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("usage-wrong", "the tokens do not add up", Kind::Document(documents::usage_wrong)),
     mutant("float-rewritten", "a native number is written anew", Kind::Native(frames::float_rewritten)),
     mutant("key-order", "the keys of a native answer are in another order", Kind::Native(frames::key_order)),
-    mutant(
+    blunt(
         "status-swapped",
         "success is 202, a refusal is 500, a failure is 400",
         Kind::Answer(answers::status_swapped),
@@ -94,6 +108,21 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("buffered", "a stream comes in one piece when it is over", Kind::Only(STREAMS, frames::buffered)),
     mutant("key-forwarded", "the caller's key reaches Ollama", Kind::CallersKey),
     mutant("one-more-admitted", "one request beyond a limit is let through", Kind::OneMore),
+    mutant("gate-open", "whoever is refused for a key is let through", Kind::GateOpen),
+    mutant("client-outlived", "Ollama goes on when the client has left", Kind::Outlived),
+    mutant("cut-hidden", "an answer that breaks off ends as if it were whole", Kind::CutHidden),
+    mutant(
+        "ask-dropped",
+        "each field of what Ollama is asked with in turn is dropped",
+        Kind::Upstream(requests::native_dropped),
+    ),
+    mutant(
+        "ask-head-dropped",
+        "the query and each header of what Ollama is asked with in turn is dropped",
+        Kind::Upstream(requests::head_dropped),
+    ),
+    mutant("header-dropped", "each header of an answer in turn is dropped", Kind::Answers(answers::header_dropped)),
+    mutant("value-changed", "each value in a JSON answer in turn is another", Kind::Answers(answers::value_changed)),
     mutant("stream-ignored", "`stream` is ignored", Kind::Request(requests::stream_ignored)),
     mutant("option-dropped", "each option of a request in turn is ignored", Kind::Request(requests::option_dropped)),
     mutant(
@@ -131,8 +160,8 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant("item-id-wrong", "events name an item that is not there", Kind::Document(events::item_id_wrong)),
     mutant("retry-after-missing", "a 429 does not say when to come again", Kind::Answer(answers::retry_after_missing)),
-    mutant("length-lies", "content-length promises more than comes", Kind::Answer(answers::length_lies)),
-    mutant("gzip-unasked", "an answer is compressed that nobody wanted so", Kind::Answer(answers::gzip_unasked)),
+    blunt("length-lies", "content-length promises more than comes", Kind::Answer(answers::length_lies)),
+    blunt("gzip-unasked", "an answer is compressed that nobody wanted so", Kind::Answer(answers::gzip_unasked)),
 ];
 
 const EVENTS: &[&str] = &["text/event-stream"];
@@ -142,12 +171,25 @@ impl Mutant {
     /// Whether there are several ways of it, counted from 0, until one changes nothing.
     #[must_use]
     pub fn in_turn(&self) -> bool {
-        matches!(self.kind, Kind::Request(_) | Kind::Frames(_))
+        matches!(self.kind, Kind::Request(_) | Kind::Upstream(_) | Kind::Answers(_) | Kind::Frames(_))
+    }
+
+    /// Whether it can change anything of this traffic.
+    pub(super) fn reaches(&self, traffic: &Traffic) -> bool {
+        match self.kind {
+            Kind::Frames(_) => !traffic.streams.is_empty(),
+            Kind::Only(only, _) => only.iter().any(|media_type| traffic.streams.contains(*media_type)),
+            _ => true,
+        }
     }
 }
 
 const fn mutant(name: &'static str, what: &'static str, kind: Kind) -> Mutant {
-    Mutant { name, what, kind }
+    Mutant { name, what, kind, blunt: false }
+}
+
+const fn blunt(name: &'static str, what: &'static str, kind: Kind) -> Mutant {
+    Mutant { blunt: true, ..mutant(name, what, kind) }
 }
 
 /// The mutant of this name.

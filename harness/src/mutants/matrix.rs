@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use super::{
-    MUTANTS, Mutant, Mutation, named,
+    MUTANTS, Mutant, Mutation, Traffic, named,
     parameters::{self, Field},
 };
 use crate::{
@@ -34,8 +34,8 @@ pub struct Proof {
     pub noticed: Vec<(&'static Mutant, BTreeSet<String>)>,
     /// How many fields of requests are missed by somebody when they are dropped.
     pub missed: usize,
-    /// Scenarios that one mutant alone can fail, and which; known of the full matrix.
-    pub thin: Vec<(String, &'static str)>,
+    /// Scenarios that notice only what breaks almost every answer; known of the full matrix.
+    pub thin: Vec<String>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
 }
@@ -79,11 +79,15 @@ pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Pr
     }
     let run = |loaded: &&Loaded, mutant: &Mutant| *all || claims(loaded).any(|name| name == mutant.name);
     let needed = |loaded: &&Loaded| !fields.is_empty() || mutants.iter().any(|mutant| run(loaded, mutant));
-    let sent = control(scenarios.iter().filter(needed), plan, &mut proof).await;
-    let fit = |loaded: &&Loaded| sent.contains_key(&loaded.name());
-
+    let passed = control(scenarios.iter().filter(needed), plan, &mut proof).await;
+    // A mutant that changes nothing there need not be tried, but a claim is.
+    let reached = |loaded: &Loaded, mutant: &Mutant| {
+        let claimed = claims(loaded).any(|name| name == mutant.name);
+        passed.get(&loaded.name()).is_some_and(|traffic| claimed || mutant.reaches(traffic))
+    };
     let pairs = mutants.iter().flat_map(|mutant| {
-        scenarios.iter().filter(fit).filter(|loaded| run(loaded, mutant)).map(|loaded| (*mutant, loaded))
+        let run = scenarios.iter().filter(|loaded| run(loaded, mutant) && reached(loaded, mutant));
+        run.map(|loaded| (*mutant, loaded))
     });
     let trials = stream::iter(pairs.collect::<Vec<_>>().into_iter().map(|(mutant, loaded)| async move {
         let claimed = claims(loaded).any(|name| name == mutant.name);
@@ -94,13 +98,13 @@ pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Pr
     let trials: Vec<_> = trials.buffer_unordered(plan.jobs.max(1)).collect().await;
 
     let mut noticed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let mut failed_by: BTreeMap<String, Vec<&'static str>> =
-        if *all { sent.keys().map(|name| (name.clone(), Vec::new())).collect() } else { BTreeMap::new() };
+    let mut failed_by: BTreeMap<String, Vec<&'static Mutant>> =
+        if *all { passed.keys().map(|name| (name.clone(), Vec::new())).collect() } else { BTreeMap::new() };
     for (mutant, loaded, claimed, trial) in trials {
         proof.runs += trial.touched.max(1);
         if trial.noticed() {
             noticed.entry(mutant.name).or_default().insert(loaded.name());
-            failed_by.entry(loaded.name()).and_modify(|by| by.push(mutant.name));
+            failed_by.entry(loaded.name()).and_modify(|by| by.push(mutant));
         }
         if let Some(reason) = trial.broken {
             proof.problems.push(format!("{}: with {} it cannot be run: {reason}", loaded.name(), mutant.name));
@@ -116,13 +120,13 @@ pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Pr
         proof.noticed.push((mutant, by));
     }
     for (file, by) in failed_by {
-        match by[..] {
-            [] => proof.problems.push(format!("{file}: no mutant can fail it")),
-            [only] if mutants.len() > 1 => proof.thin.push((file, only)),
-            _ => {}
+        if by.is_empty() {
+            proof.problems.push(format!("{file}: no mutant can fail it"));
+        } else if by.iter().all(|mutant| mutant.blunt) {
+            proof.thin.push(file);
         }
     }
-    parameters::prove(fields, scenarios, &sent, plan, &mut proof).await;
+    parameters::prove(fields, scenarios, &passed, plan, &mut proof).await;
     proof.problems.sort();
     proof
 }
@@ -144,24 +148,24 @@ fn broken_claim(file: &str, mutant: &Mutant, trial: &Trial) -> Option<String> {
     Some(format!("{file}: it passes although {}{which}", mutant.what))
 }
 
-/// Those that pass through layers that change nothing, by name, and the fields that they send.
+/// Those that pass through layers that change nothing, by name, and what passes.
 async fn control(
     scenarios: impl Iterator<Item = &Loaded>,
     plan: &Plan,
     proof: &mut Proof,
-) -> BTreeMap<String, BTreeSet<Field>> {
+) -> BTreeMap<String, Traffic> {
     let running = stream::iter(scenarios.map(|loaded| async move {
         let mutation = Mutation::default();
         let result = once(loaded, mutation.clone(), plan).await;
-        (loaded.name(), result, mutation.fields())
+        (loaded.name(), result, mutation.traffic())
     }));
     let results: Vec<_> = running.buffer_unordered(plan.jobs.max(1)).collect().await;
     let mut fit = BTreeMap::new();
-    for (file, result, fields) in results {
+    for (file, result, traffic) in results {
         proof.runs += 1;
         match result.verdict {
             Verdict::Passed => {
-                fit.insert(file, fields);
+                fit.insert(file, traffic);
             }
             _ => proof.problems.push(format!("{file}: it does not pass even without a mutant: {}", reason(&result))),
         }

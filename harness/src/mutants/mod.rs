@@ -18,6 +18,6 @@ mod message;
 pub mod parameters;
 mod requests;
 
-pub use deed::Mutation;
+pub use deed::{Mutation, Traffic};
 pub use layer::{Layer, Side};
 pub use library::{MUTANTS, Mutant, named};

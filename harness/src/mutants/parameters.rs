@@ -2,12 +2,12 @@
 //!
 //! The table is a page such as `docs/parameters.md`: a heading `## POST /v1/…`, and below it a row for each field.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, stream};
 
 use super::{
-    Mutation,
+    Mutation, Traffic,
     matrix::{Proof, once},
     message::Head,
 };
@@ -61,17 +61,18 @@ pub fn table(page: &str) -> Result<Vec<Field>, String> {
     Ok(fields)
 }
 
-/// Drops each field in turn, until one of the scenarios that send it fails. `sent` is what they send.
+/// Drops each field in turn, until one of the scenarios that send it fails. `passed` is what they send.
 pub(super) async fn prove(
     fields: &[Field],
     scenarios: &[Loaded],
-    sent: &BTreeMap<String, BTreeSet<Field>>,
+    passed: &BTreeMap<String, Traffic>,
     plan: &Plan,
     proof: &mut Proof,
 ) {
     let trials = stream::iter(fields.iter().map(|field| async move {
-        let senders =
-            scenarios.iter().filter(|loaded| sent.get(&loaded.name()).is_some_and(|sent| sent.contains(field)));
+        let senders = scenarios
+            .iter()
+            .filter(|loaded| passed.get(&loaded.name()).is_some_and(|traffic| traffic.fields.contains(field)));
         let mut passed = Vec::new();
         for loaded in senders {
             let mutation = Mutation::without(field.clone());

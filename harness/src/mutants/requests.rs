@@ -47,6 +47,42 @@ pub(super) fn option_dropped(request: &mut Message, nth: usize) {
     }
 }
 
+/// The query, or a header that says something about the request.
+pub(super) fn head_dropped(request: &mut Message, nth: usize) {
+    let (path, first) = (request.head.target().to_owned(), &request.head.first);
+    let query = first.split(' ').nth(1).filter(|target| *target != path);
+    let plumbing = ["host", "content-length", "transfer-encoding", "connection"];
+    let headers = request.head.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+    let headers: Vec<_> = headers.filter(|name| !plumbing.contains(&name.as_str())).collect();
+    match (query, nth.checked_sub(usize::from(query.is_some()))) {
+        (Some(target), None) => request.head.first = first.replacen(target, &path, 1),
+        (_, Some(nth)) if nth < headers.len() => request.head.remove(&headers[nth]),
+        _ => {}
+    }
+}
+
+/// A field of what Ollama is asked with, or of its options.
+pub(super) fn native_dropped(request: &mut Message, nth: usize) {
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(&request.body) else { return };
+    let mut pointers = Vec::new();
+    for (name, value) in &fields {
+        match value.as_object().filter(|_| name == "options") {
+            Some(options) => pointers.extend(options.keys().map(|option| (name.clone(), Some(option.clone())))),
+            None => pointers.push((name.clone(), None)),
+        }
+    }
+    let gone = match pointers.get(nth) {
+        Some((name, Some(option))) => {
+            fields.get_mut(name).and_then(Value::as_object_mut).and_then(|options| options.shift_remove(option))
+        }
+        Some((name, None)) => fields.shift_remove(name),
+        None => None,
+    };
+    if gone.is_some() {
+        request.body = Value::Object(fields).to_string().into_bytes();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::message::Head, *};
@@ -56,6 +92,28 @@ mod tests {
         let mut request = Message { head, body: body.as_bytes().to_vec() };
         change(&mut request, nth);
         String::from_utf8(request.body).unwrap()
+    }
+
+    #[test]
+    fn what_ollama_is_asked_with_is_dropped_in_turn() {
+        let body = r#"{"model":"m","options":{"seed":1,"top_p":0.5},"think":true}"#;
+        assert_eq!(after(native_dropped, 0, body), r#"{"options":{"seed":1,"top_p":0.5},"think":true}"#);
+        assert_eq!(after(native_dropped, 2, body), r#"{"model":"m","options":{"seed":1},"think":true}"#);
+        assert_eq!(after(native_dropped, 3, body), r#"{"model":"m","options":{"seed":1,"top_p":0.5}}"#);
+        assert_eq!(after(native_dropped, 4, body), body);
+    }
+
+    #[test]
+    fn the_query_is_dropped_and_then_each_header() {
+        let nth = |nth| {
+            let headers = [("Host", "a"), ("X-A", "1"), ("X-B", "2")].map(|(name, value)| (name.into(), value.into()));
+            let head = Head { first: "GET /api/tags?q=1 HTTP/1.1".to_owned(), headers: headers.to_vec() };
+            let mut request = Message { head, body: Vec::new() };
+            head_dropped(&mut request, nth);
+            (request.head.first, request.head.headers.len())
+        };
+        assert_eq!(nth(0), ("GET /api/tags HTTP/1.1".to_owned(), 3));
+        assert_eq!([1, 2, 3].map(|n| nth(n).1), [2, 2, 3]);
     }
 
     #[test]

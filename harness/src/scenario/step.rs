@@ -72,7 +72,7 @@ impl Step {
     /// Whether nothing is expected of an answer.
     #[must_use]
     pub fn is_blind(&self) -> bool {
-        self.answers.is_none() && self.parts.iter().all(Part::is_blind)
+        self.reload.is_none() && self.answers.is_none() && self.parts.iter().all(Part::is_blind)
     }
 }
 
