@@ -112,7 +112,7 @@ open() {
   sockets+=("$socket")
 }
 until_upstream() { while [ "$(upstream)" != "$1" ]; do :; done; }
-hang_up() { # prints how long it takes to be felt
+hang_up() { # prints how long it takes to be felt; looking takes some of it
   local socket=${sockets[-1]} begin=${EPOCHREALTIME/./}
   exec {socket}>&-
   unset 'sockets[-1]'
@@ -124,4 +124,3 @@ for _ in $(seq $streams); do open; done
 until_upstream $streams
 sleep 2
 echo "$streams open streams: $(resident) resident"
-hang_up
