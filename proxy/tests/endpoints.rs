@@ -132,6 +132,22 @@ async fn a_recording_in_a_form_is_heard_by_a_model_that_can() {
 }
 
 #[tokio::test]
+async fn half_a_transcript_is_refused_unless_the_client_wants_no_more() {
+    let reply = r#"{"capabilities":["audio"],"message":{"role":"assistant","content":"Good"},"done":true,"done_reason":"length"}"#;
+    let upstream = answering(reply).await;
+    let proxy = proxy(upstream.addr).await;
+    let parts = [("model", "m"), ("file", "x")];
+    let cut = ask(proxy.addr(), form("/v1/audio/transcriptions", &parts)).await;
+    assert_eq!((cut.code(), &cut.json()["error"]["code"]), (400, &json!("context_length_exceeded")));
+    assert!(cut.message().contains("num_ctx"), "{}", cut.message());
+    let limited = [&parts[..], &[("num_predict", "1")]].concat();
+    let answer = ask(proxy.addr(), form("/v1/audio/transcriptions", &limited)).await;
+    assert_eq!(answer.json()["text"], "Good");
+    let all: String = upstream.seen().iter().map(support::Seen::text).collect();
+    assert!(all.contains("\"num_predict\":-1") && all.contains("\"num_predict\":1"), "{all}");
+}
+
+#[tokio::test]
 async fn a_form_that_is_broken_or_empty_is_refused() {
     let proxy = proxy("127.0.0.1:9".parse().unwrap()).await;
     let path = "/v1/audio/transcriptions";

@@ -115,6 +115,20 @@ impl<'a> Native<'a> {
             shift: fields.take_raw("shift"),
         })
     }
+
+    /// Settles what the client leaves open, for an answer that a program goes by: the same for the same question, and not cut off by a limit
+    /// in the Modelfile.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub(crate) fn be_exact(&mut self) -> Result<(), Error> {
+        for (name, value) in [("temperature", 0), ("num_predict", -1)] {
+            if self.options.get(name).is_none() {
+                self.options.set(name, Cow::Owned(raw(&value)?));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The longest answer that is wanted, in tokens.

@@ -130,10 +130,15 @@ async fn transcript(
 
 /// What the model says to one ask.
 async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage), Error> {
+    let (about, limited) = (ask.about, ask.limit.is_some());
     let reply = asking::whole(app, ask, recorder).await?;
     let reply: ChatReply<'_> = app.ollama.read(translate::PATH, &reply)?;
     if !reply.done {
         return Err(Error::unfinished());
+    }
+    // Half a transcript looks like a whole one: there is no word for it in the answer.
+    if reply.done_reason.as_deref() == Some("length") && !limited {
+        return Err(Error::ContextLength { message: translate::CUT.to_owned(), counts: None }.about(about));
     }
     let usage = Usage::from(&reply);
     Ok((reply.message.content.trim().to_owned(), usage))

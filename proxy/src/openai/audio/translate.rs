@@ -89,6 +89,9 @@ pub(super) fn transcribe(request: &Request<'_>, sound: &str, policy: &Policy) ->
     ask(request, vec![user], policy)
 }
 
+/// Why a text that the model did not finish is refused.
+pub(super) const CUT: &str = "The model's context was full before the text was whole. Send a shorter recording, or a bigger num_ctx.";
+
 /// The ask for the English of a transcript.
 ///
 /// # Errors
@@ -105,10 +108,7 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
     let mut native = request.native.clone();
     let (may_grow, limit) = (policy.may_grow(&native), limit(&native.options));
     let truncate = policy.apply(&mut native)?;
-    if native.options.get("temperature").is_none() {
-        // The same recording gets the same transcript.
-        native.options.set("temperature", Cow::Owned(raw(&0.0)?));
-    }
+    native.be_exact()?;
     let asked = ChatRequest {
         model: Cow::Borrowed(&*request.model),
         messages,

@@ -83,10 +83,7 @@ pub(super) fn requests<'a>(
     let mut native = request.native;
     // A text of which only a part is judged is not judged, unless somebody says so.
     let truncate = policy.apply(&mut native)?;
-    if native.options.get("temperature").is_none() {
-        // The same text gets the same verdict.
-        native.options.set("temperature", Cow::Owned(raw(&0)?));
-    }
+    native.be_exact()?;
     let mut asks = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
         asks.push(ChatRequest {
