@@ -93,7 +93,7 @@ fn context_length(message: &str, counts: Option<(u64, u64)>) -> Error {
              (Ollama: {message})"
         ),
         None => format!(
-            "This model's maximum context length is exceeded by your messages. Shorten them, ask for more with num_ctx \
+            "This model's maximum context length is exceeded by your messages. Shorten the messages, ask for more with num_ctx \
              (context.num_ctx in farllama's settings), or let contexts grow (context.max). (Ollama: {message})"
         ),
     };

@@ -90,7 +90,8 @@ pub(super) fn transcribe(request: &Request<'_>, sound: &str, policy: &Policy) ->
 }
 
 /// Why a text that the model did not finish is refused.
-pub(super) const CUT: &str = "The model's context was full before the text was whole. Send a shorter recording, or a bigger num_ctx.";
+pub(super) const CUT: &str =
+    "The model's context was full before the text was whole. Send a shorter recording, or a bigger num_ctx.";
 
 /// The ask for the English of a transcript.
 ///
