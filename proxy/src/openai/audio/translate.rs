@@ -13,7 +13,7 @@ use crate::{
         asking::{Ask, News},
         context::Policy,
         json::Text,
-        options::{limit, raw},
+        options::limit,
         usage::Usage,
     },
 };

@@ -16,7 +16,7 @@ use crate::{
     openai::{
         asking::{Ask, News},
         context::Policy,
-        options::{limit, raw},
+        options::limit,
     },
 };
 
