@@ -1,6 +1,6 @@
 //! How the value of a setting is read, whichever source gives it, and how it is shown.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -43,23 +43,22 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-pub(super) fn port(value: Value) -> Result<u16, String> {
-    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no port; expected a number from 0 to 65535");
+/// A whole number of the type that is wanted; `wrong` says what another value is not.
+fn whole<T: TryFrom<i64> + FromStr>(value: Value, expected: &str, wrong: &str) -> Result<T, String> {
     match value {
-        Value::Integer(n) => u16::try_from(n).map_err(|_| wrong(&n)),
-        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
-        other => Err(format!("expected a port number, got {}", kind(&other))),
+        Value::Integer(n) => T::try_from(n).map_err(|_| format!("{n} {wrong}")),
+        Value::Text(text) => text.trim().parse().map_err(|_| format!("{text:?} {wrong}")),
+        other => Err(format!("expected {expected}, got {}", kind(&other))),
     }
+}
+
+pub(super) fn port(value: Value) -> Result<u16, String> {
+    whole(value, "a port number", "is no port; expected a number from 0 to 65535")
 }
 
 /// A whole number of things.
 pub(super) fn number(value: Value) -> Result<usize, String> {
-    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no count; expected a whole number from 0");
-    match value {
-        Value::Integer(n) => usize::try_from(n).map_err(|_| wrong(&n)),
-        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
-        other => Err(format!("expected a whole number, got {}", kind(&other))),
-    }
+    whole(value, "a whole number", "is no count; expected a whole number from 0")
 }
 
 pub(super) fn boolean(value: Value) -> Result<bool, String> {
@@ -125,13 +124,9 @@ pub(super) fn bytes(value: Value) -> Result<usize, String> {
     }
 }
 
+/// A number of tokens.
 pub(super) fn count(value: Value) -> Result<u64, String> {
-    let wrong = |given: &dyn std::fmt::Display| format!("{given} is no number of tokens, such as 16384");
-    match value {
-        Value::Integer(n) => u64::try_from(n).map_err(|_| wrong(&n)),
-        Value::Text(text) => text.trim().parse().map_err(|_| wrong(&format!("{text:?}"))),
-        other => Err(format!("expected a number of tokens, got {}", kind(&other))),
-    }
+    whole(value, "a number of tokens", "is no number of tokens, such as 16384")
 }
 
 pub(super) fn overflow(word: &str) -> Result<Overflow, String> {
