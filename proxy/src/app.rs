@@ -26,9 +26,10 @@ use crate::{
     fetch::Fetcher,
     gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
-    ollama::{client::Client, passthrough},
-    openai::{self, context::Grown, responses::store::Store},
-    unread::Unread,
+    openai::{self, responses::store::Store, upstream_request::context::Grown},
+    server::unread::Unread,
+    stamp::Stamp,
+    upstream::{client::Client, passthrough},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -74,17 +75,6 @@ impl Shared {
     pub(crate) fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
-}
-
-/// Time and identity, handed to pure code.
-#[derive(Clone, Debug)]
-pub(crate) struct Stamp {
-    /// The id of the whole answer.
-    pub(crate) id: String,
-    /// 32 hex digits to make further ids of.
-    pub(crate) random: String,
-    /// Unix seconds.
-    pub(crate) created: u64,
 }
 
 /// What this process adds to `Via`: no other has the same.

@@ -4,8 +4,8 @@
 
 pub mod config;
 
-mod alarm;
 mod app;
+mod deadline;
 mod error;
 mod explain;
 mod fetch;
@@ -13,11 +13,11 @@ mod gate;
 mod observe;
 mod ollama;
 mod openai;
-mod seat;
-mod tasks;
-mod tls;
-mod unread;
-mod upload;
+mod receipt;
+mod server;
+mod stamp;
+mod upstream;
+mod usage;
 #[cfg(test)]
 mod vectors;
 
@@ -27,13 +27,13 @@ pub use config::Config;
 pub use explain::{ENDPOINTS, Explained, explain};
 use gate::{Gate, origin::Rules};
 pub use ollama::version::VERSIONS;
-use tasks::Setup;
+use server::listener::{self, Setup};
 use tokio::net::TcpListener;
 
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct Running {
-    serving: tasks::Serving,
+    serving: listener::Serving,
     kept: app::Kept,
 }
 
@@ -69,7 +69,7 @@ pub async fn serve(config: Config) -> io::Result<Running> {
     let addr = listener.local_addr()?;
     let kept = app::Kept::default();
     let setup = setup(config, addr, &kept)?;
-    Ok(Running { serving: tasks::Serving::start(listener, addr, setup), kept })
+    Ok(Running { serving: listener::Serving::start(listener, addr, setup), kept })
 }
 
 /// Everything that `config` makes of a request that comes to `addr`.
@@ -83,10 +83,10 @@ fn setup(config: Config, addr: SocketAddr, kept: &app::Kept) -> io::Result<Setup
             "others can reach this address, and no key is asked for; set up [auth] (`farllama key new` makes a key), or say --local-public true",
         ));
     }
-    let ollama = ollama::client::Client::new(&config, app::via())?;
+    let ollama = upstream::client::Client::new(&config, app::via())?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
     let gate = Gate::new(&config, origins, kept.counts.clone());
-    let (tls, limits) = (tls::acceptor(&config.local)?, config.limits.clone());
+    let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
     let router = app::router(Arc::new(app::Shared::new(config, ollama, gate, kept)));
     Ok(Setup { router, tls, limits })
 }

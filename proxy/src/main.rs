@@ -1,8 +1,6 @@
 //! `farllama`: flags → settings → serve until signalled.
 
 mod cli;
-mod lines;
-mod start;
 
 use std::{
     io::{IsTerminal, Read, Write},
@@ -10,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cli::Verb;
+use cli::{Verb, log_writer, startup};
 use farllama::{
     Config, Running,
     config::{Digest, Local, Log, LogFormat, LogLevel, Sources, load, show},
@@ -122,8 +120,8 @@ fn check(config: &Config) -> ExitCode {
             return complain(&format!("{key}: {}: {error}", path.display()));
         }
     }
-    if start::leads_to_itself(config) {
-        eprintln!("farllama: warning: serve will refuse this: {}", start::itself(config));
+    if startup::leads_to_itself(config) {
+        eprintln!("farllama: warning: serve will refuse this: {}", startup::itself(config));
     }
     print("the settings can be used\n")
 }
@@ -136,14 +134,14 @@ fn print(text: &str) -> ExitCode {
 
 fn serve(config: Config, sources: &Sources) -> Result<(), String> {
     log_to_stderr(&config);
-    let _last = lines::Last;
+    let _last = log_writer::Last;
     raise_open_files();
     // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
-    let itself = start::leads_to_itself(&config);
+    let itself = startup::leads_to_itself(&config);
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(lines::flush)
+        .on_thread_park(log_writer::flush)
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let outcome = runtime.block_on(run(config, sources, itself));
@@ -155,13 +153,13 @@ fn serve(config: Config, sources: &Sources) -> Result<(), String> {
 async fn run(config: Config, sources: &Sources, itself: bool) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     if itself {
-        return Err(start::itself_or_another(&config).await);
+        return Err(startup::itself_or_another(&config).await);
     }
     let running = match farllama::serve(config.clone()).await {
         Ok(running) => running,
-        Err(error) => return Err(start::cannot_listen(&config, &error).await),
+        Err(error) => return Err(startup::cannot_listen(&config, &error).await),
     };
-    let (native, openai) = start::urls(running.addr(), &config);
+    let (native, openai) = startup::urls(running.addr(), &config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
     if config.local.public && !config.auth.enabled && !running.addr().ip().is_loopback() {
         tracing::warn!(target: "farllama", "ANYBODY who can reach {} can use this proxy: no key is asked for (auth.enabled is false)", running.addr());
@@ -260,7 +258,7 @@ fn log_to_stderr(config: &Config) {
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
     let filter = Targets::new().with_default(others).with_target("farllama", own);
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines::Lines::new()).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(log_writer::Lines::new()).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     match config.log.format {
         LogFormat::Text => {

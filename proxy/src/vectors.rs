@@ -23,9 +23,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    app::Stamp,
     error::{self, Dialect, Error},
-    openai::sse::{Feed, Translator},
+    openai::response::sse::{Feed, Translator},
+    stamp::Stamp,
 };
 
 /// One folder.

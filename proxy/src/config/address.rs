@@ -2,7 +2,8 @@
 
 use http::{Uri, uri::Authority};
 
-use super::{Protocol, value::base_path};
+use super::Protocol;
+use crate::config::value::base_path;
 
 /// The parts that were given; the rest comes from other settings.
 #[derive(Clone, Debug, Default, PartialEq)]

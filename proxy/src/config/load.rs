@@ -12,10 +12,9 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{
-    Config, remote,
+use super::{Config, remote, tokens};
+use crate::config::{
     settings::{Draft, SETTINGS, Setting, find, nearest},
-    tokens,
     value::Value,
 };
 
@@ -369,10 +368,8 @@ fn hints_at_a_secret(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Protocol, Remote},
-        *,
-    };
+    use super::*;
+    use crate::config::{Protocol, Remote};
 
     fn told(text: &str) -> String {
         Config::from_toml(text).unwrap_err().to_string()

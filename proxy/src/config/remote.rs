@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{
-    Protocol, Remote,
+use super::{Protocol, Remote};
+use crate::config::{
     load::{Error, Place},
     settings::Draft,
     value::secret_header,

@@ -2,10 +2,9 @@
 //!
 //! File, environment, flags, `config show` and the example are all read off these rows, so a setting cannot exist in one and not in another.
 
-use super::{
-    Config, Hosted, LogFormat, LogLevel, Overflow, Protocol,
+use super::{Config, Hosted, LogFormat, LogLevel, Overflow, Protocol, tokens};
+use crate::config::{
     address::Address,
-    tokens,
     value::{
         Shown, Value, base_path, boolean, by_model, bytes, count, duration, file, headers, hosted, key_header, lasting,
         list, number, overflow, overflow_word, port, quoted, shown_bytes, shown_duration, shown_file, text,

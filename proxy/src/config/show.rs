@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{load::Loaded, settings::SETTINGS, value::Shown};
+use crate::config::{load::Loaded, settings::SETTINGS, value::Shown};
 
 /// The text of `farllama config show`.
 #[must_use]
@@ -29,10 +29,8 @@ pub fn show(loaded: &Loaded) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::load::{Sources, load},
-        *,
-    };
+    use super::*;
+    use crate::config::load::{Sources, load};
 
     #[test]
     fn what_is_shown_has_origins_and_no_secrets() {

@@ -4,7 +4,7 @@ use std::{fmt::Write, fs};
 
 use sha2::{Digest as _, Sha256};
 
-use super::value::{Value, list, number, text};
+use crate::config::value::{Value, list, number, text};
 
 /// What a key in the settings begins with when it is written as its digest.
 const HASHED: &str = "sha256:";

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::Error,
-    openai::{
+    openai::request::{
         json::Json,
         parameters::{Endpoint, rows},
     },

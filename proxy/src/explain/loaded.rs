@@ -4,8 +4,9 @@ use serde::Deserialize;
 
 use crate::{
     error::Error,
-    ollama::{client::Client, version::Version, wire::Ps},
-    openai::{asking::Ask, context::tagged},
+    ollama::{version::Version, wire::Ps},
+    openai::upstream_request::{context::tagged, send::Ask},
+    upstream::client::Client,
 };
 
 /// What a remote says of itself.
@@ -92,7 +93,7 @@ fn outdated(ask: &Ask, version: &Version, warnings: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openai::asking::News;
+    use crate::openai::upstream_request::send::News;
 
     fn ask(body: &str) -> Ask {
         Ask {

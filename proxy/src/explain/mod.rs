@@ -14,11 +14,13 @@ use crate::{
     app,
     config::{Config, Protocol},
     error::{self, Dialect, Error},
-    ollama::client::Client,
     openai::{
-        asking::Ask, audio, chat, completions, embeddings, images, json::Json, moderations, parameters::Endpoint,
-        pictures, responses,
+        audio, chat, completions, embeddings, images, moderations,
+        request::{image_urls, json::Json, parameters::Endpoint},
+        responses,
+        upstream_request::send::Ask,
     },
+    upstream::client::Client,
 };
 
 /// What a request becomes.
@@ -124,7 +126,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         Some(endpoint) => endpoint,
         None => endpoint::found(json)?,
     };
-    let stood_in = config.images.fetch.then(|| pictures::stand_in(json));
+    let stood_in = config.images.fetch.then(|| image_urls::stand_in(json));
     let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
     // Nothing has grown yet.
     let fresh = |_: &str| None;

@@ -30,7 +30,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     config::Images,
-    ollama::connect::{self, Cause},
+    upstream::connect::{self, Cause},
 };
 
 /// Most redirects that are followed.

@@ -6,8 +6,11 @@ use axum::{
 };
 use http::{Method, header};
 
-use super::{models::Models, named::Named, paths::Paths};
-use crate::{config::Token, error::Error};
+use crate::{
+    config::Token,
+    error::Error,
+    gate::{model_names::Named, models::Models, paths::Paths},
+};
 
 /// A key's lists. None: everything.
 #[derive(Debug)]

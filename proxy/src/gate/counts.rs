@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{
-    crowd::{Crowd, Full, Place},
-    quota::{Limit, Log, Standing, written},
-};
 use crate::{
     config::{Digest, Quota, Token},
     error::Error,
+    gate::{
+        concurrency::{Crowd, Full, Place},
+        quota::{Limit, Log, Standing, written},
+    },
 };
 
 /// Everything that is counted.

@@ -5,10 +5,10 @@
 use http::{HeaderMap, HeaderName, header};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use super::{access::Access, paths::Paths};
 use crate::{
     config::{Auth, Digest, Token},
     error::Error,
+    gate::{access::Access, paths::Paths},
 };
 
 /// Whoever holds a key.

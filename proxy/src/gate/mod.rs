@@ -1,11 +1,11 @@
 //! Who may pass, in one place and one order: origin → key → access → quota. Handlers know none of it.
 
 mod access;
+mod concurrency;
 mod counts;
-mod crowd;
 mod keys;
+mod model_names;
 mod models;
-mod named;
 pub(crate) mod origin;
 mod owner;
 mod paths;
@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Token},
     error::Error,
     observe::Recorder,
-    ollama::passthrough,
+    upstream::passthrough,
 };
 
 /// What stands before both lanes.

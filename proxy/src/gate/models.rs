@@ -8,8 +8,11 @@ use axum::{
 };
 use http::{HeaderMap, Method, Response, header};
 
-use super::named::{self, Named};
-use crate::error::{self, Error};
+use super::model_names;
+use crate::{
+    error::{self, Error},
+    gate::model_names::Named,
+};
 
 /// A list of models.
 #[derive(Clone, Debug)]
@@ -66,10 +69,10 @@ impl Models {
             )),
         })?;
         let found = match named {
-            Named::Body(fields) => named::in_body(&body, fields).map_err(|_| {
+            Named::Body(fields) => model_names::in_body(&body, fields).map_err(|_| {
                 refused("the names in this body cannot be read: it is no JSON object with texts for them")
             })?,
-            Named::Form => named::in_form(&body, &parts.headers).await.map_err(|_| {
+            Named::Form => model_names::in_form(&body, &parts.headers).await.map_err(|_| {
                 refused(
                     "the model in this body cannot be read: it is no whole form and no JSON object with a text for it",
                 )

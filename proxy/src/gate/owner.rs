@@ -5,16 +5,16 @@ use std::convert::Infallible;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::{app::App, config::Digest};
+use crate::config::Digest;
 
 /// Whoever made it. Nobody in particular where no key was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owner(Option<Digest>);
 
-impl FromRequestParts<App> for Owner {
+impl<S: Send + Sync> FromRequestParts<S> for Owner {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self(parts.extensions.get::<Digest>().copied()))
     }
 }

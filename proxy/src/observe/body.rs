@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Ending, Exchange, Recorder, log, tail::Tail};
-use crate::error::Error;
+use super::{Ending, Exchange, Recorder, log};
+use crate::{error::Error, observe::tail::Tail};
 
 /// What is known of an exchange once its answer's head is ready.
 pub(crate) struct Opened {

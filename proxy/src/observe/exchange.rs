@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::openai::{receipt::Receipt, usage::Usage};
+use crate::{receipt::Receipt, usage::Usage};
 
 /// Everything that readers (the log line, later metrics and console) want to know. A new fact is one field.
 #[derive(Clone, Debug, PartialEq)]

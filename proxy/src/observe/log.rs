@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use super::exchange::Exchange;
+use crate::observe::exchange::Exchange;
 
 /// Most bytes of a payload that are printed.
 const SNIPPET: usize = 2048;

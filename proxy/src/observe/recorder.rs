@@ -9,11 +9,11 @@ use axum::extract::FromRequestParts;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::log::{snippet, verbose};
 use crate::{
-    app::App,
     error::Error,
-    openai::{receipt::Receipt, usage::Usage},
+    observe::log::{snippet, verbose},
+    receipt::Receipt,
+    usage::Usage,
 };
 
 /// What handlers note. Cheap to clone; all clones note on the same page.
@@ -95,10 +95,10 @@ impl Recorder {
     }
 }
 
-impl FromRequestParts<App> for Recorder {
+impl<S: Send + Sync> FromRequestParts<S> for Recorder {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         // Without the layer that opens the exchange, what is noted is noted for nobody.
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }

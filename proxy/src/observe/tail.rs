@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::openai::usage::Usage;
+use crate::usage::Usage;
 
 /// How much is kept: the last line of a stream, or a short whole answer.
 const KEPT: usize = 8 << 10;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::wire::Options;
+use crate::ollama::wire::Options;
 
 /// Body of `POST /api/embed`.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::wire::{Logprob, Options};
+use crate::ollama::wire::{Logprob, Options};
 
 /// Body of `POST /api/generate`. An absent field is not sent, so that Modelfile defaults stay in force.
 #[derive(Clone, Debug, Serialize)]

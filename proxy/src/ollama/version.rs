@@ -1,6 +1,6 @@
 //! Which Ollama the remote is, as `/api/version` tells it, and what that decides: every cut point has a name here, and is asked for by it.
 //!
-//! Only what no answer tells is decided by the version; where a refusal tells, it is waited for (`openai/asking.rs`). What cannot be read
+//! Only what no answer tells is decided by the version; where a refusal tells, it is waited for (`openai/upstream_request/send.rs`). What cannot be read
 //! as a version (a fork, a gateway, a development build, which calls itself 0.0.0) is taken for the newest. Pure.
 //!
 //! Source of the cut points: Ollama's release notes, and exchanges recorded with 0.13.5, 0.20.0 and 0.33.0-rc2.

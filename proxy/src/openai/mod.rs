@@ -1,30 +1,19 @@
 //! What clients speak: OpenAI's API. This page is the list of routes, nothing else.
 
 #[cfg(test)]
-pub(crate) mod any;
-pub(crate) mod asking;
+pub(crate) mod arbitrary;
 pub(crate) mod audio;
 pub(crate) mod chat;
 pub(crate) mod completions;
-pub(crate) mod content;
-pub(crate) mod context;
 pub(crate) mod embeddings;
-pub(crate) mod forced;
 pub(crate) mod images;
-pub(crate) mod json;
-pub(crate) mod logprobs;
 pub(crate) mod models;
 pub(crate) mod moderations;
-pub(crate) mod options;
-pub(crate) mod parameters;
-pub(crate) mod pictures;
-pub(crate) mod receipt;
+pub(crate) mod request;
+pub(crate) mod response;
 pub(crate) mod responses;
-pub(crate) mod sse;
-pub(crate) mod tool_choice;
 pub(crate) mod tools;
-pub(crate) mod turn;
-pub(crate) mod usage;
+pub(crate) mod upstream_request;
 
 use axum::{
     Router,

@@ -11,15 +11,18 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 use serde_json::value::RawValue;
 
-use super::wire::Given;
 use crate::{
     error::Error,
-    ollama::{client::encode, wire::Options},
+    ollama::wire::Options,
     openai::{
-        content,
-        json::{Json, Text},
-        options::raw,
+        audio::wire::Given,
+        request::{
+            content,
+            json::{Json, Text},
+            options::raw,
+        },
     },
+    upstream::client::encode,
 };
 
 /// Reads a form where `content_type` says that it is one, else JSON.

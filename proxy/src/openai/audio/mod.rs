@@ -12,16 +12,23 @@ use axum::{
 };
 use http::{HeaderMap, header};
 
-use super::{
-    asking::{self, Ask},
-    context::Policy,
-    json::Json,
-    models,
-    parameters::Endpoint,
+use super::models;
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    ollama::wire::ChatReply,
+    openai::{
+        request::{json::Json, parameters::Endpoint},
+        upstream_request::{
+            context::Policy,
+            send::{self, Ask},
+        },
+    },
     receipt::Receipt,
     usage::Usage,
 };
-use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::wire::ChatReply};
 use translate::Source;
 
 /// The transcript of a recording.
@@ -131,7 +138,7 @@ async fn transcript(
 /// What the model says to one ask.
 async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage), Error> {
     let (about, limited) = (ask.about, ask.limit.is_some());
-    let reply = asking::whole(app, ask, recorder).await?;
+    let reply = send::whole(app, ask, recorder).await?;
     let reply: ChatReply<'_> = app.ollama.read(translate::PATH, &reply)?;
     if !reply.done {
         return Err(Error::unfinished());

@@ -2,20 +2,19 @@
 
 use std::borrow::Cow;
 
-use super::wire::{AudioUsage, Request, Transcription, missing};
 use crate::{
     error::Error,
-    ollama::{
-        client::encode,
-        wire::{ChatRequest, Message},
-    },
+    ollama::wire::{ChatRequest, Message},
     openai::{
-        asking::{Ask, News},
-        context::Policy,
-        json::Text,
-        options::limit,
-        usage::Usage,
+        audio::wire::{AudioUsage, Request, Transcription, missing},
+        request::{json::Text, options::limit},
+        upstream_request::{
+            context::Policy,
+            send::{Ask, News},
+        },
     },
+    upstream::client::encode,
+    usage::Usage,
 };
 
 /// Where Ollama is asked.

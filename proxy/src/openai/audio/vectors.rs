@@ -4,13 +4,15 @@
 use async_openai::types::audio::CreateTranscriptionResponseJson;
 use serde_json::value::RawValue;
 
-use super::{
-    form,
-    translate::{self, Source},
-    wire::Request,
-};
+use super::{form, translate};
 use crate::{
-    openai::{asking::Ask, context::Policy, json::Json, parameters::Endpoint, receipt::Receipt, usage::Usage},
+    openai::{
+        audio::{translate::Source, wire::Request},
+        request::{json::Json, parameters::Endpoint},
+        upstream_request::{context::Policy, send::Ask},
+    },
+    receipt::Receipt,
+    usage::Usage,
     vectors::Case,
 };
 

@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use crate::{
     error::Error,
-    openai::{
+    openai::request::{
         json::{Json, Text},
         options::Native,
         parameters::{Endpoint, settle},
-        receipt::Receipt,
     },
+    receipt::Receipt,
 };
 
 /// A request, its known fields taken apart.

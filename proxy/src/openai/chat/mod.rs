@@ -11,16 +11,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    asking::{self, Prepared},
-    context::Policy,
-    json::Json,
-    pictures,
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    ollama::wire::ChatReply,
+    openai::{
+        request::{image_urls, json::Json},
+        response::sse,
+        upstream_request::{
+            context::Policy,
+            send::{self, Prepared},
+        },
+    },
     receipt::Receipt,
-    sse,
     usage::Usage,
 };
-use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::wire::ChatReply};
 
 /// Translates a body. `grown` tells how far the context of its model has grown.
 ///
@@ -43,7 +50,7 @@ pub(crate) fn prepare(
 /// One answer, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let json = pictures::inline(&app, &recorder, json).await?;
+    let json = image_urls::inline(&app, &recorder, json).await?;
     let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
         recorder.model(model);
         app.grown.of(model)
@@ -52,10 +59,10 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     drop(json);
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
-        let openings = asking::openings(&app, asks, &recorder);
+        let openings = send::openings(&app, asks, &recorder);
         return sse::respond(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
-    let bodies = asking::all(&app, asks, &recorder).await?;
+    let bodies = send::all(&app, asks, &recorder).await?;
     let replies = bodies.iter().map(|body| app.ollama.read("/api/chat", body));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());

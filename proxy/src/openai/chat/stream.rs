@@ -9,21 +9,24 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{
-    translate::{FINGERPRINT, digits, finish_reason},
-    wire::{Chunk, ChunkChoice, Delta, Facts, Logprobs},
-};
 use crate::{
-    app::Stamp,
     error::Error,
     ollama::wire::ChatReply,
     openai::{
-        forced::{Form, Said},
-        receipt::Receipt,
-        sse::{Frames, Translator},
-        tools::{Numbering, lost},
-        usage::{CompletionUsage, Usage},
+        chat::{
+            translate::{FINGERPRINT, digits, finish_reason},
+            wire::{Chunk, ChunkChoice, Delta, Facts, Logprobs},
+        },
+        response::sse::{Frames, Translator},
+        tools::{
+            Numbering,
+            forced::{Form, Said},
+            lost,
+        },
     },
+    receipt::Receipt,
+    stamp::Stamp,
+    usage::{CompletionUsage, Usage},
 };
 
 /// One streamed answer.
@@ -213,9 +216,9 @@ mod tests {
     use super::*;
     use crate::{
         openai::{
-            any::{lines, wire},
+            arbitrary::{lines, wire},
             chat::{translate, wire::Choices},
-            sse::Feed,
+            response::sse::Feed,
         },
         vectors::stamp,
     };

@@ -4,22 +4,29 @@ use std::{borrow::Cow, collections::HashMap};
 
 use serde_json::value::RawValue;
 
-use super::wire::{Answer, Choice, Completion, Facts, Logprobs, Message, Request, ResponseFormat};
 use crate::{
-    app::Stamp,
     error::Error,
-    ollama::{client::encode, wire as native},
+    ollama::wire as native,
     openai::{
-        asking::{Ask, News},
-        content::{Gathered, gather},
-        context::Policy,
-        forced::{Form, Said},
-        options::next_seed,
-        receipt::Receipt,
-        tools::{self, Numbering},
-        turn::{self, Turn},
-        usage::Usage,
+        chat::wire::{Answer, Choice, Completion, Facts, Logprobs, Message, Request, ResponseFormat},
+        request::{
+            content::{Gathered, gather},
+            options::next_seed,
+        },
+        tools::{
+            self, Numbering,
+            forced::{Form, Said},
+        },
+        upstream_request::{
+            context::Policy,
+            message::{self, Turn},
+            send::{Ask, News},
+        },
     },
+    receipt::Receipt,
+    stamp::Stamp,
+    upstream::client::encode,
+    usage::Usage,
 };
 
 /// What every answer says of the system that made it.
@@ -76,7 +83,7 @@ fn turn(request: Request<'_>) -> Result<(Turn<'_>, Vec<native::Message<'_>>), Er
 
 fn response_format(format: ResponseFormat<'_>) -> Result<Option<Cow<'_, RawValue>>, Error> {
     let schema = format.json_schema.and_then(|named| named.schema);
-    turn::format(&format.kind, schema, "response_format", "response_format.json_schema.schema")
+    message::format(&format.kind, schema, "response_format", "response_format.json_schema.schema")
 }
 
 /// One native message for each of OpenAI's.
@@ -223,10 +230,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{
-        ollama::client::encode,
-        openai::{json::Json, receipt::Receipt},
-    };
+    use crate::{openai::request::json::Json, receipt::Receipt, upstream::client::encode};
 
     /// Any JSON, with a liking for the names and values that the API has.
     fn any_json() -> impl Strategy<Value = Value> {

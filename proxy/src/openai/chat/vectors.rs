@@ -2,10 +2,12 @@
 
 use async_openai::types::chat::{CreateChatCompletionResponse, CreateChatCompletionStreamResponse};
 
-use super::{stream::Chat, translate, wire};
+use super::{translate, wire};
 use crate::{
-    ollama::{client::encode, wire::ChatReply},
-    openai::{context::Policy, json::Json, receipt::Receipt},
+    ollama::wire::ChatReply,
+    openai::{chat::stream::Chat, request::json::Json, upstream_request::context::Policy},
+    receipt::Receipt,
+    upstream::client::encode,
     vectors::{Case, stamp},
 };
 

@@ -9,17 +9,21 @@ use crate::{
     error::Error,
     ollama::wire as native,
     openai::{
-        content::Content,
-        forced::Form,
-        json::{Fields, Text, read},
-        logprobs::{self, Logprob},
-        options::{Native, Reasoning},
-        parameters::{Endpoint, settle},
-        receipt::Receipt,
-        tool_choice::{Mode, ToolChoice},
-        tools::{PastCall, Tool, ToolCall},
-        usage::CompletionUsage,
+        request::{
+            content::Content,
+            json::{Fields, Text, read},
+            options::{Native, Reasoning},
+            parameters::{Endpoint, settle},
+        },
+        response::logprobs::{self, Logprob},
+        tools::{
+            PastCall, Tool, ToolCall,
+            choice::{Mode, ToolChoice},
+            forced::Form,
+        },
     },
+    receipt::Receipt,
+    usage::CompletionUsage,
 };
 
 /// A request, its known fields taken apart.

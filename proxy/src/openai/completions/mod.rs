@@ -11,15 +11,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    asking::{self, Prepared},
-    context::Policy,
-    json::Json,
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    ollama::generate::GenerateReply,
+    openai::{
+        request::json::Json,
+        response::sse,
+        upstream_request::{
+            context::Policy,
+            send::{self, Prepared},
+        },
+    },
     receipt::Receipt,
-    sse,
     usage::Usage,
 };
-use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::generate::GenerateReply};
 
 /// Translates a body. `grown` tells how far the context of its model has grown.
 ///
@@ -49,10 +57,10 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     drop(json);
     let stamp = app.stamp("cmpl-");
     if facts.stream {
-        let openings = asking::openings(&app, asks, &recorder);
+        let openings = send::openings(&app, asks, &recorder);
         return sse::respond(openings, stream::Completions::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
-    let replies = asking::all(&app, asks, &recorder).await?;
+    let replies = send::all(&app, asks, &recorder).await?;
     let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<GenerateReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());

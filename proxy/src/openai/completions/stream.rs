@@ -7,18 +7,18 @@
 
 use std::borrow::Cow;
 
-use super::{
-    translate::{FINGERPRINT, finish_reason, logprobs},
-    wire::{Choice, ChunkUsage, Completion, Facts},
-};
 use crate::{
-    app::Stamp,
     error::Error,
     ollama::generate::GenerateReply,
     openai::{
-        sse::{Frames, Translator},
-        usage::Usage,
+        completions::{
+            translate::{FINGERPRINT, finish_reason, logprobs},
+            wire::{Choice, ChunkUsage, Completion, Facts},
+        },
+        response::sse::{Frames, Translator},
     },
+    stamp::Stamp,
+    usage::Usage,
 };
 
 /// The streamed answers to one request.
@@ -139,7 +139,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{openai::sse::Feed, vectors::stamp};
+    use crate::{openai::response::sse::Feed, vectors::stamp};
 
     fn facts(choices: usize) -> Facts {
         Facts { model: "m".to_owned(), stream: true, include_usage: true, choices, n: 1, echo: Vec::new() }

@@ -7,21 +7,23 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::wire::{Alternatives, Choice, Completion, Facts, Logprobs, Request};
 use crate::{
-    app::Stamp,
     error::Error,
     ollama::{
-        client::encode,
         generate::{GenerateReply, GenerateRequest},
         wire as native,
     },
     openai::{
-        asking::{Ask, News},
-        context::Policy,
-        options::{limit, next_seed, think},
-        usage::{CompletionUsage, Usage},
+        completions::wire::{Alternatives, Choice, Completion, Facts, Logprobs, Request},
+        request::options::{limit, next_seed, think},
+        upstream_request::{
+            context::Policy,
+            send::{Ask, News},
+        },
     },
+    stamp::Stamp,
+    upstream::client::encode,
+    usage::{CompletionUsage, Usage},
 };
 
 /// Where Ollama is asked.

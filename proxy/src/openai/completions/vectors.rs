@@ -3,10 +3,16 @@
 use async_openai::types::completions::CreateCompletionResponse;
 use serde_json::value::RawValue;
 
-use super::{stream::Completions, translate, wire::Request};
+use super::translate;
 use crate::{
-    ollama::{client::encode, generate::GenerateReply},
-    openai::{context::Policy, json::Json, receipt::Receipt},
+    ollama::generate::GenerateReply,
+    openai::{
+        completions::{stream::Completions, wire::Request},
+        request::json::Json,
+        upstream_request::context::Policy,
+    },
+    receipt::Receipt,
+    upstream::client::encode,
     vectors::{Case, stamp},
 };
 

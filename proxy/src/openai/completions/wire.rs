@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    openai::{
+    openai::request::{
         json::{Fields, Text, read},
         options::Native,
         parameters::{Endpoint, settle},
-        receipt::Receipt,
-        usage::CompletionUsage,
     },
+    receipt::Receipt,
+    usage::CompletionUsage,
 };
 
 /// Most answers to one request. Each is an ask of its own, and Ollama has few slots.

@@ -10,14 +10,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    asking::{self, Prepared},
-    context::Policy,
-    json::Json,
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    ollama::embed::EmbedReply,
+    openai::{
+        request::json::Json,
+        upstream_request::{
+            context::Policy,
+            send::{self, Prepared},
+        },
+    },
     receipt::Receipt,
     usage::Usage,
 };
-use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::embed::EmbedReply};
 
 /// Translates a body. `grown` tells how far the context of its model has grown.
 ///
@@ -45,7 +53,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     })?;
     recorder.receipt(receipt);
     drop(json);
-    let replies = asking::all(&app, asks, &recorder).await.map_err(refused)?;
+    let replies = send::all(&app, asks, &recorder).await.map_err(refused)?;
     let reply = replies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
     let reply: EmbedReply<'_> = app.ollama.read(translate::PATH, reply)?;
     recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });

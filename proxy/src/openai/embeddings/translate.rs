@@ -3,17 +3,17 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
-use super::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector};
 use crate::{
     error::Error,
-    ollama::{
-        client::encode,
-        embed::{EmbedReply, EmbedRequest},
-    },
+    ollama::embed::{EmbedReply, EmbedRequest},
     openai::{
-        asking::{Ask, News},
-        context::Policy,
+        embeddings::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector},
+        upstream_request::{
+            context::Policy,
+            send::{Ask, News},
+        },
     },
+    upstream::client::encode,
 };
 
 /// Where Ollama is asked.

@@ -3,13 +3,16 @@
 use async_openai::types::embeddings::{CreateBase64EmbeddingResponse, CreateEmbeddingResponse};
 use serde_json::value::RawValue;
 
-use super::{
-    translate,
-    wire::{Encoding, Request},
-};
+use super::translate;
 use crate::{
-    ollama::{client::encode, embed::EmbedReply},
-    openai::{context::Policy, json::Json, receipt::Receipt},
+    ollama::embed::EmbedReply,
+    openai::{
+        embeddings::wire::{Encoding, Request},
+        request::json::Json,
+        upstream_request::context::Policy,
+    },
+    receipt::Receipt,
+    upstream::client::encode,
     vectors::Case,
 };
 

@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    openai::{
+    openai::request::{
         json::{Fields, Text, read},
         options::Native,
         parameters::{Endpoint, settle},
-        receipt::Receipt,
     },
+    receipt::Receipt,
 };
 
 /// Most inputs of one request, as OpenAI has it.

@@ -10,13 +10,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    asking::{self, Ask, News, Prepared},
-    json::Json,
-    models,
+use super::models;
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    openai::{
+        request::json::Json,
+        upstream_request::send::{self, Ask, News, Prepared},
+    },
     receipt::Receipt,
+    upstream::client::encode,
 };
-use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::client::encode};
 
 const PATH: &str = "/api/generate";
 
@@ -60,7 +66,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let mut replies = Vec::with_capacity(asks.len());
     // One after the other: a picture takes a whole machine.
     for ask in asks {
-        replies.push(asking::whole(&app, ask, &recorder).await?);
+        replies.push(send::whole(&app, ask, &recorder).await?);
     }
     let replies = replies.iter().map(|reply| translate::picture(reply, &model)).collect::<Result<Vec<_>, _>>()?;
     Ok(axum::Json(translate::response(&app.stamp(""), &model, replies)?).into_response())

@@ -1,7 +1,11 @@
 //! A picture's request for Ollama, and the pictures back. Pure.
 
-use super::wire::{Ask, Image, Images, Reply, Request, Seed};
-use crate::{app::Stamp, error::Error, ollama::version::Version};
+use crate::{
+    error::Error,
+    ollama::version::Version,
+    openai::images::wire::{Ask, Image, Images, Reply, Request, Seed},
+    stamp::Stamp,
+};
 
 /// Why there is no picture.
 pub(super) fn refused(model: &str, version: &Version) -> Error {

@@ -3,13 +3,14 @@
 use async_openai::types::images::ImagesResponse;
 use serde_json::value::RawValue;
 
-use super::{
-    translate,
-    wire::{Reply, Request},
-};
+use super::translate;
 use crate::{
-    ollama::client::encode,
-    openai::{json::Json, receipt::Receipt},
+    openai::{
+        images::wire::{Reply, Request},
+        request::json::Json,
+    },
+    receipt::Receipt,
+    upstream::client::encode,
     vectors::{Case, stamp},
 };
 

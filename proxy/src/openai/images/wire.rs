@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    openai::{
+    openai::request::{
         json::{Fields, Text},
         parameters::{Endpoint, settle},
-        receipt::Receipt,
     },
+    receipt::Receipt,
 };
 
 /// A request, its known fields taken apart.

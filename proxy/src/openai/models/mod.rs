@@ -16,10 +16,8 @@ use crate::{
     app::App,
     error::Error,
     observe::Recorder,
-    ollama::{
-        client::encode,
-        wire::{Show, ShowRequest, Tags},
-    },
+    ollama::wire::{Show, ShowRequest, Tags},
+    upstream::client::encode,
 };
 
 /// All models of the remote, in its order.
@@ -45,7 +43,7 @@ pub(crate) async fn retrieve(
 /// Asks what is asked of `model`, and reads the whole answer.
 ///
 /// # Errors
-/// As [`Client::call`](crate::ollama::client::Client::call); a missing model is told with the names that are near.
+/// As [`Client::call`](crate::upstream::client::Client::call); a missing model is told with the names that are near.
 pub(crate) async fn ask(app: &App, path: &'static str, ask: Bytes, model: &str) -> Result<Bytes, Error> {
     match app.ollama.call(Method::POST, path, Some(ask)).await {
         Ok(reply) => Ok(reply),

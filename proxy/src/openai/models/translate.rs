@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::wire::{List, Model};
-use crate::ollama::wire::{Show, Tag, Tags};
+use crate::{
+    ollama::wire::{Show, Tag, Tags},
+    openai::models::wire::{List, Model},
+};
 
 /// How many near names are told.
 const NEAREST: usize = 5;

@@ -10,11 +10,13 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::wire::{CATEGORIES, Map};
 use crate::{
     error::Error,
     ollama::wire::Message,
-    openai::{content::Gathered, json::Fields},
+    openai::{
+        moderations::wire::{CATEGORIES, Map},
+        request::{content::Gathered, json::Fields},
+    },
 };
 
 /// How a model is asked to judge.

@@ -11,15 +11,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    asking::{self, Prepared},
-    context::Policy,
-    json::Json,
-    models, pictures,
+use super::models;
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    ollama::wire::ChatReply,
+    openai::{
+        request::{image_urls, json::Json},
+        upstream_request::{
+            context::Policy,
+            send::{self, Prepared},
+        },
+    },
     receipt::Receipt,
     usage::Usage,
 };
-use crate::{app::App, config::Config, error::Error, observe::Recorder, ollama::wire::ChatReply};
 
 /// Translates a body. `grown` tells how far the context of its model has grown.
 ///
@@ -42,7 +50,7 @@ pub(crate) fn prepare(
 /// The judgements of one input or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let json = pictures::inline(&app, &recorder, json).await?;
+    let json = image_urls::inline(&app, &recorder, json).await?;
     let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
         recorder.model(model);
         app.grown.of(model)
@@ -60,7 +68,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
             format!("The model `{model}` cannot see pictures, so it cannot judge them."),
         ));
     }
-    let replies = asking::all(&app, asks, &recorder).await?;
+    let replies = send::all(&app, asks, &recorder).await?;
     let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());

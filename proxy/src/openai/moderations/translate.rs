@@ -2,22 +2,22 @@
 
 use std::borrow::Cow;
 
-use super::{
-    judge::Judge,
-    wire::{CATEGORIES, Judged, Map, Moderation, Request},
-};
 use crate::{
-    app::Stamp,
     error::Error,
-    ollama::{
-        client::encode,
-        wire::{ChatReply, ChatRequest},
-    },
+    ollama::wire::{ChatReply, ChatRequest},
     openai::{
-        asking::{Ask, News},
-        context::Policy,
-        options::limit,
+        moderations::{
+            judge::Judge,
+            wire::{CATEGORIES, Judged, Map, Moderation, Request},
+        },
+        request::options::limit,
+        upstream_request::{
+            context::Policy,
+            send::{Ask, News},
+        },
     },
+    stamp::Stamp,
+    upstream::client::encode,
 };
 
 /// Where Ollama is asked.

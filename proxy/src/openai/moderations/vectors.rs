@@ -3,10 +3,12 @@
 use async_openai::types::moderations::CreateModerationResponse;
 use serde_json::value::RawValue;
 
-use super::{translate, wire::Request};
+use super::translate;
 use crate::{
-    ollama::{client::encode, wire::ChatReply},
-    openai::{context::Policy, json::Json, receipt::Receipt},
+    ollama::wire::ChatReply,
+    openai::{moderations::wire::Request, request::json::Json, upstream_request::context::Policy},
+    receipt::Receipt,
+    upstream::client::encode,
     vectors::{Case, stamp},
 };
 

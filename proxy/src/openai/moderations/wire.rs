@@ -5,13 +5,13 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    openai::{
+    openai::request::{
         content::{Content, Gathered, gather},
         json::{Fields, Text, read},
         options::Native,
         parameters::{Endpoint, settle},
-        receipt::Receipt,
     },
+    receipt::Receipt,
 };
 
 /// OpenAI's categories, in its order, and whether it judges pictures by them too.

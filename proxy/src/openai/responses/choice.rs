@@ -3,14 +3,14 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::offer::{Offered, is_hosted};
 use crate::{
     error::Error,
     openai::{
-        json::{Text, read},
-        receipt::Receipt,
-        tool_choice::{Mode, ToolChoice, mode},
+        request::json::{Text, read},
+        responses::offer::{Offered, is_hosted},
+        tools::choice::{Mode, ToolChoice, mode},
     },
+    receipt::Receipt,
 };
 
 #[derive(Deserialize)]

@@ -6,17 +6,17 @@ use axum::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{Around, prepare, sealed, stream::Answer, wire::ResponseUsage};
+use super::{Around, prepare, sealed};
 use crate::{
     app::App,
     error::Error,
     gate::Owner,
     observe::Recorder,
     openai::{
-        asking,
-        json::Json,
-        pictures,
-        sse::{Feed, Translator},
+        request::{image_urls, json::Json},
+        response::sse::{Feed, Translator},
+        responses::{stream::Answer, wire::ResponseUsage},
+        upstream_request::send,
     },
 };
 
@@ -34,12 +34,12 @@ pub(crate) async fn compact(
     let stamp = app.stamp("resp_");
     let wish = to_raw_value(&json!({"type": "message", "role": "user", "content": WISH}))
         .map_err(|error| Error::Internal { message: error.to_string() })?;
-    let json = pictures::inline(&app, &recorder, json).await?;
+    let json = image_urls::inline(&app, &recorder, json).await?;
     let around = Around::new(&app, owner, &stamp.random);
     let prepared = prepare(&json, Some(&wish), &around, &recorder)?;
     recorder.receipt(prepared.receipt);
     let (id, created, item) = (stamp.id.clone(), stamp.created, format!("cmp_{}", stamp.random));
-    let replies = asking::whole(&app, prepared.ask, &recorder).await?;
+    let replies = send::whole(&app, prepared.ask, &recorder).await?;
     let mut feed = Feed::of(Answer::new(stamp, prepared.facts), 1);
     feed.packet_of(0, replies).and_then(|()| feed.eof_of(0))?;
     let answer = feed.translator();

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     gate::Owner,
     observe::Recorder,
-    openai::{json::Json, pictures},
+    openai::request::{image_urls, json::Json},
 };
 
 /// Bytes of text to a token, as a rule; what a message's frame takes; and what a picture takes, which differs a lot from model to model.
@@ -28,7 +28,7 @@ pub(crate) async fn input_tokens(
     json: Json,
 ) -> Result<Response, Error> {
     // What is in a picture does not matter here.
-    let json = if app.config.images.fetch { pictures::stand_in(&json).0 } else { json };
+    let json = if app.config.images.fetch { image_urls::stand_in(&json).0 } else { json };
     let around = Around::new(&app, owner, "");
     let prepared = prepare(&json, None, &around, &recorder)?;
     let mut receipt = prepared.receipt;

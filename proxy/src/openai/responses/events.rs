@@ -4,8 +4,13 @@ use std::borrow::Cow;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::wire::{Alternative, Event, Item, Probability};
-use crate::{ollama::wire::Logprob, openai::sse::Frames};
+use crate::{
+    ollama::wire::Logprob,
+    openai::{
+        response::sse::Frames,
+        responses::wire::{Alternative, Event, Item, Probability},
+    },
+};
 
 /// Numbers the events, and writes them where somebody listens.
 #[derive(Clone, Debug, Default)]

@@ -10,11 +10,13 @@ use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, Message},
     openai::{
-        content::{Content, Gathered, gather},
-        json::{Text, parse, read},
-        receipt::Receipt,
+        request::{
+            content::{Content, Gathered, gather},
+            json::{Text, parse, read},
+        },
         tools::arguments,
     },
+    receipt::Receipt,
 };
 
 /// Items of what OpenAI runs itself: a model here can neither have made them, nor learn from them.

@@ -8,8 +8,10 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{input::kind, store::StoredItem, wire::Item};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    openai::responses::{input::kind, store::StoredItem, wire::Item},
+};
 
 /// What was asked, as it is kept. `random` are hex digits that belong to this response alone.
 ///

@@ -10,8 +10,15 @@ use axum::{
 use http::StatusCode;
 use serde_json::json;
 
-use super::{items::Wanted, store::Stored};
-use crate::{app::App, error::Error, gate::Owner, openai::sse};
+use crate::{
+    app::App,
+    error::Error,
+    gate::Owner,
+    openai::{
+        response::sse,
+        responses::{items::Wanted, store::Stored},
+    },
+};
 
 /// Names and values, in their order.
 type Pairs = Vec<(String, String)>;

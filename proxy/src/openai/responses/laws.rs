@@ -4,20 +4,19 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{
-    items,
-    request::{self, Facts, Request, Terms, tests::facts},
-    stream::Answer,
-    translate,
-};
+use super::{items, request, translate};
 use crate::{
     openai::{
-        any::{lines, wire},
-        context::Policy,
-        json::Json,
-        receipt::Receipt,
-        sse::Feed,
+        arbitrary::{lines, wire},
+        request::json::Json,
+        response::sse::Feed,
+        responses::{
+            request::{Facts, Request, Terms, tests::facts},
+            stream::Answer,
+        },
+        upstream_request::context::Policy,
     },
+    receipt::Receipt,
     vectors::stamp,
 };
 

@@ -27,15 +27,6 @@ use axum::{
 };
 use serde_json::value::RawValue;
 
-use super::{
-    asking::{self, Ask},
-    context::{Grown, Policy},
-    json::{Fields, Json, Text},
-    pictures,
-    receipt::Receipt,
-    sse::{self, Feed, Frames, Translator},
-    usage::Usage,
-};
 use crate::{
     app::{App, Shared},
     config::Config,
@@ -43,6 +34,19 @@ use crate::{
     gate::Owner,
     observe::Recorder,
     ollama::wire::ChatReply,
+    openai::{
+        request::{
+            image_urls,
+            json::{Fields, Json, Text},
+        },
+        response::sse::{self, Feed, Frames, Translator},
+        upstream_request::{
+            context::{Grown, Policy},
+            send::{self, Ask},
+        },
+    },
+    receipt::Receipt,
+    usage::Usage,
 };
 pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
@@ -160,7 +164,7 @@ pub(crate) async fn create(
     json: Json,
 ) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let json = pictures::inline(&app, &recorder, json).await?;
+    let json = image_urls::inline(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
     let around = Around::new(&app, owner, &stamp.random);
     let Prepared { ask, facts, receipt, input } = prepare(&json, None, &around, &recorder)?;
@@ -170,11 +174,11 @@ pub(crate) async fn create(
     let kept =
         Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input, receipt: Receipt::default() };
     if stream {
-        let openings = asking::openings(&app, vec![ask], &recorder);
+        let openings = send::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
     }
     let mut feed = Feed::of(kept, 1);
-    let fed = feed.packet_of(0, asking::whole(&app, ask, &recorder).await?).and_then(|()| feed.eof_of(0));
+    let fed = feed.packet_of(0, send::whole(&app, ask, &recorder).await?).and_then(|()| feed.eof_of(0));
     recorder.receipt(feed.receipt());
     let kept = feed.translator();
     if let Some(usage) = kept.usage() {

@@ -10,10 +10,10 @@ use crate::{
     config::Hosted,
     error::Error,
     openai::{
-        json::{Text, read},
-        receipt::Receipt,
+        request::json::{Text, read},
         tools::{Function, Tool},
     },
+    receipt::Receipt,
 };
 
 /// Tools that OpenAI, or a client that OpenAI knows, runs itself.

@@ -8,25 +8,25 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{
-    choice,
-    offer::{Offer, Offered},
-    wire::{Echo, Reasoning},
-};
+use super::choice;
 use crate::{
     config::{Hosted, Overflow},
     error::Error,
     openai::{
-        context::Policy,
-        forced::Form,
-        json::{Fields, Text, read},
-        logprobs,
-        options::{self, Native},
-        parameters::{Endpoint, settle},
-        receipt::Receipt,
-        tools::Tool,
-        turn,
+        request::{
+            json::{Fields, Text, read},
+            options::{self, Native},
+            parameters::{Endpoint, settle},
+        },
+        response::logprobs,
+        responses::{
+            offer::{Offer, Offered},
+            wire::{Echo, Reasoning},
+        },
+        tools::{Tool, forced::Form},
+        upstream_request::{context::Policy, message},
     },
+    receipt::Receipt,
 };
 
 /// A request, its known fields taken apart.
@@ -162,7 +162,7 @@ impl<'a> Request<'a> {
             ignored.push("text.verbosity".to_owned());
         }
         let format = config.format.map_or(Ok(None), |format| {
-            turn::format(&format.kind, format.schema, "text.format", "text.format.schema")
+            message::format(&format.kind, format.schema, "text.format", "text.format.schema")
         })?;
         let told: Vec<&'a RawValue> = fields.take("tools", ignored)?.unwrap_or_default();
         let Offer { tools, offered, echo: tools_echo } = Offer::read(told, terms.hosted, receipt)?;
@@ -331,7 +331,7 @@ fn formatted(text: Box<RawValue>) -> Result<Box<RawValue>, Error> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::openai::json::Json;
+    use crate::openai::request::json::Json;
 
     /// What a response must know of a request with this body.
     pub(in super::super) fn facts(body: &Value) -> Facts {

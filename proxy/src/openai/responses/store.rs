@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{items, stream::Answer};
-use crate::{config::Responses, error::Error, gate::Owner};
+use super::items;
+use crate::{config::Responses, error::Error, gate::Owner, openai::responses::stream::Answer};
 
 /// One response.
 #[derive(Debug)]
@@ -194,8 +194,8 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{super::request::tests::facts, *};
-    use crate::{app::Stamp, vectors::stamp};
+    use super::*;
+    use crate::{openai::responses::request::tests::facts, stamp::Stamp, vectors::stamp};
 
     fn response(id: &str, previous: Option<&str>, size: usize) -> Stored {
         let body = json!({"model": "m", "instructions": "x".repeat(size), "previous_response_id": previous});

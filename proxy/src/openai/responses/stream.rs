@@ -8,24 +8,27 @@
 
 use serde_json::value::RawValue;
 
-use super::{
-    events::{self, Events},
-    offer::{self, Called},
-    request::Facts,
-    sealed,
-    wire::{Event, Failure, Incomplete, Item, Part, Response},
-};
+use super::{events, offer, sealed};
 use crate::{
-    app::Stamp,
     error::Error,
     ollama::wire::ChatReply,
     openai::{
-        forced::{Form, Said},
-        receipt::Receipt,
-        sse::{Frames, Translator},
-        tools::{Numbering, ToolCall, lost},
-        usage::Usage,
+        response::sse::{Frames, Translator},
+        responses::{
+            events::Events,
+            offer::Called,
+            request::Facts,
+            wire::{Event, Failure, Incomplete, Item, Part, Response},
+        },
+        tools::{
+            Numbering, ToolCall,
+            forced::{Form, Said},
+            lost,
+        },
     },
+    receipt::Receipt,
+    stamp::Stamp,
+    usage::Usage,
 };
 
 /// One response that comes into being.

@@ -4,19 +4,21 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{
-    input::Conversation,
-    request::{Facts, Request},
-};
 use crate::{
     error::Error,
-    ollama::client::encode,
     openai::{
-        asking::{Ask, News},
-        context::Policy,
-        receipt::Receipt,
-        turn::Turn,
+        responses::{
+            input::Conversation,
+            request::{Facts, Request},
+        },
+        upstream_request::{
+            context::Policy,
+            message::Turn,
+            send::{Ask, News},
+        },
     },
+    receipt::Receipt,
+    upstream::client::encode,
 };
 
 /// What is asked of Ollama, and what making the response must know. `before` are the items of the responses

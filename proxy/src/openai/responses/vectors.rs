@@ -5,14 +5,19 @@ use async_openai::types::responses;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{
-    request::{self, Request, Terms},
-    stream::Answer,
-    translate,
-};
+use super::{request, translate};
 use crate::{
     config::Hosted,
-    openai::{context::Policy, json::Json, receipt::Receipt, sse::Feed},
+    openai::{
+        request::json::Json,
+        response::sse::Feed,
+        responses::{
+            request::{Request, Terms},
+            stream::Answer,
+        },
+        upstream_request::context::Policy,
+    },
+    receipt::Receipt,
     vectors::{Case, stamp},
 };
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{error::Error, openai::usage::Usage};
+use crate::{error::Error, usage::Usage};
 
 /// A response. Every key is always there, because strict clients want them.
 #[derive(Clone, Debug, Serialize)]

@@ -20,17 +20,16 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{
-    connect::{Cause, Connector, cause},
-    line::Broken,
-    pool::{Answer, Failure, Pool},
-    refusal,
-    version::Version,
-};
 use crate::{
-    alarm::Alarm,
     config::{Config, Protocol, Remote},
+    deadline::Alarm,
     error::{self, Error},
+    ollama::{refusal, version::Version},
+    upstream::{
+        connect::{Cause, Connector, cause},
+        connection::Broken,
+        pool::{Answer, Failure, Pool},
+    },
 };
 
 /// Most bytes of an answer that is read whole: an unstreamed chat or a list of models.

@@ -17,11 +17,13 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::{
-    connect::{Cause, Connector},
-    framing::Framing,
-    line::{Broken, Line},
-    version::Version,
+use crate::{
+    ollama::version::Version,
+    upstream::{
+        connect::{Cause, Connector},
+        connection::{Broken, Line},
+        framing::Framing,
+    },
 };
 
 /// How long an idle connection is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a request is not sent

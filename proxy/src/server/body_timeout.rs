@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::{alarm::Alarm, error::Error};
+use crate::{deadline::Alarm, error::Error};
 
 /// The body.
 pub(crate) struct Upload<B> {

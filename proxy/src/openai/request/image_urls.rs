@@ -9,15 +9,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::value::RawValue;
 
-use super::{
-    json::{Fields, Json, Text},
-    receipt::Receipt,
-};
 use crate::{
     app::App,
     error::Error,
     fetch::{Budget, Fetcher, Refused},
     observe::Recorder,
+    openai::request::json::{Fields, Json, Text},
+    receipt::Receipt,
 };
 
 /// Most pictures that are fetched for one request, so that one request does not become a flood elsewhere.
@@ -31,12 +29,12 @@ const DEPTH: usize = 6;
 
 /// A URL in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Where its JSON text stands.
     range: Range<usize>,
     /// The field that it is, such as `messages[0].content[1].image_url`.
     path: String,
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 /// Fetches the pictures of a body, if the settings say so; else it stays as it is.
@@ -97,7 +95,7 @@ fn told(found: &Found, refused: &Refused) -> Error {
 }
 
 /// Every http(s) URL of a picture in the messages or the input of a body. Of what is no such body, there are none.
-pub(super) fn find(json: &Json) -> Vec<Found> {
+pub(crate) fn find(json: &Json) -> Vec<Found> {
     let body = json.bytes();
     let mut found = Vec::new();
     // Most bodies have none, and are not read twice.
@@ -151,7 +149,7 @@ fn of(raw: &RawValue, path: String, body: &Bytes) -> Option<Found> {
 }
 
 /// The body with other texts in the place of the URLs.
-pub(super) fn replace<'a>(json: &Json, found: &[Found], with: impl Fn(&str) -> &'a str) -> Json {
+pub(crate) fn replace<'a>(json: &Json, found: &[Found], with: impl Fn(&str) -> &'a str) -> Json {
     let body = json.bytes();
     let more: usize = found.iter().map(|found| with(&found.url).len()).sum();
     let mut text = Vec::with_capacity(body.len() + more);

@@ -1,14 +1,14 @@
 //! The rows of the table for responses, which have most of chat's fields under other names, and more.
 
-use super::{
+use super::Row;
+use crate::openai::request::parameters::{
     Endpoint::Responses,
     Fate::{Emulated, Mapped, NoEffect, Refused},
-    Row,
     table::row,
 };
 
 /// Every field, by name.
-pub(super) const TABLE: &[Row] = &[
+pub(crate) const TABLE: &[Row] = &[
     row("access_programs", &[Responses], NoEffect, &[], "for OpenAI's own models"),
     row(
         "background",

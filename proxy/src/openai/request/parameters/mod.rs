@@ -8,8 +8,7 @@ mod table;
 
 use serde_json::{Value, value::RawValue};
 
-use super::{json::Fields, receipt::Receipt};
-use crate::error::Error;
+use crate::{error::Error, openai::request::json::Fields, receipt::Receipt};
 
 /// Where a field may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,14 +118,14 @@ mod tests {
 
     /// Every endpoint, its path, and OpenAI's own list of its fields.
     const ENDPOINTS: [(Endpoint, &str, &str); 8] = [
-        (Endpoint::Chat, "POST /v1/chat/completions", include_str!("../chat/fields.txt")),
-        (Endpoint::Completions, "POST /v1/completions", include_str!("../completions/fields.txt")),
-        (Endpoint::Embeddings, "POST /v1/embeddings", include_str!("../embeddings/fields.txt")),
-        (Endpoint::Moderations, "POST /v1/moderations", include_str!("../moderations/fields.txt")),
-        (Endpoint::Images, "POST /v1/images/generations", include_str!("../images/fields.txt")),
-        (Endpoint::Transcriptions, "POST /v1/audio/transcriptions", include_str!("../audio/transcriptions.txt")),
-        (Endpoint::Translations, "POST /v1/audio/translations", include_str!("../audio/translations.txt")),
-        (Endpoint::Responses, "POST /v1/responses", include_str!("../responses/fields.txt")),
+        (Endpoint::Chat, "POST /v1/chat/completions", include_str!("../../chat/fields.txt")),
+        (Endpoint::Completions, "POST /v1/completions", include_str!("../../completions/fields.txt")),
+        (Endpoint::Embeddings, "POST /v1/embeddings", include_str!("../../embeddings/fields.txt")),
+        (Endpoint::Moderations, "POST /v1/moderations", include_str!("../../moderations/fields.txt")),
+        (Endpoint::Images, "POST /v1/images/generations", include_str!("../../images/fields.txt")),
+        (Endpoint::Transcriptions, "POST /v1/audio/transcriptions", include_str!("../../audio/transcriptions.txt")),
+        (Endpoint::Translations, "POST /v1/audio/translations", include_str!("../../audio/translations.txt")),
+        (Endpoint::Responses, "POST /v1/responses", include_str!("../../responses/fields.txt")),
     ];
 
     #[test]

@@ -27,8 +27,10 @@ use rustls::{
 };
 use tower::Service;
 
-use super::line::Io;
-use crate::config::{Protocol, Remote, Timeouts};
+use crate::{
+    config::{Protocol, Remote, Timeouts},
+    upstream::connection::Io,
+};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

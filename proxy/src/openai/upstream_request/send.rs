@@ -8,21 +8,19 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{
-    context::{size, tagged},
-    json::Fields,
-    models,
-    receipt::Receipt,
-    sse::Opening,
-};
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
-    ollama::{
-        client::{self, Upstream, encode},
-        wire::{ChatRequest, Options, Ps, Show, ShowRequest},
+    ollama::wire::{ChatRequest, Options, Ps, Show, ShowRequest},
+    openai::{
+        models,
+        request::json::Fields,
+        response::sse::Opening,
+        upstream_request::context::{size, tagged},
     },
+    receipt::Receipt,
+    upstream::client::{self, Upstream, encode},
 };
 
 /// What is asked, and what may be changed about it.

@@ -7,8 +7,11 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::json::{Fields, Text, read};
-use crate::{error::Error, ollama::wire::Options};
+use crate::{
+    error::Error,
+    ollama::wire::Options,
+    openai::request::json::{Fields, Text, read},
+};
 
 /// Ollama's options by name, those of old versions too. Whatever else stands in an `options` object is passed on as well.
 const NATIVE: [&str; 25] = [

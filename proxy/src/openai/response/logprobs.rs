@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::json::read;
-use crate::{error::Error, ollama::wire as native};
+use crate::{error::Error, ollama::wire as native, openai::request::json::read};
 
 /// One token; all four keys always.
 #[derive(Debug, Serialize)]

@@ -16,9 +16,10 @@ use http::{Method, Request};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::{
+use super::head;
+use crate::upstream::{
     framing::{Framing, Taken},
-    head::{self, Head, Outgoing},
+    head::{Head, Outgoing},
 };
 
 /// How much is read at once: little, but more and more of an answer that fills it.

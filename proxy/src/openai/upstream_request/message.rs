@@ -5,15 +5,24 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{
-    asking::{Ask, News},
-    context::Policy,
-    forced::{self, Form},
-    json::Text,
-    options::{Native, limit, raw, think},
-    tools::{self, Tool},
+use crate::{
+    error::Error,
+    ollama::wire as native,
+    openai::{
+        request::{
+            json::Text,
+            options::{Native, limit, raw, think},
+        },
+        tools::{
+            self, Tool,
+            forced::{self, Form},
+        },
+        upstream_request::{
+            context::Policy,
+            send::{Ask, News},
+        },
+    },
 };
-use crate::{error::Error, ollama::wire as native};
 
 /// All that is asked, but for the messages.
 #[derive(Debug)]

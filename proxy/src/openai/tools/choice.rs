@@ -4,11 +4,11 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    json::{Text, read},
-    tools::Tool,
+use super::Tool;
+use crate::{
+    error::Error,
+    openai::request::json::{Text, read},
 };
-use crate::error::Error;
 
 /// Whether tools are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{alarm::Alarm, config::Limits};
+use crate::{config::Limits, deadline::Alarm};
 
 /// What is known of a connection. All clones are the same seat.
 #[derive(Clone, Debug)]

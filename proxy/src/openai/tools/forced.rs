@@ -12,8 +12,8 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{receipt::Receipt, tool_choice::Mode, tools::Tool};
-use crate::error::Error;
+use super::Tool;
+use crate::{error::Error, openai::tools::choice::Mode, receipt::Receipt};
 
 /// What the model's words must be read as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! The rows of the table: what becomes of each of OpenAI's request fields, by name.
 
-use super::{
-    Endpoint::{self, Chat, Completions, Embeddings, Images, Moderations, Transcriptions, Translations},
-    Fate::{self, Emulated, Mapped, NoEffect, Refused},
-    Row,
+use super::{Endpoint, Fate, Row};
+use crate::openai::request::parameters::{
+    Endpoint::{Chat, Completions, Embeddings, Images, Moderations, Transcriptions, Translations},
+    Fate::{Emulated, Mapped, NoEffect, Refused},
 };
 
-pub(super) const fn row(
+pub(crate) const fn row(
     name: &'static str,
     on: &'static [Endpoint],
     fate: Fate,
@@ -17,7 +17,7 @@ pub(super) const fn row(
 }
 
 /// Every field, by name; twice where the endpoints differ.
-pub(super) const TABLE: &[Row] = &[
+pub(crate) const TABLE: &[Row] = &[
     row("audio", &[Chat], Refused, &[], "Ollama's models answer in text, not in sound."),
     row(
         "background",

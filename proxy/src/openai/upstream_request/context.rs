@@ -11,13 +11,11 @@ use std::{
 
 use serde_json::value::RawValue;
 
-use super::{
-    options::{Native, raw},
-    receipt::Receipt,
-};
 use crate::{
     config::{Config, Overflow},
     error::Error,
+    openai::request::options::{Native, raw},
+    receipt::Receipt,
 };
 
 /// Tokens that are kept free for an answer that has no limit of its own, or a higher one.

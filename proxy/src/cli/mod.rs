@@ -1,5 +1,8 @@
 //! The command line: `serve`, `config show`, `config check`, and a flag for every setting.
 
+pub(crate) mod log_writer;
+pub(crate) mod startup;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};

@@ -1,17 +1,18 @@
 //! Tools and their calls, both ways: OpenAI's `arguments` are text, Ollama's an object; OpenAI's ids are unique, Ollama's may be absent. Pure.
 
+pub(crate) mod choice;
+pub(crate) mod forced;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{
-    json::{Text, read},
-    receipt::Receipt,
-};
 use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, ReplyCall},
+    openai::request::json::{Text, read},
+    receipt::Receipt,
 };
 
 /// A tool on offer.

@@ -9,8 +9,10 @@ use base64::{
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-use super::json::{Text, read};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    openai::request::json::{Text, read},
+};
 
 /// A string or a list of parts.
 #[derive(Debug)]

@@ -21,8 +21,10 @@ use tower::ServiceExt;
 
 use crate::{
     config::Limits,
-    seat::{Answer, Heads, Seat},
-    upload::Upload,
+    server::{
+        body_timeout::Upload,
+        connection::{Answer, Heads, Seat},
+    },
 };
 
 /// What connections are answered with, until it is replaced.

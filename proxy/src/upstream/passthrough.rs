@@ -6,8 +6,7 @@
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, Request, Response, Version, header};
 
-use super::client::Client;
-use crate::error::Error;
+use crate::{error::Error, upstream::client::Client};
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 8] = [

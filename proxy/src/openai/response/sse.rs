@@ -17,13 +17,16 @@ use http_body::{Body as HttpBody, Frame};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep};
 
-use super::{asking::AT_ONCE, receipt::Receipt, usage::Usage};
 use crate::{
-    alarm::Alarm,
     config::Heartbeat,
+    deadline::Alarm,
     error::{self, Dialect, Error},
     observe::Recorder,
-    ollama::{client::Upstream, ndjson::Lines, refusal, wire::ErrorLine},
+    ollama::{ndjson::Lines, refusal, wire::ErrorLine},
+    openai::upstream_request::send::AT_ONCE,
+    receipt::Receipt,
+    upstream::client::Upstream,
+    usage::Usage,
 };
 
 /// A write is handed over once it holds this much, though more may be ready.

@@ -6,7 +6,7 @@ use bytes::{Buf, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request};
 use http_body::SizeHint;
 
-use super::framing::Framing;
+use crate::upstream::framing::Framing;
 
 /// Most headers of an answer, and most bytes of its head.
 const MAX_HEADERS: usize = 100;
