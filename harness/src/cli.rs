@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -22,13 +22,17 @@ use crate::{
         endpoint::{self, Endpoint},
         remote,
     },
-    call,
-    interrupt::{self, interrupted},
-    report::{RunResult, Verdict, console, github, json, junit, markdown},
+    check::{
+        json_schema, library,
+        load::{self, Problem},
+    },
+    exit::Exit,
+    net,
+    process::{interrupted, print, runtime},
+    report::{Files, Verdict, console, github},
     run::{self, Plan},
     scenario::{
-        editors, library,
-        load::{self, Loaded, Problem},
+        loaded::Loaded,
         variables::Variables,
         versions::{self, Asked},
     },
@@ -36,13 +40,6 @@ use crate::{
 };
 
 mod mutate;
-
-/// The target is not fit.
-pub const UNFIT: u8 = 1;
-/// Unusable input, or something could not be started.
-pub const UNUSABLE: u8 = 2;
-/// Nothing was selected, so nothing was checked.
-pub const NOTHING: u8 = 3;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -147,40 +144,6 @@ struct RunFlags {
     files: Files,
 }
 
-/// Reports for programs.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Files {
-    /// Writes the results as JSON
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Writes the results as JUnit XML
-    #[arg(long, value_name = "FILE")]
-    pub junit: Option<PathBuf>,
-    /// Writes the results as Markdown
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-}
-
-impl Files {
-    /// Writes what was asked for.
-    ///
-    /// # Errors
-    /// A file cannot be written, or a report cannot be made.
-    pub fn write(&self, run: &RunResult) -> anyhow::Result<()> {
-        use anyhow::Context;
-        if let Some(path) = &self.json {
-            std::fs::write(path, json::render(run)?).with_context(|| format!("--json {}", path.display()))?;
-        }
-        if let Some(path) = &self.junit {
-            std::fs::write(path, junit::render(run)?).with_context(|| format!("--junit {}", path.display()))?;
-        }
-        if let Some(path) = &self.markdown {
-            std::fs::write(path, markdown::render(run)).with_context(|| format!("--markdown {}", path.display()))?;
-        }
-        Ok(())
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
     /// A mock Ollama of its own for each scenario, in process
@@ -222,7 +185,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::List(select) => list(&select),
         Verb::Check(select) => check(&select),
         Verb::Schema => {
-            print(&format!("{:#}\n", editors::schema()));
+            print(&format!("{:#}\n", json_schema::schema()));
             Ok(ExitCode::SUCCESS)
         }
         Verb::Mutate(flags) => mutate::run(&flags),
@@ -230,7 +193,7 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     code.unwrap_or_else(|error| {
         eprintln!("farllama-check: {error:#}");
-        ExitCode::from(UNUSABLE)
+        Exit::Unusable.into()
     })
 }
 
@@ -241,7 +204,7 @@ fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
         eprintln!(
             "farllama-check: there is no folder `scenarios` here; name the files or folders to use, or take those that come with it: --library"
         );
-        return Err(ExitCode::from(UNUSABLE));
+        return Err(Exit::Unusable.into());
     }
     let loaded = if select.library {
         library::scenarios(None)
@@ -250,7 +213,7 @@ fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
     };
     let loaded = loaded.map_err(|problems| {
         eprintln!("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n\n"));
-        ExitCode::from(UNUSABLE)
+        ExitCode::from(Exit::Unusable)
     })?;
     let wanted = |loaded: &Loaded| {
         let scenario = &loaded.scenario;
@@ -263,7 +226,7 @@ fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
     let selected: Vec<_> = loaded.into_iter().filter(wanted).collect();
     if selected.is_empty() {
         eprintln!("farllama-check: no scenario is selected; `farllama-check list` shows what there is");
-        return Err(ExitCode::from(NOTHING));
+        return Err(Exit::NothingChecked.into());
     }
     Ok(selected)
 }
@@ -310,7 +273,7 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
     let scenarios = versions::expand(scenarios, &flags.mock_versions);
     if scenarios.is_empty() {
         eprintln!("farllama-check: no selected scenario speaks of such a version");
-        return Ok(ExitCode::from(NOTHING));
+        return Ok(Exit::NothingChecked.into());
     }
     let bar = progress(scenarios.len());
     let backend = match flags.backend {
@@ -341,7 +304,7 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
     }
     let plan = Plan {
         backend: Arc::new(backend),
-        http: call::http()?,
+        http: net::client()?,
         variables,
         given,
         timeout: flags.timeout.unwrap_or(flags.backend.timeout()),
@@ -378,13 +341,13 @@ fn run_scenarios(flags: &RunFlags) -> anyhow::Result<ExitCode> {
     }
     let Some(run) = run else {
         eprintln!("interrupted");
-        return Ok(ExitCode::from(interrupt::CODE));
+        return Ok(Exit::Interrupted.into());
     };
     if github.is_some() {
         print(&github::render(&run));
     }
     flags.files.write(&run)?;
-    Ok(ExitCode::from(run.exit_code()))
+    Ok(run.exit().into())
 }
 
 /// What would be done with each scenario.
@@ -402,7 +365,7 @@ fn dry_run(scenarios: &[Loaded], backend: &Backend) -> ExitCode {
     }
     let _ = writeln!(out, "{runs} would run on {}, {} would be skipped", backend.name(), scenarios.len() - runs);
     print(&out);
-    ExitCode::from(if runs > 0 { 0 } else { NOTHING })
+    if runs > 0 { Exit::Fit } else { Exit::NothingChecked }.into()
 }
 
 /// Reads `NAME=VALUE`.
@@ -424,18 +387,6 @@ fn progress(scenarios: usize) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-/// Prints to stdout, coloured on a terminal; whoever stopped reading has what they wanted.
-pub(crate) fn print(text: &str) {
-    let mut out = anstream::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
-}
-
-/// The runtime of a run.
-pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 #[cfg(test)]

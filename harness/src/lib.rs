@@ -1,15 +1,22 @@
 //! The harness: YAML scenarios, run through the real OpenAI client and raw HTTP, judged by what the client understood,
 //! what crossed the wire, and what reached the upstream.
 //!
-//! `scenario` (what) → `backend` (where) → `call` (how) → `expect` (verdict) → `report` (view).
+//! `scenario` (what) → `backend` (where) → `call` (how) → `expect` (verdict) → `report` (view). `check` reads scenario
+//! files, `run` brings the five together. A module uses only modules before it in that order; `tests/layers.rs` checks it.
 
 pub mod backend;
 pub mod call;
+pub mod check;
 pub mod cli;
+pub mod exit;
 pub mod expect;
-mod interrupt;
+pub mod finding;
 pub mod mutants;
+pub mod net;
+mod process;
+pub mod proof;
 pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod smoke;
+pub mod text;

@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream};
 use crate::{
     backend::{Backend, Missing, Shared},
     report::{RunResult, ScenarioResult, Verdict},
-    scenario::{load::Loaded, variables::Variables},
+    scenario::{loaded::Loaded, variables::Variables},
 };
 
 /// How to run.
@@ -24,7 +24,7 @@ use crate::{
 pub struct Plan {
     /// Where.
     pub backend: Shared,
-    /// Makes the requests; see [`crate::call::http()`].
+    /// Makes the requests; see [`crate::net::client()`].
     pub http: reqwest::Client,
     /// What `${…}` stands for.
     pub variables: Variables,

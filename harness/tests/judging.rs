@@ -6,13 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use farllama_check::{
     backend::{Backend, Standing},
-    call,
+    check::load,
+    net,
     report::{ScenarioResult, Verdict},
     run::{self, Plan},
-    scenario::{
-        load::{self, Loaded},
-        variables::Variables,
-    },
+    scenario::{loaded::Loaded, variables::Variables},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -59,7 +57,7 @@ async fn against_server(
     let backend = Standing { name: "a server".to_owned(), url, openai, journal: None };
     let plan = Plan {
         backend: Arc::new(Backend::Standing(backend)),
-        http: call::http().unwrap(),
+        http: net::client().unwrap(),
         variables: Variables::new("m", "hi", "be brief"),
         given: std::collections::BTreeMap::new(),
         timeout: Duration::from_secs(10),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Target;
-use crate::{call::tap::chain, scenario::Need};
+use crate::{scenario::Need, text::chain};
 
 /// Such a question needs no model to be loaded.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -19,6 +19,7 @@ use mock_ollama::{Journal, Mock, Seen};
 use crate::{
     mutants::{Layer, Mutation, Side},
     scenario::{Need, Scenario},
+    text::chain,
 };
 
 /// A place for scenarios to run.
@@ -271,7 +272,7 @@ async fn proxied(
 
 async fn serve(config: Config) -> Result<Running, Missing> {
     let proxy = farllama::serve(config).await;
-    proxy.map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", crate::call::tap::chain(&error))))
+    proxy.map_err(|error| Missing::Broken(format!("the proxy cannot start: {}", chain(&error))))
 }
 
 async fn between(to: SocketAddr, side: Side, mutation: &Mutation) -> Result<Layer, Missing> {

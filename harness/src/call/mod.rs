@@ -25,7 +25,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use mock_ollama::Seen;
 use serde_json::{Value, json};
 
-use crate::scenario::{Call, Client as Settings, Retries, client::Key};
+use crate::{
+    scenario::{Call, Client as Settings, Retries, client::Key},
+    text::chain,
+};
 use frames::Frames;
 use tap::{End, Recording, Tap};
 
@@ -74,14 +77,6 @@ impl Understood {
     fn get(&self) -> Value {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// A client for calls: no proxy from the environment, no redirects, nothing decompressed.
-///
-/// # Errors
-/// TLS cannot be set up.
-pub fn http() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()
 }
 
 /// Makes the call, with an OpenAI client as `settings` have it, and waits for the end of its answer, `within` at most.
@@ -255,8 +250,8 @@ pub(crate) fn error(error: &OpenAIError) -> Value {
                 }
             }
         }
-        OpenAIError::StreamError(reason) => json!({"kind": "stream", "message": tap::chain(reason)}),
-        OpenAIError::Reqwest(reason) => json!({"kind": "transport", "message": tap::chain(reason)}),
+        OpenAIError::StreamError(reason) => json!({"kind": "stream", "message": chain(reason)}),
+        OpenAIError::Reqwest(reason) => json!({"kind": "transport", "message": chain(reason)}),
         other => json!({"kind": "client", "message": other.to_string()}),
     };
     json!({"error": without_nulls(told)})

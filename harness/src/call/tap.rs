@@ -21,6 +21,8 @@ use futures_util::{StreamExt, stream};
 use mock_ollama::Seen;
 use tokio::sync::{mpsc, watch};
 
+use crate::text::chain;
+
 /// How a recorded answer ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum End {
@@ -332,18 +334,4 @@ fn pairs(headers: &http::HeaderMap) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect()
-}
-
-/// An error with all that caused it; libraries hide the useful part below.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

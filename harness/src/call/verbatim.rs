@@ -27,7 +27,7 @@ pub fn can(target: &str) -> bool {
 /// # Errors
 /// There is no connection or no answer: in words.
 pub(super) async fn execute(request: reqwest::Request, target: &str) -> Result<reqwest::Response, String> {
-    attempt(request, target).await.map_err(|error| super::tap::chain(&*error))
+    attempt(request, target).await.map_err(|error| crate::text::chain(&*error))
 }
 
 async fn attempt(request: reqwest::Request, target: &str) -> Result<reqwest::Response, Box<dyn Error + Send + Sync>> {

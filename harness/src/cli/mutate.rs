@@ -5,16 +5,14 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode, s
 use anyhow::Context;
 use clap::Args;
 
-use super::{Kind, NOTHING, Select, UNFIT, print, runtime, select};
+use super::{Kind, Select, select};
 use crate::{
     backend::Backend,
-    call,
-    interrupt::{self, interrupted},
-    mutants::{
-        MUTANTS,
-        matrix::{self, Proof, Question},
-        parameters,
-    },
+    exit::Exit,
+    mutants::MUTANTS,
+    net,
+    process::{interrupted, print, runtime},
+    proof::{self, Proof, Question, parameters},
     run::Plan,
     scenario::variables::Variables,
     smoke,
@@ -63,7 +61,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         print(&lines.concat());
         return Ok(ExitCode::SUCCESS);
     }
-    let mutants = matrix::choose(&flags.mutants).map_err(anyhow::Error::msg)?;
+    let mutants = proof::choose(&flags.mutants).map_err(anyhow::Error::msg)?;
     let fields = match &flags.parameters {
         None => Vec::new(),
         Some(path) => {
@@ -77,7 +75,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     };
     let plan = Plan {
         backend: Arc::new(Backend::Mock),
-        http: call::http()?,
+        http: net::client()?,
         variables: Variables::new(smoke::MODEL, smoke::PROMPT, smoke::SYSTEM_PROMPT),
         given: BTreeMap::new(),
         timeout: flags.timeout,
@@ -88,19 +86,19 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let question = Question { mutants, fields, all: flags.all };
     let proof = runtime()?.block_on(async {
         tokio::select! {
-            proof = matrix::prove(&scenarios, &question, &plan) => Some(proof),
+            proof = proof::prove(&scenarios, &question, &plan) => Some(proof),
             () = interrupted() => None,
         }
     });
     let Some(proof) = proof else {
         eprintln!("interrupted");
-        return Ok(ExitCode::from(interrupt::CODE));
+        return Ok(Exit::Interrupted.into());
     };
     print(&told(&proof, question.fields.len()));
     Ok(match (proof.problems.is_empty(), proof.runs) {
-        (true, 0) => ExitCode::from(NOTHING),
+        (true, 0) => Exit::NothingChecked.into(),
         (true, _) => ExitCode::SUCCESS,
-        (false, _) => ExitCode::from(UNFIT),
+        (false, _) => Exit::Unfit.into(),
     })
 }
 

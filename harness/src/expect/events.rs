@@ -8,12 +8,12 @@ use serde_saphyr::Spanned;
 use super::{Finding, matcher::Matcher, one, within};
 use crate::{
     call::{Outcome, frames::Frames},
-    report::shorten,
     scenario::{
         Check, Place,
         events::{At, Entry, Events, Next, Pick, Wanted},
         variables::Variables,
     },
+    text::shorten,
 };
 
 /// An event, or a line.

@@ -18,27 +18,15 @@ use serde_json::Value;
 
 use crate::{
     call::{Outcome, tap::End},
-    report::shorten,
+    finding::Finding,
     scenario::{Answers, Call, Check, Checks, Events, Part, Place, Step, Wire, variables::Variables},
+    text::shorten,
 };
 use matcher::Matcher;
 
 pub use sent::seen;
 pub use time::live;
 pub use whole::tally;
-
-/// An expectation that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Where the expectation stands.
-    pub at: Place,
-    /// What it is about: a JSONPath, `wire.status`, `sent.path`, …
-    pub about: String,
-    /// What was expected.
-    pub expected: String,
-    /// What there was.
-    pub actual: String,
-}
 
 /// Judges an outcome by everything that can be judged without the upstream's journal; `answers` are what is expected by status.
 ///

@@ -86,7 +86,7 @@ impl Schema {
     #[must_use]
     pub fn breach(&self, value: &Value) -> Option<String> {
         let wrong = self.0.validate(value).err()?;
-        let told = crate::report::shorten(&wrong.masked().to_string(), 300);
+        let told = crate::text::shorten(&wrong.masked().to_string(), 300);
         Some(format!("{}: {told}", place(wrong.instance_path().as_str())))
     }
 }

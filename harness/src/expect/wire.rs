@@ -75,7 +75,7 @@ fn pieces(whole: &Spanned<bool>, recording: &Recording) -> Option<Finding> {
         None => format!("{} pieces, none torn", recording.pieces.len()),
     };
     let (at, about, expected) = (Place::from(whole), "wire.whole".to_owned(), expected.to_owned());
-    (!holds).then(|| Finding { at, about, expected, actual: crate::report::shorten(&actual, 200) })
+    (!holds).then(|| Finding { at, about, expected, actual: crate::text::shorten(&actual, 200) })
 }
 
 /// Whether `[DONE]` stands once, and last, or nowhere.

@@ -15,10 +15,10 @@ use farllama::{
 use serde_json::Value;
 
 use super::{
+    Field,
     frame::{Act, Frame, Tamper},
     library::{Kind, Mutant},
     message::{Head, Message},
-    parameters::Field,
     requests,
 };
 

@@ -21,7 +21,7 @@ pub struct Mutant {
     pub what: &'static str,
     pub(super) kind: Kind,
     /// It breaks almost every answer: who notices no other proves little.
-    pub(super) blunt: bool,
+    pub(crate) blunt: bool,
 }
 
 /// Where a mutant takes hold.
@@ -176,7 +176,7 @@ impl Mutant {
     }
 
     /// Whether it can change anything of this traffic.
-    pub(super) fn reaches(&self, traffic: &Traffic) -> bool {
+    pub(crate) fn reaches(&self, traffic: &Traffic) -> bool {
         match self.kind {
             Kind::Frames(_) => !traffic.streams.is_empty(),
             Kind::Only(only, _) => only.iter().any(|media_type| traffic.streams.contains(*media_type)),

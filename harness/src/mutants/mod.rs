@@ -8,16 +8,16 @@ mod answers;
 mod deed;
 mod documents;
 mod events;
+mod field;
 mod form;
 mod frame;
 mod frames;
 mod layer;
 mod library;
-pub mod matrix;
 mod message;
-pub mod parameters;
 mod requests;
 
 pub use deed::{Mutation, Traffic};
+pub use field::Field;
 pub use layer::{Layer, Side};
 pub use library::{MUTANTS, Mutant, named};

@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Blame, Exchange, RunResult, ScenarioResult, Verdict, duration};
+use super::{Exchange, RunResult, ScenarioResult, Verdict};
+use crate::{finding::Blame, text::duration};
 
 const DIM: Style = Style::new().dimmed();
 

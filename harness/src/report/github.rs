@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use super::{Blame, RunResult, ScenarioResult, Verdict};
+use super::{RunResult, ScenarioResult, Verdict};
+use crate::finding::Blame;
 
 /// Whether the job's output is read by GitHub.
 #[must_use]

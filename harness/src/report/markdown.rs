@@ -2,7 +2,11 @@
 
 use std::fmt::Write;
 
-use super::{Blame, RunResult, ScenarioResult, Verdict, duration, shorten};
+use super::{RunResult, ScenarioResult, Verdict};
+use crate::{
+    finding::Blame,
+    text::{duration, shorten},
+};
 
 /// Most characters of a value: a table must stay readable.
 const MOST: usize = 200;

@@ -1,6 +1,7 @@
 //! What came of a run, as data. JSON serialises it, JUnit is a function of it, the console prints it as it grows.
 
 pub mod console;
+mod files;
 pub mod github;
 pub mod json;
 pub mod junit;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+pub use files::Files;
 pub use secrets::Secrets;
 
 use crate::{
@@ -19,13 +21,10 @@ use crate::{
         Outcome,
         tap::{End, Recording},
     },
-    expect::Finding,
+    exit::Exit,
+    finding::{Blame, Finding},
+    text::abridge,
 };
-
-/// How much of a body's beginning stands in reports.
-const BEGINNING: usize = 3 << 10;
-/// And of its end, where a stream tells how it went.
-const ENDING: usize = 1 << 10;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
@@ -77,12 +76,12 @@ impl RunResult {
 
     /// 0: all that ran passed. 1: the target is not fit. 2: something could not be run. 3: nothing was checked.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit(&self) -> Exit {
         match self.summary {
-            Summary { failed: 1.., .. } => 1,
-            Summary { broken: 1.., .. } => 2,
-            Summary { passed: 0, .. } => 3,
-            _ => 0,
+            Summary { failed: 1.., .. } => Exit::Unfit,
+            Summary { broken: 1.., .. } => Exit::Unusable,
+            Summary { passed: 0, .. } => Exit::NothingChecked,
+            _ => Exit::Fit,
         }
     }
 }
@@ -181,17 +180,6 @@ pub struct Told {
     pub blame: Blame,
 }
 
-/// Who is to blame for what does not hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Blame {
-    /// The server, which broke what it promises.
-    #[default]
-    Protocol,
-    /// The model, which was not wise enough; the server may be fit.
-    Model,
-}
-
 impl Told {
     /// Adds the file to a finding.
     #[must_use]
@@ -259,36 +247,6 @@ impl Exchange {
             head_after: recording.head_after,
             took: recording.took,
         }
-    }
-}
-
-/// The beginning of a text, and how much is left out.
-#[must_use]
-pub fn shorten(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(most);
-    format!("{}… ({} bytes more)", &text[..end], text.len() - end)
-}
-
-/// The beginning and the end of a body.
-fn abridge(text: &str) -> String {
-    let (beginning, ending) =
-        (text.floor_char_boundary(BEGINNING), text.ceil_char_boundary(text.len().saturating_sub(ENDING)));
-    if beginning >= ending {
-        return text.to_owned();
-    }
-    format!("{}\n… ({} bytes left out) …\n{}", &text[..beginning], ending - beginning, &text[ending..])
-}
-
-/// A duration as people read it: `850 ms`, `2.3 s`.
-#[must_use]
-pub fn duration(took: Duration) -> String {
-    if took < Duration::from_secs(1) {
-        format!("{} ms", took.as_millis())
-    } else {
-        format!("{:.1} s", took.as_secs_f64())
     }
 }
 
@@ -369,22 +327,14 @@ pub(crate) mod fixed {
     }
 
     #[test]
-    fn a_long_body_is_shown_by_its_two_ends() {
-        let text = format!("a{}z", "ö".repeat(5000));
-        let short = abridge(&text);
-        assert!(short.starts_with('a') && short.ends_with('z') && short.contains("bytes left out"), "{short}");
-        assert_eq!(abridge("short"), "short");
-    }
-
-    #[test]
     fn the_exit_code_tells_the_worst() {
         let mut run = run();
-        assert_eq!((run.summary.passed, run.exit_code()), (1, 1));
+        assert_eq!((run.summary.passed, run.exit()), (1, Exit::Unfit));
         run.summary.failed = 0;
-        assert_eq!(run.exit_code(), 2);
+        assert_eq!(run.exit(), Exit::Unusable);
         run.summary.broken = 0;
-        assert_eq!(run.exit_code(), 0);
+        assert_eq!(run.exit(), Exit::Fit);
         run.summary.passed = 0;
-        assert_eq!(run.exit_code(), 3);
+        assert_eq!(run.exit(), Exit::NothingChecked);
     }
 }

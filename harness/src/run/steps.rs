@@ -9,11 +9,12 @@ use super::{Plan, unrun};
 use crate::{
     backend::Target,
     call::{self, Door, Outcome},
-    expect::{self, Finding},
+    expect,
+    finding::Finding,
     report::{Exchange, ScenarioResult, Secrets, StepResult, Told, Verdict},
     scenario::{
         Client, Place, Step,
-        load::Loaded,
+        loaded::Loaded,
         step::Repeat,
         variables::{Answer, Variables},
         vars::Source,

@@ -1,14 +1,11 @@
 //! What a scenario says: the types of its YAML, each remembering where it stands in the file.
 //!
-//! Nothing here judges a value (that is [`load`]) or runs a step (that is [`crate::run`]).
+//! Nothing here judges a value (that is [`crate::check`]) or runs a step (that is [`crate::run`]).
 
 pub mod call;
 pub mod client;
-pub mod editors;
 pub mod events;
-pub mod library;
-pub mod load;
-mod meaning;
+pub mod loaded;
 pub mod need;
 pub mod step;
 pub mod time;

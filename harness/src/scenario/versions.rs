@@ -5,7 +5,7 @@ use std::str::FromStr;
 use mock_ollama::{NoVersion, Version};
 use serde_saphyr::{Location, Spanned};
 
-use super::{MockSettings, load::Loaded};
+use super::{MockSettings, loaded::Loaded};
 
 /// What `--mock-version` takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ fn at(loaded: &Loaded, version: &Version) -> Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::load::read;
+    use crate::check::load::read;
 
     fn versions(mock: &str, asked: &[&str]) -> Vec<String> {
         let text = format!("title: t\n{mock}\nsteps:\n  - call: models\n    expect: {{ $.object: list }}\n");

@@ -14,13 +14,14 @@ use mock_ollama::{Mock, Script};
 
 use crate::{
     backend::{Backend, Standing, remote},
-    call,
-    cli::{Files, print, runtime},
-    expect::Finding,
-    interrupt::{self, interrupted},
-    report::{RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
+    check::library,
+    exit::Exit,
+    finding::Finding,
+    net,
+    process::{interrupted, print, runtime},
+    report::{Files, RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
     run::{self, Plan},
-    scenario::{library, load::Loaded, variables::Variables},
+    scenario::{loaded::Loaded, variables::Variables},
 };
 use limit::Limit;
 use proxy::Proxy;
@@ -114,7 +115,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         };
         let mut proxy = tokio::select! {
             proxy = Proxy::start(flags, mock.as_ref()) => proxy?,
-            () = interrupted() => return Ok(ExitCode::from(interrupt::CODE)),
+            () = interrupted() => return Ok(Exit::Interrupted.into()),
         };
         let name = match &mock {
             Some(_) => "the built-in mock".to_owned(),
@@ -131,20 +132,20 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             words = proxy.died() => Err(anyhow::anyhow!("the proxy ended in the middle of the checks:\n{words}")),
             () = interrupted() => {
                 eprintln!("interrupted; the proxy is stopped");
-                Ok(interrupt::CODE)
+                Ok(Exit::Interrupted)
             }
         };
         proxy.stop().await;
         let code = code?;
-        if mock.is_some() && code != interrupt::CODE {
+        if mock.is_some() && code != Exit::Interrupted {
             eprintln!("this checked the built-in mock, not a real Ollama: give --remote-host to check yours");
         }
-        Ok(ExitCode::from(code))
+        Ok(code.into())
     })
 }
 
 /// The checks, one after the other, each told as it ends.
-async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
+async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let backend = Arc::new(backend);
     let Backend::Standing(standing) = &*backend else { bail!("the checks run on a proxy that stands") };
@@ -157,7 +158,7 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
     ));
     let plan = Plan {
         backend: backend.clone(),
-        http: call::http()?,
+        http: net::client()?,
         variables: Variables::new(&flags.model, &flags.prompt, &flags.system_prompt),
         given: BTreeMap::new(),
         timeout: flags.timeout.time(),
@@ -181,7 +182,7 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<u8> {
     let run = RunResult::new(backend.name(), start.elapsed(), results);
     print(&console::ending(&run));
     flags.files.write(&run)?;
-    Ok(run.exit_code())
+    Ok(run.exit())
 }
 
 /// The scenarios in the binary, in order.

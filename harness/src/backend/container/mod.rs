@@ -17,7 +17,7 @@ use testcontainers::{
 use tokio::sync::{Mutex, OnceCell, watch};
 
 use super::{Missing, remote::url};
-use crate::call::{self, tap::chain};
+use crate::{net, text::chain};
 
 /// Ollama's port in its image.
 const PORT: ContainerPort = ContainerPort::Tcp(11434);
@@ -248,7 +248,7 @@ impl Container {
 
 /// Where it answers, once it does; nothing if it has ended.
 async fn answering(container: &ContainerAsync<GenericImage>) -> Option<Settings> {
-    let http = call::http().ok()?;
+    let http = net::client().ok()?;
     loop {
         if let (Ok(host), Ok(port)) = (container.get_host().await, container.get_host_port_ipv4(PORT).await) {
             let settings = Settings { host: host.to_string(), port, ..Settings::default() };

@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::Tell;
-use crate::call::{self, tap::chain};
+use crate::{net, text::chain};
 
 /// A line of a pull's answer; its real lines are far shorter.
 const LONGEST: usize = 1 << 20;
@@ -13,7 +13,7 @@ const LONGEST: usize = 1 << 20;
 pub(super) async fn bring(model: &str, url: &str, tell: &Tell) -> Result<(), String> {
     let failed = |why: String| format!("{model} cannot be pulled: {why}");
     let told = |error: reqwest::Error| failed(chain(&error));
-    let http = call::http().map_err(told)?;
+    let http = net::client().map_err(told)?;
     let shown = http.post(format!("{url}/api/show")).json(&json!({"model": model})).send().await.map_err(told)?;
     if shown.status().is_success() {
         tell.say(&format!("{model} is there already"));

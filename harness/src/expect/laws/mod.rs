@@ -87,7 +87,7 @@ fn endings(data: &[String]) -> Vec<String> {
 }
 
 fn shorten(text: &str) -> String {
-    crate::report::shorten(text, 120)
+    crate::text::shorten(text, 120)
 }
 
 #[cfg(test)]

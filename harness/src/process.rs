@@ -1,7 +1,6 @@
-//! Being told to end: Ctrl-C and SIGTERM. What was started is stopped before the process ends.
+//! The process: its output, its runtime, and how it is interrupted.
 
-/// How a process ends that was told to.
-pub(crate) const CODE: u8 = 130;
+use std::io::Write;
 
 /// Waits for Ctrl-C or SIGTERM.
 pub(crate) async fn interrupted() {
@@ -20,4 +19,16 @@ pub(crate) async fn interrupted() {
         // Without signals there is nothing to wait for.
         std::future::pending::<()>().await;
     }
+}
+
+/// Prints to stdout, colored on a terminal. Write errors are ignored: a closed pipe means that the reader is done.
+pub(crate) fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// The runtime of a run.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

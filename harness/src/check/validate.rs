@@ -6,18 +6,19 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{
-    Answers, Call, Check, Checks, Client, Events, Http, MockSettings, Part, Place, Scenario, Sent, Step, Wire,
-    client::Key,
-    events::{Entry, Next, Pick, Wanted},
-    step::{MOST, Repeat},
-    variables::{Answer, Variables, is_name},
-    vars::{self, Source},
-    versions,
-};
 use crate::{
     call::verbatim,
     expect::{matcher::Matcher, path},
+    scenario::{
+        Answers, Call, Check, Checks, Client, Events, Http, MockSettings, Part, Place, Retries, Scenario, Sent, Step,
+        Wire,
+        client::Key,
+        events::{Entry, Next, Pick, Wanted},
+        step::{MOST, Repeat},
+        variables::{Answer, Variables, is_name},
+        vars::{self, Source},
+        versions,
+    },
 };
 
 /// The file, if it is not the scenario's own, the place and what is wrong there.
@@ -280,7 +281,7 @@ impl Reader {
         if let (Some(header), Some(Key::None)) = (&client.header, client.key.as_ref().map(|key| &key.value)) {
             self.wrong(header.into(), "without a key there is no header to hold it");
         }
-        if let Some(super::Retries::Times(11..)) = client.retries {
+        if let Some(Retries::Times(11..)) = client.retries {
             self.wrong(at, "retries takes a number up to 10, or `default`");
         }
     }

@@ -4,8 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::Ask;
-use crate::{expect::matcher, mutants::MUTANTS};
+use crate::{expect::matcher, mutants::MUTANTS, scenario::Ask};
 
 /// The schema; `scenarios/schema.json` holds it.
 #[must_use]
@@ -288,7 +287,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::{expect::schema::Schema, scenario::load};
+    use crate::{check::load, expect::schema::Schema};
 
     fn library() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("scenarios")

@@ -6,37 +6,14 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, stream};
 
-use super::{
-    Mutation, Traffic,
-    matrix::{Proof, once},
-    message::Head,
+use super::{Proof, once};
+use crate::{
+    mutants::{Field, Mutation, Traffic},
+    report::Verdict,
+    run::Plan,
+    scenario::loaded::Loaded,
+    text::shorten,
 };
-use crate::{report::Verdict, run::Plan, scenario::load::Loaded};
-
-/// A field of the requests to one endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Field {
-    /// As in `POST /v1/embeddings`.
-    pub endpoint: String,
-    /// The field's name.
-    pub name: String,
-}
-
-impl Field {
-    /// The field of this name in this request.
-    pub(super) fn of(request: &Head, name: String) -> Self {
-        Self { endpoint: endpoint(request), name }
-    }
-
-    /// Whether it is one of this request's endpoint.
-    pub(super) fn is_at(&self, request: &Head) -> bool {
-        self.endpoint == endpoint(request)
-    }
-}
-
-fn endpoint(request: &Head) -> String {
-    format!("{} {}", request.method(), request.target())
-}
 
 /// The fields that a page tells of.
 ///
@@ -92,7 +69,7 @@ pub(super) async fn prove(
             (true, _) => {}
             (false, []) => proof.problems.push(format!("{endpoint}: no scenario sends `{name}`")),
             (false, passed) => {
-                let passed = crate::report::shorten(&passed.join(", "), 200);
+                let passed = shorten(&passed.join(", "), 200);
                 proof.problems.push(format!("{endpoint}: nobody misses `{name}` when it is dropped: {passed}"));
             }
         }
@@ -109,15 +86,5 @@ mod tests {
         let field = |endpoint: &str, name: &str| Field { endpoint: endpoint.to_owned(), name: name.to_owned() };
         assert_eq!(table(page), Ok(vec![field("POST /v1/a", "seed"), field("POST /v1/b", "n")]));
         assert!(table("# Nothing").unwrap_err().contains("there are no fields"));
-    }
-
-    #[test]
-    fn a_field_is_one_of_its_endpoint_alone() {
-        let head = |first: &str| Head { first: first.to_owned(), headers: Vec::new() };
-        let field = Field::of(&head("POST /v1/embeddings?a=b HTTP/1.1"), "user".to_owned());
-        assert_eq!(field.endpoint, "POST /v1/embeddings");
-        assert!(
-            field.is_at(&head("POST /v1/embeddings HTTP/1.1")) && !field.is_at(&head("GET /v1/embeddings HTTP/1.1"))
-        );
     }
 }

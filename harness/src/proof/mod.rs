@@ -2,6 +2,8 @@
 //!
 //! A scenario's tag `mutant:NAME` claims that it notices that mutant, in each of its ways; the claim is held to.
 
+pub mod parameters;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,15 +11,12 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 
-use super::{
-    MUTANTS, Mutant, Mutation, Traffic, named,
-    parameters::{self, Field},
-};
 use crate::{
     backend::Backend,
+    mutants::{Field, MUTANTS, Mutant, Mutation, Traffic, named},
     report::{ScenarioResult, Verdict},
     run::{self, Plan},
-    scenario::load::Loaded,
+    scenario::loaded::Loaded,
 };
 
 /// What a tag begins with that names a mutant.
@@ -195,7 +194,7 @@ async fn trial(loaded: &Loaded, mutant: &'static Mutant, every: bool, plan: &Pla
     trial
 }
 
-pub(super) async fn once(loaded: &Loaded, mutation: Mutation, plan: &Plan) -> ScenarioResult {
+async fn once(loaded: &Loaded, mutation: Mutation, plan: &Plan) -> ScenarioResult {
     let plan = Plan { backend: Arc::new(Backend::Tampered(mutation)), ..plan.clone() };
     run::one(loaded, &plan).await
 }

@@ -2,7 +2,8 @@
 
 use include_dir::{Dir, include_dir};
 
-use super::load::{Loaded, Problem, expand, read};
+use super::load::{Problem, read};
+use crate::scenario::loaded::{Loaded, expand};
 
 static LIBRARY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios");
 

@@ -8,63 +8,12 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use super::{Place, Scenario, Step, meaning, variables::Variables, vars};
-
-/// A scenario and where it came from.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The file as it was given or found.
-    pub file: String,
-    /// What it says.
-    pub scenario: Scenario,
-    /// The combination of its matrix.
-    pub given: Vec<(String, Value)>,
-}
-
-impl Loaded {
-    /// A scenario without a matrix.
-    #[must_use]
-    pub fn new(file: String, scenario: Scenario) -> Self {
-        Self { file, scenario, given: Vec::new() }
-    }
-
-    /// The file, and the combination where there is one.
-    #[must_use]
-    pub fn name(&self) -> String {
-        if self.given.is_empty() { self.file.clone() } else { format!("{} ({})", self.file, told(&self.given)) }
-    }
-}
-
-/// A combination in words, such as `stream true, n 2`.
-fn told(given: &[(String, Value)]) -> String {
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let words: Vec<_> = given.iter().map(|(name, value)| format!("{name} {}", word(value))).collect();
-    crate::report::shorten(&words.join(", "), 80)
-}
-
-/// One for each combination of the matrix; their titles tell them apart.
-pub(super) fn expand(file: &str, scenario: &Scenario) -> Vec<Loaded> {
-    // What is wrong with a matrix was told when it was read.
-    let all = vars::combinations(&scenario.matrix).unwrap_or_default();
-    let each = |given: Vec<(String, Value)>| {
-        let mut scenario = scenario.clone();
-        let mut variables = Variables::default();
-        for (name, value) in &given {
-            variables.set(name, value.clone());
-        }
-        if !given.is_empty() {
-            let title = &scenario.title.value;
-            scenario.title.value = match variables.text(title) {
-                Ok(told) if told != *title => told,
-                _ => format!("{title} ({})", told(&given)),
-            };
-        }
-        Loaded { file: file.to_owned(), scenario, given }
-    };
-    all.into_iter().map(each).collect()
-}
+use super::validate;
+use crate::scenario::{
+    Place, Scenario, Step,
+    loaded::{Loaded, expand},
+};
 
 /// Something that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,12 +121,12 @@ fn read_from(file: &str, text: &str, folder: Option<&Path>) -> Result<Scenario, 
     for steps in [&mut scenario.setup, &mut scenario.steps, &mut scenario.teardown] {
         sources.include(steps, folder).map_err(|problem| vec![problem])?;
     }
-    let wrong = meaning::wrong(&scenario);
+    let wrong = validate::wrong(&scenario);
     if wrong.is_empty() {
         Ok(scenario)
     } else {
         let told =
-            |(from, at, message): meaning::Wrong| sources.problem(from.as_deref().unwrap_or(file), Some(at), message);
+            |(from, at, message): validate::Wrong| sources.problem(from.as_deref().unwrap_or(file), Some(at), message);
         Err(wrong.into_iter().map(told).collect())
     }
 }

@@ -1,0 +1,6 @@
+//! Scenario files: finds, reads and validates them, and describes their language for editors.
+
+pub mod json_schema;
+pub mod library;
+pub mod load;
+mod validate;

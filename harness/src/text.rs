@@ -1,0 +1,67 @@
+//! Text for people: shortened values, durations, error chains.
+
+use std::time::Duration;
+
+/// How much of a body's beginning stands in reports.
+const BEGINNING: usize = 3 << 10;
+/// And of its end, where a stream tells how it went.
+const ENDING: usize = 1 << 10;
+
+/// The beginning of a text, and how much is left out.
+#[must_use]
+pub fn shorten(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}… ({} bytes more)", &text[..end], text.len() - end)
+}
+
+/// The beginning and the end of a body.
+#[must_use]
+pub fn abridge(text: &str) -> String {
+    let (beginning, ending) =
+        (text.floor_char_boundary(BEGINNING), text.ceil_char_boundary(text.len().saturating_sub(ENDING)));
+    if beginning >= ending {
+        return text.to_owned();
+    }
+    format!("{}\n… ({} bytes left out) …\n{}", &text[..beginning], ending - beginning, &text[ending..])
+}
+
+/// A duration as people read it: `850 ms`, `2.3 s`.
+#[must_use]
+pub fn duration(took: Duration) -> String {
+    if took < Duration::from_secs(1) {
+        format!("{} ms", took.as_millis())
+    } else {
+        format!("{:.1} s", took.as_secs_f64())
+    }
+}
+
+/// An error with all that caused it; libraries hide the useful part below.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let cause_text = error.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_body_is_shown_by_its_two_ends() {
+        let text = format!("a{}z", "ö".repeat(5000));
+        let short = abridge(&text);
+        assert!(short.starts_with('a') && short.ends_with('z') && short.contains("bytes left out"), "{short}");
+        assert_eq!(abridge("short"), "short");
+    }
+}
