@@ -273,6 +273,8 @@ impl Default for Heartbeat {
 pub struct Limits {
     /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default.
     pub body: usize,
+    /// Names in one object of a request body on the OpenAI lane, and parts of a form: 1,000 by default. 0: unlimited.
+    pub fields: usize,
     /// Bytes of a request body on the native lane, which streams. 0, the default: without limit.
     pub native_body: usize,
     /// Bytes of a request's head: 256 KiB by default, 8 KiB at least.
@@ -292,6 +294,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 256 << 20,
+            fields: 1000,
             native_body: 0,
             head: 256 << 10,
             head_time: Duration::from_secs(30),

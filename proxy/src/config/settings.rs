@@ -437,6 +437,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| shown_bytes(config.limits.body),
     },
     Setting {
+        key: "limits.fields",
+        takes: "COUNT",
+        help: "Maximum number of fields in one object of a request body on the OpenAI routes, and of parts in a form (0: unlimited)",
+        secret: false,
+        set: |draft, value| number(value).map(|max| draft.config.limits.fields = max),
+        show: |config| Shown::Value(config.limits.fields.to_string()),
+    },
+    Setting {
         key: "limits.native_body",
         takes: "SIZE",
         help: "Largest request body on the native routes (0: without limit)",

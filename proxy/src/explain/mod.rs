@@ -117,7 +117,7 @@ impl Explained {
 /// # Errors
 /// The refusal that a client would get, as JSON.
 pub fn explain(body: Vec<u8>, endpoint: Option<&str>, config: &Config) -> Result<Explained, String> {
-    prepare(&Json::from(body), endpoint, config)
+    prepare(&Json::new(body, &config.limits), endpoint, config)
         .map_err(|error| String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi)).into_owned())
 }
 

@@ -4,6 +4,8 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
+use foldhash::quality::RandomState;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
@@ -36,7 +38,7 @@ pub(crate) struct ChatRequest<'a> {
 
 /// The `options` object: names with raw values, in the order in which they were given. A name stands once.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Options<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
+pub(crate) struct Options<'a>(IndexMap<Cow<'a, str>, Cow<'a, RawValue>, RandomState>);
 
 impl<'a> Options<'a> {
     pub(crate) fn is_empty(&self) -> bool {
@@ -45,21 +47,17 @@ impl<'a> Options<'a> {
 
     /// The value of `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+        self.0.get(name).map(|value| &**value)
     }
 
     /// Takes `name` out.
     pub(crate) fn remove(&mut self, name: &str) {
-        self.0.retain(|(known, _)| known != name);
+        self.0.shift_remove(name);
     }
 
     /// Sets `name`, in the place of an earlier value if there is one.
     pub(crate) fn set(&mut self, name: impl Into<Cow<'a, str>>, value: Cow<'a, RawValue>) {
-        let name = name.into();
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((name, value)),
-        }
+        self.0.insert(name.into(), value);
     }
 }
 

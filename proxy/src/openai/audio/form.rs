@@ -7,8 +7,8 @@ use axum::{
     extract::{DefaultBodyLimit, FromRequest, Multipart, Request},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use http::{HeaderValue, header};
+use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         audio::wire::Given,
         request::{
             content,
-            json::{Json, Text},
+            json::{Json, Text, too_many_fields},
             options::raw,
         },
     },
@@ -33,25 +33,29 @@ pub(super) async fn read(content_type: Option<&HeaderValue>, json: &Json) -> Res
     let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     match content_type {
         Some(kind_of_form) if kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") => {
-            multipart(kind_of_form, json.bytes().clone()).await
+            multipart(kind_of_form, json).await
         }
         _ => object(json),
     }
 }
 
-async fn multipart(content_type: &HeaderValue, body: Bytes) -> Result<Given, Error> {
+async fn multipart(content_type: &HeaderValue, json: &Json) -> Result<Given, Error> {
     let broken = |error: &dyn std::fmt::Display| Error::Invalid {
         message: format!("the request body is no whole multipart/form-data: {error}"),
         param: None,
         code: None,
     };
-    let mut request = Request::new(Body::from(body));
+    let mut request = Request::new(Body::from(json.bytes().clone()));
     request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
     // The body is here already, within our own limit.
     DefaultBodyLimit::disable().apply(&mut request);
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(&error.body_text()))?;
-    let (mut file, mut fields): (_, Vec<(String, Vec<String>)>) = (None, Vec::new());
+    let (mut file, mut fields, mut parts) = (None, IndexMap::<String, Vec<String>>::new(), 0);
     while let Some(field) = form.next_field().await.map_err(|error| broken(&error.body_text()))? {
+        parts += 1;
+        if json.max_fields() > 0 && parts > json.max_fields() {
+            return Err(too_many_fields(None, json.max_fields()));
+        }
         let name = field.name().unwrap_or_default().trim_end_matches("[]").to_owned();
         let value = field.bytes().await.map_err(|error| broken(&error.body_text()))?;
         if name == "file" {
@@ -62,17 +66,14 @@ async fn multipart(content_type: &HeaderValue, body: Bytes) -> Result<Given, Err
             continue;
         }
         let value = String::from_utf8_lossy(&value).into_owned();
-        match fields.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, values)) => values.push(value),
-            None => fields.push((name, vec![value])),
-        }
+        fields.entry(name).or_default().push(value);
     }
     let mut top = Options::default();
     for (name, values) in fields {
         let value = as_json(&name, values)?;
         top.set(name, Cow::Owned(value));
     }
-    Ok(Given { fields: encode(&top)?.into(), file })
+    Ok(Given { fields: json.with_body(encode(&top)?), file })
 }
 
 /// A form has text alone; what is a number or a list elsewhere is made one.
@@ -97,7 +98,7 @@ pub(super) fn object(json: &Json) -> Result<Given, Error> {
     let file = file.map(|file| content::sound(file.0, "file").map(Cow::into_owned)).transpose()?;
     let mut top = Options::default();
     fields.left().for_each(|(name, value)| top.set(name, Cow::Borrowed(value)));
-    Ok(Given { fields: encode(&top)?.into(), file })
+    Ok(Given { fields: json.with_body(encode(&top)?), file })
 }
 
 #[cfg(test)]
@@ -115,5 +116,18 @@ mod tests {
         assert_eq!(said("include", &["a", "b"]), r#"["a","b"]"#);
         assert_eq!(said("stream", &["false"]), "false");
         assert_eq!(said("user", &["max"]), r#""max""#);
+    }
+
+    #[tokio::test]
+    async fn a_form_with_too_many_parts_is_refused() {
+        let body = |parts: usize| {
+            let part = |n: usize| format!("--x\r\nContent-Disposition: form-data; name=\"k{n}\"\r\n\r\n1\r\n");
+            (0..parts).map(part).collect::<String>() + "--x--\r\n"
+        };
+        let limits = crate::config::Limits { fields: 10, ..Default::default() };
+        let form = HeaderValue::from_static("multipart/form-data; boundary=x");
+        let read = async |parts| read(Some(&form), &Json::new(body(parts), &limits)).await;
+        assert_eq!(read(11).await.unwrap_err().row().code, Some("object_above_max_properties"));
+        assert_eq!(read(10).await.unwrap().fields.fields().unwrap().left().count(), 10);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) fn check(case: &mut Case) {
-    let json = Json::from(case.input("client.json").unwrap());
+    let json = Json::of_test(case.input("client.json").unwrap());
     let mut receipt = Receipt::default();
     let given = match form::object(&json) {
         Ok(given) => given,

@@ -288,7 +288,7 @@ mod tests {
         ) {
             let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
             body[field] = value;
-            let json = Json::from(body.to_string().into_bytes());
+            let json = Json::of_test(body.to_string().into_bytes());
             let request = json.fields().and_then(|fields| Request::read(fields, &mut Receipt::default()));
             if let Ok(ask) = request.and_then(|request| super::request(request, &Policy::default())).and_then(|ask| encode(&ask)) {
                 prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array());

@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) fn check(case: &mut Case) {
-    let json = Json::from(case.input("client.json").unwrap());
+    let json = Json::of_test(case.input("client.json").unwrap());
     let mut receipt = Receipt::default();
     let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut receipt));
     let translated = request.and_then(|request| {

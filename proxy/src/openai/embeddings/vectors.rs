@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) fn check(case: &mut Case) {
-    let json = Json::from(case.input("client.json").unwrap());
+    let json = Json::of_test(case.input("client.json").unwrap());
     let mut receipt = Receipt::default();
     let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
         let facts = request.facts();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) fn check(case: &mut Case) {
-    let json = Json::from(case.input("client.json").unwrap());
+    let json = Json::of_test(case.input("client.json").unwrap());
     let mut receipt = Receipt::default();
     let request = match json.fields().and_then(|fields| Request::read(fields, &mut receipt)) {
         Ok(request) => request,

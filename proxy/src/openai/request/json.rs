@@ -2,25 +2,35 @@
 //!
 //! A field that nobody takes is not lost: it is left over in [`Fields`], and what is left over is recorded.
 
-use std::{borrow::Cow, fmt, ops::Deref};
+use std::{borrow::Cow, cell::Cell, fmt, ops::Deref};
 
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
 };
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use http_body_util::BodyExt;
-use serde::{Deserialize, Deserializer, de};
+use indexmap::IndexMap;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed},
+};
 use serde_json::value::RawValue;
 
 use crate::{
     app::App,
+    config::Limits,
     error::{self, Error},
 };
 
 /// The whole body of a request.
 #[derive(Debug)]
-pub(crate) struct Json(Bytes);
+pub(crate) struct Json {
+    body: Bytes,
+    /// The maximum number of names in one object (`limits.fields`); 0: unlimited.
+    max_fields: usize,
+}
 
 impl FromRequest<App> for Json {
     type Rejection = Error;
@@ -30,7 +40,7 @@ impl FromRequest<App> for Json {
         let limit = app.config.limits.body;
         let body: Body = request.into_body();
         match http_body_util::Limited::new(body, limit).collect().await {
-            Ok(collected) => Ok(Self(collected.to_bytes())),
+            Ok(collected) => Ok(Self { body: collected.to_bytes(), max_fields: app.config.limits.fields }),
             Err(error) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
                 Err(Error::TooLarge { limit })
             }
@@ -40,36 +50,48 @@ impl FromRequest<App> for Json {
     }
 }
 
-impl From<Bytes> for Json {
-    fn from(body: Bytes) -> Self {
-        Self(body)
-    }
-}
-
-impl From<Vec<u8>> for Json {
-    fn from(body: Vec<u8>) -> Self {
-        Self(body.into())
-    }
-}
-
 impl Json {
+    /// A body that did not come from a connection.
+    pub(crate) fn new(body: impl Into<Bytes>, limits: &Limits) -> Self {
+        Self { body: body.into(), max_fields: limits.fields }
+    }
+
+    /// A body under the default limits.
+    #[cfg(test)]
+    pub(crate) fn of_test(body: Vec<u8>) -> Self {
+        Self::new(body, &Limits::default())
+    }
+
+    /// Another body under the same limits.
+    pub(crate) fn with_body(&self, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), max_fields: self.max_fields }
+    }
+
     /// The bytes as they came.
     pub(crate) fn bytes(&self) -> &Bytes {
-        &self.0
+        &self.body
+    }
+
+    /// The maximum number of names in one object, or of parts in a form; 0: unlimited.
+    pub(crate) fn max_fields(&self) -> usize {
+        self.max_fields
     }
 
     /// The body's top level, which must be an object.
     pub(crate) fn fields(&self) -> Result<Fields<'_>, Error> {
-        let text = std::str::from_utf8(&self.0)
+        let text = std::str::from_utf8(&self.body)
             .map_err(|error| malformed(format!("the request body is not UTF-8 at byte {}", error.valid_up_to())))?;
         if text.trim_ascii().is_empty() {
             return Err(malformed("the request body is empty; it must be a JSON object".to_owned()));
         }
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let fields = Fields::deserialize(&mut deserializer)
-            .and_then(|fields| deserializer.end().map(|()| fields))
-            .map_err(|error| malformed(format!("the request body is not a JSON object: {error}")))?;
-        Ok(fields)
+        let seed = FieldsSeed { max: self.max_fields, exceeded: &Cell::new(false) };
+        seed.deserialize(&mut deserializer).and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| {
+            match seed.exceeded.get() {
+                true => too_many_fields(None, self.max_fields),
+                false => malformed(format!("the request body is not a JSON object: {error}")),
+            }
+        })
     }
 }
 
@@ -77,9 +99,26 @@ fn malformed(message: String) -> Error {
     Error::Invalid { message, param: None, code: None }
 }
 
+/// The error for an object, or a form, with more than `max` names.
+pub(crate) fn too_many_fields(param: Option<&str>, max: usize) -> Error {
+    let place = param.map_or_else(|| "request body".to_owned(), |param| format!("'{param}'"));
+    Error::Invalid {
+        message: format!(
+            "Invalid {place}: too many fields. Expected at most {max}; raise limits.fields in the settings of farllama."
+        ),
+        param: param.map(str::to_owned),
+        code: Some("object_above_max_properties"),
+    }
+}
+
 /// The top level of a body: names with their raw values, in order. Of a name that stands twice, the last value counts, as in Go.
 #[derive(Debug, Default)]
-pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Fields<'a> {
+    /// A field that was taken leaves its place empty, so that taking needs no search and moves nothing.
+    map: IndexMap<Cow<'a, str>, Option<&'a RawValue>, RandomState>,
+    /// The maximum number of names of this object and of those inside it; 0: unlimited.
+    max: usize,
+}
 
 impl<'a> Fields<'a> {
     /// Takes field `name` out. `null` counts as absent: clients send it for what they do not set.
@@ -93,15 +132,29 @@ impl<'a> Fields<'a> {
 
     /// Field `name` as it stands, which stays where it is.
     pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let (_, raw) = self.0.iter().find(|(known, _)| known == name)?;
-        (raw.get() != "null").then_some(*raw)
+        let raw = (*self.map.get(name)?)?;
+        (raw.get() != "null").then_some(raw)
     }
 
     /// Takes field `name` out as it stands.
     pub(crate) fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
-        let at = self.0.iter().position(|(known, _)| known == name)?;
-        let (_, raw) = self.0.remove(at);
+        let raw = self.map.get_mut(name)?.take()?;
         (raw.get() != "null").then_some(raw)
+    }
+
+    /// Takes field `name` out, an object, which is taken apart under the same limit.
+    ///
+    /// # Errors
+    /// Fails if the field is not an object or has too many fields.
+    pub(crate) fn take_fields(&mut self, name: &str) -> Result<Option<Self>, Error> {
+        let Some(raw) = self.take_raw(name) else { return Ok(None) };
+        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+        let seed = FieldsSeed { max: self.max, exceeded: &Cell::new(false) };
+        match seed.deserialize(&mut deserializer) {
+            Ok(fields) => Ok(Some(fields)),
+            Err(_) if seed.exceeded.get() => Err(too_many_fields(Some(name), self.max)),
+            Err(_) => read(name, raw).map(Some),
+        }
     }
 
     /// Takes field `name` out, which must be there.
@@ -115,14 +168,31 @@ impl<'a> Fields<'a> {
 
     /// What nobody took, without what is null.
     pub(crate) fn left(self) -> impl Iterator<Item = (Cow<'a, str>, &'a RawValue)> {
-        self.0.into_iter().filter(|(_, raw)| raw.get() != "null")
+        let fields = self.map.into_iter().filter_map(|(name, raw)| Some((name, raw?)));
+        fields.filter(|(_, raw)| raw.get() != "null")
     }
+}
+
+/// Reads [`Fields`] up to a number of names, and says whether it was that number which made it fail.
+#[derive(Clone, Copy)]
+struct FieldsSeed<'s> {
+    /// 0: unlimited.
+    max: usize,
+    exceeded: &'s Cell<bool>,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
+        FieldsSeed { max: 0, exceeded: &Cell::new(false) }.deserialize(deserializer)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
+        struct Visitor<'s>(FieldsSeed<'s>);
+        impl<'de> de::Visitor<'de> for Visitor<'_> {
             type Value = Fields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,18 +200,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(16);
+                let Self(FieldsSeed { max, exceeded }) = self;
+                let mut fields = IndexMap::with_capacity_and_hasher(16, RandomState::default());
                 while let Some(Text(name)) = map.next_key()? {
-                    let raw = map.next_value()?;
-                    match fields.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, old)) => *old = raw,
-                        None => fields.push((name, raw)),
+                    fields.insert(name, Some(map.next_value()?));
+                    if max > 0 && fields.len() > max {
+                        exceeded.set(true);
+                        return Err(de::Error::custom("too many fields"));
                     }
                 }
-                Ok(Fields(fields))
+                Ok(Fields { map: fields, max })
             }
         }
-        deserializer.deserialize_map(Visitor)
+        deserializer.deserialize_map(Visitor(self))
     }
 }
 
@@ -300,7 +371,7 @@ mod tests {
     }
 
     fn json(text: &str) -> Json {
-        Json(Bytes::copy_from_slice(text.as_bytes()))
+        Json::new(text.as_bytes().to_vec(), &Limits::default())
     }
 
     #[test]
@@ -352,6 +423,31 @@ mod tests {
     fn of_a_name_that_stands_twice_the_last_value_counts() {
         let body = json(r#"{"a":1,"a":2}"#);
         assert_eq!(body.fields().unwrap().need::<u8>("a", &mut Vec::new()).unwrap(), 2);
+    }
+
+    #[test]
+    fn an_object_with_too_many_fields_is_refused_by_its_name() {
+        let object = |n: usize| {
+            let fields: Vec<String> = (0..n).map(|n| format!(r#""k{n}":{n}"#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let limits = |fields| Limits { fields, ..Limits::default() };
+        let refused = |body: &str, max: usize| {
+            let json = Json::new(body.as_bytes().to_vec(), &limits(max));
+            let mut fields = json.fields()?;
+            fields.take_fields("options").map(|fields| fields.map_or(0, |fields| fields.left().count()))
+        };
+        let error = refused(&object(11), 10).unwrap_err();
+        assert_eq!((error.row().code, error.param()), (Some("object_above_max_properties"), None));
+        assert!(error.to_string().contains("at most 10; raise limits.fields"), "{error}");
+        let options = |n| format!(r#"{{"options":{}}}"#, object(n));
+        assert_eq!(refused(&options(11), 10).unwrap_err().param(), Some("options"));
+        assert_eq!(refused(&options(10), 10).unwrap(), 10);
+        // A name that stands again is no further name.
+        assert!(refused(&format!("{{{}\"a\":1}}", r#""a":1,"#.repeat(50)), 10).is_ok());
+        // Unlimited, and fast: a search for each name would take minutes.
+        assert_eq!(refused(&options(200_000), 0).unwrap(), 200_000);
+        assert_eq!(refused(r#"{"options":[]}"#, 10).unwrap_err().row().code, Some("invalid_type"));
     }
 
     #[test]

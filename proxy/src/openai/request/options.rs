@@ -66,8 +66,8 @@ impl<'a> Native<'a> {
     /// A value of the wrong type or out of OpenAI's range.
     pub(crate) fn take(fields: &mut Fields<'a>, limits: &[&str]) -> Result<Self, Error> {
         let mut options = Options::default();
-        if let Some(raw) = fields.take_raw("options") {
-            for (name, value) in read::<Fields<'a>>("options", raw)?.left() {
+        if let Some(given) = fields.take_fields("options")? {
+            for (name, value) in given.left() {
                 if name == "stop" {
                     options.set(name, stop("options.stop", value)?);
                 } else {

@@ -311,7 +311,7 @@ proptest! {
     ) {
         let mut body = json!({"model": "m", "input": [{"role": "user", "content": "hi"}]});
         body[field] = value;
-        let json = Json::from(body.to_string().into_bytes());
+        let json = Json::of_test(body.to_string().into_bytes());
         let (mut fields, mut receipt) = (json.fields().unwrap(), Receipt::default());
         let model = fields.need("model", &mut Vec::new()).unwrap();
         let Ok(input) = request::input(&mut fields) else { return Ok(()) };

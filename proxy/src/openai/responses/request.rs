@@ -335,7 +335,7 @@ pub(super) mod tests {
 
     /// What a response must know of a request with this body.
     pub(in super::super) fn facts(body: &Value) -> Facts {
-        let json = Json::from(body.to_string().into_bytes());
+        let json = Json::of_test(body.to_string().into_bytes());
         let terms = Terms { keeps: true, ..Terms::default() };
         let mut fields = json.fields().unwrap();
         let model = fields.need("model", &mut Vec::new()).unwrap();

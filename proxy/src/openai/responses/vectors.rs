@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) fn check(case: &mut Case) {
-    let json = Json::from(case.input("client.json").unwrap());
+    let json = Json::of_test(case.input("client.json").unwrap());
     let hosted = if case.input("hosted-refused").is_some() { Hosted::Refuse } else { Hosted::Skip };
     // The items of the responses that this one goes on from, if any.
     let earlier: Vec<Box<RawValue>> =
