@@ -160,3 +160,23 @@ async fn responses_and_moderations_fetch_pictures_too() {
         assert_eq!(images.collect::<Vec<_>>(), [&json!([GIF_BASE64])], "{chat}");
     }
 }
+
+#[tokio::test]
+async fn an_image_counts_wherever_it_is_named() {
+    let (mock, host) = (Mock::start(Script::default()).await.unwrap(), host().await);
+    let url = format!("http://{}/a.gif", host.addr);
+    let mut settings = fetching(&mock);
+    settings.images.max_bytes = 10 * GIF.len();
+    let answer = about(settings.clone(), &[&*url; 10]).await;
+    assert_eq!(answer.code(), 200, "{}", answer.text());
+    let answer = about(settings.clone(), &[&*url; 20]).await;
+    assert_eq!((answer.code(), &answer.json()["error"]["code"]), (400, &json!("image_too_large")), "{}", answer.text());
+    assert!(answer.message().contains("140 bytes") && answer.message().contains("20 places"), "{}", answer.message());
+    // What the body becomes is bounded as the body is.
+    settings.images.max_bytes = 1 << 20;
+    settings.limits.body = 8 << 10;
+    let image = Upstream::answering(raw_response("200 OK", "", &format!("GIF89a{}", "x".repeat(2000)))).await;
+    let url = format!("http://{}/a.gif", image.addr);
+    assert_eq!(about(settings.clone(), &[&url, &url]).await.code(), 200);
+    assert_eq!(about(settings, &[&url, &url, &url]).await.code(), 413);
+}

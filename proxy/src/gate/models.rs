@@ -2,6 +2,8 @@
 //!
 //! Judges only keys with a list of models; for all others nothing is read. Where names cannot be read for sure, the request is refused.
 
+use std::collections::HashMap;
+
 use axum::{
     body::{Body, to_bytes},
     extract::Request,
@@ -83,9 +85,9 @@ impl Models {
             // Without a name the proxy might choose a model of its own.
             return Err(refused("this request names none; say which"));
         }
+        let last: HashMap<_, _> = found.iter().enumerate().map(|(at, (field, _))| (field, at)).collect();
         for (at, (field, name)) in found.iter().enumerate() {
-            let later = || found[at + 1..].iter().any(|(other, _)| other == field);
-            if !name.is_empty() && (translated || !later()) {
+            if !name.is_empty() && (translated || last.get(field) == Some(&at)) {
                 self.check(name)?;
             }
         }

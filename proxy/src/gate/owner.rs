@@ -8,7 +8,7 @@ use http::request::Parts;
 use crate::config::Digest;
 
 /// Whoever made it. Nobody in particular where no key was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(Option<Digest>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Owner {

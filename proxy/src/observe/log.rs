@@ -1,5 +1,6 @@
 //! The log line of an exchange, and payload snippets for `--verbose`.
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use http::HeaderValue;
 
 use crate::observe::exchange::Exchange;
@@ -49,6 +50,11 @@ pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
 /// What is shorter is no secret: many tools send `x` or `ollama` because they must send something.
 const SHORTEST_KEY: usize = 8;
 
+/// Up to so many keys are searched for one after the other.
+const FEW_KEYS: usize = 8;
+
+const MASK: &str = "***";
+
 /// `text` without the keys that `secrets`, values of headers, hold.
 pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
     let apart = |c: char| c.is_ascii_whitespace() || c == ',';
@@ -56,7 +62,14 @@ pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
         .iter()
         .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
         .flat_map(|value| value.split(apart));
-    keys.filter(|key| key.len() >= SHORTEST_KEY).fold(text.to_owned(), |text, key| text.replace(key, "***"))
+    let keys: Vec<&str> = keys.filter(|key| key.len() >= SHORTEST_KEY).collect();
+    // One search for each of a few keys is cheaper; a header can hold thousands of words, though, and a text megabytes.
+    if keys.len() <= FEW_KEYS {
+        return keys.into_iter().fold(text.to_owned(), |text, key| text.replace(key, MASK));
+    }
+    let masks = vec![MASK; keys.len()];
+    let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&keys);
+    search.map_or_else(|_| MASK.to_owned(), |search| search.replace_all(text, &masks))
 }
 
 #[cfg(test)]
@@ -77,6 +90,15 @@ mod tests {
             HeaderValue::from_static("sk-secret-3"),
         ];
         assert_eq!(masked("sk-secret-1 sk-secret-2 sk-secret-3 Bearer", &secrets), "*** *** *** Bearer");
+    }
+
+    #[test]
+    fn any_number_of_keys_is_masked() {
+        let keys: Vec<String> = (0..5000).map(|n| format!("sk-{n:08}")).collect();
+        let header = HeaderValue::try_from(keys.join(",")).unwrap();
+        // Fast: a search for each of the keys would take a minute.
+        let text = keys.join(" ").repeat(20);
+        assert!(!masked(&text, &[header]).contains("sk-"));
     }
 
     #[test]

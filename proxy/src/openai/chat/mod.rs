@@ -43,7 +43,7 @@ pub(crate) fn prepare(
     let facts = request.facts();
     receipt.held_to(config)?;
     let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
-    let asks = translate::asks(request, &policy)?;
+    let asks = translate::asks(request, &policy, config.limits.body)?;
     Ok(Prepared { asks, facts, receipt })
 }
 

@@ -11,7 +11,7 @@ use crate::{
         chat::wire::{Answer, Choice, Completion, Facts, Logprobs, Message, Request, ResponseFormat},
         request::{
             content::{Gathered, gather},
-            options::next_seed,
+            options::Seeds,
         },
         tools::{
             self, Numbering,
@@ -20,12 +20,11 @@ use crate::{
         upstream_request::{
             context::Policy,
             message::{self, Turn},
-            send::{Ask, News},
+            send::{Ask, Bodies, News},
         },
     },
     receipt::Receipt,
     stamp::Stamp,
-    upstream::client::encode,
     usage::Usage,
 };
 
@@ -35,19 +34,21 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 /// What is asked of Ollama, once for each answer that is wanted, and what may be changed about it where it is refused.
 ///
 /// # Errors
-/// As [`request`].
-pub(super) fn asks(asked: Request<'_>, policy: &Policy) -> Result<Vec<Ask>, Error> {
+/// As [`request`]; bodies that are larger than `room` together.
+pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize) -> Result<Vec<Ask>, Error> {
     let n = asked.choices.0;
     let (turn, messages) = turn(asked)?;
     let ask = turn.ask("messages", policy);
     let mut native = turn.request(messages, policy)?;
     let ask = Ask { news: News::of(&native), ..ask };
+    let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room));
+    seeds.first(&mut native.options);
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
-        if nth > 0 {
-            next_seed(&mut native.options)?;
+        if nth == 0 || seeds.next(&mut native.options)? {
+            bodies.encode(&native)?;
         }
-        asks.push(Ask { body: encode(&native)?, ..ask.clone() });
+        asks.push(Ask { body: bodies.last(), ..ask.clone() });
     }
     Ok(asks)
 }

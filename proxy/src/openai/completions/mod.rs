@@ -43,7 +43,11 @@ pub(crate) fn prepare(
     receipt.held_to(config)?;
     let facts = request.facts();
     let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
-    Ok(Prepared { asks: translate::asks(request, config.completions.raw, &policy)?, facts, receipt })
+    Ok(Prepared {
+        asks: translate::asks(request, config.completions.raw, &policy, config.limits.body)?,
+        facts,
+        receipt,
+    })
 }
 
 /// The answers to one prompt or many, streamed or not.

@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::{
     error::Error,
     ollama::{
@@ -15,14 +13,13 @@ use crate::{
     },
     openai::{
         completions::wire::{Alternatives, Choice, Completion, Facts, Logprobs, Request},
-        request::options::{limit, next_seed, think},
+        request::options::{Seeds, limit, think},
         upstream_request::{
             context::Policy,
-            send::{Ask, News},
+            send::{Ask, Bodies, News},
         },
     },
     stamp::Stamp,
-    upstream::client::encode,
     usage::{CompletionUsage, Usage},
 };
 
@@ -35,30 +32,18 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 /// What is asked of Ollama, and what may be changed about it where it is refused.
 ///
 /// # Errors
-/// As [`requests`].
-pub(super) fn asks(asked: Request<'_>, raw_by_default: bool, policy: &Policy) -> Result<Vec<Ask>, Error> {
-    let model = asked.model.to_string();
-    let effort = asked.effort.as_ref().filter(|_| asked.native.think.is_none()).map(|_| "reasoning_effort");
-    let (may_grow, limit) = (policy.may_grow(&asked.native), limit(&asked.native.options));
-    let requests = requests(asked, raw_by_default, policy)?;
-    let ask = |request: &GenerateRequest<'_>| {
-        let max = request.think.as_ref().is_some_and(|think| think.get() == "\"max\"");
-        let news = News { max, logprobs: request.logprobs, pictures: false };
-        let (model, body) = (model.clone(), encode(request)?);
-        Ok(Ask { path: PATH, about: "prompt", model, body, may_grow, limit, effort, news })
-    };
-    requests.iter().map(ask).collect()
-}
-
-/// Client → upstream: prompt by prompt, the n answers of each one after the other.
+/// A reasoning effort that does not exist, or bodies larger than `room` together.
 ///
-/// # Errors
-/// A reasoning effort that there is not.
-pub(super) fn requests<'a>(
-    request: Request<'a>,
+/// Prompt by prompt, the n answers of each one after the other.
+pub(super) fn asks(
+    request: Request<'_>,
     raw_by_default: bool,
     policy: &Policy,
-) -> Result<Vec<GenerateRequest<'a>>, Error> {
+    room: usize,
+) -> Result<Vec<Ask>, Error> {
+    let model = request.model.to_string();
+    let effort = request.effort.as_ref().filter(|_| request.native.think.is_none()).map(|_| "reasoning_effort");
+    let (may_grow, limit) = (policy.may_grow(&request.native), limit(&request.native.options));
     let mut native = request.native;
     let truncate = policy.apply(&mut native)?;
     let think = match (native.think, request.effort) {
@@ -66,7 +51,7 @@ pub(super) fn requests<'a>(
         (None, Some(effort)) => Some(Cow::Owned(think(&effort, "reasoning_effort")?)),
         (None, None) => None,
     };
-    let first = GenerateRequest {
+    let mut asked = GenerateRequest {
         model: request.model.0,
         prompt: Cow::Borrowed(""),
         raw: request.raw.unwrap_or(raw_by_default && request.suffix.is_none()),
@@ -81,14 +66,19 @@ pub(super) fn requests<'a>(
         logprobs: request.logprobs.is_some(),
         top_logprobs: request.logprobs.filter(|n| *n > 0),
     };
+    let max = asked.think.as_ref().is_some_and(|think| think.get() == "\"max\"");
+    let news = News { max, logprobs: asked.logprobs, pictures: false };
+    let (mut seeds, mut bodies) = (Seeds::of(&asked.options), Bodies::within(room));
     let mut asks = Vec::with_capacity(request.prompts.len() * request.n);
     for prompt in request.prompts {
-        let mut ask = GenerateRequest { prompt, ..first.clone() };
+        asked.prompt = prompt;
+        seeds.first(&mut asked.options);
         for nth in 0..request.n {
-            if nth > 0 {
-                next_seed(&mut ask.options)?;
+            if nth == 0 || seeds.next(&mut asked.options)? {
+                bodies.encode(&asked)?;
             }
-            asks.push(ask.clone());
+            let (model, body) = (model.clone(), bodies.last());
+            asks.push(Ask { path: PATH, about: "prompt", model, body, may_grow, limit, effort, news });
         }
     }
     Ok(asks)
@@ -140,18 +130,16 @@ pub(super) fn logprobs<'a>(tokens: Vec<native::Logprob<'a>>, offset: &mut u64) -
     let mut out = Logprobs::default();
     for token in tokens {
         // The token itself is among the alternatives, wherever any are told.
-        let mut top: Vec<(Cow<'a, str>, &'a RawValue)> = Vec::new();
+        let mut top = Alternatives::default();
         for other in token.top_logprobs {
-            if top.iter().all(|(known, _)| *known != other.token) {
-                top.push((other.token, other.logprob));
-            }
+            top.0.entry(other.token).or_insert(other.logprob);
         }
-        if !top.is_empty() && top.iter().all(|(known, _)| *known != token.token) {
-            top.push((token.token.clone(), token.logprob));
+        if !top.0.is_empty() {
+            top.0.entry(token.token.clone()).or_insert(token.logprob);
         }
         out.text_offset.push(*offset);
         *offset += token.token.chars().count() as u64;
-        out.top_logprobs.push(Alternatives(top));
+        out.top_logprobs.push(top);
         out.token_logprobs.push(token.logprob);
         out.tokens.push(token.token);
     }

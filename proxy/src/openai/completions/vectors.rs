@@ -1,7 +1,6 @@
 //! How a vector of completions is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
 
 use async_openai::types::completions::CreateCompletionResponse;
-use serde_json::value::RawValue;
 
 use super::translate;
 use crate::{
@@ -9,10 +8,9 @@ use crate::{
     openai::{
         completions::{stream::Completions, wire::Request},
         request::json::Json,
-        upstream_request::context::Policy,
+        upstream_request::{context::Policy, send},
     },
     receipt::Receipt,
-    upstream::client::encode,
     vectors::{Case, stamp},
 };
 
@@ -21,11 +19,11 @@ pub(crate) fn check(case: &mut Case) {
     let mut receipt = Receipt::default();
     let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
         let facts = request.facts();
-        Ok((facts, encode(&translate::requests(request, false, &Policy::default())?)?))
+        Ok((facts, send::bodies(&translate::asks(request, false, &Policy::default(), usize::MAX)?)))
     });
     let facts = match translated {
         Ok((facts, asks)) => {
-            case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&asks).unwrap());
+            case.json("upstream.json", &asks);
             facts
         }
         Err(error) => return case.refusal(&error),

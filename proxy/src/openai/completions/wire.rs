@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use foldhash::quality::RandomState;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
@@ -264,7 +266,7 @@ pub(crate) struct Logprobs<'a> {
 
 /// Tokens with their probabilities, an object; a name stands once.
 #[derive(Debug, Default)]
-pub(crate) struct Alternatives<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Alternatives<'a>(pub(crate) IndexMap<Cow<'a, str>, &'a RawValue, RandomState>);
 
 impl Serialize for Alternatives<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,9 @@ use crate::{
 /// How many near names are told.
 const NEAREST: usize = 5;
 
+/// How many characters of a name are compared.
+const COMPARED: usize = 128;
+
 pub(super) fn list<'a>(tags: &'a Tags<'a>) -> List<'a> {
     let listed = |tag: &'a Tag<'a>| Model {
         context_length: tag.details.as_ref().and_then(|details| details.context_length),
@@ -52,9 +55,11 @@ fn owner(name: &str) -> &str {
 
 /// The names that are most like `model`, the most alike first.
 pub(super) fn nearest(model: &str, tags: &Tags<'_>) -> Vec<String> {
-    let asked = model.to_lowercase();
-    let mut names: Vec<(f64, &str)> =
-        tags.models.iter().map(|tag| (strsim::jaro_winkler(&asked, &tag.name.to_lowercase()), &*tag.name)).collect();
+    // Comparing takes the product of both lengths.
+    let begin = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
+    let asked = begin(model);
+    let alike = |name: &str| strsim::jaro_winkler(&asked, &begin(name));
+    let mut names: Vec<(f64, &str)> = tags.models.iter().map(|tag| (alike(&tag.name), &*tag.name)).collect();
     names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     names.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect()
 }

@@ -43,7 +43,7 @@ pub(crate) fn prepare(
     receipt.held_to(config)?;
     let model = translate::model(request.model.as_deref(), &config.moderation.model)?;
     let policy = Policy::of(config, grown(&model), &model, &request.native, &mut receipt);
-    let (asks, facts) = translate::asks(request, &model, &policy)?;
+    let (asks, facts) = translate::asks(request, &model, &policy, config.limits.body)?;
     Ok(Prepared { asks, facts, receipt })
 }
 

@@ -13,11 +13,10 @@ use crate::{
         request::options::limit,
         upstream_request::{
             context::Policy,
-            send::{Ask, News},
+            send::{Ask, Bodies, News},
         },
     },
     stamp::Stamp,
-    upstream::client::encode,
 };
 
 /// Where Ollama is asked.
@@ -53,27 +52,14 @@ pub(super) fn model(named: Option<&str>, configured: &str) -> Result<String, Err
 /// What is asked of Ollama, what the answer must know, and what may be changed about the asks where they are refused.
 ///
 /// # Errors
-/// As [`requests`].
-pub(super) fn asks(asked: Request<'_>, model: &str, policy: &Policy) -> Result<(Vec<Ask>, Facts), Error> {
-    let (may_grow, limit) = (policy.may_grow(&asked.native), limit(&asked.native.options));
-    let (requests, facts) = requests(asked, model, policy)?;
-    let ask = |request| {
-        // Whether the model can see is known before.
-        let (model, body, news) = (model.to_owned(), encode(request)?, News::default());
-        Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit, effort: None, news })
-    };
-    Ok((requests.iter().map(ask).collect::<Result<_, Error>>()?, facts))
-}
-
-/// Client → upstream: one ask for each input.
-///
-/// # Errors
-/// None that a request can cause.
-pub(super) fn requests<'a>(
-    request: Request<'a>,
-    model: &'a str,
+/// Bodies that are larger than `room` together.
+pub(super) fn asks(
+    request: Request<'_>,
+    model: &str,
     policy: &Policy,
-) -> Result<(Vec<ChatRequest<'a>>, Facts), Error> {
+    room: usize,
+) -> Result<(Vec<Ask>, Facts), Error> {
+    let (may_grow, limit) = (policy.may_grow(&request.native), limit(&request.native.options));
     let judge = Judge::of(model);
     let facts = Facts {
         model: request.model.map_or_else(|| model.to_owned(), |model| model.to_string()),
@@ -84,22 +70,28 @@ pub(super) fn requests<'a>(
     // A text of which only a part is judged is not judged, unless somebody says so.
     let truncate = policy.apply(&mut native)?;
     native.be_exact()?;
+    let mut asked = ChatRequest {
+        model: Cow::Borrowed(model),
+        messages: Vec::new(),
+        stream: false,
+        format: judge.format()?.map(Cow::Owned),
+        keep_alive: native.keep_alive,
+        tools: None,
+        options: native.options,
+        think: native.think.map(Cow::Borrowed),
+        truncate: Some(truncate),
+        shift: native.shift,
+        logprobs: false,
+        top_logprobs: None,
+    };
+    let mut bodies = Bodies::within(room);
     let mut asks = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
-        asks.push(ChatRequest {
-            model: Cow::Borrowed(model),
-            messages: judge.messages(input),
-            stream: false,
-            format: judge.format()?.map(Cow::Owned),
-            keep_alive: native.keep_alive,
-            tools: None,
-            options: native.options.clone(),
-            think: native.think.map(Cow::Borrowed),
-            truncate: Some(truncate.clone()),
-            shift: native.shift,
-            logprobs: false,
-            top_logprobs: None,
-        });
+        asked.messages = judge.messages(input);
+        bodies.encode(&asked)?;
+        // Whether the model can see is known before.
+        let (model, body, news) = (model.to_owned(), bodies.last(), News::default());
+        asks.push(Ask { path: PATH, about: "input", model, body, may_grow, limit, effort: None, news });
     }
     Ok((asks, facts))
 }

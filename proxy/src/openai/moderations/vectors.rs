@@ -1,14 +1,16 @@
 //! How a vector of moderations is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
 
 use async_openai::types::moderations::CreateModerationResponse;
-use serde_json::value::RawValue;
 
 use super::translate;
 use crate::{
     ollama::wire::ChatReply,
-    openai::{moderations::wire::Request, request::json::Json, upstream_request::context::Policy},
+    openai::{
+        moderations::wire::Request,
+        request::json::Json,
+        upstream_request::{context::Policy, send},
+    },
     receipt::Receipt,
-    upstream::client::encode,
     vectors::{Case, stamp},
 };
 
@@ -17,12 +19,12 @@ pub(crate) fn check(case: &mut Case) {
     let mut receipt = Receipt::default();
     let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
         let model = translate::model(request.model.as_deref(), "llama-guard3")?;
-        let (asks, facts) = translate::requests(request, &model, &Policy::default())?;
-        Ok((encode(&asks)?, facts))
+        let (asks, facts) = translate::asks(request, &model, &Policy::default(), usize::MAX)?;
+        Ok((send::bodies(&asks), facts))
     });
     let facts = match translated {
         Ok((asks, facts)) => {
-            case.json("upstream.json", &serde_json::from_slice::<&RawValue>(&asks).unwrap());
+            case.json("upstream.json", &asks);
             facts
         }
         Err(error) => return case.refusal(&error),

@@ -58,6 +58,9 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The maximum number of inputs of one request, as for embeddings. Each is a request to Ollama of its own.
+const MAX_INPUTS: usize = 2048;
+
 /// One text, several, or one input of several parts.
 fn inputs(raw: &RawValue) -> Result<Vec<Gathered<'_>>, Error> {
     let wrong = |message: &str, code| Error::Invalid {
@@ -93,6 +96,15 @@ fn inputs(raw: &RawValue) -> Result<Vec<Gathered<'_>>, Error> {
             return Err(wrong("Invalid 'input': there is nothing to judge in it.", "invalid_value"));
         }
         return Ok(vec![gathered]);
+    }
+    if items.len() > MAX_INPUTS {
+        let n = items.len();
+        return Err(wrong(
+            &format!(
+                "Invalid 'input': array too long. Expected an array with maximum length {MAX_INPUTS}, but got an array with length {n} instead."
+            ),
+            "array_above_max_length",
+        ));
     }
     items.into_iter().enumerate().map(|(n, item)| text(&format!("input[{n}]"), item)).collect()
 }

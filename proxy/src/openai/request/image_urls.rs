@@ -60,11 +60,44 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     let within = app.fetcher.images.timeout;
     let fetched = tokio::time::timeout(within, fetching).await;
     let pictures = fetched.unwrap_or_else(|_| Err(told(&found[0], &Refused::TimedOut(within))))?;
-    let inlined = replace(&json, &found, |url| pictures.get(url).map_or("", String::as_str));
+    let image = |url: &str| pictures.get(url).map_or("", String::as_str);
+    bounded(&found, image, json.bytes().len(), app)?;
+    let inlined = replace(&json, &found, image);
     let mut receipt = Receipt::default();
     receipt.note("image_url", "fetched");
     recorder.receipt(receipt);
     Ok(inlined)
+}
+
+/// Checks what the body takes with an image in the place of each of the URLs: an image that is named often is there as often.
+///
+/// # Errors
+/// Fails if the images are larger than `images.max_bytes`, or the body than `limits.body`.
+fn bounded<'a>(found: &[Found], image: impl Fn(&str) -> &'a str, body: usize, app: &App) -> Result<(), Error> {
+    let (max, limit) = (app.config.images.max_bytes, app.config.limits.body);
+    let (mut images, mut body) = (0, body);
+    for Found { path, url, .. } in found {
+        let data = image(url);
+        // Base64 has four characters for three bytes.
+        images += data.len().saturating_sub(data.find(',').map_or(0, |comma| comma + 1)) / 4 * 3;
+        body += data.len();
+        // What base64 rounds up is no reason to refuse an image that was fetched.
+        if images > max.saturating_add(2 * found.len()) {
+            return Err(Error::Invalid {
+                message: format!(
+                    "The images of this request are larger than {max} bytes together, counted at each of the {} places where it names one. \
+                     Name fewer or smaller images, or raise images.max_bytes in the settings of farllama.",
+                    found.len()
+                ),
+                param: Some(path.clone()),
+                code: Some("image_too_large"),
+            });
+        }
+        if body > limit {
+            return Err(Error::TooLarge { limit });
+        }
+    }
+    Ok(())
 }
 
 /// The body with a stand-in for each picture that would be fetched, and their URLs: for those who only want to see what it becomes.

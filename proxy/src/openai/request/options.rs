@@ -139,16 +139,37 @@ pub(crate) fn limit(options: &Options<'_>) -> Option<u64> {
     options.get("num_predict").and_then(|raw| raw.get().parse().ok())
 }
 
-/// Another seed, for another answer to the same question: with the same one it would be the same answer.
-///
-/// # Errors
-/// None that a number can cause.
-pub(crate) fn next_seed(options: &mut Options<'_>) -> Result<(), Error> {
-    let seed: Option<i64> = options.get("seed").and_then(|seed| seed.get().parse().ok());
-    if let Some(seed) = seed {
-        options.set("seed", Cow::Owned(raw(&seed.wrapping_add(1))?));
+/// The seeds of several answers to the same question: with the same one they would be the same answer.
+pub(crate) struct Seeds {
+    first: Option<Box<RawValue>>,
+    last: Option<i64>,
+}
+
+impl Seeds {
+    /// Those that follow the seed in `options`, if there is one.
+    pub(crate) fn of(options: &Options<'_>) -> Self {
+        let first = options.get("seed").map(RawValue::to_owned);
+        Self { last: None, first }
     }
-    Ok(())
+
+    /// Sets the first one again.
+    pub(crate) fn first(&mut self, options: &mut Options<'_>) {
+        self.last = self.first.as_ref().and_then(|seed| seed.get().parse().ok());
+        if let Some(seed) = &self.first {
+            options.set("seed", Cow::Owned(seed.clone()));
+        }
+    }
+
+    /// Sets the next one; returns whether there is one.
+    ///
+    /// # Errors
+    /// None that a number can cause.
+    pub(crate) fn next(&mut self, options: &mut Options<'_>) -> Result<bool, Error> {
+        let Some(last) = &mut self.last else { return Ok(false) };
+        *last = last.wrapping_add(1);
+        options.set("seed", Cow::Owned(raw(last)?));
+        Ok(true)
+    }
 }
 
 /// A value as it crosses the wire.

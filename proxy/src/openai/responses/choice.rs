@@ -1,5 +1,7 @@
 //! `tool_choice` as responses write it: flat, and with kinds of tools that chat does not have. Pure.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -49,10 +51,13 @@ pub(super) fn read_choice<'a>(
         param: Some(format!("tool_choice.{field}")),
         code: Some("missing_required_parameter"),
     };
-    // A name that stands for nothing is kept, so that it is told.
+    let natives = offered.natives();
+    // A name that stands for nothing is kept, so that the error can name it.
     let names = |kind: &str, name: Text<'a>, at: &'static str| -> Vec<(Text<'a>, &'static str)> {
-        let natives: Vec<_> = offered.natives(kind, &name).map(|native| (Text(native.to_owned().into()), at)).collect();
-        if natives.is_empty() { vec![(name, at)] } else { natives }
+        match natives.get(&(kind, &*name)) {
+            Some(natives) => natives.iter().map(|native| (Text((*native).to_owned().into()), at)).collect(),
+            None => vec![(name, at)],
+        }
     };
     match &*choice.kind {
         kind @ ("function" | "custom" | "namespace") => {
@@ -61,13 +66,15 @@ pub(super) fn read_choice<'a>(
         }
         "allowed_tools" => {
             let word = choice.mode.ok_or_else(|| need("mode"))?;
-            let mut only = Vec::new();
+            let (mut only, mut seen) = (Vec::new(), HashSet::new());
             for tool in choice.tools.ok_or_else(|| need("tools"))? {
                 if is_hosted(&tool.kind) {
                     receipt.note(&format!("tools.{}", &*tool.kind), "skipped");
                 } else {
                     let name = tool.name.ok_or_else(|| need("tools[].name"))?;
-                    only.extend(names(&tool.kind, name, "tool_choice.tools"));
+                    if seen.insert((tool.kind.to_string(), name.to_string())) {
+                        only.extend(names(&tool.kind, name, "tool_choice.tools"));
+                    }
                 }
             }
             Ok(ToolChoice::new(mode(&word, "tool_choice.mode", false)?, Some(only)))

@@ -1,5 +1,8 @@
 //! The tools of a request: functions as they are, custom tools and namespaces as functions and back, and what OpenAI runs itself left out. Pure.
 
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{
     Value, json,
@@ -93,7 +96,7 @@ pub(crate) struct Offer<'a> {
 
 /// Which of the client's tools stands behind each name that Ollama got.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Offered(Vec<(String, Called)>);
+pub(crate) struct Offered(IndexMap<String, Called>);
 
 /// A tool, as the client names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,22 +108,24 @@ pub(crate) enum Called {
 impl Offered {
     /// The tool that the model means by `name`; a name that was not offered is taken for a function's.
     pub(crate) fn called(&self, name: &str) -> Called {
-        let known = self.0.iter().find(|(native, _)| native == name);
-        known.map_or_else(|| Called::Function { name: name.to_owned(), namespace: None }, |(_, called)| called.clone())
+        let known = self.0.get(name).cloned();
+        known.unwrap_or_else(|| Called::Function { name: name.to_owned(), namespace: None })
     }
 
-    /// The names that Ollama got for what the client calls `name`, a `function`, a `custom` tool or a whole `namespace`.
-    pub(crate) fn natives<'s>(&'s self, kind: &'s str, name: &'s str) -> impl Iterator<Item = &'s str> {
-        let is = move |called: &Called| match called {
-            Called::Function { namespace: Some(own), .. } | Called::Custom { namespace: Some(own), .. }
-                if kind == "namespace" =>
-            {
-                own == name
+    /// The names that Ollama got, by the kind (`function`, `custom`, `namespace`) and the name that the client has for them.
+    pub(crate) fn natives(&self) -> HashMap<(&str, &str), Vec<&str>> {
+        let mut natives: HashMap<_, Vec<_>> = HashMap::new();
+        for (native, called) in &self.0 {
+            let (kind, name, namespace) = match called {
+                Called::Function { name, namespace } => ("function", name, namespace),
+                Called::Custom { name, namespace } => ("custom", name, namespace),
+            };
+            natives.entry((kind, &**name)).or_default().push(&**native);
+            if let Some(namespace) = namespace {
+                natives.entry(("namespace", &**namespace)).or_default().push(&**native);
             }
-            Called::Function { name: own, .. } => kind == "function" && own == name,
-            Called::Custom { name: own, .. } => kind == "custom" && own == name,
-        };
-        self.0.iter().filter(move |(_, called)| is(called)).map(|(native, _)| &**native)
+        }
+        natives
     }
 }
 
@@ -274,7 +279,7 @@ impl<'a> Offer<'a> {
     ) -> Result<(), Error> {
         let (Called::Function { name, namespace } | Called::Custom { name, namespace }) = &called;
         let native = native_name(namespace.as_deref(), name);
-        if self.offered.0.iter().any(|(known, other)| *known == native && *other != called) {
+        if self.offered.0.get(&native).is_some_and(|other| *other != called) {
             return Err(Error::invalid(
                 format!("{at}.name"),
                 format!(
@@ -284,7 +289,7 @@ impl<'a> Offer<'a> {
         }
         let function = Function { name: Text(native.clone().into()), description, parameters, strict: None };
         self.tools.push(Tool { kind: Text("function".into()), function: Some(function) });
-        self.offered.0.push((native, called));
+        self.offered.0.insert(native, called);
         Ok(())
     }
 }

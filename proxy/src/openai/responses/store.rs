@@ -3,7 +3,7 @@
 //! A response belongs to whoever made it; for all others it does not exist.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -65,13 +65,21 @@ struct Shelf {
     kept: HashMap<String, Kept>,
     /// By when they were last used.
     order: BTreeMap<u64, String>,
+    /// Where the items are.
+    items: HashMap<(Owner, String), Places>,
     bytes: usize,
     next: u64,
 }
 
+/// The responses that have an item, by the order in which they came, and its place in each.
+type Places = BTreeMap<u64, (Arc<Stored>, usize)>;
+
 #[derive(Debug)]
 struct Kept {
     stored: Arc<Stored>,
+    /// When it came, which never changes.
+    came: u64,
+    /// When it was last used.
     turn: u64,
     used: Instant,
 }
@@ -83,9 +91,14 @@ impl Store {
             return false;
         }
         let mut shelf = self.shelf();
+        shelf.forget(stored.id());
         shelf.bytes += stored.bytes;
-        let (turn, id) = (shelf.turn(stored.id()), stored.id().to_owned());
-        shelf.kept.insert(id, Kept { stored: Arc::new(stored), turn, used: now });
+        let (turn, id, stored) = (shelf.turn(stored.id()), stored.id().to_owned(), Arc::new(stored));
+        for (nth, item) in stored.items().enumerate() {
+            let places = shelf.items.entry((stored.owner, item.id.clone())).or_default();
+            places.entry(turn).or_insert_with(|| (stored.clone(), nth));
+        }
+        shelf.kept.insert(id, Kept { stored, came: turn, turn, used: now });
         shelf.tidy(bounds, now);
         true
     }
@@ -124,8 +137,8 @@ impl Store {
     /// The item of that id, in any response of `owner`'s.
     pub(crate) fn item(&self, owner: Owner, id: &str) -> Option<StoredItem> {
         let shelf = self.shelf();
-        let mut own = shelf.kept.values().filter(|kept| kept.stored.owner == owner);
-        own.find_map(|kept| kept.stored.items().find(|item| item.id == id).cloned())
+        let (_, (stored, nth)) = shelf.items.get(&(owner, id.to_owned()))?.last_key_value()?;
+        stored.items().nth(*nth).cloned()
     }
 
     /// Lets go of a response; whether `owner` had it.
@@ -184,6 +197,14 @@ impl Shelf {
         if let Some(kept) = self.kept.remove(id) {
             self.bytes -= kept.stored.bytes;
             self.order.remove(&kept.turn);
+            for item in kept.stored.items() {
+                if let Entry::Occupied(mut places) = self.items.entry((kept.stored.owner, item.id.clone())) {
+                    places.get_mut().remove(&kept.came);
+                    if places.get().is_empty() {
+                        places.remove();
+                    }
+                }
+            }
         }
     }
 }
@@ -248,7 +269,7 @@ mod tests {
         let none = Responses { max_count: 0, ..bounds };
         assert!(store.get(Owner::default(), "99", &none, now).is_none());
         let shelf = store.shelf();
-        assert_eq!((shelf.kept.len(), shelf.order.len(), shelf.bytes), (0, 0, 0));
+        assert_eq!((shelf.kept.len(), shelf.order.len(), shelf.items.len(), shelf.bytes), (0, 0, 0, 0));
     }
 
     #[test]

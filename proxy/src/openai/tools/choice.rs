@@ -1,6 +1,8 @@
 //! Which of the offered tools a model may or must call. Ollama knows no such thing, so the offer is cut down here, and a call that must
 //! be made is brought about by [`forced`](super::forced). Pure.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -117,12 +119,13 @@ impl<'a> ToolChoice<'a> {
     /// # Errors
     /// A tool that is chosen but not offered, or a call that must be made with nothing to call.
     pub(crate) fn cut(&self, mut tools: Vec<Tool<'a>>) -> Result<Vec<Tool<'a>>, Error> {
-        let is = |tool: &Tool<'_>, name: &str| tool.function.as_ref().is_some_and(|function| *function.name == *name);
         if let Some(only) = &self.only {
-            if let Some((name, at)) = only.iter().find(|(name, _)| !tools.iter().any(|tool| is(tool, name))) {
+            let offered: HashSet<&str> = tools.iter().filter_map(Tool::name).collect();
+            if let Some((name, at)) = only.iter().find(|(name, _)| !offered.contains(&**name)) {
                 return Err(Error::invalid(*at, format!("Tool choice '{}' not found in 'tools' parameter.", &**name)));
             }
-            tools.retain(|tool| only.iter().any(|(name, _)| is(tool, name)));
+            let chosen: HashSet<&str> = only.iter().map(|(name, _)| &**name).collect();
+            tools.retain(|tool| tool.name().is_some_and(|name| chosen.contains(name)));
         }
         match self.mode {
             Mode::None => Ok(Vec::new()),

@@ -3,7 +3,7 @@
 pub(crate) mod choice;
 pub(crate) mod forced;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,6 +22,13 @@ pub(crate) struct Tool<'a> {
     pub(crate) kind: Text<'a>,
     #[serde(borrow, default)]
     pub(crate) function: Option<Function<'a>>,
+}
+
+impl Tool<'_> {
+    /// The name of its function.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.function.as_ref().map(|function| &*function.name)
+    }
 }
 
 /// A function on offer.
@@ -180,18 +187,19 @@ pub(crate) fn lost(receipt: &mut Receipt) {
 #[derive(Clone, Debug)]
 pub(crate) struct Numbering {
     random: String,
-    ids: Vec<String>,
+    count: usize,
+    ids: HashSet<String>,
 }
 
 impl Numbering {
     /// `random` are hex digits that belong to this answer alone.
     pub(crate) fn new(random: &str) -> Self {
-        Self { random: random.to_owned(), ids: Vec::new() }
+        Self { random: random.to_owned(), count: 0, ids: HashSet::new() }
     }
 
     /// How many there were.
     pub(crate) fn count(&self) -> usize {
-        self.ids.len()
+        self.count
     }
 
     /// The next call: its index, and its own id where the model gave one that nobody has.
@@ -206,11 +214,12 @@ impl Numbering {
     }
 
     fn number<'a>(&mut self, id: Option<Cow<'_, str>>, function: CalledFunction<'a>) -> (usize, ToolCall<'a>) {
-        let index = self.ids.len();
-        let own = id.filter(|id| !id.is_empty() && !self.ids.iter().any(|known| known == id));
+        let index = self.count;
+        self.count += 1;
+        let own = id.filter(|id| !id.is_empty() && !self.ids.contains(&**id));
         let id =
             own.map_or_else(|| format!("call_{}{index}", &self.random[..self.random.len().min(20)]), Cow::into_owned);
-        self.ids.push(id.clone());
+        self.ids.insert(id.clone());
         (index, ToolCall { index: None, id, r#type: "function", function })
     }
 }

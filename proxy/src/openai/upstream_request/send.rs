@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
@@ -61,6 +62,57 @@ impl News {
             pictures: ask.messages.iter().any(|message| !message.images.is_empty()),
         }
     }
+}
+
+/// Encodes the bodies of the upstream requests that one client request becomes. What they hold together is bounded: each may repeat a
+/// long prompt, long options or an image.
+pub(crate) struct Bodies {
+    limit: usize,
+    /// Bytes of all bodies but the first, which is about as large as the client's own.
+    held: usize,
+    last: Bytes,
+}
+
+impl Bodies {
+    /// Bodies of `limit` bytes together, the first not counted.
+    pub(crate) fn within(limit: usize) -> Self {
+        Self { limit, held: 0, last: Bytes::new() }
+    }
+
+    /// Encodes the next body.
+    ///
+    /// # Errors
+    /// Fails if the bodies are too large together.
+    pub(crate) fn encode(&mut self, request: &impl Serialize) -> Result<(), Error> {
+        let body = encode(request)?;
+        if !self.last.is_empty() {
+            self.held += body.len();
+        }
+        if self.held > self.limit {
+            return Err(Error::Invalid {
+                message: format!(
+                    "The requests to Ollama that this one becomes are larger than {} bytes together. Ask for fewer answers at a time, \
+                     or raise limits.body in the settings of farllama.",
+                    self.limit
+                ),
+                param: None,
+                code: Some("request_too_large"),
+            });
+        }
+        self.last = body;
+        Ok(())
+    }
+
+    /// The last body. Requests that differ in nothing share it.
+    pub(crate) fn last(&self) -> Bytes {
+        self.last.clone()
+    }
+}
+
+/// The bodies of `asks`, as JSON.
+#[cfg(test)]
+pub(crate) fn bodies(asks: &[Ask]) -> Vec<Box<RawValue>> {
+    asks.iter().map(|ask| serde_json::from_slice(&ask.body).unwrap()).collect()
 }
 
 /// A request, ready to be asked.
@@ -305,4 +357,20 @@ fn set(options: &mut Options<'_>, name: &'static str, value: &str) -> Result<(),
         RawValue::from_string(value.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })?;
     options.set(name, Cow::Owned(value));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bodies_of_one_request_are_bounded_together_but_for_the_first() {
+        let mut bodies = Bodies::within(10);
+        bodies.encode(&"a first one may be as large as it is").unwrap();
+        bodies.encode(&"1234").unwrap();
+        assert_eq!(&*bodies.last(), b"\"1234\"");
+        let error = bodies.encode(&"12345").unwrap_err();
+        assert_eq!(error.row().code, Some("request_too_large"));
+        assert!(error.to_string().contains("limits.body"), "{error}");
+    }
 }
