@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use cli::{Verb, log_writer, startup};
+use cli::{
+    Verb,
+    log_writer::{FlushOnDrop, LogWriter},
+    startup,
+};
 use farllama::{
     Config, Running,
     config::{Digest, Local, Log, LogFormat, LogLevel, Sources, load, show},
@@ -133,19 +137,19 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn serve(config: Config, sources: &Sources) -> Result<(), String> {
-    log_to_stderr(&config);
-    let _last = log_writer::Last;
+    let log = LogWriter::start().map_err(|error| format!("cannot start a thread: {error}"))?;
+    log_to_stderr(&config, log.clone());
+    let _flush = FlushOnDrop(log);
     raise_open_files();
     // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
     let itself = startup::leads_to_itself(&config);
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(log_writer::flush)
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let outcome = runtime.block_on(run(config, sources, itself));
-    // A name look-up may still hang in a thread of its own.
+    // A name lookup may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
@@ -249,7 +253,7 @@ impl Signals {
     }
 }
 
-fn log_to_stderr(config: &Config) {
+fn log_to_stderr(config: &Config, writer: LogWriter) {
     let (own, others) = match config.log.level {
         LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
         LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
@@ -258,7 +262,7 @@ fn log_to_stderr(config: &Config) {
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
     let filter = Targets::new().with_default(others).with_target("farllama", own);
-    let layer = tracing_subscriber::fmt::layer().with_writer(log_writer::Lines::new()).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     match config.log.format {
         LogFormat::Text => {
@@ -267,6 +271,15 @@ fn log_to_stderr(config: &Config) {
         }
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
     }
+    // A panic is a line of the log like any other: written to stderr directly, it would wait for a reader.
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace =
+            (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string());
+        let at = panic.location().map(ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(target: "farllama", at, backtrace, "panic: {message}");
+    }));
 }
 
 /// Every stream takes two sockets; the soft limit of many systems allows only about 500 of them.
