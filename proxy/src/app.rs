@@ -27,7 +27,7 @@ use crate::{
     gate::{self, Counts, Gate},
     observe::{self, Opened, Recorder},
     openai::{self, responses::store::Store, upstream_request::context::Grown},
-    server::unread::Unread,
+    server::{request_check, unread::Unread},
     stamp::Stamp,
     upstream::{client::Client, passthrough},
 };
@@ -156,6 +156,9 @@ fn open(app: &Shared, request: &mut Request) -> (Opened, HeaderValue) {
 
 /// A request that comes back is told so; all others stand before the gate.
 async fn gate(app: &Shared, request: Request, next: Next) -> Response {
+    if let Err(error) = request_check::check(&request) {
+        return error.into_response();
+    }
     if app.ollama.has_sent(request.headers()) {
         let message = format!(
             "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",

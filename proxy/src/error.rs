@@ -38,6 +38,17 @@ pub(crate) enum Error {
         humantime::format_duration(*within)
     )]
     Silent { within: Duration },
+    /// The client sends its body more slowly than `rate` bytes per second.
+    #[error(
+        "the request's body arrives at less than {rate} bytes per second; lower limits.body_rate in the settings (0: no lowest rate)"
+    )]
+    Slow { rate: u64 },
+    /// The request breaks a rule of HTTP, or needs a part of it that is not implemented.
+    #[error("{message}")]
+    Http { status: StatusCode, message: String },
+    /// The caller has too many connections or requests open.
+    #[error("{message}")]
+    Busy { message: String },
     /// No such model, path or stored object.
     #[error("{message}")]
     NotFound { message: String, param: Option<String>, code: &'static str },
@@ -101,7 +112,11 @@ impl Error {
             Self::Key { sent, .. } => row(StatusCode::UNAUTHORIZED, CALLER, sent.then_some("invalid_api_key")),
             Self::Quota { .. } => row(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),
             Self::Forbidden { .. } | Self::Denied { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
-            Self::Silent { .. } => row(StatusCode::REQUEST_TIMEOUT, CALLER, Some("request_timeout")),
+            Self::Silent { .. } | Self::Slow { .. } => {
+                row(StatusCode::REQUEST_TIMEOUT, CALLER, Some("request_timeout"))
+            }
+            Self::Http { status, .. } => row(*status, CALLER, None),
+            Self::Busy { .. } => row(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("server_busy")),
             Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
             Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
             Self::TooLarge { .. } => row(StatusCode::PAYLOAD_TOO_LARGE, CALLER, Some("request_too_large")),
@@ -235,7 +250,7 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
         }
         // Ollama answers 503 when its queue is full; a short wait is what helps.
-        Error::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
+        Error::Busy { .. } | Error::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
@@ -271,6 +286,9 @@ mod tests {
             Error::Forbidden { message: message() },
             Error::Denied { message: message() },
             Error::Silent { within: Duration::from_secs(60) },
+            Error::Slow { rate: 256 },
+            Error::Http { status: StatusCode::NOT_IMPLEMENTED, message: message() },
+            Error::Busy { message: message() },
             Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
             Error::Method { method: "PUT".to_owned(), allow: "POST" },
             Error::TooLarge { limit: 7 },

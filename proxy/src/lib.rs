@@ -11,15 +11,18 @@ mod explain;
 mod fetch;
 mod gate;
 mod observe;
+mod offload;
 mod ollama;
 mod openai;
 mod receipt;
+mod retain;
 mod server;
 mod stamp;
 mod upstream;
 mod usage;
 #[cfg(test)]
 mod vectors;
+mod whole_body;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -33,7 +36,7 @@ use tokio::net::TcpListener;
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct Running {
-    serving: listener::Serving,
+    server: listener::Server,
     kept: app::Kept,
 }
 
@@ -41,7 +44,7 @@ impl Running {
     /// Where it listens; the port is the one that was taken, also if 0 was asked for.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.serving.addr
+        self.server.addr
     }
 
     /// From now on requests are answered by `config`, while answers in flight go on as they began. The address that it listens on, and
@@ -50,13 +53,13 @@ impl Running {
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
     pub fn reload(&self, config: Config) -> io::Result<()> {
-        self.serving.replace(setup(config, self.addr(), &self.kept)?);
+        self.server.replace(setup(config, self.addr(), &self.kept)?);
         Ok(())
     }
 
     /// Stops: no new connections, answers in flight may end within `grace`, then they are cut.
     pub async fn stop(self, grace: Duration) {
-        self.serving.stop(grace).await;
+        self.server.stop(grace).await;
     }
 }
 
@@ -69,7 +72,7 @@ pub async fn serve(config: Config) -> io::Result<Running> {
     let addr = listener.local_addr()?;
     let kept = app::Kept::default();
     let setup = setup(config, addr, &kept)?;
-    Ok(Running { serving: listener::Serving::start(listener, addr, setup), kept })
+    Ok(Running { server: listener::Server::start(listener, addr, setup), kept })
 }
 
 /// Everything that `config` makes of a request that comes to `addr`.

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use farllama::{
     Config,
-    config::{Auth, Limits, Local, Token},
+    config::{Auth, Limits, Local, Quota, Token},
     serve,
 };
 use program::Program;
-use support::{Act, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word};
+use support::{
+    Act, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response, word,
+};
 
 const GET: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -161,4 +163,281 @@ async fn settings_are_read_again_on_sighup_without_dropping_a_stream_and_a_bad_f
     running.until("[DONE]").await;
     let log = program.log();
     assert!(log.contains("farllama.toml:2:") && !log.contains("old-key") && !log.contains("new-key"), "{log}");
+}
+
+#[tokio::test]
+async fn a_new_connection_evicts_the_one_that_is_idle_now_and_never_one_in_flight() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut longest_idle = Client::sending(proxy.addr(), "GET /v1/none HTTP/1.1\r\n").await;
+    let mut idle = Client::sending(proxy.addr(), "GET /v1/none HTTP/1.1\r\n").await;
+    // Two are open: only now does the listener wait for a third, and the first becomes busy.
+    longest_idle.send("Host: localhost\r\n\r\n").await;
+    upstream.until(|seen| seen.text().contains("/v1/none")).await;
+    let mut newcomer = Client::sending(proxy.addr(), GET).await;
+    idle.answer_or_nothing().await;
+    upstream.until(|seen| seen.text().contains("/api/tags")).await;
+    upstream.go_on();
+    assert_eq!((longest_idle.answer().await.code(), newcomer.answer().await.code()), (200, 200));
+}
+
+#[tokio::test]
+async fn a_connection_that_finds_all_busy_waits_for_one_to_end() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut busy = Client::sending(proxy.addr(), GET).await;
+    upstream.until(|seen| seen.text().contains("/api/tags")).await;
+    let mut waiting = Client::sending(proxy.addr(), GET.replace("tags", "ps")).await;
+    upstream.go_on();
+    assert_eq!(busy.answer().await.code(), 200);
+    upstream.until(|seen| seen.text().contains("/api/ps")).await;
+    upstream.go_on();
+    assert_eq!(waiting.answer().await.code(), 200);
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
+    let limits = Limits { connections_per_address: 2, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut busy = Client::sending(proxy.addr(), GET).await;
+    upstream.until(|seen| seen.text().contains("/api/tags")).await;
+    let mut idle = Client::sending(proxy.addr(), "").await;
+    // The third takes the place of the idle one.
+    let begun = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{";
+    let body = Client::sending(proxy.addr(), begun).await;
+    idle.answer_or_nothing().await;
+    upstream.until(|seen| seen.text().contains("/api/chat")).await;
+    // The fourth finds two busy ones.
+    for (path, message) in [("/api/tags", "$.error"), ("/v1/models", "$.error.message")] {
+        let refused = ask(proxy.addr(), format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert!(refused.code() == 503 && refused.text().contains("limits.connections_per_address"), "{message}");
+        assert!(refused.header("retry-after").is_some(), "{:?}", refused.headers);
+    }
+    drop(body);
+    upstream.go_on();
+    assert_eq!(busy.answer().await.code(), 200);
+    upstream.until(|seen| seen.left).await;
+}
+
+#[tokio::test]
+async fn one_key_cannot_take_all_connections_with_bodies_that_it_does_not_finish() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { connections_per_key: 1, ..Limits::default() };
+    let tokens = vec![
+        Token { models: Some(vec!["m".to_owned()]), ..Token::new("ann", "key-of-ann") },
+        Token::new("bob", "key-of-bob"),
+    ];
+    let auth = Auth { enabled: true, tokens, ..Auth::default() };
+    let proxy = serve(Config { limits, auth, ..config(upstream.addr) }).await.unwrap();
+    let begun = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nx-api-key: key-of-ann\r\nContent-Length: 1000\r\n\r\n{";
+    let body = Client::sending(proxy.addr(), begun).await;
+    let get = |key: &str| GET.replacen("\r\n\r\n", &format!("\r\nx-api-key: {key}\r\n\r\n"), 1);
+    let refused = async {
+        loop {
+            let answer = ask(proxy.addr(), get("key-of-ann")).await;
+            if answer.code() == 503 {
+                return answer;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert!(refused.text().contains("limits.connections_per_key"), "{}", refused.text());
+    assert_eq!(ask(proxy.addr(), get("key-of-bob")).await.code(), 200);
+    drop(body);
+    let admitted = async { while ask(proxy.addr(), get("key-of-ann")).await.code() != 200 {} };
+    tokio::time::timeout(PATIENCE, admitted).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_ended_and_frees_its_permit_and_the_remote() {
+    let endless = [STREAM_HEAD.as_bytes(), &chunk(&"x".repeat(64 << 20))].concat();
+    let upstream = Upstream::start(vec![Act::Write(endless)]).await;
+    let limits = Limits { write_idle: Duration::from_millis(300), ..Limits::default() };
+    let quota = Quota { max_concurrent: 1, ..Quota::default() };
+    let proxy = serve(Config { limits, quota, ..config(upstream.addr) }).await.unwrap();
+    let mut stopped = Client::sending(proxy.addr(), post("/api/chat", "{}")).await;
+    stopped.until("HTTP/1.1 200 OK").await;
+    upstream.until(|seen| seen.left).await;
+    // The only permit is free again.
+    let mut next = Client::sending(proxy.addr(), post("/api/chat", "{}")).await;
+    next.until("HTTP/1.1 200 OK").await;
+}
+
+#[tokio::test]
+async fn what_breaks_the_rules_of_http_is_refused_in_the_right_dialect() {
+    let upstream = Upstream::answering(reply()).await;
+    let proxy = proxy(upstream.addr).await;
+    let cases = [
+        ("HTTP/1.1\r\n", 400),
+        ("HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", 400),
+        ("HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
+        ("HTTP/1.1\r\nHost: localhost\r\nExpect: 200-ok\r\n", 417),
+    ];
+    for (rest, code) in cases {
+        let native = ask(proxy.addr(), format!("POST /api/chat {rest}Connection: close\r\n\r\n")).await;
+        assert!(native.code() == code && native.json()["error"].is_string(), "{rest:?}: {}", native.text());
+        let openai = ask(proxy.addr(), format!("POST /v1/chat/completions {rest}Connection: close\r\n\r\n")).await;
+        assert_eq!((openai.code(), openai.message().is_empty()), (code, false), "{rest:?}");
+    }
+    assert!(upstream.seen().is_empty());
+    assert_eq!(ask(proxy.addr(), "GET /api/tags HTTP/1.0\r\n\r\n").await.code(), 200);
+}
+
+#[tokio::test]
+async fn a_stream_to_http_1_0_is_not_promised_keep_alive() {
+    let stream = [STREAM_HEAD.as_bytes(), &word("one"), STREAM_END.as_bytes()].concat();
+    let upstream = Upstream::answering(stream).await;
+    let proxy = proxy(upstream.addr).await;
+    let head = "POST /api/chat HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}";
+    let mut client = Client::sending(proxy.addr(), head).await;
+    let mut got = client.until("\"one\"").await;
+    got.push_str(&String::from_utf8(client.answer_or_nothing().await.body).unwrap());
+    assert!(!got.to_ascii_lowercase().contains("keep-alive"), "{got}");
+    // One with a length may go on.
+    let upstream = Upstream::answering(reply()).await;
+    let proxy = serve(config(upstream.addr)).await.unwrap();
+    let get = "GET /api/tags HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let mut client = Client::sending(proxy.addr(), get).await;
+    assert_eq!(client.answer().await.header("connection"), Some("keep-alive"));
+    client.send(get).await;
+    assert_eq!(client.answer().await.code(), 200);
+}
+
+#[tokio::test]
+async fn no_body_is_asked_for_that_is_refused_anyway() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { body: 1000, native_body: 1000, ..Limits::default() };
+    let tokens = vec![Token { models: Some(vec!["m".to_owned()]), ..Token::new("ann", "key-of-ann") }];
+    let auth = Auth { enabled: true, tokens, ..Auth::default() };
+    let keyed = serve(Config { limits: limits.clone(), auth, ..config(upstream.addr) }).await.unwrap();
+    let open = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut asked = Vec::new();
+    for (addr, path, headers, code) in [
+        (keyed.addr(), "/api/chat", "", 401),
+        (keyed.addr(), "/v1/chat/completions", "", 401),
+        (keyed.addr(), "/api/chat", "x-api-key: key-of-ann\r\n", 413),
+        (open.addr(), "/v1/chat/completions", "", 413),
+        (open.addr(), "/v1/responses", "", 413),
+        (open.addr(), "/v1/audio/transcriptions", "Content-Type: multipart/form-data; boundary=x\r\n", 413),
+        (open.addr(), "/api/chat", "", 413),
+    ] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"
+        );
+        let mut client = Client::sending(addr, head).await;
+        let got = client.until("\r\n\r\n").await;
+        if !got.starts_with(&format!("HTTP/1.1 {code} ")) {
+            asked.push(format!("{path} {headers}: {}", got.lines().next().unwrap_or_default()));
+        }
+    }
+    assert!(asked.is_empty(), "{asked:#?}");
+    // What is not refused is asked for.
+    let head =
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    Client::sending(open.addr(), head).await.until("HTTP/1.1 100 Continue").await;
+}
+
+/// The program with a stderr that is not read any further once it listens.
+#[cfg(unix)]
+struct Unread {
+    child: std::process::Child,
+    addr: std::net::SocketAddr,
+    log: std::io::BufReader<std::process::ChildStderr>,
+}
+
+#[cfg(unix)]
+impl Unread {
+    fn start() -> Self {
+        use std::{io::BufRead, process::Stdio};
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_farllama"))
+            .args(["serve", "--local-port", "0", "--log", "json", "--remote-host", "127.0.0.1:9"])
+            .env_clear()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+        let addr = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0);
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if line["message"] == "listening" {
+                break line["ollama"].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+            }
+        };
+        Self { child, addr, log }
+    }
+
+    /// Sends more requests than a pipe and the log's buffer have room for lines, and reads all responses.
+    async fn ask_often(&self) {
+        const TIMES: usize = 4000;
+        // Refused by the gate: no remote is needed.
+        let request = "GET / HTTP/1.1\r\nHost: foreign.example\r\n\r\n".repeat(TIMES);
+        let mut stream = tokio::net::TcpStream::connect(self.addr).await.unwrap();
+        let (mut reading, mut writing) = stream.split();
+        let read = async {
+            use tokio::io::AsyncReadExt;
+            let (mut buffer, mut tail, mut responses) = (vec![0; 64 << 10], Vec::new(), 0);
+            while responses < TIMES {
+                let n = reading.read(&mut buffer).await.unwrap();
+                assert!(n > 0, "the connection ended after {responses} responses");
+                tail.extend_from_slice(&buffer[..n]);
+                responses += String::from_utf8_lossy(&tail).matches("HTTP/1.1 403").count();
+                // What may be the beginning of the next status line.
+                let cut = tail.len().saturating_sub("HTTP/1.1 403".len() - 1);
+                tail.drain(..cut);
+            }
+        };
+        let write = tokio::io::AsyncWriteExt::write_all(&mut writing, request.as_bytes());
+        let both = tokio::time::timeout(4 * PATIENCE, async { tokio::join!(read, write) });
+        both.await.expect("a response to each request").1.unwrap();
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_stderr_that_is_not_read_stops_no_request_and_the_log_counts_what_it_dropped() {
+    use std::io::BufRead;
+    let mut program = Unread::start();
+    program.ask_often().await;
+    let (mut lines, mut dropped) = (0, None);
+    while dropped.is_none() {
+        let mut line = String::new();
+        assert!(program.log.read_line(&mut line).unwrap() > 0, "the log ended after {lines} lines");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("no line is cut");
+        dropped = line["dropped"].as_u64();
+        lines += u64::from(line["status"] == 403);
+    }
+    // Some lines may stand behind the one that counts.
+    assert!(lines + dropped.unwrap() <= 4000 && dropped.unwrap() > 0, "{lines} lines, {dropped:?} dropped");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn sigterm_ends_a_program_whose_stderr_is_not_read() {
+    let mut program = Unread::start();
+    program.ask_often().await;
+    let id = program.child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let ended = async {
+        loop {
+            match program.child.try_wait().unwrap() {
+                Some(status) => return status,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, ended).await.expect("it ends").success());
 }

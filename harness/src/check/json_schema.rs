@@ -4,11 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    expect::{laws::LAWS, matcher},
-    mutants::MUTANTS,
-    scenario::{Ask, Capability},
-};
+use crate::{expect::matcher, mutants::MUTANTS, scenario::Ask};
 
 /// The schema; `scenarios/schema.json` holds it.
 #[must_use]
@@ -30,14 +26,9 @@ pub fn schema() -> Value {
                 "description": "What not every backend has.",
                 "type": "array",
                 "items": { "anyOf": [
-                    { "enum": needs() },
+                    { "enum": ["script", "journal", "proxy", "native", "tools", "vision", "thinking", "embeddings"] },
                     { "type": "string", "pattern": "^ollama *>=" },
                 ] },
-            },
-            "no_laws": {
-                "description": "Laws that its streams are not checked against.",
-                "type": "array",
-                "items": { "enum": LAWS.iter().map(|law| law.name).chain(["all"]).collect::<Vec<_>>() },
             },
             "mock": object(&[
                 ("version", text("The Ollama version that is played.")),
@@ -84,14 +75,9 @@ pub fn schema() -> Value {
     })
 }
 
-fn needs() -> Vec<&'static str> {
-    let capabilities = Capability::ALL.map(|(_, name)| name);
-    ["script", "journal", "proxy", "native"].into_iter().chain(capabilities).collect()
-}
-
 fn tags() -> Vec<String> {
     let mutants = MUTANTS.iter().map(|mutant| format!("mutant:{}", mutant.name));
-    ["quick", "conformance", "farllama", "version"].map(str::to_owned).into_iter().chain(mutants).collect()
+    ["quick".to_owned()].into_iter().chain(mutants).collect()
 }
 
 fn text(about: &str) -> Value {

@@ -9,7 +9,7 @@ use super::{Plan, unrun};
 use crate::{
     backend::Target,
     call::{self, Door, Outcome},
-    expect::{self, laws::Laws},
+    expect,
     finding::Finding,
     report::{Exchange, ScenarioResult, Secrets, StepResult, Told, Verdict},
     scenario::{
@@ -63,10 +63,7 @@ pub(super) async fn run(loaded: &Loaded, target: &Target, plan: &Plan) -> Scenar
             variables.answered(name, step.answer());
         }
     }
-    // Unknown names were reported when the scenario was read.
-    let laws =
-        plan.laws.clone().and_without(loaded.scenario.no_laws.iter().map(|name| &name.value)).unwrap_or_default();
-    let mut runner = Runner { loaded, target, plan, variables, secrets, laws };
+    let mut runner = Runner { loaded, target, plan, variables, secrets };
     let scenario = &loaded.scenario;
     for (steps, role) in [(&scenario.setup, Some("setup")), (&scenario.steps, None)] {
         if result.verdict != Verdict::Passed {
@@ -91,7 +88,6 @@ struct Runner<'a> {
     plan: &'a Plan,
     variables: Variables,
     secrets: Vec<String>,
-    laws: Laws,
 }
 
 /// An answer, or the whole of several, with what was found.
@@ -99,7 +95,7 @@ struct Judged {
     name: String,
     findings: Vec<Finding>,
     /// What only the model is to blame for.
-    of_model: Vec<Finding>,
+    unwise: Vec<Finding>,
     rate: Option<(usize, usize)>,
     outcome: Option<Outcome>,
     understood: Value,
@@ -107,7 +103,7 @@ struct Judged {
 
 impl Judged {
     fn fails(&self) -> bool {
-        !self.findings.is_empty() || !self.of_model.is_empty()
+        !self.findings.is_empty() || !self.unwise.is_empty()
     }
 }
 
@@ -142,7 +138,7 @@ impl Runner<'_> {
                     .findings
                     .into_iter()
                     .map(told)
-                    .chain(judged.of_model.into_iter().map(|finding| told(finding).of_model()))
+                    .chain(judged.unwise.into_iter().map(|finding| told(finding).of_model()))
                     .collect(),
                 unchecked: unchecked.clone(),
                 rate: judged.rate,
@@ -204,18 +200,17 @@ impl Runner<'_> {
             judged.name = name.to_owned();
             judged.rate = Some((right, repeat.times));
             if enough {
-                judged.of_model.clear();
+                judged.unwise.clear();
             }
         }
         if let (false, Some(judged)) = (enough, last.first_mut()) {
-            judged.of_model.insert(
+            judged.unwise.insert(
                 0,
                 Finding {
                     at,
                     about: "repeat".to_owned(),
                     expected: format!("{} of {} right", repeat.needed(), repeat.times),
                     actual: format!("{right} of {}; the last that was wrong:", repeat.times),
-                    law: None,
                 },
             );
         }
@@ -253,18 +248,16 @@ impl Runner<'_> {
         let answers = step.answers.as_ref();
         let mut judged = Vec::new();
         for ((part, nth, ..), outcome) in calls.iter().zip(&outcomes) {
-            let mut findings =
-                expect::judge(part, answers.map(|answers| &answers.value), outcome, variables, &self.laws)?;
+            let mut findings = expect::judge(part, answers.map(|answers| &answers.value), outcome, variables)?;
             if plan.backend.is_mock() {
-                findings.extend(expect::torn(part, outcome, &self.laws));
+                findings.extend(expect::torn(part, outcome));
             }
             // Of a server that is wrong nothing is known about the model.
-            let of_model =
-                if findings.is_empty() { expect::model_findings(part, outcome, variables)? } else { Vec::new() };
+            let unwise = if findings.is_empty() { expect::wisdom(part, outcome, variables)? } else { Vec::new() };
             let own = part.name.as_deref().map_or_else(|| name.to_owned(), |own| format!("{name}: {own}"));
             let name = if part.calls() > 1 { format!("{own}, {} of {}", nth + 1, part.calls()) } else { own };
             let (outcome, understood) = (Some(outcome.clone()), outcome.understood.clone());
-            judged.push(Judged { name, findings, of_model, rate: None, outcome, understood });
+            judged.push(Judged { name, findings, unwise, rate: None, outcome, understood });
         }
         let (mut whole, mut understood) = (Vec::new(), Value::Null);
         if let Some(answers) = answers {
@@ -293,7 +286,7 @@ impl Runner<'_> {
             _ => judged.push(Judged {
                 name: format!("{name}, as a whole"),
                 findings: whole,
-                of_model: Vec::new(),
+                unwise: Vec::new(),
                 rate: None,
                 outcome: None,
                 understood,

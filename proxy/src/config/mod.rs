@@ -277,17 +277,27 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of a request body on the native lane, which streams. 0, the default: without limit.
     pub native_body: usize,
-    /// Bytes of a request's head: 256 KiB by default, 8 KiB at least.
+    /// Bytes of a request's head: 32 KiB by default, 8 KiB at least.
     pub head: usize,
     /// For a request's head, once it has begun: 30 s by default. Zero: without limit of its own.
     pub head_time: Duration,
     /// For the next byte of a request's body while it is waited for: 1 min by default. Zero: without limit.
     pub body_idle: Duration,
+    /// The lowest rate at which a request body must arrive, in bytes per second of waiting for it, after a minute of waiting in all: 256 by
+    /// default. 0: without limit.
+    pub body_rate: u64,
+    /// How long a client may read nothing of its response while there is more to write: 2 min by default. Zero: without limit.
+    pub write_idle: Duration,
     /// For a connection between two requests: 2 min by default, longer than clients keep theirs (about 90 s), so that none finds its
     /// connection closed while it sends. Zero: without limit.
     pub idle: Duration,
-    /// Connections at the same time: 4096 by default. One more closes the one that was idle for the longest. 0: without limit.
+    /// Connections at the same time: 4096 by default. One more evicts the one that has been idle for the longest. 0: without limit.
     pub connections: usize,
+    /// Connections of one client address (one IPv6 /64 network) at the same time: 2048 by default. One more evicts its longest idle one, or
+    /// is answered 503. 0: without limit.
+    pub connections_per_address: usize,
+    /// Requests of one key in flight at the same time, unread bodies included: 1024 by default. One more is answered 503. 0: without limit.
+    pub connections_per_key: usize,
 }
 
 impl Default for Limits {
@@ -296,11 +306,15 @@ impl Default for Limits {
             body: 256 << 20,
             fields: 1000,
             native_body: 0,
-            head: 256 << 10,
+            head: 32 << 10,
             head_time: Duration::from_secs(30),
             body_idle: Duration::from_secs(60),
+            body_rate: 256,
+            write_idle: Duration::from_secs(120),
             idle: Duration::from_secs(120),
             connections: 4096,
+            connections_per_address: 2048,
+            connections_per_key: 1024,
         }
     }
 }

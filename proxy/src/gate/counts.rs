@@ -2,24 +2,22 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Instant,
 };
 
 use axum::{body::Body, response::Response};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::{
     config::{Digest, Quota, Token},
     error::Error,
     gate::{
         concurrency::{Crowd, Full, Place},
+        open_requests::OpenRequests,
         quota::{Limit, Log, Standing, written},
     },
+    retain::Retain,
 };
 
 /// Everything that is counted.
@@ -27,6 +25,7 @@ use crate::{
 pub(crate) struct Counts {
     logs: Mutex<HashMap<Digest, Log>>,
     crowd: Arc<Crowd>,
+    pub(crate) open: Arc<OpenRequests>,
 }
 
 /// What the settings say of counting.
@@ -156,36 +155,9 @@ impl Counting {
 }
 
 /// Holds `place` until the body of `response` ends or is dropped.
-pub(crate) fn hold(place: Option<Place>, response: Response) -> Response {
+pub(crate) fn hold<T: Send + Unpin + 'static>(place: Option<T>, response: Response) -> Response {
     match place {
         None => response,
-        Some(place) => response.map(|body| Body::new(Held { body, place: Some(place) })),
-    }
-}
-
-/// A body that holds a place while it lasts.
-struct Held {
-    body: Body,
-    place: Option<Place>,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) {
-            self.place = None;
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Some(place) => response.map(|body| Body::new(Retain::new(body, place))),
     }
 }

@@ -6,6 +6,7 @@ mod counts;
 mod keys;
 mod model_names;
 mod models;
+mod open_requests;
 pub(crate) mod origin;
 mod owner;
 mod paths;
@@ -22,6 +23,7 @@ use counts::Counting;
 pub(crate) use counts::Counts;
 use http::{HeaderName, StatusCode};
 use keys::{Caller, Keys};
+use open_requests::{OpenRequest, OpenRequests};
 use origin::{Rules, Verdict};
 pub(crate) use owner::Owner;
 
@@ -40,6 +42,9 @@ pub(crate) struct Gate {
     keys: Option<Keys>,
     /// None where nothing is limited.
     counting: Option<Counting>,
+    open: Arc<OpenRequests>,
+    /// Maximum number of requests of one key in flight. 0: without limit.
+    open_per_key: usize,
     /// Where OpenAI's routes stand.
     base: String,
     /// Most bytes of a body that is read for its names.
@@ -52,9 +57,18 @@ impl Gate {
         let keys = Keys::new(&config.auth);
         let tokens = || keys.iter().flat_map(Keys::tokens);
         let limited = |token: &Token| token.limit_per_minute.is_some() || token.max_concurrent.is_some();
+        let open = counts.open.clone();
         let counting = (config.quota.max_concurrent > 0 || tokens().any(limited))
             .then(|| Counting::new(&config.quota, tokens(), counts));
-        Self { origins, keys, counting, base: config.openai.base_path.clone(), body: config.limits.body }
+        Self {
+            origins,
+            keys,
+            counting,
+            open,
+            open_per_key: config.limits.connections_per_key,
+            base: config.openai.base_path.clone(),
+            body: config.limits.body,
+        }
     }
 
     /// Lets `request` pass to whoever is `next`, or refuses it. Allowed pages may read what comes out, refusals too; preflights are answered here.
@@ -96,6 +110,10 @@ impl Gate {
             asking = caller.map(|caller| (caller, path));
         }
         let token = asking.as_ref().map(|(caller, _)| &caller.token);
+        let open = match self.open(token) {
+            Ok(open) => open,
+            Err(error) => return error.into_response(),
+        };
         let answer = match &asking {
             // Boxed, so that all others do not carry the room for it.
             Some((caller, path)) if !caller.access.is_free() => {
@@ -103,11 +121,23 @@ impl Gate {
             }
             _ => self.count(token, request, next).await,
         };
-        let mut response = answer.into_response();
+        let mut response = counts::hold(open, answer.into_response());
         if let Some(counting) = &self.counting {
             counting.tell(token, response.headers_mut());
         }
         response
+    }
+
+    /// Counts a request of `token` as in flight.
+    fn open(&self, token: Option<&Token>) -> Result<Option<OpenRequest>, Error> {
+        let most = self.open_per_key;
+        let Some(token) = token.filter(|_| most > 0) else { return Ok(None) };
+        let open = self.open.enter(token.digest, most).ok_or_else(|| Error::Busy {
+            message: format!(
+                "this key has {most} requests in flight already; wait for one to end, or raise limits.connections_per_key"
+            ),
+        })?;
+        Ok(Some(open))
     }
 
     async fn restricted(&self, caller: &Caller, path: &str, request: Request, next: Next) -> Result<Response, Error> {

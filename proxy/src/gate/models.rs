@@ -14,6 +14,7 @@ use super::model_names;
 use crate::{
     error::{self, Error},
     gate::model_names::Named,
+    whole_body::{self, Failed},
 };
 
 /// A list of models.
@@ -64,11 +65,11 @@ impl Models {
         if encoded(&parts.headers) {
             return Err(refused("the names in a compressed body cannot be read; send it as it is"));
         }
-        let body = to_bytes(body, limit).await.map_err(|error| match error::own(&error) {
-            Some(own) => own,
-            None => refused(&format!(
-                "the names in a body that is broken off or larger than {limit} bytes (limits.body) cannot be read"
-            )),
+        let body = whole_body::read(body, limit).await.map_err(|failed| match failed {
+            Failed::TooLarge => Error::TooLarge { limit },
+            Failed::Broken(error) => {
+                error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
+            }
         })?;
         let found = match named {
             Named::Body(fields) => model_names::in_body(&body, fields).map_err(|_| {

@@ -1,7 +1,7 @@
-//! A request's body, which fails when the client falls silent in the middle of it.
+//! A request body that fails when the client stops sending it, or sends it too slowly.
 //!
-//! Only silence that somebody waits for counts: a body that is not asked for, because the remote is slow or the request stands in the
-//! queue, may rest as long as it likes. A big upload may take as long as it takes.
+//! Only time that the proxy spends waiting for the client counts: a body that is not read, because the remote is slow or the request is
+//! queued, may rest. A big upload may take as long as it takes.
 
 use std::{
     pin::Pin,
@@ -13,25 +13,51 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::{deadline::Alarm, error::Error};
+use crate::{config::Limits, deadline::Alarm, error::Error};
+
+/// How long a body may be waited for in all before its rate counts.
+const RATE_GRACE: Duration = Duration::from_secs(60);
 
 /// The body.
-pub(crate) struct Upload<B> {
+pub(crate) struct TimedBody<B> {
     body: B,
-    /// Zero means without limit.
-    within: Duration,
-    /// Since when somebody waits for it.
+    /// How long the client may be silent. Zero: without limit.
+    idle: Duration,
+    /// The lowest rate, in bytes per second of waiting. Zero: without limit.
+    rate: u64,
+    /// Since when the proxy has been waiting for the next bytes.
     since: Option<Instant>,
-    alarm: Alarm,
+    /// How long it has waited before that.
+    waited: Duration,
+    received: u64,
+    deadline: Alarm,
 }
 
-impl<B> Upload<B> {
-    pub(crate) fn new(body: B, within: Duration) -> Self {
-        Self { body, within, since: None, alarm: Alarm::default() }
+impl<B> TimedBody<B> {
+    pub(crate) fn new(body: B, limits: &Limits) -> Self {
+        Self {
+            body,
+            idle: limits.body_idle,
+            rate: limits.body_rate,
+            since: None,
+            waited: Duration::ZERO,
+            received: 0,
+            deadline: Alarm::default(),
+        }
+    }
+
+    /// When the wait that began at `since` is over, and why; None: never.
+    fn due(&self, since: Instant) -> Option<(Instant, Error)> {
+        let silent = (!self.idle.is_zero()).then(|| (since + self.idle, Error::Silent { within: self.idle }));
+        let slow = self.received.checked_div(self.rate).map(|earned| {
+            let allowed = RATE_GRACE.saturating_add(Duration::from_secs(earned));
+            (since + allowed.saturating_sub(self.waited), Error::Slow { rate: self.rate })
+        });
+        silent.into_iter().chain(slow).min_by_key(|(due, _)| *due)
     }
 }
 
-impl<B> HttpBody for Upload<B>
+impl<B> HttpBody for TimedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
@@ -45,15 +71,18 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.since = None;
+            if let Some(since) = this.since.take() {
+                this.waited += since.elapsed();
+            }
+            if let Some(Ok(frame)) = &frame {
+                this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        if this.within.is_zero() {
-            return Poll::Pending;
-        }
         let since = *this.since.get_or_insert_with(Instant::now);
-        ready!(this.alarm.poll(since + this.within, cx));
-        Poll::Ready(Some(Err(Error::Silent { within: this.within }.into())))
+        let Some((due, error)) = this.due(since) else { return Poll::Pending };
+        ready!(this.deadline.poll(due, cx));
+        Poll::Ready(Some(Err(error.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -62,5 +91,54 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::error;
+
+    /// Reads a body that sends `bytes` bytes every `pause`, `times` times: how it ended, and after how long.
+    async fn trickle(bytes: usize, pause: Duration, times: usize, limits: &Limits) -> (Option<Error>, u64) {
+        let begun = Instant::now();
+        let frames = stream::iter(0..times).then(move |_| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, axum::BoxError>(Frame::data(Bytes::from(vec![b'x'; bytes])))
+        });
+        let body = TimedBody::new(StreamBody::new(Box::pin(frames)), limits);
+        let error = body.collect().await.err().and_then(|error| error::own(&*error));
+        (error, begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_body() {
+        let limits = Limits { body_idle: Duration::from_secs(5), body_rate: 0, ..Limits::default() };
+        let (error, after) = trickle(1, Duration::from_secs(6), 3, &limits).await;
+        assert_eq!((error, after), (Some(Error::Silent { within: limits.body_idle }), 5));
+        assert_eq!(trickle(1, Duration::from_secs(4), 100, &limits).await, (None, 400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_ends_a_body_after_a_grace() {
+        let limits = Limits { body_idle: Duration::from_secs(60), body_rate: 100, ..Limits::default() };
+        // 10 bytes a second earn a tenth of each second.
+        let (error, after) = trickle(10, Duration::from_secs(1), 1000, &limits).await;
+        assert_eq!((error, after), (Some(Error::Slow { rate: 100 }), 66));
+        assert_eq!(trickle(100, Duration::from_secs(1), 1000, &limits).await, (None, 1000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_body_is_not_read_does_not_count() {
+        let limits = Limits { body_idle: Duration::from_secs(5), body_rate: 100, ..Limits::default() };
+        let frames = stream::iter(0..5).map(|_| Ok::<_, axum::BoxError>(Frame::data(Bytes::from_static(b"x"))));
+        let mut body = TimedBody::new(StreamBody::new(frames), &limits);
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            body.frame().await.unwrap().unwrap();
+        }
     }
 }

@@ -1,164 +1,230 @@
-//! One connection's seat: whether it is being answered or idle, and since when; how long the head of a request may take, and how long none may come.
+//! The state of a client connection: busy or idle, since when, and whether it was evicted; and the timeouts on its socket.
 //!
-//! An idle connection may be closed for one that comes; one that is being answered never is.
+//! An idle connection may be evicted for a new one; a connection with a request in flight never is. A request is in flight from its head
+//! until the last byte of its response has been written to the socket.
 
 use std::{
     io,
+    net::{IpAddr, Ipv6Addr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use axum::body::{Body, Bytes};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
+    time::Instant,
 };
 
 use crate::{config::Limits, deadline::Alarm};
 
-/// What is known of a connection. All clones are the same seat.
+/// The state of one connection. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seat {
-    state: Arc<Mutex<State>>,
-    /// Told when an answer ends.
+pub(crate) struct ConnState(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    peer: IpAddr,
+    /// A response has ended, but its last bytes are not written yet. Only changed together with `state`; atomic so that writing a chunk
+    /// takes no lock.
+    unflushed: AtomicBool,
+    state: Mutex<State>,
+    /// Notified when the connection becomes idle.
     idle: Arc<Notify>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct State {
-    answering: usize,
-    /// Requests whose heads have come.
+    in_flight: usize,
+    /// Number of request heads received.
     heads: u64,
+    /// When the connection was accepted, or became idle last.
     since: Instant,
+    evicted: bool,
 }
 
-impl Seat {
-    pub(crate) fn new(idle: Arc<Notify>) -> Self {
-        Self { state: Arc::new(Mutex::new(State { answering: 0, heads: 0, since: Instant::now() })), idle }
+impl ConnState {
+    /// `idle` is notified whenever the connection becomes idle.
+    pub(crate) fn new(peer: IpAddr, idle: Arc<Notify>) -> Self {
+        let state = State { in_flight: 0, heads: 0, since: Instant::now(), evicted: false };
+        Self(Arc::new(Shared {
+            peer: network(peer),
+            unflushed: AtomicBool::new(false),
+            state: Mutex::new(state),
+            idle,
+        }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when nothing is being answered; None while something is.
+    /// The client's address, or its network where one client owns a whole one.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.0.peer
+    }
+
+    fn busy(&self, state: &State) -> bool {
+        state.in_flight > 0 || self.0.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Since when the connection is idle; None while a request is in flight.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let state = self.state();
-        (state.answering == 0).then_some(state.since)
+        let state = self.lock();
+        (!self.busy(&state)).then_some(state.since)
     }
 
-    /// A request's head has come.
-    pub(crate) fn begin(&self) -> Answering {
-        let mut state = self.state();
-        state.answering += 1;
+    /// Marks the connection as evicted if it is idle. From then on no request begins on it.
+    pub(crate) fn try_evict(&self) -> bool {
+        let mut state = self.lock();
+        state.evicted |= !self.busy(&state);
+        state.evicted
+    }
+
+    /// Begins a request, whose head has arrived. None if the connection was evicted in the meantime.
+    pub(crate) fn begin(&self) -> Option<InFlight> {
+        let mut state = self.lock();
+        if state.evicted {
+            return None;
+        }
+        state.in_flight += 1;
         state.heads += 1;
         drop(state);
-        Answering(self.clone())
+        Some(InFlight(self.clone()))
+    }
+
+    /// All that was to be written has been written.
+    fn flushed(&self) {
+        if self.0.unflushed.load(Ordering::Relaxed) {
+            let mut state = self.lock();
+            self.0.unflushed.store(false, Ordering::Relaxed);
+            state.since = Instant::now();
+            drop(state);
+            self.0.idle.notify_one();
+        }
     }
 }
 
-/// A request that is being answered, until this is dropped.
+/// The network that counts as one client: an IPv4 address, or the 64 leading bits of an IPv6 address.
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// A request in flight, until this is dropped and the connection has been flushed.
 #[derive(Debug)]
-pub(crate) struct Answering(Seat);
+pub(crate) struct InFlight(ConnState);
 
-impl Drop for Answering {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.answering -= 1;
+        let mut state = self.0.lock();
+        state.in_flight -= 1;
+        // hyper still holds the last bytes; it flushes the socket once they are written.
+        self.0.0.unflushed.store(true, Ordering::Relaxed);
         state.since = Instant::now();
-        drop(state);
-        self.0.idle.notify_one();
     }
 }
 
-/// An answer's body.
-pub(crate) struct Answer {
-    body: Body,
-    /// Held while the body lasts.
-    _answering: Answering,
-}
-
-impl Answer {
-    pub(crate) fn new(body: Body, answering: Answering) -> Self {
-        Self { body, _answering: answering }
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A stream that fails when a head, once begun, is not whole in time, or when none begins for long.
-pub(crate) struct Heads<S> {
+/// A client's socket with timeouts: for a request head once it has begun, for an idle connection, and for a client that does not read.
+pub(crate) struct TimedStream<S> {
     inner: S,
-    seat: Seat,
+    state: ConnState,
     /// How long a head may take. Zero here and below: without limit.
     head_time: Duration,
-    /// How long none may come.
+    /// How long the connection may be idle.
     idle: Duration,
-    /// Since when a head is on its way, and after how many others.
-    begun: Option<(u64, Instant)>,
-    alarm: Alarm,
+    /// How long a write may be blocked.
+    write_idle: Duration,
+    /// Since when a head is arriving, and the number of heads before it.
+    head_begun: Option<(u64, Instant)>,
+    /// Since when the socket takes no more bytes.
+    blocked: Option<Instant>,
+    read_deadline: Alarm,
+    write_deadline: Alarm,
 }
 
-impl<S> Heads<S> {
-    pub(crate) fn new(inner: S, seat: Seat, limits: &Limits) -> Self {
-        let Limits { head_time, idle, .. } = *limits;
-        Self { inner, seat, head_time, idle, begun: None, alarm: Alarm::default() }
+impl<S> TimedStream<S> {
+    pub(crate) fn new(inner: S, state: ConnState, limits: &Limits) -> Self {
+        let Limits { head_time, idle, write_idle, .. } = *limits;
+        Self {
+            inner,
+            state,
+            head_time,
+            idle,
+            write_idle,
+            head_begun: None,
+            blocked: None,
+            read_deadline: Alarm::default(),
+            write_deadline: Alarm::default(),
+        }
+    }
+
+    /// Passes on the outcome of a write, or fails if writes have been blocked for too long.
+    fn written<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.blocked = None;
+            return polled;
+        }
+        if self.write_idle.is_zero() {
+            return Poll::Pending;
+        }
+        let since = *self.blocked.get_or_insert_with(Instant::now);
+        self.write_deadline.poll(since + self.write_idle, cx).map(|()| {
+            let within = humantime::format_duration(self.write_idle);
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the client read nothing of its response for {within} (limits.write_idle)"),
+            ))
+        })
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
-        let State { answering, heads, since } = *this.seat.state();
-        if answering > 0 {
-            this.begun = None;
+        let (busy, heads, since) = {
+            let state = this.state.lock();
+            (this.state.busy(&state), state.heads, state.since)
+        };
+        if busy {
+            this.head_begun = None;
             if read.is_pending() && !this.idle.is_zero() {
-                // Nobody has to read again when the answer ends: then the alarm sees to it, before anything is due.
-                let _ = this.alarm.poll((Instant::now() + this.idle).into(), cx);
+                // hyper need not read again when the response ends, so the timer is set now: it goes off before the connection is due.
+                let _ = this.read_deadline.poll(Instant::now() + this.idle, cx);
             }
             return read;
         }
-        this.begun.take_if(|(head, _)| *head != heads);
+        this.head_begun.take_if(|(head, _)| *head != heads);
         if read.is_ready() {
             if buffer.filled().len() > before {
-                this.begun.get_or_insert_with(|| (heads, Instant::now()));
+                this.head_begun.get_or_insert_with(|| (heads, Instant::now()));
             }
             return read;
         }
-        let (from, within, what) = match this.begun {
-            Some((_, begun)) => (begun, this.head_time, "a request's head took too long"),
-            None => (since, this.idle, "no request came for long"),
+        let (from, within, what) = match this.head_begun {
+            Some((_, begun)) => (begun, this.head_time, "the request head took too long (limits.head_time)"),
+            None => (since, this.idle, "the connection was idle for too long (limits.idle)"),
         };
-        if !within.is_zero() && this.alarm.poll((from + within).into(), cx).is_ready() {
+        if !within.is_zero() && this.read_deadline.poll(from + within, cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.written(polled, cx)
     }
 
     fn poll_write_vectored(
@@ -166,7 +232,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.written(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -174,10 +241,121 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            self.state.flushed();
+        }
+        self.written(polled, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.written(polled, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn state() -> ConnState {
+        ConnState::new(Ipv4Addr::LOCALHOST.into(), Arc::new(Notify::new()))
+    }
+
+    fn limits() -> Limits {
+        let second = Duration::from_secs(1);
+        Limits { head_time: second, idle: 10 * second, write_idle: 5 * second, ..Limits::default() }
+    }
+
+    #[test]
+    fn a_connection_with_a_request_in_flight_is_never_evicted() {
+        let state = state();
+        let request = state.begin().expect("nothing was evicted");
+        assert!(state.idle_since().is_none() && !state.try_evict());
+        drop(request);
+        // The last bytes of the response may still wait for the client.
+        assert!(state.idle_since().is_none() && !state.try_evict());
+        state.flushed();
+        assert!(state.idle_since().is_some() && state.try_evict());
+    }
+
+    #[test]
+    fn no_request_begins_on_an_evicted_connection() {
+        let state = state();
+        assert!(state.try_evict());
+        assert!(state.begin().is_none());
+    }
+
+    #[test]
+    fn becoming_idle_is_notified_once_the_response_is_written() {
+        let idle = Arc::new(Notify::new());
+        let state = ConnState::new(Ipv4Addr::LOCALHOST.into(), idle.clone());
+        drop(state.begin());
+        let notified = || futures_util::FutureExt::now_or_never(idle.notified()).is_some();
+        assert!(!notified());
+        state.flushed();
+        assert!(notified());
+        state.flushed();
+        assert!(!notified(), "nothing was in flight since");
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_client() {
+        let parse = |text: &str| network(text.parse().unwrap());
+        assert_eq!(parse("2001:db8:1:2:3:4:5:6"), parse("2001:db8:1:2::1"));
+        assert_ne!(parse("2001:db8:1:2::1"), parse("2001:db8:1:3::1"));
+        assert_ne!(parse("10.0.0.1"), parse("10.0.0.2"));
+        assert_eq!(parse("::ffff:10.0.0.1"), parse("10.0.0.1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_fails_the_write_in_time() {
+        let (near, _unread) = duplex(8);
+        let mut stream = TimedStream::new(near, state(), &limits());
+        let begun = Instant::now();
+        let error = stream.write_all(&[7; 20]).await.unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 5));
+        // One that reads slowly, but reads, is served as long as it takes.
+        let (near, mut far) = duplex(8);
+        let mut stream = TimedStream::new(near, state(), &limits());
+        let reading = async {
+            let mut byte = [0];
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                far.read_exact(&mut byte).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(stream.write_all(&[7; 20]), reading);
+        written.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 5 + 80);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_and_an_idle_connection_have_their_own_times() {
+        let (near, mut far) = duplex(64);
+        let state = state();
+        let mut stream = TimedStream::new(near, state.clone(), &limits());
+        let begun = Instant::now();
+        let mut buffer = [0; 64];
+        let error = stream.read(&mut buffer).await.unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10));
+        far.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 16);
+        assert!(stream.read(&mut buffer).await.is_err());
+        assert_eq!(begun.elapsed().as_secs(), 11, "a head that has begun takes head_time at most");
+        // While a request is in flight, silence is fine, and idle time counts from its end.
+        let request = state.begin();
+        let ended = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(request);
+            state.flushed();
+        };
+        let (read, ()) = tokio::join!(stream.read(&mut buffer), ended);
+        assert!(read.is_err());
+        assert_eq!(begun.elapsed().as_secs(), 11 + 60 + 10);
     }
 }

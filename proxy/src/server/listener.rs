@@ -1,33 +1,52 @@
 //! What lives longer than a request: the listener and its connections, in one set, ended at shutdown.
 
-use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
-use http::Request;
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use http_body::Body as HttpBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Notify, oneshot},
     task::{AbortHandle, Id, JoinSet},
+    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
 
 use crate::{
     config::Limits,
+    retain::Retain,
     server::{
-        body_timeout::Upload,
-        connection::{Answer, Heads, Seat},
+        body_timeout::TimedBody,
+        connection::{ConnState, TimedStream, network},
     },
 };
 
-/// What connections are answered with, until it is replaced.
+/// hyper reads at most this much of a body at a time. Independent of `limits.head`, so that a small limit on heads does not slow uploads.
+const READ_BUFFER: usize = 256 << 10;
+
+/// After how long without traffic the system asks whether a client is still there, how often it asks, and how many times.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// How often a listener that cannot accept logs it.
+const ACCEPT_LOG: Duration = Duration::from_secs(10);
+
+/// What requests are answered with, until it is replaced.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) router: Router,
@@ -36,25 +55,29 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
 }
 
-/// The setup in force. A request keeps the one that it began with; to look at it takes no lock.
+/// The setup in force. A request keeps the one that it began with; reading it takes no lock.
 type InForce = Arc<ArcSwap<Setup>>;
 
-/// A listener at work.
-pub(crate) struct Serving {
+/// A request on a connection beyond `limits.connections_per_address`: it is refused before its body is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OverAddressLimit(pub(crate) usize);
+
+/// A running listener.
+pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     setup: InForce,
     stop: oneshot::Sender<Duration>,
     set: JoinSet<()>,
 }
 
-impl std::fmt::Debug for Serving {
+impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Serving").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("Server").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
-impl Serving {
-    /// Accepts connections on `listener` and answers them with `setup`.
+impl Server {
+    /// Accepts connections on `listener` and answers their requests with `setup`.
     pub(crate) fn start(listener: TcpListener, addr: SocketAddr, setup: Setup) -> Self {
         let (stop, stopped) = oneshot::channel();
         let mut set = JoinSet::new();
@@ -63,14 +86,14 @@ impl Serving {
         Self { addr, setup, stop, set }
     }
 
-    /// From now on requests are answered with `setup`; those that run go on as they began.
+    /// Answers requests with `setup` from now on; requests in flight keep theirs.
     pub(crate) fn replace(&self, setup: Setup) {
         self.setup.store(Arc::new(setup));
     }
 
-    /// Takes no new connections, lets the answers in flight end within `grace`, then cuts what is left.
+    /// Accepts no more connections, lets requests in flight end within `grace`, then cuts the rest.
     pub(crate) async fn stop(mut self, grace: Duration) {
-        // The listener is gone already if nobody receives this.
+        // Fails only if the listener has ended already.
         let _ = self.stop.send(grace);
         while self.set.join_next().await.is_some() {}
     }
@@ -78,105 +101,219 @@ impl Serving {
 
 async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Receiver<Duration>) {
     let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    let mut seats: HashMap<Id, (AbortHandle, Seat)> = HashMap::new();
+    let mut open = Connections::default();
     let idle = Arc::new(Notify::new());
+    let mut accept_failed: Option<Instant> = None;
+    // Accepted while all connections were busy: it waits until one of them is idle or gone, and no other is accepted meanwhile.
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let grace = loop {
-        let most = setup.load().limits.connections;
-        let full = most > 0 && seats.len() >= most;
-        // Whoever has been idle for the longest makes room; if nobody is, whoever comes waits until somebody is.
-        let room = if full { longest_idle(&seats) } else { None };
         tokio::select! {
-            accepted = listener.accept(), if !full || room.is_some() => match accepted {
-                Ok((stream, _)) => {
-                    if let Some((handle, _)) = room.and_then(|id| seats.remove(&id)) {
-                        tracing::debug!("{most} connections are open: the one that was idle for the longest is closed");
-                        handle.abort();
-                    }
-                    let seat = Seat::new(idle.clone());
-                    let handle = connections.spawn(greet(stream, setup.clone(), seat.clone(), graceful.watcher()));
-                    seats.insert(handle.id(), (handle, seat));
-                }
-                // Out of file descriptors, say: connections that end will free some.
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok(accepted) => waiting = Some(accepted),
+                // For example, no file descriptor is free: connections that end will free some.
                 Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
+                    if accept_failed.is_none_or(|last| last.elapsed() >= ACCEPT_LOG) {
+                        accept_failed = Some(Instant::now());
+                        tracing::warn!("cannot accept connections: {error}");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            Some(ended) = connections.join_next_with_id() => {
-                seats.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+            Some(ended) = open.tasks.join_next_with_id() => {
+                open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
             }
-            () = idle.notified(), if full => {}
+            () = idle.notified(), if waiting.is_some() => {}
             // A dropped sender is a dropped server: no grace.
             grace = &mut stopped => break grace.unwrap_or_default(),
         }
+        if let Some((stream, addr)) = waiting.take() {
+            let limits = setup.load();
+            let (most, per_address) = (limits.limits.connections, limits.limits.connections_per_address);
+            let peer = network(addr.ip());
+            let full = |open: &Connections| per_address > 0 && open.of(peer) >= per_address;
+            while full(&open) && open.evict_idle(|state| state.peer() == peer) {
+                tracing::debug!("{peer} has {per_address} connections: its longest idle one is evicted");
+            }
+            if most > 0 && open.len() >= most && !open.evict_idle(|_| true) {
+                waiting = Some((stream, addr));
+                continue;
+            }
+            let state = ConnState::new(addr.ip(), idle.clone());
+            let over = full(&open).then_some(OverAddressLimit(per_address));
+            let serving = serve_connection(stream, setup.clone(), state.clone(), over, graceful.watcher());
+            open.spawn(state, serving);
+        }
     };
     drop(listener);
+    let connections = &mut open.tasks;
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!("{} answers were still running at shutdown and are cut", connections.len());
+        tracing::warn!("cutting {} connections whose requests were still in flight at shutdown", connections.len());
     }
     connections.shutdown().await;
 }
 
-fn longest_idle(seats: &HashMap<Id, (AbortHandle, Seat)>) -> Option<Id> {
-    let idle = seats.iter().filter_map(|(id, (_, seat))| Some((seat.idle_since()?, *id)));
-    idle.min_by_key(|(since, _)| *since).map(|(_, id)| id)
+/// The open connections.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    states: HashMap<Id, (AbortHandle, ConnState)>,
+    per_peer: HashMap<IpAddr, usize>,
 }
 
-async fn greet(stream: TcpStream, setup: InForce, seat: Seat, watcher: Watcher) {
-    // Small events must not wait for each other.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("no TCP_NODELAY: {error}");
+impl Connections {
+    fn len(&self) -> usize {
+        self.states.len()
     }
+
+    /// How many connections `peer` has.
+    fn of(&self, peer: IpAddr) -> usize {
+        self.per_peer.get(&peer).copied().unwrap_or(0)
+    }
+
+    fn spawn(&mut self, state: ConnState, serving: impl Future<Output = ()> + Send + 'static) {
+        *self.per_peer.entry(state.peer()).or_default() += 1;
+        let handle = self.tasks.spawn(serving);
+        self.states.insert(handle.id(), (handle, state));
+    }
+
+    fn remove(&mut self, id: Id) {
+        let Some((_, state)) = self.states.remove(&id) else { return };
+        if let Some(count) = self.per_peer.get_mut(&state.peer()) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_peer.remove(&state.peer());
+            }
+        }
+    }
+
+    /// Closes the connection that has been idle for the longest, of those that `may` be closed. False if none is idle.
+    fn evict_idle(&mut self, may: impl Fn(&ConnState) -> bool) -> bool {
+        loop {
+            let idle = self.states.iter().filter(|(_, (_, state))| may(state));
+            let idle = idle.filter_map(|(id, (_, state))| Some((state.idle_since()?, *id)));
+            let Some((_, id)) = idle.min_by_key(|(since, _)| *since) else { return false };
+            // A request may have begun on it since it was chosen: then the next one is looked at.
+            if let Some((handle, state)) = self.states.get(&id)
+                && state.try_evict()
+            {
+                handle.abort();
+                self.remove(id);
+                return true;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    setup: InForce,
+    state: ConnState,
+    over: Option<OverAddressLimit>,
+    watcher: Watcher,
+) {
     let begun = setup.load_full();
     let limits = &begun.limits;
-    let Some(tls) = &begun.tls else { return converse(stream, setup, limits, seat, watcher).await };
+    if let Err(error) = set_socket_options(&stream, limits) {
+        tracing::debug!("cannot set socket options: {error}");
+    }
+    let Some(tls) = &begun.tls else { return serve_http(stream, setup, limits, state, over, watcher).await };
     // Boxed, so that connections in clear text do not carry the room for it.
     Box::pin(async {
-        if let Some(stream) = shake_hands(stream, tls, limits).await {
-            converse(stream, setup, limits, seat, watcher).await;
+        if let Some(stream) = accept_tls(stream, tls, limits).await {
+            serve_http(stream, setup, limits, state, over, watcher).await;
         }
     })
     .await;
 }
 
-async fn shake_hands(stream: TcpStream, tls: &TlsAcceptor, limits: &Limits) -> Option<TlsStream<TcpStream>> {
+fn set_socket_options(stream: &TcpStream, limits: &Limits) -> std::io::Result<()> {
+    // Small events must not wait for each other.
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
+    #[cfg(not(target_os = "openbsd"))]
+    let keepalive = keepalive.with_retries(retries);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // A client that is gone, or reads nothing, acknowledges nothing.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if !limits.write_idle.is_zero() {
+        socket.set_tcp_user_timeout(Some(limits.write_idle))?;
+    }
+    Ok(())
+}
+
+async fn accept_tls(stream: TcpStream, tls: &TlsAcceptor, limits: &Limits) -> Option<TlsStream<TcpStream>> {
     // A client that never finishes its handshake is one that never finishes its head.
     let within = if limits.head_time.is_zero() { limits.idle } else { limits.head_time };
-    let greeting = tls.accept(stream);
-    let greeted = if within.is_zero() {
-        greeting.await
+    let handshake = tls.accept(stream);
+    let accepted = if within.is_zero() {
+        handshake.await
     } else {
-        match tokio::time::timeout(within, greeting).await {
-            Ok(greeted) => greeted,
+        match tokio::time::timeout(within, handshake).await {
+            Ok(accepted) => accepted,
             Err(_) => {
                 tracing::debug!("a TLS handshake took too long");
                 return None;
             }
         }
     };
-    greeted.inspect_err(|error| tracing::debug!("no TLS: {error}")).ok()
+    accepted.inspect_err(|error| tracing::debug!("the TLS handshake failed: {error}")).ok()
 }
 
-async fn converse<S>(stream: S, setup: InForce, limits: &Limits, seat: Seat, watcher: Watcher)
-where
+/// Whether a client of HTTP/1.0 finds the end of `response` at the end of the connection only, or was told that it closes.
+fn ends_with_connection(response: &Response<Body>) -> bool {
+    response.body().size_hint().exact().is_none()
+        || response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// The connection was evicted just before this request arrived.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was evicted to make room for another")]
+struct Evicted;
+
+async fn serve_http<S>(
+    stream: S,
+    setup: InForce,
+    limits: &Limits,
+    state: ConnState,
+    over: Option<OverAddressLimit>,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Heads::new(stream, seat.clone(), limits);
-    let body_idle = limits.body_idle;
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let answering = seat.begin();
-        let answer = setup.load().router.clone().oneshot(request.map(|body| Body::new(Upload::new(body, body_idle))));
-        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
+    let stream = TimedStream::new(stream, state.clone(), limits);
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        let in_flight = state.begin();
+        let setup = setup.load();
+        let version = request.version();
+        if let Some(over) = over {
+            request.extensions_mut().insert(over);
+        }
+        let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits)));
+        let answering = setup.router.clone().oneshot(request);
+        async move {
+            let in_flight = in_flight.ok_or(Evicted)?;
+            let Ok::<Response<Body>, Infallible>(mut response) = answering.await;
+            if version == Version::HTTP_10 && ends_with_connection(&response) {
+                // hyper adds `Connection: keep-alive` for a client of HTTP/1.0, but not to a response of that version.
+                *response.version_mut() = Version::HTTP_10;
+            }
+            if over.is_some() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Evicted>(response.map(|body| Retain::new(body, in_flight)))
+        }
     });
     let connection = http1::Builder::new()
-        // Its timer would be made anew for each request; `Heads` looks after idle connections and slow heads.
+        // Its timer would be made anew for each request; `TimedStream` has the timeouts.
         .header_read_timeout(None)
-        .max_buf_size(limits.head.max(8 << 10))
-        // An answer that passes through gets no header of ours.
+        .max_header_size(limits.head)
+        .max_buf_size(READ_BUFFER.max(limits.head))
+        // Responses that pass through get no header of ours.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), answer);
-    // Clients leave in many ways; the exchange tells how it ended.
+    // Clients leave in many ways; the exchange's own log line says how it ended.
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!("connection ended: {error}");
     }

@@ -16,7 +16,6 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -30,6 +29,7 @@ use crate::{
         connection::Broken,
         pool::{Answer, Failure, Pool},
     },
+    whole_body::{self, Failed},
 };
 
 /// Most bytes of an answer that is read whole: an unstreamed chat or a list of models.
@@ -272,13 +272,13 @@ pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
 /// Reads the whole of `body`.
 pub(crate) async fn whole(body: Upstream) -> Result<Bytes, Error> {
     let remote = body.remote.clone();
-    match http_body_util::Limited::new(body, MAX_WHOLE).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => match error.downcast::<Error>() {
-            Ok(error) => Err(*error),
-            Err(_) => Err(Error::Cut { message: format!("the answer of {remote} is larger than {MAX_WHOLE} bytes") }),
+    whole_body::read(body, MAX_WHOLE).await.map_err(|failed| match failed {
+        Failed::TooLarge => Error::Cut { message: format!("the answer of {remote} is larger than {MAX_WHOLE} bytes") },
+        Failed::Broken(error) => match error.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::Cut { message: error.to_string() },
         },
-    }
+    })
 }
 
 /// The body of an answer, as the network brings it, with a bound on the silence between two packets.

@@ -4,13 +4,9 @@
 
 use std::{borrow::Cow, cell::Cell, fmt, ops::Deref};
 
-use axum::{
-    body::Body,
-    extract::{FromRequest, Request},
-};
+use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use foldhash::quality::RandomState;
-use http_body_util::BodyExt;
 use indexmap::IndexMap;
 use serde::{
     Deserialize, Deserializer,
@@ -22,6 +18,7 @@ use crate::{
     app::App,
     config::Limits,
     error::{self, Error},
+    whole_body::{self, Failed},
 };
 
 /// The whole body of a request.
@@ -38,13 +35,10 @@ impl FromRequest<App> for Json {
     /// The content type is not asked for: clients send JSON under many names, and Ollama does not look either.
     async fn from_request(request: Request, app: &App) -> Result<Self, Error> {
         let limit = app.config.limits.body;
-        let body: Body = request.into_body();
-        match http_body_util::Limited::new(body, limit).collect().await {
-            Ok(collected) => Ok(Self { body: collected.to_bytes(), max_fields: app.config.limits.fields }),
-            Err(error) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
-                Err(Error::TooLarge { limit })
-            }
-            Err(error) => Err(error::own(&*error)
+        match whole_body::read(request.into_body(), limit).await {
+            Ok(body) => Ok(Self { body, max_fields: app.config.limits.fields }),
+            Err(Failed::TooLarge) => Err(Error::TooLarge { limit }),
+            Err(Failed::Broken(error)) => Err(error::own(&*error)
                 .unwrap_or_else(|| malformed(format!("the request body could not be read to its end: {error}")))),
         }
     }

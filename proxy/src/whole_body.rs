@@ -1,0 +1,115 @@
+//! Reads a body whole, within a limit. A body that says that it is too large is refused before a byte of it is read (and before a client is
+//! told to `100 Continue`), and a large one is joined into one buffer off the event loop.
+
+use axum::BoxError;
+use bytes::{Bytes, BytesMut};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+
+use crate::offload;
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// It is larger than the limit.
+    TooLarge,
+    /// It broke off, or failed.
+    Broken(BoxError),
+}
+
+/// # Errors
+/// Fails if the body is larger than `limit` bytes, or fails itself.
+pub(crate) async fn read<B>(body: B, limit: usize) -> Result<Bytes, Failed>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let mut body = body;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Failed::TooLarge);
+    }
+    let (mut parts, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failed::Broken(error.into()))?;
+        let Ok(part) = frame.into_data() else { continue };
+        size += part.len();
+        if size > limit {
+            return Err(Failed::TooLarge);
+        }
+        // Most bodies are one part, which needs no list.
+        if parts.is_empty() && body.is_end_stream() {
+            return Ok(part);
+        }
+        parts.push(part);
+    }
+    Ok(match parts.len() {
+        0 => Bytes::new(),
+        1 => parts.swap_remove(0),
+        _ => offload::run(size, move || join(parts, size)).await,
+    })
+}
+
+fn join(parts: Vec<Bytes>, size: usize) -> Bytes {
+    let mut whole = BytesMut::with_capacity(size);
+    // Each part is freed once it is copied, so that the body is not held twice.
+    for part in parts {
+        whole.extend_from_slice(&part);
+    }
+    whole.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn parts(sizes: &[usize]) -> impl HttpBody<Data = Bytes, Error = BoxError> + Unpin {
+        let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size])))).collect();
+        StreamBody::new(stream::iter(frames))
+    }
+
+    #[tokio::test]
+    async fn parts_are_joined_in_order_and_within_the_limit() {
+        let size = async |sizes: &[usize], limit| read(parts(sizes), limit).await.map(|body| body.len());
+        assert!(matches!(size(&[], 0).await, Ok(0)));
+        assert!(matches!(size(&[5], 5).await, Ok(5)));
+        assert!(matches!(size(&[2, 3], 5).await, Ok(5)));
+        assert!(matches!(size(&[2, 4], 5).await, Err(Failed::TooLarge)));
+        assert!(matches!(size(&[1 << 20, 1 << 20], 4 << 20).await, Ok(0x20_0000)), "off the event loop");
+        let frames = ["a", "b", "c"].map(|part| Ok::<_, BoxError>(Frame::data(Bytes::from(part))));
+        assert_eq!(read(StreamBody::new(stream::iter(frames)), 3).await.unwrap(), "abc");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_says_it_is_too_large_is_not_read() {
+        /// Panics when it is read.
+        struct Unreadable;
+        impl HttpBody for Unreadable {
+            type Data = Bytes;
+            type Error = BoxError;
+
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+                unreachable!("it is too large")
+            }
+
+            fn size_hint(&self) -> http_body::SizeHint {
+                http_body::SizeHint::with_exact(6)
+            }
+        }
+        assert!(matches!(read(Unreadable, 5).await, Err(Failed::TooLarge)));
+        assert_eq!(read(Full::new(Bytes::from("12345")), 5).await.unwrap(), "12345");
+    }
+
+    #[tokio::test]
+    async fn what_failed_the_body_is_kept() {
+        let frames = [Ok(Frame::data(Bytes::from("a"))), Err(BoxError::from("gone"))];
+        let failed = read(StreamBody::new(stream::iter(frames)), 5).await;
+        assert!(matches!(failed, Err(Failed::Broken(error)) if error.to_string() == "gone"));
+    }
+}
