@@ -15,6 +15,7 @@
 //! It deliberately knows nothing of `/v1` (those paths are 404), of accounts and of the cloud, and shares no types with the proxy that is
 //! tested against it: what it says is measured by recordings of real servers (`tests/truth.rs`).
 
+mod chaos;
 mod generation;
 mod go;
 mod journal;
@@ -40,6 +41,7 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use self::{
+    chaos::{Chaos, NoChaos},
     journal::{Ending, Entry, Journal},
     models::{Model, NoModel, Stock},
     script::{BodyIs, Content, Line, Reply, Rule, Script, Then, Wait, When},
@@ -62,6 +64,8 @@ pub struct Options {
     pub stock: Stock,
     /// More models; one of a known name replaces it.
     pub models: Vec<Model>,
+    /// Seeded misbehavior of every response; a script's own wins.
+    pub chaos: Option<Chaos>,
 }
 
 impl Default for Options {
@@ -73,6 +77,7 @@ impl Default for Options {
             context_length: None,
             stock: Stock::default(),
             models: Vec::new(),
+            chaos: None,
         }
     }
 }
@@ -112,6 +117,7 @@ impl Mock {
                 addr.ip().is_loopback(),
                 models,
             )),
+            fates: chaos::Fates::new(script.chaos.or(options.chaos)),
             playing: script::Playing::new(script, seen.clone()),
             journal: journal.clone(),
         };

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{ArgAction, Parser, ValueEnum};
-use mock_ollama::{Mock, Model, Options, Script, Stock, Version};
+use mock_ollama::{Chaos, Mock, Model, Options, Script, Stock, Version};
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Plays an Ollama server without a model: faithful answers that obey the request, in the manner of the version that you choose, and
@@ -41,6 +41,11 @@ struct Flags {
     /// [{"models": ["mine=tools"]}, {"when": {"path": "/api/chat"}, "reply": {"status": 503, "body": {"error": "busy"}}}]
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// Misbehave at random, the same way for the same seed and requests: seed=N and, for each written line, the probability that it is cut,
+    /// stalls (nothing more comes), is reset, is split into several writes, or comes late, such as seed=7,cut=0.01,stall=0.01,reset=0.005,
+    /// split=0.2,slow=0.1
+    #[arg(long, value_name = "SETTINGS")]
+    chaos: Option<Chaos>,
     /// Do not log requests on stderr
     #[arg(short, long)]
     quiet: bool,
@@ -103,6 +108,7 @@ async fn run(flags: Flags) -> Result<()> {
         context_length: flags.context_length,
         stock: flags.stock.into(),
         models: flags.models,
+        chaos: flags.chaos,
     };
     // Signals are caught before the address is told, so that who reads it may send one.
     let signal = signal()?;

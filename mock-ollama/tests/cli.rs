@@ -33,6 +33,7 @@ fn unusable_flags_say_what_would_do() {
         (["--model", "a b"], "is no model name such as"),
         (["--context-length", "1"], "4.."),
         (["--stock", "all"], "possible values"),
+        (["--chaos", "cut=2"], "invalid probability"),
         (["--script", "/nowhere/x.json"], "cannot read the script /nowhere/x.json"),
     ] {
         mock().args(flags).assert().code(2).stderr(contains(told));

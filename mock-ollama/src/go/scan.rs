@@ -12,6 +12,24 @@ pub(crate) fn scan(text: &str) -> Result<&str, String> {
     Ok(&text[start..scanner.at])
 }
 
+/// A byte as Go quotes it, which takes it for a character of its own.
+fn quoted(byte: u8) -> String {
+    match byte {
+        b'\'' => "'\\''".to_owned(),
+        b'\\' => "'\\\\'".to_owned(),
+        0x07 => "'\\a'".to_owned(),
+        0x08 => "'\\b'".to_owned(),
+        0x0b => "'\\v'".to_owned(),
+        0x0c => "'\\f'".to_owned(),
+        b'\n' => "'\\n'".to_owned(),
+        b'\r' => "'\\r'".to_owned(),
+        b'\t' => "'\\t'".to_owned(),
+        0..0x20 | 0x7f => format!("'\\x{byte:02x}'"),
+        0x80..=0xa0 | 0xad => format!("'\\u{byte:04x}'"),
+        byte => format!("'{}'", char::from(byte)),
+    }
+}
+
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -29,11 +47,9 @@ impl Scanner<'_> {
     }
 
     fn wrong<T>(&self, looking: &str) -> Result<T, String> {
-        match self.text[self.at..].chars().next() {
+        match self.peek() {
             None => Err("unexpected EOF".to_owned()),
-            Some('\'') => Err(format!("invalid character '\\'' {looking}")),
-            Some('\n') => Err(format!("invalid character '\\n' {looking}")),
-            Some(c) => Err(format!("invalid character '{c}' {looking}")),
+            Some(byte) => Err(format!("invalid character {} {looking}", quoted(byte))),
         }
     }
 
@@ -198,6 +214,9 @@ mod tests {
         assert_eq!(told("hello"), "invalid character 'h' looking for beginning of value");
         assert_eq!(told("{\"a\":1,}"), "invalid character '}' looking for beginning of object key string");
         assert_eq!(told("[1 2]"), "invalid character '2' after array element");
+        assert_eq!(told("\u{feff}{}"), "invalid character 'ï' looking for beginning of value");
+        assert_eq!(told("\u{1}"), "invalid character '\\x01' looking for beginning of value");
+        assert_eq!(told("\t[\r'"), "invalid character '\\'' looking for beginning of value");
         assert_eq!(told("nul!"), "invalid character '!' in literal null (expecting 'l')");
         assert_eq!(scan(" {\"a\":[1,-2.5e3,\"\\u00e9\"]} trailing").unwrap(), "{\"a\":[1,-2.5e3,\"\\u00e9\"]}");
     }

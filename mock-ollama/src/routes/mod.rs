@@ -129,6 +129,18 @@ pub(crate) fn answer(state: &Arc<State>, asked: &Asked, words: Option<&str>) -> 
         .unwrap_or_else(|refusal| Answer::error(refusal.status, &refusal.text))
 }
 
+/// Whether the route's handler reads the body. A blob that is there, or has no valid name, is answered before.
+pub(crate) fn reads_body(state: &State, asked: &Asked) -> bool {
+    let is_read = asked.method != Method::GET && asked.method != Method::HEAD && !asked.route.starts_with("/v1/");
+    match find(&asked.method, &asked.route) {
+        Some((_, digest)) if asked.route.starts_with("/api/blobs/") => {
+            create::is_digest(digest) && state.blob(&digest.replacen('-', ":", 1)).is_none()
+        }
+        Some(_) => is_read,
+        None => false,
+    }
+}
+
 impl Call<'_> {
     /// The body's known fields.
     pub(crate) fn decode(&self, request: &go::Request) -> Result<Map<String, Value>, Refusal> {
@@ -179,6 +191,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: body.into(),
             sha256: Some(String::new()),
+            fault: None,
         }
     }
 

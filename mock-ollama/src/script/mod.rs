@@ -14,7 +14,8 @@
 //! ```
 //! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
 //! answers with them as Ollama would, thinking and tool calls told apart), or `faithful: true`, with `after: N` lines kept before `then`.
-//! An item `models: ["NAME=tools,thinking", …]` adds models instead. The first rule that matches wins; where none does, the answer is faithful.
+//! An item `models: ["NAME=tools,thinking", …]` adds models instead; `chaos: "seed=7,cut=0.01"` makes every response misbehave at random
+//! (see [`Chaos`]). The first rule that matches wins; where none does, the answer is faithful.
 
 mod play;
 mod reply;
@@ -30,7 +31,7 @@ pub use self::{
     wait::Wait,
     when::{BodyIs, When},
 };
-use crate::models::Model;
+use crate::{chaos::Chaos, models::Model};
 
 /// Rules in the order in which they are tried. The default has none: every answer is faithful.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Script {
     pub rules: Vec<Rule>,
     /// Models that the mock has besides those of its options.
     pub models: Vec<Model>,
+    /// Seeded misbehavior of every response, faithful ones included.
+    pub chaos: Option<Chaos>,
 }
 
 /// One rule.
@@ -53,11 +56,12 @@ pub struct Rule {
     pub reply: Reply,
 }
 
-/// An item of a file: a rule, or models.
+/// An item of a file: a rule, models, or chaos.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Item {
     models: Option<Vec<Model>>,
+    chaos: Option<Chaos>,
     when: Option<When>,
     times: Option<u64>,
     reply: Option<Reply>,
@@ -68,14 +72,16 @@ impl TryFrom<Vec<Item>> for Script {
 
     fn try_from(items: Vec<Item>) -> Result<Self, Self::Error> {
         let mut script = Self::default();
-        for Item { models, when, times, reply } in items {
-            match models {
-                None => {
-                    script.rules.push(Rule { when: when.unwrap_or_default(), times, reply: reply.unwrap_or_default() });
-                }
-                Some(models) if when.is_none() && times.is_none() && reply.is_none() => script.models.extend(models),
-                Some(_) => return Err("an item of a script has models, or it is a rule: write two items"),
+        for Item { models, chaos, when, times, reply } in items {
+            let is_rule = when.is_some() || times.is_some() || reply.is_some();
+            if is_rule && (models.is_some() || chaos.is_some()) {
+                return Err("an item of a script is a rule, or it has models or chaos: write two items");
             }
+            if models.is_none() && chaos.is_none() {
+                script.rules.push(Rule { when: when.unwrap_or_default(), times, reply: reply.unwrap_or_default() });
+            }
+            script.models.extend(models.unwrap_or_default());
+            script.chaos = chaos.or(script.chaos);
         }
         Ok(script)
     }
@@ -87,13 +93,13 @@ impl Script {
     #[must_use]
     pub fn on(path: &str) -> Self {
         let when = When { path: Some(path.to_owned()), ..When::default() };
-        Self { rules: vec![Rule { when, ..Rule::default() }], models: Vec::new() }
+        Self { rules: vec![Rule { when, ..Rule::default() }], ..Self::default() }
     }
 
     /// One rule for every request.
     #[must_use]
     pub fn always() -> Self {
-        Self { rules: vec![Rule::default()], models: Vec::new() }
+        Self { rules: vec![Rule::default()], ..Self::default() }
     }
 
     /// These rules, then those of the other.
@@ -101,7 +107,14 @@ impl Script {
     pub fn and(mut self, other: Self) -> Self {
         self.rules.extend(other.rules);
         self.models.extend(other.models);
+        self.chaos = other.chaos.or(self.chaos);
         self
+    }
+
+    /// No rule: every answer is faithful, and misbehaves as the chaos says.
+    #[must_use]
+    pub fn chaos(chaos: Chaos) -> Self {
+        Self { chaos: Some(chaos), ..Self::default() }
     }
 
     fn change(mut self, change: impl FnOnce(&mut Rule)) -> Self {

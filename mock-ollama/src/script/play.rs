@@ -57,20 +57,25 @@ impl Playing {
         None
     }
 
+    /// Whether a rule might be for this request, as far as its head tells.
+    pub(crate) fn may_be_for(&self, unread: &Asked) -> bool {
+        self.script.rules.iter().any(|rule| rule.when.may_be_met(unread))
+    }
+
     /// The scripted answer, if a rule is for this request. `faithful` makes the mock's own answer, perhaps with given words.
     pub(crate) async fn play(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Option<Answer> {
         let reply = self.choose(asked)?;
         reply.delay.pass(&self.seen, self.seen.times()).await;
-        Some(reply.answer(asked, &self.seen, faithful))
+        Some(reply.answer(asked, &self.seen, faithful).await)
     }
 }
 
 impl Reply {
-    fn answer(&self, asked: &Asked, seen: &Seen, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
+    async fn answer(&self, asked: &Asked, seen: &Seen, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
         let ok = |media_type| Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, media_type);
         let mut answer = match &self.content {
-            Content::Faithful => self.faithful(faithful(None), seen),
-            Content::Says(words) => self.faithful(faithful(Some(words)), seen),
+            Content::Faithful => self.faithful(faithful(None).settled().await, seen),
+            Content::Says(words) => self.faithful(faithful(Some(words)).settled().await, seen),
             Content::Lines(lines) => {
                 let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
                 let model = json.as_ref().and_then(model_of).unwrap_or_default().to_owned();

@@ -46,10 +46,15 @@ impl<'de> Deserialize<'de> for BodyIs {
 }
 
 impl When {
-    /// Whether all conditions but `nth` are met.
-    pub(super) fn is_met(&self, asked: &Asked, json: Option<&Value>) -> bool {
+    /// Whether the conditions on the head are met.
+    pub(super) fn may_be_met(&self, asked: &Asked) -> bool {
         self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(asked.method.as_str()))
             && self.path.as_ref().is_none_or(|path| *path == asked.path)
+    }
+
+    /// Whether all conditions but `nth` are met.
+    pub(super) fn is_met(&self, asked: &Asked, json: Option<&Value>) -> bool {
+        self.may_be_met(asked)
             && self.model.as_ref().is_none_or(|model| json.and_then(model_of) == Some(model))
             && match &self.body {
                 None => true,

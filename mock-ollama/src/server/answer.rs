@@ -4,15 +4,10 @@ use std::{fmt, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::body::MockBody;
 use crate::go;
-
-/// Go answers with `Content-Length` what fits its buffer, and chunks what does not.
-const BUFFER: usize = 2048;
 
 /// An answer before it is HTTP.
 pub(crate) struct Answer {
@@ -31,6 +26,12 @@ pub(crate) enum Body {
     OneChunk(Bytes),
     /// One chunk for each line.
     Lines(Lines),
+    /// One chunk for each line, made over time.
+    #[expect(dead_code, reason = "for transfers that take time")]
+    Stream(Pieces),
+    /// An answer that takes time to be made.
+    #[expect(dead_code, reason = "for transfers that take time")]
+    Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
     /// What a script plays.
     Script {
         length: Option<u64>,
@@ -40,6 +41,9 @@ pub(crate) enum Body {
 
 /// Lines that are made when they are asked for: who leaves, ends the work.
 pub(crate) type Lines = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// Pieces of a body, each a chunk of its own.
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 /// What a script does on the wire, in this order.
 pub(crate) type Parts = Pin<Box<dyn Stream<Item = Part> + Send>>;
@@ -113,41 +117,20 @@ impl Answer {
     }
 
     /// The body as a script sees it: the pieces in their order.
-    pub(crate) fn pieces(self) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
+    pub(crate) fn pieces(self) -> Pieces {
         match self.body {
-            Body::Empty | Body::Script { .. } => stream::empty().boxed(),
+            Body::Empty | Body::Pending(_) | Body::Script { .. } => stream::empty().boxed(),
+            Body::Stream(pieces) => pieces,
             Body::Whole(bytes) | Body::OneChunk(bytes) => stream::iter([bytes]).boxed(),
             Body::Lines(lines) => stream::iter(lines).boxed(),
         }
     }
 
-    /// HTTP as Go's server writes it: the handler's headers by name, then `Date`, then the framing (which hyper adds last).
-    pub(crate) fn into_http(mut self, is_head: bool) -> Response<MockBody> {
-        self.headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
-        let mut headers = HeaderMap::new();
-        for (name, value) in self.headers {
-            headers.append(name, value);
+    /// Waits for an answer that is still being made.
+    pub(crate) async fn settled(mut self) -> Self {
+        while let Body::Pending(answer) = self.body {
+            self = answer.await;
         }
-        if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now())
-            && let Ok(date) = HeaderValue::from_str(&date)
-        {
-            headers.insert(header::DATE, date);
-        }
-        let body = match self.body {
-            // A body that Go would chunk leaves no trace in the answer to a HEAD.
-            Body::Whole(bytes) if is_head && bytes.len() > BUFFER => MockBody::empty(),
-            Body::OneChunk(_) | Body::Lines(_) if is_head => MockBody::empty(),
-            Body::Empty => MockBody::empty(),
-            Body::Whole(bytes) if bytes.len() <= BUFFER => MockBody::whole(bytes),
-            Body::Whole(bytes) | Body::OneChunk(bytes) => {
-                MockBody::parts(None, stream::iter([Part::Data(bytes)]).boxed())
-            }
-            Body::Lines(lines) => MockBody::parts(None, stream::iter(lines.map(Part::Data)).boxed()),
-            Body::Script { length, parts } => MockBody::parts(length, parts),
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = headers;
-        response
+        self
     }
 }

@@ -1,27 +1,36 @@
 //! From a socket to an answer and back: what every route shares. What the routes say is in [`crate::routes`].
+//!
+//! HTTP is spoken here, and not by a library, because a stand-in has to have the oddities of Go's server, which no library offers: answers
+//! before the body is read, 100 Continue only when the body is wanted, HTTP/1.0, its texts for what it rejects, its order of headers.
 
 pub(crate) mod answer;
-mod body;
 pub(crate) mod gate;
+pub(crate) mod head;
 pub(crate) mod request;
-mod wire;
+mod writer;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use http::{Method, StatusCode, header};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, tcp::ReadHalf},
     task::JoinSet,
 };
 
 use self::{
     answer::Answer,
-    body::MockBody,
-    wire::{Fault, Wire},
+    head::{Head, NoHead},
+    request::{Asked, Incoming},
+    writer::{Next, Terms, Writer},
 };
-use crate::{journal::Journal, routes, script::Playing, state::State};
+use crate::{chaos::Fates, journal::Journal, routes, script::Playing, state::State};
+
+/// How long Go leaves a connection half open after it answered without having read everything, so that the client gets to read the answer.
+const LINGER: Duration = Duration::from_millis(500);
+/// How much of the next request is read ahead while an answer is on its way.
+const AHEAD: usize = 64 << 10;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -29,6 +38,7 @@ pub(crate) struct App {
     pub(crate) state: Arc<State>,
     pub(crate) playing: Playing,
     pub(crate) journal: Journal,
+    pub(crate) fates: Fates,
 }
 
 /// Accepts until it is dropped; its connections end with it.
@@ -43,7 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
                 // Such as too many open files: the next one may be luckier.
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             },
             Some(_) = connections.join_next() => {}
@@ -51,36 +61,141 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
     }
 }
 
-async fn connection(stream: TcpStream, app: Arc<App>) {
+async fn connection(mut stream: TcpStream, app: Arc<App>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let (wire, fault) = Wire::new(stream);
-    let service = service_fn(move |request| exchange(request, fault.clone(), Arc::clone(&app)));
-    let served = http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(wire), service).await;
-    if let Err(error) = served {
+    let mut buffer = BytesMut::new();
+    let mut is_after_post = false;
+    let ended = loop {
+        match head::read(&mut stream, &mut buffer, std::mem::take(&mut is_after_post)).await {
+            Ok(head) => {
+                is_after_post = head.method == Method::POST;
+                match exchange(&mut stream, &mut buffer, head, &app).await {
+                    Ok(Next::KeepAlive) => {}
+                    ended => break ended,
+                }
+            }
+            Err(NoHead::Gone) => return,
+            Err(NoHead::Rejected(rejection)) => {
+                tracing::info!(?rejection, "rejected");
+                break match stream.write_all(rejection.response().as_bytes()).await {
+                    Ok(()) => linger(&mut stream).await.map(|()| Next::Close),
+                    Err(error) => Err(error),
+                };
+            }
+        }
+    };
+    let closed = match ended {
+        // Closing a socket that lingers for no time is what sends RST.
+        Ok(Next::Reset) => stream.set_zero_linger(),
+        Ok(_) => stream.shutdown().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = closed {
         tracing::debug!(%error, "a connection ended badly");
     }
 }
 
-async fn exchange(request: Request<Incoming>, fault: Fault, app: Arc<App>) -> Result<Response<MockBody>, io::Error> {
-    let (head, body) = request.into_parts();
-    let is_head = head.method == Method::HEAD;
-    let pencil = app.journal.open(request::entry(&head));
-    let asked = request::receive(head, body, &pencil).await.map_err(io::Error::other)?;
-    tracing::info!(method = %asked.method, path = asked.path, bytes = asked.body.len(), "asked");
-    let answer = match app.playing.play(&asked, |words| faithful(&app, &asked, words)).await {
-        Some(answer) => answer,
-        None => faithful(&app, &asked, None),
-    };
-    let has_no_body = is_head || answer.status == StatusCode::NO_CONTENT;
-    let mut response = answer.into_http(is_head);
-    response.body_mut().attach(fault, pencil, has_no_body);
-    Ok(response)
+/// Ends the sending side, and leaves the client time to read before the close, which may send a reset.
+async fn linger(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    tokio::time::sleep(LINGER).await;
+    Ok(())
 }
 
-/// What Ollama would answer; `words` are the model's, where a script puts them into its mouth.
-fn faithful(app: &App, asked: &request::Asked, words: Option<&str>) -> Answer {
+/// Answers one request.
+///
+/// # Errors
+/// The client goes away.
+async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, head: Head, app: &App) -> io::Result<Next> {
+    let mut pencil = app.journal.open(head.entry());
+    let mut incoming = Incoming::new(&head);
+    let early = early_answer(&head);
+    let is_refused = early.as_ref().is_some_and(|answer| answer.status == StatusCode::EXPECTATION_FAILED);
+    let unread = Asked::unread(&head);
+    let wants_body =
+        early.is_none() && (!head.has_body() || app.playing.may_be_for(&unread) || reads_body(app, &unread));
+    let asked = if wants_body { incoming.receive(&head, stream, buffer, &pencil).await? } else { unread };
+    tracing::info!(method = %asked.method, path = asked.path, bytes = asked.body.len(), "asked");
+    let answer = match early {
+        Some(answer) => answer,
+        None if asked.fault.is_some() => Answer::error(StatusCode::BAD_REQUEST, asked.fault.unwrap_or_default()),
+        // An unread body hides whether the client is still there.
+        None if !incoming.is_over() => answer(app, &asked).await,
+        None => tokio::select! {
+            answer = answer(app, &asked) => answer,
+            gone = gone(stream, buffer) => return Err(gone),
+        },
+    };
+    let is_read = match wants_body {
+        true => asked.fault.is_none(),
+        // The client of such a request may never send its body.
+        false => !is_refused && incoming.discard(stream, buffer, &pencil).await?,
+    };
+    let terms = Terms {
+        is_head: head.method == Method::HEAD,
+        is_1_0: head.is_1_0,
+        wants_keep_alive: head.wants_keep_alive(),
+        closes: head.wants_close() || !is_read,
+    };
+    let dice = app.fates.dice(head.method.as_str(), &head.target, &asked.body);
+    let next = write(stream, buffer, Writing { answer, terms, dice, pencil: &mut pencil, watches: is_read }).await?;
+    if next == Next::Close && !is_read {
+        linger(stream).await?;
+    }
+    Ok(next)
+}
+
+/// What is to be written.
+struct Writing<'a> {
+    answer: Answer,
+    terms: Terms,
+    dice: Option<crate::chaos::Dice>,
+    pencil: &'a mut crate::journal::Pencil,
+    /// Whether the end of the connection is looked for meanwhile.
+    watches: bool,
+}
+
+async fn write(stream: &mut TcpStream, buffer: &mut BytesMut, writing: Writing<'_>) -> io::Result<Next> {
+    let Writing { answer, terms, dice, pencil, watches } = writing;
+    let (mut reader, mut writer) = stream.split();
+    let writing = Writer { stream: &mut writer, pencil, dice }.write(answer, terms);
+    if !watches {
+        return writing.await;
+    }
+    tokio::select! {
+        biased;
+        next = writing => next,
+        gone = gone_from(&mut reader, buffer) => Err(gone),
+    }
+}
+
+/// What Go's server answers before any handler.
+fn early_answer(head: &Head) -> Option<Answer> {
+    let expect = head.header(&header::EXPECT).filter(|value| !value.is_empty());
+    if expect.is_some_and(|value| !value.eq_ignore_ascii_case("100-continue")) {
+        return Some(writer::expectation_failed());
+    }
+    (head.path == "*").then(writer::options_star)
+}
+
+/// The answer of the script, or the faithful one.
+async fn answer(app: &App, asked: &Asked) -> Answer {
+    match app.playing.play(asked, |words| faithful(app, asked, words)).await {
+        Some(answer) => answer,
+        None => faithful(app, asked, None).settled().await,
+    }
+}
+
+/// Whether the faithful answer depends on the body; if not, it comes before the body is read.
+fn reads_body(app: &App, asked: &Asked) -> bool {
+    let is_granted = || matches!(gate::admit(asked, app.state.listens_on_loopback), gate::Admission::Granted(_));
+    gate::redirect(asked).is_none() && is_granted() && routes::reads_body(&app.state, asked)
+}
+
+/// What Ollama would answer; `words` are the model's, where a script decides them.
+fn faithful(app: &App, asked: &Asked, words: Option<&str>) -> Answer {
     if let Some(answer) = gate::redirect(asked) {
         return answer;
     }
@@ -91,4 +206,23 @@ fn faithful(app: &App, asked: &request::Asked, words: Option<&str>) -> Answer {
     };
     let answer = routes::answer(&app.state, asked, words);
     granted.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
+}
+
+/// Resolves when the client closes the connection; what it sends before that is kept for the next request.
+async fn gone(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Error {
+    gone_from(&mut stream.split().0, buffer).await
+}
+
+async fn gone_from(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> io::Error {
+    loop {
+        if buffer.len() > AHEAD {
+            // A client that sends so much is there.
+            return std::future::pending().await;
+        }
+        match reader.read_buf(buffer).await {
+            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => {}
+            Err(error) => return error,
+        }
+    }
 }
