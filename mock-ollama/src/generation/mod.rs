@@ -47,6 +47,10 @@ pub(crate) struct Generation {
     words: std::vec::IntoIter<Token>,
     written: usize,
     held: Vec<u8>,
+    /// Tokens that make no whole character yet.
+    halves: Vec<Token>,
+    /// The last character that was whole.
+    last: Option<char>,
     logprobs: Vec<Value>,
     reason: Option<&'static str>,
     is_over: bool,
@@ -60,6 +64,8 @@ impl Generation {
             task,
             written: 0,
             held: Vec::new(),
+            halves: Vec::new(),
+            last: None,
             logprobs: Vec::new(),
             reason: None,
             is_over: false,
@@ -88,6 +94,19 @@ impl Generation {
         Some(text)
     }
 
+    /// Enters the log probability of the last token, once its character is whole.
+    fn judge(&mut self) {
+        let Ok(text) = std::str::from_utf8(&self.held) else { return };
+        // A text may end where a line does.
+        let may_end = text.ends_with('\n')
+            && self.last.is_some_and(|last| last == '\n' || !last.is_ascii() || ".!?`".contains(last));
+        self.last = text.chars().next_back().or(self.last);
+        let tokens = std::mem::take(&mut self.halves);
+        if let Some(alternatives) = self.task.logprobs {
+            self.logprobs.push(logprobs::of(&tokens, self.written + 1 - tokens.len(), alternatives, may_end));
+        }
+    }
+
     fn piece(&mut self, text: String) -> Piece {
         Piece { text, logprobs: std::mem::take(&mut self.logprobs), done: None }
     }
@@ -108,10 +127,9 @@ impl Iterator for Generation {
                 self.reason = Some("stop");
                 break;
             };
-            if let Some(alternatives) = self.task.logprobs {
-                self.logprobs.push(logprobs::of(&token, self.written, alternatives));
-            }
             self.held.extend_from_slice(&token.0);
+            self.halves.push(token);
+            self.judge();
             if let Some(text) = self.release().filter(|text| !text.is_empty()) {
                 return Some(self.piece(text));
             }

@@ -155,43 +155,140 @@ fn check(path: &str, kind: Kind, value: &Value, own_argument_parser: bool) -> Re
             }
             Ok(())
         }
-        (Kind::Tools, Value::Array(tools)) => tools.iter().try_for_each(|tool| check_tool(path, tool)),
+        (Kind::Tools, Value::Array(tools)) => {
+            let reader = Tools { path, has_ordered_maps: own_argument_parser };
+            tools.iter().filter(|tool| !tool.is_null()).try_for_each(|tool| reader.tool(tool))
+        }
         _ => wrong(path, kind.go(), value),
     }
 }
 
-/// Go's types know schemas of a plain kind only: no list of types at the top, no list of properties, no boolean as a property.
-fn check_tool(path: &str, tool: &Value) -> Result<(), String> {
-    let wrong = |path: &str, go: &str, value: &Value| {
-        Err(format!("json: cannot unmarshal {} into Go struct field {path} of type {go}", word(value)))
-    };
-    if !tool.is_object() && !tool.is_null() {
-        return wrong(path, "api.Tool", tool);
+/// What Go's types know of a tool, with the texts of their refusals: schemas of a plain kind only.
+struct Tools<'a> {
+    path: &'a str,
+    /// Properties are read into an ordered map of Ollama's own, which knows objects alone (0.14).
+    has_ordered_maps: bool,
+}
+
+/// A type that a value of a tool is read into.
+#[derive(Clone, Copy)]
+enum Type {
+    Text,
+    Texts,
+    /// `[]interface {}`.
+    Anything,
+    /// A text, or a list of them.
+    Types,
+    Properties,
+    AnyOf,
+}
+
+impl Tools<'_> {
+    fn wrong(place: &str, go: &str, value: &Value) -> Result<(), String> {
+        Err(format!("json: cannot unmarshal {} into Go struct field {place} of type {go}", word(value)))
     }
-    let parameters = &tool["function"]["parameters"];
-    let path = format!("{path}.function.parameters");
-    match &parameters["type"] {
-        Value::Null | Value::String(_) => {}
-        kind => return wrong(&format!("{path}.type"), "string", kind),
-    }
-    match &parameters["properties"] {
-        Value::Null => Ok(()),
-        Value::Object(properties) => {
-            match properties.values().find(|property| !property.is_object() && !property.is_null()) {
-                Some(property) => wrong(&format!("{path}.properties"), "api.ToolProperty", property),
-                None => Ok(()),
+
+    fn tool(&self, tool: &Value) -> Result<(), String> {
+        let path = self.path;
+        let Value::Object(fields) = tool else { return Self::wrong(path, "api.Tool", tool) };
+        // The name of the innermost type, and the path from the outermost, which begins after its name.
+        let (_, inside) = path.split_once('.').unwrap_or(("", path));
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            match &*name.to_ascii_lowercase() {
+                "type" => Self::read(&format!("Tool.{inside}.type"), "Tool", Type::Text, value, self)?,
+                "function" => self.function(&format!("{inside}.function"), value)?,
+                _ => {}
             }
         }
-        properties => wrong(&format!("{path}.properties"), "map[string]api.ToolProperty", properties),
+        Ok(())
+    }
+
+    fn function(&self, path: &str, function: &Value) -> Result<(), String> {
+        let Value::Object(fields) = function else {
+            return Self::wrong(&format!("Tool.{path}"), "api.ToolFunction", function);
+        };
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            match &*name.to_ascii_lowercase() {
+                field @ ("name" | "description") => {
+                    Self::read(&format!("ToolFunction.{path}.{field}"), "ToolFunction", Type::Text, value, self)?;
+                }
+                "parameters" => self.parameters(&format!("{path}.parameters"), value)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn parameters(&self, path: &str, parameters: &Value) -> Result<(), String> {
+        let Value::Object(fields) = parameters else {
+            return Self::wrong(&format!("ToolFunction.{path}"), "api.ToolFunctionParameters", parameters);
+        };
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            let (field, kind) = match &*name.to_ascii_lowercase() {
+                "type" => ("type", Type::Text),
+                "required" => ("required", Type::Texts),
+                "properties" => ("properties", Type::Properties),
+                _ => continue,
+            };
+            Self::read(&format!("ToolFunctionParameters.{path}.{field}"), "ToolFunctionParameters", kind, value, self)?;
+        }
+        Ok(())
+    }
+
+    /// A property and those inside it. `place` is the property's own; `owner` is the type that holds its outermost map, which Go names.
+    fn property(&self, place: &str, owner: &str, property: &Value) -> Result<(), String> {
+        let Value::Object(fields) = property else { return Self::wrong(place, "api.ToolProperty", property) };
+        let (_, path) = place.split_once('.').unwrap_or(("", place));
+        let owner = if self.has_ordered_maps { owner } else { "ToolProperty" };
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            let (field, kind) = match &*name.to_ascii_lowercase() {
+                "type" => ("type", Type::Types),
+                "description" => ("description", Type::Text),
+                "enum" => ("enum", Type::Anything),
+                "anyof" => ("anyOf", Type::AnyOf),
+                "properties" => ("properties", Type::Properties),
+                "required" if self.has_ordered_maps => ("required", Type::Texts),
+                _ => continue,
+            };
+            Self::read(&format!("{owner}.{path}.{field}"), owner, kind, value, self)?;
+        }
+        Ok(())
+    }
+
+    fn read(place: &str, owner: &str, kind: Type, value: &Value, tools: &Self) -> Result<(), String> {
+        let texts = |items: &[Value]| {
+            let wrong = items.iter().find(|item| !item.is_string() && !item.is_null());
+            wrong.map_or(Ok(()), |item| Self::wrong(place, "string", item))
+        };
+        match (kind, value) {
+            (Type::Text | Type::Types, Value::String(_)) | (Type::Anything, Value::Array(_)) => Ok(()),
+            (Type::Texts | Type::Types, Value::Array(items)) => texts(items),
+            (Type::AnyOf, Value::Array(items)) => {
+                items.iter().filter(|item| !item.is_null()).try_for_each(|item| tools.property(place, owner, item))
+            }
+            (Type::Properties, Value::Object(properties)) => {
+                let properties = properties.values().filter(|property| !property.is_null());
+                properties.into_iter().try_for_each(|property| tools.property(place, owner, property))
+            }
+            (Type::Text, _) => Self::wrong(place, "string", value),
+            (Type::Texts | Type::Types, _) => Self::wrong(place, "[]string", value),
+            (Type::Anything, _) => Self::wrong(place, "[]interface {}", value),
+            (Type::AnyOf, _) => Self::wrong(place, "[]api.ToolProperty", value),
+            (Type::Properties, _) if tools.has_ordered_maps => Err(NO_OBJECT.to_owned()),
+            (Type::Properties, _) => Self::wrong(place, "map[string]api.ToolProperty", value),
+        }
     }
 }
+
+/// What the parser of ordered maps says of anything but an object.
+const NO_OBJECT: &str = "Value looks like object, but can't find closing '}' symbol";
 
 fn check_calls(path: &str, calls: &Value, own_argument_parser: bool) -> Result<(), String> {
     for call in calls.as_array().into_iter().flatten() {
         let arguments = &call["function"]["arguments"];
         if arguments.is_string() {
             return Err(if own_argument_parser {
-                "Value looks like object, but can't find closing '}' symbol".to_owned()
+                NO_OBJECT.to_owned()
             } else {
                 format!(
                     "json: cannot unmarshal string into Go struct field {path}.tool_calls.function.arguments of type api.ToolCallFunctionArguments"
@@ -225,16 +322,93 @@ mod tests {
         assert_eq!(read["model"], "a\u{fffd} b 😀 \\ud83d");
     }
 
+    fn tool(tool: &str, own_maps: bool) -> Result<(), String> {
+        decode(format!("{{\"tools\":[{tool}]}}").as_bytes(), &ANY, own_maps).map(|_| ())
+    }
+
     #[test]
-    fn schemas_that_gos_types_do_not_know_are_refused() {
-        let told = |parameters: &str| {
-            let body = format!("{{\"tools\":[{{\"function\":{{\"parameters\":{parameters}}}}}]}}");
-            decode(body.as_bytes(), &ANY, true).map(|_| ())
-        };
-        assert_eq!(told("{\"type\":\"object\",\"properties\":{\"a\":{\"type\":[\"string\",\"null\"]}}}"), Ok(()));
-        for wrong in ["{\"type\":[\"object\"]}", "{\"properties\":[]}", "{\"properties\":{\"a\":true}}"] {
-            assert!(told(wrong).unwrap_err().contains("ChatRequest.tools.function.parameters"), "{wrong}");
+    fn tools_that_gos_types_know_are_taken() {
+        for fine in [
+            r#"{}"#,
+            r#"null"#,
+            r#"{"type":"web_search"}"#,
+            r#"{"function":{"parameters":null}}"#,
+            r#"{"function":{"parameters":{"type":"object","properties":null,"required":null,"items":7,"$defs":[]}}}"#,
+            r#"{"function":{"parameters":{"properties":{"a":{"type":["string","null"],"items":true,"const":1,"minimum":"x","anyOf":[{"type":"null"}]}},"additionalProperties":true}}}"#,
+        ] {
+            assert_eq!(tool(fine, true), Ok(()), "{fine}");
         }
+    }
+
+    /// Texts as real servers gave them where they are known; the others follow from the same rules of Go's decoder.
+    #[test]
+    fn tools_that_gos_types_do_not_know_are_refused() {
+        let of = |parameters: &str| format!(r#"{{"function":{{"parameters":{parameters}}}}}"#);
+        let place = "ToolFunctionParameters.tools.function.parameters";
+        let go = "json: cannot unmarshal";
+        for (wrong, text) in [
+            ("7".to_owned(), format!("{go} number into Go struct field ChatRequest.tools of type api.Tool")),
+            (r#"{"type":7}"#.to_owned(), format!("{go} number into Go struct field Tool.tools.type of type string")),
+            (
+                r#"{"function":"f"}"#.to_owned(),
+                format!("{go} string into Go struct field Tool.tools.function of type api.ToolFunction"),
+            ),
+            (
+                r#"{"function":{"name":7}}"#.to_owned(),
+                format!("{go} number into Go struct field ToolFunction.tools.function.name of type string"),
+            ),
+            (
+                of("[]"),
+                format!(
+                    "{go} array into Go struct field ToolFunction.tools.function.parameters of type api.ToolFunctionParameters"
+                ),
+            ),
+            (of(r#"{"type":["object"]}"#), format!("{go} array into Go struct field {place}.type of type string")),
+            (of(r#"{"required":{}}"#), format!("{go} object into Go struct field {place}.required of type []string")),
+            (of(r#"{"required":[1]}"#), format!("{go} number into Go struct field {place}.required of type string")),
+            (of(r#"{"properties":[]}"#), NO_OBJECT.to_owned()),
+            (
+                of(r#"{"properties":{"a":true}}"#),
+                format!("{go} bool into Go struct field {place}.properties of type api.ToolProperty"),
+            ),
+            (
+                of(r#"{"properties":{"a":{"type":7}}}"#),
+                format!("{go} number into Go struct field {place}.properties.type of type []string"),
+            ),
+            (
+                of(r#"{"properties":{"a":{"description":7}}}"#),
+                format!("{go} number into Go struct field {place}.properties.description of type string"),
+            ),
+            (
+                of(r#"{"properties":{"a":{"enum":"x"}}}"#),
+                format!("{go} string into Go struct field {place}.properties.enum of type []interface {{}}"),
+            ),
+            (
+                of(r#"{"properties":{"a":{"anyOf":[true]}}}"#),
+                format!("{go} bool into Go struct field {place}.properties.anyOf of type api.ToolProperty"),
+            ),
+            (
+                of(r#"{"properties":{"a":{"properties":{"b":false}}}}"#),
+                format!("{go} bool into Go struct field {place}.properties.properties of type api.ToolProperty"),
+            ),
+            (
+                of(r#"{"properties":{"a":{"required":{}}}}"#),
+                format!("{go} object into Go struct field {place}.properties.required of type []string"),
+            ),
+        ] {
+            assert_eq!(tool(&wrong, true), Err(text), "{wrong}");
+        }
+        let old = |parameters: &str| tool(&of(parameters), false).unwrap_err();
+        assert_eq!(
+            old(r#"{"properties":[]}"#),
+            format!("{go} array into Go struct field {place}.properties of type map[string]api.ToolProperty")
+        );
+        assert_eq!(
+            old(r#"{"properties":{"a":{"description":7}}}"#),
+            format!(
+                "{go} number into Go struct field ToolProperty.tools.function.parameters.properties.description of type string"
+            )
+        );
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! A text that matches a regular expression.
+//! Regular expressions as llama-server takes them: what it refuses, and a text that its grammar allows.
 
 use regex_syntax::{
     Parser,
@@ -10,11 +10,117 @@ const MORE: u32 = 2;
 /// Bytes at which a text is long enough, whatever the pattern says.
 const LONGEST: usize = 1 << 16;
 
-/// A text that matches the pattern, if it is one that can be read. Anchors are taken to hold.
+/// A text that matches the pattern, if it is one that can be read. Anchors are taken to hold; what looks ahead or behind is ignored, as
+/// llama-server does.
 pub(super) fn sample(pattern: &str, roll: usize) -> Option<String> {
     let mut text = Vec::new();
-    write(&Parser::new().parse(pattern).ok()?, roll, &mut text);
+    write(&Parser::new().parse(&without_looks(pattern)).ok()?, roll, &mut text);
     String::from_utf8(text).ok()
+}
+
+/// Why a pattern cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It becomes no grammar.
+    Pattern(&'static str),
+    /// It becomes a grammar that cannot be read: it has an escape that grammars do not know, such as `\\d`.
+    Grammar,
+}
+
+/// Characters that are escaped in patterns, but stand as they are in a grammar's literals.
+const PLAIN_IN_LITERALS: &str = "^$.[]()|{}*+?";
+/// What may follow a backslash in a grammar.
+const GRAMMAR_ESCAPES: &str = "xuUtrn\\\"[]";
+
+/// What llama-server finds wrong with a pattern.
+pub(super) fn fault(pattern: &str) -> Option<Fault> {
+    let Some(inner) = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')) else {
+        return Some(Fault::Pattern("Pattern must start with '^' and end with '$'"));
+    };
+    let inner = without_looks(inner);
+    let mut chars = inner.chars();
+    let mut grammar = None;
+    let mut judge = |escaped: Option<char>, plain: &str| {
+        if escaped.is_some_and(|c| !plain.contains(c) && !GRAMMAR_ESCAPES.contains(c)) {
+            grammar = Some(Fault::Grammar);
+        }
+    };
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => judge(chars.next(), PLAIN_IN_LITERALS),
+            '[' => loop {
+                match chars.next() {
+                    Some(']') => break,
+                    Some('\\') => judge(chars.next(), ""),
+                    Some(_) => {}
+                    None => return Some(Fault::Pattern("Unbalanced square brackets")),
+                }
+            },
+            '{' => {
+                let mut numbers = String::new();
+                loop {
+                    match chars.next() {
+                        Some('}') => break,
+                        Some(c) => numbers.push(c),
+                        None => return Some(Fault::Pattern("Unbalanced curly brackets")),
+                    }
+                }
+                let parts: Vec<&str> = numbers.split(',').collect();
+                if parts.len() > 2 {
+                    return Some(Fault::Pattern("Wrong number of values in curly brackets"));
+                }
+                let is_number = |part: &&str| part.trim().starts_with(|c: char| c.is_ascii_digit());
+                let may_be_empty = parts.len() == 2;
+                if !parts.iter().all(|part| is_number(part) || (may_be_empty && part.is_empty())) {
+                    return Some(Fault::Pattern("Invalid number in curly brackets"));
+                }
+            }
+            _ => {}
+        }
+    }
+    grammar
+}
+
+/// The pattern without groups that look ahead or behind; `(?:` is a group like any other.
+fn without_looks(pattern: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = pattern;
+    while let Some(c) = rest.chars().next() {
+        let is_look = rest.starts_with("(?") && !rest.starts_with("(?:");
+        let escaped = c == '\\';
+        let len = match () {
+            () if is_look => look_len(rest),
+            () if escaped => c.len_utf8() + rest.chars().nth(1).map_or(0, char::len_utf8),
+            () => c.len_utf8(),
+        };
+        if !is_look {
+            kept.push_str(&rest[..len]);
+        }
+        rest = &rest[len..];
+    }
+    kept
+}
+
+/// Bytes of the group at the start, up to its closing parenthesis or the end.
+fn look_len(group: &str) -> usize {
+    let mut depth = 0_usize;
+    let mut chars = group.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            '(' => depth += 1,
+            ')' => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    group.len()
 }
 
 fn write(hir: &Hir, roll: usize, text: &mut Vec<u8>) {
@@ -62,5 +168,35 @@ mod tests {
             }
         }
         assert_eq!(sample("(", 1), None);
+        assert_eq!(sample("^(?=h(e|\\)))(?:a)[b]$", 1).unwrap(), "ab", "what looks ahead is ignored");
+    }
+
+    #[test]
+    fn patterns_are_refused_for_llama_servers_reasons() {
+        let anchors = Fault::Pattern("Pattern must start with '^' and end with '$'");
+        for (pattern, why) in [
+            ("[A-Z]{2}", Some(anchors)),
+            ("^a", Some(anchors)),
+            ("", Some(anchors)),
+            ("^[a-z$", Some(Fault::Pattern("Unbalanced square brackets"))),
+            ("^a{2$", Some(Fault::Pattern("Unbalanced curly brackets"))),
+            ("^a{1,2,3}$", Some(Fault::Pattern("Wrong number of values in curly brackets"))),
+            ("^a{x}$", Some(Fault::Pattern("Invalid number in curly brackets"))),
+            ("^\\d{3}$", Some(Fault::Grammar)),
+            ("^[\\w]$", Some(Fault::Grammar)),
+            ("^a\\-b$", Some(Fault::Grammar)),
+            ("^a\\.b\\n[\\]]{2,}$", None),
+            ("^(?=\\d)[0-9]{3}$", None),
+            ("^$", None),
+        ] {
+            assert_eq!(fault(pattern), why, "{pattern}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_pattern_makes_it_panic(pattern in "[()\\[\\]{}?:=!\\\\a^$,1é]{0,16}", roll in 0_usize..9) {
+            let _ = (fault(&pattern), sample(&pattern, roll));
+        }
     }
 }

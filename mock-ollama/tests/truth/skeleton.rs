@@ -51,11 +51,16 @@ pub(crate) fn of(response: &Response, recording: &Recording) -> String {
     text += &format!("framing {}\n", response.framing);
     let forced = Forced::by(recording);
     let mut last = String::new();
-    for (_, chunk) in &response.chunks {
+    // Without chunks of HTTP, only the lines can be told apart.
+    let pieces: Vec<&str> = match response.framing.as_str() {
+        "close" => body.split_inclusive('\n').collect(),
+        _ => response.chunks.iter().map(|(_, chunk)| chunk.as_str()).collect(),
+    };
+    for chunk in pieces {
         let newline = if chunk.ends_with('\n') { "⏎" } else { "" };
         let line = match serde_json::from_str::<Value>(chunk) {
             Ok(value) => value_of("", &value, forced) + newline,
-            Err(_) => chunk.clone() + newline,
+            Err(_) => chunk.to_owned() + newline,
         };
         if line != last {
             text += &format!("{line}\n");
@@ -84,7 +89,11 @@ impl Forced {
         let is_plain = request["model"] == "smollm2:135m" || request["model"] == "all-minilm";
         Self {
             reason: is_short || is_full || is_load || !options["stop"].is_null(),
-            prompt: is_plain && recording.request.body.is_ascii() && !recording.request.body.contains("wizard"),
+            prompt: is_plain && recording.request.body.is_ascii()
+                && !recording.request.body.contains("wizard")
+                // A real tokenizer has tokens such as `{"`.
+                && !recording.request.body.contains("JSON {")
+                && !recording.request.body.contains("zeta"),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Format, Inference};
 use crate::{
     models::{Capability, Model},
-    schema,
+    schema::{self, Fault},
     server::answer::Answer,
     version::Version,
 };
@@ -46,8 +46,12 @@ impl Inference {
                     if !version.has_llama_server() {
                         return late(StatusCode::INTERNAL_SERVER_ERROR, "invalid JSON schema in format".to_owned());
                     }
-                    let message =
-                        format!("Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{fault}");
+                    let message = match fault {
+                        Fault::Schema(text) => {
+                            format!("Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{text}")
+                        }
+                        Fault::Grammar => "Failed to initialize samplers: failed to parse grammar".to_owned(),
+                    };
                     return late(StatusCode::BAD_REQUEST, llama_error(&message, "invalid_request_error", None));
                 }
             }

@@ -110,7 +110,8 @@ impl Inference {
             return Err(Refusal::bad_request(format!("think value {level:?} is not supported for this model")));
         }
         let thinks = match think {
-            _ if !can_think => Thinks::No,
+            // Nothing is parsed in raw mode (recorded: logprobs-raw/thinking).
+            _ if !can_think || flag(fields, "raw", false) => Thinks::No,
             Some(Think::Off) => Thinks::No,
             Some(Think::On | Think::Level) => Thinks::Apart,
             None if version.thinks_by_default() => Thinks::Apart,
