@@ -15,15 +15,34 @@ pub struct Finding {
     pub expected: String,
     /// What there was.
     pub actual: String,
+    /// The law that a stream breaks, if it is about one.
+    pub law: Option<&'static str>,
 }
 
-/// Who is to blame for what does not hold.
+impl Finding {
+    /// A finding about an expectation of a scenario.
+    #[must_use]
+    pub fn new(at: Place, about: impl Into<String>, expected: impl Into<String>, actual: impl Into<String>) -> Self {
+        Self { at, about: about.into(), expected: expected.into(), actual: actual.into(), law: None }
+    }
+}
+
+/// Who is to blame for what does not hold. Every report uses these two words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Blame {
-    /// The server, which broke what it promises.
+    /// The server, which does not keep the protocol.
     #[default]
-    Protocol,
-    /// The model, which was not wise enough; the server may be fit.
+    Server,
+    /// The model, which answered badly; the server may be fit.
     Model,
+}
+
+impl std::fmt::Display for Blame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Model => "model",
+        })
+    }
 }

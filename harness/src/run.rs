@@ -14,7 +14,8 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    backend::{Backend, Missing, Shared},
+    backend::{Backend, Capabilities, Missing, Shared},
+    expect::laws::Laws,
     report::{RunResult, ScenarioResult, Verdict},
     scenario::{loaded::Loaded, variables::Variables},
 };
@@ -38,6 +39,10 @@ pub struct Plan {
     pub strict: bool,
     /// After a scenario that failed none is begun.
     pub fail_fast: bool,
+    /// What every stream is checked against.
+    pub laws: Laws,
+    /// What the server and its model can do.
+    pub capabilities: Capabilities,
 }
 
 /// Runs all; `landed` is told each result as it lands.
@@ -101,7 +106,11 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     let mut result = match backend.target(&loaded.scenario).await {
         Ok(target) => {
             let (needs, model) = (loaded.scenario.needs(), plan.variables.model());
-            let lacking = if backend.is_mock() { Ok(None) } else { target.lacks(&needs, &model, &plan.http).await };
+            let lacking = if backend.is_mock() {
+                Ok(None)
+            } else {
+                target.lacks(&needs, &model, &plan.capabilities, &plan.http).await
+            };
             let result = match lacking {
                 Ok(None) => steps::run(loaded, &target, plan).await,
                 Ok(Some(reason)) => unrun(loaded, Verdict::Skipped, reason),

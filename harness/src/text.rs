@@ -53,9 +53,45 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The nearest of the known names, as the end of a message: `; did you mean "x"?`, or nothing if none is near.
+#[must_use]
+pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
+/// The nearest of the known names, if one is near: another case, a letter or two, the beginning of a long name.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    let distance = |known: &str| {
+        let beginning = lower.len() >= 3 && (known.starts_with(&lower) || lower.starts_with(known) && known.len() >= 4);
+        let distance = strsim::damerau_levenshtein(&lower, known);
+        if beginning { distance.min(1) } else { distance }
+    };
+    let most = if lower.chars().count() <= 3 { 1 } else { 2 };
+    let near = known.into_iter().map(|known| (distance(known), known)).filter(|(far, _)| *far <= most);
+    near.min_by_key(|(far, _)| *far).map(|(_, known)| known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_near_name_is_suggested_and_a_far_one_is_not() {
+        let known = ["expect", "type", "completions", "model", "models", "temperature"];
+        for (typo, meant) in [
+            ("expct", "expect"),
+            ("typ", "type"),
+            ("completion", "completions"),
+            ("modl", "model"),
+            ("Temprature", "temperature"),
+        ] {
+            assert_eq!(nearest(typo, known), Some(meant), "{typo}");
+        }
+        assert_eq!(nearest("banana", known), None);
+        assert_eq!(suggestion("expct", known), "; did you mean `expect`?");
+    }
 
     #[test]
     fn a_long_body_is_shown_by_its_two_ends() {

@@ -216,6 +216,15 @@ fn without_scenarios_the_library_is_run() {
 }
 
 #[test]
+fn a_job_that_names_no_server_fails() {
+    let ran = Job::new(&[]).step("run");
+    assert_eq!(ran.status.code(), Some(2), "{}", all(&ran));
+    assert!(all(&ran).contains("--base-url"), "{}", all(&ran));
+    let ran = Job::new(&[("remote-host", "http://127.0.0.1:9"), ("scenarios", "scenarios")]).step("run");
+    assert_eq!(ran.status.code(), Some(2), "{}", all(&ran));
+}
+
+#[test]
 fn what_inputs_say_is_never_carried_out() {
     let action = action();
     for step in action["runs"]["steps"].as_array().unwrap() {

@@ -125,7 +125,10 @@ fn a_finding_is_exit_code_1_and_points_at_file_line_and_column() {
         .code(1)
         .stdout(contains("FAILED  models are a secret"))
         .stdout(contains("  a.yaml:5:7: $.object (step 1)\n    expected \"secret\"\n    actual   \"list\"\n"))
-        .stdout(contains("< 200 after").and(contains("> authorization: ***")))
+        // The exchange is shown when it is asked for; what failed is listed at the end.
+        .stdout(
+            contains("< 200 after").not().and(contains("\nfailed (-v shows the exchanges):\n  FAILED  a.yaml  models")),
+        )
         .stdout(predicate::str::ends_with("0 passed, 1 failed, 0 skipped\n"));
 }
 
@@ -144,7 +147,7 @@ fn yaml_that_cannot_be_read_is_exit_code_2_and_nothing_is_run() {
             .code(2)
             .stdout("")
             .stderr(
-                contains("./b.yaml:3:13: unknown variant `modal`, expected one of models, model, chat")
+                contains("./b.yaml:3:13: unknown call `modal`, expected one of models, model, chat")
                     .and(contains("./c.yaml:2:1: unknown field `step`, expected one of title")),
             )
             .stderr(contains("2 | step: 1\n  | ^"));
@@ -225,14 +228,22 @@ fn a_remote_that_cannot_promise_what_a_scenario_needs_skips_it_with_the_reason()
 }
 
 #[test]
-fn a_remote_that_cannot_be_reached_is_exit_code_1() {
+fn a_remote_that_cannot_be_reached_is_exit_code_2() {
     let folder = folder(&[("a.yaml", GOOD)]);
     check()
         .args(["run", "--backend", "remote", "--remote-host", "http://127.0.0.1:9", "."])
         .current_dir(folder.path())
         .assert()
+        .code(2)
+        .stdout("")
+        .stderr(contains("cannot reach the remote Ollama at http://127.0.0.1:9"));
+    check()
+        .args(["run", "--no-preflight", "--remote-host", "http://127.0.0.1:9", "-v", "."])
+        .current_dir(folder.path())
+        .assert()
         .code(1)
-        .stdout(contains("an error: 502: cannot reach the remote Ollama at http://127.0.0.1:9"));
+        .stdout(contains("an error: 502: cannot reach the remote Ollama at http://127.0.0.1:9"))
+        .stdout(contains("< 502 after").and(contains("> authorization: ***")));
     check()
         .args(["run", "--backend", "remote", "."])
         .current_dir(folder.path())
@@ -260,7 +271,7 @@ fn reports_for_programs_keep_failed_and_broken_apart() {
     let folder = folder(&[("a.yaml", UNREACHABLE), ("b.yaml", FAILING), ("c.yaml", BROKEN)]);
     check()
         .args(["run", ".", "--json", "run.json", "--junit", "run.xml"])
-        .args(["--backend", "remote", "--remote-host", "https://127.0.0.1:9"])
+        .args(["--backend", "remote", "--remote-host", "https://127.0.0.1:9", "--no-preflight"])
         .current_dir(folder.path())
         .assert()
         .code(1)
@@ -280,7 +291,7 @@ fn reports_for_programs_keep_failed_and_broken_apart() {
 fn something_that_could_not_be_run_is_exit_code_2() {
     let folder = folder(&[("a.yaml", UNREACHABLE), ("c.yaml", BROKEN)]);
     check()
-        .args(["run", ".", "--backend", "remote", "--remote-host", "https://127.0.0.1:9"])
+        .args(["run", ".", "--backend", "remote", "--remote-host", "https://127.0.0.1:9", "--no-preflight"])
         .current_dir(folder.path())
         .assert()
         .code(2)
@@ -350,4 +361,85 @@ fn a_usual_version_of_which_a_scenario_does_not_speak_is_told() {
         .assert()
         .code(2)
         .stderr(contains("old.yaml:2:").and(contains("mock.version")));
+}
+
+#[test]
+fn a_flag_implies_its_backend_and_contradictions_are_refused() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    let run = |args: &[&str]| check().args(["run", "a.yaml"]).args(args).current_dir(folder.path()).assert();
+    let url = ["--base-url", "http://127.0.0.1:9/v1"];
+    // Nothing listens there: a run on the mock would pass.
+    run(&url).code(2).stdout("").stderr(contains("cannot reach the target http://127.0.0.1:9/v1"));
+    run(&["--base-url", ""]).code(2).stderr(contains("needs --base-url"));
+    run(&["--remote-host", "http://127.0.0.1:9"]).code(2).stderr(contains("cannot reach the remote Ollama"));
+    run(&["--remote-host", ""]).code(2).stderr(contains("needs --remote-host"));
+    run(&["--dry-run", "--image", "ollama/ollama:0.1"]).code(0).stdout(contains("a container of ollama/ollama:0.1"));
+    run(&["--dry-run", "--pull"]).code(0).stdout(contains("a container of "));
+    run(&["--dry-run", "--volume", "v"]).code(0).stdout(contains("a container of "));
+    for (args, told) in [
+        (
+            &["--base-url", "http://a/v1", "--remote-host", "b"][..],
+            "--remote-host is for --backend remote, which contradicts --base-url",
+        ),
+        (
+            &["--base-url", "http://a/v1", "--backend", "mock"],
+            "--base-url is for --backend target, which contradicts --backend mock",
+        ),
+        (&["--pull", "--backend", "remote", "--remote-host", "b"], "--pull is for --backend container"),
+        (&["--mock-version", "each", "--base-url", "http://a/v1"], "contradicts --base-url"),
+        (&["--remote-port", "1"], "--remote-port is given without --remote-host"),
+        (&["--capability", "tools"], "--capability is for other backends"),
+        (&["--base-url", "http://a/v1", "--capability", "tool"], "did you mean `tools`?"),
+        (&["--no-law", "role-frst"], "--no-law unknown law `role-frst`; did you mean `role-first`?"),
+    ] {
+        run(args).code(2).stdout("").stderr(contains(told));
+    }
+}
+
+#[test]
+fn laws_are_listed_and_can_be_switched_off() {
+    check().arg("laws").assert().success().stdout(contains("role-first ").and(contains("--no-law NAME")));
+    let stream = "title: t\nupstream:\n  - when: { path: /v1/own }\n    reply: { headers: { content-type: text/event-stream }, body: \"data: [DONE]\\n\\ndata: [DONE]\\n\\n\" }\nsteps:\n  - call: { http: { path: /v1/own } }\n    wire: { status: 200 }\n";
+    let off = format!("no_laws: [done-once]\n{stream}");
+    let folder = folder(&[("a.yaml", stream), ("b.yaml", &*off), ("c.yaml", &*off.replace("done-once", "done-onc"))]);
+    let run = |args: &[&str]| check().arg("run").args(args).current_dir(folder.path()).assert();
+    run(&["a.yaml"])
+        .code(1)
+        .stdout(contains("law done-once").and(contains("the law done-once is broken in 1 scenario")));
+    run(&["a.yaml", "--no-law", "done-once"]).code(0);
+    run(&["a.yaml", "--no-law", "all"]).code(0);
+    run(&["b.yaml"]).code(0);
+    run(&["c.yaml"]).code(2).stderr(contains("c.yaml:1:11: unknown law `done-onc`; did you mean `done-once`?"));
+}
+
+#[test]
+fn init_writes_a_scenario_that_passes_and_overwrites_nothing() {
+    let folder = folder(&[]);
+    let run = |args: &[&str]| check().args(args).current_dir(folder.path()).assert();
+    run(&["init"]).success().stdout(contains("wrote scenarios/first.yaml").and(contains("--base-url")));
+    run(&["run"]).success().stdout(contains("1 passed"));
+    run(&["init"]).code(2).stderr(contains("scenarios/first.yaml exists already"));
+    run(&["init", "own.yaml"]).success();
+}
+
+#[test]
+fn mutate_without_claims_explains_itself() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    check()
+        .args(["mutate", "a.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(3)
+        .stdout("")
+        .stderr(contains("none of the 1 selected scenarios has a tag such as").and(contains("--all")));
+}
+
+#[test]
+fn a_misspelled_request_field_is_a_warning() {
+    let text = "title: t\nsteps:\n  - call: { chat: { model: '${model}', temprature: 1, messages: [{ role: user, content: hi }] } }\n    expect: { $.object: chat.completion }\n";
+    let folder = folder(&[("a.yaml", text)]);
+    for verb in ["run", "check"] {
+        let told = "warning: a.yaml:3:11: `temprature` is not a request field of POST /v1/chat/completions; did you mean `temperature`?";
+        check().args([verb, "a.yaml"]).current_dir(folder.path()).assert().success().stderr(contains(told));
+    }
 }

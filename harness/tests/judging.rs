@@ -5,8 +5,9 @@
 use std::{sync::Arc, time::Duration};
 
 use farllama_check::{
-    backend::{Backend, Standing},
+    backend::{Backend, Capabilities, Standing},
     check::load,
+    expect::laws::Laws,
     net,
     report::{ScenarioResult, Verdict},
     run::{self, Plan},
@@ -64,6 +65,8 @@ async fn against_server(
         jobs: 1,
         strict: false,
         fail_fast: false,
+        laws: Laws::default(),
+        capabilities: Capabilities::default(),
     };
     let scenario = load::read("x.yaml", scenario).unwrap();
     run::one(&Loaded::new("x.yaml".to_owned(), scenario), &plan).await
@@ -96,7 +99,10 @@ async fn a_proper_stream_passes() {
 #[tokio::test]
 async fn what_the_client_hides_is_found_in_the_bytes() {
     for (events, words) in [
-        (format!("data: {FIRST}\n\ndata: {LAST}\n\n"), "just stops"),
+        (
+            format!("data: {FIRST}\n\ndata: {LAST}\n\n"),
+            "a stream of chunks ends with [DONE] or an error, actual closed after 2 events",
+        ),
         (format!("data: {FIRST}\n\ndata: {LAST}\n\ndata: [DONE]\n\ndata: {LAST}\n\n"), "nothing follows [DONE]"),
         (format!("data: {FIRST}\n\ndata: {LAST}\n\ndata: [DONE]\n\ndata: [DONE]\n\n"), "2 times"),
         (format!("data: {FIRST}\r\n\r\ndata: {LAST}\r\n\r\ndata: [DONE]\r\n\r\n"), "carriage return"),

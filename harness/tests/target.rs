@@ -62,7 +62,12 @@ fn a_target_is_asked_directly_and_what_it_cannot_promise_is_skipped_with_the_rea
     run("blue-canary-key", "all-minilm")
         .code(0)
         .stdout(contains("it needs a model with tools, which all-minilm has not"));
-    run("wrong-canary-key", "gpt-oss:20b").code(1).stdout(contains("401"));
+    // Once, for all scenarios.
+    run("wrong-canary-key", "gpt-oss:20b").code(2).stdout("").stderr(
+        contains("refuses access (401 Unauthorized)")
+            .and(contains("FARLLAMA_CHECK_API_KEY"))
+            .and(contains("wrong-canary-key").not()),
+    );
     runtime.block_on(proxy.stop(std::time::Duration::ZERO));
     drop(mock);
 }
@@ -76,7 +81,7 @@ fn a_target_without_an_address_is_told_what_to_give() {
         command.args(["run", ".", "--backend", "target"]).args(args).current_dir(folder.path()).assert()
     };
     run(&[]).code(2).stderr(contains("needs --base-url, such as http://127.0.0.1:11434/v1"));
-    run(&["--base-url", "localhost"]).code(2).stderr(contains("is no URL such as"));
+    run(&["--base-url", "localhost"]).code(2).stderr(contains("invalid --base-url"));
 }
 
 #[test]
@@ -86,7 +91,59 @@ fn a_target_that_does_not_answer_makes_scenarios_broken_whatever_they_need() {
     fs::write(folder.path().join(name), text).unwrap();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::cargo_bin("farllama-check").unwrap();
-    command.args(["run", ".", "--backend", "target", "--base-url", &format!("http://{nobody}/v1")]);
+    command.args(["run", ".", "--backend", "target", "--base-url", &format!("http://{nobody}/v1"), "--no-preflight"]);
     let told = contains("BROKEN").and(contains("what it can do cannot be asked: "));
     command.env_remove("CI").current_dir(folder.path()).assert().code(2).stdout(told);
+}
+
+const ASKS: &str = "title: it answers\nsteps:\n  - call: { chat: { model: '${model}', messages: [{ role: user, content: hi }] } }\n    expect: { $.object: chat.completion }\n";
+
+/// A mock Ollama as a target: its own `/v1` is not played, so farllama stands before it.
+fn with_target(models: &str, check: impl FnOnce(&dyn Fn(&[&str]) -> assert_cmd::assert::Assert, &str)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let script: Script = serde_json::from_value(serde_json::json!([
+        { "when": { "path": "/api/tags" }, "reply": { "body": serde_json::from_str::<serde_json::Value>(models).unwrap() } },
+    ]))
+    .unwrap();
+    let (mock, proxy) = runtime.block_on(async {
+        let mock = Mock::start_with(Options::default(), script).await.unwrap();
+        let text =
+            format!("[local]\nport = 0\n[remote]\nhost = \"{}\"\nport = {}\n", mock.addr().ip(), mock.addr().port());
+        (mock, farllama::serve(Config::from_toml(&text).unwrap()).await.unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("asks.yaml"), ASKS).unwrap();
+    fs::write(folder.path().join("list.yaml"), SCENARIOS[0].1).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::cargo_bin("farllama-check").unwrap();
+        command
+            .arg("run")
+            .args(args)
+            .env_remove("FARLLAMA_CHECK_API_KEY")
+            .env_remove("CI")
+            .current_dir(folder.path())
+            .assert()
+    };
+    check(&run, &format!("http://{}", proxy.addr()));
+    runtime.block_on(proxy.stop(std::time::Duration::ZERO));
+    drop(mock);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_one_message_and_the_only_one_is_taken() {
+    let one =
+        r#"{"models":[{"name":"gpt-oss:20b","model":"gpt-oss:20b","modified_at":"2025-01-01T00:00:00Z","size":1}]}"#;
+    with_target(one, |run, root| {
+        let url = format!("{root}/v1");
+        run(&["asks.yaml", "--base-url", &url, "--model", "my-model"])
+            .code(2)
+            .stdout("")
+            .stderr(contains("does not have the model `my-model`. It has: gpt-oss:20b."));
+        run(&["asks.yaml", "--base-url", &url]).code(0).stderr(contains("model: gpt-oss:20b, the only one"));
+        // It asks no model.
+        run(&["list.yaml", "--base-url", &url, "--model", "my-model"]).code(0);
+        run(&["asks.yaml", "--base-url", &url, "--model", "my-model", "--no-preflight"]).code(1);
+        // The usual slip: the root instead of the API.
+        run(&["list.yaml", "--base-url", root]).code(2).stderr(contains(format!("use --base-url {root}/v1")));
+    });
 }

@@ -1,24 +1,84 @@
-//! What a scenario needs of the model and of the Ollama behind a target, asked of the target itself.
+//! What a scenario needs of the server and its model: as the command line says, or found out by asking the server itself.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use super::Target;
-use crate::{scenario::Need, text::chain};
+use crate::{
+    scenario::{Capability, Need},
+    text::{chain, suggestion},
+};
 
-/// Such a question needs no model to be loaded.
+/// How long a question may take that needs no model to be loaded.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a request may take that tries a capability: the model may have to be loaded.
+const TRIAL: Duration = Duration::from_secs(300);
 
-impl Target {
-    /// Why this target is none for a scenario with these needs, if that is so.
+/// A transparent pixel, PNG.
+const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+/// What is known of the server's capabilities. Clones share what was found out.
+#[derive(Clone, Debug, Default)]
+pub struct Capabilities {
+    /// All that it has, if a person said so.
+    given: Option<Vec<Capability>>,
+    /// Why each that was tried is missing, if it is.
+    tried: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+}
+
+impl Capabilities {
+    /// From names, of which `none` stands for the empty list; without names they are found out.
     ///
     /// # Errors
-    /// It does not answer, or not as a server that is well: nothing can be known, so nothing may be skipped.
-    pub async fn lacks(&self, needs: &[Need], model: &str, http: &reqwest::Client) -> Result<Option<String>, String> {
+    /// Fails on an unknown name, with those that are known.
+    pub fn given(names: &[String]) -> Result<Self, String> {
+        if names.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut given = Vec::new();
+        for name in names.iter().filter(|name| *name != "none") {
+            let known = Capability::ALL.map(|(_, known)| known);
+            given.push(name.parse().map_err(|()| {
+                format!("unknown capability `{name}`{}; known are none, {}", suggestion(name, known), known.join(", "))
+            })?);
+        }
+        Ok(Self { given: Some(given), ..Self::default() })
+    }
+
+    fn known(&self, question: &str) -> Option<Option<String>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).get(question).cloned()
+    }
+
+    fn learn(&self, question: String, lacking: Option<String>) {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).insert(question, lacking);
+    }
+}
+
+impl Target {
+    /// Why this target cannot run a scenario with these needs, if that is so.
+    ///
+    /// # Errors
+    /// Fails if it does not answer, or answers with a server error: nothing can be known, so nothing may be skipped.
+    pub async fn lacks(
+        &self,
+        needs: &[Need],
+        model: &str,
+        capabilities: &Capabilities,
+        http: &reqwest::Client,
+    ) -> Result<Option<String>, String> {
         for need in needs {
             let lacking = match need {
-                Need::Capability(word) => self.capability(word, model, http).await?,
+                Need::Capability(capability) => match &capabilities.given {
+                    Some(given) if given.contains(capability) => None,
+                    Some(_) => Some(format!("it needs {need}, which --capability does not name")),
+                    None => self.capability(*capability, model, capabilities, http).await?,
+                },
                 Need::Ollama(version) => self.version(version, http).await?,
                 Need::Native if self.foreign => {
                     let answer = self.ask(http.get(format!("{}/api/version", self.url))).await?;
@@ -33,37 +93,136 @@ impl Target {
         Ok(None)
     }
 
-    async fn capability(&self, word: &str, model: &str, http: &reqwest::Client) -> Result<Option<String>, String> {
-        let show = http.post(format!("{}/api/show", self.url)).json(&json!({"model": model}));
-        let Some(shown) = self.ask(show).await? else {
-            return Ok(Some(format!("it needs a model with {word}, and nothing tells whether {model} has it")));
+    /// Asks Ollama, which knows its models, or tries it.
+    async fn capability(
+        &self,
+        capability: Capability,
+        model: &str,
+        capabilities: &Capabilities,
+        http: &reqwest::Client,
+    ) -> Result<Option<String>, String> {
+        if !self.foreign && capability.of_model().is_none() {
+            return Ok(None);
+        }
+        let question = format!("{} {model} {}", capability.name(), self.openai);
+        let question = if self.foreign { question } else { format!("{} {model}", capability.name()) };
+        if let Some(known) = capabilities.known(&question) {
+            return Ok(known);
+        }
+        let lacking = self.find_out(capability, model, http).await?;
+        capabilities.learn(question, lacking.clone());
+        Ok(lacking)
+    }
+
+    async fn find_out(
+        &self,
+        capability: Capability,
+        model: &str,
+        http: &reqwest::Client,
+    ) -> Result<Option<String>, String> {
+        let name = capability.name();
+        if let Some(word) = capability.of_model() {
+            let show = http.post(format!("{}/api/show", self.url)).json(&json!({"model": model}));
+            let shown = self.ask(show).await?;
+            if let Some(known) = shown.as_ref().and_then(|shown| shown["capabilities"].as_array()) {
+                let has = known.iter().any(|known| known == word);
+                let lacking = || format!("it needs a model with {name}, which {model} has not (choose one by --model)");
+                return Ok((!has).then(lacking));
+            }
+        }
+        let Some((path, body)) = trial(capability, model) else {
+            return Ok(Some(format!(
+                "it needs {name}, and nothing shows whether {model} has it (--capability {name})"
+            )));
         };
-        let has = shown["capabilities"].as_array().is_some_and(|all| all.iter().any(|known| known == word));
-        Ok((!has).then(|| format!("it needs a model with {word}, which {model} has not (choose one by --model)")))
+        let request = self.with_key(http.post(format!("{}{path}", self.openai))).json(&body).timeout(TRIAL);
+        let answer = request.send().await.map_err(|error| format!("{name} cannot be tried: {}", chain(&error)))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(None);
+        }
+        let body = answer.text().await.unwrap_or_default();
+        let document: Value = serde_json::from_str(&body).unwrap_or_default();
+        let message = document["error"]["message"].as_str().unwrap_or(&body);
+        let told = crate::text::shorten(message.trim(), 200);
+        let told = self.key.as_ref().map_or(told.clone(), |key| told.replace(key.as_str(), "***"));
+        let refused = format!(
+            "it needs {name}, and the server refuses to try it ({status}: {told}); --capability {name} requires it"
+        );
+        match status {
+            // What keeps every request from being answered says nothing about the capability.
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Err(format!("{name} cannot be tried: {path} answers {status}: {told}")),
+            _ => Ok(Some(refused)),
+        }
     }
 
     async fn version(&self, least: &str, http: &reqwest::Client) -> Result<Option<String>, String> {
         let told = self.ask(http.get(format!("{}/api/version", self.url))).await?;
         let Some(version) = told.as_ref().and_then(|told| told["version"].as_str()) else {
-            return Ok(Some(format!("it needs Ollama {least}, and nothing tells what this is")));
+            return Ok(Some(format!("it needs Ollama {least}, and the server does not say that it is one")));
         };
         Ok((numbers(version) < numbers(least)).then(|| format!("it needs Ollama {least}, and this is {version}")))
     }
 
-    /// An answer's JSON; none if the server knows no such thing.
-    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Option<Value>, String> {
-        let request = match &self.key {
+    /// The request with the target's key.
+    pub(super) fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,
-        };
-        let asked = request.timeout(PATIENCE).send().await;
+        }
+    }
+
+    /// The JSON of an answer; none if the server does not know the path.
+    async fn ask(&self, request: RequestBuilder) -> Result<Option<Value>, String> {
+        let asked = self.with_key(request).timeout(PATIENCE).send().await;
         let answer = asked.map_err(|error| format!("what it can do cannot be asked: {}", chain(&error)))?;
         let status = answer.status();
-        if status.is_server_error() && status != reqwest::StatusCode::NOT_IMPLEMENTED {
+        // An own server answers to unknown paths as it likes, also with 500.
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED && !self.foreign {
             return Err(format!("what it can do cannot be asked: {} answers {status}", answer.url()));
         }
         Ok(if status.is_success() { answer.json().await.ok() } else { None })
     }
+}
+
+/// A small request that needs the capability.
+fn trial(capability: Capability, model: &str) -> Option<(&'static str, Value)> {
+    let chat = |more: Value| {
+        let mut body =
+            json!({"model": model, "max_tokens": 16, "messages": [{"role": "user", "content": "Say hello."}]});
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        ("/chat/completions", body)
+    };
+    let object = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
+    Some(match capability {
+        Capability::Tools => chat(json!({
+            "tools": [{"type": "function", "function": {"name": "greet", "parameters": object}}],
+            "tool_choice": {"type": "function", "function": {"name": "greet"}},
+            "max_tokens": 64,
+        })),
+        Capability::Vision => chat(json!({"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "image_url", "image_url": {"url": PIXEL}},
+        ]}]})),
+        Capability::Structured => chat(json!({
+            "response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": true, "schema": object}},
+        })),
+        Capability::Logprobs => chat(json!({"logprobs": true, "top_logprobs": 2})),
+        Capability::Choices => chat(json!({"n": 2})),
+        Capability::Embeddings => ("/embeddings", json!({"model": model, "input": "hello"})),
+        Capability::Completions => ("/completions", json!({"model": model, "prompt": "Hello", "max_tokens": 4})),
+        Capability::Responses => {
+            ("/responses", json!({"model": model, "input": "Say hello.", "max_output_tokens": 16}))
+        }
+        Capability::Thinking => return None,
+    })
 }
 
 /// The numbers of a version; a release candidate counts as the release.
@@ -80,5 +239,15 @@ mod tests {
     fn versions_are_compared_by_their_numbers() {
         assert!(numbers("0.9.0") < numbers("0.14.0"));
         assert!(numbers("0.33.0-rc2") >= numbers("0.33.0"));
+    }
+
+    #[test]
+    fn an_unknown_capability_is_refused_with_the_nearest() {
+        let wrong = Capabilities::given(&["tool".to_owned()]).unwrap_err();
+        assert!(
+            wrong.starts_with("unknown capability `tool`; did you mean `tools`?; known are none, tools"),
+            "{wrong}"
+        );
+        assert_eq!(Capabilities::given(&["none".to_owned()]).unwrap().given, Some(Vec::new()));
     }
 }

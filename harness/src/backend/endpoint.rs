@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::Target;
+
 /// Where the server is.
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)]
@@ -45,12 +47,27 @@ impl Endpoint {
         let url = reqwest::Url::parse(given)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| format!("--base-url {given:?} is no URL such as http://127.0.0.1:11434/v1"))?;
+            .ok_or_else(|| format!("invalid --base-url {given:?}: expected a URL such as http://127.0.0.1:11434/v1"))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err("--base-url takes no user and no query; give the key by FARLLAMA_CHECK_API_KEY".to_owned());
         }
         let root = given.strip_suffix("/v1").unwrap_or(given);
         Ok(Self { url: root.to_owned(), openai: given.to_owned(), key: flags.api_key.clone() })
+    }
+
+    /// What scenarios talk to.
+    pub(super) fn target(&self) -> Target {
+        Target {
+            url: self.url.clone(),
+            openai: self.openai.clone(),
+            key: self.key.clone(),
+            foreign: true,
+            journal: None,
+            seen: None,
+            proxy: None,
+            _tampering: None,
+            _mock: None,
+        }
     }
 }
 

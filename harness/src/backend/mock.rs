@@ -17,5 +17,5 @@ pub(super) async fn target(scenario: &Scenario, mutation: Option<&Mutation>) -> 
     let script = scenario.upstream.clone().unwrap_or_default();
     let mock = Mock::start_with(options, script).await.map_err(|error| broken(&error))?;
     let remote = at(mock.addr());
-    proxied(scenario, remote, Some(mock), mutation).await
+    proxied(scenario.config.as_ref(), remote, Some(mock), mutation).await
 }

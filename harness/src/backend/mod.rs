@@ -6,15 +6,19 @@ mod abilities;
 pub mod container;
 pub mod endpoint;
 pub mod mock;
+pub mod preflight;
 pub mod remote;
 
 use std::{net::SocketAddr, sync::Arc};
+
+pub use abilities::Capabilities;
 
 use farllama::{
     Config, Running,
     config::{Local, Remote as RemoteSettings},
 };
 use mock_ollama::{Journal, Mock, Seen};
+use serde_saphyr::Spanned;
 
 use crate::{
     mutants::{Layer, Mutation, Side},
@@ -176,19 +180,11 @@ impl Backend {
         match self {
             Self::Mock => mock::target(scenario, None).await,
             Self::Tampered(mutation) => mock::target(scenario, Some(mutation)).await,
-            Self::Remote(remote) => proxied(scenario, remote.settings().clone(), None, None).await,
-            Self::Container(container) => proxied(scenario, container.settings().await?, None, None).await,
-            Self::Endpoint(endpoint) => Ok(Target {
-                url: endpoint.url.clone(),
-                openai: endpoint.openai.clone(),
-                key: endpoint.key.clone(),
-                foreign: true,
-                journal: None,
-                seen: None,
-                proxy: None,
-                _tampering: None,
-                _mock: None,
-            }),
+            Self::Remote(remote) => proxied(scenario.config.as_ref(), remote.settings().clone(), None, None).await,
+            Self::Container(container) => {
+                proxied(scenario.config.as_ref(), container.settings().await?, None, None).await
+            }
+            Self::Endpoint(endpoint) => Ok(endpoint.target()),
             Self::Standing(standing) => Ok(Target {
                 url: standing.url.clone(),
                 openai: standing.openai.clone(),
@@ -226,9 +222,9 @@ impl Target {
     }
 }
 
-/// A proxy on a free port, with the scenario's settings, in front of `remote`.
+/// A proxy on a free port, with a scenario's settings, in front of `remote`.
 async fn proxied(
-    scenario: &Scenario,
+    config: Option<&Spanned<String>>,
     mut remote: RemoteSettings,
     mock: Option<Mock>,
     mutation: Option<&Mutation>,
@@ -239,7 +235,7 @@ async fn proxied(
         remote = RemoteSettings { port: before.addr().port(), ..remote };
         layer = Some(before);
     }
-    let config = settled(scenario.config.as_ref().map(|text| &*text.value), &remote);
+    let config = settled(config.map(|text| &*text.value), &remote);
     let config = config.map_err(Missing::Broken)?;
     let base_path = config.openai.base_path.clone();
     let past = mutation.and_then(|mutation| mutation.past_the_gate(&config));

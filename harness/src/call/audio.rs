@@ -63,7 +63,7 @@ pub(super) async fn speech(client: &OpenAI, request: &Value, understood: &Unders
 pub(super) fn spoken(request: &Value) -> Result<CreateSpeechRequest, String> {
     let typed: CreateSpeechRequest = serde_json::from_value(request.clone())
         .map_err(|error| format!("the OpenAI client cannot send this: {error}"))?;
-    let kept = serde_json::to_value(&typed).unwrap_or_default();
+    let kept = super::as_written(&typed).unwrap_or_default();
     let lost = request.as_object().into_iter().flatten().map(|(name, _)| name).find(|name| kept.get(name).is_none());
     match lost {
         Some(name) => Err(format!("the OpenAI client cannot send `{name}` with speech; a raw call can")),

@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::{Value, json};
 
-use super::{Understood, error, fold::Fold, without_nulls};
+use super::{Understood, as_written, error, fold::Fold, without_nulls};
 
 /// What clients for thinking models read beside the client's own types.
 const EXTENSIONS: [&str; 2] = ["reasoning", "reasoning_content"];
@@ -60,7 +60,7 @@ impl<'de, T: DeserializeOwned + serde::Serialize> Deserialize<'de> for Typed<T> 
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let document = Value::deserialize(deserializer)?;
         let typed = T::deserialize(&document).map_err(D::Error::custom)?;
-        let mut value = without_nulls(serde_json::to_value(typed).map_err(D::Error::custom)?);
+        let mut value = without_nulls(as_written(&typed).map_err(D::Error::custom)?);
         let choices = value["choices"].as_array_mut().into_iter().flatten();
         for (choice, original) in choices.zip(document["choices"].as_array().into_iter().flatten()) {
             for part in ["message", "delta"] {

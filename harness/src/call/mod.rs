@@ -257,6 +257,11 @@ pub(crate) fn error(error: &OpenAIError) -> Value {
     json!({"error": without_nulls(told)})
 }
 
+/// A typed answer as JSON. Its 32-bit numbers keep the digits that came: 0.1, not 0.10000000149011612.
+pub(crate) fn as_written(typed: &impl serde::Serialize) -> serde_json::Result<Value> {
+    serde_json::from_str(&serde_json::to_string(typed)?)
+}
+
 /// To a typed client, null and absent are the same.
 pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
@@ -267,5 +272,15 @@ pub(crate) fn without_nulls(value: Value) -> Value {
             .collect(),
         Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_keeps_the_digits_that_came() {
+        assert_eq!(as_written(&[0.1_f32, -1e-7]).unwrap().to_string(), "[0.1,-1e-7]");
     }
 }

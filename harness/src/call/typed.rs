@@ -53,7 +53,7 @@ pub(super) async fn embeddings(client: &OpenAI, request: Value, understood: &Und
     };
     for item in answer["data"].as_array_mut().into_iter().flatten() {
         item["embedding"] = match vector(&item["embedding"]) {
-            Some(vector) => vector.into(),
+            Some(vector) => super::as_written(&vector).unwrap_or_default(),
             None => {
                 let message = "the client cannot read this: a vector is not float32 in base64";
                 return understood.set(json!({"error": {"kind": "unreadable", "message": message}}));

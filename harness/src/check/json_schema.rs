@@ -4,7 +4,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{expect::matcher, mutants::MUTANTS, scenario::Ask};
+use crate::{
+    expect::{laws::LAWS, matcher},
+    mutants::MUTANTS,
+    scenario::{Ask, Capability},
+};
 
 /// The schema; `scenarios/schema.json` holds it.
 #[must_use]
@@ -26,9 +30,14 @@ pub fn schema() -> Value {
                 "description": "What not every backend has.",
                 "type": "array",
                 "items": { "anyOf": [
-                    { "enum": ["script", "journal", "proxy", "native", "tools", "vision", "thinking", "embeddings"] },
+                    { "enum": needs() },
                     { "type": "string", "pattern": "^ollama *>=" },
                 ] },
+            },
+            "no_laws": {
+                "description": "Laws that its streams are not checked against.",
+                "type": "array",
+                "items": { "enum": LAWS.iter().map(|law| law.name).chain(["all"]).collect::<Vec<_>>() },
             },
             "mock": object(&[
                 ("version", text("The Ollama version that is played.")),
@@ -75,9 +84,14 @@ pub fn schema() -> Value {
     })
 }
 
+fn needs() -> Vec<&'static str> {
+    let capabilities = Capability::ALL.map(|(_, name)| name);
+    ["script", "journal", "proxy", "native"].into_iter().chain(capabilities).collect()
+}
+
 fn tags() -> Vec<String> {
     let mutants = MUTANTS.iter().map(|mutant| format!("mutant:{}", mutant.name));
-    ["quick".to_owned()].into_iter().chain(mutants).collect()
+    ["quick", "conformance", "farllama", "version"].map(str::to_owned).into_iter().chain(mutants).collect()
 }
 
 fn text(about: &str) -> Value {

@@ -9,7 +9,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::validate;
+use super::{explain::explain, validate};
 use crate::scenario::{
     Place, Scenario, Step,
     loaded::{Loaded, expand},
@@ -126,7 +126,7 @@ fn read_from(file: &str, text: &str, folder: Option<&Path>) -> Result<Scenario, 
         Ok(scenario)
     } else {
         let told =
-            |(from, at, message): validate::Wrong| sources.problem(from.as_deref().unwrap_or(file), Some(at), message);
+            |(from, at, message): validate::Wrong| sources.problem(from.as_deref().unwrap_or(file), Some(at), &message);
         Err(wrong.into_iter().map(told).collect())
     }
 }
@@ -138,10 +138,10 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn problem(&self, file: &str, at: Option<Place>, message: String) -> Problem {
+    fn problem(&self, file: &str, at: Option<Place>, message: &str) -> Problem {
         let text = self.texts.get(file).map_or("", String::as_str);
         let line = at.and_then(|at| text.lines().nth(usize::try_from(at.line).ok()?.checked_sub(1)?));
-        Problem { file: file.to_owned(), at, message, line: line.map(str::to_owned) }
+        Problem { file: file.to_owned(), at, message: explain(message, line), line: line.map(str::to_owned) }
     }
 
     fn parse<T: DeserializeOwned>(&self, file: &str) -> Result<T, Problem> {
@@ -156,11 +156,7 @@ impl Sources<'_> {
                 let tail = format!(" at line {}, column {}", at.line, at.column);
                 message = message.strip_suffix(&tail).map(str::to_owned).unwrap_or(message);
             }
-            let mut wrong = self.problem(file, at, message);
-            if wrong.message.contains("flow mapping") && wrong.line.as_ref().is_some_and(|line| line.contains('[')) {
-                wrong.message.push_str(" (a key with brackets, such as $.choices[0], needs quotes within braces)");
-            }
-            wrong
+            self.problem(file, at, &message)
         })
     }
 
@@ -174,15 +170,15 @@ impl Sources<'_> {
             let at = Some(Place::from(include));
             let path = match folder {
                 Some(folder) => folder.join(&include.value),
-                None => return Err(self.problem(self.file, at, "nothing can be included here".to_owned())),
+                None => return Err(self.problem(self.file, at, "nothing can be included here")),
             };
             let name = path.display().to_string();
             let text = fs::read_to_string(&path)
-                .map_err(|error| self.problem(self.file, at, format!("{} cannot be read: {error}", include.value)))?;
+                .map_err(|error| self.problem(self.file, at, &format!("{} cannot be read: {error}", include.value)))?;
             self.texts.insert(name.clone(), text);
             let included: Vec<Step> = self.parse(&name)?;
             if let Some(nested) = included.iter().find_map(|step| step.include.as_ref()) {
-                let message = "a file that is included includes no other".to_owned();
+                let message = "a file that is included includes no other";
                 return Err(self.problem(&name, Some(Place::from(nested)), message));
             }
             let from: Arc<str> = name.into();
@@ -217,7 +213,7 @@ mod tests {
         assert_eq!(
             wrong("title: a\nstep: []\n"),
             [
-                "x.yaml:2:1: unknown field `step`, expected one of title, tags, needs, mock, upstream, config, vars, matrix, setup, client, steps, teardown\n  |\n2 | step: []\n  | ^"
+                "x.yaml:2:1: unknown field `step`, expected one of title, tags, needs, mock, upstream, config, no_laws, vars, matrix, setup, client, steps, teardown; did you mean `steps`?\n  |\n2 | step: []\n  | ^"
             ]
         );
     }
@@ -248,7 +244,7 @@ mod tests {
         ));
         let all = told.join("\n");
         assert_eq!(told.len(), 4, "{all}");
-        for part in ["`gte` takes a number", "`b` is no JSONPath", "unknown variable `nope`", "checks nothing"] {
+        for part in ["`gte` takes a number", "invalid JSONPath `b`", "unknown variable `nope`", "checks nothing"] {
             assert!(all.contains(part), "{part}: {all}");
         }
     }
@@ -387,7 +383,7 @@ mod tests {
             ("[{ in_order: [a, b], type: a }]", "`in_order` stands alone"),
             ("[{ type: '${nope}' }]", "x.yaml:4:22: unknown variable `nope`"),
             ("[{ in_order: [a, '${nope}'] }]", "x.yaml:4:30: unknown variable `nope`"),
-            ("[{ where: { a: 1 } }]", "x.yaml:4:25: `a` is no JSONPath"),
+            ("[{ where: { a: 1 } }]", "x.yaml:4:25: invalid JSONPath `a`"),
             ("[{ type: a, expect: { $.a: { nope: 1 } } }]", "x.yaml:4:35: unknown matcher `nope`"),
         ] {
             let told_instead = wrong(&step(events)).remove(0);

@@ -8,7 +8,7 @@ use serde_saphyr::Spanned;
 
 use crate::{
     call::verbatim,
-    expect::{matcher::Matcher, path},
+    expect::{laws::Laws, matcher::Matcher, path},
     scenario::{
         Answers, Call, Check, Checks, Client, Events, Http, MockSettings, Part, Place, Retries, Scenario, Sent, Step,
         Wire,
@@ -94,6 +94,11 @@ impl Reader {
                 Ok(Source::Value(value)) => self.variables.set(&check.key, value),
                 Ok(_) => self.unknown(&check.key),
                 Err(wrong) => self.wrong(check.at, wrong),
+            }
+        }
+        for name in &scenario.no_laws {
+            if let Err(wrong) = Laws::without([&name.value]) {
+                self.wrong(Place::from(name), wrong);
             }
         }
         self.client(title, &scenario.client);

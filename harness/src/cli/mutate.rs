@@ -5,16 +5,17 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode, s
 use anyhow::Context;
 use clap::Args;
 
-use super::{Kind, Select, select};
+use super::{Select, run::Kind, select};
 use crate::{
-    backend::Backend,
+    backend::{Backend, Capabilities},
     exit::Exit,
+    expect::laws::Laws,
     mutants::MUTANTS,
     net,
     process::{interrupted, print, runtime},
     proof::{self, Proof, Question, parameters},
     run::Plan,
-    scenario::variables::Variables,
+    scenario::{loaded::Loaded, variables::Variables},
     smoke,
 };
 
@@ -73,6 +74,16 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         Ok(scenarios) => scenarios,
         Err(code) => return Ok(code),
     };
+    let claims = |loaded: &Loaded| loaded.scenario.tags.iter().any(|tag| tag.starts_with(proof::TAG));
+    if !flags.all && fields.is_empty() && !scenarios.iter().any(claims) {
+        eprintln!(
+            "farllama-check: none of the {} selected scenarios has a tag such as `mutant:usage-wrong`, which claims that it fails when that \
+             mutant breaks the traffic; so there is nothing to prove.\nRun every scenario against every mutant with --all, see the mutants \
+             with --list, then tag each scenario with those that it must notice: `tags: [mutant:NAME]`.",
+            scenarios.len()
+        );
+        return Ok(Exit::NothingChecked.into());
+    }
     let plan = Plan {
         backend: Arc::new(Backend::Mock),
         http: net::client()?,
@@ -82,6 +93,8 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         jobs: flags.jobs.unwrap_or(Kind::Mock.jobs()),
         strict: false,
         fail_fast: false,
+        laws: Laws::default(),
+        capabilities: Capabilities::default(),
     };
     let question = Question { mutants, fields, all: flags.all };
     let proof = runtime()?.block_on(async {

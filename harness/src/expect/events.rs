@@ -35,6 +35,7 @@ pub(super) fn judge(entries: &Events, outcome: &Outcome, variables: &Variables) 
             about: "events".to_owned(),
             expected: "a stream of events or lines".to_owned(),
             actual: format!("a whole body ({}): {}", outcome.recording.media_type(), shorten(body, 200)),
+            law: None,
         }]);
     }
     let events: Vec<_> = outcome.frames.events().map(|(name, document)| Event { name, document }).collect();
@@ -84,13 +85,13 @@ fn judged(
                     At::FromLast(nth) => format!("one with the number -{}, from the last", nth + 1),
                 };
                 let (about, actual) = (format!("{about}.at"), format!("{} picked", picked.len()));
-                return Ok(vec![Finding { at: place, about, expected, actual }]);
+                return Ok(vec![Finding::new(place, about, expected, actual)]);
             }
         },
     };
     if chosen.is_empty() && !wanted.expect.0.is_empty() {
         let (about, expected) = (about.to_owned(), "an event that something can be expected of".to_owned());
-        return Ok(vec![Finding { at: place, about, expected, actual: "none picked".to_owned() }]);
+        return Ok(vec![Finding::new(place, about, expected, "none picked")]);
     }
     let mut findings = Vec::new();
     for nth in chosen {
@@ -109,7 +110,7 @@ fn lost(pick: &Pick, at: Place, about: &str, variables: &Variables) -> Result<Op
         let matcher = Matcher::parse(&variables.value(expected)?, variables)?;
         if matcher.is_lost() {
             let (about, expected) = (about.to_owned(), matcher.phrase());
-            return Ok(Some(Finding { at, about, expected, actual: "nothing to compare with".to_owned() }));
+            return Ok(Some(Finding::new(at, about, expected, "nothing to compare with")));
         }
     }
     Ok(None)
@@ -167,7 +168,7 @@ fn in_order(
             };
             let about = format!("{about}.in_order[{nth}]");
             let expected = format!("{} {after}", pick.phrase());
-            return Ok(Some(Finding { at, about, expected, actual: told(events) }));
+            return Ok(Some(Finding::new(at, about, expected, told(events))));
         };
         from = found + 1;
     }

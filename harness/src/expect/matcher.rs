@@ -6,7 +6,10 @@ use regex::Regex;
 use serde_json::{Map, Number, Value};
 
 use super::{path, schema::Schema};
-use crate::scenario::variables::{Answer, Variables};
+use crate::{
+    scenario::variables::{Answer, Variables},
+    text::shorten,
+};
 
 /// Every matcher by name.
 pub const NAMES: [&str; 21] = [
@@ -148,7 +151,7 @@ impl Matcher {
             ),
             "contains" => Self::Contains(argument.clone()),
             "starts_with" => Self::StartsWith(text()?),
-            "length" => Self::Length(inner()?),
+            "length" => Self::Length(Box::new(inner()?.by_length())),
             "set" => Self::Set(list()?.clone()),
             "schema" => Self::Schema(Schema::read(argument)?),
             "one_of" => Self::OneOf(list()?.clone()),
@@ -169,6 +172,7 @@ impl Matcher {
                 Self::json(argument.as_object().ok_or("`json` takes a mapping of JSONPaths to matchers")?, known)?
             }
             "same_as" => Self::same_as(argument, known)?,
+            // `did you mean` is added where the file is read.
             other => return Err(format!("unknown matcher `{other}`, expected one of {}", NAMES.join(", "))),
         })
     }
@@ -183,22 +187,28 @@ impl Matcher {
 
     /// The name of something captured, or a path into a step's answer.
     fn same_as(argument: &Value, known: &Variables) -> Result<Self, String> {
-        const FORMS: &str =
-            "`same_as` takes the name of a capture, or { step: NAME, path: JSONPATH }; a value is compared by `equals`";
+        const FORMS: &str = "`same_as` takes the name of a capture, { step: NAME, path: JSONPATH }, or { path: JSONPATH } in this answer; a value is compared by `equals`";
+        let text = |name: &str| argument.get(name).and_then(Value::as_str);
         let (step, path) = match argument {
             Value::String(name) => {
                 let value = known.get(name).map_err(|unknown| format!("in `same_as`: {unknown}"))?;
                 return Ok(Self::SameAs { other: format!("`{name}`"), value: Some(value.clone()) });
             }
             Value::Object(fields) if fields.len() == 2 => {
-                fields.get("step").and_then(Value::as_str).zip(fields.get("path").and_then(Value::as_str))
+                (Some(text("step").ok_or(FORMS)?), text("path").ok_or(FORMS)?)
             }
-            _ => None,
-        }
-        .ok_or(FORMS)?;
+            Value::Object(fields) if fields.len() == 1 => (None, text("path").ok_or(FORMS)?),
+            _ => return Err(FORMS.to_owned()),
+        };
         path::check(path).map_err(|wrong| format!("in `same_as`: {wrong}"))?;
-        let other = format!("{path} of the step `{step}`");
-        Ok(match known.answer(step).map_err(|wrong| format!("in `same_as`: {wrong}"))? {
+        let (other, answer) = match step {
+            Some(step) => {
+                let answer = known.answer(step).map_err(|wrong| format!("in `same_as`: {wrong}"))?;
+                (format!("{path} of the step `{step}`"), answer)
+            }
+            None => (format!("{path} of this answer"), known.this_answer()),
+        };
+        Ok(match answer {
             Answer::Given(answer) => match path::select(answer, path) {
                 Some(value) => Self::SameAs { other, value: Some(value.into_owned()) },
                 None => Self::SameAs { other: format!("{other}, where there was nothing"), value: None },
@@ -207,6 +217,94 @@ impl Matcher {
                 Self::SameAs { other: format!("{other}, which was not done"), value: None }
             }
         })
+    }
+
+    /// The same, for a length: `same_as` means the length of what it names, unless that is a number.
+    fn by_length(self) -> Self {
+        match self {
+            Self::SameAs { other, value: Some(value) } => match length(&value) {
+                Some(length) => Self::SameAs { other: format!("that of {other}"), value: Some(length.into()) },
+                None => Self::SameAs { other, value: Some(value) },
+            },
+            Self::Not(inner) => Self::Not(Box::new(inner.by_length())),
+            Self::All(all) => Self::All(all.into_iter().map(Self::by_length).collect()),
+            other => other,
+        }
+    }
+
+    /// Where exactly a value that was judged falls short, if that is only a part of it.
+    #[must_use]
+    pub fn narrow(&self, actual: &Value) -> Option<Difference> {
+        match self {
+            Self::All(all) => all.iter().find(|matcher| matcher.judge(Some(actual)).is_err())?.narrow(actual),
+            Self::Equals(expected) => different(expected, actual),
+            Self::Every(matcher) => {
+                let (nth, element) =
+                    elements(actual).enumerate().find(|(_, element)| matcher.judge(Some(element)).is_err())?;
+                Some(
+                    matcher
+                        .narrow(element)
+                        .unwrap_or_else(|| Difference::of(matcher, element))
+                        .below(&format!("[{nth}]")),
+                )
+            }
+            Self::Length(_) => {
+                let told = length(actual).map(|length| format!("a length of {length}: {}", brief(actual)))?;
+                Some(Difference { at: String::new(), expected: self.phrase(), actual: told })
+            }
+            Self::Json(parts) => {
+                let document: Value = serde_json::from_str(actual.as_str()?).ok()?;
+                let judged = |(key, matcher): &(String, Matcher)| {
+                    let part = path::select(&document, key);
+                    let expected = matcher.judge(part.as_deref()).err()?;
+                    let part = part.as_deref().map_or_else(|| path::missing(&document, key), brief);
+                    Some(Difference { at: format!(" as JSON, {key}"), expected, actual: part })
+                };
+                parts.iter().find_map(judged)
+            }
+            Self::Set(wanted) => {
+                let items = actual.as_array()?;
+                let without = |these: &[Value], those: &[Value]| {
+                    let mut left: Vec<&Value> = those.iter().collect();
+                    let mut over = Vec::new();
+                    for item in these {
+                        match left.iter().position(|other| same(item, other)) {
+                            Some(at) => drop(left.swap_remove(at)),
+                            None => over.push(item.to_string()),
+                        }
+                    }
+                    over.join(", ")
+                };
+                let told = [("missing", without(wanted, items)), ("surplus", without(items, wanted))];
+                let told: Vec<_> = told
+                    .iter()
+                    .filter(|(_, items)| !items.is_empty())
+                    .map(|(word, items)| format!("{word}: {}", shorten(items, 200)))
+                    .collect();
+                Some(Difference { at: String::new(), expected: self.phrase(), actual: told.join("; ") })
+            }
+            _ => None,
+        }
+    }
+
+    /// A hint for a text that was compared with a number or a boolean that reads the same, or the other way round.
+    #[must_use]
+    pub fn kind_hint(&self, actual: &Value) -> Option<&'static str> {
+        match (self, actual) {
+            (Self::All(all), _) => all.iter().find_map(|matcher| matcher.kind_hint(actual)),
+            (Self::Equals(Value::String(text)), Value::Number(_) | Value::Bool(_)) if reads_as(text, actual) => {
+                Some("the expected value is a text: leave out the quotes")
+            }
+            (Self::Equals(expected @ (Value::Number(_) | Value::Bool(_))), Value::String(text))
+                if reads_as(text, expected) =>
+            {
+                Some("the actual value is a text: put the expected one in quotes")
+            }
+            (Self::Bound(..), Value::String(text)) if text.parse::<f64>().is_ok() => {
+                Some("the actual value is a text, which is no number")
+            }
+            _ => None,
+        }
     }
 
     /// Whether it compares with something that was not there. Then it cannot hold, and neither can its contrary.
@@ -357,6 +455,76 @@ impl Matcher {
             }
         }
     }
+}
+
+/// The part of a value that differs from what is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where it is, from the value that was judged: `[2].name`.
+    pub at: String,
+    /// What was expected there.
+    pub expected: String,
+    /// What is there.
+    pub actual: String,
+}
+
+impl Difference {
+    fn of(matcher: &Matcher, actual: &Value) -> Self {
+        Self { at: String::new(), expected: matcher.phrase(), actual: brief(actual) }
+    }
+
+    fn below(self, at: &str) -> Self {
+        Self { at: format!("{at}{}", self.at), ..self }
+    }
+}
+
+/// The first difference within two lists or objects.
+fn different(expected: &Value, actual: &Value) -> Option<Difference> {
+    let deeper = |at: String, expected: &Value, actual: &Value| {
+        let whole = || Difference { at: String::new(), expected: expected.to_string(), actual: brief(actual) };
+        different(expected, actual).unwrap_or_else(whole).below(&at)
+    };
+    match (expected, actual) {
+        (Value::Array(these), Value::Array(those)) => {
+            let unlike = these.iter().zip(those).enumerate().find(|(_, (one, other))| !same(one, other));
+            if let Some((nth, (one, other))) = unlike {
+                return Some(deeper(format!("[{nth}]"), one, other));
+            }
+            let told = |items: &[Value], others: usize| {
+                format!(
+                    "{} elements{}",
+                    items.len(),
+                    items.get(others).map_or_else(String::new, |more| format!(", also {}", brief(more)))
+                )
+            };
+            Some(Difference { at: String::new(), expected: told(these, those.len()), actual: told(those, these.len()) })
+        }
+        (Value::Object(these), Value::Object(those)) => {
+            let keys: Vec<_> = these.keys().chain(those.keys().filter(|key| !these.contains_key(*key))).collect();
+            let key = keys.into_iter().find(|key| match (these.get(*key), those.get(*key)) {
+                (Some(one), Some(other)) => !same(one, other),
+                _ => true,
+            })?;
+            match (these.get(key), those.get(key)) {
+                (Some(one), Some(other)) => Some(deeper(format!(".{key}"), one, other)),
+                (one, other) => {
+                    let told = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), brief);
+                    Some(Difference { at: format!(".{key}"), expected: told(one), actual: told(other) })
+                }
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Whether a text is a number or a boolean as JSON writes it.
+fn reads_as(text: &str, value: &Value) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|read| read == *value)
+}
+
+/// A value in reports.
+pub(super) fn brief(value: &Value) -> String {
+    shorten(&value.to_string(), 400)
 }
 
 fn elements(value: &Value) -> impl Iterator<Item = &Value> {
@@ -561,6 +729,49 @@ mod tests {
     }
 
     #[test]
+    fn lengths_of_two_values_are_compared() {
+        let mut known = known();
+        known.set_this_answer(json!({"data": [{"embedding": [1, 2, 3]}, {"embedding": [4, 5, 6]}], "n": 3}));
+        let judge = |written: Value, actual: Value| Matcher::parse(&written, &known).unwrap().judge(Some(&actual));
+        let vector = json!({"length": {"same_as": {"path": "$.data[0].embedding"}}});
+        assert_eq!(judge(vector.clone(), json!([7, 8, 9])), Ok(()));
+        let told = judge(vector, json!([7])).unwrap_err();
+        assert_eq!(told, "a length of the same as that of $.data[0].embedding of this answer, 3");
+        assert_eq!(judge(json!({"length": {"same_as": {"path": "$.n"}}}), json!("abc")), Ok(()));
+        assert_eq!(judge(json!({"length": {"same_as": {"step": "first", "path": "$.list"}}}), json!([1, 2])), Ok(()));
+        assert_eq!(judge(json!({"length": {"not": {"same_as": {"path": "$.n"}}}}), json!([1])), Ok(()));
+        assert!(judge(json!({"length": {"same_as": {"path": "$.none"}}}), json!([1])).is_err());
+        assert_eq!(judge(json!({"same_as": {"path": "$.n"}}), json!(3)), Ok(()));
+    }
+
+    #[test]
+    fn only_the_element_that_differs_is_shown() {
+        let narrow = |written: Value, actual: Value| {
+            let Difference { at, expected, actual } = parse(&written).unwrap().narrow(&actual).unwrap();
+            (at, expected, actual)
+        };
+        let told = |at: &str, expected: &str, actual: &str| (at.to_owned(), expected.to_owned(), actual.to_owned());
+        assert_eq!(narrow(json!([1, {"a": 2, "b": 3}]), json!([1, {"a": 2, "b": 4}])), told("[1].b", "3", "4"));
+        assert_eq!(narrow(json!([1]), json!([1, 2])), told("", "1 elements", "2 elements, also 2"));
+        assert_eq!(narrow(json!({"equals": {"a": 1}}), json!({"a": 1, "c": 5})), told(".c", "nothing", "5"));
+        let every = narrow(json!({"every": {"length": 2}}), json!([[0, 0], [0.1]]));
+        assert_eq!(every, told("[1]", "a length of 2", "a length of 1: [0.1]"));
+        assert_eq!(narrow(json!({"set": [1, 2]}), json!([2, 3])).2, "missing: 1; surplus: 3");
+        let json = narrow(json!({"json": {"$.city": "Oslo"}}), json!("{\"town\":\"Oslo\"}"));
+        assert_eq!(json, told(" as JSON, $.city", "\"Oslo\"", "nothing; `$` has town"));
+        assert_eq!(parse(&json!(1)).unwrap().narrow(&json!(2)), None);
+    }
+
+    #[test]
+    fn a_text_that_reads_like_the_number_is_hinted_at() {
+        let hint = |written: Value, actual: Value| parse(&written).unwrap().kind_hint(&actual);
+        assert_eq!(hint(json!("200"), json!(200)), Some("the expected value is a text: leave out the quotes"));
+        assert!(hint(json!(200), json!("200")).is_some() && hint(json!("true"), json!(true)).is_some());
+        assert!(hint(json!({"gt": 1}), json!("2")).is_some());
+        assert_eq!(hint(json!("201"), json!(200)), None);
+    }
+
+    #[test]
     fn nothing_differs_from_what_was_not_there() {
         let lost = json!({"same_as": {"step": "first", "path": "$.none"}});
         for inner in [lost.clone(), json!({"any": lost}), json!({"length": lost}), json!({"json": {"$.a": lost}})] {
@@ -579,7 +790,7 @@ mod tests {
         assert!(wrong(json!(7)).starts_with("`same_as` takes the name of a capture"));
         assert!(wrong(json!({"step": "first"})).starts_with("`same_as` takes"));
         assert!(wrong(json!({"step": "first", "path": "$.", "more": 1})).starts_with("`same_as` takes"));
-        assert!(wrong(json!({"step": "first", "path": "id"})).contains("no JSONPath"));
+        assert!(wrong(json!({"step": "first", "path": "id"})).contains("invalid JSONPath"));
         assert!(
             wrong(json!({"step": "frist", "path": "$.id"})).contains("unknown step `frist`, expected one of first")
         );

@@ -20,13 +20,16 @@ use crate::{
     call::{Outcome, tap::End},
     finding::Finding,
     scenario::{Answers, Call, Check, Checks, Events, Part, Place, Step, Wire, variables::Variables},
-    text::shorten,
 };
-use matcher::Matcher;
+use laws::{Breach, Laws};
+use matcher::{Difference, Matcher};
 
 pub use sent::seen;
 pub use time::live;
 pub use whole::tally;
+
+/// What a finding is about that is an error instead of an answer.
+const CALL: &str = "call";
 
 /// Judges an outcome by everything that can be judged without the upstream's journal; `answers` are what is expected by status.
 ///
@@ -37,9 +40,11 @@ pub fn judge(
     answers: Option<&Answers>,
     outcome: &Outcome,
     variables: &Variables,
+    laws: &Laws,
 ) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     let place = Place::from(&part.call);
+    let variables = &this_answer(outcome, variables);
     if outcome.timed_out {
         let took = humantime::format_duration(outcome.recording.took);
         findings.push(Finding {
@@ -50,6 +55,7 @@ pub fn judge(
                 None => "no answer".to_owned(),
                 Some(status) => format!("{status}, and then no end"),
             },
+            law: None,
         });
         // All else that is missing is missing because of this.
         return Ok(findings);
@@ -57,6 +63,10 @@ pub fn judge(
     let answered = answers.zip(outcome.recording.status).and_then(|(answers, status)| answers.of(status));
     if answered.is_none() {
         unexpected_failure(part, outcome, place, &mut findings);
+        if findings.iter().any(|finding| finding.about == CALL) {
+            // All else fails because of this.
+            return Ok(findings);
+        }
     }
     let mut each = |expect: &Checks, events: &Events, wire: &Wire| -> Result<(), String> {
         if findings.is_empty() {
@@ -74,29 +84,42 @@ pub fn judge(
     }
     findings.extend(time::judge(&part.time, outcome, variables)?);
     if outcome.recording.end == End::Complete && matches!(outcome.frames, crate::call::frames::Frames::Events(_)) {
-        let breaches = laws::breaches(&outcome.recording.body());
-        findings.extend(breaches.iter().map(|breach| broken_law(place, breach)));
+        // That [DONE] is missing may have been found already, because the scenario asks for it.
+        let found = findings.iter().any(|finding| finding.about == wire::DONE_FINDING);
+        let breaches = laws::breaches(&outcome.recording.body(), laws).into_iter();
+        let breaches = breaches.filter(|breach| !found || !["ending", "done-once", "done-last"].contains(&breach.law));
+        findings.extend(breaches.map(|breach| broken_law(place, breach)));
     }
     Ok(findings)
 }
 
+/// What is known of an answer while it is judged.
+fn this_answer(outcome: &Outcome, variables: &Variables) -> Variables {
+    let mut variables = variables.clone();
+    variables.set_this_answer(outcome.understood.clone());
+    variables
+}
+
 /// An event that came in several pieces, from an upstream and a proxy that are on this machine.
 #[must_use]
-pub fn torn(part: &Part, outcome: &Outcome) -> Option<Finding> {
+pub fn torn(part: &Part, outcome: &Outcome, laws: &Laws) -> Option<Finding> {
     let complete = outcome.recording.end == End::Complete;
-    complete.then(|| laws::torn(&outcome.recording))?.map(|breach| broken_law(Place::from(&part.call), &breach))
+    let breach = complete.then(|| laws::torn(&outcome.recording))?.filter(|breach| laws.has(breach.law))?;
+    Some(broken_law(Place::from(&part.call), breach))
 }
 
-fn broken_law(at: Place, breach: &str) -> Finding {
-    let (law, actual) = breach.split_once(", but ").unwrap_or((breach, "not so"));
-    Finding { at, about: "stream".to_owned(), expected: law.to_owned(), actual: actual.to_owned() }
+fn broken_law(at: Place, breach: Breach) -> Finding {
+    let what = laws::named(breach.law).map_or("", |law| law.what);
+    let finding = Finding::new(at, format!("law {}", breach.law), what, breach.actual);
+    Finding { law: Some(breach.law), ..finding }
 }
 
-/// Judges what depends on the model's wisdom.
+/// Judges what depends on how good the model is.
 ///
 /// # Errors
 /// As [`judge`].
-pub fn wisdom(part: &Part, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
+pub fn model_findings(part: &Part, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
+    let variables = &this_answer(outcome, variables);
     let mut findings = Vec::new();
     for check in &part.model.0 {
         findings.extend(within("model ", &outcome.understood, check, variables)?);
@@ -108,7 +131,7 @@ pub fn wisdom(part: &Part, outcome: &Outcome, variables: &Variables) -> Result<V
 fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut Vec<Finding>) {
     let mut tell = |about: &str, expected: &str, actual: String| {
         let (about, expected) = (about.to_owned(), expected.to_owned());
-        findings.push(Finding { at, about, expected, actual });
+        findings.push(Finding::new(at, about, expected, actual));
     };
     let recording = &outcome.recording;
     let asked = part.expect.0.iter().chain(part.events.iter().flat_map(|entry| entry.value.checks()));
@@ -121,7 +144,7 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
     {
         let message = error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned);
         let status = recording.status.map_or(String::new(), |status| format!("{status}: "));
-        tell("call", "an answer", format!("an error: {status}{message}"));
+        tell(CALL, "an answer", format!("an error: {status}{message}"));
     } else if part.wire.status.is_none()
         && !excused
         && let Some(status) = recording.status
@@ -132,7 +155,7 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
     if part.wire.end.is_none() {
         match &recording.end {
             End::Cut(words) => tell("wire.end", "complete", format!("cut: {words}")),
-            End::NoAnswer(words) if asked => tell("call", "an answer", words.clone()),
+            End::NoAnswer(words) if asked => tell(CALL, "an answer", words.clone()),
             _ => {}
         }
     }
@@ -141,7 +164,13 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
 /// Judges the part of a document that a check's key selects.
 fn within(prefix: &str, document: &Value, check: &Check, variables: &Variables) -> Result<Option<Finding>, String> {
     path::check(&check.key)?;
-    one(&format!("{prefix}{}", check.key), check, path::select(document, &check.key), variables)
+    let selected = path::select(document, &check.key);
+    let there = selected.is_some();
+    let finding = one(&format!("{prefix}{}", check.key), check, selected, variables)?;
+    Ok(finding.map(|finding| match there {
+        true => finding,
+        false => Finding { actual: path::missing(document, &check.key), ..finding },
+    }))
 }
 
 /// Judges one value.
@@ -154,8 +183,15 @@ fn one(
     let matcher = Matcher::parse(&variables.value(&check.expected)?, variables)?;
     let found = actual.as_deref().is_some_and(|value| !path::found_none(&check.key, value));
     let Err(expected) = matcher.judge_found(actual.as_deref(), found) else { return Ok(None) };
-    let actual = actual.map_or_else(|| "nothing".to_owned(), |value| shorten(&value.to_string(), 400));
-    Ok(Some(Finding { at: check.at, about: about.to_owned(), expected, actual }))
+    let Some(actual) = actual else { return Ok(Some(Finding::new(check.at, about, expected, "nothing"))) };
+    let mut finding = match matcher.narrow(&actual) {
+        Some(Difference { at, expected, actual }) => Finding::new(check.at, format!("{about}{at}"), expected, actual),
+        None => Finding::new(check.at, about, expected, matcher::brief(&actual)),
+    };
+    if let Some(hint) = matcher.kind_hint(&actual) {
+        finding.actual = format!("{} ({hint})", finding.actual);
+    }
+    Ok(Some(finding))
 }
 
 /// Judges headers.
@@ -188,6 +224,7 @@ pub fn capture(step: &Step, outcome: &Outcome, variables: &mut Variables) -> Res
                 about: format!("capture.{}", check.key),
                 expected: format!("something at {path}"),
                 actual: "nothing".to_owned(),
+                law: None,
             });
         };
         variables.set(&check.key, value.into_owned());

@@ -11,21 +11,102 @@ use jsonpath_rust::{
 };
 use serde_json::Value;
 
+use crate::text::shorten;
+
+/// A path as an example in messages.
+const EXAMPLE: &str = "$.choices[0].message.content";
+
 /// Whether a path can be read.
 ///
 /// # Errors
-/// Where it cannot, in one line.
+/// What is wrong with it, in one line, and what a path looks like.
 pub fn check(path: &str) -> Result<(), String> {
-    parse_json_path(path).map(drop).map_err(|error| {
+    let Err(error) = parse_json_path(path) else { return Ok(()) };
+    let reason = reason(path).unwrap_or_else(|| {
+        // The parser draws a caret; its first line has the column.
         let told = error.to_string();
-        // The parser draws a caret; its first line has the column, its last what was expected.
         let column = told.lines().find_map(|line| line.rsplit_once("--> 1:")).map(|(_, column)| column.trim());
-        let reason = told.lines().find_map(|line| line.trim().strip_prefix("= "));
-        match (column, reason) {
-            (Some(column), Some(reason)) => format!("`{path}` is no JSONPath: at its character {column}, {reason}"),
-            _ => format!("`{path}` is no JSONPath: {}", told.lines().next().unwrap_or_default()),
+        match column {
+            Some(column) => format!("it cannot be read from character {column} on"),
+            None => told.lines().next().unwrap_or_default().to_owned(),
         }
-    })
+    });
+    Err(format!("invalid JSONPath `{path}`: {reason}; a path looks like {EXAMPLE}"))
+}
+
+/// The usual mistakes.
+fn reason(path: &str) -> Option<String> {
+    let count = |c| path.matches(c).count();
+    if path != path.trim() {
+        return Some("there are blanks around it".to_owned());
+    }
+    let Some(rest) = path.strip_prefix('$') else {
+        let rest = path.trim_start_matches('.');
+        let meant = if rest.starts_with('[') { format!("${rest}") } else { format!("$.{rest}") };
+        let meant = if parse_json_path(&meant).is_ok() { format!(": did you mean `{meant}`?") } else { String::new() };
+        return Some(format!("it does not begin with `$`{meant}"));
+    };
+    if count('[') > count(']') {
+        return Some("a `[` has no `]`".to_owned());
+    }
+    if count(']') > count('[') {
+        return Some("a `]` has no `[`".to_owned());
+    }
+    if rest.contains("[]") {
+        return Some("`[]` selects nothing: write `[0]` for the first, `[*]` for all".to_owned());
+    }
+    if rest.ends_with('.') {
+        return Some("it ends with a dot".to_owned());
+    }
+    if rest.starts_with(|c: char| c.is_alphanumeric()) {
+        return Some(format!("a dot is missing behind `$`: did you mean `$.{rest}`?"));
+    }
+    if rest.ends_with(')') && !rest.contains('?') {
+        return Some("functions stand within a filter alone, such as $.data[?length(@.embedding) > 3]; to judge a length use the matcher `length`".to_owned());
+    }
+    let name = rest.split(['.', '[']).find(|name| name.contains('-') && !name.contains(['\'', '"', ']']));
+    name.map(|name| format!("a name with a dash stands in brackets: ['{name}']"))
+}
+
+/// What there is instead of what a path names: how far it leads, and what is there.
+#[must_use]
+pub fn missing(document: &Value, path: &str) -> String {
+    let Ok(query) = parse_json_path(path) else { return "nothing".to_owned() };
+    let (mut at, mut here) = ("$".to_owned(), document);
+    for segment in &query.segments {
+        let next = match segment {
+            Segment::Selector(Selector::Name(name)) => {
+                let name = name.trim_matches(['\'', '"']);
+                here.get(name).map(|next| (format!("{at}.{name}"), next))
+            }
+            Segment::Selector(Selector::Index(index)) => {
+                let length = here.as_array().map_or(0, Vec::len);
+                let nth = usize::try_from(*index)
+                    .ok()
+                    .or_else(|| length.checked_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX)));
+                nth.and_then(|nth| here.get(nth)).map(|next| (format!("{at}[{index}]"), next))
+            }
+            _ => None,
+        };
+        let Some((place, value)) = next else { break };
+        (at, here) = (place, value);
+    }
+    let there = match here {
+        Value::Object(fields) if fields.is_empty() => "is an empty object".to_owned(),
+        Value::Object(fields) => {
+            let names: Vec<_> = fields.keys().map(String::as_str).collect();
+            format!("has {}", shorten(&names.join(", "), 200))
+        }
+        Value::Array(items) => match items.len() {
+            0 => "is an empty list".to_owned(),
+            1 => "is a list of 1 element".to_owned(),
+            many => format!("is a list of {many} elements"),
+        },
+        // An answer that is none, or that could not be read.
+        Value::Null if at == "$" => return "nothing".to_owned(),
+        other => format!("is {}", shorten(&other.to_string(), 80)),
+    };
+    format!("nothing; `{at}` {there}")
 }
 
 /// Whether a path names one place.
@@ -79,9 +160,43 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_told_in_one_line() {
-        let wrong = check("$.a[").unwrap_err();
-        assert_eq!(wrong, "`$.a[` is no JSONPath: at its character 5, expected selector");
+    fn an_invalid_path_is_explained_with_an_example() {
         assert_eq!(check("$.choices[0].message"), Ok(()));
+        for (path, told) in [
+            ("object", "it does not begin with `$`: did you mean `$.object`?"),
+            ("choices[0].text", "did you mean `$.choices[0].text`?"),
+            ("$.a[", "a `[` has no `]`"),
+            ("$.choices[0.text", "a `[` has no `]`"),
+            ("$.a[]", "write `[0]` for the first, `[*]` for all"),
+            ("$.a.", "it ends with a dot"),
+            ("$a", "did you mean `$.a`?"),
+            ("$.a.length()", "use the matcher `length`"),
+            ("$.content-type", "['content-type']"),
+            ("$.a[?@ ==]", "it cannot be read from character"),
+        ] {
+            let wrong = check(path).unwrap_err();
+            assert!(wrong.starts_with(&format!("invalid JSONPath `{path}`: ")), "{wrong}");
+            assert!(
+                wrong.contains(told) && wrong.ends_with("a path looks like $.choices[0].message.content"),
+                "{wrong}"
+            );
+            assert!(!wrong.contains("jp_query") && !wrong.contains("selector"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_instead_is_listed() {
+        let document = json!({"id": "1", "choices": [{"index": 0, "message": {}}]});
+        for (path, told) in [
+            ("$.choice[0]", "nothing; `$` has id, choices"),
+            ("$.choices[3]", "nothing; `$.choices` is a list of 1 element"),
+            ("$.choices[-1].text", "nothing; `$.choices[-1]` has index, message"),
+            ("$.choices[0].message.content", "nothing; `$.choices[0].message` is an empty object"),
+            ("$.id.x", "nothing; `$.id` is \"1\""),
+            ("$['choice']", "nothing; `$` has id, choices"),
+        ] {
+            assert_eq!(missing(&document, path), told, "{path}");
+        }
+        assert_eq!(missing(&Value::Null, "$.a"), "nothing");
     }
 }

@@ -37,7 +37,7 @@ pub async fn seen(
             1 => "one request upstream".to_owned(),
             many => format!("{many} requests upstream"),
         };
-        findings.push(Finding { at, about: "sent".to_owned(), expected, actual: told(&entries) });
+        findings.push(Finding::new(at, "sent", expected, told(&entries)));
     }
     for (nth, ask) in asks.iter().enumerate() {
         let about = if asks.len() > 1 { format!("sent[{nth}]") } else { "sent".to_owned() };
@@ -54,6 +54,7 @@ pub async fn seen(
                 about: about.clone(),
                 expected: "a request upstream".to_owned(),
                 actual: "none".to_owned(),
+                law: None,
             }),
         }
         if ask.ended.is_none() && ask.ended_ms.is_none() {

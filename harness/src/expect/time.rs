@@ -78,6 +78,7 @@ pub async fn live(live: &Spanned<bool>, outcome: &Outcome, journal: &Journal, be
         about: "time.live".to_owned(),
         expected: expected.to_owned(),
         actual,
+        law: None,
     };
     match (live.value, actual) {
         (true, Ok(_)) | (false, Err(_)) => None,

@@ -42,6 +42,7 @@ pub fn tally(
             about: "answers".to_owned(),
             expected: "no other status".to_owned(),
             actual: told.join(", "),
+            law: None,
         });
     }
     Ok((json!(counts), findings))

@@ -15,6 +15,9 @@ use crate::{
     scenario::{Check, Place, Wire, variables::Variables},
 };
 
+/// What a finding about `[DONE]` is about.
+pub(super) const DONE_FINDING: &str = "wire.done";
+
 pub(super) fn judge(wire: &Wire, outcome: &Outcome, variables: &Variables) -> Result<Vec<Finding>, String> {
     let recording = &outcome.recording;
     let text = || Value::String(String::from_utf8_lossy(&recording.body()).into_owned());
@@ -75,7 +78,7 @@ fn pieces(whole: &Spanned<bool>, recording: &Recording) -> Option<Finding> {
         None => format!("{} pieces, none torn", recording.pieces.len()),
     };
     let (at, about, expected) = (Place::from(whole), "wire.whole".to_owned(), expected.to_owned());
-    (!holds).then(|| Finding { at, about, expected, actual: crate::text::shorten(&actual, 200) })
+    (!holds).then(|| Finding::new(at, about, expected, crate::text::shorten(&actual, 200)))
 }
 
 /// Whether `[DONE]` stands once, and last, or nowhere.
@@ -93,6 +96,5 @@ fn ending(done: &Spanned<bool>, frames: &Frames) -> Option<Finding> {
         (Frames::Events(_), times) => format!("{times}, {}", if last { "the last event" } else { "not at the end" }),
         _ => "no event stream".to_owned(),
     };
-    let (about, expected) = ("wire.done".to_owned(), expected.to_owned());
-    (!holds).then(|| Finding { at: Place::from(done), about, expected, actual })
+    (!holds).then(|| Finding::new(Place::from(done), DONE_FINDING, expected, actual))
 }

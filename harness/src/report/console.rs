@@ -1,13 +1,19 @@
 //! The run for people: one line for each scenario as it lands, the findings of those that failed, and the last line.
 //!
-//! Colours are always written here; whoever prints strips them where there is no terminal.
+//! Colors are always written here; the printer strips them where there is no terminal.
 
-use std::fmt::Write;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use anstyle::{AnsiColor, Style};
 
 use super::{Exchange, RunResult, ScenarioResult, Verdict};
-use crate::{finding::Blame, text::duration};
+use crate::{
+    finding::Blame,
+    text::{duration, shorten},
+};
 
 const DIM: Style = Style::new().dimmed();
 
@@ -49,7 +55,7 @@ pub fn scenario(scenario: &ScenarioResult, verbose: bool) -> String {
         }
     }
     if scenario.verdict == Verdict::Failed {
-        out.push_str(&details(scenario));
+        out.push_str(&details(scenario, verbose));
     } else if verbose {
         for step in &scenario.steps {
             out.push_str(&exchange(&step.exchange, "    "));
@@ -58,21 +64,23 @@ pub fn scenario(scenario: &ScenarioResult, verbose: bool) -> String {
     out
 }
 
-/// The findings of a scenario that failed, with the exchange they are about.
+/// The findings of a scenario that failed; `verbose` adds the exchange that they are about.
 #[must_use]
-pub fn details(scenario: &ScenarioResult) -> String {
+pub fn details(scenario: &ScenarioResult, verbose: bool) -> String {
     let mut out = String::new();
     let failed: Vec<_> = scenario.steps.iter().filter(|step| !step.findings.is_empty()).collect();
     // Of many calls at once, many fail alike.
     for steps in failed.chunk_by(|one, other| one.findings == other.findings) {
         let [step, others @ ..] = steps else { continue };
         for finding in &step.findings {
-            let blame = if finding.blame == Blame::Model { ", the model's doing" } else { "" };
+            let blame = if finding.blame == Blame::Model { ", blame: model" } else { "" };
             let _ = writeln!(out, "  {}: {} ({}{blame})", finding.at, finding.about, step.name);
             let _ = writeln!(out, "    expected {}", finding.expected);
             let _ = writeln!(out, "    actual   {}", finding.actual);
         }
-        out.push_str(&exchange(&step.exchange, "    "));
+        if verbose {
+            out.push_str(&exchange(&step.exchange, "    "));
+        }
         if !others.is_empty() {
             let _ = writeln!(out, "    and {} more alike", others.len());
         }
@@ -105,18 +113,22 @@ fn exchange(exchange: &Exchange, indent: &str) -> String {
     out
 }
 
-/// What is said at the end; the last line is the counts.
+/// What is printed at the end: what failed, what was skipped and why, and the counts in the last line.
 #[must_use]
-pub fn ending(run: &RunResult) -> String {
+pub fn ending(run: &RunResult, verbose: bool) -> String {
     let summary = run.summary;
     let mut out = String::new();
+    failed(&mut out, run, verbose);
+    if !verbose {
+        skipped(&mut out, run);
+    }
     if summary.broken > 0 {
         let _ = writeln!(out, "{} of the failed could not be run (BROKEN above)", summary.broken);
     }
     if summary.failed_by_model > 0 {
         let _ = writeln!(
             out,
-            "{} of the failed are the model's doing alone; the server kept its promises",
+            "{} of the failed are to blame on the model alone; the server kept its promises",
             summary.failed_by_model
         );
     }
@@ -129,6 +141,64 @@ pub fn ending(run: &RunResult) -> String {
     out
 }
 
+/// One line for each scenario that failed, and for each law that was broken.
+fn failed(out: &mut String, run: &RunResult, verbose: bool) {
+    let is_failed = |scenario: &&ScenarioResult| matches!(scenario.verdict, Verdict::Failed | Verdict::Broken);
+    let all: Vec<_> = run.scenarios.iter().filter(is_failed).collect();
+    if all.is_empty() {
+        return;
+    }
+    let hint = if verbose { "" } else { " (-v shows the exchanges)" };
+    let _ = writeln!(out, "\nfailed{hint}:");
+    for scenario in all {
+        let (word, style) = word(scenario.verdict);
+        let findings: Vec<_> = scenario.steps.iter().flat_map(|step| &step.findings).collect();
+        let why = match (&scenario.reason, findings.first()) {
+            (Some(reason), _) => reason.lines().next().unwrap_or_default().to_owned(),
+            (None, Some(told)) => {
+                let one_line = |text: &str| shorten(&text.replace('\n', " "), 80);
+                let more = if findings.len() > 1 { format!(" (+{})", findings.len() - 1) } else { String::new() };
+                format!(
+                    "{}: expected {}, actual {}{more}",
+                    told.about,
+                    one_line(&told.expected),
+                    one_line(&told.actual)
+                )
+            }
+            (None, None) => String::new(),
+        };
+        let _ = writeln!(out, "  {style}{word}{style:#} {}  {}  {DIM}{why}{DIM:#}", scenario.file, scenario.title);
+    }
+    let mut laws: BTreeMap<&str, usize> = BTreeMap::new();
+    for scenario in &run.scenarios {
+        let broken = scenario.steps.iter().flat_map(|step| &step.findings).filter_map(|told| told.law);
+        for law in broken.collect::<BTreeSet<_>>() {
+            *laws.entry(law).or_default() += 1;
+        }
+    }
+    for (law, count) in laws {
+        let scenarios = if count == 1 { "1 scenario".to_owned() } else { format!("{count} scenarios") };
+        let _ = writeln!(out, "the law {law} is broken in {scenarios} (--no-law {law} switches it off)");
+    }
+    out.push('\n');
+}
+
+/// How many were skipped for which reason.
+fn skipped(out: &mut String, run: &RunResult) {
+    let mut reasons: Vec<(&str, usize)> = Vec::new();
+    for scenario in run.scenarios.iter().filter(|scenario| scenario.verdict == Verdict::Skipped) {
+        let reason = scenario.reason.as_deref().unwrap_or_default();
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((reason, 1)),
+        }
+    }
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    for (reason, count) in reasons {
+        let _ = writeln!(out, "{DIM}skipped {count}: {reason}{DIM:#}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +207,7 @@ mod tests {
     fn a_run_on_the_console() {
         let run = crate::report::fixed::run();
         let mut text: String = run.scenarios.iter().map(|result| scenario(result, false)).collect();
-        text.push_str(&ending(&run));
+        text.push_str(&ending(&run, false));
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 
@@ -146,9 +216,25 @@ mod tests {
         let mut run = crate::report::fixed::run();
         let steps = &mut run.scenarios[1].steps;
         steps.extend(vec![steps[1].clone(); 59]);
-        let text = anstream::adapter::strip_str(&details(&run.scenarios[1])).to_string();
+        let text = anstream::adapter::strip_str(&details(&run.scenarios[1], true)).to_string();
         assert_eq!((text.matches("expected").count(), text.matches("> POST").count()), (1, 1), "{text}");
         assert!(text.ends_with("and 59 more alike\n"), "{text}");
+    }
+
+    #[test]
+    fn an_exchange_is_shown_only_when_asked_and_what_failed_is_listed_at_the_end() {
+        let mut run = crate::report::fixed::run();
+        let text = anstream::adapter::strip_str(&scenario(&run.scenarios[1], false)).to_string();
+        assert!(!text.contains("> POST") && text.contains("expected \"tool_calls\""), "{text}");
+        run.scenarios[1].steps[1].findings[0].law = Some("role-first");
+        let text = anstream::adapter::strip_str(&ending(&run, false)).to_string();
+        assert!(text.contains("failed (-v shows the exchanges):\n  FAILED  scenarios/chat/tools.yaml  "), "{text}");
+        assert!(
+            text.contains("actual \"stop\"\n") && text.contains("  BROKEN  scenarios/chat/upstream.yaml  "),
+            "{text}"
+        );
+        assert!(text.contains("the law role-first is broken in 1 scenario ("), "{text}");
+        assert!(text.contains("skipped 1: it needs script, which a remote cannot promise\n"), "{text}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn render(run: &RunResult) -> String {
 
 fn failed(out: &mut String, scenario: &ScenarioResult) {
     for finding in scenario.steps.iter().flat_map(|step| &step.findings) {
-        let blame = if finding.blame == Blame::Model { " (the model's doing)" } else { "" };
+        let blame = if finding.blame == Blame::Model { " (blame: model)" } else { "" };
         let message = format!("{}{blame}\nexpected {}\nactual   {}", finding.about, finding.expected, finding.actual);
         command(out, "error", &finding.at, &scenario.title, &message);
     }

@@ -3,6 +3,7 @@
 use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
 
 use super::{RunResult, ScenarioResult, Verdict, console};
+use crate::finding::Blame;
 
 /// One suite with a case for each scenario.
 ///
@@ -27,8 +28,8 @@ fn case(scenario: &ScenarioResult) -> TestCase {
             status.set_message(finding.map_or_else(String::new, |finding| {
                 format!("{}: expected {}, but it is {}", finding.about, finding.expected, finding.actual)
             }));
-            status.set_type(if scenario.failed_by_model() { "model" } else { "protocol" });
-            status.set_description(anstream::adapter::strip_str(&console::details(scenario)).to_string());
+            status.set_type(if scenario.failed_by_model() { Blame::Model } else { Blame::Server }.to_string());
+            status.set_description(anstream::adapter::strip_str(&console::details(scenario, true)).to_string());
             status
         }
         Verdict::Broken => {

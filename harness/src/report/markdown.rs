@@ -3,10 +3,7 @@
 use std::fmt::Write;
 
 use super::{RunResult, ScenarioResult, Verdict};
-use crate::{
-    finding::Blame,
-    text::{duration, shorten},
-};
+use crate::text::{duration, shorten};
 
 /// Most characters of a value: a table must stay readable.
 const MOST: usize = 200;
@@ -47,12 +44,12 @@ pub fn render(run: &RunResult) -> String {
 
 fn failed(out: &mut String, scenario: &ScenarioResult) {
     let _ = writeln!(out, "\n### Failed: {}\n\n`{}`\n", plain(&scenario.title), scenario.file);
-    let _ = writeln!(out, "| where | whose doing | what | expected | actual |\n|---|---|---|---|---|");
+    let _ = writeln!(out, "| where | blame | what | expected | actual |\n|---|---|---|---|---|");
     for step in &scenario.steps {
         for finding in &step.findings {
             let cells = [&finding.at, &finding.about, &finding.expected, &finding.actual];
             let mut cells: Vec<_> = cells.into_iter().map(|text| cell(text)).collect();
-            cells.insert(1, if finding.blame == Blame::Model { "the model's" } else { "the server's" }.to_owned());
+            cells.insert(1, finding.blame.to_string());
             let _ = writeln!(out, "| {} |", cells.join(" | "));
         }
     }

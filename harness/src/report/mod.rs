@@ -68,7 +68,7 @@ impl RunResult {
     pub fn passed_in_part(&self) -> Option<String> {
         (self.summary.passed_in_part > 0).then(|| {
             format!(
-                "what must reach Ollama was not checked in {} of the passed, because {} does not tell",
+                "Note: `sent` checks were skipped in {} passed scenarios ({} does not show what reached Ollama).",
                 self.summary.passed_in_part, self.backend
             )
         })
@@ -176,6 +176,9 @@ pub struct Told {
     pub expected: String,
     /// What there was.
     pub actual: String,
+    /// The law that a stream breaks, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub law: Option<&'static str>,
     /// Who is to blame.
     pub blame: Blame,
 }
@@ -184,9 +187,9 @@ impl Told {
     /// Adds the file to a finding.
     #[must_use]
     pub fn new(file: &str, finding: Finding, secrets: &Secrets) -> Self {
-        let Finding { at, about, expected, actual } = finding;
+        let Finding { at, about, expected, actual, law } = finding;
         let (expected, actual) = (secrets.hidden(&expected), secrets.hidden(&actual));
-        Self { at: format!("{file}:{}:{}", at.line, at.column), about, expected, actual, blame: Blame::Protocol }
+        Self { at: format!("{file}:{}:{}", at.line, at.column), about, expected, actual, law, blame: Blame::Server }
     }
 
     /// The same, but it is the model that is to blame.
@@ -293,7 +296,8 @@ pub(crate) mod fixed {
             about: "$.choices[0].finish_reason".to_owned(),
             expected: "\"tool_calls\"".to_owned(),
             actual: "\"stop\"".to_owned(),
-            blame: Blame::Protocol,
+            law: None,
+            blame: Blame::Server,
         };
         let passed = StepResult {
             name: "step 1".to_owned(),

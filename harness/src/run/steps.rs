@@ -9,7 +9,7 @@ use super::{Plan, unrun};
 use crate::{
     backend::Target,
     call::{self, Door, Outcome},
-    expect,
+    expect::{self, laws::Laws},
     finding::Finding,
     report::{Exchange, ScenarioResult, Secrets, StepResult, Told, Verdict},
     scenario::{
@@ -63,7 +63,10 @@ pub(super) async fn run(loaded: &Loaded, target: &Target, plan: &Plan) -> Scenar
             variables.answered(name, step.answer());
         }
     }
-    let mut runner = Runner { loaded, target, plan, variables, secrets };
+    // Unknown names were reported when the scenario was read.
+    let laws =
+        plan.laws.clone().and_without(loaded.scenario.no_laws.iter().map(|name| &name.value)).unwrap_or_default();
+    let mut runner = Runner { loaded, target, plan, variables, secrets, laws };
     let scenario = &loaded.scenario;
     for (steps, role) in [(&scenario.setup, Some("setup")), (&scenario.steps, None)] {
         if result.verdict != Verdict::Passed {
@@ -88,6 +91,7 @@ struct Runner<'a> {
     plan: &'a Plan,
     variables: Variables,
     secrets: Vec<String>,
+    laws: Laws,
 }
 
 /// An answer, or the whole of several, with what was found.
@@ -95,7 +99,7 @@ struct Judged {
     name: String,
     findings: Vec<Finding>,
     /// What only the model is to blame for.
-    unwise: Vec<Finding>,
+    of_model: Vec<Finding>,
     rate: Option<(usize, usize)>,
     outcome: Option<Outcome>,
     understood: Value,
@@ -103,7 +107,7 @@ struct Judged {
 
 impl Judged {
     fn fails(&self) -> bool {
-        !self.findings.is_empty() || !self.unwise.is_empty()
+        !self.findings.is_empty() || !self.of_model.is_empty()
     }
 }
 
@@ -138,7 +142,7 @@ impl Runner<'_> {
                     .findings
                     .into_iter()
                     .map(told)
-                    .chain(judged.unwise.into_iter().map(|finding| told(finding).of_model()))
+                    .chain(judged.of_model.into_iter().map(|finding| told(finding).of_model()))
                     .collect(),
                 unchecked: unchecked.clone(),
                 rate: judged.rate,
@@ -200,17 +204,18 @@ impl Runner<'_> {
             judged.name = name.to_owned();
             judged.rate = Some((right, repeat.times));
             if enough {
-                judged.unwise.clear();
+                judged.of_model.clear();
             }
         }
         if let (false, Some(judged)) = (enough, last.first_mut()) {
-            judged.unwise.insert(
+            judged.of_model.insert(
                 0,
                 Finding {
                     at,
                     about: "repeat".to_owned(),
                     expected: format!("{} of {} right", repeat.needed(), repeat.times),
                     actual: format!("{right} of {}; the last that was wrong:", repeat.times),
+                    law: None,
                 },
             );
         }
@@ -248,16 +253,18 @@ impl Runner<'_> {
         let answers = step.answers.as_ref();
         let mut judged = Vec::new();
         for ((part, nth, ..), outcome) in calls.iter().zip(&outcomes) {
-            let mut findings = expect::judge(part, answers.map(|answers| &answers.value), outcome, variables)?;
+            let mut findings =
+                expect::judge(part, answers.map(|answers| &answers.value), outcome, variables, &self.laws)?;
             if plan.backend.is_mock() {
-                findings.extend(expect::torn(part, outcome));
+                findings.extend(expect::torn(part, outcome, &self.laws));
             }
             // Of a server that is wrong nothing is known about the model.
-            let unwise = if findings.is_empty() { expect::wisdom(part, outcome, variables)? } else { Vec::new() };
+            let of_model =
+                if findings.is_empty() { expect::model_findings(part, outcome, variables)? } else { Vec::new() };
             let own = part.name.as_deref().map_or_else(|| name.to_owned(), |own| format!("{name}: {own}"));
             let name = if part.calls() > 1 { format!("{own}, {} of {}", nth + 1, part.calls()) } else { own };
             let (outcome, understood) = (Some(outcome.clone()), outcome.understood.clone());
-            judged.push(Judged { name, findings, unwise, rate: None, outcome, understood });
+            judged.push(Judged { name, findings, of_model, rate: None, outcome, understood });
         }
         let (mut whole, mut understood) = (Vec::new(), Value::Null);
         if let Some(answers) = answers {
@@ -286,7 +293,7 @@ impl Runner<'_> {
             _ => judged.push(Judged {
                 name: format!("{name}, as a whole"),
                 findings: whole,
-                unwise: Vec::new(),
+                of_model: Vec::new(),
                 rate: None,
                 outcome: None,
                 understood,

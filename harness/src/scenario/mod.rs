@@ -26,7 +26,7 @@ use serde_saphyr::Spanned;
 pub use call::{Call, Field, Http};
 pub use client::{Client, Retries};
 pub use events::Events;
-pub use need::Need;
+pub use need::{Capability, Need};
 pub use step::{Answered, Answers, Part, Step};
 pub use time::Time;
 
@@ -48,6 +48,9 @@ pub struct Scenario {
     pub upstream: Option<Script>,
     /// Settings of the proxy, as the text of its TOML file.
     pub config: Option<Spanned<String>>,
+    /// Names of laws that its streams are not checked against.
+    #[serde(default)]
+    pub no_laws: Vec<Spanned<String>>,
     /// Name → value, or where it comes from; see [`vars`].
     #[serde(default)]
     pub vars: Checks,
@@ -71,6 +74,13 @@ impl Scenario {
     /// Every step in the order in which they are done.
     pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
         self.setup.iter().chain(&self.steps).chain(&self.teardown)
+    }
+
+    /// Whether it uses a variable.
+    #[must_use]
+    pub fn mentions(&self, variable: &str) -> bool {
+        // Variables may stand in any text, of whatever kind of call or expectation.
+        format!("{self:?}").contains(&format!("${{{variable}}}"))
     }
 
     /// Everything that a backend must promise, said or not.

@@ -23,14 +23,16 @@ pub fn is_name(text: &str) -> bool {
 pub struct Variables {
     values: BTreeMap<String, Value>,
     answers: BTreeMap<String, Answer>,
+    this_answer: Answer,
 }
 
 /// What is known of the answer to a step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Answer {
     /// What the client understood.
     Given(Value),
     /// The step will have one, or would have had one.
+    #[default]
     Promised,
     /// It has none that something could be compared with: why, as what is told of it.
     None(&'static str),
@@ -42,7 +44,7 @@ impl Variables {
     pub fn new(model: &str, prompt: &str, system_prompt: &str) -> Self {
         let given = [("model", model), ("prompt", prompt), ("system_prompt", system_prompt)];
         let values = given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        Self { values, answers: BTreeMap::new() }
+        Self { values, ..Self::default() }
     }
 
     /// The model that a person chose.
@@ -65,6 +67,17 @@ impl Variables {
     /// Tells what is known of the answer to a step.
     pub fn answered(&mut self, step: &str, answer: Answer) {
         self.answers.insert(step.to_owned(), answer);
+    }
+
+    /// What is known of the answer that is judged.
+    #[must_use]
+    pub fn this_answer(&self) -> &Answer {
+        &self.this_answer
+    }
+
+    /// Sets the answer that is judged.
+    pub fn set_this_answer(&mut self, understood: Value) {
+        self.this_answer = Answer::Given(understood);
     }
 
     /// What is known of the answer to a step.

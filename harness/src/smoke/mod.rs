@@ -13,9 +13,10 @@ use clap::Args;
 use mock_ollama::{Mock, Script};
 
 use crate::{
-    backend::{Backend, Standing, remote},
+    backend::{Backend, Capabilities, Standing, preflight, remote},
     check::library,
     exit::Exit,
+    expect::laws::Laws,
     finding::Finding,
     net,
     process::{interrupted, print, runtime},
@@ -165,6 +166,8 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
         jobs: 1,
         strict: false,
         fail_fast: false,
+        laws: Laws::default(),
+        capabilities: Capabilities::default(),
     };
     let mut results: Vec<ScenarioResult> = Vec::new();
     for loaded in scenarios()? {
@@ -180,7 +183,7 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
         results.push(result);
     }
     let run = RunResult::new(backend.name(), start.elapsed(), results);
-    print(&console::ending(&run));
+    print(&console::ending(&run, flags.verbose));
     flags.files.write(&run)?;
     Ok(run.exit())
 }
@@ -212,7 +215,7 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
     }
     let listed = &first.steps.first()?.understood["data"];
     let names: Vec<&str> = listed.as_array()?.iter().filter_map(|model| model["id"].as_str()).collect();
-    if has(&names, model) {
+    if preflight::lists(&names, model) {
         return None;
     }
     let lacks = format!("the remote does not have the model `{model}`");
@@ -231,6 +234,7 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
         about: "model".to_owned(),
         expected: format!("`{model}`"),
         actual,
+        law: None,
     };
     result.verdict = Verdict::Failed;
     result.reason = None;
@@ -241,13 +245,6 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
         ..StepResult::default()
     });
     Some(result)
-}
-
-/// Whether a model is listed; `m` is `m:latest`, and case does not count.
-fn has(names: &[&str], model: &str) -> bool {
-    let base = model.rsplit('/').next().unwrap_or(model);
-    let full = if base.contains(':') { model.to_owned() } else { format!("{model}:latest") };
-    names.iter().any(|name| name.eq_ignore_ascii_case(model) || name.eq_ignore_ascii_case(&full))
 }
 
 /// The error's own words: the proxy says what is wrong with the remote and what to change.
@@ -266,14 +263,5 @@ mod tests {
         assert!(scenarios.len() >= 4);
         let first = &scenarios[0].scenario.steps[0].parts[0].call.value;
         assert!(matches!(first, crate::scenario::Call::Models), "the list of models comes first");
-    }
-
-    #[test]
-    fn a_model_without_a_tag_is_the_latest() {
-        assert!(has(&["llama3.2:latest"], "llama3.2"));
-        assert!(has(&["hf.co/a/B:latest"], "hf.co/a/b"));
-        assert!(has(&["gpt-oss:20b"], "gpt-oss:20b"));
-        assert!(!has(&["gpt-oss:20b"], "gpt-oss"));
-        assert!(!has(&[], "gpt-oss"));
     }
 }

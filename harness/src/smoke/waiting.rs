@@ -62,5 +62,5 @@ async fn loaded(http: &reqwest::Client, proxy: &str, model: &str) -> Option<bool
     let request = http.get(format!("{proxy}/api/ps")).timeout(Duration::from_secs(2));
     let running: Value = request.send().await.ok()?.json().await.ok()?;
     let names: Vec<&str> = running["models"].as_array()?.iter().filter_map(|model| model["name"].as_str()).collect();
-    Some(super::has(&names, model))
+    Some(crate::backend::preflight::lists(&names, model))
 }

@@ -1,23 +1,184 @@
 //! What holds of every stream, whether a scenario asks for it or not: its framing, its one end, and the order of its chunks. Pure.
 //!
-//! Each breach is a sentence.
+//! Each law has a name. A run or a scenario can switch laws off; one defect is one breach.
 
 mod chunks;
 mod responses;
 
+use std::{collections::BTreeSet, fmt::Write};
+
 use serde_json::Value;
 
-use crate::call::{frames::DONE, tap::Recording};
+use crate::{
+    call::{frames::DONE, tap::Recording},
+    text::suggestion,
+};
 
-/// Below this, whoever reads has room for all that is there, so that an event comes in the pieces that it was written in.
+/// Below this size the reader has room for all that is there, so that an event arrives in the pieces in which it was written.
 const ROOM: usize = 4096;
+
+/// Something that holds of every stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Law {
+    /// Its name, as `--no-law` and `no_laws` take it.
+    pub name: &'static str,
+    /// What holds.
+    pub what: &'static str,
+    /// Whether clients work without it, so that it is not asked of a server other than farllama.
+    pub is_strict: bool,
+}
+
+const fn law(name: &'static str, what: &'static str) -> Law {
+    Law { name, what, is_strict: false }
+}
+
+const fn strict(name: &'static str, what: &'static str) -> Law {
+    Law { name, what, is_strict: true }
+}
+
+/// Every law: of all event streams, of chats and completions, of responses.
+pub const LAWS: [Law; 34] = [
+    strict("lf-only", "lines end with LF alone"),
+    law("utf-8", "the stream is UTF-8"),
+    law("blank-line", "a blank line ends the last event"),
+    strict("one-piece", "each event arrives in one piece (checked on the mock alone)"),
+    law("json", "each event holds one JSON document"),
+    law("done-once", "[DONE] comes once"),
+    law("done-last", "nothing follows [DONE]"),
+    law("ending", "a stream of chunks ends with [DONE] or an error"),
+    law("no-done-after-error", "a stream that failed has no [DONE]"),
+    law("one-error", "a stream fails once"),
+    law("error-last", "nothing follows an error"),
+    law("no-finish-when-failed", "a stream that failed has no finish_reason"),
+    law("same-id", "`id` is the same in all chunks"),
+    law("same-model", "`model` is the same in all chunks"),
+    strict("same-created", "`created` is the same in all chunks"),
+    law("usage-last", "the usage chunk (without choices) is the last"),
+    law("finish", "each choice has a finish_reason before [DONE]"),
+    law("finish-last", "nothing follows a choice's finish_reason"),
+    law("role-first", "the role comes in a choice's first chunk"),
+    strict("role-once", "the role comes in a choice's first chunk alone"),
+    law("role-assistant", "the role is assistant"),
+    law("call-begins", "the first piece of a tool call has an id and a name"),
+    law("call-continues", "later pieces of a tool call repeat neither id nor name"),
+    law("call-numbers", "tool calls are numbered from 0 without gaps"),
+    law("event-names", "the name of each event is its type"),
+    law("event-numbers", "events are numbered without a gap"),
+    law("one-end", "a response has one end, which is its last event"),
+    law("end-status", "the status of a response is that of its last event"),
+    law("end-usage", "a completed response has its usage"),
+    law("item-numbers", "items and their parts are numbered from 0 without a gap"),
+    law("item-known", "an event names an item that was added, and its number"),
+    law("deltas", "the pieces add up to what is done"),
+    law("created-first", "a response begins with response.created"),
+    law("end-output", "the last event holds each item that was done, in order"),
+];
+
+/// A law that a stream breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// The name of the law.
+    pub law: &'static str,
+    /// What there was instead.
+    pub actual: String,
+}
+
+fn breach(law: &'static str, actual: impl Into<String>) -> Breach {
+    debug_assert!(named(law).is_some(), "the law {law} is in the list");
+    Breach { law, actual: actual.into() }
+}
+
+/// The law of this name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Law> {
+    LAWS.iter().find(|law| law.name == name)
+}
+
+/// The laws that are in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Laws {
+    off: BTreeSet<&'static str>,
+}
+
+impl Laws {
+    /// All but those that are named; `all` names every one.
+    ///
+    /// # Errors
+    /// Fails on a name that no law has, with the nearest one.
+    pub fn without<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<Self, String> {
+        Self::default().and_without(names)
+    }
+
+    /// These, but for those that are named.
+    ///
+    /// # Errors
+    /// As [`Self::without`].
+    pub fn and_without<'a>(mut self, names: impl IntoIterator<Item = &'a String>) -> Result<Self, String> {
+        for name in names {
+            if name.as_str() == "all" {
+                self.off.extend(LAWS.iter().map(|law| law.name));
+                continue;
+            }
+            let law = named(name).ok_or_else(|| {
+                let near = suggestion(name, LAWS.iter().map(|law| law.name));
+                format!("unknown law `{name}`{near}; `farllama-check laws` lists them")
+            })?;
+            self.off.insert(law.name);
+        }
+        Ok(self)
+    }
+
+    /// These, but for the strict ones: what OpenAI's clients rely on.
+    #[must_use]
+    pub fn portable(mut self) -> Self {
+        self.off.extend(LAWS.iter().filter(|law| law.is_strict).map(|law| law.name));
+        self
+    }
+
+    /// Whether a law is in force.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        !self.off.contains(name)
+    }
+
+    /// The first breach of each law in force, with how many more there are.
+    fn first_of_each(&self, all: Vec<Breach>) -> Vec<Breach> {
+        let mut kept: Vec<(Breach, usize)> = Vec::new();
+        for breach in all.into_iter().filter(|breach| self.has(breach.law)) {
+            match kept.iter_mut().find(|(first, _)| first.law == breach.law) {
+                Some((_, more)) => *more += 1,
+                None => kept.push((breach, 0)),
+            }
+        }
+        let told = |(breach, more): (Breach, usize)| match more {
+            0 => breach,
+            more => Breach { actual: format!("{} (and {more} more)", breach.actual), ..breach },
+        };
+        kept.into_iter().map(told).collect()
+    }
+}
+
+/// The laws as a list for people.
+#[must_use]
+pub fn list() -> String {
+    let width = LAWS.iter().map(|law| law.name.len()).max().unwrap_or(0);
+    let mut out = String::new();
+    for Law { name, what, is_strict } in LAWS {
+        let strict = if is_strict { " [strict]" } else { "" };
+        let _ = writeln!(out, "{name:width$}  {what}{strict}");
+    }
+    out.push_str(
+        "\nEvery event stream is checked against these. Strict ones are checked on a target only with --strict-laws.\nSwitch one off: --no-law NAME for a run, no_laws: [NAME] in a scenario.\n",
+    );
+    out
+}
 
 /// The breaches of a whole event stream, by its bytes.
 #[must_use]
-pub fn breaches(body: &[u8]) -> Vec<String> {
+pub fn breaches(body: &[u8], laws: &Laws) -> Vec<Breach> {
     let mut breaches = framing(body);
     let text = String::from_utf8_lossy(body);
-    // A carriage return is told above; it must not hide the rest.
+    // A carriage return is reported above; it must not hide the rest.
     let text = text.replace("\r\n", "\n");
     let data: Vec<String> = text.split("\n\n").filter_map(data).collect();
     breaches.extend(endings(&data));
@@ -28,31 +189,32 @@ pub fn breaches(body: &[u8]) -> Vec<String> {
     if chunks.iter().any(|event| event["response"]["object"] == "response") {
         breaches.extend(responses::breaches(&text, &chunks));
     }
-    breaches
+    laws.first_of_each(breaches)
 }
 
 /// Whether an event came in several pieces. A network may split what is written, so it is asked only where there is none.
 #[must_use]
-pub fn torn(recording: &Recording) -> Option<String> {
+pub fn torn(recording: &Recording) -> Option<Breach> {
     let size: usize = recording.pieces.iter().map(|piece| piece.bytes.len()).sum();
     if recording.media_type() != "text/event-stream" || size > ROOM {
         return None;
     }
     let torn = recording.pieces.iter().find(|piece| !piece.bytes.ends_with(b"\n\n"))?;
     let text = String::from_utf8_lossy(&torn.bytes);
-    Some(format!("each event comes in one piece, but a piece ends within one: {}", shorten(&text)))
+    Some(breach("one-piece", format!("a piece ends within one: {}", shorten(&text))))
 }
 
-fn framing(body: &[u8]) -> Vec<String> {
+fn framing(body: &[u8]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     if body.contains(&b'\r') {
-        breaches.push("lines end with LF alone, but there is a carriage return".to_owned());
+        breaches.push(breach("lf-only", "there is a carriage return"));
     }
     if std::str::from_utf8(body).is_err() {
-        breaches.push("the stream is UTF-8, but there are bytes that are not".to_owned());
+        breaches.push(breach("utf-8", "there are bytes that are not"));
     }
-    if !body.is_empty() && !body.ends_with(b"\n\n") {
-        breaches.push("the last event is complete, but its blank line is missing".to_owned());
+    let ends = |end: &[u8]| body.ends_with(end);
+    if !body.is_empty() && !ends(b"\n\n") && !ends(b"\r\n\r\n") {
+        breaches.push(breach("blank-line", "its blank line is missing"));
     }
     breaches
 }
@@ -67,21 +229,21 @@ fn data(event: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn endings(data: &[String]) -> Vec<String> {
+fn endings(data: &[String]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for text in data.iter().filter(|text| *text != DONE) {
         if serde_json::from_str::<Value>(text).is_err() {
-            breaches.push(format!("each event holds one JSON document, but this one does not: {}", shorten(text)));
+            breaches.push(breach("json", format!("this one does not: {}", shorten(text))));
         }
     }
     let dones = data.iter().filter(|text| *text == DONE).count();
     if dones > 1 {
-        breaches.push(format!("[DONE] comes once, but it came {dones} times"));
+        breaches.push(breach("done-once", format!("it came {dones} times")));
     }
     if let Some(at) = data.iter().position(|text| text == DONE)
         && let Some(after) = data[at + 1..].iter().find(|text| *text != DONE)
     {
-        breaches.push(format!("nothing follows [DONE], but this did: {}", shorten(after)));
+        breaches.push(breach("done-last", format!("this did: {}", shorten(after))));
     }
     breaches
 }
@@ -117,7 +279,11 @@ mod tests {
     const ERROR_EVENT: &str = "data: {\"error\":{\"message\":\"cut\"}}\n\n";
 
     fn found(parts: &[&str]) -> Vec<String> {
-        breaches(parts.concat().as_bytes())
+        breaches(parts.concat().as_bytes(), &Laws::default()).iter().map(told).collect()
+    }
+
+    fn told(breach: &Breach) -> String {
+        format!("{}: {}", named(breach.law).unwrap().what, breach.actual)
     }
 
     #[test]
@@ -139,18 +305,18 @@ mod tests {
         for (parts, law) in [
             (vec![&*first(), &finish(), "data: [DONE]\r\n\r\n"], "carriage return"),
             (vec![&*first(), &finish(), "data: [DONE]\n"], "blank line is missing"),
-            (vec![&*first(), &finish()], "just stops"),
-            (vec![&*first(), DONE_EVENT], "has none"),
+            (vec![&*first(), &finish()], "ends with [DONE] or an error: "),
+            (vec![&*first(), DONE_EVENT], "each choice has a finish_reason before [DONE]"),
             (vec![&*first(), &finish(), ERROR_EVENT], "failed has no finish_reason"),
-            (vec![&*first(), ERROR_EVENT, DONE_EVENT], "has an error and [DONE]"),
-            (vec![&*first(), ERROR_EVENT, ERROR_EVENT], "has 2 errors"),
+            (vec![&*first(), ERROR_EVENT, DONE_EVENT], "that failed has no [DONE]"),
+            (vec![&*first(), ERROR_EVENT, ERROR_EVENT], "2 errors"),
             (vec![&*first(), ERROR_EVENT, &word()], "nothing follows an error"),
             (vec![&*first(), &finish(), DONE_EVENT, DONE_EVENT], "2 times"),
             (vec![&*first(), &finish(), DONE_EVENT, &word()], "nothing follows [DONE]"),
             (vec![&*first(), &finish(), &word(), DONE_EVENT], "nothing follows a choice's finish_reason"),
             (vec![&*first(), &role, &finish(), DONE_EVENT], "it came again"),
             (vec![&*word(), &finish(), DONE_EVENT], "it is not there"),
-            (vec![&*role.replace("assistant", "user"), &finish(), DONE_EVENT], "the role is assistant"),
+            (vec![&*role.replace("assistant", "user"), &finish(), DONE_EVENT], "the role is assistant: "),
             (vec![&*first(), &other, &finish(), DONE_EVENT], "`id` is the same"),
             (vec![&*first(), &no_name, &finish(), DONE_EVENT], "an id and a name"),
             (vec![&*first(), &gap, &finish(), DONE_EVENT], "without gaps"),
@@ -163,11 +329,53 @@ mod tests {
     }
 
     #[test]
+    fn one_defect_is_one_breach() {
+        // No [DONE]: the stream did not fail besides.
+        assert_eq!(found(&[&first(), &finish()]).len(), 1);
+        let anonymous = word().replace("\"1\"", "\"2\"");
+        let stream = [&*first(), &anonymous, &anonymous, &finish(), DONE_EVENT].concat();
+        let found = found(&[&stream]);
+        assert!(found.len() == 1 && found[0].contains("same in all chunks"), "{found:?}");
+        let roleless = [word(), word().replace("\"index\":0", "\"index\":1")].concat() + ERROR_EVENT;
+        let found = breaches(roleless.as_bytes(), &Laws::default());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].law == "role-first" && found[0].actual.ends_with("(and 1 more)"), "{found:?}");
+    }
+
+    #[test]
+    fn a_law_can_be_switched_off_by_its_name() {
+        let stream = [word(), finish(), DONE_EVENT.to_owned()].concat();
+        let off = Laws::without(&["role-first".to_owned()]).unwrap();
+        assert_eq!(breaches(stream.as_bytes(), &Laws::default()).len(), 1);
+        assert_eq!(breaches(stream.as_bytes(), &off), []);
+        assert_eq!(breaches(b"data: {\r\n", &Laws::without(&["all".to_owned()]).unwrap()), []);
+        let wrong = Laws::without(&["role-frst".to_owned()]).unwrap_err();
+        assert_eq!(wrong, "unknown law `role-frst`; did you mean `role-first`?; `farllama-check laws` lists them");
+    }
+
+    #[test]
+    fn what_no_client_relies_on_is_not_asked_of_other_servers() {
+        let stream = [first(), first(), finish(), DONE_EVENT.to_owned()].concat().replace('\n', "\r\n");
+        let found = breaches(stream.as_bytes(), &Laws::default());
+        assert_eq!(found.iter().map(|breach| breach.law).collect::<Vec<_>>(), ["lf-only", "role-once"]);
+        assert_eq!(breaches(stream.as_bytes(), &Laws::default().portable()), []);
+    }
+
+    #[test]
+    fn every_law_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = LAWS.iter().map(|law| law.name).collect();
+        assert_eq!(names.len(), LAWS.len());
+        assert!(list().contains("role-first  "), "{}", list());
+    }
+
+    #[test]
     fn an_event_in_two_pieces_is_torn() {
         let came = |pieces: &[&'static str], media_type: &str| {
             let piece = |text: &&'static str| Piece { after: Duration::ZERO, bytes: text.as_bytes().into() };
             let headers = vec![("content-type".to_owned(), media_type.to_owned())];
             torn(&Recording { pieces: pieces.iter().map(piece).collect(), headers, ..Recording::default() })
+                .as_ref()
+                .map(told)
         };
         assert_eq!(came(&["data: 1\n\ndata: 2\n\n", ": x\n\n"], "text/event-stream"), None);
         assert!(came(&["data: 1\n\nda", "ta: 2\n\n"], "text/event-stream").unwrap().ends_with("data: 1\n\nda"));

@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::shorten;
+use super::{Breach, breach, shorten};
 
 const ENDS: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
 
 /// The breaches of a response's events, by their text and their JSON.
-pub(super) fn breaches(text: &str, events: &[Value]) -> Vec<String> {
+pub(super) fn breaches(text: &str, events: &[Value]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     let types: Vec<&str> = events.iter().map(kind).collect();
     if names != types {
-        breaches.push("each event's name is its type, but some are not".to_owned());
+        breaches.push(breach("event-names", "some are not"));
     }
     let numbers: Vec<u64> = events.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
     let first = numbers.first().copied().unwrap_or_default();
     if numbers.len() != events.len() || !numbers.iter().copied().eq((first..).take(events.len())) {
-        breaches.push(format!("events are numbered without a gap, but these are {numbers:?}"));
+        breaches.push(breach("event-numbers", format!("these are {numbers:?}")));
     }
     let ends = types.iter().filter(|kind| ENDS.contains(kind)).count();
     if ends != 1 || types.last().is_none_or(|kind| !ENDS.contains(kind)) {
-        breaches.push(format!("a response has one end, which is its last event, but there are {ends} ends"));
+        breaches.push(breach("one-end", format!("there are {ends} ends")));
     }
     for event in events {
         breaches.extend(end(event));
@@ -42,14 +42,14 @@ fn kind(event: &Value) -> &str {
 }
 
 /// What an event that ends a response says of it.
-fn end(event: &Value) -> Vec<String> {
+fn end(event: &Value) -> Vec<Breach> {
     let (kind, response) = (kind(event), &event["response"]);
     let mut breaches = Vec::new();
     if ENDS.contains(&kind) && response["status"].as_str() != kind.strip_prefix("response.") {
-        breaches.push(format!("a response that ends with {kind} is that, but its status is {}", response["status"]));
+        breaches.push(breach("end-status", format!("its status is {}", response["status"])));
     }
     if kind == "response.completed" && !response["usage"].is_object() {
-        breaches.push("a response that is completed has its usage, but this one has none".to_owned());
+        breaches.push(breach("end-usage", "this one has none"));
     }
     breaches
 }
@@ -68,16 +68,15 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn add(&mut self, event: &'a Value, breaches: &mut Vec<String>) {
+    fn add(&mut self, event: &'a Value, breaches: &mut Vec<Breach>) {
         let kind = kind(event);
         let at = event["output_index"].as_u64().and_then(|at| usize::try_from(at).ok());
         match kind {
             "response.output_item.added" => {
                 if at != Some(self.items.len()) {
-                    breaches.push(format!(
-                        "items are numbered from 0 without a gap, but number {} is called {}",
-                        self.items.len(),
-                        event["output_index"]
+                    breaches.push(breach(
+                        "item-numbers",
+                        format!("number {} is called {}", self.items.len(), event["output_index"]),
                     ));
                 }
                 self.items.push(&event["item"]["id"]);
@@ -88,8 +87,7 @@ impl<'a> Told<'a> {
         if let Some(id) = event.get("item_id")
             && at.and_then(|at| self.items.get(at)) != Some(&id)
         {
-            breaches
-                .push(format!("an event names an item that was added, and its number, but not so: {}", brief(event)));
+            breaches.push(breach("item-known", format!("not so: {}", brief(event))));
         }
         for index in ["content_index", "summary_index"] {
             let Some(number) = event[index].as_u64() else { continue };
@@ -98,17 +96,14 @@ impl<'a> Told<'a> {
             let known = if kind.ends_with("part.added") { number == *parts } else { number < *parts };
             *parts += u64::from(kind.ends_with("part.added"));
             if !known {
-                breaches.push(format!(
-                    "the parts of an item are numbered from 0 without a gap, but not so: {}",
-                    brief(event)
-                ));
+                breaches.push(breach("item-numbers", format!("not so: {}", brief(event))));
             }
         }
         self.text(event, kind, breaches);
     }
 
     /// Pieces, and the text that they are pieces of.
-    fn text(&mut self, event: &Value, kind: &str, breaches: &mut Vec<String>) {
+    fn text(&mut self, event: &Value, kind: &str, breaches: &mut Vec<Breach>) {
         let part = |of: &str| {
             (of.to_owned(), format!("{} {} {}", event["item_id"], event["content_index"], event["summary_index"]))
         };
@@ -119,19 +114,19 @@ impl<'a> Told<'a> {
             let Some(whole) = whole else { return };
             let pieces = self.texts.get(&part(of)).map_or("", String::as_str);
             if whole != pieces {
-                breaches.push(format!("pieces add up to what is done, but {pieces:?} is not {whole:?}"));
+                breaches.push(breach("deltas", format!("{pieces:?} is not {whole:?}")));
             }
         }
     }
 
-    fn against(&self, first: Option<&str>, end: &Value) -> Vec<String> {
+    fn against(&self, first: Option<&str>, end: &Value) -> Vec<Breach> {
         let mut breaches = Vec::new();
         if first != Some("response.created") {
-            breaches.push(format!("a response begins with response.created, but this one with {first:?}"));
+            breaches.push(breach("created-first", format!("this one with {first:?}")));
         }
         let held: Vec<&Value> = end["response"]["output"].as_array().into_iter().flatten().collect();
         if self.done != held {
-            breaches.push("the end holds each item that was done, in order, but this one does not".to_owned());
+            breaches.push(breach("end-output", "this one does not"));
         }
         breaches
     }
@@ -180,16 +175,16 @@ mod tests {
         events.iter_mut().enumerate().for_each(|(n, event)| event["sequence_number"] = n.into());
     }
 
-    fn found(events: &[Value]) -> Vec<String> {
+    fn found(events: &[Value]) -> Vec<Breach> {
         let text: String = events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", kind(event))).collect();
         breaches(&text, events)
     }
 
     #[test]
     fn a_proper_response_breaks_no_law() {
-        assert_eq!(found(&stream()), Vec::<String>::new());
+        assert_eq!(found(&stream()), []);
         // Its second half, as whoever goes on in the middle gets it.
-        assert_eq!(found(&stream()[4..]), Vec::<String>::new());
+        assert_eq!(found(&stream()[4..]), []);
     }
 
     #[test]
@@ -206,25 +201,25 @@ mod tests {
             events
         };
         for (events, law) in [
-            (changed(3, "/sequence_number", json!(4)), "numbered without a gap"),
-            (without(0), "begins with response.created"),
-            (without(8), "has one end"),
-            (stream().into_iter().chain(stream()).collect(), "there are 2 ends"),
-            (without(4), "pieces add up"),
-            (changed(3, "/delta", json!("c")), "pieces add up"),
-            (changed(1, "/output_index", json!(1)), "items are numbered"),
-            (changed(5, "/output_index", json!(1)), "an item that was added"),
-            (changed(5, "/item_id", json!("msg_2")), "an item that was added"),
-            (changed(2, "/content_index", json!(1)), "parts of an item"),
-            (changed(4, "/content_index", json!(1)), "parts of an item"),
-            (changed(8, "/response/output", json!([])), "holds each item"),
-            (changed(8, "/response/usage", Value::Null), "has its usage"),
-            (changed(8, "/response/status", json!("incomplete")), "its status is"),
+            (changed(3, "/sequence_number", json!(4)), "event-numbers"),
+            (without(0), "created-first"),
+            (without(8), "one-end"),
+            (stream().into_iter().chain(stream()).collect(), "one-end"),
+            (without(4), "deltas"),
+            (changed(3, "/delta", json!("c")), "deltas"),
+            (changed(1, "/output_index", json!(1)), "item-numbers"),
+            (changed(5, "/output_index", json!(1)), "item-known"),
+            (changed(5, "/item_id", json!("msg_2")), "item-known"),
+            (changed(2, "/content_index", json!(1)), "item-numbers"),
+            (changed(4, "/content_index", json!(1)), "item-numbers"),
+            (changed(8, "/response/output", json!([])), "end-output"),
+            (changed(8, "/response/usage", Value::Null), "end-usage"),
+            (changed(8, "/response/status", json!("incomplete")), "end-status"),
         ] {
             let found = found(&events);
-            assert!(found.iter().any(|breach| breach.contains(law)), "{law}: {found:?}");
+            assert!(found.iter().any(|breach| breach.law == law), "{law}: {found:?}");
         }
         let text = "event: response.created\ndata: {}\n\nevent: other\ndata: {}\n\n";
-        assert!(breaches(text, &stream()[..2])[0].contains("name is its type"));
+        assert!(breaches(text, &stream()[..2])[0].law == "event-names");
     }
 }

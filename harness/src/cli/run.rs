@@ -1,0 +1,400 @@
+//! `farllama-check run`: which backend the flags mean, the preflight, the run, its reports.
+
+use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Select, select};
+use crate::{
+    backend::{
+        Backend, Capabilities,
+        container::{Container, Tell},
+        endpoint::{self, Endpoint},
+        remote,
+    },
+    check::warn,
+    exit::Exit,
+    expect::laws::Laws,
+    net,
+    process::{interrupted, print, runtime},
+    report::{Files, Verdict, console, github},
+    run::{self, Plan},
+    scenario::{
+        loaded::Loaded,
+        variables::Variables,
+        versions::{self, Asked},
+    },
+    smoke,
+};
+
+/// The image of the container backend, unless another is named.
+const IMAGE: &str = "ollama/ollama:0.32.11";
+/// The tag of scenarios that every OpenAI-compatible server is expected to pass.
+const CONFORMANCE: &str = "conformance";
+/// The tag of scenarios about what only farllama promises.
+const FARLLAMA: &str = "farllama";
+
+#[derive(Args, Debug)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    select: Select,
+    /// What stands behind the proxy [default: what other flags imply (--base-url: target, --remote-host: remote,
+    /// --image, --pull, --volume: container), else mock]
+    #[arg(long, value_enum)]
+    backend: Option<Kind>,
+    /// The image of the container backend [default: ollama/ollama:0.32.11]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// The version of Ollama that the mock plays, for the scenarios that speak of it (may be given several times); `each`: every version
+    /// that the proxy treats differently
+    #[arg(long = "mock-version", value_name = "VERSION|each")]
+    mock_versions: Vec<Asked>,
+    /// A volume for the models of the container backend, which outlives it
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
+    /// Pulls --model into the container first
+    #[arg(long)]
+    pull: bool,
+    #[command(flatten)]
+    remote: remote::Flags,
+    #[command(flatten)]
+    target: endpoint::Flags,
+    /// The model of scenarios that leave it open [default: the only one that a target lists; gpt-oss:20b elsewhere]
+    #[arg(long)]
+    model: Option<String>,
+    /// What the server and the model can do, such as tools,embeddings, or `none`; what is not named is skipped
+    /// [default: found out by asking]
+    #[arg(long = "capability", value_name = "NAME,…", value_delimiter = ',')]
+    capabilities: Vec<String>,
+    /// Does not check streams against this law (may be given several times; `all`: against none);
+    /// `farllama-check laws` lists them
+    #[arg(long = "no-law", value_name = "NAME")]
+    no_laws: Vec<String>,
+    /// Checks the streams of a target against the strict laws too, which farllama keeps and not every server
+    #[arg(long)]
+    strict_laws: bool,
+    /// Does not ask first whether the server can be reached, accepts the key and has the model
+    #[arg(long)]
+    no_preflight: bool,
+    /// How many scenarios run at a time [default: several on the mock, one elsewhere]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// How long each call may take [default: 30s on the mock, 5m elsewhere]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// A variable of the scenarios, such as city=Oslo (may be given several times)
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+    vars: Vec<(String, String)>,
+    /// Begins no scenario after one that failed
+    #[arg(long)]
+    fail_fast: bool,
+    /// Shows what would run and what would be skipped, and makes no call
+    #[arg(long)]
+    dry_run: bool,
+    /// Shows every exchange, keys masked, and every scenario that is skipped
+    #[arg(long, short, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Shows what failed, and the counts
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    files: Files,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    /// A mock Ollama of its own for each scenario, in process
+    Mock,
+    /// The Ollama that --remote-host names
+    Remote,
+    /// An Ollama in a container (see --image)
+    Container,
+    /// The server that --base-url names, without a proxy of ours: Ollama's own /v1, LiteLLM, vLLM, llama.cpp, …
+    Target,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mock => "mock",
+            Self::Remote => "remote",
+            Self::Container => "container",
+            Self::Target => "target",
+        }
+    }
+
+    /// How many scenarios run at a time.
+    pub(super) fn jobs(self) -> usize {
+        match self {
+            // They wait more than they work.
+            Self::Mock => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
+            // A real Ollama would only put them into its queue.
+            Self::Remote | Self::Container | Self::Target => 1,
+        }
+    }
+
+    /// How long a call may take.
+    fn timeout(self) -> Duration {
+        match self {
+            Self::Mock => Duration::from_secs(30),
+            // A model may have to be loaded first.
+            Self::Remote | Self::Container | Self::Target => Duration::from_secs(300),
+        }
+    }
+}
+
+impl Flags {
+    /// The backend that the flags mean. A flag of one backend implies it, so that a run never checks another one in silence.
+    fn kind(&self) -> anyhow::Result<Kind> {
+        let implied = [
+            ("--base-url", self.target.base_url.is_some(), Kind::Target),
+            ("--remote-host", self.remote.remote_host.is_some(), Kind::Remote),
+            ("--image", self.image.is_some(), Kind::Container),
+            ("--pull", self.pull, Kind::Container),
+            ("--volume", self.volume.is_some(), Kind::Container),
+            ("--mock-version", !self.mock_versions.is_empty(), Kind::Mock),
+        ];
+        let mut chosen = self.backend.map(|kind| (format!("--backend {}", kind.name()), kind));
+        for (flag, _, kind) in implied.into_iter().filter(|(_, is_given, _)| *is_given) {
+            match &chosen {
+                Some((other, chosen)) if *chosen != kind => {
+                    bail!("{flag} is for --backend {}, which contradicts {other}: leave out one of them", kind.name());
+                }
+                Some(_) => {}
+                None => chosen = Some((flag.to_owned(), kind)),
+            }
+        }
+        let kind = chosen.map_or(Kind::Mock, |(_, kind)| kind);
+        let parts = [
+            ("--remote-port", self.remote.remote_port.is_some()),
+            ("--remote-protocol", self.remote.remote_protocol.is_some()),
+            ("--remote-base-path", self.remote.remote_base_path.is_some()),
+        ];
+        if let Some((flag, _)) = parts.iter().find(|(_, is_given)| *is_given && kind != Kind::Remote) {
+            bail!("{flag} is given without --remote-host: name the machine too");
+        }
+        if kind == Kind::Mock && !self.capabilities.is_empty() {
+            bail!("--capability is for other backends: the built-in mock has models for every capability");
+        }
+        if self.strict_laws && kind != Kind::Target {
+            bail!("--strict-laws is for --backend target; elsewhere they are checked anyway");
+        }
+        Ok(kind)
+    }
+
+    fn backend(&self, kind: Kind, bar: &ProgressBar) -> anyhow::Result<Backend> {
+        Ok(match kind {
+            Kind::Mock => Backend::Mock,
+            Kind::Remote if !self.remote.named() => bail!("--backend remote needs --remote-host"),
+            Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(self.remote.config()?.remote))),
+            Kind::Container => {
+                let model = self.pull.then(|| self.model.clone().unwrap_or_else(|| smoke::MODEL.to_owned()));
+                let bar = bar.clone();
+                let tell = Tell::by(move |line| bar.suspend(|| eprintln!("{line}")));
+                let image = self.image.as_deref().unwrap_or(IMAGE);
+                let container = Container::new(image, tell).with_volume(self.volume.clone()).with_model(model);
+                Backend::Container(Box::new(container))
+            }
+            Kind::Target => Backend::Endpoint(Endpoint::new(&self.target).map_err(anyhow::Error::msg)?),
+        })
+    }
+
+    /// What runs on a target: of the library the conformance set, of other files all that farllama does not promise alone.
+    /// Whoever names tags chooses by them.
+    fn of_target(&self, scenarios: Vec<Loaded>) -> Vec<Loaded> {
+        if !self.select.tags.is_empty() {
+            return scenarios;
+        }
+        let has = |loaded: &Loaded, name: &str| loaded.scenario.tags.iter().any(|tag| tag == name);
+        let all = scenarios.len();
+        let library = self.select.library;
+        let chosen = |loaded: &Loaded| if library { has(loaded, CONFORMANCE) } else { !has(loaded, FARLLAMA) };
+        let kept: Vec<_> = scenarios.into_iter().filter(chosen).collect();
+        if kept.len() < all && !self.quiet {
+            let what = if library { "the conformance set" } else { "what farllama alone promises is left out" };
+            eprintln!("{what}: {} of {all} scenarios (--tag {FARLLAMA} runs what only farllama promises)", kept.len());
+        }
+        kept
+    }
+
+    fn plan(&self, kind: Kind, backend: Backend, scenarios: &[Loaded]) -> anyhow::Result<Plan> {
+        let model = self.model.as_deref().unwrap_or(smoke::MODEL);
+        let mut variables = Variables::new(model, smoke::PROMPT, smoke::SYSTEM_PROMPT);
+        let given: BTreeMap<String, String> = self.vars.iter().cloned().collect();
+        for (name, value) in &given {
+            let declared = |loaded: &Loaded| loaded.scenario.vars.0.iter().any(|check| check.key == *name);
+            if variables.knows(name) {
+                variables.set(name, value.as_str().into());
+            } else if !scenarios.iter().any(declared) {
+                bail!("--var {name}: no selected scenario has this variable (`vars: {{ {name}: … }}`)");
+            }
+        }
+        let laws = Laws::without(&self.no_laws).map_err(|wrong| anyhow::anyhow!("--no-law {wrong}"))?;
+        let capabilities = Capabilities::given(&self.capabilities);
+        Ok(Plan {
+            backend: Arc::new(backend),
+            http: net::client()?,
+            variables,
+            given,
+            timeout: self.timeout.unwrap_or(kind.timeout()),
+            jobs: self.jobs.unwrap_or(kind.jobs()),
+            strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
+            fail_fast: self.fail_fast,
+            laws: if kind == Kind::Target && !self.strict_laws { laws.portable() } else { laws },
+            capabilities: capabilities.map_err(|wrong| anyhow::anyhow!("--capability {wrong}"))?,
+        })
+    }
+}
+
+pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let kind = flags.kind()?;
+    let bar = progress();
+    let backend = flags.backend(kind, &bar)?;
+    let scenarios = match select(&flags.select) {
+        Ok(scenarios) => scenarios,
+        Err(code) => return Ok(code),
+    };
+    for warning in warn::of(&scenarios) {
+        eprintln!("warning: {warning}");
+    }
+    let mut scenarios = versions::expand(scenarios, &flags.mock_versions);
+    if scenarios.is_empty() {
+        eprintln!("farllama-check: no selected scenario speaks of such a version");
+        return Ok(Exit::NothingChecked.into());
+    }
+    if kind == Kind::Target {
+        scenarios = flags.of_target(scenarios);
+        if scenarios.is_empty() {
+            eprintln!("farllama-check: no selected scenario is for a server other than farllama");
+            return Ok(Exit::NothingChecked.into());
+        }
+    }
+    if flags.dry_run {
+        return Ok(dry_run(&scenarios, &backend));
+    }
+    let mut plan = flags.plan(kind, backend, &scenarios)?;
+    let runtime = runtime()?;
+    let asks_model = scenarios
+        .iter()
+        .filter(|loaded| plan.backend.refuses(&loaded.scenario).is_none())
+        .map(|loaded| loaded.scenario.mentions("model"))
+        .reduce(|one, other| one || other);
+    if let Some(asks_model) = asks_model.filter(|_| !flags.no_preflight) {
+        let named = flags.model.as_deref().or(match kind {
+            Kind::Target => None,
+            _ => Some(smoke::MODEL),
+        });
+        let asked = runtime.block_on(async {
+            tokio::select! {
+                asked = plan.backend.preflight(named, asks_model, &plan.http) => Some(asked),
+                () = interrupted() => None,
+            }
+        });
+        match asked {
+            None => return Ok(stopped(&runtime, &plan)),
+            Some(Ok(None)) => {}
+            Some(Ok(Some(model))) => {
+                eprintln!("model: {model}, the only one that the server lists (--model names another)");
+                plan.variables.set("model", model.into());
+            }
+            Some(Err(problem)) => {
+                runtime.block_on(plan.backend.stop());
+                bail!("{problem}");
+            }
+        }
+    }
+    bar.set_length(u64::try_from(scenarios.len()).unwrap_or(u64::MAX));
+    let github = github::reads().then(github::quoted);
+    if let Some((begin, _)) = &github {
+        print(begin);
+    }
+    let run = runtime.block_on(async {
+        let running = run::run(scenarios, &plan, |result| {
+            let shown = match result.verdict {
+                Verdict::Failed | Verdict::Broken => true,
+                Verdict::Passed => !flags.quiet,
+                Verdict::Skipped => flags.verbose,
+            };
+            if shown {
+                bar.suspend(|| print(&console::scenario(result, flags.verbose)));
+            }
+            bar.inc(1);
+        });
+        let run = tokio::select! {
+            run = running => Some(run),
+            () = interrupted() => None,
+        };
+        plan.backend.stop().await;
+        run
+    });
+    bar.finish_and_clear();
+    if let Some(run) = &run {
+        print(&console::ending(run, flags.verbose));
+    }
+    if let Some((_, end)) = &github {
+        print(end);
+    }
+    let Some(run) = run else {
+        eprintln!("interrupted");
+        return Ok(Exit::Interrupted.into());
+    };
+    if github.is_some() {
+        print(&github::render(&run));
+    }
+    flags.files.write(&run)?;
+    Ok(run.exit().into())
+}
+
+fn stopped(runtime: &tokio::runtime::Runtime, plan: &Plan) -> ExitCode {
+    runtime.block_on(plan.backend.stop());
+    eprintln!("interrupted");
+    Exit::Interrupted.into()
+}
+
+/// What would be done with each scenario.
+fn dry_run(scenarios: &[Loaded], backend: &Backend) -> ExitCode {
+    let mut out = String::new();
+    let mut runs = 0;
+    for Loaded { file, scenario, .. } in scenarios {
+        let _ = match backend.refuses(scenario) {
+            None => {
+                runs += 1;
+                let asked: Vec<_> = if backend.is_mock() {
+                    Vec::new()
+                } else {
+                    scenario.needs().iter().filter(|need| need.is_asked()).map(ToString::to_string).collect()
+                };
+                let provided =
+                    if asked.is_empty() { String::new() } else { format!(" (if it has {})", asked.join(" and ")) };
+                writeln!(out, "run     {file}  {}{provided}", scenario.title.value)
+            }
+            Some(reason) => writeln!(out, "skip    {file}  {}\n    {reason}", scenario.title.value),
+        };
+    }
+    let _ = writeln!(out, "{runs} would run on {}, {} would be skipped", backend.name(), scenarios.len() - runs);
+    print(&out);
+    if runs > 0 { Exit::Fit } else { Exit::NothingChecked }.into()
+}
+
+/// Reads `NAME=VALUE`.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a variable is written NAME=VALUE, such as city=Oslo")?;
+    if !crate::scenario::variables::is_name(name) {
+        return Err(format!("invalid variable name {name:?}: use letters, digits and _"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A bar on a terminal; nothing elsewhere.
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of {len}, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
