@@ -1,32 +1,33 @@
 //! The layers and the two lanes, on one page; and the only clock and the only dice.
 
 use std::{
+    ops::Deref,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
-    Router,
     body::Body,
-    extract::{MatchedPath, Request, State},
-    middleware::{self, Next},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName, HeaderValue, Method,
     header::{CONNECTION, CONTENT_LENGTH},
 };
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
     config::Config,
-    error::{self, Dialect, Error},
+    error::{self, Error},
     fetch::Fetcher,
-    gate::{self, Counts, Gate},
+    gate::{self, Counts, Gate, Owner},
     observe::{self, Opened, Recorder},
-    openai::{self, responses::store::Store, upstream_request::context::Grown},
+    openai::{responses::store::Store, upstream_request::context::Grown},
+    routes::{self, Handler, Id, Route, Row},
     server::{request_check, unread::Unread},
     stamp::Stamp,
     upstream::{client::Client, passthrough},
@@ -35,13 +36,25 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
-/// What every request shares. Cheap to clone.
-pub(crate) type App = Arc<Shared>;
+/// What a handler works with: what all requests share, and the remote that this one goes to. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    shared: Arc<Shared>,
+    pub(crate) upstream: Arc<Client>,
+}
 
-/// What every request shares.
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// What all requests share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) ollama: Client,
+    remote: Arc<Client>,
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     pub(crate) fetcher: Fetcher,
@@ -57,10 +70,11 @@ pub(crate) struct Kept {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, ollama: Client, gate: Gate, kept: &Kept) -> Self {
-        kept.grown.belongs_to(&ollama.remote(), config.context.max);
+    pub(crate) fn new(config: Config, remote: Client, gate: Gate, kept: &Kept) -> Self {
+        kept.grown.belongs_to(&remote.remote(), config.context.max);
         let fetcher = Fetcher::new(config.images.clone());
-        Self { config, ollama, grown: kept.grown.clone(), responses: kept.responses.clone(), fetcher, gate }
+        let (grown, responses) = (kept.grown.clone(), kept.responses.clone());
+        Self { config, remote: Arc::new(remote), grown, responses, fetcher, gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -87,23 +101,15 @@ fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Everything that the data listener answers. The lanes: translated routes, and all else as it is.
-pub(crate) fn router(app: App) -> Router {
-    Router::new()
-        .merge(openai::routes(&app.config.openai.base_path))
-        .fallback(native)
-        .layer(middleware::from_fn_with_state(app.clone(), layers))
-        .with_state(app)
-}
-
-/// What stands around both lanes, the outermost first: the exchange is opened and named; whatever fails within, a panic too, is told in the
-/// words of whoever asked; the gate lets pass or refuses; and the exchange is closed when the answer's body ends, fails or is dropped.
-async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let translated = request.extensions().get::<MatchedPath>().is_some();
-    let dialect = dialect(&app, request.uri().path());
-    let (opened, id) = open(&app, &mut request);
+/// Answers one request. The layers, outermost first: the route is found; the exchange is opened; whatever fails inside, a panic too, becomes
+/// an error in the dialect of the route; the gate admits or refuses; the exchange is closed when the response's body ends, fails or is dropped.
+pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Response {
+    let route = Route::of(&request, &shared.config.openai.base_path, shared.remote.clone());
+    let (translated, dialect) = (route.translated(), route.dialect);
+    let (opened, id) = open(&shared, &route, &request);
     let unread = Unread::of(&mut request);
-    let answering = AssertUnwindSafe(gate(&app, request, next)).catch_unwind();
+    let answering = admit(shared, route, opened.recorder.clone(), request);
+    let answering = AssertUnwindSafe(answering).catch_unwind();
     let mut response = answering.await.unwrap_or_else(|_| {
         Error::Internal { message: "the proxy failed on this request; its log says where".to_owned() }.into_response()
     });
@@ -127,54 +133,88 @@ async fn layers(State(app): State<App>, mut request: Request, next: Next) -> Res
     observe::watch(opened, refused.as_ref(), !translated, response)
 }
 
-/// OpenAI's words under its base path, Ollama's elsewhere.
-fn dialect(app: &Shared, path: &str) -> Dialect {
-    match path.strip_prefix(&*app.config.openai.base_path) {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::OpenAi,
-        _ => Dialect::Ollama,
-    }
-}
-
-/// Opens the exchange: its beginning, its name, and a recorder for whoever has something to note.
-fn open(app: &Shared, request: &mut Request) -> (Opened, HeaderValue) {
+/// Opens the exchange: its start, its id, and a recorder for its facts.
+fn open(shared: &Shared, route: &Route, request: &Request) -> (Opened, HeaderValue) {
     let id = match request.headers().get(&REQUEST_ID) {
         Some(id) if id.len() <= 128 && id.to_str().is_ok() => id.clone(),
         _ => HeaderValue::try_from(format!("req_{}", random())).unwrap_or_else(|_| HeaderValue::from_static("req_")),
     };
     let recorder = Recorder::default();
-    recorder.keeps(secrets(app, request.headers()));
+    recorder.keeps(secrets(shared, request.headers()));
     let opened = Opened {
         id: id.to_str().unwrap_or_default().to_owned(),
         method: request.method().clone(),
         route: request.uri().path().to_owned(),
+        endpoint: route.label(),
         started: Instant::now(),
-        recorder: recorder.clone(),
+        recorder,
     };
-    request.extensions_mut().insert(recorder);
     (opened, id)
 }
 
-/// A request that comes back is told so; all others stand before the gate.
-async fn gate(app: &Shared, request: Request, next: Next) -> Response {
+/// Refuses a request that breaks HTTP's rules or has passed here before; all others meet the gate.
+async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: Request) -> Response {
     if let Err(error) = request_check::check(&request) {
         return error.into_response();
     }
-    if app.ollama.has_sent(request.headers()) {
+    if route.upstream.has_sent(request.headers()) {
         let message = format!(
             "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
-            app.ollama.remote()
+            route.upstream.remote()
         );
         return Error::Loop { message }.into_response();
     }
-    app.gate.pass(request, next).await
+    let gate = &shared.gate;
+    gate.pass(request, &recorder, |request, owner| dispatch(shared.clone(), route, &recorder, owner, request)).await
+}
+
+/// Calls the handler of a translated route; all else goes to the remote.
+async fn dispatch(shared: Arc<Shared>, route: Route, recorder: &Recorder, owner: Owner, request: Request) -> Response {
+    match (route.handler, route.row) {
+        (Some(handler), Some(row)) => {
+            translate(shared, route, row, handler, recorder, owner, request).await.into_response()
+        }
+        _ => native(&shared, &route.upstream, request).await.into_response(),
+    }
+}
+
+async fn translate(
+    shared: Arc<Shared>,
+    route: Route,
+    row: &Row,
+    handler: Handler,
+    recorder: &Recorder,
+    owner: Owner,
+    mut request: Request,
+) -> Result<Response, Error> {
+    if !row.verb.allows(request.method()) {
+        return Err(Error::Method { method: request.method().to_string(), allow: routes::allow(row.path) });
+    }
+    let head = request.method() == Method::HEAD;
+    if let Some(at) = route.parameter {
+        let id = percent_encoding::percent_decode_str(&request.uri().path()[at]).decode_utf8();
+        let id = id.map_err(|_| Error::invalid("id", "Invalid path: its last part is not UTF-8 once decoded."))?;
+        let id = Id(id.into_owned());
+        request.extensions_mut().insert(id);
+    }
+    request.extensions_mut().insert(recorder.clone());
+    request.extensions_mut().insert(owner);
+    let mut response = handler(request, App { shared, upstream: route.upstream }).await;
+    if head {
+        let length = response.body().size_hint().exact().map(HeaderValue::from);
+        response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));
+        *response.body_mut() = Body::empty();
+    }
+    Ok(response)
 }
 
 /// The native lane.
-async fn native(State(app): State<App>, mut request: Request) -> Result<Response, Error> {
-    if !app.config.remote.forward_auth {
-        request.headers_mut().remove(&app.config.auth.header);
+async fn native(shared: &Shared, upstream: &Client, mut request: Request) -> Result<Response, Error> {
+    let config = &shared.config;
+    if !config.remote.forward_auth {
+        request.headers_mut().remove(&config.auth.header);
     }
-    let limit = app.config.limits.native_body;
+    let limit = config.limits.native_body;
     if limit > 0 {
         let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if told.is_some_and(|length| length > limit) {
@@ -189,14 +229,14 @@ async fn native(State(app): State<App>, mut request: Request) -> Result<Response
             Body::new(Limited::new(body, limit).map_err(too_large))
         });
     }
-    passthrough::pass(&app.ollama, request, app.config.remote.forward_auth).await
+    passthrough::pass(upstream, request, config.remote.forward_auth).await
 }
 
 /// Every key that a text might hold.
-fn secrets(app: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
-    let sent = gate::key_headers(&app.config.auth.header).flat_map(|name| headers.get_all(name));
+fn secrets(shared: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
+    let sent = gate::key_headers(&shared.config.auth.header).flat_map(|name| headers.get_all(name));
     let carried =
-        app.config.remote.authorization.iter().chain(app.config.remote.headers.iter().map(|(_, value)| value));
+        shared.config.remote.authorization.iter().chain(shared.config.remote.headers.iter().map(|(_, value)| value));
     // Copies: a clone would hold the buffer that the head was read into for as long as the answer lasts.
     sent.chain(carried).filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
 }

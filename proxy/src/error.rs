@@ -52,9 +52,12 @@ pub(crate) enum Error {
     /// No such model, path or stored object.
     #[error("{message}")]
     NotFound { message: String, param: Option<String>, code: &'static str },
+    /// OpenAI has this endpoint, farllama does not.
+    #[error("{message}")]
+    NotImplemented { message: String },
     /// The path exists, but not with this method; `allow` is the header's value.
     #[error("{method} is not allowed here; the path takes {allow}")]
-    Method { method: String, allow: &'static str },
+    Method { method: String, allow: String },
     /// The body is larger than `limit` bytes.
     #[error(
         "the request body is larger than {limit} bytes; raise limits.body (limits.native_body on native routes) in the settings"
@@ -118,6 +121,7 @@ impl Error {
             Self::Http { status, .. } => row(*status, CALLER, None),
             Self::Busy { .. } => row(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("server_busy")),
             Self::NotFound { code, .. } => row(StatusCode::NOT_FOUND, CALLER, Some(*code)),
+            Self::NotImplemented { .. } => row(StatusCode::NOT_IMPLEMENTED, CALLER, Some("not_implemented")),
             Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
             Self::TooLarge { .. } => row(StatusCode::PAYLOAD_TOO_LARGE, CALLER, Some("request_too_large")),
             Self::ContextLength { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("context_length_exceeded")),
@@ -235,7 +239,7 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     match error {
         Error::Method { allow, .. } => {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            headers.extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
         }
         // RFC 6750, 3.1: what is wrong with a key that was sent.
         Error::Key { .. } | Error::Denied { .. } => {
@@ -245,6 +249,10 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
                 _ => "Bearer realm=\"farllama\", error=\"insufficient_scope\"",
             };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        // OpenAI's clients retry every 5xx unless they are asked not to.
+        Error::NotImplemented { .. } => {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         Error::Quota { retry_after, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
@@ -290,7 +298,8 @@ mod tests {
             Error::Http { status: StatusCode::NOT_IMPLEMENTED, message: message() },
             Error::Busy { message: message() },
             Error::NotFound { message: message(), param: Some("model".to_owned()), code: "model_not_found" },
-            Error::Method { method: "PUT".to_owned(), allow: "POST" },
+            Error::NotImplemented { message: message() },
+            Error::Method { method: "PUT".to_owned(), allow: "POST".to_owned() },
             Error::TooLarge { limit: 7 },
             Error::ContextLength { message: message(), counts: None },
             upstream(StatusCode::BAD_REQUEST),

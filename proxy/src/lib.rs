@@ -16,6 +16,7 @@ mod ollama;
 mod openai;
 mod receipt;
 mod retain;
+mod routes;
 mod server;
 mod stamp;
 mod upstream;
@@ -27,7 +28,7 @@ mod whole_body;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
-pub use explain::{ENDPOINTS, Explained, explain};
+pub use explain::{Explained, endpoints, explain};
 use gate::{Gate, origin::Rules};
 pub use ollama::version::VERSIONS;
 use server::listener::{self, Setup};
@@ -90,8 +91,8 @@ fn setup(config: Config, addr: SocketAddr, kept: &app::Kept) -> io::Result<Setup
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
     let gate = Gate::new(&config, origins, kept.counts.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
-    let router = app::router(Arc::new(app::Shared::new(config, ollama, gate, kept)));
-    Ok(Setup { router, tls, limits })
+    let shared = Arc::new(app::Shared::new(config, ollama, gate, kept));
+    Ok(Setup { shared, tls, limits })
 }
 
 /// The names under which clients may ask for this machine.

@@ -139,6 +139,7 @@ fn every_vector_translates_as_it_is_written_down() {
                 "chat" => crate::openai::chat::vectors::check(&mut case),
                 "completions" => crate::openai::completions::vectors::check(&mut case),
                 "embeddings" => crate::openai::embeddings::vectors::check(&mut case),
+                "files" => crate::openai::files::vectors::check(&mut case),
                 "images" => crate::openai::images::vectors::check(&mut case),
                 "models" => crate::openai::models::vectors::check(&mut case),
                 "moderations" => crate::openai::moderations::vectors::check(&mut case),

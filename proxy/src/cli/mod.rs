@@ -5,7 +5,10 @@ pub(crate) mod startup;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use farllama::config::{SETTINGS, Sources};
 
 /// What to do.
@@ -106,7 +109,7 @@ pub(crate) fn command() -> Command {
                     Arg::new("endpoint")
                         .long("endpoint")
                         .value_name("NAME")
-                        .value_parser(PossibleValuesParser::new(farllama::ENDPOINTS))
+                        .value_parser(PossibleValuesParser::new(endpoints()))
                         .help("What the request is for; found from its fields unless told"),
                 )
                 .arg(Arg::new("curl").long("curl").action(ArgAction::SetTrue).help("Prints curl commands instead of JSON; never a key"))
@@ -173,7 +176,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
 pub(crate) struct Explain {
     /// Where the body is; absent: standard input.
     pub(crate) file: Option<PathBuf>,
-    /// One of [`farllama::ENDPOINTS`].
+    /// One of [`farllama::endpoints`].
     pub(crate) endpoint: Option<String>,
     /// Whether curl commands are wanted.
     pub(crate) curl: bool,
@@ -210,6 +213,11 @@ pub(crate) fn environment(
         }
     }
     Ok(texts)
+}
+
+/// The values of `explain --endpoint`, each with what it is for.
+fn endpoints() -> impl Iterator<Item = PossibleValue> {
+    farllama::endpoints().into_iter().map(|(name, summary)| PossibleValue::new(name).help(summary))
 }
 
 #[cfg(test)]

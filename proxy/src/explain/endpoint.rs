@@ -8,39 +8,28 @@ use crate::{
         json::Json,
         parameters::{Endpoint, rows},
     },
+    routes::{self, Row},
 };
 
-/// Every endpoint by its short name, the likelier first where a body fits several.
-const ALL: [(&str, Endpoint, &str); 8] = [
-    ("chat", Endpoint::Chat, "POST /v1/chat/completions"),
-    ("completions", Endpoint::Completions, "POST /v1/completions"),
-    ("embeddings", Endpoint::Embeddings, "POST /v1/embeddings"),
-    ("responses", Endpoint::Responses, "POST /v1/responses"),
-    ("moderations", Endpoint::Moderations, "POST /v1/moderations"),
-    ("images", Endpoint::Images, "POST /v1/images/generations"),
-    ("transcriptions", Endpoint::Transcriptions, "POST /v1/audio/transcriptions"),
-    ("translations", Endpoint::Translations, "POST /v1/audio/translations"),
-];
+/// The rows whose requests can be explained.
+fn rows_with_fields() -> impl DoubleEndedIterator<Item = (Endpoint, &'static Row)> {
+    routes::TABLE.iter().filter_map(|row| Some((row.endpoint?, row)))
+}
 
-/// The short names of the endpoints whose requests can be explained.
-pub const ENDPOINTS: [&str; ALL.len()] = {
-    let mut names = [""; ALL.len()];
-    let mut n = 0;
-    while n < ALL.len() {
-        names[n] = ALL[n].0;
-        n += 1;
-    }
-    names
-};
+/// The endpoints whose requests can be explained: short name, and what it is for.
+#[must_use]
+pub fn endpoints() -> Vec<(&'static str, String)> {
+    rows_with_fields().map(|(_, row)| (row.name, format!("{}: {}", row.title(), row.summary))).collect()
+}
 
 /// The endpoint with that short name.
 pub(super) fn named(name: &str) -> Option<Endpoint> {
-    ALL.iter().find(|(known, ..)| *known == name).map(|(_, endpoint, _)| *endpoint)
+    rows_with_fields().find(|(_, row)| row.name == name).map(|(endpoint, _)| endpoint)
 }
 
 /// Method and path.
-pub(super) fn path(endpoint: Endpoint) -> &'static str {
-    ALL.iter().find(|(_, known, _)| *known == endpoint).map_or("", |(.., path)| path)
+pub(super) fn path(endpoint: Endpoint) -> String {
+    routes::of(endpoint).map(Row::title).unwrap_or_default()
 }
 
 /// What a request of that endpoint is about.
@@ -73,7 +62,7 @@ pub(super) fn found(json: &Json) -> Result<Endpoint, Error> {
     }
     // The first of those that are equally likely.
     let score = |endpoint: Endpoint| (has(main_field(endpoint)), rows(endpoint).filter(|row| has(row.name)).count());
-    let endpoints = ALL.iter().rev().map(|(_, endpoint, _)| *endpoint);
+    let endpoints = rows_with_fields().rev().map(|(endpoint, _)| endpoint);
     Ok(endpoints.max_by_key(|endpoint| score(*endpoint)).unwrap_or(Endpoint::Chat))
 }
 

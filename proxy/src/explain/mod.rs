@@ -9,7 +9,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-pub use self::endpoint::ENDPOINTS;
+pub use self::endpoint::endpoints;
 use crate::{
     app,
     config::{Config, Protocol},
@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Explained {
     /// The endpoint that it is for.
-    pub endpoint: &'static str,
+    pub endpoint: String,
     /// What the remote would be asked, in this order; several where there are several answers.
     pub requests: Vec<Request>,
     /// What is emulated and what has no effect, as in the header `x-farllama-receipt`; empty where nothing is.
@@ -112,7 +112,7 @@ impl Explained {
     }
 }
 
-/// Translates a body. `endpoint` is one of [`ENDPOINTS`]; absent, it is found from the body.
+/// Translates a body. `endpoint` is one of [`endpoints`]; absent, it is found from the body.
 ///
 /// # Errors
 /// The refusal that a client would get, as JSON.

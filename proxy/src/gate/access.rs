@@ -9,7 +9,8 @@ use http::{Method, header};
 use crate::{
     config::Token,
     error::Error,
-    gate::{model_names::Named, models::Models, paths::Paths},
+    gate::{models::Models, paths::Paths},
+    routes::{self, Match, Names},
 };
 
 /// A key's lists. None: everything.
@@ -60,21 +61,23 @@ impl Access {
             return Err(Error::Denied { message: format!("this key may not ask for {path}") });
         }
         let Some(models) = &self.models else { return Ok((request, None)) };
-        match Named::of(path, base) {
-            None => Err(Error::Denied {
+        let Some(Match { row, parameter, based }) = routes::find(request.method(), path, base) else {
+            return Err(Error::Denied {
                 message: format!("this key may use only some models, and {path} is no route whose models are known"),
-            }),
-            Some(Named::Nowhere) => Ok((request, None)),
-            Some(Named::Path(model)) => models.check(model).map(|()| (request, None)),
-            Some(Named::Listed(list, names)) => {
+            });
+        };
+        match row.names {
+            Names::Nowhere => Ok((request, None)),
+            Names::Path => {
+                let model = parameter.and_then(|at| path.get(at)).unwrap_or_default();
+                models.check(model).map(|()| (request, None))
+            }
+            Names::Listed(list, names) => {
                 // A compressed list could not be read.
                 request.headers_mut().remove(header::ACCEPT_ENCODING);
                 Ok((request, Some(Shown { models, list, names })))
             }
-            Some(named @ (Named::Body(_) | Named::Form)) => {
-                let translated = path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
-                Ok((models.check_body(request, named, limit, translated).await?, None))
-            }
+            Names::Body(_) | Names::Form => Ok((models.check_body(request, row.names, limit, based).await?, None)),
         }
     }
 }

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use axum::{
     extract::Request,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use counts::Counting;
@@ -71,12 +70,18 @@ impl Gate {
         }
     }
 
-    /// Lets `request` pass to whoever is `next`, or refuses it. Allowed pages may read what comes out, refusals too; preflights are answered here.
-    pub(crate) async fn pass(&self, request: Request, next: Next) -> Response {
+    /// Passes `request` and its owner on to `next`, or refuses it. Allowed pages may read the response, refusals too; preflights are answered
+    /// here.
+    pub(crate) async fn pass<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        recorder: &Recorder,
+        next: impl FnOnce(Request, Owner) -> F,
+    ) -> Response {
         match self.origins.judge(request.method(), request.headers()) {
-            Ok(Verdict::Pass) => self.judge(request, next).await,
+            Ok(Verdict::Pass) => self.judge(request, recorder, next).await,
             Ok(Verdict::Allow(allowed)) => {
-                let mut response = self.judge(request, next).await;
+                let mut response = self.judge(request, recorder, next).await;
                 origin::allow(response.headers_mut(), allowed);
                 response
             }
@@ -89,7 +94,12 @@ impl Gate {
         }
     }
 
-    async fn judge(&self, mut request: Request, next: Next) -> Response {
+    async fn judge<F: Future<Output = Response>>(
+        &self,
+        mut request: Request,
+        recorder: &Recorder,
+        next: impl FnOnce(Request, Owner) -> F,
+    ) -> Response {
         let mut asking = None;
         if let Some(keys) = &self.keys {
             let path = paths::read(request.uri().path());
@@ -100,12 +110,8 @@ impl Gate {
             for name in key_headers(keys.header()) {
                 request.headers_mut().remove(name);
             }
-            if let (Some(caller), Some(recorder)) = (caller, request.extensions().get::<Recorder>()) {
-                recorder.caller(&caller.token.name);
-            }
             if let Some(caller) = caller {
-                // For whoever keeps something of a caller's.
-                request.extensions_mut().insert(caller.token.digest);
+                recorder.caller(&caller.token.name);
             }
             asking = caller.map(|caller| (caller, path));
         }
@@ -114,6 +120,8 @@ impl Gate {
             Ok(open) => open,
             Err(error) => return error.into_response(),
         };
+        let owner = Owner::of(token);
+        let next = |request| next(request, owner);
         let answer = match &asking {
             // Boxed, so that all others do not carry the room for it.
             Some((caller, path)) if !caller.access.is_free() => {
@@ -140,7 +148,13 @@ impl Gate {
         Ok(Some(open))
     }
 
-    async fn restricted(&self, caller: &Caller, path: &str, request: Request, next: Next) -> Result<Response, Error> {
+    async fn restricted<F: Future<Output = Response>>(
+        &self,
+        caller: &Caller,
+        path: &str,
+        request: Request,
+        next: impl FnOnce(Request) -> F,
+    ) -> Result<Response, Error> {
         let method = request.method().clone();
         let (request, shown) = caller.access.check(request, path, &self.base, self.body).await?;
         let response = self.count(Some(&caller.token), request, next).await?;
@@ -150,10 +164,15 @@ impl Gate {
         }
     }
 
-    async fn count(&self, token: Option<&Token>, request: Request, next: Next) -> Result<Response, Error> {
-        let Some(counting) = &self.counting else { return Ok(next.run(request).await) };
+    async fn count<F: Future<Output = Response>>(
+        &self,
+        token: Option<&Token>,
+        request: Request,
+        next: impl FnOnce(Request) -> F,
+    ) -> Result<Response, Error> {
+        let Some(counting) = &self.counting else { return Ok(next(request).await) };
         let place = counting.admit(token).await?;
-        Ok(counts::hold(place, next.run(request).await))
+        Ok(counts::hold(place, next(request).await))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where each route has its models' names, and those names, read as whoever will act on them reads them.
+//! The names of models in a request's body, read as the handler or Ollama will read them. `routes.rs` says where each route has them.
 //!
 //! Judges nothing. What cannot be read for sure is an error.
 
@@ -13,75 +13,6 @@ use serde::{
     Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
-
-/// Where a route has its models' names.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Named<'a> {
-    /// In these fields of a JSON body.
-    Body(&'static [&'static str]),
-    /// In the field `model` of a form, or of a JSON body that has a form's names.
-    Form,
-    /// In the path: this one.
-    Path(&'a str),
-    /// Nowhere: the answer is a list, under this field, with names under these.
-    Listed(&'static str, &'static [&'static str]),
-    /// Nowhere, and nothing to hide. Whose a stored response is, its own routes ask.
-    Nowhere,
-}
-
-const MODEL: Named<'static> = Named::Body(&["model"]);
-
-impl<'a> Named<'a> {
-    /// Of a path that was read ([`super::paths::read`]), where OpenAI's routes stand under `base`. None: a route that nobody knows.
-    pub(crate) fn of(path: &'a str, base: &str) -> Option<Self> {
-        if let Some(route) = path.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) {
-            return match route {
-                "audio/transcriptions" | "audio/translations" => Some(Self::Form),
-                route => Self::openai(route),
-            };
-        }
-        // Ollama's own, where ours stand elsewhere.
-        if let Some(route) = path.strip_prefix("/v1/") {
-            return Self::openai(route);
-        }
-        Some(match path {
-            "/" | "/api/version" => Self::Nowhere,
-            "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => MODEL,
-            "/api/show" | "/api/delete" | "/api/pull" | "/api/push" => Self::Body(&["model", "name"]),
-            "/api/create" => Self::Body(&["model", "name", "from"]),
-            "/api/copy" => Self::Body(&["source", "destination"]),
-            "/api/tags" | "/api/ps" => Self::Listed("models", &["name", "model"]),
-            path if path.starts_with("/api/blobs/") => Self::Nowhere,
-            _ => return None,
-        })
-    }
-
-    fn openai(route: &'a str) -> Option<Self> {
-        Some(match route {
-            "chat/completions"
-            | "completions"
-            | "embeddings"
-            | "moderations"
-            | "audio/speech"
-            | "images/generations"
-            | "images/edits"
-            | "responses"
-            | "responses/input_tokens"
-            | "responses/compact"
-            // Anthropic's, which Ollama has too.
-            | "messages" => MODEL,
-            "models" => Self::Listed("data", &["id"]),
-            route => match route.split_once('/')? {
-                ("models", model) => Self::Path(model),
-                ("responses", rest) => match rest.split_once('/') {
-                    None | Some((_, "input_items" | "cancel")) => Self::Nowhere,
-                    Some(_) => return None,
-                },
-                _ => return None,
-            },
-        })
-    }
-}
 
 /// The names, each with its field, in the order in which they stand.
 pub(super) type Found = Vec<(&'static str, String)>;
@@ -179,32 +110,6 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-
-    #[test]
-    fn routes_are_known_by_where_they_have_names() {
-        for (path, named) in [
-            ("/v1/models/a/b", Named::Path("a/b")),
-            ("/api/copy", Named::Body(&["source", "destination"])),
-            ("/v1/audio/transcriptions", Named::Form),
-            ("/v1/responses/compact", MODEL),
-            ("/v1/responses/resp_1", Named::Nowhere),
-            ("/v1/responses/resp_1/input_items", Named::Nowhere),
-            ("/v1/messages", MODEL),
-        ] {
-            assert_eq!(Named::of(path, "/v1"), Some(named), "{path}");
-        }
-        for unknown in ["/x", "/v1", "/v1/files", "/v1/responses/a/b", "/v10/models", "/api/experimental"] {
-            assert_eq!(Named::of(unknown, "/v1"), None, "{unknown}");
-        }
-    }
-
-    #[test]
-    fn where_ours_stand_elsewhere_ollamas_own_are_known_too() {
-        assert_eq!(Named::of("/openai/chat/completions", "/openai"), Some(MODEL));
-        assert_eq!(Named::of("/v1/chat/completions", "/openai"), Some(MODEL));
-        // Ollama reads a form by rules of its own.
-        assert_eq!(Named::of("/v1/audio/transcriptions", "/openai"), None);
-    }
 
     fn form(kind: &str, body: &str) -> Option<Vec<String>> {
         let mut headers = HeaderMap::new();

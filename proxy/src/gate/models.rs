@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Response, header};
 use super::model_names;
 use crate::{
     error::{self, Error},
-    gate::model_names::Named,
+    routes::Names,
     whole_body::{self, Failed},
 };
 
@@ -56,7 +56,7 @@ impl Models {
     pub(crate) async fn check_body(
         &self,
         request: Request,
-        named: Named<'_>,
+        named: Names,
         limit: usize,
         translated: bool,
     ) -> Result<Request, Error> {
@@ -72,15 +72,15 @@ impl Models {
             }
         })?;
         let found = match named {
-            Named::Body(fields) => model_names::in_body(&body, fields).map_err(|_| {
+            Names::Body(fields) => model_names::in_body(&body, fields).map_err(|_| {
                 refused("the names in this body cannot be read: it is no JSON object with texts for them")
             })?,
-            Named::Form => model_names::in_form(&body, &parts.headers).await.map_err(|_| {
+            Names::Form => model_names::in_form(&body, &parts.headers).await.map_err(|_| {
                 refused(
                     "the model in this body cannot be read: it is no whole form and no JSON object with a text for it",
                 )
             })?,
-            Named::Path(_) | Named::Listed(..) | Named::Nowhere => Vec::new(),
+            Names::Path | Names::Listed(..) | Names::Nowhere => Vec::new(),
         };
         if translated && found.is_empty() {
             // Without a name the proxy might choose a model of its own.
@@ -153,7 +153,7 @@ mod tests {
     fn check(models: &[&str], fields: &'static [&'static str], body: &str, translated: bool) -> bool {
         let models = Models::new(&models.iter().map(|&model| model.to_owned()).collect::<Vec<_>>());
         let request = Request::new(Body::from(body.to_owned()));
-        models.check_body(request, Named::Body(fields), 1000, translated).now_or_never().unwrap().is_ok()
+        models.check_body(request, Names::Body(fields), 1000, translated).now_or_never().unwrap().is_ok()
     }
 
     #[test]

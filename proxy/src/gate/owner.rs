@@ -1,28 +1,34 @@
-//! Whose a thing is that is kept between two requests: known by the digest of the key, which outlives a change of the settings.
+//! Who owns what is kept between two requests: known by the digest of the key, which outlives a change of the settings.
 
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::config::Digest;
+use crate::config::{Digest, Token};
 
-/// Whoever made it. Nobody in particular where no key was asked for.
+/// The key that made it; none where no key was needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(Option<Digest>);
+
+impl Owner {
+    pub(crate) fn of(token: Option<&Token>) -> Self {
+        Self(token.map(|token| token.digest))
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Owner {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get::<Digest>().copied()))
+        Ok(parts.extensions.get().copied().unwrap_or_default())
     }
 }
 
 #[cfg(test)]
 impl Owner {
-    /// Whoever holds `key`.
-    pub(crate) fn of(key: &[u8]) -> Self {
+    /// The owner of `key`.
+    pub(crate) fn of_key(key: &[u8]) -> Self {
         Self(Some(Digest::of(key)))
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Opened {
     pub(crate) id: String,
     pub(crate) method: Method,
     pub(crate) route: String,
+    /// The label of its route.
+    pub(crate) endpoint: &'static str,
     pub(crate) started: Instant,
     pub(crate) recorder: Recorder,
 }
@@ -45,7 +47,7 @@ struct Watched {
 
 impl Watched {
     fn close(&mut self, ended: Ending) {
-        let Some(Opened { id, method, route, started, recorder }) = self.opened.take() else { return };
+        let Some(Opened { id, method, route, endpoint, started, recorder }) = self.opened.take() else { return };
         let now = Instant::now();
         let mut notes = recorder.notes();
         if let Some((model, usage)) = self.tail.as_ref().map(Tail::read) {
@@ -65,6 +67,7 @@ impl Watched {
             id,
             method,
             route,
+            endpoint,
             caller: notes.caller.take(),
             model: notes.model.take().map(|model| log::masked(&model, &notes.secrets)),
             status: self.status,

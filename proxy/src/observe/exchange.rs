@@ -14,6 +14,8 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     /// The path, without its query.
     pub(crate) route: String,
+    /// What it was for, a label with few values: `chat`, `api/tags`, `other`.
+    pub(crate) endpoint: &'static str,
     /// Whose key it was, where keys are asked for.
     pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,

@@ -10,12 +10,26 @@ const SNIPPET: usize = 2048;
 
 /// Prints the line of one exchange.
 pub(crate) fn line(exchange: &Exchange) {
-    let Exchange { id, method, route, caller, model, status, first_byte, total, usage, receipt, error, ending } =
-        exchange;
+    let Exchange {
+        id,
+        method,
+        route,
+        endpoint,
+        caller,
+        model,
+        status,
+        first_byte,
+        total,
+        usage,
+        receipt,
+        error,
+        ending,
+    } = exchange;
     let ms = |duration: &std::time::Duration| duration.as_micros() as f64 / 1000.0;
     tracing::info!(
         target: "farllama",
         id,
+        endpoint,
         caller = caller.as_deref(),
         model = model.as_deref(),
         status = status.as_u16(),

@@ -2,14 +2,13 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use http_body::Body as HttpBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -26,9 +25,9 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tower::ServiceExt;
 
 use crate::{
+    app::{self, Shared},
     config::Limits,
     retain::Retain,
     server::{
@@ -49,7 +48,7 @@ const ACCEPT_LOG: Duration = Duration::from_secs(10);
 /// What requests are answered with, until it is replaced.
 #[derive(Clone)]
 pub(crate) struct Setup {
-    pub(crate) router: Router,
+    pub(crate) shared: Arc<Shared>,
     /// None: clear text.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) limits: Limits,
@@ -291,10 +290,11 @@ async fn serve_http<S>(
             request.extensions_mut().insert(over);
         }
         let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits)));
-        let answering = setup.router.clone().oneshot(request);
-        async move {
+        let answering = app::answer(setup.shared.clone(), request);
+        // Boxed: the room for it is given back once the response begins.
+        Box::pin(async move {
             let in_flight = in_flight.ok_or(Evicted)?;
-            let Ok::<Response<Body>, Infallible>(mut response) = answering.await;
+            let mut response = answering.await;
             if version == Version::HTTP_10 && ends_with_connection(&response) {
                 // hyper adds `Connection: keep-alive` for a client of HTTP/1.0, but not to a response of that version.
                 *response.version_mut() = Version::HTTP_10;
@@ -303,7 +303,7 @@ async fn serve_http<S>(
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Evicted>(response.map(|body| Retain::new(body, in_flight)))
-        }
+        })
     });
     let connection = http1::Builder::new()
         // Its timer would be made anew for each request; `TimedStream` has the timeouts.

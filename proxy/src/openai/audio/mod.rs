@@ -139,7 +139,7 @@ async fn transcript(
 async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage), Error> {
     let (about, limited) = (ask.about, ask.limit.is_some());
     let reply = send::whole(app, ask, recorder).await?;
-    let reply: ChatReply<'_> = app.ollama.read(translate::PATH, &reply)?;
+    let reply: ChatReply<'_> = app.upstream.read(translate::PATH, &reply)?;
     if !reply.done {
         return Err(Error::unfinished());
     }

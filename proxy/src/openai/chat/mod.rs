@@ -63,7 +63,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         return sse::respond(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
     let bodies = send::all(&app, asks, &recorder).await?;
-    let replies = bodies.iter().map(|body| app.ollama.read("/api/chat", body));
+    let replies = bodies.iter().map(|body| app.upstream.read("/api/chat", body));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());
     let mut receipt = Receipt::default();

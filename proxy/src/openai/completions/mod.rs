@@ -65,7 +65,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         return sse::respond(openings, stream::Completions::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
     let replies = send::all(&app, asks, &recorder).await?;
-    let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
+    let replies = replies.iter().map(|reply| app.upstream.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<GenerateReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());
     Ok(axum::Json(translate::response(&stamp, &facts, replies)?).into_response())

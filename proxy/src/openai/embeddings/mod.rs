@@ -55,7 +55,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     drop(json);
     let replies = send::all(&app, asks, &recorder).await.map_err(refused)?;
     let reply = replies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
-    let reply: EmbedReply<'_> = app.ollama.read(translate::PATH, reply)?;
+    let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, reply)?;
     recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });
     Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
 }

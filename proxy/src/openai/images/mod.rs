@@ -59,7 +59,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     recorder.model(&model);
     recorder.receipt(receipt);
     drop(json);
-    let version = app.ollama.version().await?;
+    let version = app.upstream.version().await?;
     if !version.makes_pictures() || !models::can(&app, &model, "image").await? {
         return Err(translate::refused(&model, &version));
     }

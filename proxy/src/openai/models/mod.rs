@@ -6,7 +6,7 @@ pub(crate) mod vectors;
 mod wire;
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -17,26 +17,23 @@ use crate::{
     error::Error,
     observe::Recorder,
     ollama::wire::{Show, ShowRequest, Tags},
+    routes::Id,
     upstream::client::encode,
 };
 
 /// All models of the remote, in its order.
 pub(crate) async fn list(State(app): State<App>) -> Result<Response, Error> {
-    let reply = app.ollama.call(Method::GET, "/api/tags", None).await?;
-    let tags: Tags<'_> = app.ollama.read("/api/tags", &reply)?;
+    let reply = app.upstream.call(Method::GET, "/api/tags", None).await?;
+    let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
     Ok(axum::Json(translate::list(&tags)).into_response())
 }
 
 /// One model. Its id may hold slashes and colons, raw or percent-encoded; `m` is `m:latest`.
-pub(crate) async fn retrieve(
-    State(app): State<App>,
-    recorder: Recorder,
-    Path(id): Path<String>,
-) -> Result<Response, Error> {
+pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id): Id) -> Result<Response, Error> {
     recorder.model(&id);
     let ask = encode(&ShowRequest { model: &id })?;
     let reply = self::ask(&app, "/api/show", ask, &id).await?;
-    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
     Ok(axum::Json(translate::shown(&id, &show)).into_response())
 }
 
@@ -45,7 +42,7 @@ pub(crate) async fn retrieve(
 /// # Errors
 /// As [`Client::call`](crate::upstream::client::Client::call); a missing model is told with the names that are near.
 pub(crate) async fn ask(app: &App, path: &'static str, ask: Bytes, model: &str) -> Result<Bytes, Error> {
-    match app.ollama.call(Method::POST, path, Some(ask)).await {
+    match app.upstream.call(Method::POST, path, Some(ask)).await {
         Ok(reply) => Ok(reply),
         Err(error) => Err(explain(app, error, model).await),
     }
@@ -57,7 +54,7 @@ pub(crate) async fn ask(app: &App, path: &'static str, ask: Bytes, model: &str) 
 /// As [`ask`].
 pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool, Error> {
     let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
-    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
     Ok(show.capabilities.is_some_and(|all| all.iter().any(|known| known == capability)))
 }
 
@@ -67,15 +64,17 @@ pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool
 /// As [`ask`].
 pub(crate) async fn senses(app: &App, model: &str) -> Result<bool, Error> {
     let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
-    let show: Show<'_> = app.ollama.read("/api/show", &reply)?;
+    let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
     Ok(show.capabilities.is_none_or(|all| all.iter().any(|known| known == "vision" || known == "audio")))
 }
 
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
 pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
     let Error::NotFound { message, param, code: code @ "model_not_found" } = error else { return error };
-    let names = match app.ollama.call(Method::GET, "/api/tags", None).await {
-        Ok(reply) => app.ollama.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags)),
+    let names = match app.upstream.call(Method::GET, "/api/tags", None).await {
+        Ok(reply) => {
+            app.upstream.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags))
+        }
         Err(_) => None,
     };
     Error::NotFound { message: translate::not_found(model, &message, names.as_deref()), param, code }

@@ -60,7 +60,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
     // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
     if facts.kinds.iter().any(|(_, image)| *image)
-        && !app.ollama.version().await?.refuses_pictures()
+        && !app.upstream.version().await?.refuses_pictures()
         && !models::can(&app, &model, "vision").await?
     {
         return Err(Error::unsupported(
@@ -69,7 +69,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         ));
     }
     let replies = send::all(&app, asks, &recorder).await?;
-    let replies = replies.iter().map(|reply| app.ollama.read(translate::PATH, reply));
+    let replies = replies.iter().map(|reply| app.upstream.read(translate::PATH, reply));
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());
     Ok(axum::Json(translate::response(&app.stamp("modr-"), &facts, &replies)?).into_response())

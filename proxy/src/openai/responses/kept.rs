@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
@@ -18,6 +18,7 @@ use crate::{
         response::sse,
         responses::{items::Wanted, store::Stored},
     },
+    routes::Id,
 };
 
 /// Names and values, in their order.
@@ -39,7 +40,7 @@ fn missing(id: &str) -> Error {
 pub(crate) async fn retrieve(
     State(app): State<App>,
     owner: Owner,
-    Path(id): Path<String>,
+    Id(id): Id,
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
     let stored = find(&app, owner, &id)?;
@@ -56,7 +57,7 @@ pub(crate) async fn retrieve(
 }
 
 /// `DELETE /v1/responses/{id}`.
-pub(crate) async fn delete(State(app): State<App>, owner: Owner, Path(id): Path<String>) -> Result<Response, Error> {
+pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
     if !app.responses.remove(owner, &id) {
         return Err(missing(&id));
     }
@@ -64,7 +65,7 @@ pub(crate) async fn delete(State(app): State<App>, owner: Owner, Path(id): Path<
 }
 
 /// `POST /v1/responses/{id}/cancel`. Nothing runs in the background here, and what runs is cancelled by hanging up.
-pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Path(id): Path<String>) -> Result<StatusCode, Error> {
+pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<StatusCode, Error> {
     find(&app, owner, &id)?;
     Err(Error::invalid(
         "response_id",
@@ -76,7 +77,7 @@ pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Path(id): Path<
 pub(crate) async fn input_items(
     State(app): State<App>,
     owner: Owner,
-    Path(id): Path<String>,
+    Id(id): Id,
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
     let wanted = Wanted::read(&query)?;

@@ -287,9 +287,9 @@ mod tests {
     #[test]
     fn another_key_finds_nothing() {
         let (store, bounds, now) = (Store::default(), Responses::default(), Instant::now());
-        let ann = Owner::of(b"ann");
+        let ann = Owner::of_key(b"ann");
         store.put(Stored { owner: ann, ..response("a", None, 1) }, &bounds, now);
-        for other in [Owner::default(), Owner::of(b"bob")] {
+        for other in [Owner::default(), Owner::of_key(b"bob")] {
             assert!(store.get(other, "a", &bounds, now).is_none());
             assert!(store.chain(other, "a", &bounds, now).is_err());
             assert!(store.item(other, "item_a").is_none() && !store.remove(other, "a"));

@@ -179,7 +179,7 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
     let mut thinking = None;
     // A context grows once, and thinking only becomes less, so this ends.
     loop {
-        let error = match app.ollama.open(Method::POST, ask.path, Some(ask.body.clone())).await {
+        let error = match app.upstream.open(Method::POST, ask.path, Some(ask.body.clone())).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
@@ -203,7 +203,7 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
 /// # Errors
 /// It asks for what this version would leave out in silence.
 async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error> {
-    let version = app.ollama.version().await?;
+    let version = app.upstream.version().await?;
     if ask.news.logprobs && !version.has_logprobs() {
         return Err(Error::unsupported(
             "logprobs",
@@ -300,7 +300,7 @@ async fn grow(
         Ok(())
     })?;
     tracing::info!(target: "farllama", model = ask.model, num_ctx = size, "the prompt does not fit: asking once more with a bigger context");
-    let answer = app.ollama.open(Method::POST, ask.path, Some(body)).await?;
+    let answer = app.upstream.open(Method::POST, ask.path, Some(body)).await?;
     app.grown.remember(&ask.model, size);
     drop(turn);
     let mut receipt = Receipt::default();
@@ -313,15 +313,15 @@ async fn grow(
 /// The context that the model was made for.
 async fn own_length(app: &App, model: &str) -> Option<u64> {
     let ask = encode(&ShowRequest { model }).ok()?;
-    let reply = app.ollama.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
-    let show: Show<'_> = app.ollama.read("/api/show", &reply).ok()?;
+    let reply = app.upstream.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
+    let show: Show<'_> = app.upstream.read("/api/show", &reply).ok()?;
     show.context_length()
 }
 
 /// A bigger context may push a model off the graphics card, which makes it many times slower.
 async fn warn_if_it_spills(app: &App, model: &str, size: u64) {
-    let Ok(reply) = app.ollama.call(Method::GET, "/api/ps", None).await else { return };
-    let Ok(ps) = app.ollama.read::<Ps<'_>>("/api/ps", &reply) else { return };
+    let Ok(reply) = app.upstream.call(Method::GET, "/api/ps", None).await else { return };
+    let Ok(ps) = app.upstream.read::<Ps<'_>>("/api/ps", &reply) else { return };
     if let Some(loaded) = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model))
         && loaded.size_vram < loaded.size
     {

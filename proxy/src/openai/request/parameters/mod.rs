@@ -10,24 +10,16 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{error::Error, openai::request::json::Fields, receipt::Receipt};
 
-/// Where a field may stand.
+/// The endpoints that have fields of OpenAI's; `routes.rs` has their paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// `POST /v1/chat/completions`
     Chat,
-    /// `POST /v1/completions`
     Completions,
-    /// `POST /v1/embeddings`
     Embeddings,
-    /// `POST /v1/moderations`
     Moderations,
-    /// `POST /v1/images/generations`
     Images,
-    /// `POST /v1/audio/transcriptions`
     Transcriptions,
-    /// `POST /v1/audio/translations`
     Translations,
-    /// `POST /v1/responses`
     Responses,
 }
 
@@ -115,25 +107,27 @@ pub(crate) fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes;
 
-    /// Every endpoint, its path, and OpenAI's own list of its fields.
-    const ENDPOINTS: [(Endpoint, &str, &str); 8] = [
-        (Endpoint::Chat, "POST /v1/chat/completions", include_str!("../../chat/fields.txt")),
-        (Endpoint::Completions, "POST /v1/completions", include_str!("../../completions/fields.txt")),
-        (Endpoint::Embeddings, "POST /v1/embeddings", include_str!("../../embeddings/fields.txt")),
-        (Endpoint::Moderations, "POST /v1/moderations", include_str!("../../moderations/fields.txt")),
-        (Endpoint::Images, "POST /v1/images/generations", include_str!("../../images/fields.txt")),
-        (Endpoint::Transcriptions, "POST /v1/audio/transcriptions", include_str!("../../audio/transcriptions.txt")),
-        (Endpoint::Translations, "POST /v1/audio/translations", include_str!("../../audio/translations.txt")),
-        (Endpoint::Responses, "POST /v1/responses", include_str!("../../responses/fields.txt")),
-    ];
+    /// The rows of routes that have fields.
+    fn endpoints() -> impl Iterator<Item = (Endpoint, &'static routes::Row)> {
+        routes::TABLE.iter().filter_map(|row| Some((row.endpoint?, row)))
+    }
+
+    /// OpenAI's own list of an endpoint's fields: `fields.txt` in its folder, or a file with its name in a folder that it shares.
+    fn fields(name: &str) -> String {
+        let openai = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/openai");
+        let own = std::fs::read_to_string(openai.join(name).join("fields.txt"));
+        own.or_else(|_| std::fs::read_to_string(openai.join("audio").join(format!("{name}.txt")))).unwrap()
+    }
 
     #[test]
     fn every_field_of_openais_has_one_row_at_its_endpoint() {
-        for (endpoint, path, fields) in ENDPOINTS {
-            let fields: Vec<&str> = fields.lines().collect();
+        for (endpoint, route) in endpoints() {
             let known: Vec<&str> = rows(endpoint).map(|row| row.name).collect();
-            assert_eq!(known, fields, "the table and the list of fields of {path} have the same, by name");
+            let fields = fields(route.name);
+            let fields: Vec<&str> = fields.lines().collect();
+            assert_eq!(known, fields, "the table and the list of fields of {} have the same, by name", route.path);
         }
     }
 
@@ -153,8 +147,12 @@ mod tests {
             "# What becomes of each request field\n\nA field is *mapped* to what Ollama has, *emulated* by farllama, *refused* with a 400, or has *no effect*; \
              what is emulated or has no effect\nstands in the answer's header `x-farllama-receipt`. Null, empty values and OpenAI's defaults are never refused.\n",
         );
-        for (endpoint, path, _) in ENDPOINTS {
-            page.push_str(&format!("\n## {path}\n\n| field | fate | how |\n|---|---|---|\n"));
+        for (endpoint, route) in endpoints() {
+            page.push_str(&format!(
+                "\n## {}\n\n{}\n\n| field | fate | how |\n|---|---|---|\n",
+                route.title(),
+                route.summary
+            ));
             for row in rows(endpoint) {
                 let fate = match row.fate {
                     Mapped => "mapped",

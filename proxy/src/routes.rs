@@ -1,0 +1,427 @@
+//! The table of routes: everything that the proxy knows of a path, in one row. Router, error dialect, gate, `explain`, `docs/parameters.md`,
+//! the log's label and `cargo xtask tidy` read it. A new endpoint is one row here and one folder under `openai/`.
+
+use std::{convert::Infallible, future::Future, ops::Range, pin::Pin, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, Request},
+    handler::Handler as _,
+    response::Response,
+};
+use http::{Method, request::Parts};
+
+use crate::{
+    app::App,
+    error::Dialect,
+    openai::{
+        audio, chat, completions, embeddings, files, images, models, moderations, request::parameters::Endpoint,
+        responses,
+    },
+    upstream::client::Client,
+};
+
+/// Which requests a row is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// `GET`, and `HEAD` with it.
+    Get,
+    Post,
+    Delete,
+    /// Every method: the remote or the handler decides.
+    Any,
+}
+
+impl Verb {
+    pub(crate) fn allows(self, method: &Method) -> bool {
+        match self {
+            Self::Get => method == Method::GET || method == Method::HEAD,
+            Self::Post => method == Method::POST,
+            Self::Delete => method == Method::DELETE,
+            Self::Any => true,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+            Self::Any => "",
+        }
+    }
+}
+
+/// Where a route has the names of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// In these fields of a JSON body.
+    Body(&'static [&'static str]),
+    /// In the field `model` of a form, or of a JSON body that has a form's names.
+    Form,
+    /// In the path: its parameter.
+    Path,
+    /// Nowhere in the request: the answer is a list, under this field, with names under these.
+    Listed(&'static str, &'static [&'static str]),
+    /// Nowhere, and nothing to hide. Who may see a stored response is decided by its own routes.
+    Nowhere,
+}
+
+/// Who answers.
+#[derive(Clone, Copy)]
+pub(crate) enum Lane {
+    /// farllama translates: this handler.
+    Translated(Handler),
+    /// The remote: the bytes pass through.
+    Native,
+}
+
+/// A translated route's handler. Its future is boxed, so that native requests do not carry the room for it.
+pub(crate) type Handler = fn(Request, App) -> Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// One route.
+pub(crate) struct Row {
+    pub(crate) verb: Verb,
+    /// `{base}` is `openai.base_path`, `{id}` one segment, `{*id}` all that is left.
+    pub(crate) path: &'static str,
+    /// Its short name: the log's label, and what `farllama explain --endpoint` takes.
+    pub(crate) name: &'static str,
+    /// The key of its request fields, where it has fields of OpenAI's.
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) lane: Lane,
+    pub(crate) names: Names,
+    /// What it is for, in a few words.
+    pub(crate) summary: &'static str,
+    pattern: Pattern,
+}
+
+/// A path in three parts, so that most rows are compared in one step.
+#[derive(Clone, Copy)]
+struct Pattern {
+    based: bool,
+    before: &'static str,
+    parameter: Parameter,
+    after: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Parameter {
+    None,
+    Segment,
+    Rest,
+}
+
+const MODEL: Names = Names::Body(&["model"]);
+/// Older clients of Ollama say `name`.
+const NAMED: Names = Names::Body(&["model", "name"]);
+use Names::{Form, Listed, Nowhere};
+use Verb::{Any, Delete, Get, Post};
+
+macro_rules! handler {
+    ($handler:path) => {
+        |request, app| $handler.call(request, app)
+    };
+}
+
+/// Every route. Of those that fit a path, the first counts. Endpoints stand in the order in which `explain` tries a body.
+pub(crate) const TABLE: &[Row] = &[
+    row(Post, "{base}/chat/completions", "chat", MODEL, "One answer of a conversation, streamed or whole.")
+        .handler(handler!(chat::create))
+        .fields(Endpoint::Chat),
+    row(Post, "{base}/completions", "completions", MODEL, "The continuation of a prompt.")
+        .handler(handler!(completions::create))
+        .fields(Endpoint::Completions),
+    row(Post, "{base}/embeddings", "embeddings", MODEL, "The vectors of texts.")
+        .handler(handler!(embeddings::create))
+        .fields(Endpoint::Embeddings),
+    row(Post, "{base}/responses", "responses", MODEL, "One response, streamed or whole.")
+        .handler(handler!(responses::create))
+        .fields(Endpoint::Responses),
+    row(Post, "{base}/moderations", "moderations", MODEL, "The verdict of a guard model.")
+        .handler(handler!(moderations::create))
+        .fields(Endpoint::Moderations),
+    row(Post, "{base}/images/generations", "images", MODEL, "Images, where the remote's version makes them.")
+        .handler(handler!(images::create))
+        .fields(Endpoint::Images),
+    row(Post, "{base}/audio/transcriptions", "transcriptions", Form, "The transcript of a recording.")
+        .handler(handler!(audio::transcribe))
+        .fields(Endpoint::Transcriptions),
+    row(Post, "{base}/audio/translations", "translations", Form, "The English translation of a recording.")
+        .handler(handler!(audio::translate))
+        .fields(Endpoint::Translations),
+    row(Post, "{base}/audio/speech", "speech", MODEL, "Always refused: no model of Ollama's speaks.")
+        .handler(handler!(audio::speech)),
+    row(Post, "{base}/responses/compact", "responses/compact", MODEL, "A conversation, summarized into one item.")
+        .handler(handler!(responses::compact)),
+    row(Post, "{base}/responses/input_tokens", "responses/input_tokens", MODEL, "The estimated length of a prompt.")
+        .handler(handler!(responses::input_tokens)),
+    row(Get, "{base}/responses/{id}", "responses/{id}", Nowhere, "A stored response, whole or as its events.")
+        .handler(handler!(responses::retrieve)),
+    row(Delete, "{base}/responses/{id}", "responses/{id}", Nowhere, "Deletes a stored response.")
+        .handler(handler!(responses::delete)),
+    row(Post, "{base}/responses/{id}/cancel", "responses/{id}/cancel", Nowhere, "Always refused.")
+        .handler(handler!(responses::cancel)),
+    row(Get, "{base}/responses/{id}/input_items", "responses/{id}/input_items", Nowhere, "What it was asked.")
+        .handler(handler!(responses::input_items)),
+    row(Get, "{base}/models", "models", Listed("data", &["id"]), "The models of the remote.")
+        .handler(handler!(models::list)),
+    row(Get, "{base}/models/{*id}", "models/{id}", Names::Path, "One model.").handler(handler!(models::retrieve)),
+    row(Any, "{base}/files", "files", Nowhere, "Always refused: files are not stored.")
+        .handler(handler!(files::refuse)),
+    row(Any, "{base}/files/{*id}", "files/{id}", Nowhere, "Always refused: files are not stored.")
+        .handler(handler!(files::refuse)),
+    // Known for their models' names only.
+    row(Any, "{base}/images/edits", "images/edits", MODEL, "Ollama's own."),
+    row(Any, "{base}/messages", "messages", MODEL, "Anthropic's API, which Ollama has too."),
+    row(Any, "/", "root", Nowhere, "Whether Ollama is running."),
+    row(Any, "/api/version", "api/version", Nowhere, "The remote's version."),
+    row(Any, "/api/chat", "api/chat", MODEL, "Ollama's chat."),
+    row(Any, "/api/generate", "api/generate", MODEL, "Ollama's completion."),
+    row(Any, "/api/embed", "api/embed", MODEL, "Ollama's embeddings."),
+    row(Any, "/api/embeddings", "api/embeddings", MODEL, "Ollama's older embeddings."),
+    row(Any, "/api/show", "api/show", NAMED, "What a model is."),
+    row(Any, "/api/delete", "api/delete", NAMED, "Deletes a model."),
+    row(Any, "/api/pull", "api/pull", NAMED, "Fetches a model from a registry."),
+    row(Any, "/api/push", "api/push", NAMED, "Sends a model to a registry."),
+    row(Any, "/api/create", "api/create", Names::Body(&["model", "name", "from"]), "Makes a model."),
+    row(Any, "/api/copy", "api/copy", Names::Body(&["source", "destination"]), "Copies a model."),
+    row(Any, "/api/tags", "api/tags", Listed("models", &["name", "model"]), "The models of the remote."),
+    row(Any, "/api/ps", "api/ps", Listed("models", &["name", "model"]), "The models that are loaded."),
+    row(Any, "/api/blobs/{*digest}", "api/blobs", Nowhere, "The files of models."),
+];
+
+/// A row of the native lane.
+const fn row(verb: Verb, path: &'static str, name: &'static str, names: Names, summary: &'static str) -> Row {
+    Row { verb, path, name, endpoint: None, lane: Lane::Native, names, summary, pattern: Pattern::of(path) }
+}
+
+impl Row {
+    const fn handler(self, handler: Handler) -> Self {
+        Self { lane: Lane::Translated(handler), ..self }
+    }
+
+    const fn fields(self, endpoint: Endpoint) -> Self {
+        Self { endpoint: Some(endpoint), ..self }
+    }
+
+    /// Method and path as OpenAI's documentation writes them: `POST /v1/responses`.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.verb.as_str(), self.path.replacen("{base}", "/v1", 1))
+    }
+}
+
+impl Pattern {
+    const fn of(path: &'static str) -> Self {
+        const BASE: &[u8] = b"{base}";
+        let bytes = path.as_bytes();
+        let based = bytes[0] == b'{';
+        let start = if based { BASE.len() } else { 0 };
+        let mut open = start;
+        while open < bytes.len() && bytes[open] != b'{' {
+            open += 1;
+        }
+        let mut close = open;
+        while close < bytes.len() && bytes[close] != b'}' {
+            close += 1;
+        }
+        let before = path.split_at(open).0.split_at(start).1;
+        if open == bytes.len() {
+            return Self { based, before, parameter: Parameter::None, after: "" };
+        }
+        let parameter = if bytes[open + 1] == b'*' { Parameter::Rest } else { Parameter::Segment };
+        Self { based, before, parameter, after: path.split_at(close + 1).1 }
+    }
+
+    /// Whether `path`, without the base where the pattern stands under it, fits; and where its parameter is.
+    fn fits(&self, path: &str) -> Option<Option<Range<usize>>> {
+        if self.parameter == Parameter::None {
+            return (path == self.before).then_some(None);
+        }
+        let parameter = path.strip_prefix(self.before)?.strip_suffix(self.after)?;
+        let fits = !parameter.is_empty() && (self.parameter == Parameter::Rest || !parameter.contains('/'));
+        fits.then(|| Some(self.before.len()..self.before.len() + parameter.len()))
+    }
+}
+
+/// A row that fits a path.
+#[derive(Clone)]
+pub(crate) struct Match {
+    pub(crate) row: &'static Row,
+    /// Where the path's parameter is.
+    pub(crate) parameter: Option<Range<usize>>,
+    /// Whether the path stands under `openai.base_path`.
+    pub(crate) based: bool,
+}
+
+/// The row for `method` and `path`, where OpenAI's routes stand under `base`. Of a path that has no row for this method, a row for another.
+pub(crate) fn find(method: &Method, path: &str, base: &str) -> Option<Match> {
+    let (rest, based, start) = match under(path, base) {
+        Some(rest) => (rest, true, base.len()),
+        // Ollama's own, where ours stand elsewhere.
+        None => match under(path, "/v1") {
+            Some(rest) => (rest, false, "/v1".len()),
+            None => return first(method, path, false),
+        },
+    };
+    let found = first(method, rest, true)?;
+    // Ollama reads a form by rules of its own.
+    if !based && found.row.names == Names::Form {
+        return None;
+    }
+    let parameter = found.parameter.map(|parameter| parameter.start + start..parameter.end + start);
+    Some(Match { parameter, based, ..found })
+}
+
+/// What follows `base` in `path`, from its slash on.
+fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+    path.strip_prefix(base).filter(|rest| rest.starts_with('/'))
+}
+
+fn first(method: &Method, path: &str, based: bool) -> Option<Match> {
+    let mut other: Option<Match> = None;
+    for row in TABLE.iter().filter(|row| row.pattern.based == based) {
+        if other.as_ref().is_some_and(|other| other.row.path != row.path) {
+            continue;
+        }
+        if let Some(parameter) = row.pattern.fits(path) {
+            let found = Match { row, parameter, based: false };
+            if row.verb.allows(method) {
+                return Some(found);
+            }
+            other.get_or_insert(found);
+        }
+    }
+    other
+}
+
+/// The methods that a path takes, as the header `Allow` has them.
+pub(crate) fn allow(path: &str) -> String {
+    let verbs: Vec<_> = TABLE.iter().filter(|row| row.path == path).map(|row| row.verb.as_str()).collect();
+    verbs.join(", ")
+}
+
+/// The row of an endpoint with fields of OpenAI's.
+pub(crate) fn of(endpoint: Endpoint) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.endpoint == Some(endpoint))
+}
+
+/// What a request is for, found once, before the gate.
+pub(crate) struct Route {
+    /// None: a path that the table does not have; the remote may.
+    pub(crate) row: Option<&'static Row>,
+    /// None: the native lane.
+    pub(crate) handler: Option<Handler>,
+    /// How errors are written.
+    pub(crate) dialect: Dialect,
+    /// The path's parameter, as it stands in the raw path.
+    pub(crate) parameter: Option<Range<usize>>,
+    /// The remote that it goes to.
+    pub(crate) upstream: Arc<Client>,
+}
+
+impl Route {
+    /// The route of `request`, where OpenAI's routes stand under `base`.
+    pub(crate) fn of(request: &Request, base: &str, upstream: Arc<Client>) -> Self {
+        let path = request.uri().path();
+        let found = find(request.method(), path, base);
+        let dialect = match path.strip_prefix(base) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::OpenAi,
+            _ => Dialect::Ollama,
+        };
+        let handler = found.as_ref().and_then(|found| match found.row.lane {
+            Lane::Translated(handler) if found.based => Some(handler),
+            _ => None,
+        });
+        let (row, parameter) = found.map_or((None, None), |found| (Some(found.row), found.parameter));
+        Self { row, handler, dialect, parameter, upstream }
+    }
+
+    /// Whether farllama answers, and not the remote.
+    pub(crate) fn translated(&self) -> bool {
+        self.handler.is_some()
+    }
+
+    /// A label for logs and metrics that has only so many values.
+    pub(crate) fn label(&self) -> &'static str {
+        self.row.map_or("other", |row| row.name)
+    }
+}
+
+/// The parameter of a request's path, decoded; empty where the route has none.
+#[derive(Clone, Debug)]
+pub(crate) struct Id(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.remove::<Self>().unwrap_or_else(|| Self(String::new())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &Method, path: &str, base: &str) -> Option<(&'static str, String)> {
+        let found = find(method, path, base)?;
+        Some((found.row.name, found.parameter.map_or(String::new(), |at| path[at].to_owned())))
+    }
+
+    #[test]
+    fn a_path_has_one_row_and_its_parameter() {
+        for (path, name, parameter) in [
+            ("/v1/chat/completions", "chat", ""),
+            ("/v1/models", "models", ""),
+            ("/v1/models/a/b:c", "models/{id}", "a/b:c"),
+            ("/v1/responses/resp_1", "responses/{id}", "resp_1"),
+            ("/v1/responses/resp_1/input_items", "responses/{id}/input_items", "resp_1"),
+            ("/v1/messages", "messages", ""),
+            ("/api/blobs/sha256:1", "api/blobs", "sha256:1"),
+            ("/", "root", ""),
+        ] {
+            assert_eq!(found(&Method::GET, path, "/v1"), Some((name, parameter.to_owned())), "{path}");
+        }
+        for unknown in [
+            "/x",
+            "/v1",
+            "/v1/models/",
+            "/v1/threads",
+            "/v1/responses/a/b",
+            "/v10/models",
+            "/api/experimental",
+            "/chat",
+        ] {
+            assert_eq!(found(&Method::GET, unknown, "/v1"), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_this_method_comes_first_and_one_of_another_is_better_than_none() {
+        let verb = |method, path| find(&method, path, "/v1").unwrap().row.verb;
+        assert_eq!(verb(Method::DELETE, "/v1/responses/r"), Delete);
+        assert_eq!(verb(Method::HEAD, "/v1/responses/r"), Get);
+        assert_eq!(verb(Method::PUT, "/v1/responses/r"), Get);
+        assert_eq!(verb(Method::GET, "/v1/responses/compact"), Post, "which is no stored response");
+        assert_eq!(allow("{base}/responses/{id}"), "GET, DELETE");
+    }
+
+    #[test]
+    fn where_ours_stand_elsewhere_ollamas_own_are_known_too() {
+        let at = |path| find(&Method::POST, path, "/openai").map(|found| (found.row.name, found.based));
+        assert_eq!(at("/openai/chat/completions"), Some(("chat", true)));
+        assert_eq!(at("/v1/chat/completions"), Some(("chat", false)));
+        assert_eq!(at("/v1/audio/transcriptions"), None, "Ollama reads a form by rules of its own");
+        assert_eq!(find(&Method::GET, "/v1/models/m", "/openai").unwrap().parameter, Some(11..12));
+    }
+
+    #[test]
+    fn rows_of_one_path_agree_on_what_the_gate_reads() {
+        for row in TABLE {
+            for other in TABLE.iter().filter(|other| other.path == row.path) {
+                assert_eq!((row.names, row.name), (other.names, other.name), "{}", row.path);
+            }
+            assert!(row.summary.ends_with('.') && !row.name.is_empty(), "{}", row.path);
+            assert_eq!(row.names == Names::Path, row.path.contains("models/{*id}"), "{}", row.path);
+        }
+    }
+}
