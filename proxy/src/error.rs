@@ -2,7 +2,7 @@
 //!
 //! Messages tell the reader what to change, and keep upstream's own words. Nobody else in this crate makes an error body.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,6 +10,8 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+
+use crate::ollama::refusal::{Refusal, Refused};
 
 /// What went wrong with a request: a closed list of kinds, not of who noticed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -63,16 +65,9 @@ pub(crate) enum Error {
         "the request body is larger than {limit} bytes; raise limits.body (limits.native_body on native routes) in the settings"
     )]
     TooLarge { limit: usize },
-    /// The prompt does not fit into the context.
-    #[error("{message}")]
-    ContextLength {
-        message: String,
-        /// Tokens of the prompt and of the context, where this version of Ollama tells them.
-        counts: Option<(u64, u64)>,
-    },
-    /// Ollama refused or failed, in its own words.
-    #[error("{message}")]
-    Upstream { status: StatusCode, message: String },
+    /// Ollama refused or failed.
+    #[error("{0}")]
+    Refused(Box<Refused>),
     /// What answers at the remote address is not an Ollama.
     #[error("{message}")]
     NotOllama { message: String },
@@ -124,9 +119,22 @@ impl Error {
             Self::NotImplemented { .. } => row(StatusCode::NOT_IMPLEMENTED, CALLER, Some("not_implemented")),
             Self::Method { .. } => row(StatusCode::METHOD_NOT_ALLOWED, CALLER, Some("method_not_supported")),
             Self::TooLarge { .. } => row(StatusCode::PAYLOAD_TOO_LARGE, CALLER, Some("request_too_large")),
-            Self::ContextLength { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("context_length_exceeded")),
-            Self::Upstream { status, .. } if status.is_client_error() => row(*status, CALLER, None),
-            Self::Upstream { status, .. } => row(*status, SERVER, None),
+            Self::Refused(refused) => match &refused.refusal {
+                Refusal::ContextLength { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("context_length_exceeded")),
+                Refusal::NoModel => row(StatusCode::NOT_FOUND, CALLER, Some("model_not_found")),
+                Refusal::NoTools
+                | Refusal::NoThinking
+                | Refusal::NoImages
+                | Refusal::NoEmbeddings
+                | Refusal::Incapable => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
+                Refusal::ThinkLevel { .. } | Refusal::Format => {
+                    row(StatusCode::BAD_REQUEST, CALLER, Some("invalid_value"))
+                }
+                Refusal::Option { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("invalid_type")),
+                Refusal::RunnerDied => row(StatusCode::INTERNAL_SERVER_ERROR, SERVER, None),
+                Refusal::Other if refused.status.is_client_error() => row(refused.status, CALLER, None),
+                Refusal::Other => row(refused.status, SERVER, None),
+            },
             Self::NotOllama { .. } => row(StatusCode::BAD_GATEWAY, SERVER, Some("not_ollama")),
             Self::Unreachable { .. } => row(StatusCode::BAD_GATEWAY, SERVER, Some("upstream_unreachable")),
             Self::Timeout { .. } => row(StatusCode::GATEWAY_TIMEOUT, SERVER, Some("timeout")),
@@ -142,7 +150,7 @@ impl Error {
             Self::Invalid { param, .. } | Self::Unsupported { param, .. } | Self::NotFound { param, .. } => {
                 param.as_deref()
             }
-            Self::ContextLength { .. } => Some("messages"),
+            Self::Refused(refused) => refused.param(),
             _ => None,
         }
     }
@@ -152,19 +160,12 @@ impl Error {
         Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }
     }
 
-    /// The same error where field `param` is what did not fit into the context.
-    pub(crate) fn about(self, param: &str) -> Self {
-        match self {
-            Self::ContextLength { message, .. } if param != "messages" => Self::Invalid {
-                message: message
-                    .replace("your messages", &format!("your {param}"))
-                    .replace("the messages", &format!("the {param}")),
-                param: Some(param.to_owned()),
-                code: Some("context_length_exceeded"),
-            },
-            Self::Unsupported { message, param: Some(told) } if told == "messages" => Self::unsupported(param, message),
-            error => error,
+    /// The same error for a client that has these names for what was asked.
+    pub(crate) fn blaming(mut self, params: Params) -> Self {
+        if let Self::Refused(refused) = &mut self {
+            refused.params = params;
         }
+        self
     }
 
     /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats itself
@@ -179,6 +180,89 @@ impl Error {
     /// A value of field `param` that OpenAI's API has and Ollama cannot serve.
     pub(crate) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Unsupported { message: message.into(), param: Some(param.into()) }
+    }
+}
+
+/// The client's names for what an upstream request is made of, for errors that blame one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Params {
+    /// What the model reads.
+    pub(crate) prompt: &'static str,
+    /// What gives the answer its form.
+    pub(crate) format: &'static str,
+    /// What says how much to think.
+    pub(crate) effort: &'static str,
+}
+
+impl Default for Params {
+    /// Those of chat completions.
+    fn default() -> Self {
+        Self { prompt: "messages", format: "response_format", effort: "reasoning_effort" }
+    }
+}
+
+impl Params {
+    /// The names of an endpoint where the model reads field `prompt`.
+    pub(crate) fn reading(prompt: &'static str) -> Self {
+        Self { prompt, ..Self::default() }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(Box::new(refused))
+    }
+}
+
+impl Refused {
+    fn param(&self) -> Option<&str> {
+        match &self.refusal {
+            Refusal::ContextLength { .. } | Refusal::NoImages => Some(self.params.prompt),
+            Refusal::NoModel | Refusal::NoEmbeddings | Refusal::Incapable => Some("model"),
+            Refusal::NoTools => Some("tools"),
+            Refusal::NoThinking | Refusal::ThinkLevel { .. } => Some(self.params.effort),
+            Refusal::Option { name } => Some(name),
+            Refusal::Format => Some(self.params.format),
+            Refusal::RunnerDied | Refusal::Other => None,
+        }
+    }
+}
+
+/// The one place that says what a refusal means to a client.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { refusal, message, params, .. } = self;
+        let prompt = params.prompt;
+        match refusal {
+            // Agents look for the words "maximum context length" to compact their history.
+            Refusal::ContextLength { counts, cap } => {
+                match counts {
+                    Some((tokens, context)) => write!(
+                        f,
+                        "This model's maximum context length is {context} tokens. However, your {prompt} resulted in {tokens} tokens. "
+                    )?,
+                    None => write!(f, "This model's maximum context length is exceeded by your {prompt}. ")?,
+                }
+                write!(
+                    f,
+                    "Shorten the {prompt}, ask for more with num_ctx (context.num_ctx in farllama's settings), \
+                     or let contexts grow (context.max). (Ollama: {message})"
+                )?;
+                match cap {
+                    Some(cap) => {
+                        write!(f, " It cannot grow beyond {cap} tokens (context.max, and what the model was made for).")
+                    }
+                    None => Ok(()),
+                }
+            }
+            Refusal::NoImages => {
+                write!(f, "The model cannot see pictures; take one with the capability vision. (Ollama: {message})")
+            }
+            Refusal::NoEmbeddings => {
+                write!(f, "The model cannot embed; take one that can, such as nomic-embed-text. (Ollama: {message})")
+            }
+            _ => f.write_str(message),
+        }
     }
 }
 
@@ -258,7 +342,10 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
         }
         // Ollama answers 503 when its queue is full; a short wait is what helps.
-        Error::Busy { .. } | Error::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
+        Error::Busy { .. } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Error::Refused(refused) if refused.status == StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
@@ -283,7 +370,8 @@ mod tests {
     /// One of each kind.
     fn all() -> Vec<Error> {
         let message = || "…".to_owned();
-        let upstream = |status| Error::Upstream { status, message: message() };
+        let refused = |refusal, status| Error::from(Refused { refusal, ..Refused::new(status, message()) });
+        let as_400 = |refusal| refused(refusal, StatusCode::BAD_REQUEST);
         vec![
             Error::Invalid { message: message(), param: None, code: None },
             Error::invalid("temperature", message()),
@@ -301,10 +389,21 @@ mod tests {
             Error::NotImplemented { message: message() },
             Error::Method { method: "PUT".to_owned(), allow: "POST".to_owned() },
             Error::TooLarge { limit: 7 },
-            Error::ContextLength { message: message(), counts: None },
-            upstream(StatusCode::BAD_REQUEST),
-            upstream(StatusCode::INTERNAL_SERVER_ERROR),
-            upstream(StatusCode::SERVICE_UNAVAILABLE),
+            as_400(Refusal::ContextLength { counts: None, cap: None }),
+            as_400(Refusal::ContextLength { counts: Some((20, 10)), cap: Some(15) }).blaming(Params::reading("input")),
+            refused(Refusal::NoModel, StatusCode::NOT_FOUND),
+            as_400(Refusal::NoTools),
+            as_400(Refusal::NoThinking),
+            as_400(Refusal::NoImages).blaming(Params::reading("input")),
+            refused(Refusal::NoEmbeddings, StatusCode::NOT_IMPLEMENTED),
+            as_400(Refusal::Incapable),
+            as_400(Refusal::ThinkLevel { only_max: false, for_model: true }),
+            refused(Refusal::Option { name: "num_ctx".to_owned() }, StatusCode::INTERNAL_SERVER_ERROR),
+            as_400(Refusal::Format).blaming(Params { format: "tools", ..Params::default() }),
+            as_400(Refusal::RunnerDied),
+            as_400(Refusal::Other),
+            refused(Refusal::Other, StatusCode::INTERNAL_SERVER_ERROR),
+            refused(Refusal::Other, StatusCode::SERVICE_UNAVAILABLE),
             Error::NotOllama { message: message() },
             Error::Unreachable { message: message() },
             Error::Timeout { message: message() },

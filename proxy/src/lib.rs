@@ -15,6 +15,7 @@ mod offload;
 mod ollama;
 mod openai;
 mod receipt;
+mod redact;
 mod retain;
 mod routes;
 mod server;

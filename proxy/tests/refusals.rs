@@ -280,3 +280,52 @@ async fn whoever_is_refused_with_much_left_to_send_is_told_that_the_connection_e
         assert_eq!((answer.code(), answer.header("connection")), (400, Some("close")), "{more}");
     }
 }
+
+#[tokio::test]
+async fn a_runner_that_dies_is_a_server_error_without_its_address() {
+    // recorded: 0.33.0-rc2 mid-failure/embed
+    let body = r#"{"error":"Post \"http://127.0.0.1:40000/tokenize\": EOF"}"#;
+    let dying = raw_response("400 Bad Request", "Content-Type: application/json\r\n", body);
+    let proxy = proxy(Upstream::answering(dying).await.addr).await;
+    for (path, body) in [("/v1/embeddings", r#"{"model":"all-minilm","input":"a"}"#), ("/v1/chat/completions", CHAT)] {
+        let answer = ask(proxy.addr(), post(path, body)).await;
+        assert_eq!((answer.code(), &answer.json()["error"]["type"]), (500, &"server_error".into()), "{path}");
+        assert!(!answer.text().contains("40000") && answer.message().contains("EOF"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_the_remote_repeats_do_not_reach_the_caller() {
+    let error = r#"{"error":"bad credential Basic Z3B1OmNhbmFyeQ== of key canary-in-a-header"}"#;
+    let stream = CHAT.replacen('{', r#"{"stream":true,"#, 1);
+    for (status, body) in [
+        ("403 Forbidden", error.to_owned()),
+        ("403 Forbidden", "no page for Z3B1OmNhbmFyeQ==".to_owned()),
+        ("200 OK", format!("{error}\n")),
+        ("200 OK", format!("{{\"message\":{{\"content\":\"a\"}},\"done\":false}}\n{error}\n")),
+    ] {
+        let upstream = raw_response(status, "Content-Type: application/json\r\n", &body);
+        let mut config = config(Upstream::answering(upstream).await.addr);
+        config.remote.authorization = Some("Basic Z3B1OmNhbmFyeQ==".parse().unwrap());
+        config.remote.headers = vec![("x-team".parse().unwrap(), "canary-in-a-header".parse().unwrap())];
+        let proxy = serve(config).await.unwrap();
+        for (path, body) in [
+            ("/v1/chat/completions", CHAT),
+            ("/v1/chat/completions", &*stream),
+            ("/v1/embeddings", r#"{"model":"m","input":"a"}"#),
+            ("/v1/models/m", ""),
+            ("/v1/models", ""),
+            ("/v1/responses", r#"{"model":"m","input":"a"}"#),
+            ("/v1/responses", r#"{"model":"m","input":"a","stream":true}"#),
+        ] {
+            let request = match body {
+                "" => format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(),
+                body => post(path, body),
+            };
+            let text = ask(proxy.addr(), request).await.text();
+            // A body without fields is a model to `/v1/models/m`.
+            assert!(text.contains("error") || path == "/v1/models/m", "{path}: {text}");
+            assert!(!text.contains("Z3B1") && !text.contains("canary"), "{path}: {text}");
+        }
+    }
+}

@@ -93,12 +93,13 @@ fn outdated(ask: &Ask, version: &Version, warnings: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Params;
     use crate::openai::upstream_request::send::News;
 
     fn ask(body: &str) -> Ask {
         Ask {
             path: "/api/chat",
-            about: "messages",
+            params: Params::default(),
             model: "m".to_owned(),
             body: body.to_owned().into(),
             may_grow: true,

@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Ending, Exchange, Recorder, log};
-use crate::{error::Error, observe::tail::Tail};
+use crate::{error::Error, observe::tail::Tail, redact::masked};
 
 /// What is known of an exchange once its answer's head is ready.
 pub(crate) struct Opened {
@@ -69,13 +69,13 @@ impl Watched {
             route,
             endpoint,
             caller: notes.caller.take(),
-            model: notes.model.take().map(|model| log::masked(&model, &notes.secrets)),
+            model: notes.model.take().map(|model| masked(&model, &notes.secrets)),
             status: self.status,
             first_byte: self.first_byte.unwrap_or(now) - started,
             total: now - started,
             usage: notes.usage,
             receipt: std::mem::take(&mut notes.receipt),
-            error: notes.error.as_ref().map(|error| log::masked(&error.to_string(), &notes.secrets)),
+            error: notes.error.as_ref().map(|error| masked(&error.to_string(), &notes.secrets)),
             ending,
         });
     }

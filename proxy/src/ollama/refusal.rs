@@ -1,18 +1,83 @@
-//! What an unsuccessful answer of the remote means: Ollama's own `{"error":"text"}`, or the words of something that is not Ollama.
+//! What an unsuccessful response of the remote means: Ollama's own `{"error":"text"}`, or the text of something that is not Ollama.
 //!
-//! Texts and statuses: `ollama-wire` facts B1 to B5, seen on 0.13.5, 0.20.0 and 0.33.0-rc2. Pure.
+//! The only place that matches on Ollama's texts: all others match on [`Refusal`], and `error.rs` says what it means to a client. Texts and
+//! statuses were recorded on 0.13.5, 0.20.0 and 0.33.0-rc2. Pure.
 
 use http::StatusCode;
 use serde::Deserialize;
 
-use crate::error::Error;
+use crate::{
+    error::{Error, Params},
+    redact::Redactor,
+};
+
+/// Why Ollama did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The prompt does not fit into the context.
+    ContextLength {
+        /// Tokens of the prompt and of the context, if this version of Ollama reports them.
+        counts: Option<(u64, u64)>,
+        /// The size beyond which the context cannot grow, once that is known.
+        cap: Option<u64>,
+    },
+    /// There is no such model.
+    NoModel,
+    /// The model does not take tools.
+    NoTools,
+    /// The model does not think.
+    NoThinking,
+    /// The model does not take images or sound.
+    NoImages,
+    /// The model does not embed.
+    NoEmbeddings,
+    /// The model cannot do something else, such as to chat.
+    Incapable,
+    /// A level of thinking is unknown.
+    ThinkLevel {
+        /// The level was `max`, which older versions do not have.
+        only_max: bool,
+        /// The model can only think or not.
+        for_model: bool,
+    },
+    /// An option has the wrong type.
+    Option {
+        /// Its name.
+        name: String,
+    },
+    /// The form of the answer, a schema, is one that Ollama cannot enforce.
+    Format,
+    /// The process that runs the model died.
+    RunnerDied,
+    /// Anything else.
+    Other,
+}
+
+/// A refusal, and how Ollama put it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    /// The status of the response; 500 for a line in mid-stream.
+    pub(crate) status: StatusCode,
+    /// Ollama's text, without credentials, internal addresses and what its runner wrote about other requests.
+    pub(crate) message: String,
+    /// How the client calls what it may be about.
+    pub(crate) params: Params,
+}
+
+impl Refused {
+    /// A refusal of no known kind.
+    pub(crate) fn new(status: StatusCode, message: String) -> Self {
+        Self { refusal: Refusal::Other, status, message, params: Params::default() }
+    }
+}
 
 #[derive(Deserialize)]
 struct Body {
     error: String,
 }
 
-/// What llama-server says, which Ollama passes on as text: JSON inside JSON.
+/// The error of llama-server, which Ollama passes on as text: JSON inside JSON.
 #[derive(Deserialize)]
 struct Inner {
     error: InnerError,
@@ -27,82 +92,112 @@ struct InnerError {
     n_ctx: Option<u64>,
 }
 
-/// The error that an answer with `status` and `body` stands for; `asked` names the URL for the reader.
-pub(crate) fn read(status: StatusCode, body: &[u8], asked: &str) -> Error {
+/// Returns the error that a response with `status` and `body` stands for; `asked` names the URL for the reader. What the remote repeats of
+/// the credentials that it got does not reach the client.
+pub(crate) fn read(status: StatusCode, body: &[u8], asked: &str, redactor: &Redactor) -> Error {
     match serde_json::from_slice::<Body>(body) {
-        Ok(body) => from_text(status, &body.error),
-        Err(_) => stranger(status, body, asked),
+        Ok(body) => from_text(status, &body.error, redactor).into(),
+        Err(_) => stranger(status, body, asked, redactor),
     }
 }
 
-/// The error that Ollama's `text` stands for, as a body with `status` or a line in mid-stream.
-pub(crate) fn from_text(status: StatusCode, text: &str) -> Error {
+/// Returns the refusal that Ollama's `text` stands for, in a body with `status` or in a line in mid-stream.
+pub(crate) fn from_text(status: StatusCode, text: &str, redactor: &Redactor) -> Refused {
+    // The runner's last log lines may follow, about other requests too, so this comes first: they must not decide the kind.
+    if let Some(message) = runner_died(text) {
+        return Refused { refusal: Refusal::RunnerDied, ..Refused::new(status, redactor.redact(&message)) };
+    }
     // Out-of-memory log lines may follow the JSON, so only the first value is read.
     let inner = serde_json::Deserializer::from_str(text).into_iter::<Inner>().next().and_then(Result::ok);
-    let (message, kind, counts) = match &inner {
-        Some(Inner { error }) => (&*error.message, &*error.r#type, error.n_prompt_tokens.zip(error.n_ctx)),
-        None => (text, "", None),
+    let (message, refusal) = match &inner {
+        Some(Inner { error }) if error.r#type == "exceed_context_size_error" => {
+            (&*error.message, Refusal::ContextLength { counts: error.n_prompt_tokens.zip(error.n_ctx), cap: None })
+        }
+        Some(Inner { error }) => (&*error.message, refusal(status, &error.message)),
+        None => (text, refusal(status, text)),
     };
-    if kind == "exceed_context_size_error"
-        || message.contains("exceeds the context length")
-        || message.contains("longer than the context length")
-    {
-        return context_length(message, counts);
+    Refused { refusal, ..Refused::new(status, redactor.redact(message)) }
+}
+
+fn refusal(status: StatusCode, message: &str) -> Refusal {
+    let has = |part: &str| message.contains(part);
+    if has("exceeds the context length") || has("longer than the context length") {
+        return Refusal::ContextLength { counts: None, cap: None };
     }
-    let owned = || message.to_owned();
+    // Some versions call it 501, which clients would retry (recorded: 0.33.0-rc2 embed/chat-model).
+    if has("does not support embeddings") {
+        return Refusal::NoEmbeddings;
+    }
     match status {
-        StatusCode::NOT_FOUND if message.contains("not found") => {
-            Error::NotFound { message: owned(), param: Some("model".to_owned()), code: "model_not_found" }
-        }
-        StatusCode::BAD_REQUEST if message.contains("does not support tools") => Error::unsupported("tools", message),
-        StatusCode::BAD_REQUEST if message.contains("does not support thinking") => {
-            Error::unsupported("reasoning_effort", message)
-        }
+        StatusCode::NOT_FOUND if has("not found") => Refusal::NoModel,
+        StatusCode::BAD_REQUEST if has("does not support tools") => Refusal::NoTools,
+        StatusCode::BAD_REQUEST if has("does not support thinking") => Refusal::NoThinking,
         // recorded: 0.33.0-rc2 chat/images-on-plain
-        StatusCode::BAD_REQUEST if message.contains("does not support multimodal") => Error::unsupported(
-            "messages",
-            format!("The model cannot see pictures; take one with the capability vision. (Ollama: {message})"),
-        ),
-        StatusCode::BAD_REQUEST if message.contains("does not support") => Error::unsupported("model", message),
-        StatusCode::BAD_REQUEST if message.contains("invalid think value") => {
-            Error::invalid("reasoning_effort", message)
+        StatusCode::BAD_REQUEST if has("does not support multimodal") => Refusal::NoImages,
+        StatusCode::BAD_REQUEST if has("does not support") => Refusal::Incapable,
+        // recorded: 0.20.0 thinking/level-max
+        StatusCode::BAD_REQUEST if has("invalid think value") => {
+            Refusal::ThinkLevel { only_max: has("invalid think value: \"max\""), for_model: false }
         }
-        // Ollama answers 500 for these, though no retry will cure them; clients retry a 500.
+        // recorded: 0.13.5 thinking/level-low
+        StatusCode::BAD_REQUEST if has("think value") && has("is not supported for this model") => {
+            Refusal::ThinkLevel { only_max: false, for_model: true }
+        }
+        // Ollama answers 500 to these, though no retry helps; clients retry a 500.
         StatusCode::INTERNAL_SERVER_ERROR if message.starts_with("option \"") => {
-            let name = message.split('"').nth(1).unwrap_or_default();
-            Error::Invalid { message: owned(), param: Some(name.to_owned()), code: Some("invalid_type") }
+            Refusal::Option { name: message.split('"').nth(1).unwrap_or_default().to_owned() }
         }
         StatusCode::INTERNAL_SERVER_ERROR
-            if message.starts_with("invalid format") || message.contains("invalid JSON schema in format") =>
+            if message.starts_with("invalid format") || has("invalid JSON schema in format") =>
         {
-            Error::invalid("response_format", message)
+            Refusal::Format
         }
-        StatusCode::BAD_REQUEST if message.contains("JSON schema conversion failed") => {
-            Error::invalid("response_format", message)
+        // recorded: 0.33.0-rc2 chat/bad-schema, structured/pattern-class
+        StatusCode::BAD_REQUEST if has("JSON schema conversion failed") || has("failed to parse grammar") => {
+            Refusal::Format
         }
-        _ => Error::Upstream { status, message: owned() },
+        _ => Refusal::Other,
     }
 }
 
-fn context_length(message: &str, counts: Option<(u64, u64)>) -> Error {
-    // Agents look for the words "maximum context length" to compact their history.
-    let message = match counts {
-        Some((prompt, context)) => format!(
-            "This model's maximum context length is {context} tokens. However, your messages resulted in {prompt} tokens. \
-             Shorten the messages, ask for more with num_ctx (context.num_ctx in farllama's settings), or let contexts grow (context.max). \
-             (Ollama: {message})"
-        ),
-        None => format!(
-            "This model's maximum context length is exceeded by your messages. Shorten the messages, ask for more with num_ctx \
-             (context.num_ctx in farllama's settings), or let contexts grow (context.max). (Ollama: {message})"
-        ),
-    };
-    Error::ContextLength { message, counts }
+/// Returns the message for a text that reports the death of the process which ran the model, without its internal address and without
+/// what that process had written before, which may be about the requests of others.
+fn runner_died(text: &str) -> Option<String> {
+    const DIED: &str = "an error was encountered while running the model";
+    const KNOWN: [&str; 4] = [
+        DIED,
+        "model runner has unexpectedly stopped",
+        "llama-server process has terminated",
+        "llama runner process has terminated",
+    ];
+    // recorded: 0.33.0-rc2 mid-failure/embed, with status 400
+    if let Some((_, rest)) = text.split_once("Post \"http://127.0.0.1:") {
+        let cause = rest.split_once("\": ").map_or("the connection to it is lost", |(_, cause)| cause);
+        return Some(format!("{DIED}: {}", without_ports(cause)));
+    }
+    if !KNOWN.iter().any(|known| text.starts_with(known)) {
+        return None;
+    }
+    // recorded: 0.33.0-rc2 mid-failure/chat-stream-older-error
+    let own = text.split_once(": error: ").map_or(text, |(own, _)| own);
+    Some(without_ports(own))
+}
+
+/// Returns `text` without the addresses of this kind: `127.0.0.1:40000`.
+fn without_ports(text: &str) -> String {
+    let mut parts = text.split("127.0.0.1:");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("the runner");
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    out
 }
 
 /// Something answered that is not Ollama: says what it looks like and what to change.
-fn stranger(status: StatusCode, body: &[u8], asked: &str) -> Error {
-    let text = String::from_utf8_lossy(&body[..body.len().min(2048)]);
+fn stranger(status: StatusCode, body: &[u8], asked: &str, redactor: &Redactor) -> Error {
+    // Masked before it is cut: half a key is half a key.
+    let text = redactor.redact(&String::from_utf8_lossy(&body[..body.len().min(4096)]));
     let text = text.trim();
     let lower = text.to_ascii_lowercase();
     let page = lower.starts_with("<!doctype") || lower.starts_with("<html") || lower.starts_with("<?xml");
@@ -153,7 +248,7 @@ mod tests {
     use super::*;
 
     fn read_400(body: &str) -> Error {
-        read(StatusCode::BAD_REQUEST, body.as_bytes(), "http://gpu-box:11434/api/chat")
+        read(StatusCode::BAD_REQUEST, body.as_bytes(), "http://gpu-box:11434/api/chat", &Redactor::default())
     }
 
     #[test]
@@ -180,14 +275,15 @@ mod tests {
     #[test]
     fn a_permanent_fault_that_ollama_calls_500_becomes_400() {
         let body = br#"{"error":"option \"num_ctx\" must be of type integer"}"#;
-        let error = read(StatusCode::INTERNAL_SERVER_ERROR, body, "");
+        let error = read(StatusCode::INTERNAL_SERVER_ERROR, body, "", &Redactor::default());
         assert_eq!((error.row().status.as_u16(), error.param()), (400, Some("num_ctx")));
     }
 
     #[test]
     fn whatever_is_not_ollama_is_named_with_what_to_change() {
         let told = |status: u16, body: &str| {
-            read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "http://gpu-box:11434/api/chat").to_string()
+            let status = StatusCode::from_u16(status).unwrap();
+            read(status, body.as_bytes(), "http://gpu-box:11434/api/chat", &Redactor::default()).to_string()
         };
         assert!(told(200, "<!DOCTYPE html><title>Router</title>").contains("an HTML page"));
         assert!(told(401, "Unauthorized").contains("remote.api_key"));
@@ -195,5 +291,64 @@ mod tests {
         assert!(told(403, "").contains("Host name"));
         assert!(told(404, "404 page not found").contains("remote.base_path"));
         assert!(told(400, "Client sent an HTTP request to an HTTPS server.\n").contains("remote.protocol to https"));
+    }
+
+    #[test]
+    fn a_dead_runner_is_a_server_error_whatever_it_wrote_before() {
+        let internal = "Post \"http://127.0.0.1:40000/tokenize\": EOF";
+        let refused = "do embedding request: Post \"http://127.0.0.1:40000/embedding\": dial tcp 127.0.0.1:40000: connect: connection refused";
+        for (status, text, message) in [
+            // recorded: 0.33.0-rc2 mid-failure/embed, chat-whole, chat-stream-older-error
+            (400, internal, "an error was encountered while running the model: EOF"),
+            (
+                500,
+                refused,
+                "an error was encountered while running the model: dial tcp the runner: connect: connection refused",
+            ),
+            (
+                500,
+                "an error was encountered while running the model: unexpected EOF",
+                "an error was encountered while running the model: unexpected EOF",
+            ),
+            (
+                500,
+                "an error was encountered while running the model: error: task id = 0, error: Failed to initialize samplers: failed to parse grammar",
+                "an error was encountered while running the model",
+            ),
+            // Facts of another request, in every kind that a text can have.
+            (
+                400,
+                "an error was encountered while running the model: error: the input length exceeds the context length",
+                "an error was encountered while running the model",
+            ),
+            (
+                500,
+                "model runner has unexpectedly stopped, this may be due to resource limitations: error: x does not support embeddings",
+                "model runner has unexpectedly stopped, this may be due to resource limitations",
+            ),
+            (
+                404,
+                "llama-server process has terminated: exit status 1: error: invalid format: model 'x' not found",
+                "llama-server process has terminated: exit status 1",
+            ),
+        ] {
+            let error: Error = from_text(StatusCode::from_u16(status).unwrap(), text, &Redactor::default()).into();
+            let row = error.row();
+            assert_eq!((row.status.as_u16(), row.kind, error.param()), (500, "server_error", None), "{text}");
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn credentials_that_the_remote_repeats_are_masked() {
+        let redactor = Redactor::new([http::HeaderValue::from_static("Basic Z3B1OmNhbmFyeQ==")]);
+        let read = |body: &str| read(StatusCode::FORBIDDEN, body.as_bytes(), "", &redactor).to_string();
+        for body in [
+            r#"{"error":"bad credential Basic Z3B1OmNhbmFyeQ=="}"#,
+            "bad credential Basic Z3B1OmNhbmFyeQ==",
+            &format!("{}Z3B1OmNhbmFyeQ==", "x".repeat(190)),
+        ] {
+            assert!(!read(body).contains("Z3B1"), "{}", read(body));
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     deadline::Alarm,
     error::{self, Error},
     ollama::{refusal, version::Version},
+    redact::Redactor,
     upstream::{
         connect::{Cause, Connector, cause},
         connection::Broken,
@@ -43,6 +44,8 @@ pub(crate) struct Client {
     base_path: String,
     /// What every request carries: `Host`, credentials and extra headers.
     headers: HeaderMap,
+    /// Masks the credentials among them.
+    redactor: Redactor,
     /// What every request adds to `Via`, by which a loop is told.
     via: HeaderValue,
     first_byte: Duration,
@@ -78,6 +81,7 @@ impl Client {
             authority,
             base_path: base_path.clone(),
             headers: carried,
+            redactor: Redactor::new(authorization.iter().chain(headers.iter().map(|(_, value)| value)).cloned()),
             via,
             first_byte: config.timeouts.first_byte,
             idle: config.timeouts.idle,
@@ -87,6 +91,11 @@ impl Client {
     /// The remote as a person writes it, without credentials: `http://gpu-box:11434/prefix`.
     pub(crate) fn remote(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.base_path)
+    }
+
+    /// Masks the remote's credentials in texts of its own.
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// Whether a request has been through here before, and came back from the remote.
@@ -154,7 +163,7 @@ impl Client {
             return Ok(answer.into_body());
         }
         let body = Box::pin(whole(answer.into_body())).await?;
-        Err(refusal::read(status, &body, &self.asked(path)))
+        Err(refusal::read(status, &body, &self.asked(path), &self.redactor))
     }
 
     /// Understands a whole answer to `path`.
@@ -162,7 +171,8 @@ impl Client {
     /// # Errors
     /// It is not what Ollama answers there.
     pub(crate) fn read<'a, T: Deserialize<'a>>(&self, path: &str, reply: &'a [u8]) -> Result<T, Error> {
-        serde_json::from_slice(reply).map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path)))
+        serde_json::from_slice(reply)
+            .map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path), &self.redactor))
     }
 
     /// Which Ollama the remote is. Asked for once, and again only when all connections were lost in between.

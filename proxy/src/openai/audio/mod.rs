@@ -137,7 +137,7 @@ async fn transcript(
 
 /// What the model says to one ask.
 async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage), Error> {
-    let (about, limited) = (ask.about, ask.limit.is_some());
+    let (params, limited) = (ask.params, ask.limit.is_some());
     let reply = send::whole(app, ask, recorder).await?;
     let reply: ChatReply<'_> = app.upstream.read(translate::PATH, &reply)?;
     if !reply.done {
@@ -145,7 +145,11 @@ async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage)
     }
     // Half a transcript looks like a whole one: there is no word for it in the answer.
     if reply.done_reason.as_deref() == Some("length") && !limited {
-        return Err(Error::ContextLength { message: translate::CUT.to_owned(), counts: None }.about(about));
+        return Err(Error::Invalid {
+            message: translate::CUT.to_owned(),
+            param: Some(params.prompt.to_owned()),
+            code: Some("context_length_exceeded"),
+        });
     }
     let usage = Usage::from(&reply);
     Ok((reply.message.content.trim().to_owned(), usage))

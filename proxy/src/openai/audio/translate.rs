@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     ollama::wire::{ChatRequest, Message},
     openai::{
         audio::wire::{AudioUsage, Request, Transcription, missing},
@@ -125,7 +125,16 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
     };
     // Whether the model hears is known by now.
     let (model, body) = (request.model.to_string(), encode(&asked)?);
-    Ok(Ask { path: PATH, about: "file", model, body, may_grow, limit, effort: None, news: News::default() })
+    Ok(Ask {
+        path: PATH,
+        params: Params::reading("file"),
+        model,
+        body,
+        may_grow,
+        limit,
+        effort: None,
+        news: News::default(),
+    })
 }
 
 /// The answer.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     ollama::{
         generate::{GenerateReply, GenerateRequest},
         wire as native,
@@ -78,7 +78,16 @@ pub(super) fn asks(
                 bodies.encode(&asked)?;
             }
             let (model, body) = (model.clone(), bodies.last());
-            asks.push(Ask { path: PATH, about: "prompt", model, body, may_grow, limit, effort, news });
+            asks.push(Ask {
+                path: PATH,
+                params: Params::reading("prompt"),
+                model,
+                body,
+                may_grow,
+                limit,
+                effort,
+                news,
+            });
         }
     }
     Ok(asks)

@@ -53,21 +53,9 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     })?;
     recorder.receipt(receipt);
     drop(json);
-    let replies = send::all(&app, asks, &recorder).await.map_err(refused)?;
+    let replies = send::all(&app, asks, &recorder).await?;
     let reply = replies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
     let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, reply)?;
     recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });
     Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
-}
-
-/// Ollama's refusals, told in the words of this endpoint.
-fn refused(error: Error) -> Error {
-    match error {
-        // Some versions call it 501, which clients would retry.
-        Error::Upstream { message, .. } if message.contains("does not support embeddings") => Error::unsupported(
-            "model",
-            format!("The model cannot embed; take one that can, such as nomic-embed-text. (Ollama: {message})"),
-        ),
-        error => error,
-    }
 }

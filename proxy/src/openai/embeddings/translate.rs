@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     ollama::embed::{EmbedReply, EmbedRequest},
     openai::{
         embeddings::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector},
@@ -27,7 +27,16 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
     let (model, may_grow) = (asked.model.to_string(), policy.may_grow(&asked.native));
     let body = encode(&request(asked, policy)?)?;
     // There is no answer that would need room beside the input.
-    Ok(Ask { path: PATH, about: "input", model, body, may_grow, limit: Some(0), effort: None, news: News::default() })
+    Ok(Ask {
+        path: PATH,
+        params: Params::reading("input"),
+        model,
+        body,
+        may_grow,
+        limit: Some(0),
+        effort: None,
+        news: News::default(),
+    })
 }
 
 /// Client → upstream.

@@ -14,7 +14,7 @@ use super::models;
 use crate::{
     app::App,
     config::Config,
-    error::Error,
+    error::{Error, Params},
     observe::Recorder,
     openai::{
         request::json::Json,
@@ -39,7 +39,7 @@ pub(crate) fn prepare(json: &Json, config: &Config) -> Result<Prepared<String>, 
         let (model, body) = (facts.clone(), encode(&native)?);
         Ok(Ask {
             path: PATH,
-            about: "prompt",
+            params: Params::reading("prompt"),
             model,
             body,
             may_grow: false,

@@ -16,7 +16,10 @@ use crate::{
     app::App,
     error::Error,
     observe::Recorder,
-    ollama::wire::{Show, ShowRequest, Tags},
+    ollama::{
+        refusal::Refusal,
+        wire::{Show, ShowRequest, Tags},
+    },
     routes::Id,
     upstream::client::encode,
 };
@@ -70,12 +73,16 @@ pub(crate) async fn senses(app: &App, model: &str) -> Result<bool, Error> {
 
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
 pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
-    let Error::NotFound { message, param, code: code @ "model_not_found" } = error else { return error };
+    let refused = match error {
+        Error::Refused(refused) if refused.refusal == Refusal::NoModel => refused,
+        error => return error,
+    };
     let names = match app.upstream.call(Method::GET, "/api/tags", None).await {
         Ok(reply) => {
             app.upstream.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags))
         }
         Err(_) => None,
     };
-    Error::NotFound { message: translate::not_found(model, &message, names.as_deref()), param, code }
+    let message = translate::not_found(model, &refused.message, names.as_deref());
+    Error::NotFound { message, param: Some("model".to_owned()), code: "model_not_found" }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     ollama::wire::{ChatReply, ChatRequest},
     openai::{
         moderations::{
@@ -91,7 +91,16 @@ pub(super) fn asks(
         bodies.encode(&asked)?;
         // Whether the model can see is known before.
         let (model, body, news) = (model.to_owned(), bodies.last(), News::default());
-        asks.push(Ask { path: PATH, about: "input", model, body, may_grow, limit, effort: None, news });
+        asks.push(Ask {
+            path: PATH,
+            params: Params::reading("input"),
+            model,
+            body,
+            may_grow,
+            limit,
+            effort: None,
+            news,
+        });
     }
     Ok((asks, facts))
 }

@@ -25,6 +25,7 @@ use crate::{
     ollama::{ndjson::Lines, refusal, wire::ErrorLine},
     openai::upstream_request::send::AT_ONCE,
     receipt::Receipt,
+    redact::Redactor,
     upstream::client::Upstream,
     usage::Usage,
 };
@@ -153,7 +154,7 @@ fn keep_on_one_line(text: &mut BytesMut, begin: usize) {
 /// # Errors
 /// A refusal within [`Heartbeat::after`], if it is the first that is heard.
 pub(crate) async fn respond<T: Translator>(
-    openings: Vec<Opening>,
+    Openings { openings, redactor }: Openings,
     translator: T,
     heartbeat: &Heartbeat,
     recorder: Recorder,
@@ -177,7 +178,7 @@ pub(crate) async fn respond<T: Translator>(
         Err(_) => true,
     };
     let mut stream = EventStream {
-        feed: Feed::of(translator, sources.len()),
+        feed: Feed::of(translator, sources.len()).redacting(&redactor),
         sources,
         beat: Alarm::default(),
         every: heartbeat.every,
@@ -205,6 +206,13 @@ pub(crate) fn event_stream(body: Body) -> Response {
 /// Leads to the body of an answer.
 pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Upstream, Error>> + Send>>;
 
+/// What leads to the bodies of the upstream responses that one stream is made of.
+pub(crate) struct Openings {
+    pub(crate) openings: Vec<Opening>,
+    /// Masks the remote's credentials.
+    pub(crate) redactor: Redactor,
+}
+
 enum Stage {
     /// The upstream has not answered yet.
     Opening(Opening),
@@ -222,6 +230,8 @@ pub(crate) struct Feed<T> {
     /// Of each upstream answer its own.
     lines: Vec<Lines>,
     pub(crate) frames: Frames,
+    /// Masks credentials that the remote repeats in an error.
+    redactor: Redactor,
 }
 
 impl<T: Translator> Feed<T> {
@@ -246,7 +256,12 @@ impl<T: Translator> Feed<T> {
     /// Takes packets of `n` upstream answers.
     pub(crate) fn of(translator: T, n: usize) -> Self {
         let lines = std::iter::repeat_with(Lines::default).take(n).collect();
-        Self { translator, lines, frames: Frames::default() }
+        Self { translator, lines, frames: Frames::default(), redactor: Redactor::default() }
+    }
+
+    /// Masks credentials in the errors of the remote.
+    pub(crate) fn redacting(self, redactor: &Redactor) -> Self {
+        Self { redactor: redactor.clone(), ..self }
     }
 
     /// Takes the next packet.
@@ -312,8 +327,8 @@ impl<T: Translator> Feed<T> {
             Err(unreadable) => unreadable,
         };
         let error = match serde_json::from_slice::<ErrorLine<'_>>(line) {
-            // Ollama's word in mid-stream; a status it has no more.
-            Ok(line) => refusal::from_text(StatusCode::INTERNAL_SERVER_ERROR, &line.error),
+            // Ollama reports an error in mid-stream, where there is no status.
+            Ok(line) => refusal::from_text(StatusCode::INTERNAL_SERVER_ERROR, &line.error, &self.redactor).into(),
             Err(_) => {
                 Error::Cut { message: format!("the remote sent a line that is no reply of Ollama's: {unreadable}") }
             }

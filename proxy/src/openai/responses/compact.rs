@@ -40,7 +40,7 @@ pub(crate) async fn compact(
     recorder.receipt(prepared.receipt);
     let (id, created, item) = (stamp.id.clone(), stamp.created, format!("cmp_{}", stamp.random));
     let replies = send::whole(&app, prepared.ask, &recorder).await?;
-    let mut feed = Feed::of(Answer::new(stamp, prepared.facts), 1);
+    let mut feed = Feed::of(Answer::new(stamp, prepared.facts), 1).redacting(app.upstream.redactor());
     feed.packet_of(0, replies).and_then(|()| feed.eof_of(0))?;
     let answer = feed.translator();
     let usage = answer.usage().unwrap_or_default();

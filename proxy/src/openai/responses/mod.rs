@@ -177,7 +177,7 @@ pub(crate) async fn create(
         let openings = send::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
     }
-    let mut feed = Feed::of(kept, 1);
+    let mut feed = Feed::of(kept, 1).redacting(app.upstream.redactor());
     let fed = feed.packet_of(0, send::whole(&app, ask, &recorder).await?).and_then(|()| feed.eof_of(0));
     recorder.receipt(feed.receipt());
     let kept = feed.translator();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     ollama::wire as native,
     openai::{
         request::{
@@ -54,9 +54,17 @@ impl<'a> Turn<'a> {
             let switch = self.thinking_switch.map(|_| "chat_template_kwargs");
             self.effort.as_ref().map(|(param, _)| *param).or(switch)
         };
+        let format = match &self.form {
+            Form::Call(_) => "tools",
+            _ if native.format.is_some() => "format",
+            _ if about == "input" => "text.format",
+            _ => "response_format",
+        };
+        let said = if native.think.is_some() { "think" } else { effort.unwrap_or("reasoning_effort") };
+        let params = Params { prompt: about, format, effort: said };
         Ask {
             path: "/api/chat",
-            about,
+            params,
             model: self.model.to_string(),
             body: Bytes::new(),
             may_grow: policy.may_grow(native),

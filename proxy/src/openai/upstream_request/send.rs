@@ -11,13 +11,16 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     app::App,
-    error::Error,
+    error::{Error, Params},
     observe::Recorder,
-    ollama::wire::{ChatRequest, Options, Ps, Show, ShowRequest},
+    ollama::{
+        refusal::{Refusal, Refused},
+        wire::{ChatRequest, Options, Ps, Show, ShowRequest},
+    },
     openai::{
         models,
         request::json::Fields,
-        response::sse::Opening,
+        response::sse::{Opening, Openings},
         upstream_request::context::{size, tagged},
     },
     receipt::Receipt,
@@ -28,8 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) path: &'static str,
-    /// The field of the request that holds what the model is to read.
-    pub(crate) about: &'static str,
+    /// How the client calls what it is made of.
+    pub(crate) params: Params,
     pub(crate) model: String,
     pub(crate) body: Bytes,
     /// Whether the context may grow: the client asks for none itself, and wants nothing cut.
@@ -129,12 +132,12 @@ pub(crate) struct Prepared<F> {
 pub(crate) const AT_ONCE: usize = 4;
 
 /// What leads to the streamed answers.
-pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Vec<Opening> {
+pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Openings {
     let opening = |ask| -> Opening {
         let (app, recorder) = (app.clone(), recorder.clone());
         Box::pin(async move { open(&app, ask, &recorder).await })
     };
-    asks.into_iter().map(opening).collect()
+    Openings { openings: asks.into_iter().map(opening).collect(), redactor: app.upstream.redactor().clone() }
 }
 
 /// Asks all, [`AT_ONCE`] at a time, and reads the whole answers.
@@ -166,8 +169,8 @@ pub(crate) async fn whole(app: &App, ask: Ask, recorder: &Recorder) -> Result<By
 /// # Errors
 /// What Ollama refuses for good.
 pub(crate) async fn open(app: &App, ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
-    let about = ask.about;
-    cured(app, ask, recorder).await.map_err(|error| error.about(about))
+    let params = ask.params;
+    cured(app, ask, recorder).await.map_err(|error| error.blaming(params))
 }
 
 // What is rare is boxed here and below: every request would carry the room for it otherwise.
@@ -183,17 +186,19 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        match error {
-            Error::ContextLength { counts, message } if ask.may_grow && app.config.context.max > 0 => {
-                return Box::pin(grow(app, &ask, counts, message, recorder)).await;
+        let refused = match error {
+            Error::Refused(refused) => refused,
+            error => return Err(error),
+        };
+        match (&refused.refusal, ask.effort, fallback_for(&refused.refusal)) {
+            (Refusal::ContextLength { .. }, ..) if ask.may_grow && app.config.context.max > 0 => {
+                return Box::pin(grow(app, &ask, *refused, recorder)).await;
             }
-            error => match (ask.effort, cure(&error)) {
-                (Some(field), Some(change)) if !app.config.openai.strict && thinking < Some(change) => {
-                    thinking = Some(change);
-                    think(&mut ask, field, change, recorder)?;
-                }
-                _ => return Err(Box::pin(models::explain(app, error, &ask.model)).await),
-            },
+            (_, Some(field), Some(change)) if !app.config.openai.strict && thinking < Some(change) => {
+                thinking = Some(change);
+                think(&mut ask, field, change, recorder)?;
+            }
+            _ => return Err(Box::pin(models::explain(app, Error::Refused(refused), &ask.model)).await),
         }
     }
 }
@@ -212,7 +217,7 @@ async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error>
     }
     if ask.news.pictures && !version.refuses_pictures() && !models::senses(app, &ask.model).await? {
         return Err(Error::unsupported(
-            ask.about,
+            ask.params.prompt,
             format!("The model `{}` cannot see pictures; take one with the capability vision.", ask.model),
         ));
     }
@@ -235,19 +240,13 @@ enum Thinking {
     Not,
 }
 
-/// How a refused effort is asked for so that this model, or this version of Ollama, understands it.
-fn cure(error: &Error) -> Option<Thinking> {
-    let told = error.to_string();
-    if told.contains("does not support thinking") {
-        Some(Thinking::Not)
-    } else if told.contains("think value") && told.contains("is not supported for this model") {
-        // recorded: 0.13.5 thinking/level-low
-        Some(Thinking::On)
-    } else if told.contains("invalid think value: \"max\"") {
-        // recorded: 0.20.0 thinking/level-max
-        Some(Thinking::High)
-    } else {
-        None
+/// Returns how to ask again for an effort that was refused, so that this model, or this version of Ollama, understands it.
+fn fallback_for(refusal: &Refusal) -> Option<Thinking> {
+    match refusal {
+        Refusal::NoThinking => Some(Thinking::Not),
+        Refusal::ThinkLevel { for_model: true, .. } => Some(Thinking::On),
+        Refusal::ThinkLevel { only_max: true, .. } => Some(Thinking::High),
+        _ => None,
     }
 }
 
@@ -272,25 +271,21 @@ fn think(ask: &mut Ask, field: &str, change: Thinking, recorder: &Recorder) -> R
 }
 
 /// Asks once more, with a context that holds the prompt. One request at a time makes a model grow; those who wait find it grown.
-async fn grow(
-    app: &App,
-    ask: &Ask,
-    counts: Option<(u64, u64)>,
-    message: String,
-    recorder: &Recorder,
-) -> Result<Upstream, Error> {
+async fn grow(app: &App, ask: &Ask, refused: Refused, recorder: &Recorder) -> Result<Upstream, Error> {
+    let counts = match &refused.refusal {
+        Refusal::ContextLength { counts, .. } => *counts,
+        _ => None,
+    };
     let turn = app.grown.turn(&ask.model).await;
     let cap = app.config.context.max.min(own_length(app, &ask.model).await.unwrap_or(u64::MAX));
     let size = match counts {
         Some((prompt, _)) => size(prompt, ask.limit, cap),
-        // This version does not tell how long the prompt is.
+        // This version does not report how long the prompt is.
         None => Some(cap),
     };
     let size = size.map(|size| size.max(app.grown.of(&ask.model).unwrap_or(0)).min(cap));
     let Some(size) = size.filter(|size| counts.is_none_or(|(_, context)| *size > context)) else {
-        let message =
-            format!("{message} It cannot grow beyond {cap} tokens (context.max, and what the model was made for).");
-        return Err(Error::ContextLength { message, counts });
+        return Err(Refused { refusal: Refusal::ContextLength { counts, cap: Some(cap) }, ..refused }.into());
     };
     let body = changed(&ask.body, |top| {
         let mut options = fields(top.get("options").map_or("{}", RawValue::get))?;

@@ -1,0 +1,74 @@
+//! Masks keys and other credentials in texts that leave the proxy: log lines, payload snippets and error messages. Pure.
+
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use http::HeaderValue;
+
+/// Shorter words are not keys: many tools send `x` or `ollama` because they must send something.
+const SHORTEST_KEY: usize = 8;
+
+/// Up to so many keys are searched for one after the other.
+const FEW_KEYS: usize = 8;
+
+const MASK: &str = "***";
+
+/// Knows the values of headers that must not be shown. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Redactor(Arc<[HeaderValue]>);
+
+impl Redactor {
+    pub(crate) fn new(secrets: impl IntoIterator<Item = HeaderValue>) -> Self {
+        Self(secrets.into_iter().collect())
+    }
+
+    /// Returns `text` without the secrets.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        masked(text, &self.0)
+    }
+}
+
+/// Returns `text` without the keys in `secrets`, values of headers.
+pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
+    let apart = |c: char| c.is_ascii_whitespace() || c == ',';
+    let keys = secrets
+        .iter()
+        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+        .flat_map(|value| value.split(apart));
+    let keys: Vec<&str> = keys.filter(|key| key.len() >= SHORTEST_KEY).collect();
+    // One search for each of a few keys is cheaper; a header can hold thousands of words, though, and a text megabytes.
+    if keys.len() <= FEW_KEYS {
+        return keys.into_iter().fold(text.to_owned(), |text, key| text.replace(key, MASK));
+    }
+    let masks = vec![MASK; keys.len()];
+    let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&keys);
+    search.map_or_else(|_| MASK.to_owned(), |search| search.replace_all(text, &masks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_a_header_is_masked() {
+        let secrets = [
+            HeaderValue::from_static("Bearer  sk-secret-1, Bearer sk-secret-2"),
+            HeaderValue::from_static("sk-secret-3"),
+        ];
+        assert_eq!(masked("sk-secret-1 sk-secret-2 sk-secret-3 Bearer", &secrets), "*** *** *** Bearer");
+    }
+
+    #[test]
+    fn any_number_of_keys_is_masked() {
+        let keys: Vec<String> = (0..5000).map(|n| format!("sk-{n:08}")).collect();
+        let header = HeaderValue::try_from(keys.join(",")).unwrap();
+        // Fast: a search for each of the keys would take a minute.
+        let text = keys.join(" ").repeat(20);
+        assert!(!masked(&text, &[header]).contains("sk-"));
+    }
+
+    #[test]
+    fn a_word_that_tools_send_for_want_of_a_key_is_no_key() {
+        assert_eq!(masked("registry.ollama.ai", &[HeaderValue::from_static("Bearer ollama")]), "registry.ollama.ai");
+    }
+}
