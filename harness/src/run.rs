@@ -105,11 +105,11 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     }
     let mut result = match backend.target(&loaded.scenario).await {
         Ok(target) => {
-            let (needs, model) = (loaded.scenario.needs(), plan.variables.model());
+            let needs = loaded.scenario.needs();
             let lacking = if backend.is_mock() {
                 Ok(None)
             } else {
-                target.lacks(&needs, &model, &plan.capabilities, &plan.http).await
+                target.lacks(&needs, &plan.variables, &plan.capabilities, &plan.http).await
             };
             let result = match lacking {
                 Ok(None) => steps::run(loaded, &target, plan).await,

@@ -443,3 +443,21 @@ fn a_misspelled_request_field_is_a_warning() {
         check().args([verb, "a.yaml"]).current_dir(folder.path()).assert().success().stderr(contains(told));
     }
 }
+
+#[test]
+fn the_ten_scenarios_for_an_own_server_pass_on_the_mock() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(root.join("docs/own-server.md")).unwrap();
+    let examples: Vec<_> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 10);
+    let files: Vec<_> = (0..10).map(|nth| format!("{nth}.yaml")).collect();
+    let all: Vec<_> = files.iter().map(String::as_str).zip(examples).collect();
+    let folder = folder(&all);
+    check()
+        .args(["run", "."])
+        .current_dir(folder.path())
+        .assert()
+        .success()
+        .stderr("")
+        .stdout(contains("10 passed, 0 failed, 0 skipped"));
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Target;
 use crate::{
-    scenario::{Capability, Need},
+    scenario::{Capability, Need, variables::Variables},
     text::{chain, suggestion},
 };
 
@@ -68,7 +68,7 @@ impl Target {
     pub async fn lacks(
         &self,
         needs: &[Need],
-        model: &str,
+        variables: &Variables,
         capabilities: &Capabilities,
         http: &reqwest::Client,
     ) -> Result<Option<String>, String> {
@@ -77,7 +77,13 @@ impl Target {
                 Need::Capability(capability) => match &capabilities.given {
                     Some(given) if given.contains(capability) => None,
                     Some(_) => Some(format!("it needs {need}, which --capability does not name")),
-                    None => self.capability(*capability, model, capabilities, http).await?,
+                    None => {
+                        let model = match capability {
+                            Capability::Embeddings => variables.embedding_model(),
+                            _ => variables.model(),
+                        };
+                        self.capability(*capability, &model, capabilities, http).await?
+                    }
                 },
                 Need::Ollama(version) => self.version(version, http).await?,
                 Need::Native if self.foreign => {
@@ -121,12 +127,13 @@ impl Target {
         http: &reqwest::Client,
     ) -> Result<Option<String>, String> {
         let name = capability.name();
+        let flag = if capability == Capability::Embeddings { "--embedding-model" } else { "--model" };
         if let Some(word) = capability.of_model() {
             let show = http.post(format!("{}/api/show", self.url)).json(&json!({"model": model}));
             let shown = self.ask(show).await?;
             if let Some(known) = shown.as_ref().and_then(|shown| shown["capabilities"].as_array()) {
                 let has = known.iter().any(|known| known == word);
-                let lacking = || format!("it needs a model with {name}, which {model} has not (choose one by --model)");
+                let lacking = || format!("it needs a model with {name}, which {model} has not (choose one by {flag})");
                 return Ok((!has).then(lacking));
             }
         }

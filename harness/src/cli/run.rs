@@ -40,6 +40,9 @@ const FARLLAMA: &str = "farllama";
 pub(super) struct Flags {
     #[command(flatten)]
     select: Select,
+    /// Leaves out scenarios whose file or title contains this text (may be given several times)
+    #[arg(long = "skip", value_name = "TEXT")]
+    skip: Vec<String>,
     /// What stands behind the proxy [default: what other flags imply (--base-url: target, --remote-host: remote,
     /// --image, --pull, --volume: container), else mock]
     #[arg(long, value_enum)]
@@ -64,6 +67,9 @@ pub(super) struct Flags {
     /// The model of scenarios that leave it open [default: the only one that a target lists; gpt-oss:20b elsewhere]
     #[arg(long)]
     model: Option<String>,
+    /// The model that makes vectors, as ${embedding_model} [default: --model; all-minilm on the mock]
+    #[arg(long, value_name = "MODEL")]
+    embedding_model: Option<String>,
     /// What the server and the model can do, such as tools,embeddings, or `none`; what is not named is skipped
     /// [default: found out by asking]
     #[arg(long = "capability", value_name = "NAME,…", value_delimiter = ',')]
@@ -222,6 +228,9 @@ impl Flags {
     fn plan(&self, kind: Kind, backend: Backend, scenarios: &[Loaded]) -> anyhow::Result<Plan> {
         let model = self.model.as_deref().unwrap_or(smoke::MODEL);
         let mut variables = Variables::new(model, smoke::PROMPT, smoke::SYSTEM_PROMPT);
+        if let Some(vectors) = self.embedding_model.as_deref().or_else(|| (kind != Kind::Mock).then_some(model)) {
+            variables.set("embedding_model", vectors.into());
+        }
         let given: BTreeMap<String, String> = self.vars.iter().cloned().collect();
         for (name, value) in &given {
             let declared = |loaded: &Loaded| loaded.scenario.vars.0.iter().any(|check| check.key == *name);
@@ -259,9 +268,13 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     for warning in warn::of(&scenarios) {
         eprintln!("warning: {warning}");
     }
+    let left_out = |loaded: &Loaded| {
+        flags.skip.iter().any(|text| loaded.file.contains(text) || loaded.scenario.title.value.contains(text))
+    };
+    let scenarios: Vec<_> = scenarios.into_iter().filter(|loaded| !left_out(loaded)).collect();
     let mut scenarios = versions::expand(scenarios, &flags.mock_versions);
     if scenarios.is_empty() {
-        eprintln!("farllama-check: no selected scenario speaks of such a version");
+        eprintln!("farllama-check: no scenario is left to run (--skip, --mock-version)");
         return Ok(Exit::NothingChecked.into());
     }
     if kind == Kind::Target {
@@ -297,6 +310,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             Some(Ok(None)) => {}
             Some(Ok(Some(model))) => {
                 eprintln!("model: {model}, the only one that the server lists (--model names another)");
+                if flags.embedding_model.is_none() {
+                    plan.variables.set("embedding_model", model.as_str().into());
+                }
                 plan.variables.set("model", model.into());
             }
             Some(Err(problem)) => {

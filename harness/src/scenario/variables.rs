@@ -42,7 +42,13 @@ impl Variables {
     /// What every scenario may use.
     #[must_use]
     pub fn new(model: &str, prompt: &str, system_prompt: &str) -> Self {
-        let given = [("model", model), ("prompt", prompt), ("system_prompt", system_prompt)];
+        let given = [
+            ("model", model),
+            ("prompt", prompt),
+            ("system_prompt", system_prompt),
+            // Of the mock; elsewhere it is the model, unless another is named.
+            ("embedding_model", "all-minilm"),
+        ];
         let values = given.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         Self { values, ..Self::default() }
     }
@@ -51,6 +57,12 @@ impl Variables {
     #[must_use]
     pub fn model(&self) -> String {
         self.values.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// The model that makes vectors.
+    #[must_use]
+    pub fn embedding_model(&self) -> String {
+        self.values.get("embedding_model").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
     /// Whether it is there.
@@ -249,7 +261,10 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_with_the_known_ones() {
         let wrong = variables().text("${modle}").unwrap_err();
-        assert_eq!(wrong, "unknown variable `modle`, expected one of calls, model, prompt, system_prompt");
+        assert_eq!(
+            wrong,
+            "unknown variable `modle`, expected one of calls, embedding_model, model, prompt, system_prompt"
+        );
         assert!(variables().text("${model").unwrap_err().contains("without `}`"));
     }
 }

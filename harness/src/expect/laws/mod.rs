@@ -37,7 +37,7 @@ const fn strict(name: &'static str, what: &'static str) -> Law {
 }
 
 /// Every law: of all event streams, of chats and completions, of responses.
-pub const LAWS: [Law; 34] = [
+pub const LAWS: [Law; 35] = [
     strict("lf-only", "lines end with LF alone"),
     law("utf-8", "the stream is UTF-8"),
     law("blank-line", "a blank line ends the last event"),
@@ -56,6 +56,7 @@ pub const LAWS: [Law; 34] = [
     law("usage-last", "the usage chunk (without choices) is the last"),
     law("finish", "each choice has a finish_reason before [DONE]"),
     law("finish-last", "nothing follows a choice's finish_reason"),
+    strict("finish-last-at-all", "nothing follows a choice's finish_reason, not even an empty delta"),
     law("role-first", "the role comes in a choice's first chunk"),
     strict("role-once", "the role comes in a choice's first chunk alone"),
     law("role-assistant", "the role is assistant"),
@@ -314,6 +315,8 @@ mod tests {
             (vec![&*first(), &finish(), DONE_EVENT, DONE_EVENT], "2 times"),
             (vec![&*first(), &finish(), DONE_EVENT, &word()], "nothing follows [DONE]"),
             (vec![&*first(), &finish(), &word(), DONE_EVENT], "nothing follows a choice's finish_reason"),
+            (vec![&*first(), &finish(), &finish().replace("\"stop\"", "null"), DONE_EVENT], "not even an empty delta"),
+            (vec![&*first(), &finish(), &finish(), DONE_EVENT], "nothing follows a choice's finish_reason: "),
             (vec![&*first(), &role, &finish(), DONE_EVENT], "it came again"),
             (vec![&*word(), &finish(), DONE_EVENT], "it is not there"),
             (vec![&*role.replace("assistant", "user"), &finish(), DONE_EVENT], "the role is assistant: "),
