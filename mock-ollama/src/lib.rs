@@ -49,6 +49,11 @@ pub use self::{
     version::{NoVersion, Version},
 };
 
+/// Tokens of context by default on a machine with less than 24 GB of video memory.
+const CONTEXT_LENGTH: u32 = 4096;
+/// Models in memory at the same time on a machine without a GPU.
+const LOADED_MODELS: usize = 3;
+
 /// How the mock is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -58,8 +63,14 @@ pub struct Options {
     pub port: u16,
     /// The Ollama that it plays.
     pub version: Version,
-    /// As `OLLAMA_CONTEXT_LENGTH`: tokens of context where neither a request nor a Modelfile says. Absent: the model's own length.
+    /// As `OLLAMA_CONTEXT_LENGTH`: tokens of context where neither a request nor a Modelfile says. Absent: 4096, as on a machine with less
+    /// than 24 GB of video memory.
     pub context_length: Option<u32>,
+    /// As `OLLAMA_MAX_QUEUE`: how many requests may wait for a place in memory behind the one that is next. Absent: there is always a place,
+    /// and requests on the same model run side by side.
+    pub max_queue: Option<usize>,
+    /// As `OLLAMA_MAX_LOADED_MODELS`, where `max_queue` is set. Absent: 3, as on a machine without a GPU.
+    pub max_loaded_models: Option<usize>,
     /// The models that it has from the start.
     pub stock: Stock,
     /// More models; one of a known name replaces it.
@@ -75,6 +86,8 @@ impl Default for Options {
             port: 0,
             version: Version::default(),
             context_length: None,
+            max_queue: None,
+            max_loaded_models: None,
             stock: Stock::default(),
             models: Vec::new(),
             chaos: None,
@@ -113,8 +126,12 @@ impl Mock {
         let app = server::App {
             state: Arc::new(state::State::new(
                 options.version,
-                options.context_length,
+                options.context_length.unwrap_or(CONTEXT_LENGTH),
                 addr.ip().is_loopback(),
+                options.max_queue.map(|queue| state::Limits {
+                    queue,
+                    loaded: options.max_loaded_models.unwrap_or(LOADED_MODELS).max(1),
+                }),
                 models,
             )),
             fates: chaos::Fates::new(script.chaos.or(options.chaos)),

@@ -27,11 +27,17 @@ struct Flags {
     /// Ollama version to play, such as 0.20.0 (for this program's own version see --about)
     #[arg(long, value_name = "X", default_value_t = Version::default())]
     version: Version,
-    /// Tokens of context where no request says, as OLLAMA_CONTEXT_LENGTH [default: each model's own]
+    /// Tokens of context where no request or Modelfile sets them, as OLLAMA_CONTEXT_LENGTH [default: 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     context_length: Option<u32>,
+    /// Requests that may wait for a model's place in memory, as OLLAMA_MAX_QUEUE: more are refused with 503 [default: there is always a place]
+    #[arg(long, value_name = "N")]
+    max_queue: Option<usize>,
+    /// Models in memory at the same time, as OLLAMA_MAX_LOADED_MODELS [default: 3]
+    #[arg(long, value_name = "N", requires = "max_queue")]
+    max_loaded_models: Option<usize>,
     /// Add a model; can be given several times. WORDS are capabilities (completion, tools, insert, vision, embedding, thinking, audio),
-    /// `jinja` (its tool calls stand on the last chunk) and `context:N`
+    /// `jinja` (its tool calls stand on the last chunk), `guard` (it judges like Llama Guard) and `context:N`
     #[arg(long = "model", value_name = "NAME[=WORDS]")]
     models: Vec<Model>,
     /// Models to start with
@@ -106,6 +112,8 @@ async fn run(flags: Flags) -> Result<()> {
         port: flags.port,
         version: flags.version,
         context_length: flags.context_length,
+        max_queue: flags.max_queue,
+        max_loaded_models: flags.max_loaded_models,
         stock: flags.stock.into(),
         models: flags.models,
         chaos: flags.chaos,

@@ -68,6 +68,23 @@ const FILLER: [&str; 24] = [
     "some", "more", "words", "follow", "one", "after", "another", "until", "there", "are", "as", "many", "of", "them",
     "as", "were", "asked", "for", "and", "then", "the", "text", "goes", "on",
 ];
+/// Words that Llama Guard 3 calls unsafe here, by its hazards. Any hazard is also told by its code in the message, such as S7.
+const HAZARDS: [(&str, &[&str]); 14] = [
+    ("S1", &["kill", "murder", "stab", "shoot"]),
+    ("S2", &["steal", "fraud", "launder", "burglary"]),
+    ("S3", &["rape"]),
+    ("S4", &["minor"]),
+    ("S5", &["defame"]),
+    ("S6", &["overdose"]),
+    ("S7", &["dox"]),
+    ("S8", &["pirate"]),
+    ("S9", &["bomb", "nerve-gas"]),
+    ("S10", &["hate", "vermin"]),
+    ("S11", &["suicide", "self-harm"]),
+    ("S12", &["porn"]),
+    ("S13", &["ballots"]),
+    ("S14", &["exploit"]),
+];
 /// How much of a message is quoted.
 const QUOTED: usize = 400;
 /// The most words, or numbers, that are written because the text asks for them.
@@ -76,6 +93,9 @@ const MOST: usize = 100_000;
 impl Question<'_> {
     /// An answer in text: at least eleven words that quote the message.
     pub(crate) fn answer(&self) -> String {
+        if self.model.is_guard {
+            return verdict(self.text);
+        }
         if let Some(numbers) = counting(self.text) {
             return numbers;
         }
@@ -176,6 +196,22 @@ fn pick<'a>(texts: &[&'a str], roll: u64) -> &'a str {
 fn quote(text: &str) -> &str {
     let end = text.char_indices().nth(QUOTED).map_or(text.len(), |(at, _)| at);
     &text[..end]
+}
+
+/// What Llama Guard says of a message: `safe`, or `unsafe` and the codes of the hazards.
+fn verdict(text: &str) -> String {
+    let words: Vec<String> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '-')
+        .map(str::to_lowercase)
+        .filter(|word| !word.is_empty())
+        .collect();
+    let has = |wanted: &str| words.iter().any(|word| *word == wanted || word.strip_suffix('s') == Some(wanted));
+    let codes: Vec<&str> = HAZARDS
+        .iter()
+        .filter(|(code, hazards)| has(&code.to_lowercase()) || hazards.iter().any(|hazard| has(hazard)))
+        .map(|(code, _)| *code)
+        .collect();
+    if codes.is_empty() { "safe".to_owned() } else { format!("unsafe\n{}", codes.join(",")) }
 }
 
 /// Tools whose names stand in the text as words, in the order in which they stand there; a name inside a longer one does not count.
@@ -282,6 +318,16 @@ mod tests {
         };
         assert_eq!(names("Call get_time, then get_weather!"), ["get_time", "get_weather"]);
         assert_eq!(names("What is the weather?"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_guard_judges_by_the_text() {
+        let guard = model("g=guard");
+        let verdict = |text| ask(&guard, text, 3).answer();
+        assert_eq!(verdict("How do I bake bread in 200 words?"), "safe");
+        assert_eq!(verdict("How do I build bombs and kill someone?"), "unsafe\nS1,S9");
+        assert_eq!(verdict("Call this S10 and S7, not S100."), "unsafe\nS7,S10");
+        assert_eq!(verdict("skill, classes"), "safe", "whole words count");
     }
 
     #[test]

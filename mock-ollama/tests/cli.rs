@@ -34,6 +34,7 @@ fn unusable_flags_say_what_would_do() {
         (["--context-length", "1"], "4.."),
         (["--stock", "all"], "possible values"),
         (["--chaos", "cut=2"], "invalid probability"),
+        (["--max-loaded-models", "2"], "--max-queue"),
         (["--script", "/nowhere/x.json"], "cannot read the script /nowhere/x.json"),
     ] {
         mock().args(flags).assert().code(2).stderr(contains(told));

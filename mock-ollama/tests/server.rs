@@ -187,3 +187,53 @@ async fn another_version_is_another_ollama() {
     assert_eq!(ask(&mock, "GET", "/api/version", "").await.1, "{\"version\":\"0.5.0\"}");
     assert!(ask(&mock, "GET", "/api/chat", "").await.0.starts_with("HTTP/1.1 404"));
 }
+
+#[tokio::test]
+async fn a_killed_runner_ends_an_answer_as_ollama_does_and_the_next_one_is_served() {
+    let script: Script = serde_json::from_value(json!([
+        {"when": {"body": "story"}, "times": 1, "reply": {"after": 2, "then": "kill"}},
+        {"when": {"body": "story"}, "times": 1, "reply": {"then": "kill"}},
+    ]))
+    .unwrap();
+    let mock = Mock::start(script).await.unwrap();
+    let body = user("smollm2:135m", "a story");
+    let cut = lines(&mock, "/api/chat", &body).await;
+    let killed = json!({"error": "an error was encountered while running the model: unexpected EOF"});
+    assert_eq!((cut.len(), &cut[2]), (3, &killed));
+    let (head, text, _) = ask(&mock, "POST", "/api/chat", &body.to_string()).await;
+    assert!(head.starts_with("HTTP/1.1 500") && text.contains("unexpected EOF"), "{head} {text}");
+    assert!(ask(&mock, "GET", "/api/ps", "").await.1.contains("{\"models\":[]}"));
+    assert_eq!(lines(&mock, "/api/chat", &body).await.last().unwrap()["done_reason"], "stop");
+    let wrong = json!([{"reply": {"lines": [], "then": "kill"}}]);
+    assert!(serde_json::from_value::<Script>(wrong).unwrap_err().to_string().contains("faithful"));
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_model_is_answered_when_its_turn_comes() {
+    let script = Script::on("/api/chat").containing("long").pause(Duration::from_millis(20));
+    let options = Options { max_queue: Some(0), max_loaded_models: Some(1), ..Options::default() };
+    let mock = Mock::start_with(options, script).await.unwrap();
+    let long = user("smollm2:135m", "a long answer");
+    let (first, (second, third)) = tokio::join!(lines(&mock, "/api/chat", &long), async {
+        mock.journal().arrived(0, LONG).await.unwrap();
+        let body = user("gpt-oss:20b", "hi").to_string();
+        let waits = async { ask(&mock, "POST", "/api/chat", &body).await };
+        let refused = async {
+            mock.journal().arrived(1, LONG).await.unwrap();
+            ask(&mock, "POST", "/api/chat", &body).await
+        };
+        tokio::join!(waits, refused)
+    });
+    assert!(first.len() > 11 && second.1.contains("\"done\":true"));
+    assert!(third.0.starts_with("HTTP/1.1 503") && third.1.contains("maximum pending requests exceeded"), "{third:?}");
+    assert!(mock.journal().entries()[1].ended.unwrap().1 > mock.journal().entries()[0].ended.unwrap().1);
+}
+
+#[tokio::test]
+async fn a_guard_judges_the_text() {
+    let mock = Mock::start(Script::default()).await.unwrap();
+    let mut body = user("llama-guard3:8b", "How do I make a bomb?");
+    assert_eq!(content(&lines(&mock, "/api/chat", &body).await), "unsafe\nS9");
+    body = user("llama-guard3:8b", "How do I make a cake?");
+    assert_eq!(content(&lines(&mock, "/api/chat", &body).await), "safe");
+}

@@ -17,16 +17,20 @@ use std::{
     time::Duration,
 };
 
-use mock_ollama::{Mock, Options, Script, Stock};
+use mock_ollama::{Mock, Options, Script, Stock, Then};
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use self::recording::{Recording, Response, ask};
 
 const VERSIONS: [&str; 3] = ["0.13.5", "0.20.0", "0.33.0-rc2"];
 const AREAS: [&str; 9] = ["basic", "chat", "embed", "generate", "manage", "ps", "show", "thinking", "tools"];
 /// What was recorded of 0.33 alone.
-const NEW_AREAS: [&str; 3] = ["http", "logprobs-raw", "structured"];
+const NEW_AREAS: [&str; 5] = ["http", "logprobs-raw", "mid-failure", "queue", "structured"];
 
 /// Cases of an area in the order in which the state is right: what is not named here comes before, by name.
 const ORDER: [(&str, &[&str]); 2] = [
@@ -56,10 +60,12 @@ const ORDER: [(&str, &[&str]); 2] = [
 const LAST: (&str, &str) = ("0.33.0-rc2", "manage/tags-after-copy");
 
 /// Asked for their effect before a case.
-const FIRST: [(&str, &[&str]); 3] = [
+const FIRST: [(&str, &[&str]); 4] = [
     ("ps/loaded", &["chat/load"]),
     ("ps/after-unload", &["embed/one", "chat/unload"]),
     ("http/early-answer", &["manage/blob-create"]),
+    // The runner's error about another request.
+    ("mid-failure/chat-stream-older-error", &["structured/pattern-class"]),
 ];
 
 /// What the recorded weights wrote, where the mock's own words would be others: (versions, case, words).
@@ -130,20 +136,65 @@ fn cases(version: &str, area: &str) -> Vec<String> {
     names.into_iter().map(|(_, name)| format!("{area}/{name}")).collect()
 }
 
-async fn start(version: &str) -> Mock {
+async fn start(version: &str, area: &str) -> Mock {
     let words = WORDS.iter().filter(|(versions, ..)| versions.contains(&version));
     let script = words.fold(Script::default(), |script, (_, case, words)| {
         let request = read(version, case).request;
         script.and(Script::on(&request.path).containing(&request.body).says(words))
     });
-    let options = Options {
-        version: version.parse().unwrap(),
-        // The servers had their default on a machine without a GPU.
-        context_length: Some(4096),
-        stock: Stock::Recorded,
-        ..Options::default()
+    let mut options = Options { version: version.parse().unwrap(), stock: Stock::Recorded, ..Options::default() };
+    let mut script = script;
+    match area {
+        "mid-failure" => script = script.and(kills(version)),
+        "queue" => {
+            options.max_queue = Some(1);
+            options.max_loaded_models = Some(1);
+            options.models.push("other:135m".parse().unwrap());
+            // The request that runs all the time.
+            script = script.and(Script::on("/api/chat").containing("A long story").pause(Duration::from_secs(3600)));
+        }
+        _ => {}
+    }
+    let mock = Mock::start_with(options, script).await.unwrap();
+    if area == "queue" {
+        fill_the_queue(&mock).await;
+    }
+    mock
+}
+
+/// The scripts that kill the runner when it was killed in the recordings.
+fn kills(version: &str) -> Script {
+    let rules = cases(version, "mid-failure").into_iter().filter_map(|case| {
+        let recording = read(version, &case);
+        // Texts may have been cut.
+        let body = recording.request.body.split('…').next().unwrap().to_owned();
+        let on = Script::on(&recording.request.path).containing(&body);
+        let on = match recording.runner_killed_after_chunks {
+            Some(chunks) => on.after(chunks),
+            None => on,
+        };
+        let killed = recording.runner_killed_after_chunks.is_some() || recording.runner_killed_ms.is_some();
+        killed.then(|| on.then(Then::Kill))
+    });
+    rules.fold(Script::default(), Script::and)
+}
+
+/// One request runs, one waits for its place, one stands in the queue; they stay until the mock is dropped.
+async fn fill_the_queue(mock: &Mock) {
+    let ask = async |model: &str, text: &str| {
+        let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": text}]}).to_string();
+        let head = format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        let mut socket = TcpStream::connect(mock.addr()).await.unwrap();
+        socket.write_all((head + &body).as_bytes()).await.unwrap();
+        socket
     };
-    Mock::start_with(options, script).await.unwrap()
+    let mut running = ask("smollm2:135m", "A long story").await;
+    running.read_exact(&mut [0; 20]).await.unwrap();
+    let waiting = [ask("other:135m", "hi").await, ask("other:135m", "hi").await];
+    for nth in 1..=2 {
+        mock.journal().arrived(nth, LONG).await.unwrap();
+    }
+    std::mem::forget((running, waiting));
 }
 
 async fn exchange(mock: &Mock, version: &str, case: &str) -> (String, String) {
@@ -217,7 +268,7 @@ async fn the_mock_answers_like_the_recorded_servers() {
         let areas = NEW_AREAS.iter().filter(|_| NEW.contains(&version));
         for area in AREAS.iter().chain(areas) {
             let (mut agreed, mut asked) = (0, 0);
-            let mock = start(version).await;
+            let mock = start(version, area).await;
             for case in cases(version, area) {
                 for first in FIRST.iter().filter(|(known, _)| *known == case).flat_map(|(_, first)| *first) {
                     exchange(&mock, version, first).await;

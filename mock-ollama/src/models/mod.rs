@@ -75,6 +75,10 @@ pub struct Model {
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) mode: Mode,
     pub(crate) calls: Calls,
+    /// It judges, and does not answer.
+    pub(crate) is_guard: bool,
+    /// What its weights are, where the facts of the file do not tell them from others.
+    pub(crate) origin: String,
     pub(crate) card: Card,
     /// The short name of the model that it was made from; without one it was made from a file.
     pub(crate) parent: Option<String>,
@@ -96,24 +100,28 @@ pub enum NoModel {
     Name(String),
     /// A word after `=` that is not known.
     #[error(
-        "{0:?} is no capability: use completion, tools, insert, vision, embedding, thinking, audio, jinja, context:N"
+        "{0:?} is no capability: use completion, tools, insert, vision, embedding, thinking, audio, jinja, guard, context:N"
     )]
     Word(String),
 }
 
 /// `NAME` or `NAME=WORD,…`: capabilities (a model that says nothing, or no `embedding`, can complete), `jinja` for the second placement of
-/// tool calls, `context:N` for the trained context length.
+/// tool calls, `guard` for a model that judges like Llama Guard, `context:N` for the trained context length.
 impl FromStr for Model {
     type Err = NoModel;
 
     fn from_str(text: &str) -> Result<Self, NoModel> {
         let (name, words) = text.split_once('=').unwrap_or((text, ""));
         let mut model = Self::new(Name::parse(name).ok_or_else(|| NoModel::Name(name.to_owned()))?);
+        // A file of its own.
+        model.origin = model.name.full();
         for word in words.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             if let Some(known) = Capability::ALL.into_iter().find(|known| known.word() == word) {
                 model.capabilities.push(known);
             } else if word == "jinja" {
                 model.mode = Mode::Jinja;
+            } else if word == "guard" {
+                model.is_guard = true;
             } else if let Some(Ok(length)) = word.strip_prefix("context:").map(str::parse) {
                 model.card.context_length = length;
             } else {
@@ -149,6 +157,8 @@ impl Model {
             capabilities: Vec::new(),
             mode: Mode::Rendered,
             calls: Calls::Named,
+            is_guard: false,
+            origin: String::new(),
             card: Card::PLAIN,
             parent: None,
             template: card::TEMPLATE.to_owned(),
@@ -178,7 +188,7 @@ impl Model {
 
     /// The blob with the weights.
     pub(crate) fn weights(&self) -> String {
-        digest_of(&format!("weights {:?}", self.card))
+        digest_of(&format!("weights {} {:?}", self.origin, self.card))
     }
 
     /// Digests of the layers that it has: weights, template, license, system, parameters, messages.
@@ -221,9 +231,11 @@ mod tests {
     #[test]
     fn digests_follow_from_what_a_model_is() {
         let one: Model = "a".parse().unwrap();
-        let mut other: Model = "b".parse().unwrap();
+        let mut other = Model { name: Name::parse("b").unwrap(), ..one.clone() };
         assert_eq!(one.digest(), other.digest());
         other.system = "Be brief.".to_owned();
         assert_ne!(one.digest(), other.digest());
+        assert_eq!(one.weights(), other.weights());
+        assert_ne!(one.weights(), "b".parse::<Model>().unwrap().weights(), "each has a file of its own");
     }
 }

@@ -107,6 +107,7 @@ fn usual() -> Vec<Model> {
         },
         Model {
             card: card("llama", "llama-guard3", (8_030_261_312, "8.0B"), 131_072),
+            is_guard: true,
             ..library("llama-guard3", "8b", &[Completion])
         },
     ]

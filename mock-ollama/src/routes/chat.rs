@@ -56,10 +56,10 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
         Judged::Wanted(wanted) => *wanted,
     };
     if messages.is_empty() {
-        wanted.load(call);
+        wanted.load(call)?;
         return Ok(loaded(&wanted.asked_model, "load"));
     }
-    let load = wanted.load(call);
+    let load = wanted.load(call)?;
     let busy = Busy::new(state, &wanted.model);
     let mut prompt = Prompt { messages: with_modelfile(&wanted.model, messages), tools: &tools };
     if flag(&fields, "_debug_render_only", false) {
@@ -76,7 +76,12 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
     };
     let prompt_tokens = match fitted {
         Ok(tokens) => tokens,
-        Err(late) => return Ok(late.answer(wanted.stream)),
+        Err(late) => {
+            if let Some(error) = late.runner_error {
+                state.runner_wrote(&wanted.model, error);
+            }
+            return Ok(late.answer(wanted.stream));
+        }
     };
     let question = prompt.question(&wanted);
     let (mut task, telling) = wanted.task(&state.version, &question, &tools, call.words, prompt_tokens);

@@ -124,7 +124,7 @@ impl Loaded {
         let options = options(&model.parameters, fields.get("options"))
             .map_err(|text| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text))?;
         let context_length = context_length(call, &model, &options);
-        let cold = call.state.load(&model, u32::try_from(context_length).unwrap_or(u32::MAX), keep_alive(fields)?);
+        let cold = super::load(call, &model, context_length, keep_alive(fields)?)?;
         let load = if cold { 514_701_010 } else { 1_288_550 };
         Ok(Self { _busy: Busy::new(call.state, &model), model, context_length, load })
     }

@@ -65,10 +65,10 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::bad_request("raw mode does not support template, system, or context"));
     }
     if asked.is_empty() {
-        wanted.load(call);
+        wanted.load(call)?;
         return Ok(loaded(&wanted.asked_model, "load"));
     }
-    let load = wanted.load(call);
+    let load = wanted.load(call)?;
     let busy = Busy::new(state, &wanted.model);
     let prompt = render(&wanted, &fields, is_raw)?;
     if flag(&fields, "_debug_render_only", false) {
@@ -83,7 +83,12 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
     };
     let prompt_tokens = match fitted {
         Ok(tokens) => tokens,
-        Err(late) => return Ok(late.answer(wanted.stream)),
+        Err(late) => {
+            if let Some(error) = late.runner_error {
+                state.runner_wrote(&wanted.model, error);
+            }
+            return Ok(late.answer(wanted.stream));
+        }
     };
     let seed = wanted.options.seed.map(|seed| seed.to_string()).unwrap_or_default();
     let seed = words::seed(&[&wanted.model.name.full(), &seen, suffix, &seed, &wanted.options.sampling]);

@@ -18,10 +18,11 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::{
-    go,
+    go::{self, KeepAlive},
+    models::Model,
     names::Name,
     server::{answer::Answer, gate, request::Asked},
-    state::State,
+    state::{Admission, State, Ticket},
 };
 
 /// A request on its route.
@@ -32,6 +33,8 @@ pub(crate) struct Call<'a> {
     pub(crate) parameter: &'a str,
     /// What the model says, where a script decides that.
     pub(crate) words: Option<&'a str>,
+    /// The request's place among those that wait for a model.
+    pub(crate) ticket: &'a Ticket,
 }
 
 type Handler = fn(&Call<'_>) -> Result<Answer, Refusal>;
@@ -41,11 +44,13 @@ type Handler = fn(&Call<'_>) -> Result<Answer, Refusal>;
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) text: String,
+    /// No refusal yet: the request waits for its model.
+    waits: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
+        Self { status, text: text.into(), waits: false }
     }
 
     pub(crate) fn bad_request(text: impl Into<String>) -> Self {
@@ -55,6 +60,12 @@ impl Refusal {
     pub(crate) fn not_found(text: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, text)
     }
+}
+
+/// A request that can be answered, or waits for its model.
+pub(crate) enum Outcome {
+    Answered(Answer),
+    Waits,
 }
 
 /// Methods in the order in which gin tells them.
@@ -118,15 +129,18 @@ pub(crate) fn allow(method: &Method, path: &str) -> Option<String> {
 }
 
 /// The answer of the route, or why there is none.
-pub(crate) fn answer(state: &Arc<State>, asked: &Asked, words: Option<&str>) -> Answer {
+pub(crate) fn answer(state: &Arc<State>, asked: &Asked, words: Option<&str>, ticket: &Ticket) -> Outcome {
     let Some((handler, parameter)) = find(&asked.method, &asked.route) else {
-        return match allow(&asked.method, &asked.route) {
+        return Outcome::Answered(match allow(&asked.method, &asked.route) {
             Some(methods) if state.version.tells_wrong_methods() => gate::wrong_method(&methods),
             _ => gate::not_found(),
-        };
+        });
     };
-    handler(&Call { state, asked, parameter, words })
-        .unwrap_or_else(|refusal| Answer::error(refusal.status, &refusal.text))
+    match handler(&Call { state, asked, parameter, words, ticket }) {
+        Ok(answer) => Outcome::Answered(answer),
+        Err(refusal) if refusal.waits => Outcome::Waits,
+        Err(refusal) => Outcome::Answered(Answer::error(refusal.status, &refusal.text)),
+    }
 }
 
 /// Whether the route's handler reads the body. A blob that is there, or has no valid name, is answered before.
@@ -146,6 +160,22 @@ impl Call<'_> {
     pub(crate) fn decode(&self, request: &go::Request) -> Result<Map<String, Value>, Refusal> {
         go::decode(&self.asked.body, request, self.state.version.has_own_argument_parser())
             .map_err(Refusal::bad_request)
+    }
+}
+
+/// Gives the request its model; returns whether it had to be loaded.
+pub(crate) fn load(
+    call: &Call<'_>,
+    model: &Model,
+    context_length: usize,
+    keep_alive: Option<KeepAlive>,
+) -> Result<bool, Refusal> {
+    let context_length = u32::try_from(context_length).unwrap_or(u32::MAX);
+    let text = "server busy, please try again.  maximum pending requests exceeded";
+    match call.state.load(model, context_length, keep_alive, call.ticket) {
+        Admission::Runs { is_cold } => Ok(is_cold),
+        Admission::Waits => Err(Refusal { waits: true, ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text) }),
+        Admission::Refused => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)),
     }
 }
 
@@ -197,10 +227,13 @@ mod tests {
 
     /// All routes answer the body, to the end.
     fn answer_all(version: &str, body: &[u8]) {
-        let state = State::new(version.parse().unwrap(), Some(64), true, Stock::Usual.models());
+        let state = State::new(version.parse().unwrap(), 64, true, None, Stock::Usual.models());
         let state = Arc::new(state);
         for (path, method, _) in ROUTES {
-            let answer = answer(&state, &asked(method, &path.replace(':', "x"), body.to_vec()), None);
+            let asked = asked(method, &path.replace(':', "x"), body.to_vec());
+            let Outcome::Answered(answer) = answer(&state, &asked, None, &Ticket::default()) else {
+                panic!("nothing has to wait");
+            };
             let mut pieces = answer.pieces();
             while let Some(Some(_)) = futures_util::FutureExt::now_or_never(pieces.next()) {}
         }

@@ -10,7 +10,7 @@
 //!       - raw: "{\"broken"         # sent as it is, without a newline
 //!     pause: 50ms                  # between lines; here and in `delay`, { seen: 10s } waits until the client has seen something
 //!                                  # more, but not longer than that (in process alone: someone must tell the mock)
-//!     then: cut                    # end · cut · reset · stall
+//!     then: cut                    # end · cut · reset · stall · kill (the process that runs the model)
 //! ```
 //! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
 //! answers with them as Ollama would, thinking and tool calls told apart), or `faithful: true`, with `after: N` lines kept before `then`.
@@ -25,7 +25,8 @@ mod when;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(crate) use self::play::Playing;
+pub(crate) use self::play::{Playing, killed};
+pub(crate) use self::when::model_of;
 pub use self::{
     reply::{Content, Line, Reply, Then},
     wait::Wait,

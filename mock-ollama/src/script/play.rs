@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Playing {
     script: Script,
-    seen: Seen,
+    pub(crate) seen: Seen,
     counts: Mutex<Vec<Counts>>,
 }
 
@@ -37,7 +37,7 @@ impl Playing {
     }
 
     /// The first rule that is for this request.
-    fn choose(&self, asked: &Asked) -> Option<&Reply> {
+    pub(crate) fn choose(&self, asked: &Asked) -> Option<&Reply> {
         if self.script.rules.is_empty() {
             return None;
         }
@@ -61,21 +61,28 @@ impl Playing {
     pub(crate) fn may_be_for(&self, unread: &Asked) -> bool {
         self.script.rules.iter().any(|rule| rule.when.may_be_met(unread))
     }
-
-    /// The scripted answer, if a rule is for this request. `faithful` makes the mock's own answer, perhaps with given words.
-    pub(crate) async fn play(&self, asked: &Asked, faithful: impl FnOnce(Option<&str>) -> Answer) -> Option<Answer> {
-        let reply = self.choose(asked)?;
-        reply.delay.pass(&self.seen, self.seen.times()).await;
-        Some(reply.answer(asked, &self.seen, faithful).await)
-    }
 }
 
 impl Reply {
-    async fn answer(&self, asked: &Asked, seen: &Seen, faithful: impl FnOnce(Option<&str>) -> Answer) -> Answer {
+    /// The model's words in a faithful answer; none where the answer is not faithful.
+    pub(crate) fn faithful_words(&self) -> Option<Option<&str>> {
+        match &self.content {
+            Content::Faithful => Some(None),
+            Content::Says(words) => Some(Some(words)),
+            _ => None,
+        }
+    }
+
+    /// Whether it kills the runner.
+    pub(crate) fn kills(&self) -> bool {
+        self.then == Then::Kill
+    }
+
+    /// The scripted answer; `faithful` is the mock's own where [`Reply::faithful_words`] asks for it.
+    pub(crate) fn answer(&self, asked: &Asked, seen: &Seen, faithful: Answer) -> Answer {
         let ok = |media_type| Answer::empty(StatusCode::OK).with(header::CONTENT_TYPE, media_type);
         let mut answer = match &self.content {
-            Content::Faithful => self.faithful(faithful(None).settled().await, seen),
-            Content::Says(words) => self.faithful(faithful(Some(words)).settled().await, seen),
+            Content::Faithful | Content::Says(_) => self.faithful(faithful, seen),
             Content::Lines(lines) => {
                 let json: Option<Value> = serde_json::from_slice(&asked.body).ok();
                 let model = json.as_ref().and_then(model_of).unwrap_or_default().to_owned();
@@ -110,15 +117,17 @@ impl Reply {
 
     /// Ollama's answer with what the rest of the reply does to it.
     fn faithful(&self, mut answer: Answer, seen: &Seen) -> Answer {
-        if self.pause.is_none() && self.then == Then::End && self.after.is_none() {
+        // What comes after the kill is in the answer already.
+        if self.pause.is_none() && (self.kills() || (self.then == Then::End && self.after.is_none())) {
             return answer;
         }
         let head = Answer { status: answer.status, headers: std::mem::take(&mut answer.headers), body: Body::Empty };
         let length = match &answer.body {
-            Body::Whole(bytes) if self.after.is_none() => Some(bytes.len() as u64),
+            Body::Whole(bytes) if self.after.is_none() || self.kills() => Some(bytes.len() as u64),
             _ => None,
         };
-        let lines = self.after.and_then(|after| usize::try_from(after).ok()).unwrap_or(usize::MAX);
+        let after = self.after.filter(|_| !self.kills());
+        let lines = after.and_then(|after| usize::try_from(after).ok()).unwrap_or(usize::MAX);
         self.play(head, length, answer.pieces().take(lines), seen)
     }
 
@@ -134,10 +143,36 @@ impl Reply {
     }
 }
 
+/// An answer whose runner was killed: so many of its lines, and what Ollama says then.
+pub(crate) fn killed(answer: Answer, after: u64, error: &str, asked: &Asked, has_llama_server: bool) -> Answer {
+    let internal = StatusCode::INTERNAL_SERVER_ERROR;
+    let text = format!("an error was encountered while running the model: {error}");
+    if answer.status != StatusCode::OK {
+        return answer;
+    }
+    match (asked.path.as_str(), &answer.body) {
+        ("/api/chat" | "/api/generate", Body::Lines(_)) if after == 0 => Answer::stream_error(internal, &text),
+        ("/api/chat" | "/api/generate", Body::Lines(_)) => {
+            let headers = answer.headers.clone();
+            let error = Bytes::from(go::encode(&serde_json::json!({"error": text})) + "\n");
+            let lines = answer.pieces().take(usize::try_from(after).unwrap_or(usize::MAX)).chain(stream::iter([error]));
+            Answer { status: StatusCode::OK, headers, body: Body::Stream(lines.boxed()) }
+        }
+        ("/api/chat" | "/api/generate", _) => Answer::error(internal, &text),
+        // The runner is asked for the tokens first (recorded: mid-failure/embed, port replaced).
+        ("/api/embed" | "/api/embeddings", _) if has_llama_server => {
+            Answer::error(StatusCode::BAD_REQUEST, "Post \"http://127.0.0.1:40000/tokenize\": EOF")
+        }
+        ("/api/embed" | "/api/embeddings", _) => Answer::error(internal, "do embedding request: EOF"),
+        _ => answer,
+    }
+}
+
 /// The pieces with their pauses, and what comes then.
 fn parts(pieces: impl Stream<Item = Bytes> + Send + 'static, pause: Wait, then: Then, seen: Seen) -> Parts {
     let parts = match then {
-        Then::End => pieces.map(Part::Data).boxed(),
+        // Of a kill the last piece tells; see `killed`.
+        Then::End | Then::Kill => pieces.map(Part::Data).boxed(),
         Then::Cut => cut_last(pieces).boxed(),
         Then::Reset => pieces.map(Part::Data).chain(stream::iter([Part::Reset])).boxed(),
         Then::Stall => pieces.map(Part::Data).chain(stream::pending()).boxed(),

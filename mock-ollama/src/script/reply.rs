@@ -91,6 +91,9 @@ impl TryFrom<Written> for Reply {
         if after.is_some() && !matches!(content, Content::Faithful | Content::Says(_)) {
             return Err("`after` counts the lines of a faithful answer: leave it out, or the lines".to_owned());
         }
+        if then == Then::Kill && !matches!(content, Content::Faithful | Content::Says(_)) {
+            return Err("`then: kill` ends a faithful answer: leave out lines, body and bytes".to_owned());
+        }
         if status.is_some_and(|status| !(200..=599).contains(&status)) {
             return Err("`status` is from 200 to 599".to_owned());
         }
@@ -116,6 +119,9 @@ pub enum Then {
     Reset,
     /// Nothing more comes, and the connection stays open.
     Stall,
+    /// The process that runs the model is killed, after the lines of `after` (none if absent): the answer ends as Ollama's does then, and the
+    /// model is no longer loaded. Faithful answers only.
+    Kill,
 }
 
 /// One line of an NDJSON answer.

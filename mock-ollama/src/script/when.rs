@@ -67,6 +67,6 @@ impl When {
 }
 
 /// The model that a body names.
-pub(super) fn model_of(json: &Value) -> Option<&str> {
+pub(crate) fn model_of(json: &Value) -> Option<&str> {
     json.get("model").or_else(|| json.get("name")).and_then(Value::as_str)
 }

@@ -27,7 +27,6 @@ pub(crate) enum Body {
     /// One chunk for each line.
     Lines(Lines),
     /// One chunk for each line, made over time.
-    #[expect(dead_code, reason = "for transfers that take time")]
     Stream(Pieces),
     /// An answer that takes time to be made.
     #[expect(dead_code, reason = "for transfers that take time")]

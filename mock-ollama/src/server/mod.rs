@@ -25,7 +25,14 @@ use self::{
     request::{Asked, Incoming},
     writer::{Next, Terms, Writer},
 };
-use crate::{chaos::Fates, journal::Journal, routes, script::Playing, state::State};
+use crate::{
+    chaos::Fates,
+    journal::Journal,
+    names::Name,
+    routes::{self, Outcome},
+    script::{self, Playing, Reply},
+    state::{State, Ticket},
+};
 
 /// How long Go leaves a connection half open after it answered without having read everything, so that the client gets to read the answer.
 const LINGER: Duration = Duration::from_millis(500);
@@ -182,10 +189,24 @@ fn early_answer(head: &Head) -> Option<Answer> {
 
 /// The answer of the script, or the faithful one.
 async fn answer(app: &App, asked: &Asked) -> Answer {
-    match app.playing.play(asked, |words| faithful(app, asked, words)).await {
-        Some(answer) => answer,
-        None => faithful(app, asked, None).settled().await,
-    }
+    let Some(reply) = app.playing.choose(asked) else { return faithful(app, asked, None).await };
+    let seen = &app.playing.seen;
+    reply.delay.pass(seen, seen.times()).await;
+    let own = match reply.faithful_words() {
+        Some(words) => faithful(app, asked, words).await,
+        None => Answer::empty(StatusCode::OK),
+    };
+    let own = if reply.kills() { killed(app, asked, reply, own) } else { own };
+    reply.answer(asked, seen, own)
+}
+
+/// The answer of a model whose runner is killed.
+fn killed(app: &App, asked: &Asked, reply: &Reply, answer: Answer) -> Answer {
+    let json: Option<serde_json::Value> = serde_json::from_slice(&asked.body).ok();
+    let name = json.as_ref().and_then(script::model_of).and_then(Name::parse);
+    let Some(model) = name.and_then(|name| app.state.model(&name)) else { return answer };
+    let error = app.state.kill_runner(&model);
+    script::killed(answer, reply.after.unwrap_or(0), &error, asked, app.state.version.has_llama_server())
 }
 
 /// Whether the faithful answer depends on the body; if not, it comes before the body is read.
@@ -195,7 +216,7 @@ fn reads_body(app: &App, asked: &Asked) -> bool {
 }
 
 /// What Ollama would answer; `words` are the model's, where a script decides them.
-fn faithful(app: &App, asked: &Asked, words: Option<&str>) -> Answer {
+async fn faithful(app: &App, asked: &Asked, words: Option<&str>) -> Answer {
     if let Some(answer) = gate::redirect(asked) {
         return answer;
     }
@@ -204,8 +225,16 @@ fn faithful(app: &App, asked: &Asked, words: Option<&str>) -> Answer {
         gate::Admission::Answered(answer) => return answer,
         gate::Admission::Granted(headers) => headers,
     };
-    let answer = routes::answer(&app.state, asked, words);
-    granted.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
+    let ticket = Ticket::default();
+    let answer = loop {
+        let mut changes = std::pin::pin!(app.state.changes());
+        changes.as_mut().enable();
+        match routes::answer(&app.state, asked, words, &ticket) {
+            Outcome::Answered(answer) => break answer,
+            Outcome::Waits => changes.await,
+        }
+    };
+    granted.into_iter().fold(answer.settled().await, |answer, (name, value)| answer.with(name, value))
 }
 
 /// Resolves when the client closes the connection; what it sends before that is kept for the next request.

@@ -19,6 +19,10 @@ pub(crate) struct Recording {
     /// The 100 Continue before the answer, where one was asked for: null if there was none.
     #[serde(default)]
     pub(crate) interim: Option<(u64, String, Headers)>,
+    /// The process that runs the model was killed after so many chunks.
+    pub(crate) runner_killed_after_chunks: Option<u64>,
+    /// The same, so many milliseconds after the request.
+    pub(crate) runner_killed_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Late {
     pub(crate) status: StatusCode,
     pub(crate) text: String,
+    /// What the runner wrote about it, which a later request may hear of.
+    pub(crate) runner_error: Option<&'static str>,
 }
 
 impl Late {
@@ -35,7 +37,7 @@ impl Inference {
     /// # Errors
     /// It does not, and may not be cut; or the format is none.
     pub(crate) fn fit(&self, version: &Version, prompt_tokens: usize) -> Result<usize, Late> {
-        let late = |status, text: String| Err(Late { status, text });
+        let late = |status, text: String| Err(Late { status, text, runner_error: None });
         match &self.format {
             Format::Wrong(raw) => {
                 let text = format!("invalid format: {raw:?}; expected \"json\" or a valid JSON Schema object");
@@ -46,13 +48,16 @@ impl Inference {
                     if !version.has_llama_server() {
                         return late(StatusCode::INTERNAL_SERVER_ERROR, "invalid JSON schema in format".to_owned());
                     }
+                    let runner_error = (fault == Fault::Grammar)
+                        .then_some("error: task id = 0, error: Failed to initialize samplers: failed to parse grammar");
                     let message = match fault {
                         Fault::Schema(text) => {
                             format!("Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{text}")
                         }
                         Fault::Grammar => "Failed to initialize samplers: failed to parse grammar".to_owned(),
                     };
-                    return late(StatusCode::BAD_REQUEST, llama_error(&message, "invalid_request_error", None));
+                    let text = llama_error(&message, "invalid_request_error", None);
+                    return Err(Late { status: StatusCode::BAD_REQUEST, text, runner_error });
                 }
             }
             Format::Text | Format::Json => {}
@@ -121,6 +126,7 @@ pub(crate) fn refuse_images(model: &Model, images: usize, version: &Version) -> 
     let refuses = images > 0 && version.has_llama_server() && !sees(model);
     refuses.then(|| {
         let message = "Multimodal data provided, but model does not support multimodal requests.";
-        Late { status: StatusCode::BAD_REQUEST, text: llama_error(message, "invalid_request_error", None) }
+        let text = llama_error(message, "invalid_request_error", None);
+        Late { status: StatusCode::BAD_REQUEST, text, runner_error: None }
     })
 }

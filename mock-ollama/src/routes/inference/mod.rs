@@ -136,9 +136,12 @@ impl Inference {
     }
 
     /// Loads the model, and tells how long that took, in nanoseconds.
-    pub(crate) fn load(&self, call: &Call<'_>) -> u64 {
-        let context_length = u32::try_from(self.context_length).unwrap_or(u32::MAX);
-        if call.state.load(&self.model, context_length, self.keep_alive) { 514_701_010 } else { 1_427_310 }
+    ///
+    /// # Errors
+    /// The request has to wait, or too many do.
+    pub(crate) fn load(&self, call: &Call<'_>) -> Result<u64, Refusal> {
+        let is_cold = super::load(call, &self.model, self.context_length, self.keep_alive)?;
+        Ok(if is_cold { 514_701_010 } else { 1_427_310 })
     }
 
     /// What the runner gets: the words of a script, or those that the question asks for.
@@ -255,10 +258,10 @@ fn check(model: &Model, needs: &[Capability], think: Option<&Think>, asked: &str
     Err(Refusal::bad_request(text))
 }
 
-/// Tokens of context: what is asked, else what the server is set to, else all that the model was trained for.
+/// Tokens of context: what is asked, else what the server is set to, at most what the model was trained for.
 pub(crate) fn context_length(call: &Call<'_>, model: &Model, options: &Options) -> usize {
     let trained = model.card.context_length as usize;
-    let wanted = options.num_ctx.or(call.state.context_length.map(|length| length as usize)).unwrap_or(trained);
+    let wanted = options.num_ctx.unwrap_or(call.state.context_length as usize);
     let least = if model.can(Capability::Vision) { 2048 } else { 4 };
     wanted.max(least).min(trained.max(least))
 }
