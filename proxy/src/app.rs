@@ -110,9 +110,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Respons
     let unread = Unread::of(&mut request);
     let answering = admit(shared, route, opened.recorder.clone(), request);
     let answering = AssertUnwindSafe(answering).catch_unwind();
-    let mut response = answering.await.unwrap_or_else(|_| {
-        Error::Internal { message: "the proxy failed on this request; its log says where".to_owned() }.into_response()
-    });
+    let mut response = answering.await.unwrap_or_else(|_| Error::panicked().into_response());
     let refused = response.extensions_mut().remove::<Error>();
     if let Some(error) = &refused {
         let added = std::mem::take(response.headers_mut());

@@ -177,6 +177,11 @@ impl Error {
         }
     }
 
+    /// A panic was caught.
+    pub(crate) fn panicked() -> Self {
+        Self::Internal { message: "the proxy failed on this request; its log says where".to_owned() }
+    }
+
     /// A value of field `param` that OpenAI's API has and Ollama cannot serve.
     pub(crate) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Unsupported { message: message.into(), param: Some(param.into()) }

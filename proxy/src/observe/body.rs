@@ -1,6 +1,7 @@
 //! The watcher around an answer's body: it sees the first byte and the end, failure and drop included, and then tells the exchange.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll},
     time::Instant,
@@ -58,6 +59,7 @@ impl Watched {
         let ended = if notes.finished { Ending::Complete } else { ended };
         let ending = match &notes.error {
             _ if ended == Ending::ClientGone => Ending::ClientGone,
+            Some(Error::Internal { .. }) => Ending::ProxyFailed,
             Some(error) if error.row().status.is_server_error() => Ending::UpstreamFailed,
             Some(_) => Ending::Refused,
             None if ended == Ending::Complete && self.status.is_client_error() => Ending::Refused,
@@ -87,7 +89,16 @@ impl HttpBody for Watched {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let polling = AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx));
+        let polled = std::panic::catch_unwind(polling).unwrap_or_else(|_| {
+            // The panic itself is in the log. The client learns that the body is not whole, because its connection ends.
+            let error = Error::panicked();
+            if let Some(opened) = &this.opened {
+                opened.recorder.failed(&error);
+            }
+            this.body = Body::empty();
+            Poll::Ready(Some(Err(axum::Error::new(error))))
+        });
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
@@ -118,5 +129,46 @@ impl Drop for Watched {
         // A body whose length is known is not asked for its end.
         let ended = if self.body.is_end_stream() { Ending::Complete } else { Ending::ClientGone };
         self.close(ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// A body of one frame, after which it panics.
+    struct Panics(bool);
+
+    impl HttpBody for Panics {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            assert!(!std::mem::replace(&mut self.0, true), "on purpose");
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"one")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_the_body_and_is_recorded_as_a_failure_of_the_proxy() {
+        let recorder = Recorder::default();
+        let opened = Opened {
+            id: String::new(),
+            method: Method::GET,
+            route: "/".to_owned(),
+            endpoint: "native",
+            started: Instant::now(),
+            recorder: recorder.clone(),
+        };
+        let mut body = watch(opened, None, true, Response::new(Body::new(Panics(false)))).into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.is_none());
+        assert_eq!(recorder.notes().error, Some(Error::panicked()));
     }
 }

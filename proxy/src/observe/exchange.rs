@@ -42,6 +42,8 @@ pub(crate) enum Ending {
     ClientGone,
     /// The remote did not answer, or not to the end.
     UpstreamFailed,
+    /// A bug of ours.
+    ProxyFailed,
     /// The request was refused, here or by the remote.
     Refused,
 }
@@ -52,6 +54,7 @@ impl Ending {
             Self::Complete => "complete",
             Self::ClientGone => "client gone",
             Self::UpstreamFailed => "upstream failed",
+            Self::ProxyFailed => "proxy failed",
             Self::Refused => "refused",
         }
     }

@@ -5,6 +5,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -443,6 +444,56 @@ impl<T: Translator> EventStream<T> {
         }
         self.beat.poll(self.wrote + self.every, cx)
     }
+
+    /// Ends the stream after a panic: with the translator's error event, or a plain one if the translator panics again.
+    fn panicked(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let error = Error::panicked();
+        self.recorder.failed(&error);
+        self.sources.iter_mut().for_each(|stage| *stage = Stage::Ended);
+        // What was being written may be half an event.
+        self.feed.frames = Frames::default();
+        let failing = catch_unwind(AssertUnwindSafe(|| self.feed.fail(error.clone())));
+        if failing.is_err() || self.feed.frames.is_empty() {
+            self.feed.frames = Frames::default();
+            self.feed.frames.error(&error);
+        }
+        Poll::Ready(Some(Ok(Frame::data(self.feed.frames.take()))))
+    }
+
+    /// Takes steps until there is something to write.
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            let mut moved = false;
+            let mut open = 0;
+            for nth in 0..self.sources.len() {
+                if self.feed.frames.len() >= ENOUGH {
+                    return self.hand_over();
+                }
+                match self.sources[nth] {
+                    Stage::Ended => continue,
+                    Stage::Lingering(..) => {}
+                    // Those after it are not asked before one of these has ended.
+                    _ if open == AT_ONCE => break,
+                    _ => open += 1,
+                }
+                moved |= self.poll_source(nth, cx).is_ready();
+            }
+            if moved {
+                continue;
+            }
+            if !self.feed.frames.is_empty() {
+                return self.hand_over();
+            }
+            if self.ended() {
+                return Poll::Ready(None);
+            }
+            if self.feed.translator.closed() {
+                return Poll::Pending;
+            }
+            ready!(self.poll_beat(cx));
+            self.feed.frames.comment("waiting");
+        }
+    }
 }
 
 impl<T: Translator> HttpBody for EventStream<T> {
@@ -451,37 +502,8 @@ impl<T: Translator> HttpBody for EventStream<T> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        loop {
-            let mut moved = false;
-            let mut open = 0;
-            for nth in 0..this.sources.len() {
-                if this.feed.frames.len() >= ENOUGH {
-                    return this.hand_over();
-                }
-                match this.sources[nth] {
-                    Stage::Ended => continue,
-                    Stage::Lingering(..) => {}
-                    // Those after it are not asked before one of these has ended.
-                    _ if open == AT_ONCE => break,
-                    _ => open += 1,
-                }
-                moved |= this.poll_source(nth, cx).is_ready();
-            }
-            if moved {
-                continue;
-            }
-            if !this.feed.frames.is_empty() {
-                return this.hand_over();
-            }
-            if this.ended() {
-                return Poll::Ready(None);
-            }
-            if this.feed.translator.closed() {
-                return Poll::Pending;
-            }
-            ready!(this.poll_beat(cx));
-            this.feed.frames.comment("waiting");
-        }
+        let polled = catch_unwind(AssertUnwindSafe(|| this.poll_events(cx)));
+        polled.unwrap_or_else(|_| this.panicked())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -502,5 +524,55 @@ mod tests {
         frames.data(&carried);
         let told = "data: \"a\\u2028b\\u2029c\\u0085d\\né€\"\n\ndata: { \"a\\n\":\t\"\\u2028\"}\n\n";
         assert_eq!(&frames.take()[..], told.as_bytes());
+    }
+
+    /// Panics when it is to fail, if it is `stubborn`.
+    struct Panics {
+        stubborn: bool,
+        closed: bool,
+    }
+
+    impl Translator for Panics {
+        type Reply<'a> = serde::de::IgnoredAny;
+
+        fn reply(&mut self, _: serde::de::IgnoredAny, _: &mut Frames) {}
+
+        fn fail(&mut self, error: &Error, out: &mut Frames) {
+            assert!(!self.stubborn, "on purpose, again");
+            out.event("failed", &error.to_string());
+            self.closed = true;
+        }
+
+        fn closed(&self) -> bool {
+            self.closed
+        }
+
+        fn usage(&self) -> Option<Usage> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_stream_is_one_error_event_and_its_end() {
+        use http_body_util::BodyExt;
+        for (stubborn, event) in [(false, "event: failed\ndata: "), (true, "data: {\"error\":")] {
+            let recorder = Recorder::default();
+            let mut feed = Feed::of(Panics { stubborn, closed: false }, 1);
+            feed.frames.0.put_slice(b"data: half an ev");
+            let mut stream = EventStream {
+                sources: vec![Stage::Opening(Box::pin(async { panic!("on purpose") }))],
+                feed,
+                beat: Alarm::default(),
+                every: Duration::ZERO,
+                wrote: Instant::now(),
+                recorder: recorder.clone(),
+            };
+            let frame = stream.frame().await.unwrap().unwrap().into_data().unwrap();
+            let frame = str::from_utf8(&frame).unwrap();
+            assert!(frame.starts_with(event) && frame.contains("the proxy failed"), "{frame}");
+            assert_eq!(frame.matches("\n\n").count(), 1, "{frame}");
+            assert!(stream.frame().await.is_none());
+            assert_eq!(recorder.notes().error, Some(Error::panicked()));
+        }
     }
 }
