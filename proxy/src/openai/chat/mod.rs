@@ -51,23 +51,23 @@ pub(crate) fn prepare(
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
-    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
-        recorder.model(model);
-        app.grown.of(model)
-    })?;
+    let Prepared { asks, facts, receipt } =
+        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
     recorder.receipt(receipt);
-    drop(json);
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
         let openings = send::openings(&app, asks, &recorder);
         return sse::respond(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
     let bodies = send::all(&app, asks, &recorder).await?;
-    let replies = bodies.iter().map(|body| app.upstream.read("/api/chat", body));
-    let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
-    recorder.usage(replies.iter().map(Usage::from).sum());
-    let mut receipt = Receipt::default();
-    let answer = translate::response(&stamp, &facts, replies, &mut receipt);
-    recorder.receipt(receipt);
-    Ok(axum::Json(answer?).into_response())
+    send::respond(bodies, move |bodies| {
+        let replies = bodies.iter().map(|body| app.upstream.read("/api/chat", body));
+        let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
+        recorder.usage(replies.iter().map(Usage::from).sum());
+        let mut receipt = Receipt::default();
+        let answer = translate::response(&stamp, &facts, replies, &mut receipt);
+        recorder.receipt(receipt);
+        Ok(axum::Json(answer?).into_response())
+    })
+    .await
 }

@@ -53,20 +53,20 @@ pub(crate) fn prepare(
 /// The answers to one prompt or many, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
-        recorder.model(model);
-        app.grown.of(model)
-    })?;
+    let Prepared { asks, facts, receipt } =
+        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
     recorder.receipt(receipt);
-    drop(json);
     let stamp = app.stamp("cmpl-");
     if facts.stream {
         let openings = send::openings(&app, asks, &recorder);
         return sse::respond(openings, stream::Completions::new(stamp, facts), &app.config.heartbeat, recorder).await;
     }
-    let replies = send::all(&app, asks, &recorder).await?;
-    let replies = replies.iter().map(|reply| app.upstream.read(translate::PATH, reply));
-    let replies = replies.collect::<Result<Vec<GenerateReply<'_>>, _>>()?;
-    recorder.usage(replies.iter().map(Usage::from).sum());
-    Ok(axum::Json(translate::response(&stamp, &facts, replies)?).into_response())
+    let bodies = send::all(&app, asks, &recorder).await?;
+    send::respond(bodies, move |bodies| {
+        let replies = bodies.iter().map(|body| app.upstream.read(translate::PATH, body));
+        let replies = replies.collect::<Result<Vec<GenerateReply<'_>>, _>>()?;
+        recorder.usage(replies.iter().map(Usage::from).sum());
+        Ok(axum::Json(translate::response(&stamp, &facts, replies)?).into_response())
+    })
+    .await
 }

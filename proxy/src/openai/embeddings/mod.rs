@@ -47,15 +47,15 @@ pub(crate) fn prepare(
 /// The vectors of one text or many.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
-        recorder.model(model);
-        app.grown.of(model)
-    })?;
+    let Prepared { asks, facts, receipt } =
+        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
     recorder.receipt(receipt);
-    drop(json);
-    let replies = send::all(&app, asks, &recorder).await?;
-    let reply = replies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
-    let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, reply)?;
-    recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });
-    Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
+    let bodies = send::all(&app, asks, &recorder).await?;
+    send::respond(bodies, move |bodies| {
+        let body = bodies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
+        let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, body)?;
+        recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });
+        Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
+    })
+    .await
 }

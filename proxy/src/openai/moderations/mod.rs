@@ -51,12 +51,9 @@ pub(crate) fn prepare(
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
-    let Prepared { asks, facts, receipt } = prepare(&json, &app.config, |model| {
-        recorder.model(model);
-        app.grown.of(model)
-    })?;
+    let Prepared { asks, facts, receipt } =
+        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
     recorder.receipt(receipt);
-    drop(json);
     let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
     // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
     if facts.kinds.iter().any(|(_, image)| *image)

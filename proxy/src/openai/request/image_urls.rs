@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     fetch::{Budget, Fetcher, Refused},
     observe::Recorder,
+    offload,
     openai::request::json::{Fields, Json, Text},
     receipt::Receipt,
 };
@@ -42,7 +43,12 @@ pub(crate) struct Found {
 /// # Errors
 /// A picture that cannot be had.
 pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result<Json, Error> {
-    let found = if app.fetcher.images.fetch { find(&json) } else { Vec::new() };
+    let found = if app.fetcher.images.fetch {
+        let body = json.with_body(json.bytes().clone());
+        offload::run(json.bytes().len(), move || find(&body)).await
+    } else {
+        Vec::new()
+    };
     if found.is_empty() {
         return Ok(json);
     }

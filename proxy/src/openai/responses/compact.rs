@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{Around, prepare, sealed};
+use super::{sealed, take};
 use crate::{
     app::App,
     error::Error,
@@ -35,8 +35,7 @@ pub(crate) async fn compact(
     let wish = to_raw_value(&json!({"type": "message", "role": "user", "content": WISH}))
         .map_err(|error| Error::Internal { message: error.to_string() })?;
     let json = image_urls::inline(&app, &recorder, json).await?;
-    let around = Around::new(&app, owner, &stamp.random);
-    let prepared = prepare(&json, Some(&wish), &around, &recorder)?;
+    let prepared = take(&app, &recorder, owner, json, Some(wish), stamp.random.clone()).await?;
     recorder.receipt(prepared.receipt);
     let (id, created, item) = (stamp.id.clone(), stamp.created, format!("cmp_{}", stamp.random));
     let replies = send::whole(&app, prepared.ask, &recorder).await?;

@@ -6,12 +6,13 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Around, prepare};
+use super::take;
 use crate::{
     app::App,
     error::Error,
     gate::Owner,
     observe::Recorder,
+    offload,
     openai::request::{image_urls, json::Json},
 };
 
@@ -29,14 +30,14 @@ pub(crate) async fn input_tokens(
 ) -> Result<Response, Error> {
     // What is in a picture does not matter here.
     let json = if app.config.images.fetch { image_urls::stand_in(&json).0 } else { json };
-    let around = Around::new(&app, owner, "");
-    let prepared = prepare(&json, None, &around, &recorder)?;
+    let prepared = take(&app, &recorder, owner, json, None, String::new()).await?;
     let mut receipt = prepared.receipt;
     receipt.note("input_tokens", "estimate");
     recorder.receipt(receipt);
-    let ask: Value =
-        serde_json::from_slice(&prepared.ask.body).map_err(|error| Error::Internal { message: error.to_string() })?;
-    Ok(axum::Json(json!({"object": "response.input_tokens", "input_tokens": tokens(&ask)})).into_response())
+    let body = prepared.ask.body;
+    let tokens = offload::run(body.len(), move || serde_json::from_slice(&body).map(|ask| tokens(&ask))).await;
+    let tokens = tokens.map_err(|error| Error::Internal { message: error.to_string() })?;
+    Ok(axum::Json(json!({"object": "response.input_tokens", "input_tokens": tokens})).into_response())
 }
 
 /// Tokens of a native request.

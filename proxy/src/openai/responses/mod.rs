@@ -33,6 +33,7 @@ use crate::{
     error::Error,
     gate::Owner,
     observe::Recorder,
+    offload,
     ollama::wire::ChatReply,
     openai::{
         request::{
@@ -166,10 +167,9 @@ pub(crate) async fn create(
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
-    let around = Around::new(&app, owner, &stamp.random);
-    let Prepared { ask, facts, receipt, input } = prepare(&json, None, &around, &recorder)?;
+    let Prepared { ask, facts, receipt, input } =
+        take(&app, &recorder, owner, json, None, stamp.random.clone()).await?;
     recorder.receipt(receipt);
-    drop(json);
     let stream = facts.stream;
     let kept =
         Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input, receipt: Receipt::default() };
@@ -177,15 +177,35 @@ pub(crate) async fn create(
         let openings = send::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
     }
-    let mut feed = Feed::of(kept, 1).redacting(app.upstream.redactor());
-    let fed = feed.packet_of(0, send::whole(&app, ask, &recorder).await?).and_then(|()| feed.eof_of(0));
-    recorder.receipt(feed.receipt());
-    let kept = feed.translator();
-    if let Some(usage) = kept.usage() {
-        recorder.usage(usage);
-    }
-    fed?;
-    Ok(axum::Json(kept.answer.response()).into_response())
+    let body = send::whole(&app, ask, &recorder).await?;
+    offload::run(body.len(), move || {
+        let mut feed = Feed::of(kept, 1).redacting(app.upstream.redactor());
+        let fed = feed.packet_of(0, body).and_then(|()| feed.eof_of(0));
+        recorder.receipt(feed.receipt());
+        let kept = feed.translator();
+        if let Some(usage) = kept.usage() {
+            recorder.usage(usage);
+        }
+        fed?;
+        Ok(axum::Json(kept.answer.response()).into_response())
+    })
+    .await
+}
+
+/// Calls [`prepare`], off the event loop if the body is large.
+async fn take(
+    app: &App,
+    recorder: &Recorder,
+    owner: Owner,
+    json: Json,
+    more: Option<Box<RawValue>>,
+    random: String,
+) -> Result<Prepared, Error> {
+    let (app, recorder) = (app.clone(), recorder.clone());
+    offload::run(json.bytes().len(), move || {
+        prepare(&json, more.as_deref(), &Around::new(&app, owner, &random), &recorder)
+    })
+    .await
 }
 
 /// A response that is kept once it is whole, if it is to be.

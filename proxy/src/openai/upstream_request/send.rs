@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
@@ -11,15 +12,17 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     app::App,
+    config::Config,
     error::{Error, Params},
     observe::Recorder,
+    offload,
     ollama::{
         refusal::{Refusal, Refused},
         wire::{ChatRequest, Options, Ps, Show, ShowRequest},
     },
     openai::{
         models,
-        request::json::Fields,
+        request::json::{Fields, Json},
         response::sse::{Opening, Openings},
         upstream_request::context::{size, tagged},
     },
@@ -127,6 +130,38 @@ pub(crate) struct Prepared<F> {
     pub(crate) receipt: Receipt,
 }
 
+/// Prepares a request with `prepare`, off the event loop if its body is large; notes its model, and drops the body.
+///
+/// # Errors
+/// As `prepare`.
+pub(crate) async fn take<T: Send + 'static>(
+    app: &App,
+    recorder: &Recorder,
+    json: Json,
+    prepare: impl FnOnce(&Json, &Config, &dyn Fn(&str) -> Option<u64>) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (app, recorder) = (app.clone(), recorder.clone());
+    offload::run(json.bytes().len(), move || {
+        prepare(&json, &app.config, &|model| {
+            recorder.model(model);
+            app.grown.of(model)
+        })
+    })
+    .await
+}
+
+/// Makes the response out of whole replies with `answer`, off the event loop if they are large.
+///
+/// # Errors
+/// As `answer`.
+pub(crate) async fn respond(
+    bodies: Vec<Bytes>,
+    answer: impl FnOnce(&[Bytes]) -> Result<Response, Error> + Send + 'static,
+) -> Result<Response, Error> {
+    let size = bodies.iter().map(Bytes::len).sum();
+    offload::run(size, move || answer(&bodies)).await
+}
+
 /// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in between, and its queue
 /// is for others too.
 pub(crate) const AT_ONCE: usize = 4;
@@ -196,7 +231,7 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
             }
             (_, Some(field), Some(change)) if !app.config.openai.strict && thinking < Some(change) => {
                 thinking = Some(change);
-                think(&mut ask, field, change, recorder)?;
+                Box::pin(think(&mut ask, field, change, recorder)).await?;
             }
             _ => return Err(Box::pin(models::explain(app, Error::Refused(refused), &ask.model)).await),
         }
@@ -223,7 +258,7 @@ async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error>
     }
     match ask.effort {
         Some(field) if ask.news.max && !version.has_think_max() && !app.config.openai.strict => {
-            think(ask, field, Thinking::High, recorder)
+            think(ask, field, Thinking::High, recorder).await
         }
         _ => Ok(()),
     }
@@ -251,15 +286,16 @@ fn fallback_for(refusal: &Refusal) -> Option<Thinking> {
 }
 
 /// Changes how the model is told to think; `field` is the client's word for it.
-fn think(ask: &mut Ask, field: &str, change: Thinking, recorder: &Recorder) -> Result<(), Error> {
-    ask.body = changed(&ask.body, |top| match change {
+async fn think(ask: &mut Ask, field: &str, change: Thinking, recorder: &Recorder) -> Result<(), Error> {
+    ask.body = changed(ask.body.clone(), move |top| match change {
         Thinking::High => set(top, "think", "\"high\""),
         Thinking::On => set(top, "think", "true"),
         Thinking::Not => {
             top.remove("think");
             Ok(())
         }
-    })?;
+    })
+    .await?;
     let mut receipt = Receipt::default();
     match change {
         Thinking::High => receipt.note(field, "lowered:high"),
@@ -287,13 +323,14 @@ async fn grow(app: &App, ask: &Ask, refused: Refused, recorder: &Recorder) -> Re
     let Some(size) = size.filter(|size| counts.is_none_or(|(_, context)| *size > context)) else {
         return Err(Refused { refusal: Refusal::ContextLength { counts, cap: Some(cap) }, ..refused }.into());
     };
-    let body = changed(&ask.body, |top| {
+    let body = changed(ask.body.clone(), move |top| {
         let mut options = fields(top.get("options").map_or("{}", RawValue::get))?;
         set(&mut options, "num_ctx", &size.to_string())?;
         let options = to_raw_value(&options).map_err(|error| Error::Internal { message: error.to_string() })?;
         top.set("options", Cow::Owned(options));
         Ok(())
-    })?;
+    })
+    .await?;
     tracing::info!(target: "farllama", model = ask.model, num_ctx = size, "the prompt does not fit: asking once more with a bigger context");
     let answer = app.upstream.open(Method::POST, ask.path, Some(body)).await?;
     app.grown.remember(&ask.model, size);
@@ -332,11 +369,17 @@ async fn warn_if_it_spills(app: &App, model: &str, size: u64) {
 }
 
 /// The ask with another top level.
-fn changed(body: &[u8], change: impl FnOnce(&mut Options<'_>) -> Result<(), Error>) -> Result<Bytes, Error> {
-    let text = std::str::from_utf8(body).map_err(|error| Error::Internal { message: error.to_string() })?;
-    let mut top = fields(text)?;
-    change(&mut top)?;
-    encode(&top)
+async fn changed(
+    body: Bytes,
+    change: impl FnOnce(&mut Options<'_>) -> Result<(), Error> + Send + 'static,
+) -> Result<Bytes, Error> {
+    offload::run(body.len(), move || {
+        let text = std::str::from_utf8(&body).map_err(|error| Error::Internal { message: error.to_string() })?;
+        let mut top = fields(text)?;
+        change(&mut top)?;
+        encode(&top)
+    })
+    .await
 }
 
 fn fields(text: &str) -> Result<Options<'_>, Error> {
