@@ -54,3 +54,19 @@ pub(crate) fn bench(args: &[String]) -> Result<(), String> {
     let script = root().join("xtask").join("bench.sh");
     args.iter().fold(Step::program("bash", "bash").arg(script), Step::arg).run()
 }
+
+/// Runs the chaos test of the proxy with more streams or another seed than its own.
+pub(crate) fn chaos(args: &[String]) -> Result<(), String> {
+    let mut step = Step::cargo("test --release -p farllama --test chaos");
+    let mut args = args.iter();
+    while let Some(flag) = args.next() {
+        let variable = match &**flag {
+            "--streams" => "CHAOS_STREAMS",
+            "--seed" => "CHAOS_SEED",
+            other => return Err(format!("unknown flag {other}: expected --streams N or --seed S")),
+        };
+        let value = args.next().filter(|value| value.parse::<u64>().is_ok());
+        step = step.env(variable, value.ok_or_else(|| format!("{flag} needs a number"))?);
+    }
+    step.arg("--").arg("--nocapture").run()
+}

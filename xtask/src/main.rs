@@ -1,6 +1,7 @@
 //! `cargo xtask`: the build system. It only starts processes and reads files, with nothing but the standard library, so it builds in a second.
 
 mod ci;
+mod headofline;
 mod smoke;
 mod step;
 mod tidy;
@@ -24,6 +25,11 @@ Commands:
                   foreign clients, such as the official SDKs, against the proxy on the mock; all, or those whose name has a WORD
   bless           rewrites the expected outputs of golden vectors and snapshots; the diff is the review
   bench [ARGS…]   times the proxy against nginx on this machine (cargo xtask bench --help)
+  chaos [--streams N] [--seed S]
+                  seeded streams through a misbehaving remote: each ends exactly once, none with a wrong byte, nothing is left over
+  headofline [ARGS…]
+                  how late the chunks of streams are while other clients send and receive very large bodies
+                  (cargo xtask headofline --help)
   help            this text
 ";
 
@@ -39,6 +45,8 @@ fn main() -> ExitCode {
         "witnesses" => witnesses::run(&rest),
         "bless" => ci::bless(),
         "bench" => ci::bench(&rest),
+        "chaos" => ci::chaos(&rest),
+        "headofline" => headofline::run(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
