@@ -63,7 +63,8 @@ pub const LAWS: [Law; 35] = [
     law("call-begins", "the first piece of a tool call has an id and a name"),
     law("call-continues", "later pieces of a tool call repeat neither id nor name"),
     law("call-numbers", "tool calls are numbered from 0 without gaps"),
-    law("event-names", "the name of each event is its type"),
+    // Clients read the type within the data.
+    strict("event-names", "the name of each event is its type"),
     law("event-numbers", "events are numbered without a gap"),
     law("one-end", "a response has one end, which is its last event"),
     law("end-status", "the status of a response is that of its last event"),
