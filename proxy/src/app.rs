@@ -25,10 +25,10 @@ use crate::{
     error::{self, Error},
     fetch::Fetcher,
     gate::{self, Counts, Gate, Owner},
-    observe::{self, Opened, Recorder},
+    observe::{self, Facts, InFlight, Opened, Recorder},
     openai::{responses::store::Store, upstream_request::context::Grown},
     routes::{self, Handler, Id, Route, Row},
-    server::{request_check, unread::Unread},
+    server::{connection::Peer, request_check, unread::Unread},
     stamp::Stamp,
     upstream::{client::Client, passthrough},
 };
@@ -58,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     pub(crate) fetcher: Fetcher,
+    in_flight: Arc<InFlight>,
     gate: Gate,
 }
 
@@ -67,14 +68,15 @@ pub(crate) struct Kept {
     pub(crate) counts: Arc<Counts>,
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config, remote: Client, gate: Gate, kept: &Kept) -> Self {
         kept.grown.belongs_to(&remote.remote(), config.context.max);
         let fetcher = Fetcher::new(config.images.clone());
-        let (grown, responses) = (kept.grown.clone(), kept.responses.clone());
-        Self { config, remote: Arc::new(remote), grown, responses, fetcher, gate }
+        let (grown, responses, in_flight) = (kept.grown.clone(), kept.responses.clone(), kept.in_flight.clone());
+        Self { config, remote: Arc::new(remote), grown, responses, fetcher, in_flight, gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -108,7 +110,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Respons
     let (translated, dialect) = (route.translated(), route.dialect);
     let (opened, id) = open(&shared, &route, &request);
     let unread = Unread::of(&mut request);
-    let answering = admit(shared, route, opened.recorder.clone(), request);
+    let answering = admit(shared, route, opened.recorder().clone(), request);
     let answering = AssertUnwindSafe(answering).catch_unwind();
     let mut response = answering.await.unwrap_or_else(|_| Error::panicked().into_response());
     let refused = response.extensions_mut().remove::<Error>();
@@ -120,7 +122,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Respons
     }
     if translated {
         response.headers_mut().insert(REQUEST_ID, id);
-        let receipt = opened.recorder.untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
+        let receipt = opened.recorder().untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     if let Some(unread) = unread
@@ -138,15 +140,18 @@ fn open(shared: &Shared, route: &Route, request: &Request) -> (Opened, HeaderVal
         _ => HeaderValue::try_from(format!("req_{}", random())).unwrap_or_else(|_| HeaderValue::from_static("req_")),
     };
     let recorder = Recorder::default();
-    recorder.keeps(secrets(shared, request.headers()));
-    let opened = Opened {
-        id: id.to_str().unwrap_or_default().to_owned(),
+    let name = id.to_str().unwrap_or_default();
+    recorder.begin(name, secrets(shared, request.headers()));
+    let facts = Facts {
+        id: name.to_owned(),
         method: request.method().clone(),
         route: request.uri().path().to_owned(),
         endpoint: route.label(),
+        peer: request.extensions().get().map(|Peer(address)| *address),
         started: Instant::now(),
         recorder,
     };
+    let opened = Opened::new(facts, shared.in_flight.clone());
     (opened, id)
 }
 
@@ -172,7 +177,10 @@ async fn dispatch(shared: Arc<Shared>, route: Route, recorder: &Recorder, owner:
         (Some(handler), Some(row)) => {
             translate(shared, route, row, handler, recorder, owner, request).await.into_response()
         }
-        _ => native(&shared, &route.upstream, request).await.into_response(),
+        _ => {
+            recorder.waits_for("the remote");
+            native(&shared, &route.upstream, request).await.into_response()
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod fetch;
 mod gate;
+mod near;
 mod observe;
 mod offload;
 mod ollama;
@@ -26,7 +27,12 @@ mod usage;
 mod vectors;
 mod whole_body;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use config::Config;
 pub use explain::{Explained, endpoints, explain};
@@ -57,6 +63,17 @@ impl Running {
     pub fn reload(&self, config: Config) -> io::Result<()> {
         self.server.replace(setup(config, self.addr(), &self.kept)?);
         Ok(())
+    }
+
+    /// The number of requests that are running, streams included.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.kept.in_flight.count()
+    }
+
+    /// Logs each request that has run for another `every` since it was last logged.
+    pub fn log_long_requests(&self, every: Duration) {
+        self.kept.in_flight.log_long(Instant::now(), every);
     }
 
     /// Stops: no new connections, answers in flight may end within `grace`, then they are cut.

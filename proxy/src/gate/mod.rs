@@ -120,6 +120,9 @@ impl Gate {
             Ok(open) => open,
             Err(error) => return error.into_response(),
         };
+        if self.counting.is_some() {
+            recorder.waits_for("a free slot");
+        }
         let owner = Owner::of(token);
         let next = |request| next(request, owner);
         let answer = match &asking {

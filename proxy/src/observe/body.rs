@@ -1,85 +1,156 @@
-//! The watcher around an answer's body: it sees the first byte and the end, failure and drop included, and then tells the exchange.
+//! A wrapper around a response body: it sees the first byte and the end, however the body ends, and then logs the exchange.
 
 use std::{
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Ending, Exchange, Recorder, log};
-use crate::{error::Error, observe::tail::Tail, redact::masked};
+use super::{Ending, Exchange, InFlight, Recorder, log};
+use crate::{error::Error, observe::tail::Tail, redact::masked, usage::Usage};
 
-/// What is known of an exchange once its answer's head is ready.
-pub(crate) struct Opened {
+/// What is known of an exchange from its request's head on.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// The request's id, `req_…` or what the client sent as `x-request-id`.
     pub(crate) id: String,
     pub(crate) method: Method,
+    /// The path, without its query.
     pub(crate) route: String,
     /// The label of its route.
     pub(crate) endpoint: &'static str,
+    /// The address at the other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
     pub(crate) started: Instant,
     pub(crate) recorder: Recorder,
 }
 
-/// Puts the watcher around `response`. `native` answers tell their token counts themselves, in their last line.
-pub(crate) fn watch(opened: Opened, refused: Option<&Error>, native: bool, response: Response) -> Response {
-    if let Some(error) = refused {
-        opened.recorder.failed(error);
+/// An open exchange. If it is dropped without a response, because the client closed its connection first, that is logged too.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    facts: Arc<Facts>,
+    in_flight: Arc<InFlight>,
+    key: u64,
+    logged: bool,
+}
+
+impl Opened {
+    pub(crate) fn new(facts: Facts, in_flight: Arc<InFlight>) -> Self {
+        let facts = Arc::new(facts);
+        let key = in_flight.enter(facts.clone());
+        Self { facts, in_flight, key, logged: false }
     }
-    let status = response.status();
-    response.map(|body| {
-        Body::new(Watched { body, tail: native.then(Tail::default), opened: Some(opened), status, first_byte: None })
-    })
-}
 
-struct Watched {
-    body: Body,
-    tail: Option<Tail>,
-    /// Taken when the exchange is told.
-    opened: Option<Opened>,
-    status: StatusCode,
-    first_byte: Option<Instant>,
-}
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.facts.recorder
+    }
 
-impl Watched {
-    fn close(&mut self, ended: Ending) {
-        let Some(Opened { id, method, route, endpoint, started, recorder }) = self.opened.take() else { return };
-        let now = Instant::now();
-        let mut notes = recorder.notes();
-        if let Some((model, usage)) = self.tail.as_ref().map(Tail::read) {
-            notes.model = notes.model.take().or(model);
-            notes.usage = notes.usage.or(usage);
+    /// Logs the exchange, once.
+    fn close(&mut self, ended: Ending, response: Option<&Seen>) {
+        if std::mem::replace(&mut self.logged, true) {
+            return;
         }
+        let Facts { id, method, route, endpoint, peer, started, recorder } = &*self.facts;
+        let now = Instant::now();
+        let since = |at: Instant| at.saturating_duration_since(*started);
+        let mut notes = recorder.notes();
+        let read = response.and_then(|seen| seen.tail.as_ref()).map(Tail::read).unwrap_or_default();
+        notes.model = notes.model.take().or(read.model);
+        notes.usage = notes.usage.or(read.usage);
         // Some clients close right after the last event, before the body's own end.
         let ended = if notes.finished { Ending::Complete } else { ended };
+        let refused = response.is_some_and(|seen| seen.status.is_client_error());
         let ending = match &notes.error {
             _ if ended == Ending::ClientGone => Ending::ClientGone,
             Some(Error::Internal { .. }) => Ending::ProxyFailed,
             Some(error) if error.row().status.is_server_error() => Ending::UpstreamFailed,
             Some(_) => Ending::Refused,
-            None if ended == Ending::Complete && self.status.is_client_error() => Ending::Refused,
+            None if ended == Ending::Complete && refused => Ending::Refused,
             None => ended,
         };
+        let first_byte = response.map(|seen| seen.first_byte.unwrap_or(now));
+        // On the native lane a stream's first line is its first token; there are no heartbeats.
+        let first_token = notes.first_token.or(response.filter(|seen| seen.native_stream).and(first_byte));
+        let generating = read.generating.or(first_token.map(|first| now.saturating_duration_since(first)));
         log::line(&Exchange {
-            id,
-            method,
-            route,
+            id: id.clone(),
+            method: method.clone(),
+            route: route.clone(),
             endpoint,
+            peer: *peer,
             caller: notes.caller.take(),
             model: notes.model.take().map(|model| masked(&model, &notes.secrets)),
-            status: self.status,
-            first_byte: self.first_byte.unwrap_or(now) - started,
-            total: now - started,
+            status: response.map(|seen| seen.status),
+            first_byte: first_byte.map(since),
+            first_token: first_token.map(since),
+            total: since(now),
+            waiting_for: notes.waiting_for.filter(|_| response.is_none()),
             usage: notes.usage,
+            tokens_per_second: notes.usage.zip(generating).and_then(|(usage, took)| speed(usage, took)),
             receipt: std::mem::take(&mut notes.receipt),
             error: notes.error.as_ref().map(|error| masked(&error.to_string(), &notes.secrets)),
             ending,
         });
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.in_flight.leave(self.key);
+        self.close(Ending::ClientGone, None);
+    }
+}
+
+/// Tokens a second. A single token, or tokens that came all at once, have no speed.
+fn speed(usage: Usage, took: Duration) -> Option<f64> {
+    let measurable = usage.output > 1 && took >= Duration::from_millis(1);
+    measurable.then(|| (usage.output as f64 / took.as_secs_f64() * 10.0).round() / 10.0)
+}
+
+/// Puts the watcher around `response`. `native` responses have their token counts in their last line.
+pub(crate) fn watch(opened: Opened, refused: Option<&Error>, native: bool, response: Response) -> Response {
+    if let Some(error) = refused {
+        opened.recorder().failed(error);
+    }
+    let seen = Seen {
+        status: response.status(),
+        first_byte: None,
+        native_stream: native && is_ndjson(response.headers()),
+        tail: native.then(Tail::default),
+    };
+    response.map(|body| Body::new(Watched { body, opened, seen }))
+}
+
+fn is_ndjson(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-ndjson"))
+}
+
+/// What was seen of a response.
+struct Seen {
+    status: StatusCode,
+    first_byte: Option<Instant>,
+    /// Whether each line is a token.
+    native_stream: bool,
+    tail: Option<Tail>,
+}
+
+struct Watched {
+    body: Body,
+    opened: Opened,
+    seen: Seen,
+}
+
+impl Watched {
+    fn close(&mut self, ended: Ending) {
+        self.opened.close(ended, Some(&self.seen));
     }
 }
 
@@ -93,17 +164,15 @@ impl HttpBody for Watched {
         let polled = std::panic::catch_unwind(polling).unwrap_or_else(|_| {
             // The panic itself is in the log. The client learns that the body is not whole, because its connection ends.
             let error = Error::panicked();
-            if let Some(opened) = &this.opened {
-                opened.recorder.failed(&error);
-            }
+            this.opened.recorder().failed(&error);
             this.body = Body::empty();
             Poll::Ready(Some(Err(axum::Error::new(error))))
         });
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    this.first_byte.get_or_insert_with(Instant::now);
-                    if let Some(tail) = &mut this.tail {
+                    this.seen.first_byte.get_or_insert_with(Instant::now);
+                    if let Some(tail) = &mut this.seen.tail {
                         tail.push(data);
                     }
                 }
@@ -157,14 +226,16 @@ mod tests {
     #[tokio::test]
     async fn a_panic_fails_the_body_and_is_recorded_as_a_failure_of_the_proxy() {
         let recorder = Recorder::default();
-        let opened = Opened {
+        let facts = Facts {
             id: String::new(),
             method: Method::GET,
             route: "/".to_owned(),
             endpoint: "native",
+            peer: None,
             started: Instant::now(),
             recorder: recorder.clone(),
         };
+        let opened = Opened::new(facts, Arc::default());
         let mut body = watch(opened, None, true, Response::new(Body::new(Panics(false)))).into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
         assert!(body.frame().await.unwrap().is_err());

@@ -1,13 +1,13 @@
 //! One exchange between a client and the proxy, as facts.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use http::{Method, StatusCode};
 
 use crate::{receipt::Receipt, usage::Usage};
 
 /// Everything that readers (the log line, later metrics and console) want to know. A new fact is one field.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     /// The request's id, `req_…` or what the client sent as `x-request-id`.
     pub(crate) id: String,
@@ -16,16 +16,25 @@ pub(crate) struct Exchange {
     pub(crate) route: String,
     /// What it was for, a label with few values: `chat`, `api/tags`, `other`.
     pub(crate) endpoint: &'static str,
+    /// The address at the other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
     /// Whose key it was, where keys are asked for.
     pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
-    pub(crate) status: StatusCode,
-    /// From the request's head to the first byte of the answer's body (or its end, if it has none).
-    pub(crate) first_byte: Duration,
+    /// None if the client left before there was a response.
+    pub(crate) status: Option<StatusCode>,
+    /// From the request's head to the first byte of the response's body (or its end, if it has none). It may be a heartbeat.
+    pub(crate) first_byte: Option<Duration>,
+    /// From the request's head to the first token, where tokens are streamed.
+    pub(crate) first_token: Option<Duration>,
     /// From the request's head to the end.
     pub(crate) total: Duration,
+    /// What was waited for when the client left.
+    pub(crate) waiting_for: Option<&'static str>,
     /// Unknown where nobody told, which is not zero.
     pub(crate) usage: Option<Usage>,
+    /// How fast the model generated.
+    pub(crate) tokens_per_second: Option<f64>,
     /// What was emulated, and what had no effect.
     pub(crate) receipt: Receipt,
     /// What went wrong, in the words that the client got.

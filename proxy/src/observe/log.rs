@@ -1,46 +1,63 @@
-//! The log line of an exchange, and payload snippets for `--verbose`.
+//! The log lines of an exchange, and payload snippets for `--verbose`.
+
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
-use crate::{observe::exchange::Exchange, redact::masked};
+use crate::{
+    observe::{Facts, exchange::Exchange},
+    redact::masked,
+};
 
 /// Most bytes of a payload that are printed.
 const SNIPPET: usize = 2048;
 
-/// Prints the line of one exchange.
+/// Logs one exchange that has ended.
 pub(crate) fn line(exchange: &Exchange) {
-    let Exchange {
-        id,
-        method,
-        route,
-        endpoint,
-        caller,
-        model,
-        status,
-        first_byte,
-        total,
-        usage,
-        receipt,
-        error,
-        ending,
-    } = exchange;
-    let ms = |duration: &std::time::Duration| duration.as_micros() as f64 / 1000.0;
+    let Exchange { id, method, route, endpoint, peer, caller, model, status, first_byte, first_token, total, .. } = exchange;
+    let Exchange { waiting_for, usage, tokens_per_second, receipt, error, ending, .. } = exchange;
     tracing::info!(
         target: "farllama",
         id,
         endpoint,
+        peer = peer.map(tracing::field::display),
         caller = caller.as_deref(),
         model = model.as_deref(),
-        status = status.as_u16(),
-        first_byte_ms = ms(first_byte),
-        total_ms = ms(total),
+        status = status.map(|status| status.as_u16()),
+        first_byte_ms = first_byte.map(ms),
+        first_token_ms = first_token.map(ms),
+        total_ms = ms(*total),
         input_tokens = usage.map(|usage| usage.input),
         output_tokens = usage.map(|usage| usage.output),
+        tokens_per_second,
         ended = ending.as_str(),
+        waiting_for,
         receipt = (!receipt.is_empty()).then(|| receipt.to_string()),
+        hint = receipt.hint(),
         error = error.as_deref(),
         "{method} {route}",
     );
+}
+
+/// Logs one exchange that is still running.
+pub(crate) fn running(facts: &Facts, now: Instant) {
+    let Facts { id, method, route, endpoint: _, peer, started, recorder } = facts;
+    let notes = recorder.notes();
+    tracing::info!(
+        target: "farllama",
+        id,
+        peer = peer.map(tracing::field::display),
+        caller = notes.caller.as_deref(),
+        model = notes.model.as_ref().map(|model| masked(model, &notes.secrets)),
+        running_s = now.saturating_duration_since(*started).as_secs(),
+        first_token_ms = notes.first_token.map(|at| ms(at.saturating_duration_since(*started))),
+        waiting_for = notes.waiting_for.filter(|_| notes.first_token.is_none()),
+        "{method} {route} is still running",
+    );
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }
 
 /// Whether payloads are printed.

@@ -1,8 +1,9 @@
-//! The pencil that handlers get to note facts of their exchange with.
+//! The handle that handlers get for recording facts about their exchange.
 
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use axum::extract::FromRequestParts;
@@ -23,10 +24,15 @@ pub(crate) struct Recorder(Arc<Mutex<Notes>>);
 /// The page.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
+    /// The request's id, for lines in between.
+    id: String,
     /// Whose key it was.
     pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) usage: Option<Usage>,
+    /// What the exchange waits for until its first token.
+    pub(crate) waiting_for: Option<&'static str>,
+    pub(crate) first_token: Option<Instant>,
     pub(crate) receipt: Receipt,
     pub(crate) error: Option<Error>,
     /// The last event of a stream has gone out: a client that leaves now has everything.
@@ -41,8 +47,21 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn keeps(&self, secrets: Vec<HeaderValue>) {
-        self.notes().secrets = secrets;
+    /// Begins the record of the request `id`; `secrets` are headers with keys, to be masked in every text.
+    pub(crate) fn begin(&self, id: &str, secrets: Vec<HeaderValue>) {
+        let mut notes = self.notes();
+        notes.id = id.to_owned();
+        notes.secrets = secrets;
+    }
+
+    /// Records what the exchange waits for from now on.
+    pub(crate) fn waits_for(&self, what: &'static str) {
+        self.notes().waiting_for = Some(what);
+    }
+
+    /// Records that the model's first token has arrived.
+    pub(crate) fn first_token(&self) {
+        self.notes().first_token.get_or_insert_with(Instant::now);
     }
 
     pub(crate) fn caller(&self, name: &str) {
@@ -80,8 +99,9 @@ impl Recorder {
     /// A payload on its way, for `--verbose`.
     pub(crate) fn payload(&self, what: &'static str, payload: &[u8]) {
         if verbose() {
-            let told = snippet(payload, &self.notes().secrets);
-            tracing::debug!(target: "farllama::payload", "{what} {told}");
+            let notes = self.notes();
+            let text = snippet(payload, &notes.secrets);
+            tracing::debug!(target: "farllama::payload", id = notes.id, "{what} {text}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What cannot be read is unknown, not zero.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde::Deserialize;
 
@@ -21,6 +21,16 @@ struct Last<'a> {
     model: Option<Cow<'a, str>>,
     prompt_eval_count: Option<u64>,
     eval_count: Option<u64>,
+    eval_duration: Option<u64>,
+}
+
+/// What the last line of an answer says.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Read {
+    pub(crate) model: Option<String>,
+    pub(crate) usage: Option<Usage>,
+    /// How long the model took to generate its answer, by Ollama's clock.
+    pub(crate) generating: Option<Duration>,
 }
 
 impl Tail {
@@ -31,15 +41,15 @@ impl Tail {
         self.0.extend_from_slice(new);
     }
 
-    /// The model and the counts that the last line tells.
-    pub(crate) fn read(&self) -> (Option<String>, Option<Usage>) {
+    /// Reads the model and the counts in the last line.
+    pub(crate) fn read(&self) -> Read {
         let kept = self.0.trim_ascii_end();
         let line = kept.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-        let Ok(last) = serde_json::from_slice::<Last<'_>>(line) else { return (None, None) };
+        let Ok(last) = serde_json::from_slice::<Last<'_>>(line) else { return Read::default() };
         let counted = last.prompt_eval_count.is_some() || last.eval_count.is_some();
         let usage =
             counted.then(|| Usage { input: last.prompt_eval_count.unwrap_or(0), output: last.eval_count.unwrap_or(0) });
-        (last.model.map(Cow::into_owned), usage)
+        Read { model: last.model.map(Cow::into_owned), usage, generating: last.eval_duration.map(Duration::from_nanos) }
     }
 }
 
@@ -54,8 +64,13 @@ mod tests {
             tail.push(b"{\"model\":\"m\",\"done\":false}\n");
         }
         tail.push(b"{\"model\":\"m\",\"done\":true,\"prompt_eval_");
-        tail.push(b"count\":7,\"eval_count\":3}\n");
-        assert_eq!(tail.read(), (Some("m".to_owned()), Some(Usage { input: 7, output: 3 })));
+        tail.push(b"count\":7,\"eval_count\":3,\"eval_duration\":2000000000}\n");
+        let read = Read {
+            model: Some("m".to_owned()),
+            usage: Some(Usage { input: 7, output: 3 }),
+            generating: Some(Duration::from_secs(2)),
+        };
+        assert_eq!(tail.read(), read);
         assert!(tail.0.len() <= KEPT);
     }
 
@@ -63,6 +78,6 @@ mod tests {
     fn what_cannot_be_read_is_unknown() {
         let mut tail = Tail::default();
         tail.push(b"<html>");
-        assert_eq!(tail.read(), (None, None));
+        assert_eq!(tail.read(), Read::default());
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -22,6 +22,10 @@ use tokio::{
 };
 
 use crate::{config::Limits, deadline::Alarm};
+
+/// The address at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// The state of one connection. Clones share it.
 #[derive(Clone, Debug)]

@@ -32,7 +32,7 @@ use crate::{
     retain::Retain,
     server::{
         body_timeout::TimedBody,
-        connection::{ConnState, TimedStream, network},
+        connection::{ConnState, Peer, TimedStream, network},
     },
 };
 
@@ -212,14 +212,15 @@ async fn serve_connection(
 ) {
     let begun = setup.load_full();
     let limits = &begun.limits;
+    let peer = stream.peer_addr().ok().map(Peer);
     if let Err(error) = set_socket_options(&stream, limits) {
         tracing::debug!("cannot set socket options: {error}");
     }
-    let Some(tls) = &begun.tls else { return serve_http(stream, setup, limits, state, over, watcher).await };
+    let Some(tls) = &begun.tls else { return serve_http((stream, peer), setup, limits, state, over, watcher).await };
     // Boxed, so that connections in clear text do not carry the room for it.
     Box::pin(async {
         if let Some(stream) = accept_tls(stream, tls, limits).await {
-            serve_http(stream, setup, limits, state, over, watcher).await;
+            serve_http((stream, peer), setup, limits, state, over, watcher).await;
         }
     })
     .await;
@@ -272,7 +273,7 @@ fn ends_with_connection(response: &Response<Body>) -> bool {
 struct Evicted;
 
 async fn serve_http<S>(
-    stream: S,
+    (stream, peer): (S, Option<Peer>),
     setup: InForce,
     limits: &Limits,
     state: ConnState,
@@ -288,6 +289,9 @@ async fn serve_http<S>(
         let version = request.version();
         if let Some(over) = over {
             request.extensions_mut().insert(over);
+        }
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
         }
         let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits)));
         let answering = app::answer(setup.shared.clone(), request);
@@ -315,6 +319,6 @@ async fn serve_http<S>(
         .serve_connection(TokioIo::new(stream), answer);
     // Clients leave in many ways; the exchange's own log line says how it ended.
     if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!("connection ended: {error}");
+        tracing::debug!(peer = peer.map(|Peer(address)| tracing::field::display(address)), "connection ended: {error}");
     }
 }

@@ -184,6 +184,7 @@ pub(crate) async fn respond<T: Translator>(
         beat: Alarm::default(),
         every: heartbeat.every,
         wrote: Instant::now(),
+        heard: false,
         recorder,
     };
     if waiting {
@@ -346,6 +347,8 @@ struct EventStream<T> {
     beat: Alarm,
     every: Duration,
     wrote: Instant,
+    /// Whether the remote has sent anything.
+    heard: bool,
     recorder: Recorder,
 }
 
@@ -377,6 +380,9 @@ impl<T: Translator> EventStream<T> {
             },
             Stage::Flowing(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
+                    if !std::mem::replace(&mut self.heard, true) {
+                        self.recorder.first_token();
+                    }
                     let outcome = frame.into_data().map_or(Ok(()), |packet| self.feed.packet_of(nth, packet));
                     if (self.feed.translator.closed() || self.feed.translator.finished(nth))
                         && let Stage::Flowing(body) = std::mem::replace(&mut self.sources[nth], Stage::Ended)

@@ -213,6 +213,7 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
     if ask.news != News::default() {
         Box::pin(fit(app, &mut ask, recorder)).await?;
     }
+    recorder.waits_for("the remote");
     recorder.payload("ask", &ask.body);
     let mut thinking = None;
     // A context grows once, and thinking only becomes less, so this ends.
