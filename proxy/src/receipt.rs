@@ -15,12 +15,19 @@ const NAME: usize = 64;
 
 const NO_EFFECT: &str = "no-effect";
 
+const UNKNOWN: &str = "unknown";
+
+/// Maximum number of hints. A body may hold any number of misspelled names.
+const HINTS: usize = 4;
+
 /// Lines `name=what`, each once, in the order in which they became known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Receipt {
     lines: Vec<(String, Cow<'static, str>)>,
     /// How many of them the client has got.
     told: usize,
+    /// Names of unknown fields, each with the known name that is probably meant.
+    meant: Vec<(String, String)>,
 }
 
 impl Receipt {
@@ -42,6 +49,22 @@ impl Receipt {
         self.note(name, NO_EFFECT);
     }
 
+    /// Neither OpenAI nor Ollama has such a field; `near` is the known name that is probably meant.
+    pub(crate) fn unknown(&mut self, name: &str, near: Option<&str>) {
+        self.note(name, UNKNOWN);
+        if let Some(near) = near
+            && self.meant.len() < HINTS
+        {
+            self.meant.push((tidy(name), near.to_owned()));
+        }
+    }
+
+    /// What the caller probably got wrong.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let hint = |(name, near): &(String, String)| format!("unknown field `{name}`: did you mean `{near}`?");
+        (!self.meant.is_empty()).then(|| self.meant.iter().map(hint).collect::<Vec<_>>().join(" "))
+    }
+
     /// Ollama cannot do what the field asks for; we bring it about.
     pub(crate) fn emulated(&mut self, name: &str) {
         self.note(name, "emulated");
@@ -52,6 +75,8 @@ impl Receipt {
         for (name, what) in other.lines {
             self.note(&name, what);
         }
+        let room = HINTS - self.meant.len();
+        self.meant.extend(other.meant.into_iter().take(room));
     }
 
     /// The lines that the client has not got yet, which from now on count as told.
@@ -61,19 +86,22 @@ impl Receipt {
         new
     }
 
-    /// Holds the request to `openai.strict`.
+    /// Enforces `openai.strict`.
     ///
     /// # Errors
-    /// A field has no effect, which a strict proxy does not let pass.
+    /// Fails if a field is unknown or has no effect, and the settings are strict.
     pub(crate) fn held_to(&self, config: &Config) -> Result<(), Error> {
-        match self.lines.iter().find(|(_, what)| config.openai.strict && what == NO_EFFECT) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::Invalid {
-                message: format!("Unsupported parameter: '{name}' has no effect on Ollama, and openai.strict is set."),
-                param: Some(name.clone()),
-                code: Some("unsupported_parameter"),
-            }),
-        }
+        let idle = |(_, what): &&(String, Cow<'static, str>)| what == NO_EFFECT || what == UNKNOWN;
+        let Some((name, what)) = self.lines.iter().find(idle).filter(|_| config.openai.strict) else { return Ok(()) };
+        let (message, code) = if what == UNKNOWN {
+            let near = self.meant.iter().find(|(unknown, _)| unknown == name);
+            let near = near.map_or(String::new(), |(_, near)| format!(" Did you mean '{near}'?"));
+            (format!("Unknown parameter: '{name}'.{near}"), "unknown_parameter")
+        } else {
+            let message = format!("Unsupported parameter: '{name}' has no effect on Ollama, and openai.strict is set.");
+            (message, "unsupported_parameter")
+        };
+        Err(Error::Invalid { message, param: Some(name.clone()), code: Some(code) })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -146,5 +174,23 @@ mod tests {
         assert!(receipt.held_to(&lenient).is_ok());
         let error = receipt.held_to(&strict).unwrap_err();
         assert_eq!((error.row().code, error.param()), (Some("unsupported_parameter"), Some("user")));
+    }
+
+    #[test]
+    fn an_unknown_field_is_told_apart_and_the_known_one_is_suggested() {
+        let mut receipt = Receipt::default();
+        receipt.unknown("temprature", Some("temperature"));
+        receipt.unknown("zzz", None);
+        assert_eq!(receipt.to_string(), "temprature=unknown, zzz=unknown");
+        assert_eq!(receipt.hint().unwrap(), "unknown field `temprature`: did you mean `temperature`?");
+        let mut sum = Receipt::default();
+        sum.add(receipt);
+        assert!(sum.hint().is_some());
+        let mut strict = Config::default();
+        assert!(sum.held_to(&strict).is_ok());
+        strict.openai.strict = true;
+        let error = sum.held_to(&strict).unwrap_err();
+        assert_eq!(error.to_string(), "Unknown parameter: 'temprature'. Did you mean 'temperature'?");
+        assert_eq!((error.row().code, error.param()), (Some("unknown_parameter"), Some("temprature")));
     }
 }

@@ -14,9 +14,10 @@ use toml::{
 
 use super::{Config, remote, tokens};
 use crate::config::{
-    settings::{Draft, SETTINGS, Setting, find, nearest},
+    settings::{Draft, SETTINGS, Setting, find},
     value::Value,
 };
+use crate::near::nearest;
 
 /// Where settings may come from.
 #[derive(Clone, Debug, Default)]

@@ -46,6 +46,11 @@ const NATIVE: [&str; 25] = [
 const SAMPLING: [(&str, f64, f64); 4] =
     [("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0), ("frequency_penalty", -2.0, 2.0), ("presence_penalty", -2.0, 2.0)];
 
+/// Every field that steers a generation in an OpenAI body, besides OpenAI's own.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    NATIVE.into_iter().chain(["options", "keep_alive", "think", "format", "truncate", "shift"])
+}
+
 /// Ollama's own switches beside `options`, as given.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Native<'a> {

@@ -8,7 +8,12 @@ mod table;
 
 use serde_json::{Value, value::RawValue};
 
-use crate::{error::Error, openai::request::json::Fields, receipt::Receipt};
+use crate::{
+    error::Error,
+    near::nearest,
+    openai::request::{json::Fields, options},
+    receipt::Receipt,
+};
 
 /// The endpoints that have fields of OpenAI's; `routes.rs` has their paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +78,8 @@ impl Row {
     }
 }
 
-/// Settles what the endpoint has not taken: refuses, or notes what has no effect. Names that OpenAI does not have are such, too, and the
-/// paths in `unknown`, which the types of what was taken do not have.
+/// Settles what the endpoint has not taken: refuses it, or notes that it has no effect. A name that neither OpenAI nor Ollama has is noted as
+/// unknown, with the name that it may be a misspelling of. Paths in `unknown`, which the types of what was taken do not have, have no effect.
 ///
 /// # Errors
 /// A field that asks for what cannot be had.
@@ -99,8 +104,15 @@ pub(crate) fn settle(
             }
         }
     }
-    let left = fields.left().map(|(name, _)| name.into_owned());
-    left.chain(unknown).for_each(|name| receipt.no_effect(&name));
+    for (name, _) in fields.left() {
+        let known = || rows(endpoint).map(|row| row.name);
+        if known().any(|known| known == name) {
+            receipt.no_effect(&name);
+        } else {
+            receipt.unknown(&name, nearest(&name, known().chain(options::names())));
+        }
+    }
+    unknown.iter().for_each(|path| receipt.no_effect(path));
     Ok(())
 }
 
@@ -145,7 +157,9 @@ mod tests {
     fn the_page_tells_what_the_table_says() {
         let mut page = String::from(
             "# What becomes of each request field\n\nA field is *mapped* to what Ollama has, *emulated* by farllama, *refused* with a 400, or has *no effect*; \
-             what is emulated or has no effect\nstands in the answer's header `x-farllama-receipt`. Null, empty values and OpenAI's defaults are never refused.\n",
+             what is emulated or has no effect\nis listed in the response header `x-farllama-receipt`. A field that neither OpenAI nor Ollama has (a typo, \
+             say) is listed there as `unknown`;\n`farllama explain` and the log suggest the name that was probably meant. Null, empty values and OpenAI's \
+             defaults are never refused.\n",
         );
         for (endpoint, route) in endpoints() {
             page.push_str(&format!(

@@ -49,7 +49,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[Transcriptions, Translations],
         Mapped,
         &[],
-        "`images` of a message, where the model can hear; see the order of sources in README",
+        "`images` of a message, where the model can hear; otherwise the `prompt` is the transcript if `audio.prompt_as_transcript` is set",
     ),
     row("frame_count", &[Images], Refused, &["1"], "Ollama makes no moving pictures; leave out 'frame_count'."),
     row("frame_duration_ms", &[Images], NoEffect, &[], "for moving pictures"),
