@@ -15,6 +15,7 @@ mod observe;
 mod offload;
 mod ollama;
 mod openai;
+mod probe;
 mod receipt;
 mod redact;
 mod retain;
@@ -29,7 +30,7 @@ mod whole_body;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +39,7 @@ pub use config::Config;
 pub use explain::{Explained, endpoints, explain};
 use gate::{Gate, origin::Rules};
 pub use ollama::version::VERSIONS;
+pub use probe::{Probe, Probed, unmatched};
 use server::listener::{self, Setup};
 use tokio::net::TcpListener;
 
@@ -85,7 +87,7 @@ impl Running {
 /// Starts the proxy.
 ///
 /// # Errors
-/// The address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS cannot be set up.
+/// Fails if the address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS cannot be set up.
 pub async fn serve(config: Config) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
@@ -94,17 +96,39 @@ pub async fn serve(config: Config) -> io::Result<Running> {
     Ok(Running { server: listener::Server::start(listener, addr, setup), kept })
 }
 
+/// Checks all that [`serve`] checks, but for whether the port is free.
+///
+/// # Errors
+/// Fails where [`serve`] would.
+pub fn check(config: &Config) -> io::Result<()> {
+    // A name that cannot be resolved now may be later.
+    let found = (&*config.local.host, config.local.port).to_socket_addrs().ok().and_then(|mut found| found.next());
+    if let Some(addr) = found {
+        refuse_public(config, addr)?;
+    }
+    upstream::client::Client::new(config, app::via())?;
+    server::tls::acceptor(&config.local).map(|_| ())
+}
+
+/// # Errors
+/// Fails if anyone on the network could use the proxy without a key, and the settings do not say that this is meant.
+fn refuse_public(config: &Config, addr: SocketAddr) -> io::Result<()> {
+    if addr.ip().is_loopback() || config.auth.enabled || config.local.public {
+        return Ok(());
+    }
+    let message = format!(
+        "refusing to listen on {} without keys: create one (`farllama key new --name NAME --save`), or pass --local-public",
+        config.local.host
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 /// Everything that `config` makes of a request that comes to `addr`.
 ///
 /// # Errors
-/// TLS cannot be set up, or anybody could use the proxy without having been let.
+/// Fails if TLS cannot be set up, or if anyone could use the proxy without a key.
 fn setup(config: Config, addr: SocketAddr, kept: &app::Kept) -> io::Result<Setup> {
-    if !addr.ip().is_loopback() && !config.auth.enabled && !config.local.public {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "others can reach this address, and no key is asked for; set up [auth] (`farllama key new` makes a key), or say --local-public true",
-        ));
-    }
+    refuse_public(&config, addr)?;
     let ollama = upstream::client::Client::new(&config, app::via())?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
     let gate = Gate::new(&config, origins, kept.counts.clone());

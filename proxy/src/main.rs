@@ -9,61 +9,79 @@ use std::{
 };
 
 use cli::{
-    Verb,
+    Verb, keys,
     log_writer::{FlushOnDrop, LogWriter},
-    startup,
+    process, remote, startup,
 };
 use farllama::{
     Config, Running,
-    config::{Digest, Local, Log, LogFormat, LogLevel, Sources, load, show},
+    config::{Loaded, Local, Log, LogFormat, LogLevel, Sources, changes, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How long answers in flight may take once the proxy is told to stop.
+/// How long running requests may take once the proxy stops.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Input that cannot be used, or a start that is not possible.
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    // Unusable flags end the process here, with a message and exit code 2.
-    let matches = cli::command().get_matches();
+    let matches = match cli::matches(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
     let environment = match cli::environment(std::env::vars_os()) {
         Ok(environment) => environment,
         Err(wrong) => return complain(&wrong),
     };
     let (verb, sources) = cli::read(&matches, environment);
-    if verb == Verb::KeyNew {
-        return print(&new_key());
+    let leaf = || matches.subcommand().and_then(|(_, key)| key.subcommand()).map(|(_, leaf)| leaf);
+    match (verb, leaf()) {
+        (Verb::KeyNew, Some(leaf)) => return finish(keys::create(&keys::New::of(leaf), &sources)),
+        (Verb::KeyRevoke, Some(leaf)) => {
+            let name = leaf.get_one::<String>("name").map_or("", |name| name);
+            return finish(keys::revoke(name, &sources));
+        }
+        (Verb::Reload, _) => {
+            let pid = matches.subcommand().and_then(|(_, reload)| reload.get_one::<u32>("pid").copied());
+            return finish(process::reload(&sources.environment, pid).map(|text| text + "\n"));
+        }
+        _ => {}
     }
     let loaded = match load(&sources) {
         Ok(loaded) => loaded,
-        Err(error) => return complain(&error.to_string()),
+        Err(error) => return complain_of(error.mistakes()),
     };
     for warning in &loaded.warnings {
         eprintln!("farllama: warning: {warning}");
     }
     match verb {
-        Verb::ConfigShow => print(&show(&loaded)),
-        Verb::ConfigCheck => check(&loaded.config),
-        // Needs no settings, and is done.
-        Verb::KeyNew => ExitCode::SUCCESS,
+        Verb::ConfigShow => print(&format!("# {}\n{}", source_of(&loaded, &sources), show(&loaded))),
+        Verb::ConfigCheck => check(&loaded, &sources),
+        Verb::KeyList => print(&keys::list(&loaded)),
         Verb::Explain => explain(&cli::explained(&matches, &sources), loaded.config),
-        Verb::Serve => match serve(loaded.config, &sources) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => complain(&message),
-        },
+        Verb::Serve | Verb::KeyNew | Verb::KeyRevoke | Verb::Reload => {
+            finish(serve(&loaded, &sources).map(|()| String::new()))
+        }
     }
 }
 
-/// A key of 244 random bits, which needs no salt and no slow digest, and the line that knows it.
-fn new_key() -> String {
-    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let digest = Digest::of(key.as_bytes());
-    format!(
-        "key, for the caller; it is shown only now:\n  {key}\n\nline for the settings:\n  [auth]\n  enabled = true\n  tokens = [\n    {{ key_hash = \"{digest}\", name = \"…\" }},\n  ]\n"
-    )
+/// Prints what a command says, or why it failed.
+fn finish(outcome: Result<String, String>) -> ExitCode {
+    match outcome {
+        Ok(text) => print(&text),
+        Err(message) => complain(&message),
+    }
+}
+
+/// Which file the settings come from.
+fn source_of(loaded: &Loaded, sources: &Sources) -> String {
+    match (&loaded.file, &sources.usual_file) {
+        (Some(file), _) => format!("settings file: {}", file.display()),
+        (None, Some(usual)) => format!("settings file: none ({} does not exist)", usual.display()),
+        (None, None) => "settings file: none".to_owned(),
+    }
 }
 
 /// How long a remote may take to say what it has loaded.
@@ -110,68 +128,112 @@ fn complain(message: &str) -> ExitCode {
     ExitCode::from(UNUSABLE)
 }
 
-/// What no single setting shows: the files that are named, and where the remote leads.
-fn check(config: &Config) -> ExitCode {
+/// Shows all mistakes of the settings.
+fn complain_of(mistakes: &[String]) -> ExitCode {
+    if mistakes.len() > 1 {
+        eprintln!("farllama: {} mistakes in the settings", mistakes.len());
+    }
+    for mistake in mistakes {
+        complain(mistake);
+    }
+    ExitCode::from(UNUSABLE)
+}
+
+/// What no single setting shows: the files that are named, and whether `serve` would start.
+fn check(loaded: &Loaded, sources: &Sources) -> ExitCode {
+    let config = &loaded.config;
     let files = [
         ("remote.ca_file", &config.remote.ca_file),
         ("local.tls_cert", &config.local.tls_cert),
         ("local.tls_key", &config.local.tls_key),
     ];
-    for (key, path) in files {
-        if let Some(path) = path
-            && let Err(error) = std::fs::File::open(path)
-        {
-            return complain(&format!("{key}: {}: {error}", path.display()));
-        }
+    let unreadable = files.into_iter().filter_map(|(key, path)| {
+        let path = path.as_ref()?;
+        std::fs::File::open(path).err().map(|error| format!("{key}: {}: {error}", path.display()))
+    });
+    let mut mistakes: Vec<String> = unreadable.collect();
+    if mistakes.is_empty() {
+        mistakes.extend(startup::refusal(loaded, &sources.environment));
     }
-    if startup::leads_to_itself(config) {
-        eprintln!("farllama: warning: serve will refuse this: {}", startup::itself(config));
+    if mistakes.is_empty() {
+        return print(&format!("OK. {}\n", source_of(loaded, sources)));
     }
-    print("the settings can be used\n")
+    eprintln!("farllama: {}", source_of(loaded, sources));
+    complain_of(&mistakes)
 }
 
-/// Prints to stdout; whoever stopped reading has what they wanted.
+/// Prints to stdout. A reader that has gone needs no more.
 fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
-fn serve(config: Config, sources: &Sources) -> Result<(), String> {
+fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
     let log = LogWriter::start().map_err(|error| format!("cannot start a thread: {error}"))?;
-    log_to_stderr(&config, log.clone());
+    log_to_stderr(&loaded.config, log.clone());
     let _flush = FlushOnDrop(log);
     raise_open_files();
-    // Before signals are listened for, so that Ctrl-C ends a name look-up that hangs.
-    let itself = startup::leads_to_itself(&config);
+    // Before signals are listened for, so that Ctrl-C ends a name resolution that hangs.
+    let refusal = startup::refusal(loaded, &sources.environment);
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(config, sources, itself));
+    let outcome = runtime.block_on(run(&loaded.config, sources, refusal));
     // A name lookup may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn run(config: Config, sources: &Sources, itself: bool) -> Result<(), String> {
+async fn run(config: &Config, sources: &Sources, refusal: Option<String>) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    if itself {
-        return Err(startup::itself_or_another(&config).await);
+    if let Some(refusal) = refusal {
+        return Err(startup::refused(config, refusal).await);
     }
     let running = match farllama::serve(config.clone()).await {
         Ok(running) => running,
-        Err(error) => return Err(startup::cannot_listen(&config, &error).await),
+        Err(error) => return Err(startup::cannot_listen(config, &error).await),
     };
-    let (native, openai) = startup::urls(running.addr(), &config);
+    let (native, openai) = startup::urls(running.addr(), config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
-    if config.local.public && !config.auth.enabled && !running.addr().ip().is_loopback() {
-        tracing::warn!(target: "farllama", "ANYBODY who can reach {} can use this proxy: no key is asked for (auth.enabled is false)", running.addr());
+    for warning in startup::warnings(running.addr(), config) {
+        tracing::warn!(target: "farllama", "{warning}");
     }
-    while signals.next().await == Signal::Reload {
-        reload(&running, &config, sources);
+    if let Some(host) = startup::ollama_host(&sources.environment) {
+        tracing::info!(target: "farllama", "OLLAMA_HOST is {host}: farllama does not use it, and tools on this machine that use it bypass farllama");
     }
-    tracing::info!(target: "farllama", "stopping: answers in flight may take {} s; a second signal ends them", GRACE.as_secs());
+    let mut registration = process::Registration::new(&sources.environment, running.addr());
+    let mut current = config.clone();
+    loop {
+        let mut remote = remote::Watch::new(&current);
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => {
+                    let outcome = reload(&running, &mut current, sources);
+                    match &outcome {
+                        Ok(text) => tracing::info!(target: "farllama", "{text}"),
+                        Err(text) => tracing::error!(target: "farllama", "{text}"),
+                    }
+                    if let Some(registration) = &mut registration {
+                        registration.reloaded(outcome);
+                    }
+                }
+            },
+            () = remote.run() => {}
+            () = log_long_requests(&running, current.log.running) => {}
+        }
+    }
+    match running.requests() {
+        0 => tracing::info!(target: "farllama", "stopping"),
+        requests => tracing::info!(
+            target: "farllama",
+            "stopping: waiting up to {} s for {requests} running {}; press Ctrl-C again to stop now",
+            GRACE.as_secs(),
+            if requests == 1 { "request" } else { "requests" }
+        ),
+    }
     tokio::select! {
         () = running.stop(GRACE) => {}
         _ = signals.next() => {}
@@ -179,26 +241,43 @@ async fn run(config: Config, sources: &Sources, itself: bool) -> Result<(), Stri
     Ok(())
 }
 
-/// Reads the settings again. If they cannot be used, the old ones stay.
-fn reload(running: &Running, started: &Config, sources: &Sources) {
-    let loaded = match load(sources) {
-        Ok(loaded) => loaded,
-        Err(error) => return tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
-    };
-    for warning in &loaded.warnings {
-        tracing::warn!(target: "farllama", "{warning}");
+/// Logs requests that run for long. Never ends.
+async fn log_long_requests(running: &Running, every: Duration) {
+    if every.is_zero() {
+        return std::future::pending().await;
     }
-    let stays = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
-    if stays(&loaded.config.local, &loaded.config.log) != stays(&started.local, &started.log) {
-        tracing::warn!(target: "farllama", "local.host, local.port and [log] change only with a restart");
-    }
-    match running.reload(loaded.config) {
-        Ok(()) => tracing::info!(target: "farllama", "the settings are read again"),
-        Err(error) => tracing::error!(target: "farllama", "the settings stay as they were: {error}"),
+    let mut ticks = tokio::time::interval((every / 4).max(Duration::from_millis(10)));
+    loop {
+        ticks.tick().await;
+        running.log_long_requests(every);
     }
 }
 
-/// What the process is told.
+/// Reads the settings again, and returns what has changed in `current`. If they cannot be used, the old ones stay in force.
+fn reload(running: &Running, current: &mut Config, sources: &Sources) -> Result<String, String> {
+    let failed = |error: String| format!("reload failed, keeping the previous configuration: {error}");
+    let mut loaded = load(sources).map_err(|error| failed(error.to_string()))?;
+    for warning in &loaded.warnings {
+        tracing::warn!(target: "farllama", "{warning}");
+    }
+    running.reload(loaded.config.clone()).map_err(|error| failed(error.to_string()))?;
+    let (local, log) = (&mut loaded.config.local, &mut loaded.config.log);
+    let fixed = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
+    if fixed(local, log) != fixed(&current.local, &current.log) {
+        tracing::warn!(target: "farllama", "local.host, local.port, log.level and log.format change only with a restart");
+    }
+    (local.host, local.port) = (current.local.host.clone(), current.local.port);
+    (log.level, log.format) = (current.log.level, current.log.format);
+    let changes = changes(current, &loaded.config);
+    *current = loaded.config;
+    Ok(if changes.is_empty() {
+        "configuration reloaded: nothing changed".to_owned()
+    } else {
+        format!("configuration reloaded: {}", changes.join("; "))
+    })
+}
+
+/// A signal to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
     Stop,
@@ -206,7 +285,7 @@ enum Signal {
     Reload,
 }
 
-/// What tells the process to stop: Ctrl-C, and SIGTERM where there is one; and to read its settings again: SIGHUP.
+/// Ctrl-C and SIGTERM stop the process; SIGHUP makes it read its settings again.
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
@@ -287,12 +366,12 @@ fn raise_open_files() {
     #[cfg(unix)]
     match rlimit::getrlimit(rlimit::Resource::NOFILE) {
         Ok((soft, hard)) if soft < hard => match rlimit::increase_nofile_limit(hard) {
-            Ok(now) => tracing::info!(target: "farllama", "open files: raised from {soft} to {now}"),
+            Ok(now) => tracing::debug!(target: "farllama", "file descriptor limit raised from {soft} to {now}"),
             Err(error) => {
-                tracing::warn!(target: "farllama", "open files: {soft}; cannot raise that to {hard}: {error}");
+                tracing::warn!(target: "farllama", "file descriptor limit: {soft}; cannot raise it to {hard}: {error}");
             }
         },
-        Ok((soft, _)) => tracing::info!(target: "farllama", "open files: {soft}"),
-        Err(error) => tracing::warn!(target: "farllama", "open files: unknown: {error}"),
+        Ok((soft, _)) => tracing::debug!(target: "farllama", "file descriptor limit: {soft}"),
+        Err(error) => tracing::warn!(target: "farllama", "file descriptor limit unknown: {error}"),
     }
 }

@@ -72,16 +72,134 @@ impl Drop for Serving {
     }
 }
 
+fn stdout(args: &[&str]) -> String {
+    String::from_utf8(farllama(args).assert().success().get_output().stdout.clone()).unwrap()
+}
+
 #[test]
-fn help_shows_the_verbs_the_settings_and_examples() {
-    farllama(&["--help"]).assert().success().stdout(
-        contains("serve")
-            .and(contains("--remote-host <HOST>"))
-            .and(contains("FARLLAMA_REMOTE_HOST"))
-            .and(contains("Examples:")),
-    );
+fn long_help_shows_all_settings_in_groups_and_examples() {
+    for args in [&["--help"][..], &["serve", "--help"]] {
+        let help = stdout(args);
+        for text in ["--remote-host <HOST>", "FARLLAMA_REMOTE_HOST", "Examples:", "The remote Ollama:", "--quota-wait"]
+        {
+            assert!(help.contains(text), "{text} in {help}");
+        }
+    }
     farllama(&[]).assert().code(2).stderr(contains("Usage:"));
     farllama(&["--version"]).assert().success().stdout(contains("farllama 0.1.0"));
+}
+
+#[test]
+fn short_help_fits_on_a_screen_and_shows_what_people_use() {
+    for args in [&["-h"][..], &["serve", "-h"]] {
+        let help = stdout(args);
+        for text in ["--remote-host", "--local-port", "--context-max", "--config", "Examples:", "serve gpu-box"] {
+            assert!(help.contains(text), "{text} in {help}");
+        }
+        assert!(!help.contains("--quota-wait") && !help.contains("FARLLAMA_"), "{help}");
+        assert!(help.lines().count() <= 50, "{} lines: {help}", help.lines().count());
+    }
+    assert!(stdout(&["-h"]).contains("Commands:"));
+    for (args, own) in [
+        (&["key", "new", "-h"][..], "--models"),
+        (&["key", "list", "-h"], "--config"),
+        (&["key", "revoke", "-h"], "<NAME>"),
+        (&["config", "check", "-h"], "--config"),
+        (&["explain", "-h"], "--loaded"),
+        (&["reload", "-h"], "--pid"),
+    ] {
+        let help = stdout(args);
+        assert!(help.contains(own) && !help.contains("--remote-host <"), "{help}");
+        assert!(help.lines().count() <= 30, "{} lines: {help}", help.lines().count());
+    }
+}
+
+#[test]
+fn without_a_remote_the_command_to_try_is_shown() {
+    for verb in [&["serve"][..], &["config", "check"]] {
+        farllama(verb).assert().code(2).stderr(contains("no remote is set. Try: farllama serve --remote-host NAME"));
+        farllama(verb)
+            .env("OLLAMA_HOST", "gpu-box:11434")
+            .assert()
+            .code(2)
+            .stderr(contains("OLLAMA_HOST is gpu-box:11434").and(contains("farllama serve gpu-box:11434")));
+    }
+    farllama(&["gpu-box"]).assert().code(2).stderr(contains("farllama serve gpu-box"));
+}
+
+#[test]
+fn a_remote_that_ends_in_the_path_of_an_api_is_an_error_with_the_right_one() {
+    for verb in [&["serve"][..], &["config", "check"]] {
+        farllama(&[verb, &["--remote-host", "http://gpu-box:11434/v1"]].concat())
+            .assert()
+            .code(2)
+            .stderr(contains("farllama: --remote-host: ").and(contains("write \"http://gpu-box:11434\"")));
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_cannot_be_listened_on_and_the_remote_is_named() {
+    farllama(&["serve", "--host", "192.0.2.7", "--remote-host", "gpu-box"])
+        .assert()
+        .code(2)
+        .stderr(contains("without keys").or(contains("farllama serve 192.0.2.7")));
+    farllama(&["serve", "--host", "192.0.2.7", "--remote-host", "gpu-box", "--local-public"])
+        .assert()
+        .code(2)
+        .stderr(contains("farllama serve 192.0.2.7"));
+}
+
+#[test]
+fn a_check_fails_where_serve_would_refuse_and_names_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let check = |text: &str| {
+        std::fs::write(file.path(), text).unwrap();
+        farllama(&["config", "check", "--config", path])
+    };
+    let fine = "[remote]\nhost = \"gpu-box\"\n";
+    check(fine).assert().success().stdout(contains("OK. settings file: ").and(contains(path)));
+    for (text, why) in [
+        ("[remote]\nhost = \"localhost\"\n", "this proxy itself"),
+        ("[remote]\nhost = \"gpu-box\"\n[local]\nhost = \"0.0.0.0\"\n", "refusing to listen on 0.0.0.0 without keys"),
+    ] {
+        check(text).assert().code(2).stderr(contains(why).and(contains(path)));
+        farllama(&["serve", "--config", path]).assert().code(2).stderr(contains(why));
+    }
+    farllama(&["config", "check", "--remote-host", "gpu-box"])
+        .assert()
+        .success()
+        .stdout(contains("settings file: none (/nonexistent/.config/farllama/config.toml does not exist)"));
+    farllama(&["config", "show"]).assert().success().stdout(contains("# settings file: none"));
+    check("[local]\nport = \"x\"\n[limits]\nbody = \"10MB\"\n")
+        .assert()
+        .code(2)
+        .stderr(contains("2 mistakes").and(contains(":2:8: local.port")).and(contains(":4:8: limits.body")));
+}
+
+#[test]
+fn keys_are_created_listed_and_revoked_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farllama").join("config.toml");
+    let run = |args: &[&str]| {
+        let mut command = farllama(args);
+        command.env("XDG_CONFIG_HOME", folder.path());
+        command
+    };
+    run(&["key", "list"]).assert().success().stdout(contains("There are no keys"));
+    run(&["key", "new", "--name", "ann", "--limit", "60", "--models", "gpt-oss,qwen3:8b", "--save"])
+        .assert()
+        .success()
+        .stdout(contains("fl-").and(contains(path.to_str().unwrap())));
+    run(&["key", "new", "--name", "bob", "--save"]).assert().success();
+    run(&["key", "new", "--name", "bob", "--save"]).assert().code(2).stderr(contains("key revoke bob"));
+    run(&["key", "list"]).assert().success().stdout(contains("gpt-oss, qwen3:8b").and(contains("bob")));
+    run(&["key", "revoke", "ann"]).assert().success();
+    run(&["key", "revoke", "ann"]).assert().code(2).stderr(contains("There are: bob"));
+    run(&["key", "list"]).assert().success().stdout(contains("ann").not());
+    run(&["key", "new", "--limit", "0"]).assert().code(2);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("enabled = true") && !text.contains("fl-"), "{text}");
 }
 
 #[test]
@@ -112,11 +230,13 @@ fn a_wrong_variable_and_a_wrong_flag_are_named() {
         .code(2)
         .stderr(contains("FARLLAMA_LOCAL_PORT"));
     farllama(&["config", "check", "--local-port", "x"]).assert().code(2).stderr(contains("--local-port"));
-    farllama(&["config", "check"])
+    let flag = "farllama: --local-port: invalid port \"x\": expected a number from 0 to 65535";
+    farllama(&["config", "check", "--local-port", "x"]).assert().code(2).stderr(contains(flag));
+    farllama(&["config", "check", "--remote-host", "gpu-box"])
         .env("FARLLAMA_LOCAL_PROT", "1")
         .assert()
         .success()
-        .stderr(contains("is FARLLAMA_LOCAL_PORT meant?"));
+        .stderr(contains("Did you mean FARLLAMA_LOCAL_PORT?"));
 }
 
 #[test]
@@ -166,8 +286,7 @@ fn a_remote_that_is_the_proxy_itself_is_refused_with_the_flag_to_set() {
     farllama(&["serve", "--local-host", "0.0.0.0", "--remote-host", "localhost"])
         .assert()
         .code(2)
-        .stderr(contains("itself").or(contains("elsewhere")));
-    farllama(&["config", "check"]).assert().success().stderr(contains("serve will refuse").and(contains("itself")));
+        .stderr(contains("this proxy itself"));
 }
 
 /// Something that answers every request with `answer`, on a free port.
@@ -185,19 +304,22 @@ fn answering(answer: &'static [u8]) -> String {
 
 #[test]
 fn a_taken_port_is_told_with_who_answers_there() {
+    let serve = |port: &str| farllama(&["serve", "--local-port", port, "--remote-host", "gpu-box"]);
     let ollama: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}";
     let port = answering(ollama);
-    let told = format!(
-        "an Ollama 0.32.5 already listens on 127.0.0.1:{port}: give --local-port, or point --remote-host elsewhere"
+    let said = format!("an Ollama 0.32.5 already listens on 127.0.0.1:{port}: stop it");
+    serve(&port).assert().code(2).stderr(contains(&*said).and(contains("--port 18000")));
+    // The remote is the listener's own address, and an Ollama is there.
+    farllama(&["serve", "--local-port", &port, "--remote-port", &port]).assert().code(2).stderr(
+        contains("this proxy itself").and(contains("an Ollama 0.32.5 listens on")).and(contains("--port 18000")),
     );
-    farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"]).assert().code(2).stderr(contains(&*told));
-    // The remote is the listener's own address, and somebody is there.
-    farllama(&["serve", "--local-port", &port, "--remote-port", &port]).assert().code(2).stderr(contains(&*told));
     let port = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
-    farllama(&["serve", "--local-port", &port, "--remote-host", "gpu-box"])
-        .assert()
-        .code(2)
-        .stderr(contains("something that is no Ollama already listens"));
+    serve(&port).assert().code(2).stderr(contains("a web server that is not Ollama already listens"));
+    for keys in [&[][..], &["--auth-enabled", "--auth-keys", "a-long-key"]] {
+        let other = Serving::start(&[&["--remote-host", "127.0.0.1:9"], keys].concat());
+        let said = format!("another farllama already listens on 127.0.0.1:{}", other.port);
+        serve(&other.port.to_string()).assert().code(2).stderr(contains(&*said).and(contains("remote-host").not()));
+    }
 }
 
 #[test]
@@ -227,7 +349,7 @@ fn a_variable_that_is_no_text_is_named() {
         .env("FARLLAMA_REMOTE_HOST", std::ffi::OsStr::from_bytes(b"\xff"))
         .assert()
         .code(2)
-        .stderr(contains("FARLLAMA_REMOTE_HOST: its value is no UTF-8"));
+        .stderr(contains("FARLLAMA_REMOTE_HOST: its value is not UTF-8"));
 }
 
 #[test]
@@ -265,12 +387,12 @@ fn an_idle_proxy_ends_at_once() {
 
 #[test]
 fn a_new_key_is_printed_with_a_line_that_knows_it() {
-    let said = Command::new(env!("CARGO_BIN_EXE_farllama")).args(["key", "new"]).output().unwrap();
-    let said = String::from_utf8(said.stdout).unwrap();
+    let said = stdout(&["key", "new", "--name", "ann"]);
     let key = said.lines().map(str::trim).find(|line| line.starts_with("fl-")).unwrap();
-    let (_, settings) = said.split_once("settings:\n").unwrap();
-    let config = farllama::Config::from_toml(settings).unwrap();
+    let (_, settings) = said.split_once("[auth]").unwrap();
+    let config = farllama::Config::from_toml(&format!("[auth]{settings}")).unwrap();
     assert_eq!(config.auth.tokens[0].digest, farllama::config::Digest::of(key.as_bytes()));
+    assert_eq!(config.auth.tokens[0].name, "ann");
     assert!(!settings.contains(key));
 }
 
@@ -282,13 +404,19 @@ fn the_settings_in_the_guide_to_sharing_can_be_used() {
     for file in ["bob", "cert.pem", "key.pem"] {
         std::fs::write(path(file), "bobs-key").unwrap();
     }
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(path("cert.pem"), signed.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), signed.signing_key.serialize_pem()).unwrap();
     let blocks: Vec<_> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(blocks.len(), 4);
     for block in blocks {
         let here = path("").replace('\\', "/");
         std::fs::write(path("config.toml"), block.replace("/run/secrets/", &here).replace("/etc/farllama/", &here))
             .unwrap();
-        farllama(&["config", "check", "--config", &path("config.toml")]).env("CI_KEY", "cis-key").assert().success();
+        // A block about one thing lacks what the guide has said before.
+        let keys = if block.contains("host = ") { &["--auth-enabled", "--auth-keys", "a-long-key"][..] } else { &[] };
+        let check = ["config", "check", "--config", &path("config.toml"), "--remote-host", "gpu-box"];
+        farllama(&[&check, keys].concat()).env("CI_KEY", "cis-key").assert().success();
     }
 }
 

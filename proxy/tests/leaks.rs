@@ -142,7 +142,7 @@ async fn with_the_gate_on_no_key_is_seen_anywhere_right_or_wrong_across_a_reload
     #[cfg(unix)]
     {
         assert!(Command::new("kill").args(["-HUP", &program.id().to_string()]).status().unwrap().success());
-        program.until("stay as they were").await;
+        program.until("keeping the previous configuration").await;
     }
     let logs = program.log();
     let seen: String = upstream.seen().iter().map(support::Seen::text).collect();

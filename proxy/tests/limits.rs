@@ -157,7 +157,7 @@ async fn settings_are_read_again_on_sighup_without_dropping_a_stream_and_a_bad_f
     kept.until("HTTP/1.1 200 OK").await;
     std::fs::write(&file, "[auth]\nenabled = maybe\n").unwrap();
     hang_up();
-    program.until("stay as they were").await;
+    program.until("keeping the previous configuration").await;
     assert!(code("old-key").await && !code("new-key").await);
     upstream.go_on();
     running.until("[DONE]").await;

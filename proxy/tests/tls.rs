@@ -115,12 +115,12 @@ async fn a_new_certificate_is_taken_on_sighup_a_broken_one_is_not_and_connection
     assert_eq!(get(&mut kept).await, "HTTP/1.1 200 OK");
     let new = certify(folder.path());
     hang_up();
-    program.until("the settings are read again").await;
+    program.until("configuration reloaded").await;
     assert_eq!(get(&mut connect(program.addr, &new).await.unwrap()).await, "HTTP/1.1 200 OK");
     assert!(connect(program.addr, &old).await.is_err(), "the old certificate is still shown");
     assert_eq!(get(&mut kept).await, "HTTP/1.1 200 OK");
     fs::write(folder.path().join("key.pem"), "no key").unwrap();
     hang_up();
-    program.until("stay as they were").await;
+    program.until("keeping the previous configuration").await;
     assert_eq!(get(&mut connect(program.addr, &new).await.unwrap()).await, "HTTP/1.1 200 OK");
 }

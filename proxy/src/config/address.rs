@@ -33,9 +33,13 @@ impl Address {
         }
         let safe = without_password(text);
         if text.contains('/') {
-            return Err(format!("{safe:?} has a path but no protocol; write it as a URL: \"http://{safe}\""));
+            return Err(format!(
+                "{safe:?} has a path but no protocol: write it as a URL, \"http://{}\"",
+                without_api(&safe)
+            ));
         }
-        let authority: Authority = text.parse().map_err(|_| format!("{safe:?} is no host name"))?;
+        let authority: Authority =
+            text.parse().map_err(|_| format!("invalid host name {safe:?}: expected one such as \"gpu-box\""))?;
         Self::authority(&authority)
     }
 
@@ -45,15 +49,15 @@ impl Address {
     /// What is wrong, for the one who wrote it.
     pub(super) fn url(text: &str) -> Result<Self, String> {
         let safe = without_password(text);
-        let uri: Uri = text.trim().parse().map_err(|error| format!("{safe:?} is no URL: {error}"))?;
+        let uri: Uri = text.trim().parse().map_err(|error| format!("invalid URL {safe:?}: {error}"))?;
         let protocol = match uri.scheme_str() {
             Some("http") => Protocol::Http,
             Some("https") => Protocol::Https,
-            Some(other) => return Err(format!("{safe:?}: the protocol {other:?} is neither http nor https")),
-            None => return Err(format!("{safe:?} is no URL such as \"http://gpu-box:11434\"")),
+            Some(_) => return Err(format!("invalid URL {safe:?}: expected the protocol http or https")),
+            None => return Err(format!("invalid URL {safe:?}: expected one such as \"http://gpu-box:11434\"")),
         };
         if uri.query().is_some() {
-            return Err(format!("{safe:?}: a query makes no sense here"));
+            return Err(format!("invalid URL {safe:?}: it must not have a query"));
         }
         let authority = uri.authority().ok_or_else(|| format!("{safe:?} has no host"))?;
         // A password with a slash that is not escaped ends the host too soon.
@@ -62,6 +66,10 @@ impl Address {
         }
         let mut address = Self::authority(authority)?;
         address.protocol = Some(protocol);
+        if let Some(api) = api_of(uri.path()) {
+            let right = without_api(&safe);
+            return Err(format!("{safe:?} ends in {api}, which farllama adds itself: write {right:?}"));
+        }
         let path = base_path(uri.path())?;
         address.base_path = (!path.is_empty()).then_some(path);
         Ok(address)
@@ -109,7 +117,7 @@ impl Address {
         let port = match after.strip_prefix(':') {
             None => None,
             Some(port) => {
-                Some(port.parse().map_err(|_| format!("{port:?} is no port; expected a number from 1 to 65535"))?)
+                Some(port.parse().map_err(|_| format!("invalid port {port:?}: expected a number from 1 to 65535"))?)
             }
         };
         let basic_auth = match authority.as_str().rsplit_once('@') {
@@ -123,6 +131,35 @@ impl Address {
             Some(_) => return Err("the URL has a user without password; write user:pass@".to_owned()),
         };
         Ok(Self { protocol: None, host, port, base_path: None, basic_auth })
+    }
+}
+
+/// The path prefix of the remote.
+///
+/// # Errors
+/// Fails if it is no path, or ends in the path of an API.
+pub(super) fn remote_path(text: &str) -> Result<String, String> {
+    match api_of(text) {
+        Some(api) => Err(format!("{text:?} ends in {api}, which farllama adds itself: write {:?}", without_api(text))),
+        None => base_path(text),
+    }
+}
+
+/// The APIs under an Ollama's address. People copy addresses that end in one of them from the settings of other tools.
+const APIS: [&str; 2] = ["/v1", "/api"];
+
+/// The API that `path` leads into, as its last segment.
+fn api_of(path: &str) -> Option<&'static str> {
+    let path = path.trim_end_matches('/');
+    APIS.into_iter().find(|api| path.ends_with(api))
+}
+
+/// `address` without the API at its end.
+fn without_api(address: &str) -> &str {
+    let trimmed = address.trim_end_matches('/');
+    match api_of(trimmed) {
+        Some(api) => &trimmed[..trimmed.len() - api.len()],
+        None => address,
     }
 }
 
@@ -156,6 +193,22 @@ mod tests {
                 basic_auth: Some("u:p@ss".to_owned()),
             }
         );
+    }
+
+    #[test]
+    fn the_path_of_an_api_is_an_error_that_shows_the_right_address() {
+        for (wrong, right) in [
+            ("http://gpu-box:11434/v1", "http://gpu-box:11434"),
+            ("http://gpu-box:11434/v1/", "http://gpu-box:11434"),
+            ("https://ollama.example/prefix/api", "https://ollama.example/prefix"),
+            ("gpu-box:11434/v1", "http://gpu-box:11434"),
+        ] {
+            let error = Address::parse(wrong).unwrap_err();
+            assert!(error.ends_with(&format!("{right:?}")), "{error}");
+        }
+        assert!(Address::parse("http://gpu-box/api-gateway").is_ok());
+        assert!(remote_path("/prefix/v1").unwrap_err().ends_with("write \"/prefix\""));
+        assert_eq!(remote_path("/v1beta").unwrap(), "/v1beta");
     }
 
     #[test]

@@ -1,11 +1,6 @@
-//! From the sources to one checked [`Config`]: file, then environment, then flags; a later one wins.
+//! From the sources to one checked [`Config`]: file, then environment, then flags; a later one wins. All mistakes are reported at once.
 
-use std::{
-    collections::HashMap,
-    fmt, fs, io,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fmt, fs, io, ops::Range, path::PathBuf};
 
 use toml::{
     Spanned,
@@ -14,7 +9,7 @@ use toml::{
 
 use super::{Config, remote, tokens};
 use crate::config::{
-    settings::{Draft, SETTINGS, Setting, find},
+    settings::{Draft, SECTIONS, SETTINGS, Setting, find},
     value::Value,
 };
 use crate::near::nearest;
@@ -37,8 +32,10 @@ pub struct Sources {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What looks wrong, but harms nobody.
+    /// What looks wrong, but can be used.
     pub warnings: Vec<String>,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
     places: HashMap<&'static str, Place>,
 }
 
@@ -47,6 +44,12 @@ impl Loaded {
     #[must_use]
     pub fn origin(&self, setting: &Setting) -> String {
         self.places.get(setting.key).map_or_else(|| "default".to_owned(), ToString::to_string)
+    }
+
+    /// Whether any source names the remote: its host or URL, or another port on this machine.
+    #[must_use]
+    pub fn names_remote(&self) -> bool {
+        ["remote.host", "remote.url", "remote.port"].iter().any(|key| self.places.contains_key(key))
     }
 }
 
@@ -79,14 +82,20 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with the settings, with its place: file, line and column, variable, or flag.
+/// Every mistake in the settings, each with its place: file, line and column, variable, or flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(String);
+#[error("{}", .0.join("\n"))]
+pub struct Error(Vec<String>);
 
 impl Error {
     pub(super) fn new(what: String) -> Self {
-        Self(what)
+        Self(vec![what])
+    }
+
+    /// The mistakes, one text each.
+    #[must_use]
+    pub fn mistakes(&self) -> &[String] {
+        &self.0
     }
 }
 
@@ -94,10 +103,10 @@ impl Config {
     /// Reads settings from the text of a file, without environment and flags.
     ///
     /// # Errors
-    /// What is wrong, with line and column.
+    /// Fails with every mistake, each with line and column.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
         let mut loader = Loader::default();
-        loader.file("settings", text)?;
+        loader.file("settings", text);
         Ok(loader.finish()?.config)
     }
 }
@@ -105,27 +114,26 @@ impl Config {
 /// Reads all `sources`.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place.
+/// Fails with every mistake, each with its place.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let mut loader = Loader { environment: sources.environment.clone(), ..Loader::default() };
-    let unreadable =
-        |path: &Path, error: &io::Error| Error(format!("{}: cannot read this file: {error}", path.display()));
-    if let Some(path) = &sources.file {
-        let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-        loader.file(&path.to_string_lossy(), &text)?;
-    } else if let Some(path) = &sources.usual_file {
+    if let Some(path) = sources.file.as_ref().or(sources.usual_file.as_ref()) {
         match fs::read_to_string(path) {
-            Ok(text) => loader.file(&path.to_string_lossy(), &text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unreadable(path, &error)),
+            Ok(text) => {
+                loader.file(&path.to_string_lossy(), &text);
+                loader.read = Some(path.clone());
+            }
+            // A file that is read only if it is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && sources.file.is_none() => {}
+            Err(error) => loader.mistakes.push(format!("{}: cannot read this file: {error}", path.display())),
         }
     }
     for (name, value) in &sources.environment {
-        loader.variable(name, value)?;
+        loader.variable(name, value);
     }
     for (key, value) in &sources.flags {
         if let Some(setting) = find(key) {
-            loader.set(setting, Value::Text(value.clone()), Place::Flag(setting.flag()))?;
+            loader.set(setting, value.clone(), Place::Flag(setting.flag()));
         }
     }
     loader.finish()
@@ -135,150 +143,185 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
 struct Loader {
     draft: Draft,
     places: HashMap<&'static str, Place>,
+    mistakes: Vec<String>,
     warnings: Vec<String>,
     /// Where `key_env` looks.
     environment: Vec<(String, String)>,
+    /// The file that was read.
+    read: Option<PathBuf>,
 }
 
 impl Loader {
-    fn set(&mut self, setting: &'static Setting, value: Value, place: Place) -> Result<(), Error> {
-        let set = (setting.set)(&mut self.draft, value);
-        set.map_err(|wrong| Error(format!("{place}: {}: {wrong}", setting.key)))?;
-        self.places.insert(setting.key, place);
-        Ok(())
+    /// Takes a value from a variable or a flag, whose name says which setting it is.
+    fn set(&mut self, setting: &'static Setting, value: String, place: Place) {
+        match setting.set(&mut self.draft, Value::Text(value)) {
+            Ok(()) => {
+                self.places.insert(setting.key, place);
+            }
+            Err(wrong) => self.mistakes.push(format!("{place}: {wrong}")),
+        }
     }
 
-    fn variable(&mut self, name: &str, value: &str) -> Result<(), Error> {
+    fn variable(&mut self, name: &str, value: &str) {
         if !name.starts_with("FARLLAMA_") || name == "FARLLAMA_CONFIG" {
-            return Ok(());
+            return;
         }
-        match SETTINGS.iter().find(|setting| setting.variable() == name) {
-            Some(setting) => self.set(setting, Value::Text(value.to_owned()), Place::Variable(name.to_owned())),
-            None => {
-                let names: Vec<_> = SETTINGS.iter().map(Setting::variable).collect();
-                let instead = nearest(name, names.iter().map(String::as_str))
-                    .map_or(String::new(), |near| format!("; is {near} meant?"));
-                self.warnings.push(format!("the environment variable {name} is no setting{instead}"));
-                Ok(())
+        let known = |setting: &&Setting| setting.variable() == name;
+        let old = || find("auth.tokens").filter(|_| name == "FARLLAMA_AUTH_TOKENS");
+        if let Some(setting) = SETTINGS.iter().find(known).or_else(old) {
+            return self.set(setting, value.to_owned(), Place::Variable(name.to_owned()));
+        }
+        let names: Vec<_> = SETTINGS.iter().map(Setting::variable).collect();
+        let near = nearest(name, names.iter().map(String::as_str));
+        let near = near.map_or(String::new(), |near| format!(". Did you mean {near}?"));
+        self.warnings.push(format!("unknown environment variable {name}{near}"));
+    }
+
+    fn file(&mut self, path: &str, text: &str) {
+        let source = Source { path, text };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let mut lines = Vec::new();
+        for error in &errors {
+            let line = error.span().map(|span| source.line_and_column(span.start).0);
+            // One slip often makes several errors in its line.
+            if !lines.contains(&line) {
+                lines.push(line);
+                self.mistakes.push(source.broken(error, table.get_ref()));
             }
         }
+        // What follows a broken line may stand in another table than it seems.
+        if errors.iter().all(is_duplicate) {
+            self.table(&source, "", table.get_ref());
+        }
     }
 
-    fn file(&mut self, path: &str, text: &str) -> Result<(), Error> {
-        let source = Source { path, text };
-        let table = DeTable::parse(text).map_err(|error| source.broken(&error))?;
-        self.table(&source, "", table.get_ref())
-    }
-
-    fn table(&mut self, source: &Source<'_>, prefix: &str, table: &DeTable<'_>) -> Result<(), Error> {
+    fn table(&mut self, source: &Source<'_>, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let key =
                 if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
             match (find(&key), value.get_ref()) {
-                (Some(setting), DeValue::Array(items))
-                    if setting.key == "auth.tokens" && items.iter().all(is_table) =>
-                {
-                    self.tokens(source, items)?;
+                (Some(setting), given) => {
                     let (line, column) = source.line_and_column(value.span().start);
                     self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line, column });
-                }
-                (Some(setting), _) => {
-                    let set = value_of(value).and_then(|value| (setting.set)(&mut self.draft, value));
-                    set.map_err(|wrong| {
-                        let told = format!("{key}: {wrong}");
-                        if setting.secret {
-                            source.hidden(value.span(), &told)
-                        } else {
-                            source.wrong(value.span(), &told)
+                    match given {
+                        DeValue::Array(items) if setting.key == "auth.keys" && items.iter().all(is_table) => {
+                            self.keys(source, items);
                         }
-                    })?;
-                    let (line, column) = source.line_and_column(value.span().start);
-                    self.places.insert(setting.key, Place::File { path: source.path.to_owned(), line, column });
+                        _ => {
+                            let set = value_of(value).and_then(|value| setting.set(&mut self.draft, value));
+                            if let Err(wrong) = set {
+                                let text = format!("{key}: {wrong}");
+                                let point = if setting.secret { Source::hidden } else { Source::wrong };
+                                self.mistakes.push(point(source, value.span(), &text));
+                            }
+                        }
+                    }
                 }
-                (None, DeValue::Table(inner))
-                    if SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}."))) =>
-                {
-                    self.table(source, &key, inner)?;
+                (None, DeValue::Table(inner)) if SETTINGS.iter().any(|setting| setting.section() == key) => {
+                    self.table(source, &key, inner);
                 }
-                (None, _) => {
-                    let within =
-                        |setting: &&Setting| prefix.is_empty() || setting.key.starts_with(&format!("{prefix}."));
-                    let known: Vec<_> = SETTINGS.iter().filter(within).map(|setting| setting.key).collect();
-                    let near = nearest(&key, SETTINGS.iter().map(|setting| setting.key));
-                    let meant = near.map_or(String::new(), |near| format!("is {near} meant? "));
-                    let instead = format!("{meant}there are {}", known.join(", "));
-                    return Err(source.wrong(name.span(), &format!("unknown setting {key}; {instead}")));
-                }
+                (None, _) => self.mistakes.push(source.wrong(name.span(), &unknown(&key, prefix))),
             }
         }
-        Ok(())
     }
 
     /// The callers' keys, each a table of its own.
-    fn tokens(&mut self, source: &Source<'_>, items: &[Spanned<DeValue<'_>>]) -> Result<(), Error> {
+    fn keys(&mut self, source: &Source<'_>, items: &[Spanned<DeValue<'_>>]) {
         let mut found = Vec::new();
         for (at, item) in items.iter().enumerate() {
             let mut draft = tokens::Draft::default();
             let DeValue::Table(table) = item.get_ref() else { continue };
+            let before = self.mistakes.len();
             for (name, value) in table {
-                let wrong = |span, what: &str| source.hidden(span, &format!("auth.tokens: {what}"));
+                let wrong = |span, what: &str| source.hidden(span, &format!("auth.keys: {what}"));
                 let Some((field, set)) = tokens::FIELDS.iter().find(|(field, _)| *field == name.get_ref()) else {
                     let known: Vec<_> = tokens::FIELDS.iter().map(|(field, _)| *field).collect();
                     let what = format!("unknown field {}; there are {}", name.get_ref(), known.join(", "));
-                    return Err(wrong(name.span(), &what));
+                    self.mistakes.push(wrong(name.span(), &what));
+                    continue;
                 };
-                value_of(value)
-                    .and_then(|given| set(&mut draft, given, &self.environment))
-                    .map_err(|what| wrong(value.span(), &format!("{field}: {what}")))?;
+                let set = value_of(value).and_then(|given| set(&mut draft, given, &self.environment));
+                if let Err(what) = set {
+                    self.mistakes.push(wrong(value.span(), &format!("{field}: {what}")));
+                }
             }
-            let token =
-                draft.finish(at + 1).map_err(|what| source.hidden(item.span(), &format!("auth.tokens: {what}")))?;
-            found.push(token);
+            if self.mistakes.len() > before {
+                continue;
+            }
+            match draft.finish(at + 1) {
+                Ok(token) => found.push(token),
+                Err(what) => self.mistakes.push(source.hidden(item.span(), &format!("auth.keys: {what}"))),
+            }
         }
         self.draft.config.auth.tokens = found;
-        Ok(())
     }
 
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
-        let Self { draft, mut places, mut warnings, environment: _ } = self;
+        let Self { draft, mut places, mut mistakes, mut warnings, environment: _, read } = self;
+        if !mistakes.is_empty() {
+            return Err(Error(mistakes));
+        }
         let mut config = draft.config.clone();
-        config.remote = remote::join(draft, &mut places)?;
+        match remote::join(draft, &mut places) {
+            Ok(remote) => config.remote = remote,
+            Err(Error(wrong)) => mistakes.extend(wrong),
+        }
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
         if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
-            return Err(Error(format!(
-                "{}local.tls_cert and local.tls_key belong together; give both, or neither",
+            mistakes.push(format!(
+                "{}local.tls_cert and local.tls_key belong together: set both, or neither",
                 at(if config.local.tls_cert.is_some() { "local.tls_cert" } else { "local.tls_key" })
-            )));
+            ));
         }
         if !config.remote.verify {
             warnings.push(
-                "remote.verify is false: THE REMOTE'S CERTIFICATE IS NOT CHECKED, and anybody on the way can read and change everything"
+                "remote.verify is false: THE REMOTE'S CERTIFICATE IS NOT VERIFIED; anyone on the way can read and change everything"
                     .to_owned(),
             );
         }
         let auth = &config.auth;
-        tokens::check(&auth.tokens).map_err(|wrong| Error(format!("{}auth.tokens: {wrong}", at("auth.tokens"))))?;
+        if let Err(wrong) = tokens::check(&auth.tokens) {
+            mistakes.push(format!("{}auth.keys: {wrong}", at("auth.keys")));
+        }
         match (auth.enabled, auth.tokens.is_empty()) {
-            (true, true) => {
-                return Err(Error(format!(
-                    "{}auth.enabled is true, but auth.tokens holds no key, so nobody could call; `farllama key new` makes one",
-                    at("auth.enabled")
-                )));
-            }
+            (true, true) => mistakes.push(format!(
+                "{}auth.enabled is true, but auth.keys has no key: create one with `farllama key new --name NAME --save`",
+                at("auth.enabled")
+            )),
             (false, false) => {
-                warnings.push("auth.tokens has keys, but auth.enabled is false: anybody may call".to_owned());
+                warnings.push("auth.keys has keys, but auth.enabled is false: no key is required".to_owned());
             }
             _ => {}
         }
         if auth.enabled && config.remote.forward_auth {
-            return Err(Error(format!(
-                "{}remote.forward_auth would send the callers' keys for this proxy on to the remote; with auth.enabled it must be false",
+            mistakes.push(format!(
+                "{}remote.forward_auth would send the callers' keys to the remote: with auth.enabled it must be false",
                 at("remote.forward_auth")
-            )));
+            ));
         }
-        Ok(Loaded { config, warnings, places })
+        if mistakes.is_empty() { Ok(Loaded { config, warnings, file: read, places }) } else { Err(Error(mistakes)) }
     }
+}
+
+/// Says what there is instead of the setting `key`.
+fn unknown(key: &str, table: &str) -> String {
+    let near = nearest(key, SETTINGS.iter().map(|setting| setting.key));
+    let near = near.map(|near| format!("unknown setting {key}: did you mean {near}?"));
+    near.unwrap_or_else(|| {
+        let within = SETTINGS.iter().filter(|setting| setting.section() == table).map(|setting| setting.key);
+        if table.is_empty() {
+            let tables = SECTIONS.iter().filter(|(name, _)| !name.is_empty()).map(|(name, _)| format!("[{name}]"));
+            let known: Vec<_> = tables.chain(within.map(str::to_owned)).collect();
+            format!("unknown setting {key}: there are {}", known.join(", "))
+        } else {
+            format!("unknown setting {key}: [{table}] has {}", within.collect::<Vec<_>>().join(", "))
+        }
+    })
+}
+
+fn is_duplicate(error: &toml::de::Error) -> bool {
+    error.message().starts_with("duplicate key")
 }
 
 fn is_table(value: &Spanned<DeValue<'_>>) -> bool {
@@ -288,7 +331,7 @@ fn is_table(value: &Spanned<DeValue<'_>>) -> bool {
 fn value_of(value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
     let scalar = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Ok(text.to_string()),
-        other => Err(format!("expected a text, got {}", other.type_str())),
+        other => Err(format!("expected a string, got {}", other.type_str())),
     };
     Ok(match value.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -326,38 +369,61 @@ impl Source<'_> {
     }
 
     /// Points at a place whose text must not be shown.
-    fn hidden(&self, span: Range<usize>, message: &str) -> Error {
+    fn hidden(&self, span: Range<usize>, message: &str) -> String {
         let (line, column) = self.line_and_column(span.start);
-        Error(format!("{}:{line}:{column}: {message}", self.path))
+        format!("{}:{line}:{column}: {message}", self.path)
     }
 
     /// Points at a place and shows its line as far as it goes, unless that has to do with a secret.
-    fn wrong(&self, span: Range<usize>, message: &str) -> Error {
-        let Error(told) = self.hidden(span.clone(), message);
+    fn wrong(&self, span: Range<usize>, message: &str) -> String {
+        let text = self.hidden(span.clone(), message);
         let (line, column) = self.line_and_column(span.start);
         let whole = self.text.lines().nth(line - 1).unwrap_or_default();
         let pointed = self.text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
         let length = pointed.chars().count().max(1);
-        let text: String = whole.chars().take(column - 1 + length).collect();
-        if hints_at_a_secret(&text) {
-            return Error(told);
+        let shown: String = whole.chars().take(column - 1 + length).collect();
+        if hints_at_a_secret(&shown) {
+            return text;
         }
-        let more = if text.len() < whole.trim_end().len() { " …" } else { "" };
+        let more = if shown.len() < whole.trim_end().len() { " …" } else { "" };
         let margin = " ".repeat(line.to_string().len());
         let carets = format!("{}{}", " ".repeat(column - 1), "^".repeat(length));
-        Error(format!("{told}\n{margin} |\n{line} | {text}{more}\n{margin} | {carets}"))
+        format!("{text}\n{margin} |\n{line} | {shown}{more}\n{margin} | {carets}")
     }
 
-    /// Tells of text that is no TOML. What is a secret in it is not known, so a table that may have one is not shown.
-    fn broken(&self, error: &toml::de::Error) -> Error {
-        let Some(span) = error.span() else { return Error(format!("{}: {}", self.path, error.message())) };
+    /// Describes text that is not TOML. What is a secret in it is not known, so a table that may have one is not shown. `table` is what was
+    /// understood: of two equal keys it has the first.
+    fn broken(&self, error: &toml::de::Error, table: &DeTable<'_>) -> String {
+        let Some(span) = error.span() else { return format!("{}: {}", self.path, error.message()) };
         let (line, _) = self.line_and_column(span.start);
+        let first = is_duplicate(error).then(|| self.first(span.clone(), table)).flatten();
+        let message = match first {
+            Some((name, line)) => format!("duplicate key `{name}`; the first one is in line {line}"),
+            None => error.message().to_owned(),
+        };
         let before: Vec<&str> = self.text.lines().take(line).collect();
         let table = before.iter().rposition(|text| text.starts_with('[')).unwrap_or_default();
         if before[table..].iter().any(|text| hints_at_a_secret(text)) {
-            return self.hidden(span, error.message());
+            return self.hidden(span, &message);
         }
-        self.wrong(span, error.message())
+        self.wrong(span, &message)
+    }
+
+    /// The name of the key that stands at `span` for the second time, and the line of the first.
+    fn first(&self, span: Range<usize>, table: &DeTable<'_>) -> Option<(String, usize)> {
+        fn find(table: &DeTable<'_>, name: &str, before: usize) -> Option<usize> {
+            let own = table.iter().filter(|(key, _)| key.get_ref() == name && key.span().start < before);
+            let own = own.map(|(key, _)| key.span().start);
+            let inner = table.iter().filter_map(|(_, value)| match value.get_ref() {
+                DeValue::Table(inner) => find(inner, name, before),
+                _ => None,
+            });
+            // Between the two there is no other table's key of that name.
+            own.chain(inner).max()
+        }
+        let name = self.text.get(span.clone())?.trim_matches(['"', '\'', '[', ']']).rsplit('.').next()?.trim();
+        let at = find(table, name, span.start)?;
+        Some((name.to_owned(), self.line_and_column(at).0))
     }
 }
 
@@ -381,7 +447,7 @@ mod tests {
         let told = told("[local]\nhost = \"::1\"\nport = \"high\"\n");
         assert_eq!(
             told,
-            "settings:3:8: local.port: \"high\" is no port; expected a number from 0 to 65535\n  |\n3 | port = \"high\"\n  |        ^^^^^^"
+            "settings:3:8: local.port: invalid port \"high\": expected a number from 0 to 65535\n  |\n3 | port = \"high\"\n  |        ^^^^^^"
         );
     }
 
@@ -389,9 +455,45 @@ mod tests {
     fn an_unknown_name_is_told_with_the_nearest() {
         assert!(
             told("[remote]\nhots = \"x\"")
-                .starts_with("settings:2:1: unknown setting remote.hots; is remote.host meant?")
+                .starts_with("settings:2:1: unknown setting remote.hots: did you mean remote.host?")
         );
-        assert!(told("[zzz]\na = 1").contains("there are local.host"));
+        let unknown = told("[zzz]\na = 1");
+        assert!(unknown.contains("there are [local], [remote],") && !unknown.contains("local.host"), "{unknown}");
+        assert!(told("[heartbeat]\nzzz = 1").contains("[heartbeat] has heartbeat.after, heartbeat.every"));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let error = Config::from_toml(
+            "[local]\nport = \"x\"\nhots = 1\n[limits]\nbody = \"10MB\"\nidle = \"5\"\n[zzz]\n[auth]\nkeys = [{ key = 1 }, {}]\n",
+        )
+        .unwrap_err();
+        let lines: Vec<_> = error.mistakes().iter().map(|wrong| wrong.split(':').nth(1).unwrap()).collect();
+        assert_eq!(lines.len(), 7, "{error}");
+        for line in ["2", "3", "5", "6", "7", "9"] {
+            assert!(lines.contains(&line), "{line}: {error}");
+        }
+        let crossed = Config::from_toml("[auth]\nenabled = true\n[local]\ntls_cert = \"c\"\n").unwrap_err();
+        assert_eq!(crossed.mistakes().len(), 2, "{crossed}");
+    }
+
+    #[test]
+    fn a_second_table_or_key_is_reported_with_the_first() {
+        let twice = told("[local]\nport = 1\n\n[local]\nhost = \"::1\"\n");
+        assert!(twice.starts_with("settings:4:") && twice.contains("`local`; the first one is in line 1"), "{twice}");
+        let twice = told("[local]\nhost = \"a\"\n[remote]\nhost = \"b\"\nport = 1\nhost = \"c\"\n");
+        assert!(twice.starts_with("settings:6:1") && twice.contains("`host`; the first one is in line 4"), "{twice}");
+    }
+
+    #[test]
+    fn units_are_listed_where_one_is_wrong() {
+        let size = told("[limits]\nbody = \"10MB\"");
+        assert!(size.contains("KiB, MiB or GiB") && size.contains("Did you mean \"10MiB\"?"), "{size}");
+        assert!(told("[limits]\nbody = \"ten\"").contains("KiB, MiB or GiB"));
+        assert!(told("[timeouts]\nidle = \"10x\"").contains("ms, s, m, h or d"));
+        for given in ["10", "\"10\""] {
+            assert!(told(&format!("[timeouts]\nidle = {given}")).contains("write \"10s\" or \"10ms\""));
+        }
     }
 
     #[test]
@@ -450,13 +552,13 @@ mod tests {
     /// The remote as a URL, of what a file, variables and flags say.
     fn joined(file: &str, variables: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<String, Error> {
         let mut loader = Loader::default();
-        loader.file("settings", file)?;
+        loader.file("settings", file);
         for (name, value) in variables {
-            loader.variable(name, value)?;
+            loader.variable(name, value);
         }
         for (key, value) in flags {
             let setting = find(key).unwrap();
-            loader.set(setting, Value::Text((*value).to_owned()), Place::Flag(setting.flag()))?;
+            loader.set(setting, (*value).to_owned(), Place::Flag(setting.flag()));
         }
         let Remote { protocol, host, port, base_path, authorization, .. } = loader.finish()?.config.remote;
         let authorization = authorization.map_or(String::new(), |value| format!(" {}", value.to_str().unwrap()));
@@ -504,9 +606,9 @@ mod tests {
     fn a_wrong_variable_is_named_and_an_unknown_one_is_warned_of() {
         let mut sources =
             Sources { environment: vec![("FARLLAMA_LOCAL_PORT".to_owned(), "x".to_owned())], ..Sources::default() };
-        assert!(load(&sources).unwrap_err().to_string().starts_with("FARLLAMA_LOCAL_PORT: local.port:"));
+        assert!(load(&sources).unwrap_err().to_string().starts_with("FARLLAMA_LOCAL_PORT: invalid port"));
         sources.environment = vec![("FARLLAMA_REMOTE_HOTS".to_owned(), "x".to_owned())];
-        assert!(load(&sources).unwrap().warnings[0].contains("is FARLLAMA_REMOTE_HOST meant?"));
+        assert!(load(&sources).unwrap().warnings[0].contains("Did you mean FARLLAMA_REMOTE_HOST?"));
     }
 
     #[test]
@@ -541,9 +643,9 @@ mod tests {
             ("{ key = \"hunter2\", max_concurrent = 0 }", "4:39: ", "leave it out"),
             ("{ name = \"ann\" }", "4:3: ", "a key is missing"),
             ("{ key = \"hunter2\", key_hash = \"hunter2\" }", "4:33: ", "64 hexadecimal digits"),
-            ("{ key = \"hunter2\", routes = [\"api\"] }", "4:31: ", "is no path"),
+            ("{ key = \"hunter2\", routes = [\"api\"] }", "4:31: ", "invalid path"),
             ("{ key = \"hunter2\" }, { key = \"hunter2\" }", "", "the same key"),
-            ("\"hunter2\", 5", "3:10: ", "expected a text"),
+            ("\"hunter2\", 5", "3:10: ", "expected a string"),
         ] {
             let told = told(tokens);
             assert!(told.contains(place) && told.contains(what), "{told}");

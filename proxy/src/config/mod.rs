@@ -14,8 +14,8 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 pub use load::{Error, Loaded, Sources, load};
-pub use settings::{SETTINGS, Setting};
-pub use show::show;
+pub use settings::{SECTIONS, SETTINGS, Setting};
+pub use show::{changes, show};
 pub use tokens::{Digest, Token};
 
 /// Every setting of the proxy, checked.
@@ -51,7 +51,7 @@ pub struct Config {
     pub quota: Quota,
     /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
     pub origins: Vec<String>,
-    /// What is told on stderr.
+    /// What is logged to stderr.
     pub log: Log,
 }
 
@@ -95,6 +95,8 @@ pub struct Remote {
     pub ca_file: Option<PathBuf>,
     /// Whether the remote must prove who it is. On by default; off, anybody on the way can read and change everything.
     pub verify: bool,
+    /// How often the remote is probed, to log when it comes or goes: 30 s by default. Zero: only at start.
+    pub probe: Duration,
     /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
     pub forward_auth: bool,
 }
@@ -110,6 +112,7 @@ impl Default for Remote {
             headers: Vec::new(),
             ca_file: None,
             verify: true,
+            probe: Duration::from_secs(30),
             forward_auth: false,
         }
     }
@@ -358,13 +361,21 @@ impl Default for Quota {
     }
 }
 
-/// What is told on stderr.
-#[derive(Clone, Debug, Default)]
+/// What is logged to stderr.
+#[derive(Clone, Debug)]
 pub struct Log {
-    /// The least important kind of line that is printed.
+    /// The lowest level that is printed.
     pub level: LogLevel,
-    /// How a line looks.
+    /// Format of a line.
     pub format: LogFormat,
+    /// How often a request that is still running is logged: each minute by default. Zero: never.
+    pub running: Duration,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::default(), format: LogFormat::default(), running: Duration::from_secs(60) }
+    }
 }
 
 /// The least important kind of line that is printed.

@@ -60,7 +60,10 @@ pub(super) fn join(draft: Draft, places: &mut Places) -> Result<Remote, Error> {
     });
     remote.base_path = address.base_path.or(base_path).unwrap_or_default();
     if remote.port == 0 {
-        return Err(Error::new(format!("{}remote.port: 0 is no port that Ollama can listen on", at("remote.port"))));
+        return Err(Error::new(format!(
+            "{}remote.port: invalid port 0: expected a number from 1 to 65535",
+            at("remote.port")
+        )));
     }
     let in_url = address.basic_auth.is_some();
     let basic = address.basic_auth.or(basic_auth);
@@ -77,7 +80,7 @@ pub(super) fn join(draft: Draft, places: &mut Places) -> Result<Remote, Error> {
         let first_at = first_at.map_or(String::new(), |place| format!("{place}: "));
         let second_at = second_at.map_or(String::new(), |place| format!(" ({place})"));
         return Err(Error::new(format!(
-            "{first_at}{first} and {second}{second_at} both claim the Authorization header; give one of them"
+            "{first_at}{first} and {second}{second_at} both set the Authorization header: give only one of them"
         )));
     }
     let authorization = match (api_key, basic) {
@@ -86,7 +89,8 @@ pub(super) fn join(draft: Draft, places: &mut Places) -> Result<Remote, Error> {
         (None, None) => None,
     };
     if let Some((key, value)) = authorization {
-        let unsendable = |()| Error::new(format!("{}{key}: it holds characters that a header cannot", at(key)));
+        let unsendable =
+            |()| Error::new(format!("{}{key}: it has characters that are not allowed in a header", at(key)));
         remote.authorization = Some(secret_header(&value).map_err(unsendable)?);
     }
     Ok(remote)

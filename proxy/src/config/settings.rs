@@ -2,12 +2,14 @@
 //!
 //! File, environment, flags, `config show` and the example are all read off these rows, so a setting cannot exist in one and not in another.
 
-use super::{Config, Hosted, LogFormat, LogLevel, Overflow, Protocol, tokens};
+use std::{path::PathBuf, time::Duration};
+
+use super::{Config, Overflow, Protocol, tokens};
 use crate::config::{
-    address::Address,
+    address::{Address, remote_path},
     value::{
-        Shown, Value, base_path, boolean, by_model, bytes, count, duration, file, headers, hosted, key_header, lasting,
-        list, number, overflow, overflow_word, port, quoted, shown_bytes, shown_duration, shown_file, text,
+        Shown, Value, Word, base_path, boolean, by_model, bytes, count, duration, file, headers, key_header, lasting,
+        list, number, port, quoted, shown_bytes, shown_duration, shown_file, shown_word, text, word,
     },
 };
 
@@ -17,13 +19,25 @@ pub struct Setting {
     pub key: &'static str,
     /// What it takes, for help texts.
     pub takes: &'static str,
-    /// What it means, in one sentence.
+    /// What it means, in one or two sentences.
     pub help: &'static str,
     /// Whether its value must never be shown.
     pub secret: bool,
-    pub(super) set: fn(&mut Draft, Value) -> Result<(), String>,
-    pub(super) show: fn(&Config) -> Shown,
+    kind: Kind,
 }
+
+/// How a setting is read and shown. Most settings are one field of [`Config`] of a type that decides both.
+enum Kind {
+    Flag(fn(&mut Config) -> &mut bool),
+    Size(fn(&mut Config) -> &mut usize),
+    Number(fn(&mut Config) -> &mut usize),
+    Tokens(fn(&mut Config) -> &mut u64),
+    Time(fn(&mut Config) -> &mut Duration),
+    File(fn(&mut Config) -> &mut Option<PathBuf>),
+    Other { set: Set, show: fn(&Config) -> Shown },
+}
+
+type Set = fn(&mut Draft, Value) -> Result<(), String>;
 
 impl Setting {
     /// The name of its flag, without the dashes in front.
@@ -37,10 +51,53 @@ impl Setting {
     pub fn variable(&self) -> String {
         format!("FARLLAMA_{}", self.key.replace('.', "_").to_uppercase())
     }
+
+    /// The name of its table in the file; empty if it stands in none.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.key.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// Whether it is true or false, so that its flag may stand without a value.
+    #[must_use]
+    pub fn is_flag(&self) -> bool {
+        matches!(self.kind, Kind::Flag(_))
+    }
+
+    /// # Errors
+    /// Fails if the value does not fit; says what was expected.
+    pub(super) fn set(&self, draft: &mut Draft, value: Value) -> Result<(), String> {
+        let config = &mut draft.config;
+        match self.kind {
+            Kind::Flag(field) => *field(config) = boolean(value)?,
+            Kind::Size(field) => *field(config) = bytes(value)?,
+            Kind::Number(field) => *field(config) = number(value)?,
+            Kind::Tokens(field) => *field(config) = count(value)?,
+            Kind::Time(field) => *field(config) = duration(value)?,
+            Kind::File(field) => *field(config) = file(value)?,
+            Kind::Other { set, .. } => set(draft, value)?,
+        }
+        Ok(())
+    }
+
+    /// Its value in `config`.
+    pub(super) fn show(&self, config: &Config) -> Shown {
+        // One accessor serves for reading and writing, so this reads from a copy.
+        let mut copy = config.clone();
+        match self.kind {
+            Kind::Flag(field) => Shown::Value(field(&mut copy).to_string()),
+            Kind::Size(field) => shown_bytes(*field(&mut copy)),
+            Kind::Number(field) => Shown::Value(field(&mut copy).to_string()),
+            Kind::Tokens(field) => Shown::Value(field(&mut copy).to_string()),
+            Kind::Time(field) => shown_duration(*field(&mut copy)),
+            Kind::File(field) => shown_file(field(&mut copy).as_ref()),
+            Kind::Other { show, .. } => show(config),
+        }
+    }
 }
 
 /// What was said so far, before it is checked as a whole.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) url: Option<Address>,
@@ -52,135 +109,170 @@ pub(super) struct Draft {
     pub(super) basic_auth: Option<String>,
 }
 
+const fn row(key: &'static str, takes: &'static str, help: &'static str, kind: Kind) -> Setting {
+    Setting { key, takes, help, secret: false, kind }
+}
+
+const fn flag(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut bool) -> Setting {
+    row(key, "true|false", help, Kind::Flag(field))
+}
+
+const fn size(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut usize) -> Setting {
+    row(key, "SIZE", help, Kind::Size(field))
+}
+
+const fn number_of(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut usize) -> Setting {
+    row(key, "NUMBER", help, Kind::Number(field))
+}
+
+const fn tokens_of(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut u64) -> Setting {
+    row(key, "TOKENS", help, Kind::Tokens(field))
+}
+
+const fn time(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut Duration) -> Setting {
+    row(key, "DURATION", help, Kind::Time(field))
+}
+
+const fn path(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut Option<PathBuf>) -> Setting {
+    row(key, "FILE", help, Kind::File(field))
+}
+
+const fn other(
+    key: &'static str,
+    takes: &'static str,
+    help: &'static str,
+    set: Set,
+    show: fn(&Config) -> Shown,
+) -> Setting {
+    row(key, takes, help, Kind::Other { set, show })
+}
+
+const fn secret(
+    key: &'static str,
+    takes: &'static str,
+    help: &'static str,
+    set: Set,
+    show: fn(&Config) -> Shown,
+) -> Setting {
+    Setting { secret: true, ..other(key, takes, help, set, show) }
+}
+
+/// The tables of the file, in the order of the example file, each with a title for help texts.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("local", "Where farllama listens"),
+    ("remote", "The remote Ollama"),
+    ("openai", "The OpenAI routes"),
+    ("context", "Context size, and prompts that do not fit"),
+    ("completions", "Legacy completions"),
+    ("moderation", "Moderations"),
+    ("audio", "Transcriptions"),
+    ("responses", "Responses"),
+    ("images", "Images that a request names by URL"),
+    ("timeouts", "Timeouts"),
+    ("heartbeat", "Heartbeats in streams"),
+    ("limits", "Limits on requests and connections"),
+    ("auth", "Keys"),
+    ("quota", "Quotas"),
+    ("", "Browser pages"),
+    ("log", "Log"),
+];
+
 /// Every setting, in the order of the example file.
 pub const SETTINGS: &[Setting] = &[
-    Setting {
-        key: "local.host",
-        takes: "HOST",
-        help: "Address or name to listen on",
-        secret: false,
-        set: |draft, value| {
+    other(
+        "local.host",
+        "HOST",
+        "Address to listen on",
+        |draft, value| {
             // An IPv6 address may come as URLs write it.
             text(value).map(|host| draft.config.local.host = host.trim_matches(['[', ']']).to_owned())
         },
-        show: |config| quoted(&config.local.host),
-    },
-    Setting {
-        key: "local.port",
-        takes: "PORT",
-        help: "Port to listen on; 0 takes a free one",
-        secret: false,
-        set: |draft, value| port(value).map(|port| draft.config.local.port = port),
-        show: |config| Shown::Value(config.local.port.to_string()),
-    },
-    Setting {
-        key: "local.public",
-        takes: "true|false",
-        help: "Listens on an address that others can reach even though no key is asked for",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.local.public = on),
-        show: |config| Shown::Value(config.local.public.to_string()),
-    },
-    Setting {
-        key: "local.tls_cert",
-        takes: "FILE",
-        help: "A PEM file with a certificate (and its chain): the proxy then speaks TLS",
-        secret: false,
-        set: |draft, value| file(value).map(|path| draft.config.local.tls_cert = path),
-        show: |config| shown_file(config.local.tls_cert.as_ref()),
-    },
-    Setting {
-        key: "local.tls_key",
-        takes: "FILE",
-        help: "A PEM file with the certificate's key",
-        secret: false,
-        set: |draft, value| file(value).map(|path| draft.config.local.tls_key = path),
-        show: |config| shown_file(config.local.tls_key.as_ref()),
-    },
-    Setting {
-        key: "remote.url",
-        takes: "URL",
-        help: "The remote Ollama as one URL, such as http://user:pass@gpu-box:11434/prefix; its parts win over the single settings",
-        secret: false,
-        set: |draft, value| {
+        |config| quoted(&config.local.host),
+    ),
+    other(
+        "local.port",
+        "PORT",
+        "Port to listen on; 0 takes a free one",
+        |draft, value| port(value).map(|port| draft.config.local.port = port),
+        |config| Shown::Value(config.local.port.to_string()),
+    ),
+    flag(
+        "local.public",
+        "Listen on a non-loopback address without keys. Anyone on the network can then use it",
+        |config| &mut config.local.public,
+    ),
+    path("local.tls_cert", "PEM file with a certificate and its chain; the proxy then speaks TLS only", |config| {
+        &mut config.local.tls_cert
+    }),
+    path("local.tls_key", "PEM file with the private key of the certificate", |config| &mut config.local.tls_key),
+    other(
+        "remote.url",
+        "URL",
+        "The remote Ollama as one URL, such as http://user:pass@gpu-box:11434/prefix. Its parts win over the single settings",
+        |draft, value| {
             draft.url = Some(Address::url(&text(value)?)?);
             Ok(())
         },
-        show: |_| Shown::Nothing,
-    },
-    Setting {
-        key: "remote.protocol",
-        takes: "http|https",
-        help: "How the remote is spoken to",
-        secret: false,
-        set: |draft, value| {
-            draft.protocol = Some(match &*text(value)? {
-                "http" => Protocol::Http,
-                "https" => Protocol::Https,
-                other => return Err(format!("{other:?} is neither \"http\" nor \"https\"")),
-            });
+        |_| Shown::Nothing,
+    ),
+    other(
+        "remote.protocol",
+        "http|https",
+        "Protocol of the remote",
+        |draft, value| {
+            draft.protocol = Some(word(value)?);
             Ok(())
         },
-        show: |config| {
-            quoted(match config.remote.protocol {
-                Protocol::Http => "http",
-                Protocol::Https => "https",
-            })
-        },
-    },
-    Setting {
-        key: "remote.host",
-        takes: "HOST",
-        help: "The machine that runs Ollama: a name, an address, host:port, or a whole URL",
-        secret: false,
-        set: |draft, value| {
+        |config| shown_word(config.remote.protocol),
+    ),
+    other(
+        "remote.host",
+        "HOST",
+        "The machine that runs Ollama: a name, an address, host:port, or a URL",
+        |draft, value| {
             draft.host = Some(Address::parse(&text(value)?)?);
             Ok(())
         },
-        show: |config| quoted(&config.remote.host),
-    },
-    Setting {
-        key: "remote.port",
-        takes: "PORT",
-        help: "The port that Ollama listens on there",
-        secret: false,
-        set: |draft, value| {
+        |config| quoted(&config.remote.host),
+    ),
+    other(
+        "remote.port",
+        "PORT",
+        "Port of the remote Ollama",
+        |draft, value| {
             draft.port = Some(port(value)?);
             Ok(())
         },
-        show: |config| Shown::Value(config.remote.port.to_string()),
-    },
-    Setting {
-        key: "remote.base_path",
-        takes: "PATH",
-        help: "What every path is prefixed with there, where Ollama stands behind a gateway",
-        secret: false,
-        set: |draft, value| {
-            draft.base_path = Some(base_path(&text(value)?)?);
+        |config| Shown::Value(config.remote.port.to_string()),
+    ),
+    other(
+        "remote.base_path",
+        "PATH",
+        "Path prefix of the remote Ollama, if it is behind a gateway",
+        |draft, value| {
+            draft.base_path = Some(remote_path(&text(value)?)?);
             Ok(())
         },
-        show: |config| quoted(if config.remote.base_path.is_empty() { "/" } else { &config.remote.base_path }),
-    },
-    Setting {
-        key: "remote.api_key",
-        takes: "KEY",
-        help: "Sent to the remote as `Authorization: Bearer KEY`",
-        secret: true,
-        set: |draft, value| {
+        |config| quoted(if config.remote.base_path.is_empty() { "/" } else { &config.remote.base_path }),
+    ),
+    secret(
+        "remote.api_key",
+        "KEY",
+        "API key for the remote, sent as `Authorization: Bearer KEY`",
+        |draft, value| {
             draft.api_key = Some(text(value)?).filter(|key| !key.is_empty());
             Ok(())
         },
-        show: |config| match &config.remote.authorization {
+        |config| match &config.remote.authorization {
             Some(value) if value.as_bytes().starts_with(b"Bearer ") => Shown::Masked,
             _ => Shown::Nothing,
         },
-    },
-    Setting {
-        key: "remote.basic_auth",
-        takes: "USER:PASS",
-        help: "Sent to the remote as Basic authorization",
-        secret: true,
-        set: |draft, value| {
+    ),
+    secret(
+        "remote.basic_auth",
+        "USER:PASS",
+        "User and password for the remote, sent as Basic authorization",
+        |draft, value| {
             let pair = text(value)?;
             if !pair.is_empty() && !pair.contains(':') {
                 return Err("expected \"user:pass\"".to_owned());
@@ -188,55 +280,47 @@ pub const SETTINGS: &[Setting] = &[
             draft.basic_auth = Some(pair).filter(|pair| !pair.is_empty());
             Ok(())
         },
-        show: |config| match &config.remote.authorization {
+        |config| match &config.remote.authorization {
             Some(value) if value.as_bytes().starts_with(b"Basic ") => Shown::Masked,
             _ => Shown::Nothing,
         },
-    },
-    Setting {
-        key: "remote.headers",
-        takes: "'NAME: VALUE'",
-        help: "Extra headers for every request to the remote, one a line",
-        secret: true,
-        set: |draft, value| headers(value).map(|headers| draft.config.remote.headers = headers),
-        show: |config| {
+    ),
+    secret(
+        "remote.headers",
+        "'NAME: VALUE'",
+        "Extra header for every request to the remote; may be repeated",
+        |draft, value| headers(value).map(|headers| draft.config.remote.headers = headers),
+        |config| {
             let masked = config.remote.headers.iter().map(|(name, _)| format!("{:?} = \"***\"", name.as_str()));
             match &*masked.collect::<Vec<_>>() {
                 [] => Shown::Value("{}".to_owned()),
                 pairs => Shown::Value(format!("{{ {} }}", pairs.join(", "))),
             }
         },
-    },
-    Setting {
-        key: "remote.ca_file",
-        takes: "FILE",
-        help: "A PEM file with certificate authorities to trust besides the system's",
-        secret: false,
-        set: |draft, value| file(value).map(|path| draft.config.remote.ca_file = path),
-        show: |config| shown_file(config.remote.ca_file.as_ref()),
-    },
-    Setting {
-        key: "remote.verify",
-        takes: "true|false",
-        help: "Whether a remote with TLS must prove who it is; off, anybody on the way can read and change everything",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.remote.verify = on),
-        show: |config| Shown::Value(config.remote.verify.to_string()),
-    },
-    Setting {
-        key: "remote.forward_auth",
-        takes: "true|false",
-        help: "Sends the callers' own credentials on to the remote, instead of stopping them here",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.remote.forward_auth = on),
-        show: |config| Shown::Value(config.remote.forward_auth.to_string()),
-    },
-    Setting {
-        key: "openai.base_path",
-        takes: "PATH",
-        help: "Where the OpenAI routes stand",
-        secret: false,
-        set: |draft, value| {
+    ),
+    path("remote.ca_file", "PEM file with certificate authorities to trust besides the system's", |config| {
+        &mut config.remote.ca_file
+    }),
+    flag(
+        "remote.verify",
+        "Verify the remote's TLS certificate. If false, anyone on the way can read and change everything",
+        |config| &mut config.remote.verify,
+    ),
+    time(
+        "remote.probe",
+        "Interval in which the remote is probed, to log when it comes or goes; 0: only at start",
+        |config| &mut config.remote.probe,
+    ),
+    flag(
+        "remote.forward_auth",
+        "Forward the callers' own credentials to the remote instead of removing them",
+        |config| &mut config.remote.forward_auth,
+    ),
+    other(
+        "openai.base_path",
+        "PATH",
+        "Path prefix of the OpenAI routes",
+        |draft, value| {
             let path = base_path(&text(value)?)?;
             if path.is_empty() {
                 return Err("the OpenAI routes need a path of their own, such as \"/v1\"".to_owned());
@@ -244,428 +328,249 @@ pub const SETTINGS: &[Setting] = &[
             draft.config.openai.base_path = path;
             Ok(())
         },
-        show: |config| quoted(&config.openai.base_path),
-    },
-    Setting {
-        key: "openai.strict",
-        takes: "true|false",
-        help: "Refuses request fields that have no effect, instead of noting them in x-farllama-receipt",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.openai.strict = on),
-        show: |config| Shown::Value(config.openai.strict.to_string()),
-    },
-    Setting {
-        key: "context.num_ctx",
-        takes: "TOKENS",
-        help: "The context that is asked for on the OpenAI routes where the client asks for none (0: the remote's own)",
-        secret: false,
-        set: |draft, value| count(value).map(|tokens| draft.config.context.num_ctx = tokens),
-        show: |config| Shown::Value(config.context.num_ctx.to_string()),
-    },
-    Setting {
-        key: "context.max",
-        takes: "TOKENS",
-        help: "Up to which size a context grows for a prompt that does not fit (0: it does not grow)",
-        secret: false,
-        set: |draft, value| count(value).map(|tokens| draft.config.context.max = tokens),
-        show: |config| Shown::Value(config.context.max.to_string()),
-    },
-    Setting {
-        key: "context.overflow",
-        takes: "refuse|truncate",
-        help: "What becomes of a prompt that does not fit: an error, or Ollama drops its oldest part in silence",
-        secret: false,
-        set: |draft, value| overflow(&text(value)?).map(|overflow| draft.config.context.overflow = overflow),
-        show: |config| quoted(overflow_word(config.context.overflow)),
-    },
-    Setting {
-        key: "context.overflow_by_model",
-        takes: "'MODEL: refuse|truncate'",
-        help: "The same for single models, one a line",
-        secret: false,
-        set: |draft, value| by_model(value).map(|list| draft.config.context.overflow_by_model = list),
-        show: |config| {
-            let word = |(model, overflow): &(String, Overflow)| format!("{model:?} = {:?}", overflow_word(*overflow));
+        |config| quoted(&config.openai.base_path),
+    ),
+    flag(
+        "openai.strict",
+        "Reject request fields that are unknown or have no effect, instead of listing them in x-farllama-receipt",
+        |config| &mut config.openai.strict,
+    ),
+    tokens_of("context.num_ctx", "Context size for OpenAI requests that set none; 0 lets Ollama decide", |config| {
+        &mut config.context.num_ctx
+    }),
+    tokens_of(
+        "context.max",
+        "Retry a prompt that does not fit with a larger context, up to this size; 0: never",
+        |config| &mut config.context.max,
+    ),
+    other(
+        "context.overflow",
+        "refuse|truncate",
+        "What to do with a prompt that does not fit: return an error, or let Ollama drop its oldest part silently",
+        |draft, value| word(value).map(|overflow| draft.config.context.overflow = overflow),
+        |config| shown_word(config.context.overflow),
+    ),
+    other(
+        "context.overflow_by_model",
+        "'MODEL: refuse|truncate'",
+        "The same for single models, one per line",
+        |draft, value| by_model(value).map(|list| draft.config.context.overflow_by_model = list),
+        |config| {
+            let word = |(model, overflow): &(String, Overflow)| format!("{model:?} = {:?}", overflow.word());
             match &*config.context.overflow_by_model.iter().map(word).collect::<Vec<_>>() {
                 [] => Shown::Value("{}".to_owned()),
                 pairs => Shown::Value(format!("{{ {} }}", pairs.join(", "))),
             }
         },
-    },
-    Setting {
-        key: "completions.raw",
-        takes: "true|false",
-        help: "Gives the prompts of /v1/completions to the model as they are, without its template",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.completions.raw = on),
-        show: |config| Shown::Value(config.completions.raw.to_string()),
-    },
-    Setting {
-        key: "moderation.model",
-        takes: "MODEL",
-        help: "The model that judges on /v1/moderations where a request names none or one of OpenAI's, such as llama-guard3",
-        secret: false,
-        set: |draft, value| text(value).map(|model| draft.config.moderation.model = model),
-        show: |config| quoted(&config.moderation.model),
-    },
-    Setting {
-        key: "audio.prompt_as_transcript",
-        takes: "true|false",
-        help: "Takes the prompt beside a recording that the model cannot hear for its transcript",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.audio.prompt_as_transcript = on),
-        show: |config| Shown::Value(config.audio.prompt_as_transcript.to_string()),
-    },
-    Setting {
-        key: "responses.max_bytes",
-        takes: "SIZE",
-        help: "How much memory responses are kept in, to be continued or fetched (0: none is kept)",
-        secret: false,
-        set: |draft, value| bytes(value).map(|bytes| draft.config.responses.max_bytes = bytes),
-        show: |config| shown_bytes(config.responses.max_bytes),
-    },
-    Setting {
-        key: "responses.max_count",
-        takes: "NUMBER",
-        help: "How many responses are kept; one more drops the one that was not used for the longest (0: none is kept)",
-        secret: false,
-        set: |draft, value| number(value).map(|count| draft.config.responses.max_count = count),
-        show: |config| Shown::Value(config.responses.max_count.to_string()),
-    },
-    Setting {
-        key: "responses.ttl",
-        takes: "DURATION",
-        help: "For how long after its last use a response is kept (0: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|ttl| draft.config.responses.ttl = ttl),
-        show: |config| shown_duration(config.responses.ttl),
-    },
-    Setting {
-        key: "responses.hosted_tools",
-        takes: "skip|refuse",
-        help: "What becomes of tools that OpenAI runs itself, such as web_search: they are left out, or the request is refused",
-        secret: false,
-        set: |draft, value| hosted(&text(value)?).map(|hosted| draft.config.responses.hosted_tools = hosted),
-        show: |config| {
-            quoted(match config.responses.hosted_tools {
-                Hosted::Skip => "skip",
-                Hosted::Refuse => "refuse",
-            })
-        },
-    },
-    Setting {
-        key: "images.fetch",
-        takes: "true|false",
-        help: "Fetches pictures that a request names by an http(s) URL; else such a request is refused",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.images.fetch = on),
-        show: |config| Shown::Value(config.images.fetch.to_string()),
-    },
-    Setting {
-        key: "images.max_bytes",
-        takes: "SIZE",
-        help: "Most bytes of all pictures together that are fetched for one request",
-        secret: false,
-        set: |draft, value| bytes(value).map(|bytes| draft.config.images.max_bytes = bytes),
-        show: |config| shown_bytes(config.images.max_bytes),
-    },
-    Setting {
-        key: "images.timeout",
-        takes: "DURATION",
-        help: "How long fetching the pictures of one request may take",
-        secret: false,
-        set: |draft, value| {
-            draft.config.images.timeout = lasting(value, "a fetch must end; give a duration above zero")?;
+    ),
+    flag("completions.raw", "Pass the prompts of /v1/completions to the model without its template", |config| {
+        &mut config.completions.raw
+    }),
+    other(
+        "moderation.model",
+        "MODEL",
+        "Model for /v1/moderations if a request names none or one of OpenAI's, such as llama-guard3",
+        |draft, value| text(value).map(|model| draft.config.moderation.model = model),
+        |config| quoted(&config.moderation.model),
+    ),
+    flag(
+        "audio.prompt_as_transcript",
+        "If the model has no audio input, use the request's `prompt` as the transcript",
+        |config| &mut config.audio.prompt_as_transcript,
+    ),
+    size("responses.max_bytes", "Maximum memory for stored responses; 0 stores none", |config| {
+        &mut config.responses.max_bytes
+    }),
+    number_of(
+        "responses.max_count",
+        "Maximum number of stored responses; the least recently used one is evicted. 0 stores none",
+        |config| &mut config.responses.max_count,
+    ),
+    time("responses.ttl", "Time after its last use until a stored response expires; 0: never", |config| {
+        &mut config.responses.ttl
+    }),
+    other(
+        "responses.hosted_tools",
+        "skip|refuse",
+        "What to do with tools that OpenAI runs itself, such as web_search: leave them out, or reject the request",
+        |draft, value| word(value).map(|hosted| draft.config.responses.hosted_tools = hosted),
+        |config| shown_word(config.responses.hosted_tools),
+    ),
+    flag(
+        "images.fetch",
+        "Fetch images that a request names by an http(s) URL. If false, such requests are rejected",
+        |config| &mut config.images.fetch,
+    ),
+    size("images.max_bytes", "Maximum total size of the images that are fetched for one request", |config| {
+        &mut config.images.max_bytes
+    }),
+    other(
+        "images.timeout",
+        "DURATION",
+        "Maximum time for fetching the images of one request",
+        |draft, value| {
+            draft.config.images.timeout = lasting(value)?;
             Ok(())
         },
-        show: |config| shown_duration(config.images.timeout),
-    },
-    Setting {
-        key: "images.allow_private",
-        takes: "true|false",
-        help: "Fetches pictures from private networks and from this machine, too: whoever may send a request can then look around there",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.images.allow_private = on),
-        show: |config| Shown::Value(config.images.allow_private.to_string()),
-    },
-    Setting {
-        key: "timeouts.connect",
-        takes: "DURATION",
-        help: "How long a connection to the remote may take (0s: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.timeouts.connect = within),
-        show: |config| shown_duration(config.timeouts.connect),
-    },
-    Setting {
-        key: "timeouts.first_byte",
-        takes: "DURATION",
-        help: "How long the first byte of an answer may take (0s: without limit; a model may load for minutes)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.timeouts.first_byte = within),
-        show: |config| shown_duration(config.timeouts.first_byte),
-    },
-    Setting {
-        key: "timeouts.idle",
-        takes: "DURATION",
-        help: "How long an answer that has begun may be silent (0s: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.timeouts.idle = within),
-        show: |config| shown_duration(config.timeouts.idle),
-    },
-    Setting {
-        key: "heartbeat.after",
-        takes: "DURATION",
-        help: "How long a stream waits for the remote before its head goes out; a refusal within keeps its HTTP status",
-        secret: false,
-        set: |draft, value| duration(value).map(|after| draft.config.heartbeat.after = after),
-        show: |config| shown_duration(config.heartbeat.after),
-    },
-    Setting {
-        key: "heartbeat.every",
-        takes: "DURATION",
-        help: "How often a silent stream gets a comment that keeps it alive (0s: never)",
-        secret: false,
-        set: |draft, value| duration(value).map(|every| draft.config.heartbeat.every = every),
-        show: |config| shown_duration(config.heartbeat.every),
-    },
-    Setting {
-        key: "limits.body",
-        takes: "SIZE",
-        help: "Largest request body on the OpenAI routes; native requests stream and have no bound",
-        secret: false,
-        set: |draft, value| bytes(value).map(|bytes| draft.config.limits.body = bytes),
-        show: |config| shown_bytes(config.limits.body),
-    },
-    Setting {
-        key: "limits.fields",
-        takes: "COUNT",
-        help: "Maximum number of fields in one object of a request body on the OpenAI routes, and of parts in a form (0: unlimited)",
-        secret: false,
-        set: |draft, value| number(value).map(|max| draft.config.limits.fields = max),
-        show: |config| Shown::Value(config.limits.fields.to_string()),
-    },
-    Setting {
-        key: "limits.native_body",
-        takes: "SIZE",
-        help: "Largest request body on the native routes (0: without limit)",
-        secret: false,
-        set: |draft, value| bytes(value).map(|bytes| draft.config.limits.native_body = bytes),
-        show: |config| shown_bytes(config.limits.native_body),
-    },
-    Setting {
-        key: "limits.head",
-        takes: "SIZE",
-        help: "Largest head of a request, 8KiB at least",
-        secret: false,
-        set: |draft, value| match bytes(value)? {
-            small if small < 8 << 10 => Err(format!("{small} bytes are too few for a head; give 8KiB at least")),
+        |config| shown_duration(config.images.timeout),
+    ),
+    flag(
+        "images.allow_private",
+        "Also fetch images from private networks and this machine. Callers can then probe them",
+        |config| &mut config.images.allow_private,
+    ),
+    time("timeouts.connect", "Maximum time to connect to the remote; 0: no limit", |config| {
+        &mut config.timeouts.connect
+    }),
+    time(
+        "timeouts.first_byte",
+        "Maximum time until the first byte of a response; 0: no limit, as a model may load for minutes",
+        |config| &mut config.timeouts.first_byte,
+    ),
+    time("timeouts.idle", "Maximum pause within a response; 0: no limit", |config| &mut config.timeouts.idle),
+    time(
+        "heartbeat.after",
+        "Time to wait for the remote before answering 200. Errors within it keep their status; later ones become error events",
+        |config| &mut config.heartbeat.after,
+    ),
+    time("heartbeat.every", "Interval of the comments that keep a silent stream alive; 0: none", |config| {
+        &mut config.heartbeat.every
+    }),
+    size("limits.body", "Maximum request body on the OpenAI routes", |config| &mut config.limits.body),
+    number_of(
+        "limits.fields",
+        "Maximum number of fields in one object of a request body on the OpenAI routes, and of parts in a form; 0: no limit",
+        |config| &mut config.limits.fields,
+    ),
+    size("limits.native_body", "Maximum request body on the native routes; 0: no limit", |config| {
+        &mut config.limits.native_body
+    }),
+    other(
+        "limits.head",
+        "SIZE",
+        "Maximum request head, at least 8KiB",
+        |draft, value| match bytes(value)? {
+            small if small < 8 << 10 => Err(format!("invalid size {small}: expected at least 8KiB")),
             bytes => {
                 draft.config.limits.head = bytes;
                 Ok(())
             }
         },
-        show: |config| shown_bytes(config.limits.head),
-    },
-    Setting {
-        key: "limits.head_time",
-        takes: "DURATION",
-        help: "How long a request's head may take once it has begun (0s: as long as a connection may be idle)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.limits.head_time = within),
-        show: |config| shown_duration(config.limits.head_time),
-    },
-    Setting {
-        key: "limits.body_idle",
-        takes: "DURATION",
-        help: "How long a client may be silent in the middle of a request's body (0s: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.limits.body_idle = within),
-        show: |config| shown_duration(config.limits.body_idle),
-    },
-    Setting {
-        key: "limits.body_rate",
-        takes: "SIZE",
-        help: "Lowest rate, in bytes per second, at which a request body must arrive, after a minute of waiting for it (0: no lowest rate)",
-        secret: false,
-        set: |draft, value| bytes(value).map(|rate| draft.config.limits.body_rate = rate as u64),
-        show: |config| shown_bytes(config.limits.body_rate as usize),
-    },
-    Setting {
-        key: "limits.write_idle",
-        takes: "DURATION",
-        help: "How long a client may read nothing of its response while there is more to write (0s: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.limits.write_idle = within),
-        show: |config| shown_duration(config.limits.write_idle),
-    },
-    Setting {
-        key: "limits.idle",
-        takes: "DURATION",
-        help: "How long a client's connection may be idle (0s: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|within| draft.config.limits.idle = within),
-        show: |config| shown_duration(config.limits.idle),
-    },
-    Setting {
-        key: "limits.connections",
-        takes: "COUNT",
-        help: "Clients' connections at the same time; one more evicts the one that has been idle for the longest (0: without limit)",
-        secret: false,
-        set: |draft, value| number(value).map(|most| draft.config.limits.connections = most),
-        show: |config| Shown::Value(config.limits.connections.to_string()),
-    },
-    Setting {
-        key: "limits.connections_per_address",
-        takes: "COUNT",
-        help: "Connections of one client address at the same time; one more evicts its longest idle one, or is answered 503 (0: without limit)",
-        secret: false,
-        set: |draft, value| number(value).map(|most| draft.config.limits.connections_per_address = most),
-        show: |config| Shown::Value(config.limits.connections_per_address.to_string()),
-    },
-    Setting {
-        key: "limits.connections_per_key",
-        takes: "COUNT",
-        help: "Requests of one key in flight at the same time, unread bodies included; one more is answered 503 (0: without limit)",
-        secret: false,
-        set: |draft, value| number(value).map(|most| draft.config.limits.connections_per_key = most),
-        show: |config| Shown::Value(config.limits.connections_per_key.to_string()),
-    },
-    Setting {
-        key: "auth.enabled",
-        takes: "true|false",
-        help: "Asks every request for one of the keys in auth.tokens",
-        secret: false,
-        set: |draft, value| boolean(value).map(|on| draft.config.auth.enabled = on),
-        show: |config| Shown::Value(config.auth.enabled.to_string()),
-    },
-    Setting {
-        key: "auth.header",
-        takes: "NAME",
-        help: "The header that holds a caller's key; a Bearer token is taken too",
-        secret: false,
-        set: |draft, value| key_header(value).map(|header| draft.config.auth.header = header),
-        show: |config| quoted(config.auth.header.as_str()),
-    },
-    Setting {
-        key: "auth.tokens",
-        takes: "KEY,…",
-        help: "The callers' keys; in the file with names, limits and allow-lists",
-        secret: true,
-        set: |draft, value| tokens::plain(value).map(|tokens| draft.config.auth.tokens = tokens),
-        show: |config| Shown::Value(tokens::shown(&config.auth.tokens)),
-    },
-    Setting {
-        key: "auth.exempt",
-        takes: "PATH,…",
-        help: "Paths that need no key, such as /api/version",
-        secret: false,
-        set: |draft, value| tokens::routes(value).map(|routes| draft.config.auth.exempt = routes),
-        show: |config| Shown::Value(format!("{:?}", config.auth.exempt)),
-    },
-    Setting {
-        key: "quota.window",
-        takes: "DURATION",
-        help: "The sliding window that limit_per_minute counts in",
-        secret: false,
-        set: |draft, value| {
-            draft.config.quota.window = lasting(value, "a window needs a length, such as \"60s\"")?;
+        |config| shown_bytes(config.limits.head),
+    ),
+    time("limits.head_time", "Maximum time for a request head once it has begun; 0: as limits.idle", |config| {
+        &mut config.limits.head_time
+    }),
+    time("limits.body_idle", "Maximum pause within a request body; 0: no limit", |config| &mut config.limits.body_idle),
+    other(
+        "limits.body_rate",
+        "SIZE",
+        "Lowest rate, in bytes per second, at which a request body must arrive, after a minute of waiting for it; 0: no limit",
+        |draft, value| bytes(value).map(|rate| draft.config.limits.body_rate = rate as u64),
+        |config| shown_bytes(config.limits.body_rate as usize),
+    ),
+    time(
+        "limits.write_idle",
+        "Maximum time in which a client reads nothing of its response while there is more to write; 0: no limit",
+        |config| &mut config.limits.write_idle,
+    ),
+    time("limits.idle", "Time until an idle client connection is closed; 0: never", |config| &mut config.limits.idle),
+    number_of(
+        "limits.connections",
+        "Maximum client connections; when it is reached, the longest idle one is closed. 0: no limit",
+        |config| &mut config.limits.connections,
+    ),
+    number_of(
+        "limits.connections_per_address",
+        "Maximum connections of one client address; one more evicts its longest idle one, or gets a 503. 0: no limit",
+        |config| &mut config.limits.connections_per_address,
+    ),
+    number_of(
+        "limits.connections_per_key",
+        "Maximum requests of one key in flight, unread bodies included; one more gets a 503. 0: no limit",
+        |config| &mut config.limits.connections_per_key,
+    ),
+    flag("auth.enabled", "Require one of the keys in auth.keys for every request", |config| &mut config.auth.enabled),
+    other(
+        "auth.header",
+        "NAME",
+        "Header that holds a caller's key; a Bearer token is always accepted too",
+        |draft, value| key_header(value).map(|header| draft.config.auth.header = header),
+        |config| quoted(config.auth.header.as_str()),
+    ),
+    secret(
+        "auth.keys",
+        "KEY,…",
+        "The callers' keys; in the file with names, limits and allowlists",
+        |draft, value| tokens::plain(value).map(|tokens| draft.config.auth.tokens = tokens),
+        |config| Shown::Value(tokens::shown(&config.auth.tokens)),
+    ),
+    other(
+        "auth.exempt",
+        "PATH,…",
+        "Paths that need no key, such as /api/version",
+        |draft, value| tokens::routes(value).map(|routes| draft.config.auth.exempt = routes),
+        |config| Shown::Value(format!("{:?}", config.auth.exempt)),
+    ),
+    other(
+        "quota.window",
+        "DURATION",
+        "Sliding window in which limit_per_minute counts",
+        |draft, value| {
+            draft.config.quota.window = lasting(value)?;
             Ok(())
         },
-        show: |config| shown_duration(config.quota.window),
-    },
-    Setting {
-        key: "quota.max_concurrent",
-        takes: "COUNT",
-        help: "Requests at the same time in all (0: without limit)",
-        secret: false,
-        set: |draft, value| number(value).map(|most| draft.config.quota.max_concurrent = most),
-        show: |config| Shown::Value(config.quota.max_concurrent.to_string()),
-    },
-    Setting {
-        key: "quota.queue",
-        takes: "COUNT",
-        help: "Requests that may wait for a place; further ones get a 429",
-        secret: false,
-        set: |draft, value| number(value).map(|most| draft.config.quota.queue = most),
-        show: |config| Shown::Value(config.quota.queue.to_string()),
-    },
-    Setting {
-        key: "quota.wait",
-        takes: "DURATION",
-        help: "How long one may wait for a place before it gets a 429 (0s: without limit)",
-        secret: false,
-        set: |draft, value| duration(value).map(|wait| draft.config.quota.wait = wait),
-        show: |config| shown_duration(config.quota.wait),
-    },
-    Setting {
-        key: "origins",
-        takes: "ORIGIN,…",
-        help: "Browser pages that may call, besides those that Ollama allows by default (one * in each at most)",
-        secret: false,
-        set: |draft, value| {
+        |config| shown_duration(config.quota.window),
+    ),
+    number_of("quota.max_concurrent", "Maximum concurrent requests in total; 0: no limit", |config| {
+        &mut config.quota.max_concurrent
+    }),
+    number_of(
+        "quota.queue",
+        "Maximum number of requests that wait for a free slot; further ones get a 429",
+        |config| &mut config.quota.queue,
+    ),
+    time("quota.wait", "Maximum wait for a free slot before a 429; 0: no limit", |config| &mut config.quota.wait),
+    other(
+        "origins",
+        "ORIGIN,…",
+        "Browser pages that may call, besides those that Ollama allows by default. At most one * in each",
+        |draft, value| {
             let origins = list(value)?;
             if let Some(wrong) = origins
                 .iter()
                 .find(|origin| origin.matches('*').count() > 1 || !(origin.contains("://") || *origin == "*"))
             {
                 return Err(format!(
-                    "{wrong:?} is no origin such as \"https://chat.example\" or \"chrome-extension://*\""
+                    "invalid origin {wrong:?}: expected one such as \"https://chat.example\" or \"chrome-extension://*\""
                 ));
             }
             draft.config.origins = origins;
             Ok(())
         },
-        show: |config| Shown::Value(toml::Value::from(config.origins.clone()).to_string()),
-    },
-    Setting {
-        key: "log.level",
-        takes: "LEVEL",
-        help: "error, warn, info (a line each request), debug (payloads and each SSE frame) or trace",
-        secret: false,
-        set: |draft, value| {
-            draft.config.log.level = match &*text(value)? {
-                "error" => LogLevel::Error,
-                "warn" => LogLevel::Warn,
-                "info" => LogLevel::Info,
-                "debug" => LogLevel::Debug,
-                "trace" => LogLevel::Trace,
-                other => return Err(format!("{other:?} is none of error, warn, info, debug, trace")),
-            };
-            Ok(())
-        },
-        show: |config| {
-            quoted(match config.log.level {
-                LogLevel::Error => "error",
-                LogLevel::Warn => "warn",
-                LogLevel::Info => "info",
-                LogLevel::Debug => "debug",
-                LogLevel::Trace => "trace",
-            })
-        },
-    },
-    Setting {
-        key: "log.format",
-        takes: "text|json",
-        help: "How a log line looks",
-        secret: false,
-        set: |draft, value| {
-            draft.config.log.format = match &*text(value)? {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                other => return Err(format!("{other:?} is neither \"text\" nor \"json\"")),
-            };
-            Ok(())
-        },
-        show: |config| {
-            quoted(match config.log.format {
-                LogFormat::Text => "text",
-                LogFormat::Json => "json",
-            })
-        },
-    },
+        |config| Shown::Value(toml::Value::from(config.origins.clone()).to_string()),
+    ),
+    other(
+        "log.level",
+        "LEVEL",
+        "error, warn, info (one line per request), debug (payloads and each SSE frame) or trace",
+        |draft, value| word(value).map(|level| draft.config.log.level = level),
+        |config| shown_word(config.log.level),
+    ),
+    other(
+        "log.format",
+        "text|json",
+        "Format of log lines",
+        |draft, value| word(value).map(|format| draft.config.log.format = format),
+        |config| shown_word(config.log.format),
+    ),
+    time("log.running", "Interval in which a request that is still running is logged; 0: never", |config| {
+        &mut config.log.running
+    }),
 ];
 
-/// The setting with that name in the file.
+/// The setting with that name in the file. `auth.tokens` is the old name of `auth.keys`.
 pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    let key = if key == "auth.tokens" { "auth.keys" } else { key };
     SETTINGS.iter().find(|setting| setting.key == key)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{load::Loaded, settings::SETTINGS, value::Shown};
+use crate::config::{Config, load::Loaded, settings::SETTINGS, tokens, value::Shown};
 
 /// The text of `farllama config show`.
 #[must_use]
@@ -17,7 +17,7 @@ pub fn show(loaded: &Loaded) -> String {
             let _ = write!(out, "\n[{of}]\n");
             table = of;
         }
-        let value = match (setting.show)(&loaded.config) {
+        let value = match setting.show(&loaded.config) {
             Shown::Value(value) => value,
             Shown::Masked => "\"***\"".to_owned(),
             Shown::Nothing => continue,
@@ -25,6 +25,41 @@ pub fn show(loaded: &Loaded) -> String {
         let _ = writeln!(out, "{name} = {value}  # {}", loaded.origin(setting));
     }
     out
+}
+
+/// What differs between two configurations, one text per setting: `quota.queue: 100 → 5`. Secrets are named, not shown.
+#[must_use]
+pub fn changes(before: &Config, after: &Config) -> Vec<String> {
+    let mut changes = Vec::new();
+    for setting in SETTINGS {
+        let key = setting.key;
+        match (setting.show(before), setting.show(after)) {
+            _ if key == "auth.keys" => {
+                changes.extend(tokens::changes(&before.auth.tokens, &after.auth.tokens));
+            }
+            _ if key == "remote.headers" => {
+                if before.remote.headers != after.remote.headers {
+                    changes.push(key.to_owned());
+                }
+            }
+            (Shown::Masked, Shown::Masked) => {
+                if before.remote.authorization != after.remote.authorization {
+                    changes.push(key.to_owned());
+                }
+            }
+            (Shown::Value(old), Shown::Value(new)) => {
+                if old != new {
+                    changes.push(format!("{key}: {old} → {new}"));
+                }
+            }
+            (old, new) => {
+                if old != new {
+                    changes.push(format!("{key} {}", if new == Shown::Nothing { "removed" } else { "added" }));
+                }
+            }
+        }
+    }
+    changes
 }
 
 #[cfg(test)]
@@ -39,5 +74,22 @@ mod tests {
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("api_key = \"***\"  # --remote-api-key"), "{shown}");
         assert!(shown.contains("[local]\nhost = \"127.0.0.1\"  # default"), "{shown}");
+    }
+
+    #[test]
+    fn changes_are_named_with_their_values_and_keys_by_their_names() {
+        let config = |text: &str| Config::from_toml(text).unwrap();
+        let keys = |keys: &str| config(&format!("[auth]\nenabled = true\nkeys = [{keys}]"));
+        let before = keys("{ key = \"a\", name = \"ann\" }, { key = \"b\", name = \"bob\" }");
+        let mut after = keys("{ key = \"hunter2\", name = \"ann\" }, { key = \"c\", name = \"cid\" }");
+        after.quota.queue = 5;
+        assert_eq!(
+            changes(&before, &after),
+            ["auth.keys: ann changed, cid added, bob removed", "quota.queue: 100 → 5"]
+        );
+        assert!(changes(&before, &before).is_empty());
+        let remote = |key: &str| config(&format!("[remote]\napi_key = \"{key}\""));
+        assert_eq!(changes(&remote("hunter2"), &remote("hunter3")), ["remote.api_key"]);
+        assert_eq!(changes(&Config::default(), &remote("hunter3")), ["remote.api_key added"]);
     }
 }

@@ -111,7 +111,9 @@ pub(super) const FIELDS: &[Field] = &[
     ("models", |draft, value, _| {
         let models = list(value)?;
         if let Some(wrong) = models.iter().find(|model| model.matches('*').count() > 1 || model.is_empty()) {
-            return Err(format!("{wrong:?} is no model such as \"llama3.2\" or \"qwen3:*\""));
+            return Err(format!(
+                "invalid model {wrong:?}: expected one such as \"llama3.2\" or \"qwen3:8b\", with at most one *"
+            ));
         }
         set(&mut draft.models, models)
     }),
@@ -126,7 +128,9 @@ pub(super) fn routes(value: Value) -> Result<Vec<String>, String> {
         (path.starts_with('/') || path == "*") && !path[..path.len() - 1].contains('*')
     };
     match routes.iter().find(|route| !fine(route)) {
-        Some(wrong) => Err(format!("{wrong:?} is no path such as \"/api/chat\", \"/v1/*\" or \"!/api/delete\"")),
+        Some(wrong) => {
+            Err(format!("invalid path {wrong:?}: expected one such as \"/api/chat\", \"/v1/*\" or \"!/api/delete\""))
+        }
         None => Ok(routes),
     }
 }
@@ -138,7 +142,7 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), String> {
 
 fn limit(value: Value) -> Result<usize, String> {
     match number(value)? {
-        0 => Err("0 would let nobody pass; leave it out for no limit".to_owned()),
+        0 => Err("invalid limit 0: leave it out for no limit".to_owned()),
         limit => Ok(limit),
     }
 }
@@ -150,7 +154,7 @@ impl Draft {
             return Err("the key is empty".to_owned());
         }
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the key holds characters that a header cannot".to_owned());
+            return Err("the key has characters that are not allowed in a header".to_owned());
         }
         self.digest(Digest::of(key.as_bytes()))
     }
@@ -194,6 +198,22 @@ pub(super) fn shown(tokens: &[Token]) -> String {
         row + " }"
     };
     format!("[{}]", tokens.iter().map(row).collect::<Vec<_>>().join(", "))
+}
+
+/// Which keys were changed, added and removed, by their names; None if there is no difference.
+pub(super) fn changes(before: &[Token], after: &[Token]) -> Option<String> {
+    let find = |tokens: &[Token], name: &str| tokens.iter().find(|token| token.name == name).cloned();
+    let mut changes = Vec::new();
+    for token in after {
+        match find(before, &token.name) {
+            None => changes.push(format!("{} added", token.name)),
+            Some(old) if old != *token => changes.push(format!("{} changed", token.name)),
+            Some(_) => {}
+        }
+    }
+    let removed = before.iter().filter(|token| find(after, &token.name).is_none());
+    changes.extend(removed.map(|token| format!("{} removed", token.name)));
+    (!changes.is_empty()).then(|| format!("auth.keys: {}", changes.join(", ")))
 }
 
 /// What must hold of all of them together.

@@ -22,6 +22,7 @@ use counts::Counting;
 pub(crate) use counts::Counts;
 use http::{HeaderName, StatusCode};
 use keys::{Caller, Keys};
+pub(crate) use models::allows;
 use open_requests::{OpenRequest, OpenRequests};
 use origin::{Rules, Verdict};
 pub(crate) use owner::Owner;

@@ -17,24 +17,34 @@ use crate::{
     whole_body::{self, Failed},
 };
 
-/// A list of models.
+/// A list of models, as patterns: `llama3.2` is every tag of that model, `llama3.2:1b` is one, and a `*` is anything.
 #[derive(Clone, Debug)]
 pub(crate) struct Models(Vec<String>);
 
+/// Whether the pattern of a key's list covers `model`.
+pub(crate) fn allows(pattern: &str, model: &str) -> bool {
+    covers(&any_tag(pattern), &full(model))
+}
+
+/// Whether a pattern, made by [`any_tag`], covers a name, made by [`full`].
+fn covers(pattern: &str, model: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == model,
+        Some((before, after)) => {
+            model.len() >= before.len() + after.len() && model.starts_with(before) && model.ends_with(after)
+        }
+    }
+}
+
 impl Models {
     pub(crate) fn new(patterns: &[String]) -> Self {
-        Self(patterns.iter().map(|pattern| full(pattern)).collect())
+        Self(patterns.iter().map(|pattern| any_tag(pattern)).collect())
     }
 
-    /// Whether the list has `model`: the tag is `latest` where there is none, and case makes no difference, as for Ollama.
+    /// Whether the list has `model`. A model without a tag is its `latest`, and case makes no difference, as for Ollama.
     pub(crate) fn contain(&self, model: &str) -> bool {
         let model = full(model);
-        self.0.iter().any(|pattern| match pattern.split_once('*') {
-            None => *pattern == model,
-            Some((before, after)) => {
-                model.len() >= before.len() + after.len() && model.starts_with(before) && model.ends_with(after)
-            }
-        })
+        self.0.iter().any(|pattern| covers(pattern, &model))
     }
 
     /// # Errors
@@ -137,7 +147,14 @@ fn encoded(headers: &HeaderMap) -> bool {
     headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// In small letters, with a tag.
+/// A pattern in lower case. Without a tag and without a `*` it stands for every tag.
+fn any_tag(pattern: &str) -> String {
+    let name = pattern.rsplit('/').next().unwrap_or_default();
+    let tag = if name.contains([':', '*']) { "" } else { ":*" };
+    format!("{}{tag}", pattern.to_lowercase())
+}
+
+/// In lower case, with a tag.
 fn full(model: &str) -> String {
     let name = model.rsplit('/').next().unwrap_or_default();
     let tag = if name.contains([':', '*']) { "" } else { ":latest" };
@@ -162,12 +179,15 @@ mod tests {
         for (model, there) in [
             ("llama3.2", true),
             ("LLama3.2:latest", true),
-            ("llama3.2:1b", false),
+            ("llama3.2:1b", true),
+            ("llama3.2x", false),
             ("llama3", false),
             ("qwen3", true),
             ("qwen3:0.6b", true),
             ("qwen35", false),
             ("ns/m:7b", true),
+            ("ns/m:8b", false),
+            ("ns/m", false),
             ("m:7b", false),
             ("registry.example/ns/m:7b", false),
         ] {

@@ -62,6 +62,9 @@ impl Opened {
         let now = Instant::now();
         let since = |at: Instant| at.saturating_duration_since(*started);
         let mut notes = recorder.notes();
+        if notes.error.as_ref().is_some_and(|error| error.row().code == Some("context_length_exceeded")) {
+            self.in_flight.advise_on_context();
+        }
         let read = response.and_then(|seen| seen.tail.as_ref()).map(Tail::read).unwrap_or_default();
         notes.model = notes.model.take().or(read.model);
         notes.usage = notes.usage.or(read.usage);

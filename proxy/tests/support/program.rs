@@ -71,6 +71,11 @@ impl Program {
         assert!(heard.is_ok_and(|heard| heard.is_ok()), "no {text:?} in: {}", *self.told.borrow());
     }
 
+    /// All that it has logged so far.
+    pub fn told(&self) -> String {
+        self.told.borrow().clone()
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -1,0 +1,344 @@
+//! `farllama key`: creates, lists and revokes the callers' keys in the settings file. Comments and layout of the file are preserved.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use clap::ArgMatches;
+use farllama::config::{Digest, Loaded, Sources, Token, load};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value};
+
+/// A key to create.
+#[derive(Debug, Default)]
+pub(crate) struct New {
+    name: Option<String>,
+    limit: Option<u32>,
+    max_concurrent: Option<u32>,
+    models: Vec<String>,
+    routes: Vec<String>,
+    save: bool,
+}
+
+impl New {
+    pub(crate) fn of(matches: &ArgMatches) -> Self {
+        let list = |name| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
+        Self {
+            name: matches.get_one("name").cloned(),
+            limit: matches.get_one("limit").copied(),
+            max_concurrent: matches.get_one("max-concurrent").copied(),
+            models: list("models"),
+            routes: list("routes"),
+            save: matches.get_flag("save"),
+        }
+    }
+
+    /// Its entry in the settings.
+    fn row(&self, digest: Digest) -> InlineTable {
+        let mut row = InlineTable::new();
+        row.insert("key_hash", digest.to_string().into());
+        if let Some(name) = &self.name {
+            row.insert("name", name.into());
+        }
+        for (field, limit) in [("limit_per_minute", self.limit), ("max_concurrent", self.max_concurrent)] {
+            if let Some(limit) = limit {
+                row.insert(field, i64::from(limit).into());
+            }
+        }
+        for (field, list) in [("models", &self.models), ("routes", &self.routes)] {
+            if !list.is_empty() {
+                row.insert(field, Value::Array(list.iter().collect()));
+            }
+        }
+        row
+    }
+}
+
+/// Creates a key of 244 random bits, which needs no salt and no slow digest. Returns the text to print.
+///
+/// # Errors
+/// Fails if the name is taken, a pattern is invalid, or the file cannot be changed.
+pub(crate) fn create(new: &New, sources: &Sources) -> Result<String, String> {
+    let key = format!("fl-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let row = new.row(Digest::of(key.as_bytes()));
+    // As the settings would read it, so that a wrong pattern is reported before the key is handed out.
+    farllama::Config::from_toml(&format!("[auth]\nenabled = true\nkeys = [{row}]\n")).map_err(|error| {
+        error.mistakes()[0].split_once("auth.keys: ").map_or(String::new(), |(_, wrong)| wrong.to_owned())
+    })?;
+    let current = load(sources).ok();
+    let tokens = current.as_ref().map_or(&[][..], |loaded| &loaded.config.auth.tokens);
+    if let Some(name) = &new.name
+        && tokens.iter().any(|token| token.name == *name)
+    {
+        return Err(format!(
+            "there is a key of that name: revoke it first (`farllama key revoke {name}`), or choose another name"
+        ));
+    }
+    let shown = format!("Key, for the caller; it is shown only now:\n  {key}\n\n");
+    if new.save {
+        let path = edit(sources, |document| add(document, row))?;
+        let path = path.display();
+        return Ok(format!("{shown}Saved in {path}. A running farllama takes it after `farllama reload`.\n"));
+    }
+    let place = usual_path(sources).map_or("the settings file".to_owned(), |path| path.display().to_string());
+    Ok(if tokens.is_empty() {
+        format!(
+            "{shown}Add this to {place} (or let `--save` do it):\n  [auth]\n  enabled = true\n  keys = [\n    {row},\n  ]\n"
+        )
+    } else {
+        format!("{shown}Add this line to `keys` under [auth] in {place} (or let `--save` do it):\n    {row},\n")
+    })
+}
+
+/// The table of `farllama key list`.
+pub(crate) fn list(loaded: &Loaded) -> String {
+    let auth = &loaded.config.auth;
+    if auth.tokens.is_empty() {
+        return "There are no keys. Create one: farllama key new --name NAME --save\n".to_owned();
+    }
+    let count = |limit: Option<usize>| limit.map_or("no limit".to_owned(), |limit| limit.to_string());
+    let names = |list: &Option<Vec<String>>| list.as_ref().map_or("all".to_owned(), |list| list.join(", "));
+    let row = |token: &Token| {
+        [
+            token.name.clone(),
+            count(token.limit_per_minute),
+            count(token.max_concurrent),
+            names(&token.models),
+            names(&token.routes),
+        ]
+    };
+    let head = ["NAME", "PER MINUTE", "CONCURRENT", "MODELS", "ROUTES"].map(str::to_owned);
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(auth.tokens.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..5).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    if !auth.enabled {
+        text.push_str("\nauth.enabled is false: no key is required.\n");
+    }
+    text
+}
+
+/// Removes a key from the settings file. Returns the text to print.
+///
+/// # Errors
+/// Fails if there is no such key in the file, if it is the last one, or if the file cannot be changed.
+pub(crate) fn revoke(name: &str, sources: &Sources) -> Result<String, String> {
+    let loaded = load(sources).map_err(|error| error.to_string())?;
+    let auth = &loaded.config.auth;
+    let known: Vec<&str> = auth.tokens.iter().map(|token| &*token.name).collect();
+    let same: Vec<usize> = (0..known.len()).filter(|at| known[*at] == name).collect();
+    let at = match same.as_slice() {
+        [at] => *at,
+        [] if known.is_empty() => return Err("there are no keys".to_owned()),
+        [] => return Err(format!("there is no key {name:?}. There are: {}", known.join(", "))),
+        _ => return Err(format!("{} keys are called {name:?}: remove one in the file", same.len())),
+    };
+    if known.len() == 1 && auth.enabled {
+        return Err(format!(
+            "{name:?} is the last key, and with auth.enabled farllama does not start without one: create another key \
+             first, or set auth.enabled to false"
+        ));
+    }
+    let path = edit(sources, |document| remove(document, at))?;
+    let path = path.display();
+    Ok(format!("Removed the key of {name} from {path}. A running farllama forgets it after `farllama reload`.\n"))
+}
+
+/// The file that the settings are read from, or would be.
+fn usual_path(sources: &Sources) -> Option<&PathBuf> {
+    sources.file.as_ref().or(sources.usual_file.as_ref())
+}
+
+/// Changes the settings file. The new text must load as settings before it takes the old one's place.
+fn edit(sources: &Sources, change: impl FnOnce(&mut DocumentMut) -> Result<(), String>) -> Result<PathBuf, String> {
+    let path = usual_path(sources).ok_or("there is no settings file: name one with --config FILE")?;
+    // What a link points at is changed, not the link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(failed(&error)),
+    };
+    let mut document: DocumentMut = text.parse().map_err(|error| failed(&error))?;
+    change(&mut document)?;
+    let new = path.with_extension("toml.new");
+    write_private(&new, &path, &document.to_string()).map_err(|error| failed(&error))?;
+    let environment = sources.environment.iter().filter(|(name, _)| name != "FARLLAMA_CONFIG").cloned().collect();
+    let check = Sources { file: Some(new.clone()), environment, ..Sources::default() };
+    let result = load(&check)
+        .map_err(|error| format!("the file was not changed: {error}"))
+        .and_then(|_| fs::rename(&new, &path).map_err(|error| failed(&error)));
+    if result.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    result.map(|()| path)
+}
+
+/// Writes `text` to a new file with the permissions of `like`; if there is no such file, only the owner may read it.
+fn write_private(path: &Path, like: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let _ = fs::remove_file(path);
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    if let Ok(known) = fs::metadata(like) {
+        file.set_permissions(known.permissions())?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The list of keys, under its new or its old name.
+fn keys_of(auth: &mut Table) -> &mut Item {
+    let name = if auth.contains_key("tokens") { "tokens" } else { "keys" };
+    auth.entry(name).or_insert(Item::Value(Value::Array(Array::new())))
+}
+
+fn auth_of(document: &mut DocumentMut) -> Result<&mut Table, String> {
+    let auth = document.entry("auth").or_insert(Item::Table(Table::new()));
+    if let Item::Value(Value::InlineTable(inline)) = auth {
+        *auth = Item::Table(std::mem::take(inline).into_table());
+    }
+    auth.as_table_mut().ok_or_else(|| "auth is not a table in the settings file".to_owned())
+}
+
+fn add(document: &mut DocumentMut, row: InlineTable) -> Result<(), String> {
+    let auth = auth_of(document)?;
+    if !auth.contains_key("enabled") {
+        auth.insert("enabled", true.into());
+    }
+    match keys_of(auth) {
+        Item::ArrayOfTables(tables) => tables.push(row.into_table()),
+        Item::Value(Value::Array(keys)) => {
+            let mut row = Value::InlineTable(row);
+            row.decor_mut().set_prefix("\n  ");
+            keys.push_formatted(row);
+            keys.set_trailing_comma(true);
+            if !keys.trailing().as_str().is_some_and(|text| text.contains('\n')) {
+                keys.set_trailing("\n");
+            }
+        }
+        _ => return Err("auth.keys is not a list in the settings file".to_owned()),
+    }
+    Ok(())
+}
+
+fn remove(document: &mut DocumentMut, at: usize) -> Result<(), String> {
+    let elsewhere = || "this key is not in the settings file, but in FARLLAMA_AUTH_KEYS or a flag".to_owned();
+    match keys_of(auth_of(document)?) {
+        Item::ArrayOfTables(tables) if at < tables.len() => {
+            tables.remove(at);
+        }
+        Item::Value(Value::Array(keys)) if at < keys.len() => {
+            keys.remove(at);
+        }
+        _ => return Err(elsewhere()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(text: &str) -> (tempfile::TempDir, Sources) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, text).unwrap();
+        (folder, Sources { file: Some(path), ..Sources::default() })
+    }
+
+    fn text(sources: &Sources) -> String {
+        fs::read_to_string(sources.file.as_ref().unwrap()).unwrap()
+    }
+
+    fn ann() -> New {
+        New {
+            name: Some("ann".to_owned()),
+            limit: Some(60),
+            models: vec!["gpt-oss".to_owned(), "qwen3:8b".to_owned()],
+            save: true,
+            ..New::default()
+        }
+    }
+
+    #[test]
+    fn a_saved_key_is_added_and_everything_else_is_preserved() {
+        for before in [
+            "# mine\n[remote]\nhost = \"gpu-box\" # the big one\n",
+            "[auth]\nenabled = true\nkeys = [\n  { key = \"bobs-key\", name = \"bob\" }, # bob\n]\n# end\n",
+            "[auth]\nenabled = true\ntokens = [{ key = \"bobs-key\", name = \"bob\" }]\n",
+            "[auth]\nenabled = true\n[[auth.keys]]\nkey = \"bobs-key\"\nname = \"bob\"\n",
+            "",
+        ] {
+            let (_folder, sources) = sources(before);
+            let said = create(&ann(), &sources).unwrap();
+            let after = text(&sources);
+            let lost: Vec<_> =
+                before.lines().filter(|line| !line.contains("tokens") && !after.contains(line)).collect();
+            assert!(lost.is_empty(), "{lost:?} of {after}");
+            let auth = load(&sources).unwrap().config.auth;
+            let key = said.lines().map(str::trim).find(|line| line.starts_with("fl-")).unwrap();
+            let token = auth.tokens.last().unwrap();
+            assert!(auth.enabled && token.digest == Digest::of(key.as_bytes()), "{after}");
+            assert_eq!((&*token.name, token.limit_per_minute), ("ann", Some(60)));
+            assert!(!after.contains(key), "{after}");
+            assert_eq!(auth.tokens.len(), 1 + usize::from(before.contains("bob")), "{after}");
+            let again = create(&ann(), &sources).unwrap_err();
+            assert!(again.contains("key revoke ann"), "{again}");
+        }
+    }
+
+    #[test]
+    fn a_revoked_key_is_gone_and_the_last_one_stays() {
+        let (_folder, sources) = sources(
+            "[auth]\nenabled = true\nkeys = [\n  # ours\n  { key = \"a\", name = \"ann\" },\n  { key = \"b\", name = \"bob\" },\n]\n",
+        );
+        let unknown = revoke("cid", &sources).unwrap_err();
+        assert!(unknown.contains("ann, bob"), "{unknown}");
+        revoke("ann", &sources).unwrap();
+        let names: Vec<_> = load(&sources).unwrap().config.auth.tokens.into_iter().map(|token| token.name).collect();
+        assert_eq!(names, ["bob"]);
+        assert!(revoke("bob", &sources).unwrap_err().contains("last key"));
+        assert!(text(&sources).contains("bob"));
+    }
+
+    #[test]
+    fn a_wrong_pattern_makes_no_key_and_changes_no_file() {
+        let (_folder, sources) = sources("[local]\nport = 1\n");
+        let wrong = New { routes: vec!["api".to_owned()], ..ann() };
+        assert!(create(&wrong, &sources).unwrap_err().contains("invalid path \"api\""));
+        assert_eq!(text(&sources), "[local]\nport = 1\n");
+    }
+
+    #[test]
+    fn without_save_the_line_fits_under_an_existing_table() {
+        let (_folder, empty) = sources("");
+        let unsaved = || New { save: false, ..ann() };
+        assert!(create(&unsaved(), &empty).unwrap().contains("  [auth]\n  enabled = true\n"));
+        let (_folder, keyed) = sources("[auth]\nenabled = true\nkeys = [{ key = \"b\", name = \"bob\" }]\n");
+        let said = create(&unsaved(), &keyed).unwrap();
+        assert!(!said.contains("  [auth]\n") && said.contains("limit_per_minute = 60"), "{said}");
+        assert!(!text(&keyed).contains("ann"));
+    }
+
+    #[test]
+    fn the_list_shows_what_each_key_may_do() {
+        let (_folder, sources) = sources("");
+        create(&ann(), &sources).unwrap();
+        let shown = list(&load(&sources).unwrap());
+        assert!(shown.starts_with("NAME  PER MINUTE"), "{shown}");
+        assert!(shown.contains("ann   60          no limit    gpt-oss, qwen3:8b  all"), "{shown}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Looks at the remote before any request does: whether it answers, which version it is, and which models it has.
+
+use std::{io, time::Duration};
+
+use http::Method;
+use serde::Deserialize;
+
+use crate::{app, config::Config, error::Error, gate::allows, upstream::client::Client};
+
+/// How long a probe may wait for each response.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The response of `GET /api/version`, as far as a probe reads it.
+#[derive(Deserialize)]
+struct VersionReply {
+    version: Option<String>,
+}
+
+/// The response of `GET /api/tags`, as far as a probe reads it.
+#[derive(Deserialize)]
+struct TagsReply {
+    models: Vec<TagReply>,
+}
+
+#[derive(Deserialize)]
+struct TagReply {
+    name: String,
+}
+
+/// Probes one remote.
+pub struct Probe {
+    client: Client,
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probe").field("remote", &self.remote()).finish_non_exhaustive()
+    }
+}
+
+/// What a remote says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Its version; None if it does not say.
+    pub version: Option<String>,
+    /// The names of its models; None if it does not list them.
+    pub models: Option<Vec<String>>,
+}
+
+impl Probe {
+    /// # Errors
+    /// Fails if TLS cannot be set up.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let mut config = config.clone();
+        config.timeouts.first_byte = PATIENCE;
+        Ok(Self { client: Client::new(&config, app::via())? })
+    }
+
+    /// The remote as a URL, without credentials.
+    #[must_use]
+    pub fn remote(&self) -> String {
+        self.client.remote()
+    }
+
+    /// Asks the remote for its version and its models.
+    ///
+    /// # Errors
+    /// Fails with the text of the 502 that a request would get.
+    pub async fn look(&self) -> Result<Probed, String> {
+        let version = match self.client.call(Method::GET, "/api/version", None).await {
+            Ok(reply) => {
+                let read = self.client.read::<VersionReply>("/api/version", &reply);
+                read.map_err(|error| error.to_string())?.version
+            }
+            // A gateway may let only some paths through.
+            Err(Error::Upstream { .. } | Error::NotFound { .. }) => None,
+            Err(error) => return Err(error.to_string()),
+        };
+        let models = match self.client.call(Method::GET, "/api/tags", None).await {
+            Ok(reply) => {
+                let tags = self.client.read::<TagsReply>("/api/tags", &reply).map_err(|error| error.to_string())?;
+                Some(tags.models.into_iter().map(|tag| tag.name).collect())
+            }
+            Err(_) if version.is_some() => None,
+            Err(error) => return Err(error.to_string()),
+        };
+        Ok(Probed { version, models })
+    }
+}
+
+/// For a log line: `Ollama 0.33.0, 11 models`.
+impl std::fmt::Display for Probed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "Ollama {version}")?,
+            None => f.write_str("Ollama of unknown version")?,
+        }
+        match self.models.as_ref().map(Vec::len) {
+            None => f.write_str(", models unknown"),
+            Some(0) => f.write_str(", no models yet (ollama pull NAME)"),
+            Some(1) => f.write_str(", 1 model"),
+            Some(count) => write!(f, ", {count} models"),
+        }
+    }
+}
+
+/// What the settings say of models that the remote does not have, one text each.
+#[must_use]
+pub fn unmatched(config: &Config, models: &[String]) -> Vec<String> {
+    let missing = |pattern: &String| !models.iter().any(|model| allows(pattern, model));
+    let mut found = Vec::new();
+    for token in config.auth.tokens.iter().filter(|_| config.auth.enabled) {
+        for pattern in token.models.iter().flatten().filter(|pattern| missing(pattern)) {
+            found.push(format!("auth.keys: {} is allowed {pattern:?}, but the remote has no such model", token.name));
+        }
+    }
+    for (model, _) in config.context.overflow_by_model.iter().filter(|(model, _)| missing(model)) {
+        found.push(format!("context.overflow_by_model: the remote has no model {model:?}"));
+    }
+    if !config.moderation.model.is_empty() && missing(&config.moderation.model) {
+        found.push(format!("moderation.model: the remote has no model {:?}", config.moderation.model));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_and_names_that_match_no_model_are_reported() {
+        let config = Config::from_toml(
+            "[auth]\nenabled = true\nkeys = [{ key = \"k\", name = \"ann\", models = [\"gpt-oss\", \"gpt-os\", \"qwen*\", \"m:7b\"] }]\n[moderation]\nmodel = \"llama-guard3\"",
+        )
+        .unwrap();
+        let models = ["gpt-oss:20b", "qwen3:8b", "m:latest"].map(str::to_owned);
+        let found = unmatched(&config, &models);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].contains("ann is allowed \"gpt-os\"") && found[1].contains("m:7b"), "{found:?}");
+        assert!(found[2].starts_with("moderation.model"), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_found_fits_on_one_line() {
+        let probed = |version: Option<&str>, models: Option<usize>| {
+            let models = models.map(|count| vec!["m".to_owned(); count]);
+            Probed { version: version.map(str::to_owned), models }.to_string()
+        };
+        assert_eq!(probed(Some("0.33.0"), Some(11)), "Ollama 0.33.0, 11 models");
+        assert_eq!(probed(Some("0.33.0"), Some(1)), "Ollama 0.33.0, 1 model");
+        assert!(probed(None, Some(0)).contains("no models yet"));
+    }
+}
