@@ -3,8 +3,14 @@
 /// How alike two names must be, from 0 to 1: `hots` and `host`, `temprature` and `temperature`, but not `foo` and `format`.
 const ALIKE: f64 = 0.85;
 
+/// Longer names are not compared: comparing takes the product of both lengths.
+const LONGEST: usize = 64;
+
 /// Returns the name that is most like `name`, if one is near.
 pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST {
+        return None;
+    }
     names
         .map(|known| (strsim::jaro_winkler(name, known), known))
         .filter(|(alike, _)| *alike > ALIKE)

@@ -498,3 +498,82 @@ async fn explain_compares_with_what_a_remote_has_loaded_only_where_it_is_told_to
     let told = warnings(vec!["--loaded".to_owned()], 8192).await;
     assert!(told.contains("not compared with what is loaded: cannot reach the remote Ollama"), "{told}");
 }
+
+fn page(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[test]
+fn the_readme_begins_with_what_a_newcomer_needs() {
+    let readme = page("README.md");
+    let first: String = readme.lines().take(15).collect::<Vec<_>>().join("\n");
+    for needed in ["cargo install", "farllama serve gpu-box", "curl http://127.0.0.1:11434/v1/", "chat.completion"] {
+        assert!(first.contains(needed), "{needed} in {first}");
+    }
+    assert!(readme.contains("--context-max 65536") && readme.contains("docs/troubleshooting.md"));
+}
+
+/// A page that explains texts which the program no longer has would mislead.
+#[test]
+fn every_text_that_the_troubleshooting_page_explains_is_in_the_program() {
+    let page = page("docs/troubleshooting.md");
+    let explained: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    assert!(explained.len() >= 18, "{explained:?}");
+    let mut sources = String::new();
+    for folder in ["src/upstream", "src/ollama", "src"] {
+        for file in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            sources.push_str(&std::fs::read_to_string(file.unwrap().path()).unwrap_or_default());
+        }
+    }
+    let gone: Vec<_> = explained.iter().filter(|text| !sources.contains(**text)).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+}
+
+#[tokio::test]
+async fn explain_says_when_it_guesses_the_endpoint_and_suggests_names_for_typos() {
+    let shown = |flags: &[&str], body: &str| -> serde_json::Value {
+        let shown = farllama(&[&["explain"], flags].concat()).write_stdin(body.to_owned()).assert().success();
+        serde_json::from_slice(&shown.get_output().stdout).unwrap()
+    };
+    let warnings = |flags: &[&str], body: &str| shown(flags, body)["warnings"].to_string();
+    let body = r#"{"model":"m","input":"hi"}"#;
+    let guessed = warnings(&[], body);
+    assert!(guessed.contains("guessed POST /v1/embeddings") && guessed.contains("--endpoint"), "{guessed}");
+    assert!(guessed.contains("POST /v1/responses"), "{guessed}");
+    assert_eq!(warnings(&["--endpoint", "embeddings"], body), "[]");
+    let chat = r#"{"model":"m","temprature":3,"n":2,"messages":[{"role":"user","content":"hi"}]}"#;
+    let typo = shown(&[], chat);
+    assert_eq!(typo["receipt"], "n=emulated, temprature=unknown");
+    let typo = typo["warnings"].to_string();
+    assert!(typo.contains("unknown field `temprature`: did you mean `temperature`?"), "{typo}");
+    assert!(typo.contains("without a seed"), "{typo}");
+    assert!(!typo.contains("guessed"), "only a chat has messages: {typo}");
+    let seeded = shown(&[], &chat.replace("\"n\":2", "\"n\":2,\"seed\":7"));
+    let seeds: Vec<_> = (0..2).map(|nth| seeded["requests"][nth]["body"]["options"]["seed"].clone()).collect();
+    assert_eq!(seeds, [7, 8]);
+    assert!(!seeded["warnings"].to_string().contains("seed"));
+}
+
+#[tokio::test]
+async fn explain_checks_the_model_and_the_context_against_the_remote() {
+    let mock =
+        mock_ollama::Mock::start_with(mock_ollama::Options::default(), mock_ollama::Script::default()).await.unwrap();
+    let address = mock.addr().to_string();
+    let warnings = async |model: &str, words: usize| {
+        let body =
+            format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"{}"}}]}}"#, "word ".repeat(words));
+        let flags = ["explain", "--remote-host", &address].map(str::to_owned);
+        let shown = tokio::task::spawn_blocking(move || {
+            farllama(&flags.each_ref().map(String::as_str)).write_stdin(body).assert().success()
+        });
+        let shown: serde_json::Value = serde_json::from_slice(&shown.await.unwrap().get_output().stdout).unwrap();
+        shown["warnings"].to_string()
+    };
+    let missing = warnings("no-such-model", 1).await;
+    assert!(missing.contains("the remote has no model `no-such-model`: the request gets a 404"), "{missing}");
+    assert!(!missing.contains("loads it"), "{missing}");
+    let there = warnings("smollm2:135m", 1).await;
+    assert!(!there.contains("has no model") && !there.contains("context"), "{there}");
+    let long = warnings("smollm2:135m", 9000).await;
+    assert!(long.contains("tokens") && long.contains("--context-max"), "{long}");
+}

@@ -129,9 +129,19 @@ fn error_bodies_are_made_in_one_place(files: &[File]) -> Vec<String> {
 fn settings_match_their_example(files: &[File]) -> Vec<String> {
     let text = |path: &str| files.iter().find(|(known, _)| known == path).map_or("", |(_, text)| text);
     let example = text("proxy/config.example.toml");
+    // A row is a call such as `flag("local.public", …)`, on one line or several: the key is its first argument.
     let known: Vec<&str> = text("proxy/src/config/settings.rs")
+        .split_once("pub const SETTINGS")
+        .map_or("", |(_, rows)| rows)
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("key: \"")?.strip_suffix("\","))
+        .filter_map(|line| {
+            let (call, rest) = line.trim().split_once('"')?;
+            let name = call.strip_suffix('(').unwrap_or(call);
+            let row = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            let (key, after) = rest.split_once('"')?;
+            let plain = key.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'));
+            (row && plain && after.starts_with(',')).then_some(key)
+        })
         .collect();
     let mut table = String::new();
     let mut shown = Vec::new();
@@ -308,7 +318,10 @@ mod tests {
 
     #[test]
     fn a_setting_without_example_and_an_example_without_setting_are_found() {
-        let settings = file("proxy/src/config/settings.rs", "    key: \"a.b\",\n    key: \"a.c\",\n");
+        let settings = file(
+            "proxy/src/config/settings.rs",
+            "pub const SETTINGS: &[Setting] = &[\n    flag(\"a.b\", \"On\", |c| &mut c.b),\n    other(\n        \"a.c\",\n        \"FILE\",\n        \"A file\",\n    ),\n];\n",
+        );
         let example = file("proxy/config.example.toml", "[a]\nb = 1\n# d = 2\n");
         let wrong = settings_match_their_example(&[settings, example]);
         assert_eq!(wrong, ["a.c is not in config.example.toml", "config.example.toml has a.d, which is no setting"]);

@@ -221,13 +221,13 @@ fn add(document: &mut DocumentMut, row: InlineTable) -> Result<(), String> {
     match keys_of(auth) {
         Item::ArrayOfTables(tables) => tables.push(row.into_table()),
         Item::Value(Value::Array(keys)) => {
+            // What follows the last key, such as a comment in its line, stays behind that key.
+            let rest = keys.trailing().as_str().unwrap_or_default().trim_end().to_owned();
             let mut row = Value::InlineTable(row);
-            row.decor_mut().set_prefix("\n  ");
+            row.decor_mut().set_prefix(format!("{rest}\n  "));
             keys.push_formatted(row);
             keys.set_trailing_comma(true);
-            if !keys.trailing().as_str().is_some_and(|text| text.contains('\n')) {
-                keys.set_trailing("\n");
-            }
+            keys.set_trailing("\n");
         }
         _ => return Err("auth.keys is not a list in the settings file".to_owned()),
     }

@@ -304,20 +304,30 @@ impl Loader {
     }
 }
 
-/// Says what there is instead of the setting `key`.
+/// Says what there is instead of the setting `key`, which stands in `table`.
 fn unknown(key: &str, table: &str) -> String {
-    let near = nearest(key, SETTINGS.iter().map(|setting| setting.key));
-    let near = near.map(|near| format!("unknown setting {key}: did you mean {near}?"));
-    near.unwrap_or_else(|| {
-        let within = SETTINGS.iter().filter(|setting| setting.section() == table).map(|setting| setting.key);
-        if table.is_empty() {
-            let tables = SECTIONS.iter().filter(|(name, _)| !name.is_empty()).map(|(name, _)| format!("[{name}]"));
-            let known: Vec<_> = tables.chain(within.map(str::to_owned)).collect();
-            format!("unknown setting {key}: there are {}", known.join(", "))
-        } else {
-            format!("unknown setting {key}: [{table}] has {}", within.collect::<Vec<_>>().join(", "))
-        }
-    })
+    let meant = |near: &str| format!("unknown setting {key}: did you mean {near}?");
+    let within = || SETTINGS.iter().filter(|setting| setting.section() == table).map(|setting| setting.key);
+    if !table.is_empty() {
+        // Compared without the table: it makes all names in it alike.
+        return match nearest(name_of(key), within().map(name_of)) {
+            Some(near) => meant(&format!("{table}.{near}")),
+            None => {
+                format!("unknown setting {key}: [{table}] has {}", within().map(name_of).collect::<Vec<_>>().join(", "))
+            }
+        };
+    }
+    let tables = || SECTIONS.iter().map(|(name, _)| *name).filter(|name| !name.is_empty());
+    if let Some(near) = nearest(key, tables().chain(SETTINGS.iter().map(|setting| setting.key))) {
+        return meant(near);
+    }
+    let known: Vec<_> = tables().map(|name| format!("[{name}]")).chain(within().map(str::to_owned)).collect();
+    format!("unknown setting {key}: there are {}", known.join(", "))
+}
+
+/// The last part of a key.
+fn name_of(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
 }
 
 fn is_duplicate(error: &toml::de::Error) -> bool {
@@ -422,8 +432,13 @@ impl Source<'_> {
             own.chain(inner).max()
         }
         let name = self.text.get(span.clone())?.trim_matches(['"', '\'', '[', ']']).rsplit('.').next()?.trim();
-        let at = find(table, name, span.start)?;
-        Some((name.to_owned(), self.line_and_column(at).0))
+        let header =
+            |line: &str| line.trim().strip_prefix('[').is_some_and(|rest| rest.starts_with(&format!("{name}]")));
+        let line = match self.text[..span.start].lines().position(header) {
+            Some(before) if self.text[..span.start].ends_with('[') => before + 1,
+            _ => self.line_and_column(find(table, name, span.start)?).0,
+        };
+        Some((name.to_owned(), line))
     }
 }
 
@@ -459,7 +474,7 @@ mod tests {
         );
         let unknown = told("[zzz]\na = 1");
         assert!(unknown.contains("there are [local], [remote],") && !unknown.contains("local.host"), "{unknown}");
-        assert!(told("[heartbeat]\nzzz = 1").contains("[heartbeat] has heartbeat.after, heartbeat.every"));
+        assert!(told("[heartbeat]\nzzz = 1").contains("[heartbeat] has after, every"));
     }
 
     #[test]

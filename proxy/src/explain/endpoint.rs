@@ -66,6 +66,24 @@ pub(super) fn found(json: &Json) -> Result<Endpoint, Error> {
     Ok(endpoints.max_by_key(|endpoint| score(*endpoint)).unwrap_or(Endpoint::Chat))
 }
 
+/// The other endpoints that a body is just as likely for as for `found`: then `found` is a guess.
+///
+/// # Errors
+/// Fails if the body is no JSON object.
+pub(super) fn as_likely(json: &Json, found: Endpoint) -> Result<Vec<Endpoint>, Error> {
+    let names: Vec<String> = json.fields()?.left().map(|(name, _)| name.into_owned()).collect();
+    let has = |name: &str| names.iter().any(|known| known == name);
+    let is_list = json.fields()?.raw("input").is_some_and(|input| input.get().starts_with("[{"));
+    // These are told apart by more than names.
+    if is_list || !has("model") {
+        return Ok(Vec::new());
+    }
+    let score = |endpoint: Endpoint| rows(endpoint).filter(|row| has(row.name)).count();
+    let alike =
+        |endpoint: &Endpoint| *endpoint != found && has(main_field(*endpoint)) && score(*endpoint) == score(found);
+    Ok(ALL.iter().map(|(_, endpoint, _)| *endpoint).filter(alike).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

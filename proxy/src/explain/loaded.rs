@@ -4,7 +4,11 @@ use serde::Deserialize;
 
 use crate::{
     error::Error,
-    ollama::{version::Version, wire::Ps},
+    near::nearest,
+    ollama::{
+        version::Version,
+        wire::{Ps, Tags},
+    },
     openai::upstream_request::{context::tagged, send::Ask},
     upstream::client::Client,
 };
@@ -13,10 +17,18 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Seen {
     version: Version,
+    /// The model that is named most like the one that is asked for, if the remote does not have that.
+    missing: Option<Missing>,
     /// Whether the model is in memory.
     loaded: bool,
     /// Tokens of its context there, where the remote tells (from 0.10.0 on).
     context: Option<u64>,
+}
+
+/// A model that the remote does not have.
+#[derive(Debug)]
+struct Missing {
+    near: Option<String>,
 }
 
 /// Asks a remote.
@@ -27,16 +39,66 @@ pub(super) async fn look(client: &Client, model: &str) -> Result<Seen, Error> {
     let version = client.version().await?;
     let reply = client.call(http::Method::GET, "/api/ps", None).await?;
     let ps: Ps<'_> = client.read("/api/ps", &reply)?;
+    let missing = missing(client, model).await?;
     let found = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model));
-    Ok(Seen { version, loaded: found.is_some(), context: found.and_then(|loaded| loaded.context_length) })
+    Ok(Seen { version, missing, loaded: found.is_some(), context: found.and_then(|loaded| loaded.context_length) })
+}
+
+/// Whether the remote lacks the model, by its list.
+async fn missing(client: &Client, model: &str) -> Result<Option<Missing>, Error> {
+    let reply = client.call(http::Method::GET, "/api/tags", None).await?;
+    let tags: Tags<'_> = client.read("/api/tags", &reply)?;
+    let asked = tagged(model);
+    if tags.models.iter().any(|tag| tagged(&tag.name) == asked) {
+        return Ok(None);
+    }
+    let near = nearest(&asked, tags.models.iter().map(|tag| &*tag.name));
+    Ok(Some(Missing { near: near.map(str::to_owned) }))
+}
+
+/// The context that Ollama loads many models with if nothing says otherwise.
+const USUAL_CONTEXT: u64 = 4096;
+
+/// About how many tokens the text of a request has: four bytes are one in English, and fewer are in most other texts. Images are not counted.
+fn tokens(body: &serde_json::Value) -> u64 {
+    use serde_json::Value;
+    fn bytes(value: &Value) -> u64 {
+        match value {
+            Value::String(text) => text.len() as u64,
+            Value::Array(list) => list.iter().map(bytes).sum(),
+            Value::Object(map) => map.iter().filter(|(name, _)| *name != "images").map(|(_, value)| bytes(value)).sum(),
+            _ => 0,
+        }
+    }
+    bytes(body) / 4
+}
+
+/// That a prompt is probably too long for its context, unless contexts grow up to `max`.
+fn too_long(body: &serde_json::Value, seen: Option<&Seen>, max: u64) -> Option<String> {
+    let tokens = tokens(body);
+    let asked = body["options"]["num_ctx"].as_u64();
+    let loaded = seen.and_then(|seen| seen.context);
+    let context = asked.or(loaded).unwrap_or(USUAL_CONTEXT);
+    if tokens <= context.max(max) || body["truncate"] == true {
+        return None;
+    }
+    let of = match (asked, loaded) {
+        (Some(_), _) => "that the request asks for",
+        (None, Some(_)) => "that the model is loaded with",
+        (None, None) => "that Ollama loads many models with",
+    };
+    Some(format!(
+        "the request has about {tokens} tokens, more than the context of {context} {of}: let contexts grow (--context-max 65536), or ask \
+         for more with num_ctx"
+    ))
 }
 
 /// Options that are those of the loaded model, not of one request.
 const LOADED: [&str; 7] =
     ["num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
 
-/// What may surprise about an ask. `seen` is what the remote says, if it was asked.
-pub(super) fn warnings(ask: &Ask, seen: Option<&Seen>) -> Vec<String> {
+/// What may surprise about an ask. `seen` is what the remote says, if it was asked; contexts grow up to `max`.
+pub(super) fn warnings(ask: &Ask, seen: Option<&Seen>, max: u64) -> Vec<String> {
     #[derive(Default, Deserialize)]
     struct Sent {
         #[serde(default)]
@@ -48,10 +110,20 @@ pub(super) fn warnings(ask: &Ask, seen: Option<&Seen>) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(seen) = seen {
         outdated(ask, &seen.version, &mut warnings);
+        if let Some(Missing { near }) = &seen.missing {
+            let near = near.as_ref().map_or(String::new(), |near| format!(". Did you mean `{near}`?"));
+            warnings.push(format!("the remote has no model `{}`: the request gets a 404{near}", ask.model));
+            return warnings;
+        }
+        let body = serde_json::from_slice(&ask.body).unwrap_or_default();
+        warnings.extend(too_long(&body, Some(seen), max));
         if !seen.loaded {
             warnings.push(format!("the model `{}` is not loaded: the remote loads it for this request", ask.model));
             return warnings;
         }
+    } else {
+        let body = serde_json::from_slice(&ask.body).unwrap_or_default();
+        warnings.extend(too_long(&body, None, max));
     }
     let reloads = "if the model is loaded with another value, the remote loads it anew for this request";
     for (name, value) in sent.options.iter().filter(|(name, _)| LOADED.contains(&name.as_str())) {
@@ -112,19 +184,37 @@ mod tests {
     #[test]
     fn a_context_is_warned_of_only_where_it_is_not_the_loaded_one() {
         let ask = ask(r#"{"options":{"num_ctx":8192,"seed":1}}"#);
-        let seen = |context| Seen { version: Version::newest(), loaded: true, context };
-        assert_eq!(warnings(&ask, Some(&seen(Some(8192)))), [""; 0]);
-        assert!(warnings(&ask, Some(&seen(Some(4096))))[0].contains("loaded with 4096"));
-        assert!(warnings(&ask, Some(&seen(None)))[0].contains("if the model is loaded with another value"));
-        assert!(warnings(&ask, None)[0].starts_with("num_ctx is 8192: if"));
+        let seen = |context| Seen { version: Version::newest(), missing: None, loaded: true, context };
+        assert_eq!(warnings(&ask, Some(&seen(Some(8192))), 0), [""; 0]);
+        assert!(warnings(&ask, Some(&seen(Some(4096))), 0)[0].contains("loaded with 4096"));
+        assert!(warnings(&ask, Some(&seen(None)), 0)[0].contains("if the model is loaded with another value"));
+        assert!(warnings(&ask, None, 0)[0].starts_with("num_ctx is 8192: if"));
         let cold = Seen { loaded: false, ..seen(None) };
-        assert!(warnings(&ask, Some(&cold))[0].contains("is not loaded"));
+        assert!(warnings(&ask, Some(&cold), 0)[0].contains("is not loaded"));
+    }
+
+    #[test]
+    fn a_prompt_that_is_longer_than_its_context_is_warned_of_unless_contexts_grow() {
+        let body = |more: &str| {
+            let text = "word ".repeat(8000);
+            serde_json::from_str(&format!(r#"{{"messages":[{{"content":"{text}","images":["{text}"]}}]{more}}}"#))
+                .unwrap()
+        };
+        let warned = |more: &str, max| too_long(&body(more), None, max);
+        assert!(warned("", 0).is_some_and(|text| text.contains("about 10000 tokens, more than the context of 4096")));
+        assert_eq!(warned("", 65_536), None);
+        assert_eq!(warned(r#","options":{"num_ctx":16384}"#, 0), None);
+        assert!(
+            warned(r#","options":{"num_ctx":8192}"#, 0)
+                .is_some_and(|text| text.contains("8192 that the request asks for"))
+        );
+        assert_eq!(warned(r#","truncate":true"#, 0), None);
     }
 
     #[test]
     fn what_the_version_does_not_understand_is_warned_of() {
-        let old = Seen { version: Version::read("0.20.0"), loaded: true, context: None };
-        assert!(warnings(&ask("{}"), Some(&old))[0].contains("0.20.0, which has no level max"));
+        let old = Seen { version: Version::read("0.20.0"), missing: None, loaded: true, context: None };
+        assert!(warnings(&ask("{}"), Some(&old), 0)[0].contains("0.20.0, which has no level max"));
         assert_eq!(makes_none(&old), None);
         let new = Seen { version: Version::newest(), ..old };
         assert!(makes_none(&new).is_some_and(|told| told.contains("makes no pictures")));

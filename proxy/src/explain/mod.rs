@@ -1,5 +1,5 @@
-//! `farllama explain`: what Ollama would be asked for a request, and what would become of its fields. Translation is pure, so nobody is asked;
-//! only [`Explained::compare`] asks a remote what is loaded there.
+//! `farllama explain`: the Ollama request that a request becomes, and what happens to its fields. Translation is pure, so nothing is sent;
+//! only [`Explained::compare`] asks a remote which models it has and what is loaded there.
 
 mod endpoint;
 mod loaded;
@@ -101,7 +101,7 @@ impl Explained {
         };
         match seen {
             Ok(seen) => {
-                self.warnings = loaded::warnings(ask, Some(&seen));
+                self.warnings = loaded::warnings(ask, Some(&seen), config.context.max);
                 if self.endpoint == endpoint::path(Endpoint::Images) {
                     self.warnings.extend(loaded::makes_none(&seen));
                 }
@@ -122,9 +122,12 @@ pub fn explain(body: Vec<u8>, endpoint: Option<&str>, config: &Config) -> Result
 }
 
 fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Explained, Error> {
-    let endpoint = match endpoint.and_then(endpoint::named) {
-        Some(endpoint) => endpoint,
-        None => endpoint::found(json)?,
+    let (endpoint, others) = match endpoint.and_then(endpoint::named) {
+        Some(endpoint) => (endpoint, Vec::new()),
+        None => {
+            let found = endpoint::found(json)?;
+            (found, endpoint::as_likely(json, found)?)
+        }
     };
     let stood_in = config.images.fetch.then(|| image_urls::stand_in(json));
     let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
@@ -146,10 +149,20 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
     };
     let mut notes: Vec<_> =
         urls.iter().map(|url| format!("the picture at {url} is fetched first: a stand-in is shown")).collect();
+    if !others.is_empty() {
+        let others: Vec<_> = others.into_iter().map(endpoint::path).collect();
+        let (guess, others) = (endpoint::path(endpoint), others.join(" or "));
+        notes.push(format!("guessed {guess}; the body fits {others} as well: name the endpoint with --endpoint"));
+    }
+    notes.extend(receipt.hint());
+    let same = asks.first().is_some_and(|first| asks.iter().skip(1).any(|ask| ask.body == first.body));
+    if same {
+        notes.push("the requests are alike without a seed: Ollama chooses a random one for each".to_owned());
+    }
     if asks.is_empty() {
         notes.push("nothing is asked of the remote: the transcript is given".to_owned());
     }
-    let mut warnings = asks.first().map(|ask| loaded::warnings(ask, None)).unwrap_or_default();
+    let mut warnings = asks.first().map(|ask| loaded::warnings(ask, None, config.context.max)).unwrap_or_default();
     warnings.extend_from_slice(&notes);
     Ok(Explained {
         endpoint: endpoint::path(endpoint),

@@ -107,12 +107,12 @@ impl Counting {
         } else {
             tokio::time::timeout(wait, entering).await.map_err(|_| {
                 let waited = humantime::format_duration(wait);
-                format!("Too many requests at the same time: there was no place within {waited}; try again later")
+                format!("Server busy: no free slot within {waited}. Please try again later.")
             })?
         };
         entered.map_err(|Full| {
             let queue = self.quota.queue;
-            format!("Too many requests at the same time: {queue} wait already; try again in a moment")
+            format!("Server busy: the queue is full ({queue} waiting). Please try again in a moment.")
         })
     }
 

@@ -83,6 +83,6 @@ pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
         }
         Err(_) => None,
     };
-    let message = translate::not_found(model, &refused.message, names.as_deref());
+    let message = translate::not_found(model, &refused.message, names.as_ref());
     Error::NotFound { message, param: Some("model".to_owned()), code: "model_not_found" }
 }

@@ -53,26 +53,40 @@ fn owner(name: &str) -> &str {
     parts.next().unwrap_or("library")
 }
 
-/// The names that are most like `model`, the most alike first.
-pub(super) fn nearest(model: &str, tags: &Tags<'_>) -> Vec<String> {
+/// What to suggest instead of a model that does not exist.
+#[derive(Debug, PartialEq)]
+pub(super) struct Instead {
+    /// Whether the names are like the one that was asked for.
+    near: bool,
+    names: Vec<String>,
+}
+
+/// Names so alike are probably meant.
+const ALIKE: f64 = 0.85;
+
+/// The names that are most like `model`, the most alike first; if none is, some of those that there are.
+pub(super) fn nearest(model: &str, tags: &Tags<'_>) -> Instead {
     // Comparing takes the product of both lengths.
     let begin = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
     let asked = begin(model);
     let alike = |name: &str| strsim::jaro_winkler(&asked, &begin(name));
     let mut names: Vec<(f64, &str)> = tags.models.iter().map(|tag| (alike(&tag.name), &*tag.name)).collect();
     names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    names.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect()
+    let near = names.first().is_some_and(|(most, _)| *most > ALIKE);
+    names.retain(|(alike, _)| !near || *alike > ALIKE);
+    Instead { near, names: names.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect() }
 }
 
-/// OpenAI's known sentence, upstream's own words, and what there is instead.
-pub(super) fn not_found(model: &str, upstream: &str, nearest: Option<&[String]>) -> String {
-    let instead = match nearest {
+/// OpenAI's known sentence, upstream's own text, and what to ask for instead.
+pub(super) fn not_found(model: &str, upstream: &str, instead: Option<&Instead>) -> String {
+    let list = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let instead = match instead {
         None => String::new(),
-        Some([]) => format!(" The remote has no models yet; get one with: ollama pull {model}"),
-        Some(names) => format!(
-            " The nearest that there are: {}.",
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        ),
+        Some(Instead { names, .. }) if names.is_empty() => {
+            format!(" The remote has no models yet; get one with: ollama pull {model}")
+        }
+        Some(Instead { near: true, names }) => format!(" Did you mean {}?", list(names)),
+        Some(Instead { near: false, names }) => format!(" Available: {}.", list(names)),
     };
     format!("The model `{model}` does not exist or you do not have access to it. (Ollama: {upstream}){instead}")
 }
@@ -101,6 +115,11 @@ mod tests {
             r#"{"models":[{"name":"all-minilm:latest","modified_at":""},{"name":"llama3.2:latest","modified_at":""}]}"#,
         )
         .unwrap();
-        assert_eq!(nearest("lama3.2", &tags)[0], "llama3.2:latest");
+        let near = nearest("lama3.2", &tags);
+        assert_eq!(near, Instead { near: true, names: vec!["llama3.2:latest".to_owned()] });
+        assert!(not_found("lama3.2", "", Some(&near)).ends_with("Did you mean `llama3.2:latest`?"));
+        let other = nearest("nope", &tags);
+        assert!(!other.near && other.names.len() == 2);
+        assert!(not_found("nope", "", Some(&other)).contains("Available: `"));
     }
 }

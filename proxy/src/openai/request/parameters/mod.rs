@@ -104,12 +104,15 @@ pub(crate) fn settle(
             }
         }
     }
-    for (name, _) in fields.left() {
+    // A body may have a thousand unknown names, and each is compared with all known ones.
+    const COMPARED: usize = 16;
+    for (nth, (name, _)) in fields.left().enumerate() {
         let known = || rows(endpoint).map(|row| row.name);
         if known().any(|known| known == name) {
             receipt.no_effect(&name);
         } else {
-            receipt.unknown(&name, nearest(&name, known().chain(options::names())));
+            let near = (nth < COMPARED).then(|| nearest(&name, known().chain(options::names()))).flatten();
+            receipt.unknown(&name, near);
         }
     }
     unknown.iter().for_each(|path| receipt.no_effect(path));
