@@ -73,7 +73,7 @@ impl Probe {
                 read.map_err(|error| error.to_string())?.version
             }
             // A gateway may let only some paths through.
-            Err(Error::Upstream { .. } | Error::NotFound { .. }) => None,
+            Err(Error::Refused(_)) => None,
             Err(error) => return Err(error.to_string()),
         };
         let models = match self.client.call(Method::GET, "/api/tags", None).await {

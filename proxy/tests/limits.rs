@@ -107,7 +107,7 @@ async fn an_address_that_others_can_reach_needs_keys_or_a_word() {
     let local = Local { host: "0.0.0.0".to_owned(), port: 0, ..Local::default() };
     let settings = Config { local, ..config(upstream.addr) };
     let error = serve(settings.clone()).await.unwrap_err().to_string();
-    assert!(error.contains("[auth]") && error.contains("--local-public"), "{error}");
+    assert!(error.contains("farllama key new") && error.contains("--local-public"), "{error}");
     let auth = Auth { enabled: true, tokens: vec![Token::new("ann", "a-key")], ..Auth::default() };
     assert!(serve(Config { auth, ..settings.clone() }).await.is_ok());
     let local = Local { public: true, ..settings.local.clone() };

@@ -51,7 +51,8 @@ async fn a_thousand_parallel_requests_on_a_limit_of_a_hundred_admit_exactly_a_hu
         "[auth]\nenabled = true\ntokens = [{ key = \"a-key\", limit_per_minute = 100 }]\n[quota]\nwindow = \"10m\"\n";
     std::fs::write(&file, settings).unwrap();
     let remote = upstream.addr.to_string();
-    let program = Program::start(&["--config", file.to_str().unwrap(), "--remote-host", &remote], &[]);
+    let flags = ["--config", file.to_str().unwrap(), "--remote-host", &remote, "--remote-probe", "0s"];
+    let program = Program::start(&flags, &[]);
     let addr = program.addr;
     let asking: Vec<_> =
         (0..1000).map(|_| tokio::spawn(async move { ask(addr, get("/api/tags", ANN)).await.code() })).collect();

@@ -31,16 +31,13 @@ impl Watch {
 
     /// Probes and logs what has changed, at once for the first time. Never ends.
     pub(crate) async fn run(&mut self) {
-        let Some(probe) = self.probe.take() else { return std::future::pending().await };
+        let every = self.config.remote.probe;
+        let Some(probe) = self.probe.take().filter(|_| !every.is_zero()) else { return std::future::pending().await };
         loop {
             let seen = probe.look().await;
             self.log(&probe.remote(), seen);
-            let every = self.config.remote.probe;
-            match (every.is_zero(), &self.known) {
-                (true, _) => return std::future::pending().await,
-                (_, Known::Down) => tokio::time::sleep(every.min(SOON)).await,
-                _ => tokio::time::sleep(every).await,
-            }
+            let wait = if self.known == Known::Down { every.min(SOON) } else { every };
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -95,7 +95,7 @@ pub struct Remote {
     pub ca_file: Option<PathBuf>,
     /// Whether the remote must prove who it is. On by default; off, anybody on the way can read and change everything.
     pub verify: bool,
-    /// How often the remote is probed, to log when it comes or goes: 30 s by default. Zero: only at start.
+    /// How often the remote is probed, from the start on, to log when it comes or goes: 30 s by default. Zero: never.
     pub probe: Duration,
     /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
     pub forward_auth: bool,

@@ -308,7 +308,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     time(
         "remote.probe",
-        "Interval in which the remote is probed, to log when it comes or goes; 0: only at start",
+        "Interval in which the remote is probed, from the start on, to log when it comes or goes; 0: never",
         |config| &mut config.remote.probe,
     ),
     flag(

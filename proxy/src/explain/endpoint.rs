@@ -81,7 +81,7 @@ pub(super) fn as_likely(json: &Json, found: Endpoint) -> Result<Vec<Endpoint>, E
     let score = |endpoint: Endpoint| rows(endpoint).filter(|row| has(row.name)).count();
     let alike =
         |endpoint: &Endpoint| *endpoint != found && has(main_field(*endpoint)) && score(*endpoint) == score(found);
-    Ok(ALL.iter().map(|(_, endpoint, _)| *endpoint).filter(alike).collect())
+    Ok(rows_with_fields().map(|(endpoint, _)| endpoint).filter(alike).collect())
 }
 
 #[cfg(test)]

@@ -39,8 +39,9 @@ pub(super) async fn look(client: &Client, model: &str) -> Result<Seen, Error> {
     let version = client.version().await?;
     let reply = client.call(http::Method::GET, "/api/ps", None).await?;
     let ps: Ps<'_> = client.read("/api/ps", &reply)?;
-    let missing = missing(client, model).await?;
     let found = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model));
+    // What is loaded is there.
+    let missing = if found.is_none() { missing(client, model).await? } else { None };
     Ok(Seen { version, missing, loaded: found.is_some(), context: found.and_then(|loaded| loaded.context_length) })
 }
 

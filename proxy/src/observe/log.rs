@@ -14,7 +14,8 @@ const SNIPPET: usize = 2048;
 
 /// Logs one exchange that has ended.
 pub(crate) fn line(exchange: &Exchange) {
-    let Exchange { id, method, route, endpoint, peer, caller, model, status, first_byte, first_token, total, .. } = exchange;
+    let Exchange { id, method, route, endpoint, peer, caller, model, status, first_byte, first_token, total, .. } =
+        exchange;
     let Exchange { waiting_for, usage, tokens_per_second, receipt, error, ending, .. } = exchange;
     tracing::info!(
         target: "farllama",

@@ -69,7 +69,12 @@ pub(super) fn nearest(model: &str, tags: &Tags<'_>) -> Instead {
     // Comparing takes the product of both lengths.
     let begin = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
     let asked = begin(model);
-    let alike = |name: &str| strsim::jaro_winkler(&asked, &begin(name));
+    // A name without a tag is compared with names without theirs.
+    let compared = |name: &str| match asked.contains(':') {
+        true => begin(name),
+        false => begin(name.split(':').next().unwrap_or(name)),
+    };
+    let alike = |name: &str| strsim::jaro_winkler(&asked, &compared(name));
     let mut names: Vec<(f64, &str)> = tags.models.iter().map(|tag| (alike(&tag.name), &*tag.name)).collect();
     names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     let near = names.first().is_some_and(|(most, _)| *most > ALIKE);

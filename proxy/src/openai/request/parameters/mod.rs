@@ -115,7 +115,7 @@ pub(crate) fn settle(
             receipt.unknown(&name, near);
         }
     }
-    unknown.iter().for_each(|path| receipt.no_effect(path));
+    unknown.into_iter().for_each(|path| receipt.no_effect(&path));
     Ok(())
 }
 
