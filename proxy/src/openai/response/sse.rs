@@ -571,6 +571,7 @@ mod tests {
                 beat: Alarm::default(),
                 every: Duration::ZERO,
                 wrote: Instant::now(),
+                heard: false,
                 recorder: recorder.clone(),
             };
             let frame = stream.frame().await.unwrap().unwrap().into_data().unwrap();
