@@ -123,17 +123,20 @@ impl Mock {
         let (journal, seen) = (Journal::default(), Seen::default());
         let models =
             options.stock.models().into_iter().chain(options.models).chain(script.models.iter().cloned()).collect();
+        let limits = options
+            .max_queue
+            .map(|queue| state::Limits { queue, loaded: options.max_loaded_models.unwrap_or(LOADED_MODELS).max(1) });
         let app = server::App {
-            state: Arc::new(state::State::new(
-                options.version,
-                options.context_length.unwrap_or(CONTEXT_LENGTH),
-                addr.ip().is_loopback(),
-                options.max_queue.map(|queue| state::Limits {
-                    queue,
-                    loaded: options.max_loaded_models.unwrap_or(LOADED_MODELS).max(1),
-                }),
-                models,
-            )),
+            state: Arc::new(
+                state::State::new(
+                    options.version,
+                    options.context_length.unwrap_or(CONTEXT_LENGTH),
+                    addr.ip().is_loopback(),
+                    limits,
+                    models,
+                )
+                .publishing(script.published.clone()),
+            ),
             fates: chaos::Fates::new(script.chaos.or(options.chaos)),
             playing: script::Playing::new(script, seen.clone()),
             journal: journal.clone(),

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
@@ -21,6 +22,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(300);
 /// How long older versions still list a model that was unloaded.
 const LINGER: SignedDuration = SignedDuration::from_secs(1);
 
+/// The largest blob that is kept whole.
+const KEPT_BLOB: usize = 64 << 20;
 /// What the runner says when it was killed, and wrote nothing before that.
 const KILLED: &str = "unexpected EOF";
 
@@ -33,6 +36,8 @@ pub(crate) struct State {
     pub(crate) listens_on_loopback: bool,
     /// How many models fit and how many requests may wait for a place; without it there is always one.
     limits: Option<Limits>,
+    /// What registries hold that are played.
+    published: Vec<Model>,
     store: Mutex<Store>,
     counter: AtomicU64,
     /// Told when a request ends or something is unloaded.
@@ -90,8 +95,10 @@ impl Ticket {
 #[derive(Debug, Default)]
 struct Store {
     models: BTreeMap<String, Model>,
-    /// `sha256:<hex>` → the first bytes.
-    blobs: HashMap<String, Vec<u8>>,
+    /// `sha256:<hex>` → the content, or its first bytes.
+    blobs: HashMap<String, Bytes>,
+    /// Downloads that have not ended.
+    partials: HashMap<String, Vec<u8>>,
     /// By weights.
     loaded: HashMap<String, Loaded>,
     /// Requests that wait for a place, in their order. The first is the scheduler's, the others stand in the queue.
@@ -126,6 +133,7 @@ impl State {
             context_length,
             listens_on_loopback,
             limits,
+            published: Vec::new(),
             store: Mutex::default(),
             counter: AtomicU64::new(0),
             changed: Notify::new(),
@@ -134,6 +142,11 @@ impl State {
             state.put(model);
         }
         state
+    }
+
+    /// With models that registries hold, which are played.
+    pub(crate) fn publishing(self, published: Vec<Model>) -> Self {
+        Self { published, ..self }
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -178,20 +191,64 @@ impl State {
         let mut store = self.store();
         let removed = store.models.remove(&key);
         store.loaded.retain(|_, loaded| self.key(&loaded.model.name) != key);
-        removed.is_some()
+        // Blobs that no other model has go too.
+        let Some(removed) = removed else { return false };
+        let of = |model: &Model| model.contents().into_iter().chain([model.config()]).map(|layer| layer.digest);
+        let kept: BTreeSet<String> = store.models.values().flat_map(of).collect();
+        for digest in of(&removed).filter(|digest| !kept.contains(digest)) {
+            store.blobs.remove(&format!("sha256:{digest}"));
+        }
+        true
     }
 
-    pub(crate) fn put_blob(&self, digest: &str, start: &[u8]) {
-        self.store().blobs.insert(digest.to_owned(), start.to_vec());
+    /// Keeps a blob, or at least its beginning.
+    pub(crate) fn put_blob(&self, digest: &str, content: Bytes) {
+        // A slice would keep all of a large body in memory.
+        let kept = if content.len() > KEPT_BLOB { Bytes::copy_from_slice(&content[..16]) } else { content };
+        self.store().blobs.insert(digest.to_lowercase(), kept);
     }
 
     /// The first bytes of a blob; the blobs of the models count.
-    pub(crate) fn blob(&self, digest: &str) -> Option<Vec<u8>> {
+    pub(crate) fn blob(&self, digest: &str) -> Option<Bytes> {
+        self.blob_content(digest)
+    }
+
+    /// A blob, or its beginning where it was too large to be kept.
+    pub(crate) fn blob_content(&self, digest: &str) -> Option<Bytes> {
         let store = self.store();
-        store.blobs.get(digest).cloned().or_else(|| {
+        store.blobs.get(&digest.to_lowercase()).cloned().or_else(|| {
             let hex = digest.strip_prefix("sha256:")?;
-            store.models.values().any(|model| model.layers().iter().any(|layer| layer == hex)).then(|| b"GGUF".to_vec())
+            let mut layers = store.models.values().flat_map(Model::contents);
+            layers.find(|layer| layer.digest == hex).map(|layer| layer.content)
         })
+    }
+
+    /// How much of a blob an earlier download has fetched.
+    pub(crate) fn partial(&self, digest: &str) -> u64 {
+        self.store().partials.get(digest).map_or(0, |partial| partial.len() as u64)
+    }
+
+    /// Adds to what was fetched; returns how much it is.
+    pub(crate) fn add_to_partial(&self, digest: &str, data: &[u8]) -> u64 {
+        let mut store = self.store();
+        let partial = store.partials.entry(digest.to_owned()).or_default();
+        partial.extend_from_slice(data);
+        partial.len() as u64
+    }
+
+    /// What was fetched, which is forgotten.
+    pub(crate) fn take_partial(&self, digest: &str) -> Vec<u8> {
+        self.store().partials.remove(digest).unwrap_or_default()
+    }
+
+    /// Whether a script publishes models at a host.
+    pub(crate) fn publishes_at(&self, host: &str) -> bool {
+        self.published.iter().any(|model| model.name.host == host)
+    }
+
+    /// A model that a script publishes.
+    pub(crate) fn published(&self, name: &Name) -> Option<Model> {
+        self.published.iter().find(|model| self.key(&model.name) == self.key(name)).cloned()
     }
 
     /// Gives a request its model: loads the weights, or keeps them loaded. An absent `keep_alive` keeps what the last request said.

@@ -8,6 +8,8 @@
 
 #[path = "truth/recording.rs"]
 mod recording;
+#[path = "truth/registry.rs"]
+mod registry;
 #[path = "truth/skeleton.rs"]
 mod skeleton;
 
@@ -30,10 +32,10 @@ use self::recording::{Recording, Response, ask};
 const VERSIONS: [&str; 3] = ["0.13.5", "0.20.0", "0.33.0-rc2"];
 const AREAS: [&str; 9] = ["basic", "chat", "embed", "generate", "manage", "ps", "show", "thinking", "tools"];
 /// What was recorded of 0.33 alone.
-const NEW_AREAS: [&str; 5] = ["http", "logprobs-raw", "mid-failure", "queue", "structured"];
+const NEW_AREAS: [&str; 6] = ["http", "logprobs-raw", "mid-failure", "queue", "structured", "transfer"];
 
 /// Cases of an area in the order in which the state is right: what is not named here comes before, by name.
-const ORDER: [(&str, &[&str]); 2] = [
+const ORDER: [(&str, &[&str]); 3] = [
     (
         "manage",
         &[
@@ -54,6 +56,35 @@ const ORDER: [(&str, &[&str]); 2] = [
         ],
     ),
     ("ps", &["empty", "loaded", "after-unload"]),
+    (
+        "transfer",
+        &[
+            "create-quantize",
+            "create-quantize-file",
+            "create-quantize-again",
+            "create-quantize-unknown",
+            "create-file",
+            "copy-to-registry-name",
+            "push",
+            "push-again",
+            "push-whole",
+            "push-secure",
+            "push-missing",
+            "delete-registry-name",
+            "pull",
+            "show-after-pull",
+            "tags-after-pull",
+            "pull-present",
+            "pull-present-whole",
+            "pull-left",
+            "pull-resumed",
+            "pull-whole",
+            "pull-missing",
+            "pull-missing-whole",
+            "pull-secure",
+            "pull-http-without-insecure",
+        ],
+    ),
 ];
 
 /// Recorded again when all else was done.
@@ -67,6 +98,18 @@ const FIRST: [(&str, &[&str]); 4] = [
     // The runner's error about another request.
     ("mid-failure/chat-stream-older-error", &["structured/pattern-class"]),
 ];
+
+/// Models that are deleted before a case, so that nothing of them is there.
+const CLEARED: [(&str, &[&str]); 3] = [
+    ("transfer/pull", &["tiny:1", "tinyfile:1", "tinyfile:3"]),
+    ("transfer/pull-left", &[PULLED]),
+    ("transfer/pull-whole", &[PULLED]),
+];
+const PULLED: &str = "127.0.0.1:5000/library/tiny:1";
+/// Where the recorded registry listened.
+const REGISTRY: &str = "127.0.0.1:5000";
+/// The file of `all-minilm` in the recordings.
+const MINILM: &str = "dc4387e2242164a128615d99e9a0853f3765a6484534cff4c65c381a69234e60";
 
 /// What the recorded weights wrote, where the mock's own words would be others: (versions, case, words).
 const WORDS: [(&[&str], &str, &str); 15] = [
@@ -197,12 +240,40 @@ async fn fill_the_queue(mock: &Mock) {
     std::mem::forget((running, waiting));
 }
 
-async fn exchange(mock: &Mock, version: &str, case: &str) -> (String, String) {
+/// The digest of the mock's file of `all-minilm`.
+async fn minilm(mock: &Mock) -> String {
+    let body = "{\"model\":\"all-minilm\"}";
+    let head = format!("POST /api/show HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut socket = TcpStream::connect(mock.addr()).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut shown = String::new();
+    socket.read_to_string(&mut shown).await.unwrap();
+    shown.split("/blobs/sha256-").nth(1).unwrap()[..64].to_owned()
+}
+
+async fn delete(mock: &Mock, model: &str) {
+    let body = serde_json::json!({"model": model}).to_string();
+    let head = format!("DELETE /api/delete HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut socket = TcpStream::connect(mock.addr()).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "{model}: {answer}");
+}
+
+async fn exchange(mock: &Mock, version: &str, case: &str, registry: &str) -> (String, String) {
     let mut recording = read(version, case);
+    if case.starts_with("transfer/") {
+        let body = recording.request.body.replace(REGISTRY, registry);
+        recording.request.body = body.replace(MINILM, &minilm(mock).await);
+    }
     let host = if case.contains("foreign-host") { "evil.example.com".to_owned() } else { mock.addr().to_string() };
     let asked = tokio::time::timeout(LONG, ask(mock.addr(), &recording, &host)).await;
     let (interim, mut answer) = asked.unwrap_or_else(|_| panic!("{version} {case}: no whole answer within {LONG:?}"));
     let with = |interim: Option<&str>, text: String| interim.map_or(String::new(), |line| format!("{line}\n")) + &text;
+    for (_, chunk) in &mut answer.chunks {
+        *chunk = chunk.replace(registry, REGISTRY);
+    }
     if LISTS.contains(&case) {
         only_common(&mut recording.response, &mut answer);
     }
@@ -269,11 +340,15 @@ async fn the_mock_answers_like_the_recorded_servers() {
         for area in AREAS.iter().chain(areas) {
             let (mut agreed, mut asked) = (0, 0);
             let mock = start(version, area).await;
+            let registry = registry::start().await.to_string();
             for case in cases(version, area) {
                 for first in FIRST.iter().filter(|(known, _)| *known == case).flat_map(|(_, first)| *first) {
-                    exchange(&mock, version, first).await;
+                    exchange(&mock, version, first, &registry).await;
                 }
-                let (recorded, answered) = exchange(&mock, version, &case).await;
+                for model in CLEARED.iter().filter(|(known, _)| *known == case).flat_map(|(_, models)| *models) {
+                    delete(&mock, &model.replace(REGISTRY, &registry)).await;
+                }
+                let (recorded, answered) = exchange(&mock, version, &case, &registry).await;
                 asked += 1;
                 let agrees = recorded == answered;
                 agreed += usize::from(agrees);

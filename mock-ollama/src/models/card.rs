@@ -5,6 +5,11 @@ use serde_json::{Map, Value, json};
 /// ChatML, as Go's template.
 pub(super) const TEMPLATE: &str = "{{- if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}{{- range .Messages }}{{- if ne .Role \"system\" }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}{{ end }}<|im_start|>assistant\n";
 
+/// What Go takes where a model has no template.
+pub(super) const NO_TEMPLATE: &str = "{{ .Prompt }}";
+/// Kinds of weights that Ollama makes, in the order in which it tells them.
+pub(crate) const QUANTIZATIONS: [&str; 5] = ["F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0"];
+
 /// The kind of transformer, which decides the names of keys and tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Architecture {
@@ -57,9 +62,22 @@ impl Card {
         }
     }
 
+    /// Takes on other weights, one of [`QUANTIZATIONS`].
+    pub(crate) fn quantize(&mut self, to: &'static str) {
+        self.quantization = to;
+        self.file_type = match to {
+            "F32" => 0,
+            "F16" => 1,
+            "Q4_K_S" => 14,
+            "Q4_K_M" => 15,
+            _ => 7,
+        };
+    }
+
     /// Bytes of the file.
     pub(crate) fn file_size(&self) -> u64 {
         let bits = match self.quantization {
+            "F32" => 32,
             "F16" => 16,
             "Q8_0" => 8,
             "Q4_1" => 6,

@@ -5,12 +5,13 @@ mod stock;
 
 use std::{fmt, str::FromStr};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::card::{Architecture, Card};
+pub(crate) use self::card::{Architecture, Card, QUANTIZATIONS};
 pub use self::stock::Stock;
 use crate::{names::Name, server::request::hex};
 
@@ -79,6 +80,8 @@ pub struct Model {
     pub(crate) is_guard: bool,
     /// What its weights are, where the facts of the file do not tell them from others.
     pub(crate) origin: String,
+    /// The digest of its weights, where they are a file that was brought or pulled.
+    pub(crate) file: Option<String>,
     pub(crate) card: Card,
     /// The short name of the model that it was made from; without one it was made from a file.
     pub(crate) parent: Option<String>,
@@ -159,6 +162,7 @@ impl Model {
             calls: Calls::Named,
             is_guard: false,
             origin: String::new(),
+            file: None,
             card: Card::PLAIN,
             parent: None,
             template: card::TEMPLATE.to_owned(),
@@ -186,26 +190,164 @@ impl Model {
         self.card.file_size() + texts as u64 + 500
     }
 
-    /// The blob with the weights.
+    /// The digest of the weights.
     pub(crate) fn weights(&self) -> String {
-        digest_of(&format!("weights {} {:?}", self.origin, self.card))
+        self.file.clone().unwrap_or_else(|| digest_of(&self.weights_text()))
     }
 
-    /// Digests of the layers that it has: weights, template, license, system, parameters, messages.
+    /// What stands for the weights, which nobody has.
+    fn weights_text(&self) -> String {
+        format!("GGUF {} {:?}", self.origin, self.card)
+    }
+
+    /// Whether the template is a layer; Go's default is none.
+    pub(crate) fn has_template(&self) -> bool {
+        !self.template.is_empty() && self.template != card::NO_TEMPLATE
+    }
+
+    /// Digests of the layers that it has.
     pub(crate) fn layers(&self) -> Vec<String> {
-        let mut layers = vec![self.weights()];
-        for text in [&self.template, &self.license, &self.system] {
+        self.contents().into_iter().map(|layer| layer.digest).collect()
+    }
+
+    /// The layers in Ollama's order: weights, template, system, license, parameters, messages.
+    pub(crate) fn contents(&self) -> Vec<Layer> {
+        let mut weights = Layer::new("model", self.weights_text());
+        weights.digest = self.weights();
+        let mut layers = vec![weights];
+        if self.has_template() {
+            layers.push(Layer::new("template", self.template.clone()));
+        }
+        for (kind, text) in [("system", &self.system), ("license", &self.license)] {
             if !text.is_empty() {
-                layers.push(digest_of(text));
+                layers.push(Layer::new(kind, text.clone()));
             }
         }
         if !self.parameters.is_empty() {
-            layers.push(digest_of(&Value::from(self.parameters.clone()).to_string()));
+            layers.push(Layer::new("params", Value::from(self.parameters.clone()).to_string() + "\n"));
         }
         if !self.messages.is_empty() {
-            layers.push(digest_of(&Value::from(self.messages.clone()).to_string()));
+            layers.push(Layer::new("messages", Value::from(self.messages.clone()).to_string() + "\n"));
         }
         layers
+    }
+
+    /// The blob that describes it.
+    pub(crate) fn config(&self) -> Layer {
+        let layers = self.layers().into_iter().map(|digest| format!("sha256:{digest}"));
+        let config = serde_json::json!({
+            "model_format": "gguf",
+            "model_family": self.card.family(),
+            "model_families": [self.card.family()],
+            "model_type": self.card.parameter_size,
+            "file_type": self.card.quantization,
+            "architecture": "amd64",
+            "os": "linux",
+            "capabilities": self.capabilities.iter().map(|can| can.word()).collect::<Vec<_>>(),
+            // What weights and a template decide elsewhere.
+            "mock": {"mode": format!("{:?}", self.mode), "calls": format!("{:?}", self.calls), "guard": self.is_guard},
+            "rootfs": {"type": "layers", "diff_ids": layers.collect::<Vec<String>>()},
+        });
+        Layer { media_type: CONFIG, ..Layer::new("", config.to_string()) }
+    }
+
+    /// A model as a manifest describes it. What the mock's models and their quantized forms have beyond that is known by their weights.
+    pub(crate) fn of_manifest(name: &Name, manifest: &Value, blob: impl Fn(&str) -> Option<Bytes>) -> Self {
+        let mut model = Self { template: card::NO_TEMPLATE.to_owned(), ..Self::new(name.clone()) };
+        let layers = manifest["layers"].as_array().into_iter().flatten();
+        for layer in layers {
+            let digest = layer["digest"].as_str().unwrap_or_default();
+            let kind = layer["mediaType"].as_str().and_then(|kind| kind.rsplit('.').next()).unwrap_or_default();
+            let content = blob(digest).unwrap_or_default();
+            let text = || String::from_utf8_lossy(&content).into_owned();
+            match kind {
+                "model" => model.has_weights(digest.strip_prefix("sha256:").unwrap_or(digest)),
+                "template" => model.template = text(),
+                "system" => model.system = text(),
+                "license" => model.license = text(),
+                "params" => model.parameters = serde_json::from_slice(&content).unwrap_or_default(),
+                "messages" => model.messages = serde_json::from_slice(&content).unwrap_or_default(),
+                _ => {}
+            }
+        }
+        let config = blob(manifest["config"]["digest"].as_str().unwrap_or_default()).unwrap_or_default();
+        model.has_config(&serde_json::from_slice(&config).unwrap_or_default());
+        if model.capabilities.is_empty() {
+            model.capabilities.push(Capability::Completion);
+        }
+        model
+    }
+
+    /// Takes over what a mock's config tells.
+    fn has_config(&mut self, config: &Value) {
+        let is = |key: &str, word: String| config["mock"][key] == word;
+        let words = config["capabilities"].as_array().map_or(&[][..], Vec::as_slice);
+        if !words.is_empty() {
+            self.capabilities =
+                Capability::ALL.into_iter().filter(|can| words.iter().any(|word| word == can.word())).collect();
+        }
+        let modes = [Mode::Rendered, Mode::Harmony, Mode::Jinja];
+        self.mode = modes.into_iter().find(|mode| is("mode", format!("{mode:?}"))).unwrap_or(self.mode);
+        let calls = [Calls::Named, Calls::First, Calls::FirstTwice];
+        self.calls = calls.into_iter().find(|calls| is("calls", format!("{calls:?}"))).unwrap_or(self.calls);
+        self.is_guard = config["mock"]["guard"].as_bool().unwrap_or(self.is_guard);
+    }
+
+    /// Takes over what is known of weights.
+    fn has_weights(&mut self, digest: &str) {
+        let forms = Stock::Usual.models().into_iter().flat_map(|known| {
+            let quantized = card::QUANTIZATIONS.into_iter().map({
+                let known = known.clone();
+                move |to| {
+                    let mut form = known.clone();
+                    form.card.quantize(to);
+                    form
+                }
+            });
+            [known.clone()].into_iter().chain(quantized.collect::<Vec<Self>>())
+        });
+        let known = forms.into_iter().find(|form| form.weights() == digest);
+        self.file = Some(digest.to_owned());
+        if let Some(known) = known {
+            self.card = known.card;
+            self.capabilities = known.capabilities;
+            (self.mode, self.calls, self.is_guard) = (known.mode, known.calls, known.is_guard);
+        }
+    }
+}
+
+/// The media type of a config.
+const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// A blob of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub(crate) media_type: &'static str,
+    /// 64 hex digits.
+    pub(crate) digest: String,
+    pub(crate) content: Bytes,
+}
+
+impl Layer {
+    fn new(kind: &str, content: String) -> Self {
+        let media_type = match kind {
+            "model" => "application/vnd.ollama.image.model",
+            "template" => "application/vnd.ollama.image.template",
+            "system" => "application/vnd.ollama.image.system",
+            "license" => "application/vnd.ollama.image.license",
+            "messages" => "application/vnd.ollama.image.messages",
+            _ => "application/vnd.ollama.image.params",
+        };
+        Self { media_type, digest: digest_of(&content), content: content.into() }
+    }
+
+    pub(crate) fn is_weights(&self) -> bool {
+        self.media_type == "application/vnd.ollama.image.model"
+    }
+
+    /// Bytes as they are told where a transfer is played.
+    pub(crate) fn size(&self, model: &Model) -> u64 {
+        if self.is_weights() { model.card.file_size() } else { self.content.len() as u64 }
     }
 }
 

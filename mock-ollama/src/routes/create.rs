@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 
 use super::{
     Call, Refusal, flag, name, named,
-    progress::{self, Failure, Step, status},
+    progress::{self, Failure, Reports, steps},
     text, transfer,
 };
 use crate::{
     go,
-    models::{Calls, Capability, Mode, Model},
+    models::{Calls, Capability, Mode, Model, QUANTIZATIONS},
     names::Name,
     server::answer::Answer,
     state::State,
@@ -40,150 +40,105 @@ const REQUEST: go::Request = go::Request {
 pub(super) fn create(call: &Call<'_>) -> Result<Answer, Refusal> {
     let fields = call.decode(&REQUEST)?;
     let name = name(named(&fields))?;
-    let stream = flag(&fields, "stream", true);
-    Ok(progress::answer(stream, Creation::new(call.state, name, fields)))
+    let (state, stream) = (Arc::clone(call.state), flag(&fields, "stream", true));
+    let steps = steps(move |reports| async move {
+        let creation = Creation { state, name, fields, reports };
+        let base = creation.base().await?;
+        let model = creation.changed(base)?;
+        creation.reports.status("writing manifest");
+        creation.state.put(model);
+        creation.reports.status("success");
+        Ok(())
+    });
+    Ok(progress::answer(stream, steps))
 }
 
-/// A model in the making: each stage has its steps, and the next is entered when they are used up.
+/// A model in the making.
 struct Creation {
     state: Arc<State>,
     name: Name,
     fields: Map<String, Value>,
-    stage: Stage,
-    steps: Box<dyn Iterator<Item = Step> + Send>,
-}
-
-enum Stage {
-    Start,
-    /// The steps of a pull are told first.
-    Pulling(Name),
-    Based(Box<Model>),
-    Writing(Box<Model>),
-    Over,
-}
-
-impl Iterator for Creation {
-    type Item = Step;
-
-    fn next(&mut self) -> Option<Step> {
-        loop {
-            if let Some(step) = self.steps.next() {
-                if step.is_err() {
-                    self.stage = Stage::Over;
-                }
-                return Some(step);
-            }
-            self.steps = match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Start => self.base(),
-                Stage::Pulling(from) => {
-                    self.stage = self.state.model(&from).map_or(Stage::Over, |base| Stage::Based(Box::new(base)));
-                    Box::new(std::iter::empty())
-                }
-                Stage::Based(base) => self.layers(*base),
-                Stage::Writing(model) => {
-                    self.state.put(*model);
-                    Box::new([status("writing manifest"), status("success")].into_iter())
-                }
-                Stage::Over => return None,
-            };
-        }
-    }
+    reports: Reports,
 }
 
 impl Creation {
-    fn new(state: &Arc<State>, name: Name, fields: Map<String, Value>) -> Self {
-        Self { state: Arc::clone(state), name, fields, stage: Stage::Start, steps: Box::new(std::iter::empty()) }
-    }
-
     /// What the model is made of.
-    fn base(&mut self) -> Box<dyn Iterator<Item = Step> + Send> {
-        let fail = |failure| -> Box<dyn Iterator<Item = Step> + Send> { Box::new(std::iter::once(Err(failure))) };
+    async fn base(&self) -> Result<Model, Failure> {
         let from = text(&self.fields, "from");
         if !from.is_empty() {
-            let Some(from) = Name::parse(from) else { return fail(Failure::bad_request("invalid model name")) };
+            let from = Name::parse(from).ok_or_else(|| Failure::bad_request("invalid model name"))?;
             if let Some(mut base) = self.state.model(&from) {
                 base.parent = Some(from.short());
-                self.stage = Stage::Based(Box::new(base));
-                return Box::new(std::iter::empty());
+                return Ok(base);
             }
-            let pulling = transfer::pulling(&self.state, &from, false);
-            self.stage = Stage::Pulling(from);
-            // Its last word is not the creation's.
-            return Box::new(pulling.filter(|step| !matches!(step, Ok(value) if value["status"] == "success")));
+            transfer::pulling(&self.state, &from, false, &self.reports).await?;
+            return self.state.model(&from).ok_or_else(|| Failure::new("file does not exist"));
         }
-        let files: Vec<(String, String)> = self
-            .fields
-            .get("files")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(name, digest)| (name.clone(), digest.as_str().unwrap_or_default().to_owned()))
-            .collect();
+        let files = self.fields.get("files").and_then(Value::as_object).cloned().unwrap_or_default();
         if files.is_empty() {
-            return fail(Failure::bad_request("neither 'from' or 'files' was specified"));
+            return Err(Failure::bad_request("neither 'from' or 'files' was specified"));
         }
-        if files.iter().any(|(file, _)| file.starts_with('/') || file.split('/').any(|part| part == "..")) {
-            return fail(Failure::bad_request("file path must be relative"));
+        if files.keys().any(|file| file.starts_with('/') || file.split('/').any(|part| part == "..")) {
+            return Err(Failure::bad_request("file path must be relative"));
         }
-        let converts = files.iter().any(|(file, _)| file.ends_with(".safetensors"));
-        let first = status(if converts { "converting model" } else { "parsing GGUF" });
-        let fault = files.iter().find_map(|(_, digest)| self.file_fault(digest, converts));
-        let second = match fault {
-            Some(text) => Some(Err(Failure::bad_request(text))),
-            None => {
-                self.stage = Stage::Based(Box::new(self.model_of_files()));
-                None
-            }
-        };
-        Box::new(std::iter::once(first).chain(second))
+        let converts = files.keys().any(|file| file.ends_with(".safetensors"));
+        self.reports.status(if converts { "converting model" } else { "parsing GGUF" });
+        for digest in files.values() {
+            self.check_file(digest.as_str().unwrap_or_default(), converts)?;
+        }
+        let digest = files.values().next().and_then(Value::as_str).unwrap_or_default();
+        Ok(self.model_of_file(&digest.replacen('-', ":", 1).to_lowercase(), converts))
     }
 
-    fn file_fault(&self, digest: &str, converts: bool) -> Option<String> {
+    fn check_file(&self, digest: &str, converts: bool) -> Result<(), Failure> {
         if !is_digest(digest) {
-            return Some("invalid digest format".to_owned());
+            return Err(Failure::bad_request("invalid digest format"));
         }
         let Some(start) = self.state.blob(&digest.replacen('-', ":", 1)) else {
-            return Some(format!(
-                "open {}/blobs/{}: no such file or directory",
-                crate::models::STORE,
-                digest.replacen(':', "-", 1)
-            ));
+            let file = digest.replacen(':', "-", 1);
+            let text = format!("open {}/blobs/{file}: no such file or directory", crate::models::STORE);
+            return Err(Failure::bad_request(text));
         };
-        (!converts && !start.starts_with(b"GGUF")).then(|| "supplied file was not in GGUF format".to_owned())
+        if converts || start.starts_with(b"GGUF") {
+            return Ok(());
+        }
+        Err(Failure::bad_request("supplied file was not in GGUF format"))
     }
 
-    /// A plain model; its template decides what it can do.
-    fn model_of_files(&self) -> Model {
-        Model {
+    /// A plain model of a file; its template decides what it can do. A file that is another model's is known.
+    fn model_of_file(&self, digest: &str, converts: bool) -> Model {
+        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let known = self.state.models().into_iter().find(|model| model.weights() == hex);
+        let plain = Model {
             capabilities: vec![Capability::Completion],
             mode: Mode::Rendered,
             calls: Calls::Named,
             ..Model::new(self.name.clone())
+        };
+        match known {
+            Some(known) => {
+                let can = if known.can(Capability::Embedding) { Capability::Embedding } else { Capability::Completion };
+                let template = if known.has_template() { plain.template.clone() } else { known.template };
+                Model {
+                    card: known.card,
+                    origin: known.origin,
+                    file: known.file,
+                    capabilities: vec![can],
+                    template,
+                    ..plain
+                }
+            }
+            None if converts => plain,
+            None => Model { file: Some(hex.to_owned()), ..plain },
         }
     }
 
     /// The base with what the request changes, told layer by layer.
-    fn layers(&mut self, base: Model) -> Box<dyn Iterator<Item = Step> + Send> {
+    fn changed(&self, base: Model) -> Result<Model, Failure> {
         let fields = &self.fields;
         let mut model = Model { name: self.name.clone(), modified: Timestamp::now(), ..base };
-        let mut steps = Vec::new();
         let quantize = [text(fields, "quantize"), text(fields, "quantization")].into_iter().find(|to| !to.is_empty());
-        if let Some(to) = quantize {
-            let Some(known) =
-                ["Q4_K_M", "Q4_K_S", "Q8_0", "F16"].into_iter().find(|known| known.eq_ignore_ascii_case(to))
-            else {
-                return Box::new(std::iter::once(Err(Failure::bad_request(format!(
-                    "unsupported quantization type {to}"
-                )))));
-            };
-            steps.push(Ok(serde_json::json!({
-                "status": format!("quantizing {} model to {known}", model.card.quantization),
-                "digest": "0000000000000000000",
-                "total": model.card.file_size(),
-                "completed": model.card.file_size(),
-            })));
-            model.card.quantization = known;
-        }
+        self.quantize(&mut model, quantize)?;
         if !text(fields, "template").is_empty() {
             text(fields, "template").clone_into(&mut model.template);
             learn_from_template(&mut model);
@@ -204,13 +159,45 @@ impl Creation {
         if let Some(messages) = fields.get("messages").and_then(Value::as_array) {
             model.messages.clone_from(messages);
         }
-        for digest in model.layers() {
-            let digest = format!("sha256:{digest}");
+        for layer in model.contents() {
+            let digest = format!("sha256:{}", layer.digest);
             let verb = if self.state.blob(&digest).is_some() { "using existing layer" } else { "creating new layer" };
-            steps.push(status(format!("{verb} {digest}")));
+            self.reports.status(format!("{verb} {digest}"));
+            self.state.put_blob(&digest, layer.content);
         }
-        self.stage = Stage::Writing(Box::new(model));
-        Box::new(steps.into_iter())
+        Ok(model)
+    }
+
+    /// Other weights, from floats alone. llama-server's Ollama verifies what it wrote, as it does with files; older ones report progress.
+    fn quantize(&self, model: &mut Model, to: Option<&str>) -> Result<(), Failure> {
+        let is_new = self.state.version.has_llama_server();
+        if let Some(to) = to {
+            let wanted = to.to_uppercase();
+            let Some(known) = QUANTIZATIONS.into_iter().find(|known| *known == wanted) else {
+                let text = format!(
+                    "unsupported quantization type {wanted} - supported types are {}",
+                    QUANTIZATIONS.join(", ")
+                );
+                return Err(if is_new {
+                    Failure::new(text)
+                } else {
+                    Failure::bad_request(format!("unsupported quantization type {to}"))
+                });
+            };
+            if is_new && !["F16", "BF16", "F32"].contains(&model.card.quantization) {
+                return Err(Failure::new("quantization is only supported for F16, BF16 and F32 models"));
+            }
+            if !is_new {
+                self.reports.quantizing(model.card.quantization, known, model.card.file_size());
+            }
+            model.card.quantize(known);
+            model.file = None;
+        }
+        let is_from_file = text(&self.fields, "from").is_empty();
+        if is_new && (to.is_some() || is_from_file) {
+            self.reports.status("verifying conversion");
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ mod list;
 mod manage;
 mod options;
 mod progress;
+mod registry;
 mod show;
 mod transfer;
 
@@ -234,6 +235,7 @@ mod tests {
             let Outcome::Answered(answer) = answer(&state, &asked, None, &Ticket::default()) else {
                 panic!("nothing has to wait");
             };
+            let Some(answer) = futures_util::FutureExt::now_or_never(answer.settled()) else { continue };
             let mut pieces = answer.pieces();
             while let Some(Some(_)) = futures_util::FutureExt::now_or_never(pieces.next()) {}
         }

@@ -15,7 +15,7 @@
 //! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
 //! answers with them as Ollama would, thinking and tool calls told apart), or `faithful: true`, with `after: N` lines kept before `then`.
 //! An item `models: ["NAME=tools,thinking", …]` adds models instead; `chaos: "seed=7,cut=0.01"` makes every response misbehave at random
-//! (see [`Chaos`]). The first rule that matches wins; where none does, the answer is faithful.
+//! (see [`Chaos`]); `published: ["127.0.0.1:5000/me/mine=tools"]` plays transfers with that host, where otherwise a registry is asked. The first rule that matches wins; where none does, the answer is faithful.
 
 mod play;
 mod reply;
@@ -44,6 +44,8 @@ pub struct Script {
     pub models: Vec<Model>,
     /// Seeded misbehavior of every response, faithful ones included.
     pub chaos: Option<Chaos>,
+    /// Models that registries hold: pulls from their hosts and pushes to them are played, without a registry.
+    pub published: Vec<Model>,
 }
 
 /// One rule.
@@ -63,6 +65,7 @@ pub struct Rule {
 struct Item {
     models: Option<Vec<Model>>,
     chaos: Option<Chaos>,
+    published: Option<Vec<Model>>,
     when: Option<When>,
     times: Option<u64>,
     reply: Option<Reply>,
@@ -73,15 +76,19 @@ impl TryFrom<Vec<Item>> for Script {
 
     fn try_from(items: Vec<Item>) -> Result<Self, Self::Error> {
         let mut script = Self::default();
-        for Item { models, chaos, when, times, reply } in items {
+        for Item { models, chaos, published, when, times, reply } in items {
+            let is_setting = models.is_some() || chaos.is_some() || published.is_some();
             let is_rule = when.is_some() || times.is_some() || reply.is_some();
-            if is_rule && (models.is_some() || chaos.is_some()) {
-                return Err("an item of a script is a rule, or it has models or chaos: write two items");
+            if is_rule && is_setting {
+                return Err(
+                    "an item of a script is a rule, or it has models, published models or chaos: write two items",
+                );
             }
-            if models.is_none() && chaos.is_none() {
+            if !is_setting {
                 script.rules.push(Rule { when: when.unwrap_or_default(), times, reply: reply.unwrap_or_default() });
             }
             script.models.extend(models.unwrap_or_default());
+            script.published.extend(published.unwrap_or_default());
             script.chaos = chaos.or(script.chaos);
         }
         Ok(script)
@@ -108,6 +115,7 @@ impl Script {
     pub fn and(mut self, other: Self) -> Self {
         self.rules.extend(other.rules);
         self.models.extend(other.models);
+        self.published.extend(other.published);
         self.chaos = other.chaos.or(self.chaos);
         self
     }

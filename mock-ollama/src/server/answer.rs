@@ -29,7 +29,6 @@ pub(crate) enum Body {
     /// One chunk for each line, made over time.
     Stream(Pieces),
     /// An answer that takes time to be made.
-    #[expect(dead_code, reason = "for transfers that take time")]
     Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
     /// What a script plays.
     Script {

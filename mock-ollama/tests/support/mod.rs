@@ -1,5 +1,7 @@
 //! Asking the mock over raw sockets.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
 use mock_ollama::Mock;
 use serde_json::Value;
 use tokio::{

@@ -140,8 +140,13 @@ fn item_key(key: &str) -> &str {
 fn text_of(key: &str, text: &str, forced: Forced) -> String {
     let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let masked = || {
-        let parts: Vec<&str> = text.split_inclusive([':', '-', '/', '"']).collect();
-        parts.iter().map(|part| if is_hex(part) { "<hex>" } else { part }).collect::<String>()
+        // Digests, and their beginnings as progress reports show them; each piece ends with what divides it from the next.
+        let is_start = |part: &str| part.len() == 12 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let parts = text.split_inclusive([':', '-', '/', '"', ' ']).map(|part| {
+            let word = part.trim_end_matches([':', '-', '/', '"', ' ']);
+            if is_hex(word) || is_start(word) { format!("<hex>{}", &part[word.len()..]) } else { part.to_owned() }
+        });
+        parts.collect::<String>()
     };
     match key {
         "done_reason" if matches!(text, "stop" | "length") && !forced.reason => "ended".to_owned(),
@@ -153,8 +158,11 @@ fn text_of(key: &str, text: &str, forced: Forced) -> String {
             if is_id { "id".to_owned() } else { format!("id? {text}") }
         }
         "digest" => {
+            // A model's, or a layer's with its kind.
             if is_hex(text) {
                 "digest".to_owned()
+            } else if text.strip_prefix("sha256:").is_some_and(is_hex) {
+                "sha256:digest".to_owned()
             } else {
                 format!("digest? {text}")
             }
