@@ -22,6 +22,9 @@ fn json(event: &str) -> Value {
     serde_json::from_str(event).unwrap_or_else(|error| panic!("{error}: {event}"))
 }
 
+/// A heartbeat, as an HTTP chunk of its own.
+const HEARTBEAT: &str = "2\r\n\n\n\r\n";
+
 #[tokio::test]
 async fn a_stream_has_its_role_first_its_finish_once_and_done_last() {
     let upstream = Upstream::answering(stream(&[word("Hel"), word("lo"), last()])).await;
@@ -121,10 +124,10 @@ async fn a_cold_model_gets_heartbeats_and_its_words_after_them() {
     config.heartbeat.every = Duration::from_millis(20);
     let proxy = serve(config).await.unwrap();
     let mut client = Client::sending(proxy.addr(), post("/v1/chat/completions", CHAT_STREAM)).await;
-    let begun = client.until(": waiting\n\n").await;
+    let begun = client.until(HEARTBEAT).await;
     assert!(begun.starts_with("HTTP/1.1 200 OK"));
-    client.until(": waiting\n\n").await;
-    client.until(": waiting\n\n").await;
+    client.until(HEARTBEAT).await;
+    client.until(HEARTBEAT).await;
     upstream.go_on();
     let rest = client.until("[DONE]").await;
     assert!(rest.contains("\"warm\""));
@@ -139,7 +142,7 @@ async fn what_fails_after_the_head_has_left_is_an_error_frame() {
     config.heartbeat.after = Duration::from_millis(20);
     let proxy = serve(config).await.unwrap();
     let mut client = Client::sending(proxy.addr(), post("/v1/chat/completions", CHAT_STREAM)).await;
-    client.until(": waiting").await;
+    client.until(HEARTBEAT).await;
     upstream.go_on();
     // The near names are asked for as well.
     upstream.until(|seen| seen.text().contains("GET /api/tags")).await;

@@ -68,8 +68,8 @@ pub(super) fn crlf() -> Tamper {
     each(|Frame(bytes)| vec![Frame(String::from_utf8_lossy(&bytes).replace('\n', "\r\n").into_bytes())])
 }
 
-pub(super) fn without_comments() -> Tamper {
-    each(|frame| if frame.0.starts_with(b":") { Vec::new() } else { vec![frame] })
+pub(super) fn without_heartbeats() -> Tamper {
+    each(|frame| if frame.text().is_none() { Vec::new() } else { vec![frame] })
 }
 
 pub(super) fn finish_twice() -> Tamper {
@@ -194,28 +194,28 @@ mod tests {
     const FINISH: &str = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
     const USAGE: &str = "data: {\"choices\":[],\"usage\":{}}\n\n";
     const DONE: &str = "data: [DONE]\n\n";
-    const COMMENT: &str = ": x\n\n";
+    const HEARTBEAT: &str = "\n\n";
 
     #[test]
     fn each_mutant_does_what_it_says() {
-        let stream = [COMMENT, A, FINISH, USAGE, DONE];
+        let stream = [HEARTBEAT, A, FINISH, USAGE, DONE];
         let is = |tamper: Tamper, expected: &[&str]| assert_eq!(after(tamper, &stream), expected);
-        is(dropped(0), &[COMMENT, FINISH, USAGE, DONE]);
+        is(dropped(0), &[HEARTBEAT, FINISH, USAGE, DONE]);
         is(dropped(4), &stream);
-        is(doubled(1), &[COMMENT, A, FINISH, FINISH, USAGE, DONE]);
-        is(swapped(0), &[COMMENT, FINISH, A, USAGE, DONE]);
+        is(doubled(1), &[HEARTBEAT, A, FINISH, FINISH, USAGE, DONE]);
+        is(swapped(0), &[HEARTBEAT, FINISH, A, USAGE, DONE]);
         is(swapped(3), &stream);
-        is(without_comments(), &[A, FINISH, USAGE, DONE]);
-        is(finish_twice(), &[COMMENT, A, FINISH, FINISH, USAGE, DONE]);
-        is(usage_missing(), &[COMMENT, A, FINISH, DONE]);
-        is(usage_early(), &[COMMENT, A, USAGE, FINISH, DONE]);
-        is(early_end(), &[COMMENT, A, FINISH, "End", "End", "End"]);
-        is(done_missing(), &[COMMENT, A, FINISH, USAGE]);
+        is(without_heartbeats(), &[A, FINISH, USAGE, DONE]);
+        is(finish_twice(), &[HEARTBEAT, A, FINISH, FINISH, USAGE, DONE]);
+        is(usage_missing(), &[HEARTBEAT, A, FINISH, DONE]);
+        is(usage_early(), &[HEARTBEAT, A, USAGE, FINISH, DONE]);
+        is(early_end(), &[HEARTBEAT, A, FINISH, "End", "End", "End"]);
+        is(done_missing(), &[HEARTBEAT, A, FINISH, USAGE]);
         assert_eq!(after(crlf(), &[DONE]), ["data: [DONE]\r\n\r\n"]);
         assert_eq!(after(buffered(), &[A, DONE]), ["Touched".to_owned(), format!("{A}{DONE}")]);
         let error = "data: {\"error\":{}}\n\n";
         assert_eq!(after(done_after_error(), &[error]), [error, DONE]);
-        assert_eq!(after(chunk_after_error(), &[A, COMMENT, error]), [A, COMMENT, error, A]);
+        assert_eq!(after(chunk_after_error(), &[A, HEARTBEAT, error]), [A, HEARTBEAT, error, A]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("frames-swapped", "each frame of a stream in turn comes after the next one", Kind::Frames(frames::swapped)),
     mutant("event-split", "every event is written in two pieces", Kind::Only(EVENTS, frames::split)),
     mutant("crlf", "lines of an event stream end with CRLF", Kind::Only(EVENTS, frames::crlf)),
-    mutant("comment-removed", "comments do not come", Kind::Only(EVENTS, frames::without_comments)),
+    mutant("heartbeat-removed", "heartbeats do not come", Kind::Only(EVENTS, frames::without_heartbeats)),
     mutant("index-wrong", "choices and data are not numbered from 0", Kind::Document(documents::index_wrong)),
     mutant("index-changing", "a choice changes its number in mid-stream", Kind::Document(documents::index_changing)),
     mutant("id-wrong", "the id is of no known kind", Kind::Document(documents::id_wrong)),

@@ -433,7 +433,7 @@ pub const SETTINGS: &[Setting] = &[
         "Time to wait for the remote before answering 200. Errors within it keep their status; later ones become error events",
         |config| &mut config.heartbeat.after,
     ),
-    time("heartbeat.every", "Interval of the comments that keep a silent stream alive; 0: none", |config| {
+    time("heartbeat.every", "Interval of the heartbeats that keep a silent stream alive; 0: none", |config| {
         &mut config.heartbeat.every
     }),
     size("limits.body", "Maximum request body on the OpenAI routes", |config| &mut config.limits.body),

@@ -374,7 +374,8 @@ impl Answer {
 
     /// The `data:` of each event.
     pub fn events(&self) -> Vec<String> {
-        self.text().split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
+        let data = |event: &str| event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
+        self.text().split("\n\n").filter_map(data).collect()
     }
 }
 

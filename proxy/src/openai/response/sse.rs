@@ -96,9 +96,20 @@ impl Frames {
     }
 
     /// Adds an error in OpenAI's envelope.
+    ///
+    /// The event is named, because langchain4j takes an unnamed one for a complete answer; and the name follows the data, because
+    /// go-openai loses the message otherwise (docs/streams.md).
     pub(crate) fn error(&mut self, error: &Error) {
         self.0.put_slice(b"data: ");
         self.0.put_slice(&error::body(error, Dialect::OpenAi));
+        self.0.put_slice(b"\nevent: error\n\n");
+    }
+
+    /// Adds a heartbeat: bytes that mean nothing to any reader of events.
+    ///
+    /// It is not a comment, because go-openai loses the message of an error that follows one; and it is two empty lines, because
+    /// readers that split a stream at `\n\n` would find a single one in front of the next event (docs/streams.md).
+    fn heartbeat(&mut self) {
         self.0.put_slice(b"\n\n");
     }
 
@@ -150,7 +161,7 @@ fn keep_on_one_line(text: &mut BytesMut, begin: usize) {
 /// them apart by [`Translator::source`].
 ///
 /// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`], so that an early
-/// refusal keeps its HTTP status; then the head goes out with comments, and what fails later is an error frame.
+/// refusal keeps its HTTP status; then the head goes out with heartbeats, and what fails later is an error frame.
 ///
 /// # Errors
 /// A refusal within [`Heartbeat::after`], if it is the first that is heard.
@@ -186,9 +197,10 @@ pub(crate) async fn respond<T: Translator>(
         wrote: Instant::now(),
         heard: false,
         recorder,
+        failed: false,
     };
     if waiting {
-        stream.feed.frames.comment("waiting");
+        stream.feed.frames.heartbeat();
     }
     Ok(event_stream(Body::new(stream)))
 }
@@ -343,19 +355,22 @@ struct EventStream<T> {
     /// The upstream answers, one for most endpoints.
     sources: Vec<Stage>,
     feed: Feed<T>,
-    /// Goes off when it is time to look whether a comment is due.
+    /// Goes off when it is time to look whether a heartbeat is due.
     beat: Alarm,
     every: Duration,
     wrote: Instant,
     /// Whether the remote has sent anything.
     heard: bool,
     recorder: Recorder,
+    /// Whether the stream ends with an error.
+    failed: bool,
 }
 
 impl<T: Translator> EventStream<T> {
     /// Notes what went wrong, if anything did.
-    fn note(&self, outcome: Result<(), Error>) {
+    fn note(&mut self, outcome: Result<(), Error>) {
         if let Err(error) = outcome {
+            self.failed = true;
             self.recorder.failed(&error);
         }
     }
@@ -427,8 +442,11 @@ impl<T: Translator> EventStream<T> {
         self.wrote = Instant::now();
         self.recorder.receipt(self.feed.receipt());
         let mut frames = self.feed.frames.take();
-        if let Some(receipt) = self.recorder.untold() {
-            // In front, because nothing follows the last event.
+        // In front of the last events, because nothing follows them; and never before an error (docs/streams.md).
+        if self.feed.translator.closed()
+            && !self.failed
+            && let Some(receipt) = self.recorder.untold()
+        {
             self.feed.frames.comment(&format!("receipt {receipt}"));
             self.feed.frames.0.put_slice(&frames);
             frames = self.feed.frames.take();
@@ -443,7 +461,7 @@ impl<T: Translator> EventStream<T> {
         Poll::Ready(Some(Ok(Frame::data(frames))))
     }
 
-    /// Ready when nothing was written for so long that a comment is due.
+    /// Ready when nothing was written for so long that a heartbeat is due.
     fn poll_beat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.every.is_zero() {
             return Poll::Pending;
@@ -497,7 +515,7 @@ impl<T: Translator> EventStream<T> {
                 return Poll::Pending;
             }
             ready!(self.poll_beat(cx));
-            self.feed.frames.comment("waiting");
+            self.feed.frames.heartbeat();
         }
     }
 }
@@ -572,6 +590,7 @@ mod tests {
                 every: Duration::ZERO,
                 wrote: Instant::now(),
                 heard: false,
+                failed: false,
                 recorder: recorder.clone(),
             };
             let frame = stream.frame().await.unwrap().unwrap().into_data().unwrap();
