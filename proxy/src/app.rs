@@ -54,7 +54,7 @@ impl Deref for App {
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    remote: Arc<Client>,
+    pub(crate) remote: Arc<Client>,
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     pub(crate) fetcher: Fetcher,
@@ -217,9 +217,6 @@ async fn translate(
 /// The native lane.
 async fn native(shared: &Shared, upstream: &Client, mut request: Request) -> Result<Response, Error> {
     let config = &shared.config;
-    if !config.remote.forward_auth {
-        request.headers_mut().remove(&config.auth.header);
-    }
     let limit = config.limits.native_body;
     if limit > 0 {
         let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -235,7 +232,7 @@ async fn native(shared: &Shared, upstream: &Client, mut request: Request) -> Res
             Body::new(Limited::new(body, limit).map_err(too_large))
         });
     }
-    passthrough::pass(upstream, request, config.remote.forward_auth).await
+    passthrough::pass(upstream, request, config).await
 }
 
 /// Every key that a text might hold.

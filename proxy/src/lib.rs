@@ -22,6 +22,7 @@ mod retain;
 mod routes;
 mod server;
 mod stamp;
+mod tls_client;
 mod upstream;
 mod usage;
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod whole_body;
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -41,13 +42,15 @@ use gate::{Gate, origin::Rules};
 pub use ollama::version::VERSIONS;
 pub use probe::{Probe, Probed, unmatched};
 use server::listener::{self, Setup};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct Running {
     server: listener::Server,
     kept: app::Kept,
+    /// Closes idle connections to the remote: one task for each configuration that requests were answered by.
+    reapers: Mutex<JoinSet<()>>,
 }
 
 impl Running {
@@ -63,7 +66,13 @@ impl Running {
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
     pub fn reload(&self, config: Config) -> io::Result<()> {
-        self.server.replace(setup(config, self.addr(), &self.kept)?);
+        let setup = setup(config, self.addr(), &self.kept)?;
+        let reaper = setup.shared.remote.reaper();
+        self.server.replace(setup);
+        let mut reapers = self.reapers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of configurations that are gone have ended.
+        while reapers.try_join_next().is_some() {}
+        reapers.spawn(reaper);
         Ok(())
     }
 
@@ -93,7 +102,9 @@ pub async fn serve(config: Config) -> io::Result<Running> {
     let addr = listener.local_addr()?;
     let kept = app::Kept::default();
     let setup = setup(config, addr, &kept)?;
-    Ok(Running { server: listener::Server::start(listener, addr, setup), kept })
+    let mut reapers = JoinSet::new();
+    reapers.spawn(setup.shared.remote.reaper());
+    Ok(Running { server: listener::Server::start(listener, addr, setup), kept, reapers: Mutex::new(reapers) })
 }
 
 /// Checks all that [`serve`] checks, but for whether the port is free.

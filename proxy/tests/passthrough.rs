@@ -8,7 +8,9 @@ mod support;
 use std::time::Duration;
 
 use farllama::serve;
-use support::{Act, Answer, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, proxy, raw_response, word};
+use support::{
+    Act, Answer, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, proxy, raw_response, word,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 
@@ -81,7 +83,9 @@ async fn an_answer_comes_back_as_it_was() {
     let raw = "HTTP/1.1 418 I'm a teapot\r\nX-B: 2\r\nX-A: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Encoding: gzip\r\n\
                Connection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 6\r\n\r\n\x1f\u{0}\n\r\n!";
     let upstream = Upstream::answering(raw).await;
-    let proxy = proxy(upstream.addr).await;
+    let mut config = config(upstream.addr);
+    config.remote.forward_cookies = true;
+    let proxy = serve(config).await.unwrap();
     let answer = ask(proxy.addr(), "GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(answer.code(), 418);
@@ -114,7 +118,7 @@ async fn a_head_request_is_answered_with_the_head_alone() {
 #[tokio::test]
 async fn lines_arrive_while_the_remote_is_still_writing() {
     let head = [STREAM_HEAD.as_bytes(), &word("one")].concat();
-    let rest = [word("two"), STREAM_END.into()].concat();
+    let rest = [word("two"), last(), STREAM_END.into()].concat();
     let upstream = Upstream::start(vec![Act::Write(head), Act::Hold, Act::Write(rest)]).await;
     let proxy = proxy(upstream.addr).await;
     let mut client = Client::sending(proxy.addr(), support::post("/api/chat", "{}")).await;

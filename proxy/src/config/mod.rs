@@ -25,6 +25,8 @@ pub struct Config {
     pub local: Local,
     /// The Ollama that it speaks to.
     pub remote: Remote,
+    /// The native lane.
+    pub native: Native,
     /// The OpenAI lane.
     pub openai: OpenAi,
     /// How much a model remembers, and what becomes of a prompt that is longer.
@@ -99,6 +101,11 @@ pub struct Remote {
     pub probe: Duration,
     /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
     pub forward_auth: bool,
+    /// Passes cookies between callers and the remote. Off by default: callers share the remote's session otherwise.
+    pub forward_cookies: bool,
+    /// Maximum size of a native request body that is kept until the response begins, to be sent again if the pooled connection turns out
+    /// to be closed: 1 MiB by default. 0: such bodies are sent once.
+    pub replay_body: usize,
 }
 
 impl Default for Remote {
@@ -114,6 +121,8 @@ impl Default for Remote {
             verify: true,
             probe: Duration::from_secs(30),
             forward_auth: false,
+            forward_cookies: false,
+            replay_body: 1 << 20,
         }
     }
 }
@@ -125,6 +134,19 @@ pub enum Protocol {
     Http,
     /// TLS.
     Https,
+}
+
+/// The native lane.
+#[derive(Clone, Debug)]
+pub struct Native {
+    /// Cuts the connection where the remote ends a stream in order before it is done, so that clients report it. On by default.
+    pub truthful_end: bool,
+}
+
+impl Default for Native {
+    fn default() -> Self {
+        Self { truthful_end: true }
+    }
 }
 
 /// The OpenAI lane.

@@ -316,6 +316,17 @@ pub const SETTINGS: &[Setting] = &[
         "Forward the callers' own credentials to the remote instead of removing them",
         |config| &mut config.remote.forward_auth,
     ),
+    flag("remote.forward_cookies", "Pass cookies between callers and the remote instead of removing them", |config| {
+        &mut config.remote.forward_cookies
+    }),
+    size(
+        "remote.replay_body",
+        "Maximum size of a native request body that is sent again if a pooled connection turns out to be closed; 0: never",
+        |config| &mut config.remote.replay_body,
+    ),
+    flag("native.truthful_end", "Cut the connection if the remote ends a native stream before it is done", |config| {
+        &mut config.native.truthful_end
+    }),
     other(
         "openai.base_path",
         "PATH",

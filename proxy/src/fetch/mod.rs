@@ -8,7 +8,6 @@ pub(crate) mod address;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -18,9 +17,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header, uri::Scheme};
-use http_body_util::{BodyExt, Empty};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
+use http1_client::Connection;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,6 +28,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     config::Images,
+    tls_client::{self, Trust},
     upstream::connect::{self, Cause},
 };
 
@@ -42,9 +41,9 @@ pub(crate) enum Refused {
     /// It cannot be fetched at all.
     #[error("it is no http(s) URL such as https://example.com/picture.png{0}")]
     Url(&'static str),
-    /// It lies where callers must not look.
-    #[error("it leads to an address that is not on the open Internet, which images.allow_private forbids")]
-    Private,
+    /// The name is unknown, or its address is not public. One text for both: a caller must not learn which names exist inside.
+    #[error("its host has no address on the open Internet (images.allow_private allows others)")]
+    NoPublicAddress,
     /// Nobody answers.
     #[error("there is no connection: {0}")]
     Connect(Cause),
@@ -121,10 +120,10 @@ impl Fetcher {
 
     /// Looks a name up once, and connects to what was found and checked, and to nothing else.
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Refused> {
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Refused::Connect(Cause::NameNotFound))?;
+        let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Refused::NoPublicAddress)?;
         let allowed: Vec<SocketAddr> = found.filter(|address| (self.allowed)(address.ip())).collect();
         if allowed.is_empty() {
-            return Err(Refused::Private);
+            return Err(Refused::NoPublicAddress);
         }
         TcpStream::connect(&*allowed).await.map_err(|error| Refused::Connect(connect::cause(&error)))
     }
@@ -133,51 +132,33 @@ impl Fetcher {
         if let Some(tls) = self.tls.get() {
             return Ok(tls.clone());
         }
-        let tls = Arc::new(connect::trusting_the_system()?);
+        let tls = Arc::new(tls_client::config(Trust::System { ca_file: None })?);
         Ok(self.tls.get_or_init(|| tls).clone())
     }
 
-    /// One exchange. The connection is driven here, and closed afterwards.
-    async fn ask(
-        &self,
-        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        url: &Uri,
-        budget: &Budget,
-    ) -> Result<Reply, Refused> {
-        let (mut sender, connection) =
-            http1::handshake::<_, Empty<Bytes>>(TokioIo::new(io)).await.map_err(|_| Refused::Broken)?;
-        let answering = async {
-            let answer = sender.send_request(request(url)?).await.map_err(|_| Refused::Broken)?;
-            self.read(answer, budget).await
-        };
-        let (mut answering, mut connection) = (pin!(answering), pin!(connection));
-        tokio::select! {
-            answer = &mut answering => answer,
-            // What has arrived is still there to be read.
-            _ = &mut connection => answering.await,
-        }
-    }
-
-    async fn read(&self, answer: http::Response<Incoming>, budget: &Budget) -> Result<Reply, Refused> {
-        let status = answer.status();
-        if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-            && let Some(location) = answer.headers().get(header::LOCATION)
+    /// One exchange, after which the connection is closed.
+    async fn ask(&self, io: impl AsyncRead + AsyncWrite + Unpin, url: &Uri, budget: &Budget) -> Result<Reply, Refused> {
+        let (parts, ()) = request(url)?.into_parts();
+        let mut connection = Connection::<_, Empty<Bytes>>::new(io);
+        let head = connection.send(&http1_client::encode(parts, None), None).await.map_err(|_| Refused::Broken)?;
+        if matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308)
+            && let Some(location) = head.headers.get(header::LOCATION)
         {
             return Ok(Reply::There(location.clone()));
         }
-        if status != StatusCode::OK {
-            return Err(Refused::Status(status));
+        if head.status != StatusCode::OK {
+            return Err(Refused::Status(head.status));
         }
-        let mut body = answer.into_body();
+        let mut framing = head.framing;
         let mut bytes = Vec::new();
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = connection.frame(&mut framing).await {
             let Ok(data) = frame.map_err(|_| Refused::Broken)?.into_data() else { continue };
             let left = budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(data.len()));
             if left.is_err() {
                 return Err(Refused::TooLarge(self.images.max_bytes));
             }
             bytes.extend_from_slice(&data);
-            // Whoever serves something else is not read to the end.
+            // A server of something else is not read to the end.
             if bytes.len() >= MAGIC && kind(&bytes).is_none() {
                 return Err(Refused::NoPicture);
             }
@@ -222,13 +203,13 @@ fn follow(from: &Uri, location: &HeaderValue) -> Result<Uri, Refused> {
     read(&format!("{scheme}://{authority}{folder}/{location}"))
 }
 
-fn request(url: &Uri) -> Result<Request<Empty<Bytes>>, Refused> {
+fn request(url: &Uri) -> Result<Request<()>, Refused> {
     let target = url.path_and_query().map_or("/", |target| target.as_str());
     Request::get(target)
         .header(header::HOST, url.authority().map_or("", |host| host.as_str()))
         .header(header::USER_AGENT, concat!("farllama/", env!("CARGO_PKG_VERSION")))
         .header(header::ACCEPT, "image/png, image/jpeg, image/webp, image/gif")
-        .body(Empty::new())
+        .body(())
         .map_err(|_| Refused::Url(""))
 }
 

@@ -98,13 +98,28 @@ async fn a_redirect_to_where_callers_must_not_look_is_refused_without_a_connecti
         "https://192.168.1.1/".to_owned(),
     ] {
         let (picture, _) = fetched("/", &[&to(&location)]).await;
-        assert_eq!(picture, Err(Refused::Private), "{location}");
+        assert_eq!(picture, Err(Refused::NoPublicAddress), "{location}");
     }
     for location in ["file:///etc/passwd", "gopher://127.0.0.1:@/", "http://user:secret@127.0.0.1:@/"] {
         let (picture, _) = fetched("/", &[&to(location)]).await;
         assert!(matches!(picture, Err(Refused::Url(_))), "{location}: {picture:?}");
     }
     assert!(inside.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_refused_like_one_that_is_private() {
+    let fetcher = fetcher();
+    for url in ["http://no-such-host.invalid/", "http://10.0.0.1/", "http://localhost.invalid:1/"] {
+        assert_eq!(fetcher.picture(url, &fetcher.budget()).await, Err(Refused::NoPublicAddress), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_interim_responses_is_cut_off() {
+    let flood = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100_000);
+    let (picture, _) = fetched("/", &[&flood]).await;
+    assert_eq!(picture, Err(Refused::Broken));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! The one road to the network, for both lanes: what every request to the remote carries, and the words for why none was answered.
+//! The client of the remote, for both lanes: what every request carries, and the texts for why there is no response.
 //!
-//! Does not retry, follow redirects or decompress.
+//! Does not follow redirects or decompress.
 
 use std::{
     io,
@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http1_client::{Error as Broken, Invalid};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -27,16 +27,18 @@ use crate::{
     redact::Redactor,
     upstream::{
         connect::{Cause, Connector, cause},
-        connection::Broken,
-        pool::{Answer, Failure, Pool},
+        fence,
+        last_line::LastLine,
+        pool::{Body, Failure, Pool},
+        request_body::RequestBody,
     },
     whole_body::{self, Failed},
 };
 
-/// Most bytes of an answer that is read whole: an unstreamed chat or a list of models.
+/// Maximum size of a response that is read whole: an unstreamed chat or a list of models.
 const MAX_WHOLE: usize = 256 << 20;
 
-/// Speaks to the remote.
+/// The client of the remote.
 pub(crate) struct Client {
     pool: Pool,
     scheme: Scheme,
@@ -46,7 +48,7 @@ pub(crate) struct Client {
     headers: HeaderMap,
     /// Masks the credentials among them.
     redactor: Redactor,
-    /// What every request adds to `Via`, by which a loop is told.
+    /// What every request adds to `Via`, to detect loops.
     via: HeaderValue,
     first_byte: Duration,
     idle: Duration,
@@ -54,7 +56,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// # Errors
-    /// The remote's name is no host name, or TLS cannot be set up.
+    /// Fails if `remote.host` is not a host name, or TLS cannot be set up.
     pub(crate) fn new(config: &Config, via: HeaderValue) -> io::Result<Self> {
         let Remote { protocol, host, port, base_path, authorization, headers, .. } = &config.remote;
         let (scheme, usual) = match protocol {
@@ -64,7 +66,10 @@ impl Client {
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let authority = if *port == usual { host } else { format!("{host}:{port}") };
         let authority: Authority = authority.parse().map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("remote.host: {authority:?} is no host name: {error}"))
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("invalid host name {authority:?}: {error} (remote.host)"),
+            )
         })?;
         let invalid = |error: http::Error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let mut carried = HeaderMap::new();
@@ -106,10 +111,20 @@ impl Client {
             .any(|hops| hops.as_bytes().split(|byte| *byte == b',').any(|hop| hop.trim_ascii() == self.via.as_bytes()))
     }
 
-    /// Sends `request`, whose URI is a raw path and query, under the remote's base path, and waits for the head of the answer.
+    /// Closes idle connections that are too old or that the remote has closed, until the client is dropped.
+    pub(crate) fn reaper(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.pool.reaper()
+    }
+
+    /// The names of the headers that every request carries, in place of the caller's.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.keys()
+    }
+
+    /// Sends `request`, whose URI is a raw path and query, under the remote's base path, and waits for the head of the response.
     ///
-    /// Dropping the future, or the body of the answer, cancels the request upstream at once.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response<Upstream>, Error> {
+    /// Dropping the future, or the body of the response, cancels the request upstream at once.
+    pub(crate) async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Upstream>, Error> {
         *request.uri_mut() = self.target(request.uri())?;
         for name in self.headers.keys() {
             request.headers_mut().remove(name);
@@ -118,20 +133,8 @@ impl Client {
             request.headers_mut().append(name, value.clone());
         }
         request.headers_mut().append(header::VIA, self.via.clone());
-        let answering = self.pool.send(request);
-        let answer = if self.first_byte.is_zero() {
-            answering.await
-        } else {
-            tokio::time::timeout(self.first_byte, answering).await.map_err(|_| Error::Timeout {
-                message: format!(
-                    "the remote Ollama at {} sent nothing within {}; a model may still be loading: raise timeouts.first_byte, or set it to 0s",
-                    self.remote(),
-                    humantime::format_duration(self.first_byte)
-                ),
-            })?
-        };
-        let answer = answer.map_err(|failure| self.unanswered(failure))?;
-        Ok(answer.map(|body| Upstream::new(body, self.idle, self.authority.clone())))
+        let response = self.pool.send(request, self.first_byte).await.map_err(|failure| self.unanswered(failure))?;
+        Ok(response.map(|body| Upstream::new(body, self.idle, self.authority.clone())))
     }
 
     /// Asks and reads the whole answer, which must be a success.
@@ -148,12 +151,12 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub(crate) async fn open(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_static(path);
         if let Some(ask) = ask {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Body::from(ask);
+            *request.body_mut() = RequestBody::whole(ask);
         }
         let answer = self.send(request).await?;
         let status = answer.status();
@@ -175,12 +178,13 @@ impl Client {
             .map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path), &self.redactor))
     }
 
-    /// Which Ollama the remote is. Asked for once, and again only when all connections were lost in between.
+    /// Returns the remote's version. Asks for it at most once a minute while connections live, and anew after all were lost. A remote that
+    /// does not report its version counts as the newest.
     ///
     /// # Errors
-    /// The remote cannot be reached, or says nothing. One that does not tell its version is taken for the newest.
+    /// Fails if the remote cannot be reached or does not respond.
     pub(crate) async fn version(&self) -> Result<Version, Error> {
-        if let Some(version) = self.pool.known().and_then(|known| known.get().cloned()) {
+        if let Some(version) = self.pool.known().and_then(|known| known.version()) {
             return Ok(version);
         }
         let version = match self.call(Method::GET, "/api/version", None).await {
@@ -190,8 +194,7 @@ impl Client {
             Err(_) => return Ok(Version::newest()),
         };
         if let Some(known) = self.pool.known() {
-            // Whoever asked at the same time was told the same.
-            let _ = known.set(version.clone());
+            known.learn(version.clone());
         }
         Ok(version)
     }
@@ -205,6 +208,10 @@ impl Client {
         let target = match raw.path_and_query() {
             None => PathAndQuery::from_static("/"),
             Some(target) if self.base_path.is_empty() => target.clone(),
+            Some(target) if fence::leaves(target.path()) => {
+                let message = "the path leaves the remote's base path".to_owned();
+                return Err(Error::Invalid { message, param: None, code: None });
+            }
             Some(target) => PathAndQuery::try_from(format!("{}{target}", self.base_path))
                 .map_err(|error| Error::Internal { message: error.to_string() })?,
         };
@@ -216,18 +223,33 @@ impl Client {
         let remote = self.remote();
         let cause = match failure {
             Failure::Connect(cause) => cause,
-            // Our side of the road broke: the client stopped sending its body.
-            Failure::Exchange(error @ Broken::Request(_)) => {
+            Failure::FirstByte => {
+                return Error::Timeout {
+                    message: format!(
+                        "the remote Ollama at {remote} sent nothing within {} of the request; a model may still be loading: raise timeouts.first_byte, or set it to 0s",
+                        humantime::format_duration(self.first_byte)
+                    ),
+                };
+            }
+            // The client stopped sending its body.
+            Failure::Exchange(error @ Broken::Body(_)) => {
                 if let Some(own) = error::own(&error) {
                     return own;
                 }
                 let message = "the request body ended before it was whole".to_owned();
                 return Error::Invalid { message, param: None, code: None };
             }
-            Failure::Exchange(Broken::NotHttp(_)) => {
+            Failure::Exchange(Broken::Invalid(Invalid::StatusLine)) => {
                 return Error::NotOllama {
                     message: format!(
                         "not an Ollama at {remote}: what answers there does not speak HTTP; if it speaks TLS, set remote.protocol to https (--remote-protocol https)"
+                    ),
+                };
+            }
+            Failure::Exchange(Broken::Invalid(reason)) => {
+                return Error::NotOllama {
+                    message: format!(
+                        "the remote at {remote} sent an invalid HTTP response: {reason}; an Ollama does not: check the gateway in front of it"
                     ),
                 };
             }
@@ -291,20 +313,27 @@ pub(crate) async fn whole(body: Upstream) -> Result<Bytes, Error> {
     })
 }
 
-/// The body of an answer, as the network brings it, with a bound on the silence between two packets.
+/// The body of a response, as the network brings it, with a timeout on the silence between two packets.
 pub(crate) struct Upstream {
-    body: Answer,
+    body: Body,
     idle: Idle,
     remote: Authority,
     /// Whether something (the head, a packet) was handed over since the reader last had to wait.
     fresh: bool,
     /// A failure that waits until what came before it is on its way.
     failed: Option<Error>,
+    /// Fails a stream that ends in order before it is done.
+    last_line: Option<Box<LastLine>>,
 }
 
 impl Upstream {
-    fn new(body: Answer, idle: Duration, remote: Authority) -> Self {
-        Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None }
+    fn new(body: Body, idle: Duration, remote: Authority) -> Self {
+        Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None, last_line: None }
+    }
+
+    /// Fails at the end of the stream unless its last line says that it is complete.
+    pub(crate) fn expect_final_line(&mut self) {
+        self.last_line = Some(Box::default());
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -314,6 +343,20 @@ impl Upstream {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.heard();
+                if let Some(last_line) = &mut self.last_line {
+                    match &frame {
+                        Some(Ok(frame)) => {
+                            if let Some(data) = frame.data_ref() {
+                                last_line.push(data);
+                            }
+                        }
+                        None if !last_line.is_final() => {
+                            self.last_line = None;
+                            return Poll::Ready(Some(Err(Error::unfinished())));
+                        }
+                        _ => {}
+                    }
+                }
                 Poll::Ready(frame.map(|frame| {
                     frame.map_err(|error| Error::Cut {
                         message: format!(
@@ -359,7 +402,8 @@ impl HttpBody for Upstream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // The end of a stream that may fail there must be polled.
+        self.last_line.is_none() && self.failed.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -367,7 +411,7 @@ impl HttpBody for Upstream {
     }
 }
 
-/// Tells when nothing was heard for a while.
+/// A timeout on silence.
 #[derive(Debug)]
 struct Idle {
     within: Duration,

@@ -1,6 +1,6 @@
-//! How a connection to the remote is made: name look-up, TCP, TLS, all within one bound; and why one was not.
+//! Makes connections to the remote: name lookup, TCP and TLS, all within one timeout.
 //!
-//! Knows nothing of HTTP. A failure is a [`Cause`], so that the words for it stand in one place.
+//! Knows nothing of HTTP. A failure is a [`Cause`], so that its texts are in one place.
 
 use std::{
     error::Error as StdError,
@@ -19,20 +19,25 @@ use hyper_util::{
     client::legacy::connect::{HttpConnector, dns::Name},
     rt::TokioIo,
 };
-use rustls::{
-    DigitallySignedStruct,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
 use crate::{
     config::{Protocol, Remote, Timeouts},
-    upstream::connection::Io,
+    tls_client::{self, Trust},
 };
 
 type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// How long written bytes may stay unacknowledged before the connection counts as dead. It also ends an upload that the remote does not
+/// read, so it is longer than a request may wait in another farllama's queue (`quota.wait`, 5 min by default).
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(360);
+
+/// What a connection is made of: TCP, or TLS over it.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +65,7 @@ pub(crate) enum Cause {
     Other(String),
 }
 
-/// Makes connections for the pooled client. Cheap to clone.
+/// Makes connections for the pool. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Connector {
     inner: HttpsConnector<HttpConnector<Resolver>>,
@@ -69,90 +74,24 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// # Errors
-    /// Where TLS is asked for: the system's certificates or `remote.ca_file` cannot be read.
+    /// Fails if `remote.ca_file` cannot be read, or TLS cannot be set up.
     pub(crate) fn new(remote: &Remote, timeouts: &Timeouts) -> io::Result<Self> {
         let mut tcp = HttpConnector::new_with_resolver(Resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // A peer that died without a word must not hold a stream for ever: thinking has no limit, but its machine must be there.
+        // A peer that died silently must not hold a stream forever: thinking has no limit, but its machine must be there.
         tcp.set_keepalive(Some(Duration::from_secs(30)));
         tcp.set_keepalive_interval(Some(Duration::from_secs(10)));
         tcp.set_keepalive_retries(Some(3));
-        let inner = HttpsConnector::from((tcp, Arc::new(tls(remote)?)));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        let trust = match (remote.protocol, remote.verify) {
+            (Protocol::Http, _) => Trust::Nobody,
+            (Protocol::Https, true) => Trust::System { ca_file: remote.ca_file.as_deref() },
+            (Protocol::Https, false) => Trust::Anyone,
+        };
+        let inner = HttpsConnector::from((tcp, Arc::new(tls_client::config(trust)?)));
         Ok(Self { inner, within: timeouts.connect })
-    }
-}
-
-fn tls(remote: &Remote) -> io::Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    // Reading the system's certificates takes time and memory, so only those who need them pay.
-    if remote.protocol == Protocol::Https && remote.verify {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = &remote.ca_file {
-            use rustls::pki_types::pem::PemObject;
-            let unusable = |error: &dyn std::fmt::Display| {
-                io::Error::new(io::ErrorKind::InvalidInput, format!("remote.ca_file {}: {error}", path.display()))
-            };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
-                roots.add(certificate.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    Ok(if remote.verify {
-        builder.with_root_certificates(roots).with_no_client_auth()
-    } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
-    })
-}
-
-/// TLS for others than the remote: whoever the system trusts.
-///
-/// # Errors
-/// TLS cannot be set up.
-pub(crate) fn trusting_the_system() -> io::Result<rustls::ClientConfig> {
-    tls(&Remote { protocol: Protocol::Https, ..Remote::default() })
-}
-
-/// Takes whoever answers for the remote: `remote.verify = false`.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -205,7 +144,7 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// Reads the cause out of an error and whatever it wraps.
+/// Finds the cause in an error and its sources.
 pub(crate) fn cause(error: &(dyn StdError + 'static)) -> Cause {
     let mut next = Some(error);
     while let Some(error) = next {

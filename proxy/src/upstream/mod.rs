@@ -2,8 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod connect;
-pub(crate) mod connection;
-pub(crate) mod framing;
-pub(crate) mod head;
+mod fence;
+mod last_line;
 pub(crate) mod passthrough;
 pub(crate) mod pool;
+pub(crate) mod request_body;

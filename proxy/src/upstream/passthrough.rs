@@ -1,15 +1,20 @@
 //! Bytes in, bytes out: the lane of everything that is not translated.
 //!
-//! Never parses, decodes, buffers or re-encodes. What differs between what comes in and what goes out stands in this file, whole:
-//! hop-by-hop headers, `Host`, `Origin` (judged here), the caller's key, and one `Via`.
+//! Never parses, decodes, buffers or re-encodes a body. This file has all that differs between what comes in and what goes out: hop-by-hop
+//! headers, `Host`, `Origin` (checked here), credentials, headers that only this proxy may set, redirects to elsewhere, one `Via`; and a
+//! stream that ends before it is done ends as a cut connection (`native.truthful_end`). `http1-client` adds the framing.
 
 use axum::body::Body;
-use http::{HeaderMap, HeaderName, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
-use crate::{error::Error, upstream::client::Client};
+use crate::{
+    config::Config,
+    error::Error,
+    upstream::{client::Client, request_body::RequestBody},
+};
 
-/// Headers that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// Headers that concern one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -23,28 +28,134 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// Headers that may hold the caller's key.
 pub(crate) static KEYS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
-/// Sends `request` to the remote as it is, and its answer back as it is.
+/// Headers in which clients of other APIs send their keys. Ollama reads none of them.
+static FOREIGN_KEYS: [HeaderName; 2] = [HeaderName::from_static("api-key"), HeaderName::from_static("x-goog-api-key")];
+
+/// Headers by which some gateways take another path than the one in the request line.
+static REWRITES: [HeaderName; 2] =
+    [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url")];
+
+/// Prefixes of response headers that only this proxy may set.
+const OWN: [&str; 3] = ["access-control-", "x-farllama-", "x-ratelimit-"];
+
+/// Sends `request` to the remote unchanged, and returns its response unchanged, but for what the settings and this file say.
 ///
 /// # Errors
-/// When there is no answer. Whatever answers, Ollama or not, is passed on.
-pub(crate) async fn pass(client: &Client, request: Request<Body>, forward_auth: bool) -> Result<Response<Body>, Error> {
+/// Fails if there is no response, or one that redirects to elsewhere. Whatever responds, Ollama or not, is passed on.
+pub(crate) async fn pass(client: &Client, request: Request<Body>, config: &Config) -> Result<Response<Body>, Error> {
+    let remote = &config.remote;
     let (mut parts, body) = request.into_parts();
+    let trailers = takes_trailers(&parts.headers);
     strip_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(header::HOST);
-    parts.headers.remove(header::ORIGIN);
-    if !forward_auth {
-        for name in &KEYS {
-            parts.headers.remove(name);
-        }
+    for name in hidden(config) {
+        parts.headers.remove(name);
+    }
+    let ends_with_a_line = config.native.truthful_end && parts.method == Method::POST && streams(parts.uri.path());
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    // A trailer must not say what a header may not. Unannounced trailers are dropped.
+    let passed = announced(&parts.headers, || hidden(config).chain(client.carried()).chain(&HOP_BY_HOP));
+    let body = RequestBody::stream(body, remote.replay_body, passed);
+    let response = client.send(Request::from_parts(parts, body)).await?;
+    let (mut parts, mut body) = response.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    strip_own(&mut parts.headers, remote.forward_cookies);
+    if !trailers {
+        // They are not sent to a client that did not ask for them.
+        parts.headers.remove(header::TRAILER);
+    }
+    if parts.status.is_redirection()
+        && let Some(location) = parts.headers.get(header::LOCATION)
+        && leads_elsewhere(location)
+    {
+        return Err(redirected(client, location));
+    }
+    if ends_with_a_line && is_ndjson(parts.status, &parts.headers) {
+        body.expect_final_line();
     }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let answer = client.send(Request::from_parts(parts, body)).await?;
-    let (mut parts, body) = answer.into_parts();
-    strip_hop_by_hop(&mut parts.headers);
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
     Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// Request headers, and trailers, that stop here.
+fn hidden(config: &Config) -> impl Iterator<Item = &HeaderName> {
+    static ALWAYS: [HeaderName; 2] = [header::HOST, header::ORIGIN];
+    static COOKIE: [HeaderName; 1] = [header::COOKIE];
+    let remote = &config.remote;
+    let (keys, foreign): (&[HeaderName], &[HeaderName]) =
+        if remote.forward_auth { (&[], &[]) } else { (&KEYS, &FOREIGN_KEYS) };
+    let cookies: &[HeaderName] = if remote.forward_cookies { &[] } else { &COOKIE };
+    let key = (!remote.forward_auth).then_some(&config.auth.header);
+    ALWAYS.iter().chain(&REWRITES).chain(keys).chain(foreign).chain(cookies).chain(key)
+}
+
+/// The trailers that a request announces, without those that are hidden.
+fn announced<'a, H: Iterator<Item = &'a HeaderName>>(headers: &HeaderMap, hidden: impl Fn() -> H) -> Vec<HeaderName> {
+    let values = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| hidden().all(|hidden| hidden != name))
+        .collect()
+}
+
+/// Whether a client announces that it reads trailers.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// Whether `path` is an endpoint whose streams end with a line that says so.
+fn streams(path: &str) -> bool {
+    matches!(path, "/api/chat" | "/api/generate" | "/api/pull" | "/api/push" | "/api/create")
+}
+
+fn is_ndjson(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::OK
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-ndjson"))
+}
+
+/// Removes what only this proxy may tell a client: its cross-origin rules, its receipt and its quotas.
+fn strip_own(headers: &mut HeaderMap, cookies: bool) {
+    let is_own = |name: &HeaderName| {
+        OWN.iter().any(|prefix| name.as_str().starts_with(prefix)) || !cookies && *name == header::SET_COOKIE
+    };
+    // Most responses have none.
+    while let Some(name) = headers.keys().find(|name| is_own(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Whether a redirect leads away from this proxy. A client that follows one may take its key along.
+fn leads_elsewhere(location: &HeaderValue) -> bool {
+    let location = location.as_bytes().trim_ascii();
+    // Browsers read `\\` as `/`, and skip control characters.
+    let plain: Vec<u8> = location
+        .iter()
+        .filter(|byte| !byte.is_ascii_control())
+        .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
+        .collect();
+    let scheme = plain.iter().position(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'-' | b'.'));
+    plain.starts_with(b"//") || scheme.is_some_and(|end| end > 0 && plain[end] == b':')
+}
+
+fn redirected(client: &Client, location: &HeaderValue) -> Error {
+    let location = String::from_utf8_lossy(location.as_bytes());
+    // A redirect may carry a token in its query, and credentials in front of its host.
+    let location: String = location.split(['?', '#']).next().unwrap_or_default().chars().take(200).collect();
+    let location = match (location.find("//"), location.rfind('@')) {
+        (Some(begin), Some(at)) if begin + 2 < at => format!("{}{}", &location[..begin + 2], &location[at + 1..]),
+        _ => location,
+    };
+    Error::NotOllama {
+        message: format!(
+            "the remote {} redirects to {location}; point the remote at the address that answers (--remote-host, --remote-protocol)",
+            client.remote()
+        ),
+    }
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -67,9 +178,11 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        headers.keys().map(HeaderName::as_str).collect()
+    }
 
     #[test]
     fn headers_that_connection_names_go_with_the_hop() {
@@ -79,6 +192,47 @@ mod tests {
         headers.insert("x-end", HeaderValue::from_static("1"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         strip_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-end"]);
+        assert_eq!(names(&headers), ["x-end"]);
+    }
+
+    #[test]
+    fn the_remote_cannot_speak_in_our_name() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+            "x-farllama-receipt",
+            "x-ratelimit-remaining-requests",
+            "set-cookie",
+            "x-end",
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        let mut with_cookies = headers.clone();
+        strip_own(&mut headers, false);
+        assert_eq!(names(&headers), ["x-end"]);
+        strip_own(&mut with_cookies, true);
+        assert_eq!(with_cookies.len(), 2);
+    }
+
+    #[test]
+    fn only_a_redirect_within_this_proxy_is_passed_on() {
+        for elsewhere in
+            ["https://evil.example/", "//evil.example", "/\\evil.example", "\\\\evil.example", "HTTP:evil", " //x"]
+        {
+            assert!(leads_elsewhere(&HeaderValue::from_static(elsewhere)), "{elsewhere}");
+        }
+        for within in ["/api/chat", "chat", "../chat", "/a//b", "/a:b", "?q=a:b", "./a:b"] {
+            assert!(!leads_elsewhere(&HeaderValue::from_static(within)), "{within}");
+        }
+    }
+
+    #[test]
+    fn only_a_complete_list_of_codings_announces_trailers() {
+        for (value, takes) in [("trailers", true), ("gzip, Trailers", true), ("gzip", false), ("xtrailers", false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::TE, HeaderValue::from_static(value));
+            assert_eq!(takes_trailers(&headers), takes, "{value}");
+        }
     }
 }

@@ -1,53 +1,87 @@
 //! Connections to the remote, kept for the next request.
 //!
-//! A connection has no task of its own: whoever waits for its answer, or reads it, drives it. So nothing has to be handed from task to task,
-//! what has arrived together is read together, and dropping the reader closes the connection at once.
+//! A connection has no task of its own: the caller that waits for its response, or reads it, drives it. So nothing is handed from task to
+//! task, what has arrived together is read together, and dropping the reader closes the connection at once. Idle connections are watched
+//! by one task for all of them ([`Pool::reaper`]).
 
 use std::{
+    future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    task::{Context, Poll, ready},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, SystemTime},
 };
 
-use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Instant;
+use http1_client::{Connection, Encoded, Error, Framing, Head};
+use tokio::time::{Instant, sleep, sleep_until};
 use tower::ServiceExt;
 
 use crate::{
     ollama::version::Version,
     upstream::{
-        connect::{Cause, Connector},
-        connection::{Broken, Line},
-        framing::Framing,
+        connect::{Cause, Connector, Io},
+        request_body::RequestBody,
     },
 };
 
 /// How long an idle connection is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a request is not sent
 /// into a connection that is being closed.
-const KEPT_FOR: Duration = Duration::from_secs(45);
+const MAX_IDLE: Duration = Duration::from_secs(45);
 
 /// How many idle connections are kept.
-const KEPT: usize = 64;
+const MAX_IDLE_CONNECTIONS: usize = 64;
 
-/// Why there was no answer.
+/// How long the remote's version is believed while connections live: behind a gateway they survive an upgrade.
+const MAX_VERSION_AGE: Duration = Duration::from_secs(60);
+
+/// Why there was no response.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// There is no connection.
     Connect(Cause),
-    /// The connection did not bring an answer.
-    Exchange(Broken),
+    /// The connection did not bring a response.
+    Exchange(Error),
+    /// No response came within `timeouts.first_byte` after the request had been sent.
+    FirstByte,
 }
 
-/// What is known of the remote for as long as any connection to it lives: once all are lost, another may answer there.
-pub(crate) type Known = OnceLock<Version>;
+/// Returns the wall-clock time. Ages are measured by it, because [`Instant`] stands still while a laptop sleeps.
+#[expect(clippy::disallowed_methods, reason = "ages must count the time that the machine is suspended")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
 
-/// A connection, and what is known of the remote for as long as it lives.
-struct Held {
-    line: Box<Line>,
+/// Whether `since` is at least `age` ago. A clock that was set back makes everything old.
+fn is_older(since: SystemTime, age: Duration, now: SystemTime) -> bool {
+    now.duration_since(since).map_or(true, |elapsed| elapsed >= age)
+}
+
+/// What is known of the remote while any connection to it lives: once all are lost, another may answer there.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Mutex<Option<(Version, SystemTime)>>);
+
+impl Known {
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.version_at(wall_clock())
+    }
+
+    fn version_at(&self, now: SystemTime) -> Option<Version> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.take_if(|(_, since)| is_older(*since, MAX_VERSION_AGE, now));
+        known.as_ref().map(|(version, _)| version.clone())
+    }
+
+    pub(crate) fn learn(&self, version: Version) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, wall_clock()));
+    }
+}
+
+/// A connection, and what is known of the remote while it lives.
+struct Pooled {
+    connection: Box<Connection<Box<dyn Io>, RequestBody>>,
     _known: Arc<Known>,
 }
 
@@ -60,32 +94,85 @@ pub(crate) struct Pool {
     known: Mutex<Weak<Known>>,
 }
 
-/// Idle connections, the one used last at the end.
+/// Idle connections.
+struct Idle {
+    state: Mutex<IdleState>,
+    clock: fn() -> SystemTime,
+}
+
 #[derive(Default)]
-struct Idle(Mutex<Vec<(Held, Instant)>>);
+struct IdleState {
+    /// The one used last is at the end.
+    connections: Vec<(Pooled, SystemTime)>,
+    /// The task that watches them, if one does.
+    reaper: Option<Waker>,
+    /// Whether that task has a timer that goes off before the oldest connection is too old.
+    timer: bool,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Self { state: Mutex::default(), clock: wall_clock }
+    }
+}
 
 impl Idle {
-    fn lines(&self) -> MutexGuard<'_, Vec<(Held, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, IdleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, held: Held) {
-        let now = Instant::now();
-        let mut lines = self.lines();
-        lines.retain(|(_, since)| now - *since < KEPT_FOR);
-        if lines.len() < KEPT {
-            lines.push((held, now));
+    /// Keeps a connection, if it can be reused.
+    fn put(&self, mut pooled: Pooled) {
+        let now = (self.clock)();
+        let mut state = self.state();
+        let reaper = state.reaper.as_ref().unwrap_or(Waker::noop());
+        if !pooled.connection.poll_reusable(&mut Context::from_waker(reaper)) {
+            return;
+        }
+        state.connections.retain(|(_, since)| !is_older(*since, MAX_IDLE, now));
+        if state.connections.len() < MAX_IDLE_CONNECTIONS {
+            state.connections.push((pooled, now));
+        }
+        // One wake-up per timer, not per request.
+        if !state.timer
+            && let Some(reaper) = &state.reaper
+        {
+            reaper.wake_by_ref();
         }
     }
 
-    fn take(&self) -> Option<Held> {
-        let now = Instant::now();
+    /// Takes the connection that was used last, unless the remote has closed it.
+    fn take(&self) -> Option<Pooled> {
+        let now = (self.clock)();
         loop {
-            let (mut held, since) = self.lines().pop()?;
-            // The remote may have closed it: that is no failure of the request.
-            if now - since < KEPT_FOR && held.line.is_idle() {
-                return Some(held);
+            let (mut pooled, since) = self.state().connections.pop()?;
+            let noop = &mut Context::from_waker(Waker::noop());
+            if !is_older(since, MAX_IDLE, now) && pooled.connection.poll_reusable(noop) {
+                return Some(pooled);
             }
+        }
+    }
+
+    /// Closes connections that are too old or that the remote has closed. `cx` is woken when the remote closes another. Returns when the
+    /// next one will be too old.
+    fn reap(&self, cx: &mut Context<'_>) -> Option<Duration> {
+        let now = (self.clock)();
+        let mut state = self.state();
+        state.reaper = Some(cx.waker().clone());
+        state
+            .connections
+            .retain_mut(|(pooled, since)| !is_older(*since, MAX_IDLE, now) && pooled.connection.poll_reusable(cx));
+        let oldest = state.connections.first().map(|(_, since)| *since);
+        state.timer = oldest.is_some();
+        oldest.map(|since| MAX_IDLE.saturating_sub(now.duration_since(since).unwrap_or_default()))
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        // So that the reaper ends.
+        if let Some(reaper) = self.state().reaper.take() {
+            reaper.wake();
         }
     }
 }
@@ -96,87 +183,172 @@ impl Pool {
         Self { connector, remote, idle: Arc::default(), known: Mutex::default() }
     }
 
+    /// Watches the idle connections until the pool is dropped: closes those that are too old, and those that the remote has closed.
+    pub(crate) fn reaper(&self) -> impl Future<Output = ()> + Send + use<> {
+        let idle = Arc::downgrade(&self.idle);
+        let mut timer = Box::pin(sleep(MAX_IDLE));
+        poll_fn(move |cx| {
+            loop {
+                let Some(idle) = idle.upgrade() else { return Poll::Ready(()) };
+                let Some(next) = idle.reap(cx) else { return Poll::Pending };
+                timer.as_mut().reset(Instant::now() + next);
+                ready!(timer.as_mut().poll(cx));
+            }
+        })
+    }
+
     /// What is known of the remote, if there is a connection to it.
     pub(crate) fn known(&self) -> Option<Arc<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    /// Sends `request` (its URI in origin form) and waits for the head of the answer. Dropping the future closes the connection.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, Failure> {
-        let mut held = match self.idle.take() {
-            Some(held) => held,
-            // Most requests find a connection.
-            None => Box::pin(self.connect()).await?,
+    /// Sends `request` (its URI in origin form) and waits for the head of the response: for at most `first_byte` once the request has been
+    /// sent, zero being without limit. Dropping the future closes the connection.
+    ///
+    /// Sends it once more, on a fresh connection, if the pooled one was closed before any byte of a response came and the body can be
+    /// replayed. A remote that restarted, a gateway with a short keep-alive and a laptop that slept leave such connections behind.
+    pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        first_byte: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let (parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
+        let (request, mut body) = if body.is_end_stream() {
+            (http1_client::encode(parts, None), None)
+        } else {
+            (http1_client::encode(parts, Some(body.size_hint())), Some(body))
         };
-        let head = held.line.ask(request).await.map_err(Failure::Exchange)?;
-        let idle = head.keeps.then(|| self.idle.clone());
-        let mut answer = Response::new(Answer { held: Some(held), framing: head.framing, idle });
-        (*answer.status_mut(), *answer.headers_mut()) = (head.status, head.headers);
-        Ok(answer)
+        if let Some(mut pooled) = self.idle.take() {
+            match exchange(&mut pooled, &request, body, first_byte).await {
+                Ok(head) => return Ok(self.response(pooled, head, is_head)),
+                Err(failure) => body = replay(failure, &mut pooled)?,
+            }
+        }
+        // Most requests find a connection.
+        let mut pooled = Box::pin(self.connect()).await?;
+        let head = exchange(&mut pooled, &request, body, first_byte).await?;
+        Ok(self.response(pooled, head, is_head))
     }
 
-    async fn connect(&self) -> Result<Held, Failure> {
+    fn response(&self, pooled: Pooled, head: Head, is_head: bool) -> Response<Body> {
+        let idle = head.keep_alive.then(|| self.idle.clone());
+        let mut response = Response::new(Body { pooled: Some(pooled), framing: head.framing, is_head, idle });
+        (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+        response
+    }
+
+    async fn connect(&self) -> Result<Pooled, Failure> {
         let io = self.connector.clone().oneshot(self.remote.clone()).await.map_err(Failure::Connect)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let held = known.upgrade().unwrap_or_default();
         *known = Arc::downgrade(&held);
-        Ok(Held { line: Box::new(Line::new(io)), _known: held })
+        Ok(Pooled { connection: Box::new(Connection::new(io)), _known: held })
     }
 }
 
-/// The body of an answer, and the connection that brings it.
-pub(crate) struct Answer {
-    /// None: nothing more is read from it.
-    held: Option<Held>,
+/// One attempt.
+async fn exchange(
+    pooled: &mut Pooled,
+    request: &Encoded,
+    body: Option<RequestBody>,
+    first_byte: Duration,
+) -> Result<Head, Failure> {
+    let connection = &mut pooled.connection;
+    connection.start(request, body);
+    let mut timer = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(head) = connection.poll_head(cx) {
+            return Poll::Ready(head.map_err(Failure::Exchange));
+        }
+        if first_byte.is_zero() || !connection.is_sent() {
+            return Poll::Pending;
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + first_byte)));
+        timer.as_mut().poll(cx).map(|()| Err(Failure::FirstByte))
+    })
+    .await
+}
+
+/// The body to send again after `failure` on a reused connection.
+///
+/// # Errors
+/// Fails with `failure` if the request must not be sent again.
+fn replay(failure: Failure, pooled: &mut Pooled) -> Result<Option<RequestBody>, Failure> {
+    let connection = &mut pooled.connection;
+    if connection.has_received() || !matches!(failure, Failure::Exchange(Error::Io(_) | Error::Closed)) {
+        return Err(failure);
+    }
+    match connection.take_body() {
+        Some(mut body) => {
+            if body.rewind() {
+                tracing::debug!("a pooled connection was closed: the request is sent again on a fresh one");
+                Ok(Some(body))
+            } else {
+                Err(failure)
+            }
+        }
+        None => Ok(None),
+    }
+}
+
+/// The body of a response, and the connection that brings it.
+pub(crate) struct Body {
+    /// `None`: nothing more is read from it.
+    pooled: Option<Pooled>,
     framing: Framing,
+    is_head: bool,
     /// Where the connection is kept afterwards, if it can be.
     idle: Option<Arc<Idle>>,
 }
 
-impl Answer {
+impl Body {
     /// Keeps the connection for the next request, if the exchange is over on both sides.
     fn release(&mut self) {
-        if let Some(mut held) = self.held.take()
+        if let Some(pooled) = self.pooled.take()
             && let Some(idle) = &self.idle
             && self.framing.is_over()
-            && held.line.is_idle()
         {
-            idle.put(held);
+            idle.put(pooled);
         }
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let Some(held) = &mut this.held else { return Poll::Ready(None) };
-        let polled = ready!(held.line.poll_data(&mut this.framing, cx));
+        let Some(pooled) = &mut this.pooled else { return Poll::Ready(None) };
+        let polled = ready!(pooled.connection.poll_frame(&mut this.framing, cx));
         match &polled {
             Some(Ok(_)) => {}
-            Some(Err(_)) => this.held = None,
+            Some(Err(_)) => this.pooled = None,
             None => this.release(),
         }
-        Poll::Ready(polled.map(|data| data.map(Frame::data)))
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none() || self.framing.is_over()
+        self.pooled.is_none() || self.framing.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.framing {
-            Framing::Length(left) => SizeHint::with_exact(left),
+            // The response to a HEAD has the length that its header says, or an unknown one.
+            Framing::Length(left) if !self.is_head => SizeHint::with_exact(left),
             _ => SizeHint::default(),
         }
     }
 }
 
-impl Drop for Answer {
+impl Drop for Body {
     fn drop(&mut self) {
-        // A body whose length is known is not asked for its end.
+        // A body of known length is not asked for its end.
         self.release();
     }
 }
+
+#[cfg(test)]
+mod tests;

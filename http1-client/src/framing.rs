@@ -1,56 +1,64 @@
-//! Where the body of an answer ends, and which bytes of the wire are its data (RFC 9112, 6 and 7). Pure.
+//! Where a response body ends, and which bytes of the wire are its data (RFC 9112, sections 6 and 7). Pure.
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// Longest line around a chunk (its size and extensions, a trailer), and most bytes of trailers.
+use crate::error::Invalid;
+
+/// Maximum length of a line between chunks (a size with its extensions), and maximum size of a trailer section.
 const MAX_LINE: usize = 16 << 10;
+
+/// Maximum number of trailer fields.
+const MAX_TRAILERS: usize = 32;
 
 /// What of a body is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// So many bytes.
+pub enum Framing {
+    /// This many bytes.
     Length(u64),
     /// Chunks, of which the next part is this.
     Chunked(Part),
-    /// Whatever comes until the connection ends.
+    /// Everything until the connection ends.
     UntilClose,
 }
 
 /// A part of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// A line with the size of a chunk.
+pub enum Part {
+    /// The line with the size of a chunk.
     Size,
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk.
     Data(u64),
-    /// The line end after a chunk's data.
+    /// The line end after the data of a chunk.
     DataEnd,
-    /// Trailers, of which so many bytes were skipped, and the empty line after them.
-    Trailers(usize),
+    /// Trailers, and the empty line after them.
+    Trailers,
     /// Nothing.
     Nothing,
 }
 
-/// What was found.
+/// The next piece of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// A piece of the body.
+pub enum Taken {
+    /// Data.
     Data(Bytes),
-    /// More bytes are needed to go on.
+    /// The trailers, after which the body ends.
+    Trailers(HeaderMap),
+    /// More bytes are needed.
     More,
-    /// The body is over.
+    /// The body is complete.
     End,
 }
 
 impl Framing {
-    /// A chunked body.
-    pub(crate) const CHUNKED: Self = Self::Chunked(Part::Size);
+    /// A chunked body, from its beginning.
+    pub const CHUNKED: Self = Self::Chunked(Part::Size);
 
-    /// Takes what comes next out of `read`, which holds what has arrived. Trailers are skipped.
+    /// Takes the next piece out of `read`, which holds the received bytes.
     ///
     /// # Errors
-    /// What is no HTTP, in words.
-    pub(crate) fn take(&mut self, read: &mut BytesMut) -> Result<Taken, &'static str> {
+    /// Fails if the bytes are not a valid chunked body.
+    pub fn take(&mut self, read: &mut BytesMut) -> Result<Taken, Invalid> {
         loop {
             match self {
                 Self::Length(0) => return Ok(Taken::End),
@@ -66,42 +74,37 @@ impl Framing {
                             read.advance(2);
                             *part = Part::Size;
                         }
-                        Some(_) => return Err("a chunk that is longer than its size"),
+                        Some(_) => return Err(Invalid::Chunk("a chunk is longer than its size")),
                     },
                     Part::Size => match line(read)? {
                         None => return Ok(Taken::More),
                         Some(end) => {
                             let size = size(&read[..end])?;
                             read.advance(end + 2);
-                            *part = if size == 0 { Part::Trailers(0) } else { Part::Data(size) };
+                            *part = if size == 0 { Part::Trailers } else { Part::Data(size) };
                         }
                     },
-                    Part::Trailers(skipped) => match line(read)? {
-                        None => return Ok(Taken::More),
-                        Some(0) => {
-                            read.advance(2);
-                            *part = Part::Nothing;
+                    Part::Trailers => {
+                        let Some(trailers) = trailers(read)? else { return Ok(Taken::More) };
+                        *part = Part::Nothing;
+                        if !trailers.is_empty() {
+                            return Ok(Taken::Trailers(trailers));
                         }
-                        Some(end) => {
-                            *skipped += end;
-                            if *skipped > MAX_LINE {
-                                return Err("too many trailers");
-                            }
-                            read.advance(end + 2);
-                        }
-                    },
+                    }
                 },
             }
         }
     }
 
     /// Whether the body may end where the connection does.
-    pub(crate) fn may_end(&self) -> bool {
+    #[must_use]
+    pub fn may_end(&self) -> bool {
         self.is_over() || *self == Self::UntilClose
     }
 
-    /// Whether nothing of the body is to come.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether nothing of the body is still to come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Part::Nothing))
     }
 }
@@ -116,31 +119,76 @@ fn data(left: &mut u64, read: &mut BytesMut) -> Taken {
     Taken::Data(read.split_to(size).freeze())
 }
 
-/// Where the first line of `read` ends, if it is whole. A line end is CR LF, and neither stands alone.
-fn line(read: &[u8]) -> Result<Option<usize>, &'static str> {
+/// Where the first line of `read` ends, if it is complete. A line ends with CR LF, and neither stands alone.
+fn line(read: &[u8]) -> Result<Option<usize>, Invalid> {
     match memchr::memchr2(b'\r', b'\n', read) {
-        Some(end) if end > MAX_LINE => Err("a line that is too long between chunks"),
+        Some(end) if end > MAX_LINE => Err(Invalid::Chunk("a line is too long")),
         Some(end) => match read.get(end..end + 2) {
             Some(b"\r\n") => Ok(Some(end)),
             None if read[end] == b'\r' => Ok(None),
-            _ => Err("a line end that is none between chunks"),
+            _ => Err(Invalid::Chunk("an invalid line end")),
         },
-        None if read.len() > MAX_LINE => Err("a line that is too long between chunks"),
+        None if read.len() > MAX_LINE => Err(Invalid::Chunk("a line is too long")),
         None => Ok(None),
     }
 }
 
-/// The size that a chunk's first line tells.
-fn size(line: &[u8]) -> Result<u64, &'static str> {
+/// The size in the first line of a chunk.
+fn size(line: &[u8]) -> Result<u64, Invalid> {
     // Some servers write blanks after it.
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
     if digits.is_empty() {
-        return Err("a chunk without a size");
+        return Err(Invalid::Chunk("a chunk without a size"));
     }
     digits.iter().try_fold(0_u64, |size, digit| {
-        let digit = char::from(*digit).to_digit(16).ok_or("a chunk whose size is no number")?;
-        size.checked_mul(16).map(|size| size + u64::from(digit)).ok_or("a chunk of more bytes than there are")
+        let digit = char::from(*digit).to_digit(16).ok_or(Invalid::Chunk("a chunk size is not a number"))?;
+        size.checked_mul(16).map(|size| size + u64::from(digit)).ok_or(Invalid::Chunk("a chunk size is too large"))
     })
+}
+
+/// Takes the trailer section out of `read` once it is complete.
+fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, Invalid> {
+    let length = match read.get(..2) {
+        None => return Ok(None),
+        Some(b"\r\n") => 2,
+        Some(_) => match memchr::memmem::find(read, b"\r\n\r\n") {
+            Some(end) if end <= MAX_LINE => end + 4,
+            None if read.len() <= MAX_LINE => return Ok(None),
+            _ => return Err(Invalid::Chunk("too many trailers")),
+        },
+    };
+    let mut trailers = HeaderMap::new();
+    if length > 2 {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+        let fields = match httparse::parse_headers(&read[..length], &mut fields) {
+            Ok(httparse::Status::Complete((parsed, fields))) if parsed == length => fields,
+            Err(httparse::Error::TooManyHeaders) => return Err(Invalid::Chunk("too many trailers")),
+            _ => return Err(Invalid::Chunk("an invalid trailer")),
+        };
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes());
+            let value = HeaderValue::from_bytes(field.value);
+            let (Ok(name), Ok(value)) = (name, value) else { return Err(Invalid::Chunk("an invalid trailer")) };
+            if !is_framing(&name) {
+                trailers.append(name, value);
+            }
+        }
+    }
+    read.advance(length);
+    Ok(Some(trailers))
+}
+
+/// Whether a field changes how a message is framed or routed, so that it must not come as a trailer (RFC 9110, section 6.5.1).
+fn is_framing(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONTENT_LENGTH
+            | header::TRANSFER_ENCODING
+            | header::CONNECTION
+            | header::HOST
+            | header::TRAILER
+            | header::TE
+    )
 }
 
 #[cfg(test)]
@@ -150,7 +198,7 @@ mod tests {
     use super::*;
 
     /// Reads `wire`, which arrives in packets of `sizes`, in turns: the data, the bytes left over, and how it ended.
-    fn read(mut framing: Framing, wire: &[u8], sizes: &[usize]) -> (Vec<u8>, Vec<u8>, Result<bool, &'static str>) {
+    fn read(mut framing: Framing, wire: &[u8], sizes: &[usize]) -> (Vec<u8>, Vec<u8>, Result<bool, Invalid>) {
         let (mut buffer, mut out, mut at) = (BytesMut::new(), Vec::new(), 0);
         let mut sizes = sizes.iter().cycle();
         loop {
@@ -159,6 +207,7 @@ mod tests {
                     assert!(!data.is_empty());
                     out.extend_from_slice(&data);
                 }
+                Ok(Taken::Trailers(trailers)) => assert!(!trailers.is_empty() && framing.is_over()),
                 Ok(Taken::More) if at == wire.len() => return (out, buffer.to_vec(), Ok(framing.may_end())),
                 Ok(Taken::More) => {
                     let end = wire.len().min(at + sizes.next().unwrap());
@@ -234,22 +283,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_told() {
-        for (wire, told) in [
+    fn each_invalid_chunk_has_its_reason() {
+        for (wire, reason) in [
             ("\r\n", "a chunk without a size"),
-            ("+1\r\na\r\n", "a chunk whose size is no number"),
-            ("0x1\r\na\r\n", "a chunk whose size is no number"),
-            ("-1\r\na\r\n", "a chunk whose size is no number"),
-            ("10000000000000000\r\n", "a chunk of more bytes than there are"),
-            ("1\r\nab\r\n", "a chunk that is longer than its size"),
-            ("1\na\r\n", "a line end that is none between chunks"),
-            ("1;a\rb\r\na\r\n", "a line end that is none between chunks"),
+            ("+1\r\na\r\n", "a chunk size is not a number"),
+            ("0x1\r\na\r\n", "a chunk size is not a number"),
+            ("-1\r\na\r\n", "a chunk size is not a number"),
+            ("10000000000000000\r\n", "a chunk size is too large"),
+            ("1\r\nab\r\n", "a chunk is longer than its size"),
+            ("1\na\r\n", "an invalid line end"),
+            ("1;a\rb\r\na\r\n", "an invalid line end"),
+            ("0\r\nbad name: 1\r\n\r\n", "an invalid trailer"),
+            ("0\r\na: 1\r\n folded\r\n\r\n", "an invalid trailer"),
         ] {
-            assert_eq!(read(Framing::CHUNKED, wire.as_bytes(), &[1]).2, Err(told), "{wire:?}");
+            assert_eq!(read(Framing::CHUNKED, wire.as_bytes(), &[1]).2, Err(Invalid::Chunk(reason)), "{wire:?}");
         }
         let long = "1;".to_owned() + &"x".repeat(MAX_LINE);
-        assert_eq!(read(Framing::CHUNKED, long.as_bytes(), &[4096]).2, Err("a line that is too long between chunks"));
-        let trailers = "0\r\n".to_owned() + &"a: b\r\n".repeat(MAX_LINE / 4 + 1);
-        assert_eq!(read(Framing::CHUNKED, trailers.as_bytes(), &[4096]).2, Err("too many trailers"));
+        assert_eq!(read(Framing::CHUNKED, long.as_bytes(), &[4096]).2, Err(Invalid::Chunk("a line is too long")));
+        for trailers in ["a: b\r\n".repeat(MAX_LINE / 4 + 1), "a: b\r\n".repeat(MAX_TRAILERS + 1) + "\r\n"] {
+            let wire = "0\r\n".to_owned() + &trailers;
+            assert_eq!(read(Framing::CHUNKED, wire.as_bytes(), &[4096]).2, Err(Invalid::Chunk("too many trailers")));
+        }
+    }
+
+    #[test]
+    fn trailers_are_kept_but_for_those_that_would_change_the_framing() {
+        let mut wire = BytesMut::from("1\r\na\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nX-Sum: 2\r\n\r\nnext");
+        let mut framing = Framing::CHUNKED;
+        assert_eq!(framing.take(&mut wire).unwrap(), Taken::Data(Bytes::from_static(b"a")));
+        let Taken::Trailers(trailers) = framing.take(&mut wire).unwrap() else { panic!("no trailers") };
+        assert_eq!(trailers.get_all("x-sum").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(trailers.len(), 2);
+        assert_eq!((framing.take(&mut wire).unwrap(), &wire[..]), (Taken::End, &b"next"[..]));
     }
 }
