@@ -28,7 +28,7 @@ use crate::{
     observe::{self, Facts, InFlight, Opened, Recorder},
     openai::{responses::store::Store, upstream_request::context::Grown},
     routes::{self, Handler, Id, Route, Row},
-    server::{connection::Peer, request_check, unread::Unread},
+    server::{connection::Peer, request_check, unread::UnreadBody},
     stamp::Stamp,
     upstream::{client::Client, passthrough},
 };
@@ -109,7 +109,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Respons
     let route = Route::of(&request, &shared.config.openai.base_path, shared.remote.clone());
     let (translated, dialect) = (route.translated(), route.dialect);
     let (opened, id) = open(&shared, &route, &request);
-    let unread = Unread::of(&mut request);
+    let unread = UnreadBody::of(&mut request);
     let answering = admit(shared, route, opened.recorder().clone(), request);
     let answering = AssertUnwindSafe(answering).catch_unwind();
     let mut response = answering.await.unwrap_or_else(|_| Error::panicked().into_response());
@@ -126,7 +126,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Respons
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     if let Some(unread) = unread
-        && !unread.finish().await
+        && !unread.discard().await
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -441,3 +441,47 @@ async fn sigterm_ends_a_program_whose_stderr_is_not_read() {
     };
     assert!(tokio::time::timeout(PATIENCE, ended).await.expect("it ends").success());
 }
+
+/// A client that writes its whole request before it reads: status and `Connection` of the response.
+async fn write_all_then_read(addr: std::net::SocketAddr, path: &str, size: usize) -> (u16, Option<String>) {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n");
+    let mut client = Client::sending(addr, head).await;
+    client.send(vec![b'x'; size]).await;
+    let answer = client.answer().await;
+    (answer.code(), answer.header("connection").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn a_response_before_the_end_of_an_upload_reaches_a_client_that_writes_first() {
+    // As Ollama does for a blob that it has (0.33.0-rc2 http/early-answer): it answers, reads nothing, and closes half a second later.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                std::thread::sleep(Duration::from_millis(500));
+            });
+        }
+    });
+    let proxy = proxy(addr).await;
+    for _ in 0..5 {
+        let got = write_all_then_read(proxy.addr(), "/api/blobs/sha256:0", 45 << 20).await;
+        assert_eq!(got, (200, Some("close".to_owned())));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_large_body_reaches_a_client_that_writes_first() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { body: 1000, native_body: 1000, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    for path in ["/v1/chat/completions", "/api/chat"] {
+        let got = write_all_then_read(proxy.addr(), path, 45 << 20).await;
+        assert_eq!(got, (413, Some("close".to_owned())), "{path}");
+    }
+}

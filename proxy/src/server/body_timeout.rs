@@ -13,14 +13,17 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::{config::Limits, deadline::Alarm, error::Error};
+use crate::{config::Limits, deadline::Alarm, error::Error, server::connection::ConnState};
 
 /// How long a body may be waited for in all before its rate counts.
 const RATE_GRACE: Duration = Duration::from_secs(60);
 
 /// The body.
-pub(crate) struct TimedBody<B> {
+pub(crate) struct TimedBody<B: HttpBody> {
     body: B,
+    connection: ConnState,
+    /// It has come to its end.
+    ended: bool,
     /// How long the client may be silent. Zero: without limit.
     idle: Duration,
     /// The lowest rate, in bytes per second of waiting. Zero: without limit.
@@ -33,10 +36,13 @@ pub(crate) struct TimedBody<B> {
     deadline: Alarm,
 }
 
-impl<B> TimedBody<B> {
-    pub(crate) fn new(body: B, limits: &Limits) -> Self {
+impl<B: HttpBody> TimedBody<B> {
+    /// The body of a request on `connection`.
+    pub(crate) fn new(body: B, limits: &Limits, connection: ConnState) -> Self {
         Self {
+            ended: body.is_end_stream(),
             body,
+            connection,
             idle: limits.body_idle,
             rate: limits.body_rate,
             since: None,
@@ -77,6 +83,7 @@ where
             if let Some(Ok(frame)) = &frame {
                 this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
+            this.ended = frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let since = *this.since.get_or_insert_with(Instant::now);
@@ -94,6 +101,14 @@ where
     }
 }
 
+impl<B: HttpBody> Drop for TimedBody<B> {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.connection.leave_unread();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt, stream};
@@ -102,6 +117,10 @@ mod tests {
     use super::*;
     use crate::error;
 
+    fn connection() -> ConnState {
+        ConnState::new(std::net::Ipv4Addr::LOCALHOST.into(), std::sync::Arc::default())
+    }
+
     /// Reads a body that sends `bytes` bytes every `pause`, `times` times: how it ended, and after how long.
     async fn trickle(bytes: usize, pause: Duration, times: usize, limits: &Limits) -> (Option<Error>, u64) {
         let begun = Instant::now();
@@ -109,7 +128,7 @@ mod tests {
             tokio::time::sleep(pause).await;
             Ok::<_, axum::BoxError>(Frame::data(Bytes::from(vec![b'x'; bytes])))
         });
-        let body = TimedBody::new(StreamBody::new(Box::pin(frames)), limits);
+        let body = TimedBody::new(StreamBody::new(Box::pin(frames)), limits, connection());
         let error = body.collect().await.err().and_then(|error| error::own(&*error));
         (error, begun.elapsed().as_secs())
     }
@@ -135,7 +154,7 @@ mod tests {
     async fn time_in_which_the_body_is_not_read_does_not_count() {
         let limits = Limits { body_idle: Duration::from_secs(5), body_rate: 100, ..Limits::default() };
         let frames = stream::iter(0..5).map(|_| Ok::<_, axum::BoxError>(Frame::data(Bytes::from_static(b"x"))));
-        let mut body = TimedBody::new(StreamBody::new(frames), &limits);
+        let mut body = TimedBody::new(StreamBody::new(frames), &limits, connection());
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(600)).await;
             body.frame().await.unwrap().unwrap();

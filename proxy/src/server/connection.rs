@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -27,6 +27,9 @@ use crate::{config::Limits, deadline::Alarm};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// How long a connection that closes under a client that is still sending discards what comes. Go's server closes after half a second.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// The state of one connection. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnState(Arc<Shared>);
@@ -37,6 +40,8 @@ struct Shared {
     /// A response has ended, but its last bytes are not written yet. Only changed together with `state`; atomic so that writing a chunk
     /// takes no lock.
     unflushed: AtomicBool,
+    /// A request body was dropped before its end: the client may still be sending it.
+    unread: AtomicBool,
     state: Mutex<State>,
     /// Notified when the connection becomes idle.
     idle: Arc<Notify>,
@@ -56,12 +61,8 @@ impl ConnState {
     /// `idle` is notified whenever the connection becomes idle.
     pub(crate) fn new(peer: IpAddr, idle: Arc<Notify>) -> Self {
         let state = State { in_flight: 0, heads: 0, since: Instant::now(), evicted: false };
-        Self(Arc::new(Shared {
-            peer: network(peer),
-            unflushed: AtomicBool::new(false),
-            state: Mutex::new(state),
-            idle,
-        }))
+        let (unflushed, unread) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(Shared { peer: network(peer), unflushed, unread, state: Mutex::new(state), idle }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -100,6 +101,11 @@ impl ConnState {
         state.heads += 1;
         drop(state);
         Some(InFlight(self.clone()))
+    }
+
+    /// A request body is dropped before its end: the connection closes after the response.
+    pub(crate) fn leave_unread(&self) {
+        self.0.unread.store(true, Ordering::Relaxed);
     }
 
     /// All that was to be written has been written.
@@ -150,6 +156,8 @@ pub(crate) struct TimedStream<S> {
     head_begun: Option<(u64, Instant)>,
     /// Since when the socket takes no more bytes.
     blocked: Option<Instant>,
+    /// When the connection was shut down for writing.
+    shut: Option<Instant>,
     read_deadline: Alarm,
     write_deadline: Alarm,
 }
@@ -165,6 +173,7 @@ impl<S> TimedStream<S> {
             write_idle,
             head_begun: None,
             blocked: None,
+            shut: None,
             read_deadline: Alarm::default(),
             write_deadline: Alarm::default(),
         }
@@ -187,6 +196,25 @@ impl<S> TimedStream<S> {
                 format!("the client read nothing of its response for {within} (limits.write_idle)"),
             ))
         })
+    }
+}
+
+impl<S: AsyncRead + Unpin> TimedStream<S> {
+    /// Discards what the client still sends, until it closes its side or [`LINGER`] is over. A socket that is closed with unread bytes resets
+    /// the connection, and a client that is still sending would lose the response.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.shut.unwrap_or_else(Instant::now) + LINGER;
+        if self.read_deadline.poll(until, cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut scratch = [0; 16 << 10];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -225,7 +253,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.written(polled, cx)
@@ -253,8 +281,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.written(polled, cx)
+        if self.shut.is_none() {
+            let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(self.written(polled, cx))?;
+            self.shut = Some(Instant::now());
+        }
+        if self.state.0.unread.load(Ordering::Relaxed) { self.poll_linger(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -361,5 +393,40 @@ mod tests {
         let (read, ()) = tokio::join!(stream.read(&mut buffer), ended);
         assert!(read.is_err());
         assert_eq!(begun.elapsed().as_secs(), 11 + 60 + 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_under_a_client_that_is_still_sending_lingers() {
+        let begun = Instant::now();
+        let (near, mut far) = duplex(8);
+        let state = state();
+        let mut stream = TimedStream::new(near, state.clone(), &limits());
+        stream.shutdown().await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 0, "nothing is unread");
+        state.leave_unread();
+        // The client sends what it has to send, then reads its response and closes.
+        let sending = async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                far.write_all(&[7; 20]).await.unwrap();
+            }
+        };
+        let (closed, ()) = tokio::join!(stream.shutdown(), sending);
+        closed.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 1);
+        // One that sends forever is left in the end.
+        let (near, mut far) = duplex(8);
+        let mut stream = TimedStream::new(near, state, &limits());
+        let sending = async move {
+            while far.write_all(&[7; 20]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let closing = async move {
+            stream.shutdown().await.unwrap();
+            begun.elapsed().as_secs()
+        };
+        let ((), after) = tokio::join!(sending, closing);
+        assert_eq!(after, 1 + LINGER.as_secs());
     }
 }

@@ -293,7 +293,7 @@ async fn serve_http<S>(
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits)));
+        let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits, state.clone())));
         let answering = app::answer(setup.shared.clone(), request);
         // Boxed: the room for it is given back once the response begins.
         Box::pin(async move {
