@@ -53,6 +53,7 @@ impl Models {
         if self.contain(model) {
             return Ok(());
         }
+        let model: String = model.chars().take(200).collect();
         Err(Error::Denied {
             message: format!("this key may not use the model {model:?}; ask for {}", self.0.join(", ")),
         })

@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Ending, Exchange, InFlight, Recorder, log};
-use crate::{error::Error, observe::tail::Tail, redact::masked, usage::Usage};
+use crate::{error::Error, observe::tail::Tail, usage::Usage};
 
 /// What is known of an exchange from its request's head on.
 #[derive(Debug)]
@@ -86,11 +86,11 @@ impl Opened {
         log::line(&Exchange {
             id: id.clone(),
             method: method.clone(),
-            route: route.clone(),
+            route: log::shown(route, &notes.secrets),
             endpoint,
             peer: *peer,
             caller: notes.caller.take(),
-            model: notes.model.take().map(|model| masked(&model, &notes.secrets)),
+            model: notes.model.take().map(|model| log::shown(&model, &notes.secrets)),
             status: response.map(|seen| seen.status),
             first_byte: first_byte.map(since),
             first_token: first_token.map(since),
@@ -99,7 +99,7 @@ impl Opened {
             usage: notes.usage,
             tokens_per_second: notes.usage.zip(generating).and_then(|(usage, took)| speed(usage, took)),
             receipt: std::mem::take(&mut notes.receipt),
-            error: notes.error.as_ref().map(|error| masked(&error.to_string(), &notes.secrets)),
+            error: notes.error.as_ref().map(|error| log::shown(&error.to_string(), &notes.secrets)),
             ending,
         });
     }

@@ -69,7 +69,7 @@ pub(crate) fn verbose() -> bool {
 /// The beginning of a payload, without control characters and without `secrets`.
 pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
     // Masked before it is cut: half a key is a key's half.
-    let text = String::from_utf8_lossy(&payload[..payload.len().min(SNIPPET * 2)]);
+    let text = String::from_utf8_lossy(&payload[..payload.len().min(SNIPPET * 4 + 4096)]);
     let text = masked(&text, secrets);
     let mut out: String = text.chars().take(SNIPPET).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if payload.len() > out.len() {
@@ -78,9 +78,54 @@ pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
     out
 }
 
+/// Maximum length, in characters, of a name, a path or an error in a log line.
+const SHOWN: usize = 200;
+
+/// `text` from a client or a remote as a log line shows it: masked, then cut, without characters that change how the line looks.
+pub(crate) fn shown(text: &str, secrets: &[HeaderValue]) -> String {
+    // Masking looks at no more than can be shown, and a key at its end is masked whole.
+    let window: String = text.chars().take(SHOWN + 4096).collect();
+    let masked = masked(&window, secrets);
+    let mut chars = masked.chars();
+    let mut out = String::new();
+    for c in chars.by_ref().take(SHOWN) {
+        if changes_the_line(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    if chars.next().is_some() {
+        out.push_str(&format!("… ({} bytes)", text.len()));
+    }
+    out
+}
+
+/// Controls, line and paragraph separators, and marks that reverse the direction of text.
+fn changes_the_line(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_sends_is_masked_cut_and_made_harmless() {
+        let secrets = [HeaderValue::from_static("Bearer fl-secret-key")];
+        assert_eq!(shown("/v1/models/fl-secret-key", &secrets), "/v1/models/***");
+        assert_eq!(shown("qwen3:8b", &[]), "qwen3:8b");
+        assert_eq!(shown("a\u{202e}b\u{2028}c\n", &[]), "a\\u{202e}b\\u{2028}c\\u{a}");
+        let long = shown(&"é".repeat(20_000_000), &[]);
+        assert!(
+            long.starts_with(&"é".repeat(SHOWN)) && long.ends_with("… (40000000 bytes)") && long.len() < 500,
+            "{long}"
+        );
+        // The key begins within what is shown, and ends beyond it.
+        let cut = shown(&format!("{}fl-secret-key", "x".repeat(SHOWN - 5)), &secrets);
+        assert!(cut.ends_with("x***"), "{cut}");
+    }
 
     #[test]
     fn a_key_in_a_payload_is_masked_and_the_rest_is_cut() {
