@@ -141,7 +141,7 @@ fn refuse_public(config: &Config, addr: SocketAddr) -> io::Result<()> {
 fn setup(config: Config, addr: SocketAddr, kept: &app::Kept) -> io::Result<Setup> {
     refuse_public(&config, addr)?;
     let ollama = upstream::client::Client::new(&config, app::via())?;
-    let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config));
+    let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config), &config.local.hosts);
     let gate = Gate::new(&config, origins, kept.counts.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
     let shared = Arc::new(app::Shared::new(config, ollama, gate, kept));

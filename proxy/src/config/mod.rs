@@ -64,6 +64,9 @@ pub struct Local {
     pub host: String,
     /// Port, 11434 by default; 0 takes a free one.
     pub port: u16,
+    /// Host names that clients may use, one `*` at most in each, besides this machine's own. Empty, the default: on loopback only this
+    /// machine's own; on other addresses any.
+    pub hosts: Vec<String>,
     /// Listens on an address that others can reach even though nobody is asked for a key.
     pub public: bool,
     /// A PEM file with the certificate, and those that sign it: the proxy then speaks TLS only.
@@ -74,7 +77,14 @@ pub struct Local {
 
 impl Default for Local {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 11434, public: false, tls_cert: None, tls_key: None }
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 11434,
+            hosts: Vec::new(),
+            public: false,
+            tls_cert: None,
+            tls_key: None,
+        }
     }
 }
 

@@ -196,6 +196,22 @@ pub const SETTINGS: &[Setting] = &[
         |draft, value| port(value).map(|port| draft.config.local.port = port),
         |config| Shown::Value(config.local.port.to_string()),
     ),
+    other(
+        "local.hosts",
+        "NAME,…",
+        "Host names that clients may use, besides this machine's own. If given, public addresses accept no others",
+        |draft, value| {
+            let hosts = list(value)?;
+            if let Some(wrong) = hosts.iter().find(|host| host.matches('*').count() > 1 || host.contains([':', '/'])) {
+                return Err(format!(
+                    "invalid host name {wrong:?}: expected one such as \"ai.example\" or \"*.lan.example\", without a port"
+                ));
+            }
+            draft.config.local.hosts = hosts;
+            Ok(())
+        },
+        |config| Shown::Value(toml::Value::from(config.local.hosts.clone()).to_string()),
+    ),
     flag(
         "local.public",
         "Listen on a non-loopback address without keys. Anyone on the network can then use it",

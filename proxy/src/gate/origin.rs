@@ -34,6 +34,8 @@ pub(crate) struct Rules {
     loopback: bool,
     /// Names of this machine.
     names: Vec<String>,
+    /// Names that the settings allow, each with one `*` at most. If there are any, they bind listeners on every address.
+    hosts: Vec<String>,
 }
 
 /// What to do with a request, as far as its origin is concerned.
@@ -48,8 +50,9 @@ pub(crate) enum Verdict {
 }
 
 impl Rules {
-    pub(crate) fn new(origins: Vec<String>, loopback: bool, names: Vec<String>) -> Self {
-        Self { origins, loopback, names }
+    pub(crate) fn new(origins: Vec<String>, loopback: bool, names: Vec<String>, hosts: &[String]) -> Self {
+        let hosts = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        Self { origins, loopback, names, hosts }
     }
 
     /// # Errors
@@ -60,10 +63,12 @@ impl Rules {
             None => Verdict::Pass,
             Some(origin) => self.judge_origin(method, origin, host)?,
         };
-        if self.loopback && !self.knows(host) {
+        if (self.loopback || !self.hosts.is_empty()) && !self.knows(host) {
+            let host: String = host.chars().take(200).collect();
             return Err(Error::Forbidden {
                 message: format!(
-                    "the name {host:?} is not one of this machine's; ask for localhost or 127.0.0.1 (this guards against pages that point their name here)"
+                    "the host name {host:?} is not one of this machine's: use localhost or its address, or add the name to local.hosts (this \
+                     guards against web pages that point their own name here)"
                 ),
             });
         }
@@ -113,15 +118,24 @@ impl Rules {
     fn knows(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         if let Ok(ip) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return match ip {
-                IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
-                IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unspecified(),
-            };
+            // A page's name cannot be an address that is not its server's, so an address is as good as its listener.
+            return !self.loopback
+                || self.lists(&name)
+                || match ip {
+                    IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
+                    IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unspecified(),
+                };
         }
         name.is_empty()
             || name == "localhost"
             || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
             || self.names.iter().any(|known| known.eq_ignore_ascii_case(&name))
+            || self.lists(&name)
+    }
+
+    /// Whether the settings allow `name`, in lower case.
+    fn lists(&self, name: &str) -> bool {
+        self.hosts.iter().any(|pattern| matches(pattern, name))
     }
 }
 
@@ -177,7 +191,7 @@ mod tests {
 
     fn judge(origins: &[&str], origin: Option<&str>, host: &str) -> Result<Verdict, Error> {
         let rules =
-            Rules::new(origins.iter().map(|&origin| origin.to_owned()).collect(), true, vec!["devbox".to_owned()]);
+            Rules::new(origins.iter().map(|&origin| origin.to_owned()).collect(), true, vec!["devbox".to_owned()], &[]);
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().unwrap());
         headers.extend(origin.map(|origin| (header::ORIGIN, origin.parse().unwrap())));
@@ -221,5 +235,23 @@ mod tests {
         for host in ["localhost:11434", "127.0.0.1", "[::1]:11434", "192.168.1.4:1", "nas.local", "DevBox:11434"] {
             assert!(judge(&[], None, host).is_ok(), "{host}");
         }
+    }
+
+    #[test]
+    fn listed_hosts_are_allowed_and_bind_public_listeners_too() {
+        let judge = |loopback, hosts: &[&str], host: &str| {
+            let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
+            let rules = Rules::new(Vec::new(), loopback, vec!["devbox".to_owned()], &hosts);
+            let headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+            rules.judge(&Method::GET, &headers).is_ok()
+        };
+        assert!(judge(false, &[], "evil.example"), "without a list, a public listener has any name");
+        for host in
+            ["ai.example", "AI.example:11434", "gpu.team.example", "devbox", "8.8.8.8", "[2001:db8::1]:80", "localhost"]
+        {
+            assert!(judge(false, &["ai.example", "*.team.example"], host), "{host}");
+        }
+        assert!(!judge(false, &["ai.example", "*.team.example"], "evil.example"));
+        assert!(judge(true, &["AI.example"], "ai.example:11434") && !judge(true, &["ai.example"], "8.8.8.8"));
     }
 }
