@@ -5,6 +5,8 @@
 pub mod config;
 
 mod app;
+#[cfg(test)]
+mod costs;
 mod deadline;
 mod error;
 mod explain;

@@ -2,6 +2,7 @@
 
 mod ci;
 mod headofline;
+mod linear;
 mod smoke;
 mod step;
 mod tidy;
@@ -30,6 +31,8 @@ Commands:
   headofline [ARGS…]
                   how late the chunks of streams are while other clients send and receive very large bodies
                   (cargo xtask headofline --help)
+  linear [WORD…]  counts instructions at n, 2n and 4n for everything whose number a client or the remote chooses; needs valgrind
+                  (cargo xtask linear --help)
   help            this text
 ";
 
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         "bench" => ci::bench(&rest),
         "chaos" => ci::chaos(&rest),
         "headofline" => headofline::run(&rest),
+        "linear" => linear::run(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

@@ -29,7 +29,7 @@ use crate::{
 ///
 /// # Errors
 /// A body that is neither, or a file that is empty.
-pub(super) async fn read(content_type: Option<&HeaderValue>, json: &Json) -> Result<Given, Error> {
+pub(crate) async fn read(content_type: Option<&HeaderValue>, json: &Json) -> Result<Given, Error> {
     let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     match content_type {
         Some(kind_of_form) if kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") => {

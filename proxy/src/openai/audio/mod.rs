@@ -1,6 +1,6 @@
 //! `POST /v1/audio/transcriptions` and `/translations` over `POST /api/chat`; and why there is no `/v1/audio/speech`.
 
-mod form;
+pub(crate) mod form;
 mod translate;
 #[cfg(test)]
 pub(crate) mod vectors;

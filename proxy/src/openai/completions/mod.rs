@@ -1,7 +1,7 @@
 //! `POST /v1/completions` over `POST /api/generate`. Each of several answers is an ask of its own.
 
 mod stream;
-mod translate;
+pub(crate) mod translate;
 #[cfg(test)]
 pub(crate) mod vectors;
 mod wire;

@@ -135,7 +135,7 @@ pub(super) fn finish_reason(done_reason: Option<&str>) -> &'static str {
 }
 
 /// Probabilities in the legacy shape. `offset` is where the first token begins, and then where the next one would.
-pub(super) fn logprobs<'a>(tokens: Vec<native::Logprob<'a>>, offset: &mut u64) -> Logprobs<'a> {
+pub(crate) fn logprobs<'a>(tokens: Vec<native::Logprob<'a>>, offset: &mut u64) -> Logprobs<'a> {
     let mut out = Logprobs::default();
     for token in tokens {
         // The token itself is among the alternatives, wherever any are told.

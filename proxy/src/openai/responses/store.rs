@@ -210,13 +210,21 @@ impl Shelf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use serde_json::json;
 
     use super::*;
     use crate::{openai::responses::request::tests::facts, stamp::Stamp, vectors::stamp};
+
+    /// A response with `n` items.
+    pub(crate) fn response_of(n: usize) -> Stored {
+        let answer = Answer::new(stamp("resp_"), facts(&json!({"model": "m"})));
+        let json = || RawValue::from_string("{}".to_owned()).unwrap();
+        let items = (0..n).map(|n| StoredItem { id: format!("item_{n}"), json: json() }).collect();
+        Stored::new(Owner::default(), answer, items).unwrap()
+    }
 
     fn response(id: &str, previous: Option<&str>, size: usize) -> Stored {
         let body = json!({"model": "m", "instructions": "x".repeat(size), "previous_response_id": previous});
