@@ -14,11 +14,12 @@ use crate::{
     app,
     config::{Config, Protocol},
     error::{self, Dialect, Error},
+    observe::Recorder,
     openai::{
         audio, chat, completions, embeddings, images, moderations,
         request::{image_urls, json::Json, parameters::Endpoint},
         responses,
-        upstream_request::send::Ask,
+        upstream_request::{context::Grown, prepare::Context, send::Ask},
     },
     upstream::client::Client,
 };
@@ -132,15 +133,15 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
     let stood_in = config.images.fetch.then(|| image_urls::stand_in(json));
     let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
     // Nothing has grown yet.
-    let fresh = |_: &str| None;
+    let context = &Context { config, grown: &Grown::default(), recorder: &Recorder::default() };
     let (asks, receipt) = match endpoint {
-        Endpoint::Chat => chat::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
-        Endpoint::Completions => completions::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
-        Endpoint::Embeddings => embeddings::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
+        Endpoint::Chat => chat::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Completions => completions::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Embeddings => embeddings::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Responses => responses::explain(json, config),
-        Endpoint::Moderations => moderations::prepare(json, config, fresh).map(|all| (all.asks, all.receipt)),
-        Endpoint::Images => images::prepare(json, config).map(|all| (all.asks, all.receipt)),
-        Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, config, endpoint),
+        Endpoint::Moderations => moderations::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Images => images::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, context, endpoint),
     }?;
     let request = |ask: &Ask| {
         let body = serde_json::from_slice::<Box<RawValue>>(&ask.body);

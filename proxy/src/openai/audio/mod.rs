@@ -15,7 +15,6 @@ use http::{HeaderMap, header};
 use super::models;
 use crate::{
     app::App,
-    config::Config,
     error::Error,
     observe::Recorder,
     ollama::wire::ChatReply,
@@ -23,6 +22,7 @@ use crate::{
         request::{json::Json, parameters::Endpoint},
         upstream_request::{
             context::Policy,
+            prepare::Context,
             send::{self, Ask},
         },
     },
@@ -69,11 +69,11 @@ pub(crate) async fn speech() -> Error {
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(json: &Json, config: &Config, endpoint: Endpoint) -> Result<(Vec<Ask>, Receipt), Error> {
+pub(crate) fn prepare(json: &Json, context: &Context<'_>, endpoint: Endpoint) -> Result<(Vec<Ask>, Receipt), Error> {
     let given = form::object(json)?;
     let mut receipt = Receipt::default();
-    let (request, policy) = read(&given, endpoint, config, |_| None, &mut receipt)?;
-    let text = match translate::source(&request, true, config.audio.prompt_as_transcript)? {
+    let (request, policy) = read(&given, endpoint, context, &mut receipt)?;
+    let text = match translate::source(&request, true, context.config.audio.prompt_as_transcript)? {
         Source::Sound(sound) => return Ok((vec![translate::transcribe(&request, sound, &policy)?], receipt)),
         Source::Given(text) => text,
         Source::Prompt(text) => {
@@ -93,11 +93,7 @@ fn taken<'a>(
     endpoint: Endpoint,
 ) -> Result<(wire::Request<'a>, Policy), Error> {
     let mut receipt = Receipt::default();
-    let grown = |model: &str| {
-        recorder.model(model);
-        app.grown.of(model)
-    };
-    let taken = read(given, endpoint, &app.config, grown, &mut receipt)?;
+    let taken = read(given, endpoint, &Context::of(app, recorder), &mut receipt)?;
     recorder.receipt(receipt);
     Ok(taken)
 }
@@ -105,13 +101,11 @@ fn taken<'a>(
 fn read<'a>(
     given: &'a wire::Given,
     endpoint: Endpoint,
-    config: &Config,
-    grown: impl FnOnce(&str) -> Option<u64>,
+    context: &Context<'_>,
     receipt: &mut Receipt,
 ) -> Result<(wire::Request<'a>, Policy), Error> {
     let request = wire::Request::read(given, endpoint, receipt)?;
-    receipt.held_to(config)?;
-    let policy = Policy::of(config, grown(&request.model), &request.model, &request.native, receipt);
+    let policy = context.policy(&request.model, &request.native, receipt)?;
     Ok((request, policy))
 }
 

@@ -13,47 +13,37 @@ use axum::{
 
 use crate::{
     app::App,
-    config::Config,
     error::Error,
     observe::Recorder,
     ollama::wire::ChatReply,
     openai::{
-        request::{image_urls, json::Json},
+        request::json::Json,
         response::sse,
         upstream_request::{
-            context::Policy,
-            send::{self, Prepared},
+            prepare::{Context, Prepared, take_with_images},
+            send,
         },
     },
     receipt::Receipt,
     usage::Usage,
 };
 
-/// Translates a body. `grown` tells how far the context of its model has grown.
+/// Translates a body.
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(
-    json: &Json,
-    config: &Config,
-    grown: impl FnOnce(&str) -> Option<u64>,
-) -> Result<Prepared<wire::Facts>, Error> {
+pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
     let facts = request.facts();
-    receipt.held_to(config)?;
-    let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
-    let asks = translate::asks(request, &policy, config.limits.body)?;
+    let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
+    let asks = translate::asks(request, &policy, context.config.limits.body)?;
     Ok(Prepared { asks, facts, receipt })
 }
 
 /// One answer, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
-    recorder.payload("request", json.bytes());
-    let json = image_urls::inline(&app, &recorder, json).await?;
-    let Prepared { asks, facts, receipt } =
-        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
-    recorder.receipt(receipt);
+    let (asks, facts) = take_with_images(&app, &recorder, json, prepare).await?;
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
         let openings = send::openings(&app, asks, &recorder);

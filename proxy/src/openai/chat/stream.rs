@@ -17,7 +17,7 @@ use crate::{
             translate::{FINGERPRINT, digits, finish_reason},
             wire::{Chunk, ChunkChoice, Delta, Facts, Logprobs},
         },
-        response::sse::{Frames, Translator},
+        response::sse::{Frames, OpenChoices, Translator},
         tools::{
             Numbering,
             forced::{Form, Said},
@@ -37,8 +37,7 @@ pub(crate) struct Chat {
     choices: Vec<Choice>,
     /// Which choice the next reply belongs to.
     nth: usize,
-    closed: bool,
-    usage: Option<Usage>,
+    open: OpenChoices,
     receipt: Receipt,
     wrong: Option<Error>,
 }
@@ -70,7 +69,8 @@ impl Chat {
             spoke: false,
         };
         let choices = (0..facts.choices.0).map(choice).collect();
-        Self { stamp, facts, choices, nth: 0, closed: false, usage: None, receipt: Receipt::default(), wrong: None }
+        let open = OpenChoices::new(facts.choices.0);
+        Self { stamp, facts, choices, nth: 0, open, receipt: Receipt::default(), wrong: None }
     }
 
     fn chunk<C: Serialize>(&self, choices: C, usage: Option<CompletionUsage>, out: &mut Frames) {
@@ -94,7 +94,7 @@ impl Translator for Chat {
     type Reply<'a> = ChatReply<'a>;
 
     fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
-        if self.closed || self.choices[self.nth].state == State::Closed {
+        if self.open.closed() || self.choices[self.nth].state == State::Closed {
             return;
         }
         if self.choices[self.nth].state == State::Opening {
@@ -139,7 +139,7 @@ impl Translator for Chat {
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        self.usage = Some(counted);
+                        self.open.count(counted);
                         self.wrong = Some(error);
                         return;
                     }
@@ -162,28 +162,21 @@ impl Translator for Chat {
             let finished =
                 ChunkChoice { index: self.nth, delta: Delta::default(), logprobs: None, finish_reason: Some(finish) };
             self.chunk([finished], None, out);
-            let counted = self.usage.unwrap_or_default().plus(counted);
-            self.usage = Some(counted);
-            if self.choices.iter().all(|choice| choice.state == State::Closed) {
+            if let Some(all) = self.open.finish(counted) {
                 if self.facts.include_usage {
-                    self.chunk::<[(); 0]>([], Some(counted.into()), out);
+                    self.chunk::<[(); 0]>([], Some(all.into()), out);
                 }
-                out.done();
-                self.closed = true;
+                self.open.done(out);
             }
         }
     }
 
     fn fail(&mut self, error: &Error, out: &mut Frames) {
-        if !self.closed {
-            self.closed = true;
-            // Never a false `stop`, and no `[DONE]`, which clients take for success.
-            out.error(error);
-        }
+        self.open.fail(error, out);
     }
 
     fn closed(&self) -> bool {
-        self.closed
+        self.open.closed()
     }
 
     fn source(&mut self, nth: usize) {
@@ -195,7 +188,7 @@ impl Translator for Chat {
     }
 
     fn usage(&self) -> Option<Usage> {
-        self.usage
+        self.open.usage()
     }
 
     fn receipt(&mut self) -> Receipt {

@@ -13,7 +13,6 @@ use axum::{
 
 use crate::{
     app::App,
-    config::Config,
     error::Error,
     observe::Recorder,
     ollama::generate::GenerateReply,
@@ -21,28 +20,24 @@ use crate::{
         request::json::Json,
         response::sse,
         upstream_request::{
-            context::Policy,
-            send::{self, Prepared},
+            prepare::{Context, Prepared, take},
+            send,
         },
     },
     receipt::Receipt,
     usage::Usage,
 };
 
-/// Translates a body. `grown` tells how far the context of its model has grown.
+/// Translates a body.
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(
-    json: &Json,
-    config: &Config,
-    grown: impl FnOnce(&str) -> Option<u64>,
-) -> Result<Prepared<wire::Facts>, Error> {
+pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    receipt.held_to(config)?;
     let facts = request.facts();
-    let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
+    let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
+    let config = context.config;
     Ok(Prepared {
         asks: translate::asks(request, config.completions.raw, &policy, config.limits.body)?,
         facts,
@@ -52,10 +47,7 @@ pub(crate) fn prepare(
 
 /// The answers to one prompt or many, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
-    recorder.payload("request", json.bytes());
-    let Prepared { asks, facts, receipt } =
-        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
-    recorder.receipt(receipt);
+    let (asks, facts) = take(&app, &recorder, json, prepare).await?;
     let stamp = app.stamp("cmpl-");
     if facts.stream {
         let openings = send::openings(&app, asks, &recorder);

@@ -15,7 +15,7 @@ use crate::{
             translate::{FINGERPRINT, finish_reason, logprobs},
             wire::{Choice, ChunkUsage, Completion, Facts},
         },
-        response::sse::{Frames, Translator},
+        response::sse::{Frames, OpenChoices, Translator},
     },
     stamp::Stamp,
     usage::Usage,
@@ -29,8 +29,7 @@ pub(crate) struct Completions {
     answers: Vec<Answer>,
     /// Which answer the next reply belongs to.
     nth: usize,
-    closed: bool,
-    usage: Option<Usage>,
+    open: OpenChoices,
 }
 
 /// One of the answers that are streamed together.
@@ -51,7 +50,8 @@ enum State {
 impl Completions {
     pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
         let answers = vec![Answer { state: State::Opening, offset: 0 }; facts.choices];
-        Self { stamp, facts, answers, nth: 0, closed: false, usage: None }
+        let open = OpenChoices::new(answers.len());
+        Self { stamp, facts, answers, nth: 0, open }
     }
 
     fn chunk(&self, choices: Vec<Choice<'_>>, usage: ChunkUsage, out: &mut Frames) {
@@ -72,7 +72,7 @@ impl Translator for Completions {
 
     fn reply(&mut self, reply: GenerateReply<'_>, out: &mut Frames) {
         let Answer { state, mut offset } = self.answers[self.nth];
-        if self.closed || state == State::Closed {
+        if self.open.closed() || state == State::Closed {
             return;
         }
         let piece =
@@ -97,27 +97,20 @@ impl Translator for Completions {
         if !done {
             return;
         }
-        let usage = self.usage.unwrap_or_default().plus(counted);
-        self.usage = Some(usage);
-        if self.answers.iter().all(|answer| answer.state == State::Closed) {
+        if let Some(all) = self.open.finish(counted) {
             if self.facts.include_usage {
-                self.chunk(Vec::new(), Some(usage.into()), out);
+                self.chunk(Vec::new(), Some(all.into()), out);
             }
-            out.done();
-            self.closed = true;
+            self.open.done(out);
         }
     }
 
     fn fail(&mut self, error: &Error, out: &mut Frames) {
-        if !self.closed {
-            self.closed = true;
-            // Never a false `stop`, and no `[DONE]`, which clients take for success.
-            out.error(error);
-        }
+        self.open.fail(error, out);
     }
 
     fn closed(&self) -> bool {
-        self.closed
+        self.open.closed()
     }
 
     fn source(&mut self, nth: usize) {
@@ -129,7 +122,7 @@ impl Translator for Completions {
     }
 
     fn usage(&self) -> Option<Usage> {
-        self.usage
+        self.open.usage()
     }
 }
 

@@ -12,44 +12,35 @@ use axum::{
 
 use crate::{
     app::App,
-    config::Config,
     error::Error,
     observe::Recorder,
     ollama::embed::EmbedReply,
     openai::{
         request::json::Json,
         upstream_request::{
-            context::Policy,
-            send::{self, Prepared},
+            prepare::{Context, Prepared, take},
+            send,
         },
     },
     receipt::Receipt,
     usage::Usage,
 };
 
-/// Translates a body. `grown` tells how far the context of its model has grown.
+/// Translates a body.
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(
-    json: &Json,
-    config: &Config,
-    grown: impl FnOnce(&str) -> Option<u64>,
-) -> Result<Prepared<wire::Facts>, Error> {
+pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    receipt.held_to(config)?;
     let facts = request.facts();
-    let policy = Policy::of(config, grown(&facts.model), &facts.model, &request.native, &mut receipt);
+    let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
     Ok(Prepared { asks: vec![translate::ask(request, &policy)?], facts, receipt })
 }
 
 /// The vectors of one text or many.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
-    recorder.payload("request", json.bytes());
-    let Prepared { asks, facts, receipt } =
-        send::take(&app, &recorder, json, |json, config, grown| prepare(json, config, grown)).await?;
-    recorder.receipt(receipt);
+    let (asks, facts) = take(&app, &recorder, json, prepare).await?;
     let bodies = send::all(&app, asks, &recorder).await?;
     send::respond(bodies, move |bodies| {
         let body = bodies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;

@@ -13,12 +13,14 @@ use axum::{
 use super::models;
 use crate::{
     app::App,
-    config::Config,
     error::{Error, Params},
     observe::Recorder,
     openai::{
         request::json::Json,
-        upstream_request::send::{self, Ask, News, Prepared},
+        upstream_request::{
+            prepare::{Context, Prepared, take},
+            send::{self, Ask, News},
+        },
     },
     receipt::Receipt,
     upstream::client::encode,
@@ -30,11 +32,12 @@ const PATH: &str = "/api/generate";
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(json: &Json, config: &Config) -> Result<Prepared<String>, Error> {
+pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<String>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
-    receipt.held_to(config)?;
     let facts = request.model.to_string();
+    context.recorder.model(&facts);
+    receipt.held_to(context.config)?;
     let ask = |native| {
         let (model, body) = (facts.clone(), encode(&native)?);
         Ok(Ask {
@@ -54,11 +57,7 @@ pub(crate) fn prepare(json: &Json, config: &Config) -> Result<Prepared<String>, 
 
 /// One picture or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
-    recorder.payload("request", json.bytes());
-    let Prepared { asks, facts: model, receipt } = prepare(&json, &app.config)?;
-    recorder.model(&model);
-    recorder.receipt(receipt);
-    drop(json);
+    let (asks, model) = take(&app, &recorder, json, prepare).await?;
     let version = app.upstream.version().await?;
     if !version.makes_pictures() || !models::can(&app, &model, "image").await? {
         return Err(translate::refused(&model, &version));

@@ -3,4 +3,5 @@
 
 pub(crate) mod context;
 pub(crate) mod message;
+pub(crate) mod prepare;
 pub(crate) mod send;

@@ -1,7 +1,7 @@
 //! Asks Ollama for an answer as its version understands it, and once more where a small change cures a refusal: a context that grows, a way
 //! of thinking that the model does not have. All of it before the first token, and told in the receipt.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, pin::Pin};
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     app::App,
-    config::Config,
     error::{Error, Params},
     observe::Recorder,
     offload,
@@ -22,11 +21,11 @@ use crate::{
     },
     openai::{
         models,
-        request::json::{Fields, Json},
-        response::sse::{Opening, Openings},
+        request::json::Fields,
         upstream_request::context::{size, tagged},
     },
     receipt::Receipt,
+    redact::Redactor,
     upstream::client::{self, Upstream, encode},
 };
 
@@ -121,35 +120,6 @@ pub(crate) fn bodies(asks: &[Ask]) -> Vec<Box<RawValue>> {
     asks.iter().map(|ask| serde_json::from_slice(&ask.body).unwrap()).collect()
 }
 
-/// A request, ready to be asked.
-pub(crate) struct Prepared<F> {
-    /// One for each answer that is wanted.
-    pub(crate) asks: Vec<Ask>,
-    /// What the answer must know of its request.
-    pub(crate) facts: F,
-    pub(crate) receipt: Receipt,
-}
-
-/// Prepares a request with `prepare`, off the event loop if its body is large; notes its model, and drops the body.
-///
-/// # Errors
-/// As `prepare`.
-pub(crate) async fn take<T: Send + 'static>(
-    app: &App,
-    recorder: &Recorder,
-    json: Json,
-    prepare: impl FnOnce(&Json, &Config, &dyn Fn(&str) -> Option<u64>) -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let (app, recorder) = (app.clone(), recorder.clone());
-    offload::run(json.bytes().len(), move || {
-        prepare(&json, &app.config, &|model| {
-            recorder.model(model);
-            app.grown.of(model)
-        })
-    })
-    .await
-}
-
 /// Makes the response out of whole replies with `answer`, off the event loop if they are large.
 ///
 /// # Errors
@@ -165,6 +135,16 @@ pub(crate) async fn respond(
 /// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in between, and its queue
 /// is for others too.
 pub(crate) const AT_ONCE: usize = 4;
+
+/// Leads to the body of an answer.
+pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Upstream, Error>> + Send>>;
+
+/// What leads to the bodies of the upstream responses that one stream is made of.
+pub(crate) struct Openings {
+    pub(crate) openings: Vec<Opening>,
+    /// Masks the remote's credentials.
+    pub(crate) redactor: Redactor,
+}
 
 /// What leads to the streamed answers.
 pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Openings {

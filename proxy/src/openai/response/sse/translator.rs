@@ -1,0 +1,83 @@
+//! What every streamed endpoint implements, and what those with several choices share. Pure.
+
+use serde::Deserialize;
+
+use super::Frames;
+use crate::{error::Error, receipt::Receipt, usage::Usage};
+
+/// Turns native replies into wire text. A state machine without clock, dice or IO.
+///
+/// Laws: once [`closed`](Translator::closed), it writes nothing more. Joining the deltas of any chunking gives the unstreamed answer.
+pub(crate) trait Translator: Send + Unpin + 'static {
+    /// What one line of the upstream holds.
+    type Reply<'a>: Deserialize<'a>;
+    /// Takes the next reply: 0..n frames.
+    fn reply(&mut self, reply: Self::Reply<'_>, out: &mut Frames);
+    /// Takes the end before the last reply: one error frame.
+    fn fail(&mut self, error: &Error, out: &mut Frames);
+    /// Whether the last frame is written.
+    fn closed(&self) -> bool;
+    /// Which of several upstream answers the next reply belongs to.
+    fn source(&mut self, _nth: usize) {}
+    /// Whether the last reply of one of several upstream answers was taken.
+    fn finished(&self, _nth: usize) -> bool {
+        self.closed()
+    }
+    /// What the exchange cost, once it is known.
+    fn usage(&self) -> Option<Usage>;
+    /// What has become known of the receipt since this was last asked.
+    fn receipt(&mut self) -> Receipt {
+        Receipt::default()
+    }
+    /// What was wrong with the reply that was taken last, so that the stream must fail.
+    fn wrong(&mut self) -> Option<Error> {
+        None
+    }
+}
+
+/// How many of the choices that are streamed together are still open, and what all of them cost.
+#[derive(Debug)]
+pub(crate) struct OpenChoices {
+    left: usize,
+    closed: bool,
+    usage: Option<Usage>,
+}
+
+impl OpenChoices {
+    pub(crate) fn new(n: usize) -> Self {
+        Self { left: n, closed: false, usage: None }
+    }
+
+    /// Adds what a choice cost.
+    pub(crate) fn count(&mut self, counted: Usage) {
+        self.usage = Some(self.usage.unwrap_or_default().plus(counted));
+    }
+
+    /// Ends a choice. Returns what all of them cost once the last one has ended.
+    pub(crate) fn finish(&mut self, counted: Usage) -> Option<Usage> {
+        self.count(counted);
+        self.left = self.left.saturating_sub(1);
+        self.usage.filter(|_| self.left == 0)
+    }
+
+    /// Ends the stream.
+    pub(crate) fn done(&mut self, out: &mut Frames) {
+        out.done();
+        self.closed = true;
+    }
+
+    /// Ends the stream with an error, unless it has ended. Never a false `stop`, and no `[DONE]`, which clients take for success.
+    pub(crate) fn fail(&mut self, error: &Error, out: &mut Frames) {
+        if !std::mem::replace(&mut self.closed, true) {
+            out.error(error);
+        }
+    }
+
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+}

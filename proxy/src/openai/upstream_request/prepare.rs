@@ -1,0 +1,92 @@
+//! How handlers open: a body becomes upstream requests, by a pure function of each endpoint, and what it becomes is recorded.
+
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    observe::Recorder,
+    offload,
+    openai::{
+        request::{image_urls, json::Json, options::Native},
+        upstream_request::{
+            context::{Grown, Policy},
+            send::Ask,
+        },
+    },
+    receipt::Receipt,
+};
+
+/// What translating a request needs besides its body.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) grown: &'a Grown,
+    pub(crate) recorder: &'a Recorder,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn of(app: &'a App, recorder: &'a Recorder) -> Self {
+        Self { config: &app.config, grown: &app.grown, recorder }
+    }
+
+    /// Returns the policy for `model`, which is recorded as the model of the exchange.
+    ///
+    /// # Errors
+    /// Fails on a field without effect if the settings are strict.
+    pub(crate) fn policy(&self, model: &str, native: &Native<'_>, receipt: &mut Receipt) -> Result<Policy, Error> {
+        self.recorder.model(model);
+        receipt.held_to(self.config)?;
+        Ok(Policy::of(self.config, self.grown.of(model), model, native, receipt))
+    }
+}
+
+/// A request, ready to be sent.
+pub(crate) struct Prepared<F> {
+    /// One upstream request for each answer.
+    pub(crate) asks: Vec<Ask>,
+    /// What the response depends on.
+    pub(crate) facts: F,
+    pub(crate) receipt: Receipt,
+}
+
+/// Takes a body apart with the endpoint's `prepare`.
+///
+/// # Errors
+/// Those of `prepare`.
+pub(crate) async fn take<F: Send + 'static>(
+    app: &App,
+    recorder: &Recorder,
+    json: Json,
+    prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
+) -> Result<(Vec<Ask>, F), Error> {
+    recorder.payload("request", json.bytes());
+    prepared(app, recorder, json, prepare).await
+}
+
+/// Takes a body apart with the endpoint's `prepare`, once the images that it names by a URL are fetched, if the settings say so.
+///
+/// # Errors
+/// Those of `prepare`; an image that cannot be fetched.
+pub(crate) async fn take_with_images<F: Send + 'static>(
+    app: &App,
+    recorder: &Recorder,
+    json: Json,
+    prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
+) -> Result<(Vec<Ask>, F), Error> {
+    recorder.payload("request", json.bytes());
+    let json = image_urls::inline(app, recorder, json).await?;
+    prepared(app, recorder, json, prepare).await
+}
+
+/// Off the event loop if the body is large, which is dropped before the remote is asked.
+async fn prepared<F: Send + 'static>(
+    app: &App,
+    recorder: &Recorder,
+    json: Json,
+    prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
+) -> Result<(Vec<Ask>, F), Error> {
+    let (app, notes) = (app.clone(), recorder.clone());
+    let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&app, &notes))).await;
+    let Prepared { asks, facts, receipt } = prepared?;
+    recorder.receipt(receipt);
+    Ok((asks, facts))
+}
