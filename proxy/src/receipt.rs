@@ -90,7 +90,7 @@ impl Receipt {
     ///
     /// # Errors
     /// Fails if a field is unknown or has no effect, and the settings are strict.
-    pub(crate) fn held_to(&self, config: &Config) -> Result<(), Error> {
+    pub(crate) fn enforce_strict(&self, config: &Config) -> Result<(), Error> {
         let idle = |(_, what): &&(String, Cow<'static, str>)| what == NO_EFFECT || what == UNKNOWN;
         let Some((name, what)) = self.lines.iter().find(idle).filter(|_| config.openai.strict) else { return Ok(()) };
         let (message, code) = if what == UNKNOWN {
@@ -169,10 +169,10 @@ mod tests {
         receipt.emulated("n");
         let (lenient, mut strict) = (Config::default(), Config::default());
         strict.openai.strict = true;
-        assert!(receipt.held_to(&strict).is_ok());
+        assert!(receipt.enforce_strict(&strict).is_ok());
         receipt.no_effect("user");
-        assert!(receipt.held_to(&lenient).is_ok());
-        let error = receipt.held_to(&strict).unwrap_err();
+        assert!(receipt.enforce_strict(&lenient).is_ok());
+        let error = receipt.enforce_strict(&strict).unwrap_err();
         assert_eq!((error.row().code, error.param()), (Some("unsupported_parameter"), Some("user")));
     }
 
@@ -187,9 +187,9 @@ mod tests {
         sum.add(receipt);
         assert!(sum.hint().is_some());
         let mut strict = Config::default();
-        assert!(sum.held_to(&strict).is_ok());
+        assert!(sum.enforce_strict(&strict).is_ok());
         strict.openai.strict = true;
-        let error = sum.held_to(&strict).unwrap_err();
+        let error = sum.enforce_strict(&strict).unwrap_err();
         assert_eq!(error.to_string(), "Unknown parameter: 'temprature'. Did you mean 'temperature'?");
         assert_eq!((error.row().code, error.param()), (Some("unknown_parameter"), Some("temprature")));
     }

@@ -9,7 +9,7 @@ use crate::{
         version::Version,
         wire::{Ps, Tags},
     },
-    openai::upstream_request::{context::tagged, send::Ask},
+    openai::upstream_request::{context::tagged, send::UpstreamRequest},
     upstream::client::Client,
 };
 
@@ -99,7 +99,7 @@ const LOADED: [&str; 7] =
     ["num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
 
 /// What may surprise about an ask. `seen` is what the remote says, if it was asked; contexts grow up to `max`.
-pub(super) fn warnings(ask: &Ask, seen: Option<&Seen>, max: u64) -> Vec<String> {
+pub(super) fn warnings(ask: &UpstreamRequest, seen: Option<&Seen>, max: u64) -> Vec<String> {
     #[derive(Default, Deserialize)]
     struct Sent {
         #[serde(default)]
@@ -148,15 +148,15 @@ pub(super) fn makes_none(seen: &Seen) -> Option<String> {
 }
 
 /// What this version does not understand.
-fn outdated(ask: &Ask, version: &Version, warnings: &mut Vec<String>) {
+fn outdated(ask: &UpstreamRequest, version: &Version, warnings: &mut Vec<String>) {
     let text = version.text();
-    if ask.news.max && !version.has_think_max() {
+    if ask.version_gated.max && !version.has_think_max() {
         warnings.push(format!("the remote is Ollama {text}, which has no level max: it is asked for high"));
     }
-    if ask.news.logprobs && !version.has_logprobs() {
+    if ask.version_gated.logprobs && !version.has_logprobs() {
         warnings.push(format!("the remote is Ollama {text}, which gives no probabilities: the request is refused"));
     }
-    if ask.news.pictures && !version.refuses_pictures() {
+    if ask.version_gated.pictures && !version.refuses_pictures() {
         warnings.push(format!(
             "the remote is Ollama {text}, which would leave out in silence what the model cannot see: the request is refused unless it can"
         ));
@@ -167,10 +167,10 @@ fn outdated(ask: &Ask, version: &Version, warnings: &mut Vec<String>) {
 mod tests {
     use super::*;
     use crate::error::Params;
-    use crate::openai::upstream_request::send::News;
+    use crate::openai::upstream_request::send::VersionGated;
 
-    fn ask(body: &str) -> Ask {
-        Ask {
+    fn ask(body: &str) -> UpstreamRequest {
+        UpstreamRequest {
             path: "/api/chat",
             params: Params::default(),
             model: "m".to_owned(),
@@ -178,7 +178,7 @@ mod tests {
             may_grow: true,
             limit: None,
             effort: Some("reasoning_effort"),
-            news: News { max: true, ..News::default() },
+            version_gated: VersionGated { max: true, ..VersionGated::default() },
         }
     }
 

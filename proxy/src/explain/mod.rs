@@ -19,7 +19,7 @@ use crate::{
         audio, chat, completions, embeddings, images, moderations,
         request::{image_urls, json::Json, parameters::Endpoint},
         responses,
-        upstream_request::{context::Grown, prepare::Context, send::Ask},
+        upstream_request::{context::Grown, prepare::Context, send::UpstreamRequest},
     },
     upstream::client::Client,
 };
@@ -42,7 +42,7 @@ pub struct Explained {
     #[serde(skip)]
     notes: Vec<String>,
     #[serde(skip)]
-    asks: Vec<Ask>,
+    asks: Vec<UpstreamRequest>,
 }
 
 /// A native request.
@@ -143,7 +143,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         Endpoint::Images => images::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, context, endpoint),
     }?;
-    let request = |ask: &Ask| {
+    let request = |ask: &UpstreamRequest| {
         let body = serde_json::from_slice::<Box<RawValue>>(&ask.body);
         let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
         Ok(Request { method: "POST", url: url(config, ask.path), body })

@@ -2,6 +2,7 @@
 
 pub(crate) mod embed;
 pub(crate) mod generate;
+pub(crate) mod models;
 pub(crate) mod ndjson;
 pub(crate) mod refusal;
 pub(crate) mod version;

@@ -43,7 +43,7 @@ pub(crate) struct Version {
 
 /// Answer of `GET /api/version`.
 #[derive(Deserialize)]
-struct Told<'a> {
+struct VersionReply<'a> {
     #[serde(borrow)]
     version: Cow<'a, str>,
 }
@@ -55,8 +55,9 @@ impl Version {
     }
 
     /// Reads what `/api/version` has answered.
-    pub(crate) fn told(reply: &[u8]) -> Self {
-        serde_json::from_slice::<Told<'_>>(reply).map_or_else(|_| Self::newest(), |told| Self::read(&told.version))
+    pub(crate) fn from_reply(reply: &[u8]) -> Self {
+        serde_json::from_slice::<VersionReply<'_>>(reply)
+            .map_or_else(|_| Self::newest(), |reply| Self::read(&reply.version))
     }
 
     /// Reads a version such as `0.32.5`.
@@ -111,12 +112,12 @@ mod tests {
         for reply in
             [r#"{"version":"0.0.0"}"#, r#"{"version":"main"}"#, r#"{"version":""}"#, r#"{"version":7}"#, "{}", "Ollama"]
         {
-            let version = Version::told(reply.as_bytes());
+            let version = Version::from_reply(reply.as_bytes());
             assert!(version.has_think_max() && version.refuses_pictures() && version.has_logprobs(), "{reply}");
             assert!(!version.makes_pictures(), "{reply}: the newest makes none");
         }
-        assert_eq!(Version::told(br#"{"version":"v0.21.3-rc1"}"#).number, Some((0, 21, 3)));
-        assert_eq!(Version::told(br#"{"version":"0.15"}"#).number, Some((0, 15, 0)));
+        assert_eq!(Version::from_reply(br#"{"version":"v0.21.3-rc1"}"#).number, Some((0, 21, 3)));
+        assert_eq!(Version::from_reply(br#"{"version":"0.15"}"#).number, Some((0, 15, 0)));
     }
 
     #[test]

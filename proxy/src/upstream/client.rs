@@ -188,7 +188,7 @@ impl Client {
             return Ok(version);
         }
         let version = match self.call(Method::GET, "/api/version", None).await {
-            Ok(reply) => Version::told(&reply),
+            Ok(reply) => Version::from_reply(&reply),
             Err(error @ (Error::Unreachable { .. } | Error::Timeout { .. } | Error::Cut { .. })) => return Err(error),
             // A gateway whose Ollama is just being started anew: it may tell later.
             Err(_) => return Ok(Version::newest()),

@@ -12,18 +12,18 @@ use axum::{
 };
 use http::{HeaderMap, header};
 
-use super::models;
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::wire::ChatReply,
     openai::{
+        models::can,
         request::{json::Json, parameters::Endpoint},
         upstream_request::{
             context::Policy,
             prepare::Context,
-            send::{self, Ask},
+            send::{self, UpstreamRequest},
         },
     },
     receipt::Receipt,
@@ -69,7 +69,11 @@ pub(crate) async fn speech() -> Error {
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(json: &Json, context: &Context<'_>, endpoint: Endpoint) -> Result<(Vec<Ask>, Receipt), Error> {
+pub(crate) fn prepare(
+    json: &Json,
+    context: &Context<'_>,
+    endpoint: Endpoint,
+) -> Result<(Vec<UpstreamRequest>, Receipt), Error> {
     let given = form::object(json)?;
     let mut receipt = Receipt::default();
     let (request, policy) = read(&given, endpoint, context, &mut receipt)?;
@@ -116,7 +120,7 @@ async fn transcript(
     policy: &Policy,
 ) -> Result<(String, Usage), Error> {
     let asks_to_hear = request.text.is_none() && request.file.is_some();
-    let hears = asks_to_hear && models::can(app, &request.model, "audio").await?;
+    let hears = asks_to_hear && can(app, &request.model, "audio").await?;
     match translate::source(request, hears, app.config.audio.prompt_as_transcript)? {
         Source::Given(text) => Ok((text.to_owned(), Usage::default())),
         Source::Prompt(text) => {
@@ -130,7 +134,7 @@ async fn transcript(
 }
 
 /// What the model says to one ask.
-async fn ask(app: &App, recorder: &Recorder, ask: Ask) -> Result<(String, Usage), Error> {
+async fn ask(app: &App, recorder: &Recorder, ask: UpstreamRequest) -> Result<(String, Usage), Error> {
     let (params, limited) = (ask.params, ask.limit.is_some());
     let reply = send::whole(app, ask, recorder).await?;
     let reply: ChatReply<'_> = app.upstream.read(translate::PATH, &reply)?;

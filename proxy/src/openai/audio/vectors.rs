@@ -9,7 +9,7 @@ use crate::{
     openai::{
         audio::{translate::Source, wire::Request},
         request::{json::Json, parameters::Endpoint},
-        upstream_request::{context::Policy, send::Ask},
+        upstream_request::{context::Policy, send::UpstreamRequest},
     },
     receipt::Receipt,
     usage::Usage,
@@ -34,7 +34,7 @@ pub(crate) fn check(case: &mut Case) {
     if !receipt.is_empty() {
         case.output("receipt.txt", &format!("{receipt}\n"));
     }
-    let upstream = |ask: Ask| serde_json::from_slice::<Box<RawValue>>(&ask.body).unwrap();
+    let upstream = |ask: UpstreamRequest| serde_json::from_slice::<Box<RawValue>>(&ask.body).unwrap();
     let policy = Policy::default();
     match source {
         Source::Sound(sound) => {

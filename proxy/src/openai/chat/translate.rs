@@ -20,7 +20,7 @@ use crate::{
         upstream_request::{
             context::Policy,
             message::{self, Turn},
-            send::{Ask, Bodies, News},
+            send::{Bodies, UpstreamRequest, VersionGated},
         },
     },
     receipt::Receipt,
@@ -35,12 +35,12 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 ///
 /// # Errors
 /// As [`request`]; bodies that are larger than `room` together.
-pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize) -> Result<Vec<Ask>, Error> {
+pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize) -> Result<Vec<UpstreamRequest>, Error> {
     let n = asked.choices.0;
     let (turn, messages) = turn(asked)?;
     let ask = turn.ask("messages", policy);
     let mut native = turn.request(messages, policy)?;
-    let ask = Ask { news: News::of(&native), ..ask };
+    let ask = UpstreamRequest { version_gated: VersionGated::of(&native), ..ask };
     let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room));
     seeds.first(&mut native.options);
     let mut asks = Vec::with_capacity(n);
@@ -48,7 +48,7 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize) -> Result<V
         if nth == 0 || seeds.next(&mut native.options)? {
             bodies.encode(&native)?;
         }
-        asks.push(Ask { body: bodies.last(), ..ask.clone() });
+        asks.push(UpstreamRequest { body: bodies.last(), ..ask.clone() });
     }
     Ok(asks)
 }

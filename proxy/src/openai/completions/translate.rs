@@ -16,7 +16,7 @@ use crate::{
         request::options::{Seeds, limit, think},
         upstream_request::{
             context::Policy,
-            send::{Ask, Bodies, News},
+            send::{Bodies, UpstreamRequest, VersionGated},
         },
     },
     stamp::Stamp,
@@ -40,7 +40,7 @@ pub(super) fn asks(
     raw_by_default: bool,
     policy: &Policy,
     room: usize,
-) -> Result<Vec<Ask>, Error> {
+) -> Result<Vec<UpstreamRequest>, Error> {
     let model = request.model.to_string();
     let effort = request.effort.as_ref().filter(|_| request.native.think.is_none()).map(|_| "reasoning_effort");
     let (may_grow, limit) = (policy.may_grow(&request.native), limit(&request.native.options));
@@ -67,7 +67,7 @@ pub(super) fn asks(
         top_logprobs: request.logprobs.filter(|n| *n > 0),
     };
     let max = asked.think.as_ref().is_some_and(|think| think.get() == "\"max\"");
-    let news = News { max, logprobs: asked.logprobs, pictures: false };
+    let version_gated = VersionGated { max, logprobs: asked.logprobs, pictures: false };
     let (mut seeds, mut bodies) = (Seeds::of(&asked.options), Bodies::within(room));
     let mut asks = Vec::with_capacity(request.prompts.len() * request.n);
     for prompt in request.prompts {
@@ -78,7 +78,7 @@ pub(super) fn asks(
                 bodies.encode(&asked)?;
             }
             let (model, body) = (model.clone(), bodies.last());
-            asks.push(Ask {
+            asks.push(UpstreamRequest {
                 path: PATH,
                 params: Params::reading("prompt"),
                 model,
@@ -86,7 +86,7 @@ pub(super) fn asks(
                 may_grow,
                 limit,
                 effort,
-                news,
+                version_gated,
             });
         }
     }

@@ -10,7 +10,7 @@ use crate::{
         embeddings::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector},
         upstream_request::{
             context::Policy,
-            send::{Ask, News},
+            send::{UpstreamRequest, VersionGated},
         },
     },
     upstream::client::encode,
@@ -23,11 +23,11 @@ pub(super) const PATH: &str = "/api/embed";
 ///
 /// # Errors
 /// As [`request`].
-pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
+pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<UpstreamRequest, Error> {
     let (model, may_grow) = (asked.model.to_string(), policy.may_grow(&asked.native));
     let body = encode(&request(asked, policy)?)?;
     // There is no answer that would need room beside the input.
-    Ok(Ask {
+    Ok(UpstreamRequest {
         path: PATH,
         params: Params::reading("input"),
         model,
@@ -35,7 +35,7 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<Ask, Error> {
         may_grow,
         limit: Some(0),
         effort: None,
-        news: News::default(),
+        version_gated: VersionGated::default(),
     })
 }
 

@@ -10,16 +10,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::models;
 use crate::{
     app::App,
     error::{Error, Params},
     observe::Recorder,
     openai::{
+        models::can,
         request::json::Json,
         upstream_request::{
             prepare::{Context, Prepared, take},
-            send::{self, Ask, News},
+            send::{self, UpstreamRequest, VersionGated},
         },
     },
     receipt::Receipt,
@@ -37,10 +37,10 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
     let facts = request.model.to_string();
     context.recorder.model(&facts);
-    receipt.held_to(context.config)?;
+    receipt.enforce_strict(context.config)?;
     let ask = |native| {
         let (model, body) = (facts.clone(), encode(&native)?);
-        Ok(Ask {
+        Ok(UpstreamRequest {
             path: PATH,
             params: Params::reading("prompt"),
             model,
@@ -48,7 +48,7 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
             may_grow: false,
             limit: None,
             effort: None,
-            news: News::default(),
+            version_gated: VersionGated::default(),
         })
     };
     let asks = translate::requests(&request).into_iter().map(ask).collect::<Result<_, Error>>()?;
@@ -59,7 +59,7 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     let (asks, model) = take(&app, &recorder, json, prepare).await?;
     let version = app.upstream.version().await?;
-    if !version.makes_pictures() || !models::can(&app, &model, "image").await? {
+    if !version.makes_pictures() || !can(&app, &model, "image").await? {
         return Err(translate::refused(&model, &version));
     }
     let mut replies = Vec::with_capacity(asks.len());

@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     ollama::version::Version,
-    openai::images::wire::{Ask, Image, Images, Reply, Request, Seed},
+    openai::images::wire::{Image, ImageRequest, Images, Reply, Request, Seed},
     stamp::Stamp,
 };
 
@@ -18,8 +18,8 @@ pub(super) fn refused(model: &str, version: &Version) -> Error {
 }
 
 /// Client → upstream: one ask for each picture.
-pub(super) fn requests<'a>(request: &'a Request<'a>) -> Vec<Ask<'a>> {
-    let ask = |nth: u64| Ask {
+pub(super) fn requests<'a>(request: &'a Request<'a>) -> Vec<ImageRequest<'a>> {
+    let ask = |nth: u64| ImageRequest {
         model: &request.model,
         prompt: &request.prompt,
         stream: false,

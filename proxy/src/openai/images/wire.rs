@@ -75,7 +75,7 @@ fn size(text: &str) -> Result<(u32, u32), Error> {
 
 /// Body of `POST /api/generate` for a picture, as Ollama 0.14.3 to 0.32.5 takes it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Ask<'a> {
+pub(crate) struct ImageRequest<'a> {
     pub(crate) model: &'a str,
     pub(crate) prompt: &'a str,
     pub(crate) stream: bool,

@@ -9,24 +9,23 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use http::Method;
 
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::{
+        models,
         refusal::Refusal,
-        wire::{Show, ShowRequest, Tags},
+        wire::{Show, Tags},
     },
     routes::Id,
-    upstream::client::encode,
+    upstream::client::Client,
 };
 
 /// All models of the remote, in its order.
 pub(crate) async fn list(State(app): State<App>) -> Result<Response, Error> {
-    let reply = app.upstream.call(Method::GET, "/api/tags", None).await?;
+    let reply = models::tags(&app.upstream).await?;
     let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
     Ok(axum::Json(translate::list(&tags)).into_response())
 }
@@ -34,53 +33,38 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Response, Error> {
 /// One model. Its id may hold slashes and colons, raw or percent-encoded; `m` is `m:latest`.
 pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id): Id) -> Result<Response, Error> {
     recorder.model(&id);
-    let ask = encode(&ShowRequest { model: &id })?;
-    let reply = self::ask(&app, "/api/show", ask, &id).await?;
+    let reply = explained(&app.upstream, &id, models::show(&app.upstream, &id).await).await?;
     let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
     Ok(axum::Json(translate::shown(&id, &show)).into_response())
 }
 
-/// Asks what is asked of `model`, and reads the whole answer.
+/// Whether `model` has a capability, such as `vision` or `audio`.
 ///
 /// # Errors
-/// As [`Client::call`](crate::upstream::client::Client::call); a missing model is told with the names that are near.
-pub(crate) async fn ask(app: &App, path: &'static str, ask: Bytes, model: &str) -> Result<Bytes, Error> {
-    match app.upstream.call(Method::POST, path, Some(ask)).await {
-        Ok(reply) => Ok(reply),
-        Err(error) => Err(explain(app, error, model).await),
+/// As [`models::can`]; if there is no such model, with names that are near.
+pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool, Error> {
+    explained(&app.upstream, model, models::can(&app.upstream, model, capability).await).await
+}
+
+/// Adds to the failure of what was asked about `model`, if there is no such model, which names are near.
+///
+/// # Errors
+/// The failure.
+pub(crate) async fn explained<T>(client: &Client, model: &str, outcome: Result<T, Error>) -> Result<T, Error> {
+    match outcome {
+        Ok(value) => Ok(value),
+        Err(error) => Err(Box::pin(explain(client, error, model)).await),
     }
 }
 
-/// Whether `model` has a capability, such as `vision` or `audio`. Versions that tell no capabilities do not have it.
-///
-/// # Errors
-/// As [`ask`].
-pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool, Error> {
-    let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
-    let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
-    Ok(show.capabilities.is_some_and(|all| all.iter().any(|known| known == capability)))
-}
-
-/// Whether `model` can be given pictures or sounds, as far as the remote tells.
-///
-/// # Errors
-/// As [`ask`].
-pub(crate) async fn senses(app: &App, model: &str) -> Result<bool, Error> {
-    let reply = self::ask(app, "/api/show", encode(&ShowRequest { model })?, model).await?;
-    let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
-    Ok(show.capabilities.is_none_or(|all| all.iter().any(|known| known == "vision" || known == "audio")))
-}
-
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
-pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
+pub(crate) async fn explain(client: &Client, error: Error, model: &str) -> Error {
     let refused = match error {
         Error::Refused(refused) if refused.refusal == Refusal::NoModel => refused,
         error => return error,
     };
-    let names = match app.upstream.call(Method::GET, "/api/tags", None).await {
-        Ok(reply) => {
-            app.upstream.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags))
-        }
+    let names = match models::tags(client).await {
+        Ok(reply) => client.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags)),
         Err(_) => None,
     };
     let message = translate::not_found(model, &refused.message, names.as_ref());

@@ -11,13 +11,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::models;
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::wire::ChatReply,
     openai::{
+        models::can,
         request::json::Json,
         upstream_request::{
             prepare::{Context, Prepared, take_with_images},
@@ -49,7 +49,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
     if facts.kinds.iter().any(|(_, image)| *image)
         && !app.upstream.version().await?.refuses_pictures()
-        && !models::can(&app, &model, "vision").await?
+        && !can(&app, &model, "vision").await?
     {
         return Err(Error::unsupported(
             "input",

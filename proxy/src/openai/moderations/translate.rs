@@ -13,7 +13,7 @@ use crate::{
         request::options::limit,
         upstream_request::{
             context::Policy,
-            send::{Ask, Bodies, News},
+            send::{Bodies, UpstreamRequest, VersionGated},
         },
     },
     stamp::Stamp,
@@ -58,7 +58,7 @@ pub(super) fn asks(
     model: &str,
     policy: &Policy,
     room: usize,
-) -> Result<(Vec<Ask>, Facts), Error> {
+) -> Result<(Vec<UpstreamRequest>, Facts), Error> {
     let (may_grow, limit) = (policy.may_grow(&request.native), limit(&request.native.options));
     let judge = Judge::of(model);
     let facts = Facts {
@@ -90,8 +90,8 @@ pub(super) fn asks(
         asked.messages = judge.messages(input);
         bodies.encode(&asked)?;
         // Whether the model can see is known before.
-        let (model, body, news) = (model.to_owned(), bodies.last(), News::default());
-        asks.push(Ask {
+        let (model, body, version_gated) = (model.to_owned(), bodies.last(), VersionGated::default());
+        asks.push(UpstreamRequest {
             path: PATH,
             params: Params::reading("input"),
             model,
@@ -99,7 +99,7 @@ pub(super) fn asks(
             may_grow,
             limit,
             effort: None,
-            news,
+            version_gated,
         });
     }
     Ok((asks, facts))

@@ -43,7 +43,7 @@ use crate::{
         response::sse::{self, Feed, Frames, Translator},
         upstream_request::{
             context::{Grown, Policy},
-            send::{self, Ask},
+            send::{self, UpstreamRequest},
         },
     },
     receipt::Receipt,
@@ -58,7 +58,7 @@ use stream::Answer;
 
 /// A request, ready to be asked.
 struct Prepared {
-    ask: Ask,
+    ask: UpstreamRequest,
     facts: Facts,
     receipt: Receipt,
     /// What was asked, as it will be kept.
@@ -142,7 +142,7 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
     let earlier = before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
     input.extend(more.map(Cow::Borrowed));
     let (ask, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
-    receipt.held_to(config)?;
+    receipt.enforce_strict(config)?;
     let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Prepared { ask, facts, receipt, input })
 }
@@ -151,7 +151,7 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
 ///
 /// # Errors
 /// As [`prepare`].
-pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<Ask>, Receipt), Error> {
+pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt), Error> {
     let (grown, kept) = (Grown::default(), Store::default());
     let around = Around { config, grown: &grown, kept: &kept, owner: Owner::default(), random: "" };
     prepare(json, None, &around, &Recorder::default()).map(|prepared| (vec![prepared.ask], prepared.receipt))

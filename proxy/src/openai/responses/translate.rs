@@ -14,7 +14,7 @@ use crate::{
         upstream_request::{
             context::Policy,
             message::Turn,
-            send::{Ask, News},
+            send::{UpstreamRequest, VersionGated},
         },
     },
     receipt::Receipt,
@@ -34,7 +34,7 @@ pub(super) fn ask<'a>(
     input: &'a [Cow<'a, RawValue>],
     settings: Policy,
     receipt: &mut Receipt,
-) -> Result<(Ask, Facts), Error> {
+) -> Result<(UpstreamRequest, Facts), Error> {
     let policy = request.policy(settings);
     let mut conversation = Conversation::new(request.instructions.clone());
     for item in before {
@@ -58,5 +58,5 @@ pub(super) fn ask<'a>(
     };
     let ask = turn.ask("input", &policy);
     let native = turn.request(conversation.messages(), &policy)?;
-    Ok((Ask { body: encode(&native)?, news: News::of(&native), ..ask }, facts))
+    Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), ..ask }, facts))
 }

@@ -19,7 +19,7 @@ use crate::{
         },
         upstream_request::{
             context::Policy,
-            send::{Ask, News},
+            send::{UpstreamRequest, VersionGated},
         },
     },
 };
@@ -46,7 +46,7 @@ pub(crate) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `about` is the field with what the model is to read.
-    pub(crate) fn ask(&self, about: &'static str, policy: &Policy) -> Ask {
+    pub(crate) fn ask(&self, about: &'static str, policy: &Policy) -> UpstreamRequest {
         let native = &self.native;
         let effort = if native.think.is_some() {
             None
@@ -62,7 +62,7 @@ impl<'a> Turn<'a> {
         };
         let said = if native.think.is_some() { "think" } else { effort.unwrap_or("reasoning_effort") };
         let params = Params { prompt: about, format, effort: said };
-        Ask {
+        UpstreamRequest {
             path: "/api/chat",
             params,
             model: self.model.to_string(),
@@ -70,7 +70,7 @@ impl<'a> Turn<'a> {
             may_grow: policy.may_grow(native),
             limit: limit(&native.options),
             effort,
-            news: News::default(),
+            version_gated: VersionGated::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
         request::{image_urls, json::Json, options::Native},
         upstream_request::{
             context::{Grown, Policy},
-            send::Ask,
+            send::UpstreamRequest,
         },
     },
     receipt::Receipt,
@@ -34,7 +34,7 @@ impl<'a> Context<'a> {
     /// Fails on a field without effect if the settings are strict.
     pub(crate) fn policy(&self, model: &str, native: &Native<'_>, receipt: &mut Receipt) -> Result<Policy, Error> {
         self.recorder.model(model);
-        receipt.held_to(self.config)?;
+        receipt.enforce_strict(self.config)?;
         Ok(Policy::of(self.config, self.grown.of(model), model, native, receipt))
     }
 }
@@ -42,7 +42,7 @@ impl<'a> Context<'a> {
 /// A request, ready to be sent.
 pub(crate) struct Prepared<F> {
     /// One upstream request for each answer.
-    pub(crate) asks: Vec<Ask>,
+    pub(crate) asks: Vec<UpstreamRequest>,
     /// What the response depends on.
     pub(crate) facts: F,
     pub(crate) receipt: Receipt,
@@ -57,7 +57,7 @@ pub(crate) async fn take<F: Send + 'static>(
     recorder: &Recorder,
     json: Json,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
-) -> Result<(Vec<Ask>, F), Error> {
+) -> Result<(Vec<UpstreamRequest>, F), Error> {
     recorder.payload("request", json.bytes());
     prepared(app, recorder, json, prepare).await
 }
@@ -71,7 +71,7 @@ pub(crate) async fn take_with_images<F: Send + 'static>(
     recorder: &Recorder,
     json: Json,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
-) -> Result<(Vec<Ask>, F), Error> {
+) -> Result<(Vec<UpstreamRequest>, F), Error> {
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(app, recorder, json).await?;
     prepared(app, recorder, json, prepare).await
@@ -83,7 +83,7 @@ async fn prepared<F: Send + 'static>(
     recorder: &Recorder,
     json: Json,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
-) -> Result<(Vec<Ask>, F), Error> {
+) -> Result<(Vec<UpstreamRequest>, F), Error> {
     let (app, notes) = (app.clone(), recorder.clone());
     let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&app, &notes))).await;
     let Prepared { asks, facts, receipt } = prepared?;

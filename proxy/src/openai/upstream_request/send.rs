@@ -16,11 +16,12 @@ use crate::{
     observe::Recorder,
     offload,
     ollama::{
+        models,
         refusal::{Refusal, Refused},
-        wire::{ChatRequest, Options, Ps, Show, ShowRequest},
+        wire::{ChatRequest, Options},
     },
     openai::{
-        models,
+        self,
         request::json::Fields,
         upstream_request::context::{size, tagged},
     },
@@ -31,7 +32,7 @@ use crate::{
 
 /// What is asked, and what may be changed about it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct UpstreamRequest {
     pub(crate) path: &'static str,
     /// How the client calls what it is made of.
     pub(crate) params: Params,
@@ -44,12 +45,12 @@ pub(crate) struct Ask {
     /// The field that says how much to think, unless the client speaks Ollama's own words.
     pub(crate) effort: Option<&'static str>,
     /// What it has that older remotes do not know.
-    pub(crate) news: News,
+    pub(crate) version_gated: VersionGated,
 }
 
 /// What of an ask only newer versions of Ollama understand. Most asks have none of it, and then no version is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct VersionGated {
     /// It thinks at the level `max`.
     pub(crate) max: bool,
     /// It wants probabilities.
@@ -58,7 +59,7 @@ pub(crate) struct News {
     pub(crate) pictures: bool,
 }
 
-impl News {
+impl VersionGated {
     /// What is new in a chat.
     pub(crate) fn of(ask: &ChatRequest<'_>) -> Self {
         Self {
@@ -96,7 +97,7 @@ impl Bodies {
         if self.held > self.limit {
             return Err(Error::Invalid {
                 message: format!(
-                    "The requests to Ollama that this one becomes are larger than {} bytes together. Ask for fewer answers at a time, \
+                    "The requests to Ollama that this one becomes are larger than {} bytes together. UpstreamRequest for fewer answers at a time, \
                      or raise limits.body in the settings of farllama.",
                     self.limit
                 ),
@@ -116,7 +117,7 @@ impl Bodies {
 
 /// The bodies of `asks`, as JSON.
 #[cfg(test)]
-pub(crate) fn bodies(asks: &[Ask]) -> Vec<Box<RawValue>> {
+pub(crate) fn bodies(asks: &[UpstreamRequest]) -> Vec<Box<RawValue>> {
     asks.iter().map(|ask| serde_json::from_slice(&ask.body).unwrap()).collect()
 }
 
@@ -147,7 +148,7 @@ pub(crate) struct Openings {
 }
 
 /// What leads to the streamed answers.
-pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Openings {
+pub(crate) fn openings(app: &App, asks: Vec<UpstreamRequest>, recorder: &Recorder) -> Openings {
     let opening = |ask| -> Opening {
         let (app, recorder) = (app.clone(), recorder.clone());
         Box::pin(async move { open(&app, ask, &recorder).await })
@@ -159,9 +160,9 @@ pub(crate) fn openings(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Openin
 ///
 /// # Errors
 /// The first that fails, as [`whole`].
-pub(crate) async fn all(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Result<Vec<Bytes>, Error> {
+pub(crate) async fn all(app: &App, asks: Vec<UpstreamRequest>, recorder: &Recorder) -> Result<Vec<Bytes>, Error> {
     // Most requests are one ask, whose future need not be moved through a queue.
-    let asks = match <[Ask; 1]>::try_from(asks) {
+    let asks = match <[UpstreamRequest; 1]>::try_from(asks) {
         Ok([only]) => return Ok(vec![whole(app, only, recorder).await?]),
         Err(asks) => asks,
     };
@@ -173,7 +174,7 @@ pub(crate) async fn all(app: &App, asks: Vec<Ask>, recorder: &Recorder) -> Resul
 ///
 /// # Errors
 /// As [`open`]; an answer that is cut off.
-pub(crate) async fn whole(app: &App, ask: Ask, recorder: &Recorder) -> Result<Bytes, Error> {
+pub(crate) async fn whole(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Bytes, Error> {
     let reply = client::whole(open(app, ask, recorder).await?).await?;
     recorder.payload("reply", &reply);
     Ok(reply)
@@ -183,15 +184,15 @@ pub(crate) async fn whole(app: &App, ask: Ask, recorder: &Recorder) -> Result<By
 ///
 /// # Errors
 /// What Ollama refuses for good.
-pub(crate) async fn open(app: &App, ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
+pub(crate) async fn open(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
     let params = ask.params;
-    cured(app, ask, recorder).await.map_err(|error| error.blaming(params))
+    send_with_fallbacks(app, ask, recorder).await.map_err(|error| error.blaming(params))
 }
 
 // What is rare is boxed here and below: every request would carry the room for it otherwise.
-async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream, Error> {
-    if ask.news != News::default() {
-        Box::pin(fit(app, &mut ask, recorder)).await?;
+async fn send_with_fallbacks(app: &App, mut ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
+    if ask.version_gated != VersionGated::default() {
+        Box::pin(adapt_to_version(app, &mut ask, recorder)).await?;
     }
     recorder.waits_for("the remote");
     recorder.payload("ask", &ask.body);
@@ -214,7 +215,9 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
                 thinking = Some(change);
                 Box::pin(think(&mut ask, field, change, recorder)).await?;
             }
-            _ => return Err(Box::pin(models::explain(app, Error::Refused(refused), &ask.model)).await),
+            _ => {
+                return Err(Box::pin(openai::models::explain(&app.upstream, Error::Refused(refused), &ask.model)).await);
+            }
         }
     }
 }
@@ -223,22 +226,26 @@ async fn cured(app: &App, mut ask: Ask, recorder: &Recorder) -> Result<Upstream,
 ///
 /// # Errors
 /// It asks for what this version would leave out in silence.
-async fn fit(app: &App, ask: &mut Ask, recorder: &Recorder) -> Result<(), Error> {
+async fn adapt_to_version(app: &App, ask: &mut UpstreamRequest, recorder: &Recorder) -> Result<(), Error> {
     let version = app.upstream.version().await?;
-    if ask.news.logprobs && !version.has_logprobs() {
+    if ask.version_gated.logprobs && !version.has_logprobs() {
         return Err(Error::unsupported(
             "logprobs",
             format!("The remote Ollama is {}, and probabilities are given from 0.12.11 on.", version.text()),
         ));
     }
-    if ask.news.pictures && !version.refuses_pictures() && !models::senses(app, &ask.model).await? {
+    let senses = async || {
+        let senses = models::senses(&app.upstream, &ask.model).await;
+        openai::models::explained(&app.upstream, &ask.model, senses).await
+    };
+    if ask.version_gated.pictures && !version.refuses_pictures() && !senses().await? {
         return Err(Error::unsupported(
             ask.params.prompt,
             format!("The model `{}` cannot see pictures; take one with the capability vision.", ask.model),
         ));
     }
     match ask.effort {
-        Some(field) if ask.news.max && !version.has_think_max() && !app.config.openai.strict => {
+        Some(field) if ask.version_gated.max && !version.has_think_max() && !app.config.openai.strict => {
             think(ask, field, Thinking::High, recorder).await
         }
         _ => Ok(()),
@@ -267,7 +274,7 @@ fn fallback_for(refusal: &Refusal) -> Option<Thinking> {
 }
 
 /// Changes how the model is told to think; `field` is the client's word for it.
-async fn think(ask: &mut Ask, field: &str, change: Thinking, recorder: &Recorder) -> Result<(), Error> {
+async fn think(ask: &mut UpstreamRequest, field: &str, change: Thinking, recorder: &Recorder) -> Result<(), Error> {
     ask.body = changed(ask.body.clone(), move |top| match change {
         Thinking::High => set(top, "think", "\"high\""),
         Thinking::On => set(top, "think", "true"),
@@ -288,13 +295,13 @@ async fn think(ask: &mut Ask, field: &str, change: Thinking, recorder: &Recorder
 }
 
 /// Asks once more, with a context that holds the prompt. One request at a time makes a model grow; those who wait find it grown.
-async fn grow(app: &App, ask: &Ask, refused: Refused, recorder: &Recorder) -> Result<Upstream, Error> {
+async fn grow(app: &App, ask: &UpstreamRequest, refused: Refused, recorder: &Recorder) -> Result<Upstream, Error> {
     let counts = match &refused.refusal {
         Refusal::ContextLength { counts, .. } => *counts,
         _ => None,
     };
     let turn = app.grown.turn(&ask.model).await;
-    let cap = app.config.context.max.min(own_length(app, &ask.model).await.unwrap_or(u64::MAX));
+    let cap = app.config.context.max.min(models::own_context(&app.upstream, &ask.model).await.unwrap_or(u64::MAX));
     let size = match counts {
         Some((prompt, _)) => size(prompt, ask.limit, cap),
         // This version does not report how long the prompt is.
@@ -323,28 +330,19 @@ async fn grow(app: &App, ask: &Ask, refused: Refused, recorder: &Recorder) -> Re
     Ok(answer)
 }
 
-/// The context that the model was made for.
-async fn own_length(app: &App, model: &str) -> Option<u64> {
-    let ask = encode(&ShowRequest { model }).ok()?;
-    let reply = app.upstream.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
-    let show: Show<'_> = app.upstream.read("/api/show", &reply).ok()?;
-    show.context_length()
-}
-
 /// A bigger context may push a model off the graphics card, which makes it many times slower.
-async fn warn_if_it_spills(app: &App, model: &str, size: u64) {
-    let Ok(reply) = app.upstream.call(Method::GET, "/api/ps", None).await else { return };
-    let Ok(ps) = app.upstream.read::<Ps<'_>>("/api/ps", &reply) else { return };
-    if let Some(loaded) = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model))
-        && loaded.size_vram < loaded.size
+async fn warn_if_it_spills(app: &App, model: &str, context: u64) {
+    let loaded = models::loaded_size(&app.upstream, |name| tagged(name) == tagged(model)).await;
+    if let Some((size, size_vram)) = loaded
+        && size_vram < size
     {
         tracing::warn!(
             target: "farllama",
             model,
-            num_ctx = size,
+            num_ctx = context,
             "with this context only {} of {} MiB of the model are on the graphics card: it will be slow; lower context.max",
-            loaded.size_vram >> 20,
-            loaded.size >> 20
+            size_vram >> 20,
+            size >> 20
         );
     }
 }
