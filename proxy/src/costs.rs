@@ -32,22 +32,25 @@ const ROWS: &[Row] = &[
     ("fields of a chat", |n| chat(&json!({}), &names(n, "unknown"))),
     ("options of a chat", |n| chat(&json!({"options": names(n, "option")}), &json!({}))),
     ("stop strings in options", |n| {
-        chat(&json!({"options": {"stop": list(n, |n| format!("s{n}").into())}}), &json!({}))
+        chat(&json!({"options": {"stop": list(n, |n| format!("s{n}").into())}}), &json!({}));
     }),
     ("metadata of a chat", |n| chat(&json!({"metadata": names(n, "key")}), &json!({}))),
     ("messages", |n| {
-        chat(&json!({"messages": list(n, |n| json!({"role": "user", "content": format!("m{n}"), "x": n}))}), &json!({}))
+        chat(
+            &json!({"messages": list(n, |n| json!({"role": "user", "content": format!("m{n}"), "x": n}))}),
+            &json!({}),
+        );
     }),
     ("content parts", |n| {
         chat(
             &json!({"messages": [{"role": "user", "content": list(n, |n| json!({"type": "text", "text": format!("m{n}")}))}]}),
             &json!({}),
-        )
+        );
     }),
     ("calls and their results", |n| chat(&json!({"messages": calls(n)}), &json!({}))),
     ("tools", |n| chat(&json!({"tools": list(n, tool)}), &json!({}))),
     ("tools, one of which must be called", |n| {
-        chat(&json!({"tools": list(n, tool), "tool_choice": "required"}), &json!({}))
+        chat(&json!({"tools": list(n, tool), "tool_choice": "required"}), &json!({}));
     }),
     ("tools that are allowed", |n| {
         let allowed = list(n, |n| json!({"type": "function", "function": {"name": format!("f{n}")}}));
@@ -79,7 +82,7 @@ const ROWS: &[Row] = &[
     }),
     ("fields of a response", |n| response(&json!({"input": "a"}), &names(n, "unknown"))),
     ("items", |n| {
-        response(&json!({"input": list(n, |n| json!({"role": "user", "content": format!("m{n}")}))}), &json!({}))
+        response(&json!({"input": list(n, |n| json!({"role": "user", "content": format!("m{n}")}))}), &json!({}));
     }),
     ("call items", |n| {
         let call = |n| json!({"type": "function_call", "call_id": format!("c{n}"), "name": "f", "arguments": "{}"});

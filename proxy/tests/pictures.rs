@@ -134,7 +134,9 @@ async fn one_request_fetches_only_so_many_pictures() {
     for (many, code) in [(64, 200), (65, 400)] {
         let before = host.seen().len();
         let urls: Vec<String> = (0..many).map(|n| format!("http://{}/{n}.gif", host.addr)).collect();
-        let answer = about(fetching(&mock), &urls.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let mut settings = fetching(&mock);
+        settings.context.num_ctx = 65_536;
+        let answer = about(settings, &urls.iter().map(String::as_str).collect::<Vec<_>>()).await;
         assert_eq!(answer.code(), code, "{}", answer.text());
         assert_eq!(host.seen().len() - before, if code == 200 { many } else { 0 });
     }
