@@ -245,10 +245,9 @@ async fn read(proxy: SocketAddr, plan: &Plan, n: usize) -> Option<Vec<u8>> {
             _ => return Some(got),
         }
         match plan.reader {
-            Reader::Prompt => {}
             Reader::Slow => tokio::time::sleep(Duration::from_millis(2)).await,
             Reader::Leaves(after) if got.len() >= after => return None,
-            Reader::Leaves(_) => {}
+            Reader::Prompt | Reader::Leaves(_) => {}
         }
     }
 }
