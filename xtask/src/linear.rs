@@ -34,7 +34,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         }
     }
     let tests = tests()?;
-    let listed = Command::new(&tests).args(["--ignored", "--exact", TEST, "--nocapture"]).output();
+    let listed = Command::new(&tests).args(["--exact", TEST, "--nocapture"]).output();
     let listed = listed.map_err(|error| format!("cannot run {}: {error}", tests.display()))?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let rows = listed.lines().filter_map(|line| line.split_once("row: ").map(|(_, name)| name));
@@ -80,7 +80,7 @@ fn instructions(tests: &Path, row: &str, n: u64) -> Result<u64, String> {
     let mut count = Command::new("valgrind");
     count.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]);
     // One thread, and the same hashes each time as far as can be.
-    count.arg(tests).args(["--ignored", "--exact", TEST, "--test-threads", "1"]);
+    count.arg(tests).args(["--exact", TEST, "--test-threads", "1"]);
     count.env("FARLLAMA_COST", format!("{n} {row}"));
     let counted = count.output().map_err(|error| format!("cannot start valgrind: {error}"))?;
     let text = String::from_utf8_lossy(&counted.stderr);
