@@ -191,7 +191,8 @@ fn a_taken_port_is_exit_code_2_and_says_what_to_change() {
 fn flags_that_cannot_be_used_are_exit_code_2() {
     smoke(&["--timeout", "1500"]).assert(2, &["1500 of what?"]);
     smoke(&["--remote-port", "1"]).assert(2, &["--remote-port is given without --remote-host"]);
-    smoke(&["--remote-host", "ftp://gpu-box"]).assert(2, &["neither http nor https"]);
+    smoke(&["--remote-host", "ftp://gpu-box"])
+        .assert(2, &["--remote-host: invalid URL \"ftp://gpu-box\": expected the protocol http or https"]);
     smoke(&["--remote-host", "gpu-box", "--remote-port", "many"]).assert(2, &["--remote-port"]);
     let output =
         Command::new(env!("CARGO_BIN_EXE_farllama-check")).args(["smoke", "--proxy-bin", "no/such/file"]).output();

@@ -308,10 +308,10 @@ fn a_taken_port_is_told_with_who_answers_there() {
     let ollama: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}";
     let port = answering(ollama);
     let said = format!("an Ollama 0.32.5 already listens on 127.0.0.1:{port}: stop it");
-    serve(&port).assert().code(2).stderr(contains(&*said).and(contains("--port 18000")));
+    serve(&port).assert().code(2).stderr(contains(&*said).and(contains("--local-port 18000")));
     // The remote is the listener's own address, and an Ollama is there.
     farllama(&["serve", "--local-port", &port, "--remote-port", &port]).assert().code(2).stderr(
-        contains("this proxy itself").and(contains("an Ollama 0.32.5 listens on")).and(contains("--port 18000")),
+        contains("this proxy itself").and(contains("an Ollama 0.32.5 listens on")).and(contains("--local-port 18000")),
     );
     let port = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     serve(&port).assert().code(2).stderr(contains("a web server that is not Ollama already listens"));

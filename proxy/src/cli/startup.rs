@@ -82,7 +82,7 @@ fn taken(who: &Listener, config: &Config) -> String {
     };
     // What is asked for must not be taken as well.
     let port = if config.local.port == 18000 { 18001 } else { 18000 };
-    format!("{who} already listens on {at}: {free}: --port {port}")
+    format!("{who} already listens on {at}: {free}: --local-port {port}")
 }
 
 /// Where we want to listen.
@@ -122,7 +122,7 @@ pub(crate) async fn cannot_listen(config: &Config, error: &io::Error) -> String 
 pub(crate) async fn refused(config: &Config, refusal: String) -> String {
     match who_answers(&config.local.host, config.local.port).await {
         Some(who) if leads_to_itself(config) => format!(
-            "{refusal}\n({who} listens on {}. To put farllama in front of an Ollama on this machine, choose another port: --port 18000)",
+            "{refusal}\n({who} listens on {}. To put farllama in front of an Ollama on this machine, choose another port: --local-port 18000)",
             local(config)
         ),
         _ => refusal,

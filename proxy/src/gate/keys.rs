@@ -68,8 +68,10 @@ impl Keys {
         let message = if sent {
             "Incorrect API key provided: it is none of the keys that this proxy knows".to_owned()
         } else {
+            let bare = headers.get(header::AUTHORIZATION).is_some_and(|value| !value.as_bytes().contains(&b' '));
+            let why = if bare { " (the Authorization header has no `Bearer` before the key)" } else { "" };
             format!(
-                "You didn't provide an API key: send it as `Authorization: Bearer KEY` or as `{}: KEY`",
+                "You didn't provide an API key{why}: send it as `Authorization: Bearer KEY` or as `{}: KEY`",
                 self.header.as_str()
             )
         };
@@ -144,6 +146,14 @@ mod tests {
         ] {
             assert!(matches!(caller(&keys, "/", headers), Err(Error::Key { .. })), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_key_without_its_scheme_is_told_apart_from_none() {
+        let message = |headers: &[(&str, &str)]| caller(&keys("x-api-key", &[]), "/", headers).unwrap_err().to_string();
+        assert!(message(&[("authorization", "b-key")]).contains("no `Bearer` before the key"));
+        assert!(!message(&[]).contains("no `Bearer`"));
+        assert!(!message(&[("authorization", "Basic b-key")]).contains("no `Bearer`"));
     }
 
     #[test]
