@@ -107,12 +107,14 @@ impl Counting {
         } else {
             tokio::time::timeout(wait, entering).await.map_err(|_| {
                 let waited = humantime::format_duration(wait);
-                format!("Server busy: no free slot within {waited}. Please try again later.")
+                format!("Too many requests at the same time: no free slot within {waited}. Please try again later.")
             })?
         };
         entered.map_err(|Full| {
             let queue = self.quota.queue;
-            format!("Server busy: the queue is full ({queue} waiting). Please try again in a moment.")
+            format!(
+                "Too many requests at the same time: the queue is full ({queue} waiting). Please try again in a moment."
+            )
         })
     }
 
