@@ -25,6 +25,9 @@ Opens streams through the proxy, 20 chunks a second each, and measures how late 
 99th percentile under load is above the limit (5 ms; 0 only reports).
 ";
 
+/// Longer than a stream pauses, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A chunk every so often.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -73,13 +76,17 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     };
     let started = Instant::now();
     let remote = remote(started).map_err(|error| format!("cannot start a remote: {error}"))?;
-    let proxy = Proxy::start(&program, remote)?;
+    let remote = remote.to_string();
+    let flags = ["--local-port", "0", "--log", "json", "--limits-fields", "0", "--remote-host", &remote];
+    let proxy = Proxy::start(&program, &flags.map(str::to_owned))?;
     let done = Arc::new(AtomicBool::new(false));
     let lags = Arc::new(Mutex::new(Vec::new()));
     let streams: Vec<_> = (0..options.streams)
         .map(|_| {
             let (done, lags, addr) = (done.clone(), lags.clone(), proxy.addr);
-            thread::spawn(move || while !done.load(Ordering::Relaxed) && stream(addr, started, &lags, &done).is_ok() {})
+            thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) && stream(addr, "", PATIENCE, started, &lags, &done).is_ok() {}
+            })
         })
         .collect();
     let collect =
@@ -202,17 +209,33 @@ fn ask(addr: SocketAddr, request: &[u8]) -> Result<usize, String> {
     if status.starts_with("HTTP/1.1 200") { Ok(size as usize) } else { Err(status.trim_end().to_owned()) }
 }
 
-/// Reads one stream through the proxy to its end, and notes how late each chunk was.
-fn stream(addr: SocketAddr, started: Instant, lags: &Mutex<Vec<Duration>>, done: &AtomicBool) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(addr)?;
+/// Reads one stream through the proxy to its end, or until `done`, and notes how late each chunk was.
+///
+/// # Errors
+/// Fails if the response is not 200, pauses for longer than `patience`, or does not end with `[DONE]`.
+pub(crate) fn stream(
+    addr: SocketAddr,
+    key: &str,
+    patience: Duration,
+    started: Instant,
+    lags: &Mutex<Vec<Duration>>,
+    done: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&addr, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let body = r#"{"model":"paced","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
     write!(
         stream,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
+    let mut status = None;
     for line in BufReader::new(stream).lines() {
         let (line, now) = (line?, started.elapsed());
+        if !status.get_or_insert_with(|| line.clone()).contains(" 200") {
+            return Err(std::io::Error::other(line));
+        }
         // The content is the time at which the chunk was written, in microseconds.
         let stamp = line.split_once(r#""content":"@"#).and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
         if let Some(stamp) = stamp {
@@ -220,14 +243,14 @@ fn stream(addr: SocketAddr, started: Instant, lags: &Mutex<Vec<Duration>>, done:
             lags.lock().unwrap_or_else(PoisonError::into_inner).push(lag);
         }
         if line == "data: [DONE]" || done.load(Ordering::Relaxed) {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+    Err(std::io::ErrorKind::UnexpectedEof.into())
 }
 
 /// A remote that streams stamped chunks, and answers large requests with little and small ones with much.
-fn remote(started: Instant) -> std::io::Result<SocketAddr> {
+pub(crate) fn remote(started: Instant) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;
     thread::spawn(move || {
@@ -309,25 +332,19 @@ fn paced(mut writer: &TcpStream, started: Instant) -> std::io::Result<()> {
 }
 
 /// A running proxy, which ends with this.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
+    /// Bytes of its log.
+    logged: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    fn start(program: &std::path::Path, remote: SocketAddr) -> Result<Self, String> {
+    /// Starts `farllama serve` with `flags`, which make it log JSON, and waits until it listens.
+    pub(crate) fn start(program: &std::path::Path, flags: &[String]) -> Result<Self, String> {
         let mut child = Command::new(program)
-            .args([
-                "serve",
-                "--local-port",
-                "0",
-                "--log",
-                "json",
-                "--limits-fields",
-                "0",
-                "--remote-host",
-                &remote.to_string(),
-            ])
+            .arg("serve")
+            .args(flags)
             .env_clear()
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -343,15 +360,26 @@ impl Proxy {
             }
         };
         // A pipe that is not read would fill up.
-        thread::spawn(move || log.for_each(drop));
-        Ok(Self { child, addr })
+        let logged = Arc::new(AtomicUsize::new(0));
+        let count = logged.clone();
+        thread::spawn(move || {
+            for line in log.map_while(Result::ok) {
+                count.fetch_add(line.len(), Ordering::Relaxed);
+            }
+        });
+        Ok(Self { child, addr, logged })
     }
 
     /// A line of the process's status, in KiB; 0 where there is none.
-    fn memory(&self, line: &str) -> u64 {
+    pub(crate) fn memory(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let found = status.lines().find_map(|text| text.strip_prefix(line));
         found.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// The size of its log so far.
+    pub(crate) fn logged(&self) -> usize {
+        self.logged.load(Ordering::Relaxed)
     }
 }
 

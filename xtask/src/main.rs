@@ -3,6 +3,7 @@
 mod ci;
 mod headofline;
 mod linear;
+mod siege;
 mod smoke;
 mod step;
 mod tidy;
@@ -33,6 +34,8 @@ Commands:
                   (cargo xtask headofline --help)
   linear [WORD…]  counts instructions at n, 2n and 4n for everything whose number a client or the remote chooses; needs valgrind
                   (cargo xtask linear --help)
+  siege [ARGS…]   what one hostile key does to another key's chats and streams, and to memory, attack by attack
+                  (cargo xtask siege --help)
   help            this text
 ";
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         "chaos" => ci::chaos(&rest),
         "headofline" => headofline::run(&rest),
         "linear" => linear::run(&rest),
+        "siege" => siege::run(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
