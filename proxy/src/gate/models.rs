@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Response, header};
 use super::model_names;
 use crate::{
     error::{self, Error},
+    openai::request::encoding,
     routes::Names,
     whole_body::{self, Failed},
 };
@@ -72,9 +73,9 @@ impl Models {
         translated: bool,
     ) -> Result<Request, Error> {
         let refused = |why: &str| Error::Denied { message: format!("this key may use only some models, and {why}") };
-        let (parts, body) = request.into_parts();
-        if encoded(&parts.headers) {
-            return Err(refused("the names in a compressed body cannot be read; send it as it is"));
+        let (mut parts, body) = request.into_parts();
+        if encoded(&parts.headers) && !translated {
+            return Err(refused("the names in a compressed body cannot be read; send it uncompressed"));
         }
         let body = whole_body::read(body, limit).await.map_err(|failed| match failed {
             Failed::TooLarge => Error::TooLarge { limit },
@@ -82,6 +83,14 @@ impl Models {
                 error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
             }
         })?;
+        let body = if encoded(&parts.headers) {
+            let body = encoding::decode(&parts.headers, body, limit)?;
+            parts.headers.remove(header::CONTENT_ENCODING);
+            parts.headers.remove(header::CONTENT_LENGTH);
+            body
+        } else {
+            body
+        };
         let found = match named {
             Names::Body(fields) => model_names::in_body(&body, fields).map_err(|_| {
                 refused("the names in this body cannot be read: it is no JSON object with texts for them")

@@ -7,17 +7,20 @@ use std::{borrow::Cow, cell::Cell, fmt, ops::Deref};
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use foldhash::quality::RandomState;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use indexmap::IndexMap;
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     app::App,
     config::Limits,
     error::{self, Error},
+    offload,
+    openai::request::{encoding, surrogates},
     whole_body::{self, Failed},
 };
 
@@ -35,8 +38,21 @@ impl FromRequest<App> for Json {
     /// The content type is not asked for: clients send JSON under many names, and Ollama does not look either.
     async fn from_request(request: Request, app: &App) -> Result<Self, Error> {
         let limit = app.config.limits.body;
-        match whole_body::read(request.into_body(), limit).await {
-            Ok(body) => Ok(Self { body, max_fields: app.config.limits.fields }),
+        let max_fields = app.config.limits.fields;
+        let (parts, body) = request.into_parts();
+        match whole_body::read(body, limit).await {
+            Ok(mut body) => {
+                let headers = parts.headers;
+                // A form holds files, whose bytes are not ours to change.
+                let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes().trim_ascii_start());
+                let form = kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"));
+                if headers.contains_key(CONTENT_ENCODING) {
+                    // Text grows to many times its compressed size.
+                    body = offload::run(body.len().saturating_mul(20), move || encoding::decode(&headers, body, limit))
+                        .await?;
+                }
+                Ok(Self { body: if form { body } else { surrogates::mend(body) }, max_fields })
+            }
             Err(Failed::TooLarge) => Err(Error::TooLarge { limit }),
             Err(Failed::Broken(error)) => Err(error::own(&*error)
                 .unwrap_or_else(|| malformed(format!("the request body could not be read to its end: {error}")))),
@@ -45,9 +61,10 @@ impl FromRequest<App> for Json {
 }
 
 impl Json {
-    /// A body that did not come from a connection.
+    /// JSON that did not come from a connection. Its lone surrogates are replaced here, as those of all others, so that nothing that reads
+    /// or repeats a part of it meets one.
     pub(crate) fn new(body: impl Into<Bytes>, limits: &Limits) -> Self {
-        Self { body: body.into(), max_fields: limits.fields }
+        Self { body: surrogates::mend(body.into()), max_fields: limits.fields }
     }
 
     /// A body under the default limits.
@@ -58,10 +75,10 @@ impl Json {
 
     /// Another body under the same limits.
     pub(crate) fn with_body(&self, body: impl Into<Bytes>) -> Self {
-        Self { body: body.into(), max_fields: self.max_fields }
+        Self { body: surrogates::mend(body.into()), max_fields: self.max_fields }
     }
 
-    /// The bytes as they came.
+    /// The bytes, decompressed.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.body
     }
@@ -217,8 +234,39 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(
     ignored: &mut Vec<String>,
 ) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    let mut note = |path: serde_ignored::Path<'_>| ignored.push(join(name, &path.to_string()));
-    serde_ignored::deserialize(&mut deserializer, &mut note).map_err(|_| blame(name, || failure::<T>(raw)))
+    let mut unknown: Vec<(String, String)> = Vec::new();
+    let mut note = |path: serde_ignored::Path<'_>| unknown.push((pointer(&path), join(name, &path.to_string())));
+    let read =
+        serde_ignored::deserialize(&mut deserializer, &mut note).map_err(|_| blame(name, || failure::<T>(raw)))?;
+    if !unknown.is_empty() {
+        // Read once more, for the rare request that has such fields: an empty one asks for nothing.
+        let whole: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+        let asks = |pointer: &str| whole.pointer(pointer).is_none_or(|value| !is_empty(value));
+        ignored.extend(unknown.into_iter().filter(|(pointer, _)| asks(pointer)).map(|(_, path)| path));
+    }
+    Ok(read)
+}
+
+/// Whether a field that is not known asks for nothing: an answer that comes back has all keys that it had.
+pub(crate) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+/// A path as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}/{index}", pointer(parent)),
+        Path::Map { parent, key } => format!("{}/{}", pointer(parent), key.replace('~', "~0").replace('/', "~1")),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => pointer(parent),
+    }
 }
 
 /// Reads a raw value that stands at `param`.
@@ -394,6 +442,24 @@ mod tests {
         assert_eq!(items[0].schema.unwrap().get(), r#"{"b":1.0,"a":2}"#);
         assert_eq!(ignored, ["items[0].cache_control"]);
         assert_eq!(fields.left().map(|(name, _)| name.into_owned()).collect::<Vec<_>>(), ["extra"]);
+    }
+
+    #[test]
+    fn an_unknown_field_that_asks_for_nothing_is_not_noted_at_any_depth() {
+        for (value, noted) in [
+            ("null", false),
+            ("false", false),
+            ("[ ]", false),
+            ("{}", false),
+            ("\"\"", false),
+            ("0", true),
+            ("[0]", true),
+        ] {
+            let body = json(&format!(r#"{{"items":[{{"text":"a"}},{{"text":"b","a/b~":{value}}}]}}"#));
+            let mut ignored = Vec::new();
+            let _: Vec<Item<'_>> = body.fields().unwrap().need("items", &mut ignored).unwrap();
+            assert_eq!(!ignored.is_empty(), noted, "{value}");
+        }
     }
 
     #[test]
