@@ -64,7 +64,7 @@ pub(crate) async fn explain(client: &Client, error: Error, model: &str) -> Error
         error => return error,
     };
     let names = match models::tags(client).await {
-        Ok(reply) => client.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::nearest(model, &tags)),
+        Ok(reply) => client.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::instead(model, &tags)),
         Err(_) => None,
     };
     let message = translate::not_found(model, &refused.message, names.as_ref());

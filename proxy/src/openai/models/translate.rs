@@ -7,8 +7,21 @@ use crate::{
     openai::models::wire::{List, Model},
 };
 
-/// How many near names are told.
-const NEAREST: usize = 5;
+/// How many near names are suggested, and how many names are listed where none is near.
+const NEAREST: usize = 3;
+const LISTED: usize = 10;
+
+/// How much alike two names are at least that one may be meant for the other (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.85;
+
+/// What there is in place of a model that does not exist.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// Names that may be meant, the most alike first.
+    Near(Vec<String>),
+    /// No name is near: the first of those that there are, and how many there are.
+    All(Vec<String>, usize),
+}
 
 /// How many characters of a name are compared.
 const COMPARED: usize = 128;
@@ -53,45 +66,38 @@ fn owner(name: &str) -> &str {
     parts.next().unwrap_or("library")
 }
 
-/// What to suggest instead of a model that does not exist.
-#[derive(Debug, PartialEq)]
-pub(super) struct Instead {
-    /// Whether the names are like the one that was asked for.
-    near: bool,
-    names: Vec<String>,
-}
-
-/// Names so alike are probably meant.
-const ALIKE: f64 = 0.85;
-
-/// The names that are most like `model`, the most alike first; if none is, some of those that there are.
-pub(super) fn nearest(model: &str, tags: &Tags<'_>) -> Instead {
+/// What may be meant by `model`.
+pub(super) fn instead(model: &str, tags: &Tags<'_>) -> Instead {
     // Comparing takes the product of both lengths.
     let begin = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
+    let bare = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
     let asked = begin(model);
-    // A name without a tag is compared with names without theirs.
-    let compared = |name: &str| match asked.contains(':') {
-        true => begin(name),
-        false => begin(name.split(':').next().unwrap_or(name)),
+    // A tag alone makes two names neither alike nor different.
+    let alike = |name: &str| {
+        let name = begin(name);
+        let whole = strsim::jaro_winkler(&asked, &name);
+        if strsim::jaro_winkler(&bare(&asked), &bare(&name)) < ALIKE { 0.0 } else { whole.max(ALIKE) }
     };
-    let alike = |name: &str| strsim::jaro_winkler(&asked, &compared(name));
     let mut names: Vec<(f64, &str)> = tags.models.iter().map(|tag| (alike(&tag.name), &*tag.name)).collect();
+    let all = names.len();
+    let listed: Vec<String> = names.iter().take(LISTED).map(|(_, name)| (*name).to_owned()).collect();
+    names.retain(|(alike, _)| *alike >= ALIKE);
     names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    let near = names.first().is_some_and(|(most, _)| *most > ALIKE);
-    names.retain(|(alike, _)| !near || *alike > ALIKE);
-    Instead { near, names: names.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect() }
+    let near: Vec<String> = names.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect();
+    if near.is_empty() { Instead::All(listed, all) } else { Instead::Near(near) }
 }
 
-/// OpenAI's known sentence, upstream's own text, and what to ask for instead.
+/// OpenAI's known sentence, upstream's own text, and what there is instead.
 pub(super) fn not_found(model: &str, upstream: &str, instead: Option<&Instead>) -> String {
-    let list = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let quoted = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
     let instead = match instead {
         None => String::new(),
-        Some(Instead { names, .. }) if names.is_empty() => {
-            format!(" The remote has no models yet; get one with: ollama pull {model}")
+        Some(Instead::All(_, 0)) => format!(" The remote has no models yet; get one with: ollama pull {model}"),
+        Some(Instead::Near(names)) => format!(" Did you mean {}?", quoted(names).join(" or ")),
+        Some(Instead::All(names, all)) => {
+            let more = if *all > names.len() { format!(" and {} more", all - names.len()) } else { String::new() };
+            format!(" Available models: {}{more}.", quoted(names).join(", "))
         }
-        Some(Instead { near: true, names }) => format!(" Did you mean {}?", list(names)),
-        Some(Instead { near: false, names }) => format!(" Available: {}.", list(names)),
     };
     format!("The model `{model}` does not exist or you do not have access to it. (Ollama: {upstream}){instead}")
 }
@@ -115,16 +121,28 @@ mod tests {
     }
 
     #[test]
-    fn the_most_alike_name_comes_first() {
-        let tags: Tags<'_> = serde_json::from_str(
-            r#"{"models":[{"name":"all-minilm:latest","modified_at":""},{"name":"llama3.2:latest","modified_at":""}]}"#,
-        )
-        .unwrap();
-        let near = nearest("lama3.2", &tags);
-        assert_eq!(near, Instead { near: true, names: vec!["llama3.2:latest".to_owned()] });
-        assert!(not_found("lama3.2", "", Some(&near)).ends_with("Did you mean `llama3.2:latest`?"));
-        let other = nearest("nope", &tags);
-        assert!(!other.near && other.names.len() == 2);
-        assert!(not_found("nope", "", Some(&other)).contains("Available: `"));
+    fn a_name_is_suggested_only_where_it_is_near() {
+        let tags = |names: &[&str]| {
+            let models = names.iter().map(|name| format!(r#"{{"name":"{name}","modified_at":""}}"#));
+            format!(r#"{{"models":[{}]}}"#, models.collect::<Vec<_>>().join(","))
+        };
+        let told = |model: &str, names: &[&str]| {
+            let tags = tags(names);
+            let instead = instead(model, &serde_json::from_str(&tags).unwrap());
+            not_found(model, "…", Some(&instead)).split_once("(Ollama: …)").unwrap().1.trim().to_owned()
+        };
+        let stock = ["smollm2:135m", "all-minilm:latest", "llama3.2:latest", "gpt-oss:20b", "llama-guard3:8b"];
+        for (model, expected) in [
+            ("lama3.2", "Did you mean `llama3.2:latest`?"),
+            ("gpt-os:20b", "Did you mean `gpt-oss:20b`?"),
+            ("GPT-OSS:120b", "Did you mean `gpt-oss:20b`?"),
+        ] {
+            assert_eq!(told(model, &stock), expected);
+        }
+        let all = "Available models: `smollm2:135m`, `all-minilm:latest`, `llama3.2:latest`, `gpt-oss:20b`, `llama-guard3:8b`.";
+        assert_eq!(told("nope", &stock), all);
+        assert_eq!(told("no-such-model:135m", &stock), all, "a tag says nothing");
+        assert!(told("nope", &["m"; 12]).ends_with("`m` and 2 more."));
+        assert_eq!(told("nope", &[]), "The remote has no models yet; get one with: ollama pull nope");
     }
 }
