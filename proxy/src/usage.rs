@@ -11,24 +11,32 @@ use crate::ollama::{generate::GenerateReply, wire::ChatReply};
 pub(crate) struct Usage {
     pub(crate) input: u64,
     pub(crate) output: u64,
+    /// Tokens of the prompt that were in the cache; `input` counts them too.
+    pub(crate) cached: u64,
 }
 
 impl Usage {
+    /// From Ollama's counts, where it gives them. A version that leaves the cached tokens out of the prompt's (0.30.0) has fewer there.
+    fn counted(prompt: Option<u64>, cached: Option<u64>, answer: Option<u64>) -> Self {
+        let cached = cached.unwrap_or(0);
+        Self { input: prompt.unwrap_or(0).max(cached), output: answer.unwrap_or(0), cached }
+    }
+
     /// Both together.
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self { input: self.input + other.input, output: self.output + other.output }
+        Self { input: self.input + other.input, output: self.output + other.output, cached: self.cached + other.cached }
     }
 }
 
 impl From<&ChatReply<'_>> for Usage {
     fn from(reply: &ChatReply<'_>) -> Self {
-        Self { input: reply.prompt_eval_count.unwrap_or(0), output: reply.eval_count.unwrap_or(0) }
+        Self::counted(reply.prompt_eval_count, reply.prompt_eval_cached_count, reply.eval_count)
     }
 }
 
 impl From<&GenerateReply<'_>> for Usage {
     fn from(reply: &GenerateReply<'_>) -> Self {
-        Self { input: reply.prompt_eval_count.unwrap_or(0), output: reply.eval_count.unwrap_or(0) }
+        Self::counted(reply.prompt_eval_count, reply.prompt_eval_cached_count, reply.eval_count)
     }
 }
 
@@ -63,12 +71,12 @@ struct CompletionDetails {
 }
 
 impl From<Usage> for CompletionUsage {
-    fn from(Usage { input, output }: Usage) -> Self {
+    fn from(Usage { input, output, cached }: Usage) -> Self {
         Self {
             prompt_tokens: input,
             completion_tokens: output,
             total_tokens: input + output,
-            prompt_tokens_details: PromptDetails::default(),
+            prompt_tokens_details: PromptDetails { cached_tokens: cached, ..PromptDetails::default() },
             completion_tokens_details: CompletionDetails::default(),
         }
     }

@@ -47,8 +47,11 @@ impl Tail {
         let line = kept.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         let Ok(last) = serde_json::from_slice::<Last<'_>>(line) else { return Read::default() };
         let counted = last.prompt_eval_count.is_some() || last.eval_count.is_some();
-        let usage =
-            counted.then(|| Usage { input: last.prompt_eval_count.unwrap_or(0), output: last.eval_count.unwrap_or(0) });
+        let usage = counted.then(|| Usage {
+            input: last.prompt_eval_count.unwrap_or(0),
+            output: last.eval_count.unwrap_or(0),
+            ..Usage::default()
+        });
         Read { model: last.model.map(Cow::into_owned), usage, generating: last.eval_duration.map(Duration::from_nanos) }
     }
 }
@@ -67,7 +70,7 @@ mod tests {
         tail.push(b"count\":7,\"eval_count\":3,\"eval_duration\":2000000000}\n");
         let read = Read {
             model: Some("m".to_owned()),
-            usage: Some(Usage { input: 7, output: 3 }),
+            usage: Some(Usage { input: 7, output: 3, cached: 0 }),
             generating: Some(Duration::from_secs(2)),
         };
         assert_eq!(tail.read(), read);

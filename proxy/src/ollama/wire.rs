@@ -117,6 +117,9 @@ pub(crate) struct ChatReply<'a> {
     pub(crate) done_reason: Option<Cow<'a, str>>,
     #[serde(default)]
     pub(crate) prompt_eval_count: Option<u64>,
+    /// How many of them were in the cache; newer versions only.
+    #[serde(default)]
+    pub(crate) prompt_eval_cached_count: Option<u64>,
     #[serde(default)]
     pub(crate) eval_count: Option<u64>,
     #[serde(borrow, default)]

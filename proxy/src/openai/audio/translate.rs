@@ -139,7 +139,7 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
 
 /// The answer.
 pub(super) fn response(text: &str, usage: Usage) -> Transcription<'_> {
-    let Usage { input, output } = usage;
+    let Usage { input, output, .. } = usage;
     Transcription {
         text,
         usage: AudioUsage {

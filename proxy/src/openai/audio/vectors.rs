@@ -42,7 +42,7 @@ pub(crate) fn check(case: &mut Case) {
         }
         Source::Given(text) | Source::Prompt(text) => {
             case.json("upstream.json", &upstream(translate::english(&request, text, &policy).unwrap()));
-            let answer = translate::response(text, Usage { input: 3, output: 2 });
+            let answer = translate::response(text, Usage { input: 3, output: 2, cached: 0 });
             case.read_by::<CreateTranscriptionResponseJson>(&serde_json::to_string(&answer).unwrap());
             case.json("answer.json", &answer);
         }

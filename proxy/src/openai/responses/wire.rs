@@ -125,10 +125,10 @@ struct OutputDetails {
 }
 
 impl From<Usage> for ResponseUsage {
-    fn from(Usage { input, output }: Usage) -> Self {
+    fn from(Usage { input, output, cached }: Usage) -> Self {
         Self {
             input_tokens: input,
-            input_tokens_details: InputDetails::default(),
+            input_tokens_details: InputDetails { cached_tokens: cached, ..InputDetails::default() },
             output_tokens: output,
             output_tokens_details: OutputDetails::default(),
             total_tokens: input + output,
