@@ -10,12 +10,15 @@ use crate::{config::Config, error::Error};
 /// Most lines of one receipt. A header has its bounds, and a body may hold any number of odd names.
 const MOST: usize = 48;
 
-/// Most characters of a name.
-const NAME: usize = 64;
+/// Most characters of a name: that of a keyword deep in a schema.
+const NAME: usize = 96;
 
 const NO_EFFECT: &str = "no-effect";
 
 const UNKNOWN: &str = "unknown";
+
+/// A keyword of a schema that Ollama leaves out.
+const NOT_ENFORCED: &str = "not-enforced";
 
 /// Maximum number of hints. A body may hold any number of misspelled names.
 const HINTS: usize = 4;
@@ -91,14 +94,17 @@ impl Receipt {
     /// # Errors
     /// Fails if a field is unknown or has no effect, and the settings are strict.
     pub(crate) fn enforce_strict(&self, config: &Config) -> Result<(), Error> {
-        let idle = |(_, what): &&(String, Cow<'static, str>)| what == NO_EFFECT || what == UNKNOWN;
-        let Some((name, what)) = self.lines.iter().find(idle).filter(|_| config.openai.strict) else { return Ok(()) };
+        let refused = |(_, what): &&(String, Cow<'static, str>)| [NO_EFFECT, UNKNOWN, NOT_ENFORCED].contains(&&**what);
+        let Some((name, what)) = self.lines.iter().find(refused).filter(|_| config.openai.strict) else {
+            return Ok(());
+        };
         let (message, code) = if what == UNKNOWN {
             let near = self.meant.iter().find(|(unknown, _)| unknown == name);
             let near = near.map_or(String::new(), |(_, near)| format!(" Did you mean '{near}'?"));
             (format!("Unknown parameter: '{name}'.{near}"), "unknown_parameter")
         } else {
-            let message = format!("Unsupported parameter: '{name}' has no effect on Ollama, and openai.strict is set.");
+            let why = if what == NO_EFFECT { "has no effect on Ollama" } else { "is not enforced by Ollama" };
+            let message = format!("Unsupported parameter: '{name}' {why}, and openai.strict is set.");
             (message, "unsupported_parameter")
         };
         Err(Error::Invalid { message, param: Some(name.clone()), code: Some(code) })

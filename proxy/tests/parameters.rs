@@ -133,8 +133,8 @@ fn chat(field: &str) -> Seen {
         "parallel_tool_calls" => Answered(vec![json!(true), json!(false)]),
         "audio" => Refused(json!({"voice": "alloy", "format": "mp3"})),
         "modalities" => Refused(json!(["text", "audio"])),
-        "functions" => Refused(json!([{"name": "f"}])),
-        "function_call" => Refused(json!({"name": "f"})),
+        "functions" => two(json!([]), json!([{"name": "f"}])),
+        "function_call" => Mapped(vec![json!("auto"), json!("none"), json!({"name": "f"})]),
         "metadata" => NoEffect(json!({"a": "b"})),
         "store" => NoEffect(json!(true)),
         "service_tier" => NoEffect(json!("flex")),
@@ -252,6 +252,7 @@ fn body(endpoint: &Endpoint, field: &str, value: Value) -> String {
         "top_logprobs" if endpoint.path == "/v1/responses" => {
             body["include"] = json!(["message.output_text.logprobs"]);
         }
+        "function_call" => body["functions"] = json!([{"name": "f"}, {"name": "g"}]),
         "tool_choice" => body["tools"] = serde_json::from_str(tools).unwrap(),
         "parallel_tool_calls" | "max_tool_calls" => {
             body["model"] = "pair:135m".into();

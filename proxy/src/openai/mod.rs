@@ -13,5 +13,6 @@ pub(crate) mod moderations;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod responses;
+pub(crate) mod schema;
 pub(crate) mod tools;
 pub(crate) mod upstream_request;

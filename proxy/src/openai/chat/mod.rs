@@ -37,7 +37,8 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wir
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
     let facts = request.facts();
     let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
-    let asks = translate::asks(request, &policy, context.config.limits.body)?;
+    let asks = translate::asks(request, &policy, context.config.limits.body, &mut receipt)?;
+    receipt.enforce_strict(context.config)?;
     Ok(Prepared { asks, facts, receipt })
 }
 

@@ -20,7 +20,7 @@ use crate::{
         response::sse::{Frames, OpenChoices, Translator},
         tools::{
             Numbering,
-            forced::{Form, Said},
+            forced::{Form, Said, cut_at},
             lost,
         },
     },
@@ -106,7 +106,7 @@ impl Translator for Chat {
         let choice = &mut self.choices[self.nth];
         let message = reply.message;
         let thinking = message.thinking.as_deref().filter(|text| !text.is_empty());
-        let most = if self.facts.one_call { 1_usize.saturating_sub(choice.calls.count()) } else { usize::MAX };
+        let most = self.facts.most_calls.saturating_sub(choice.calls.count());
         let mut tool_calls: Vec<_> = message
             .tool_calls
             .unwrap_or_default()
@@ -129,12 +129,15 @@ impl Translator for Chat {
                     "response_format",
                     &mut self.receipt,
                 ) {
-                    Ok(Some(Said::Call { name, arguments })) => {
-                        let (index, mut call) = choice.calls.read(name, arguments);
-                        call.index = Some(index);
-                        tool_calls.push(call);
+                    Ok(Some(Said::Calls(calls))) => {
+                        tool_calls.extend(calls.into_iter().take(most).map(|call| {
+                            let (index, mut call) = choice.calls.read(call);
+                            call.index = Some(index);
+                            call
+                        }));
                     }
-                    Ok(Some(Said::Answer(answer))) => {
+                    Ok(Some(Said::Answer(mut answer))) => {
+                        cut_at(&mut answer, &self.facts.stops);
                         content = Some(Cow::<str>::Owned(answer)).filter(|text| !text.is_empty());
                     }
                     Ok(None) => {}
@@ -147,15 +150,27 @@ impl Translator for Chat {
             }
         }
         choice.spoke |= content.is_some();
-        if content.is_some() || thinking.is_some() || !tool_calls.is_empty() || logprobs.is_some() {
-            let delta =
-                Delta { content, reasoning_content: thinking, reasoning: thinking, tool_calls, ..Delta::default() };
+        let function_call = if self.facts.legacy { tool_calls.pop().map(|call| call.function) } else { None };
+        if content.is_some()
+            || thinking.is_some()
+            || !tool_calls.is_empty()
+            || function_call.is_some()
+            || logprobs.is_some()
+        {
+            let delta = Delta {
+                content,
+                reasoning_content: thinking,
+                reasoning: thinking,
+                tool_calls,
+                function_call,
+                ..Delta::default()
+            };
             self.chunk([ChunkChoice { index: self.nth, delta, logprobs, finish_reason: None }], None, out);
         }
         if reply.done {
             let choice = &mut self.choices[self.nth];
             choice.state = State::Closed;
-            let finish = finish_reason(reply.done_reason.as_deref(), choice.calls.count() > 0);
+            let finish = finish_reason(reply.done_reason.as_deref(), choice.calls.count() > 0, self.facts.legacy);
             if self.facts.offers && finish == "stop" && !choice.spoke && counted.output > 0 {
                 lost(&mut self.receipt);
             }

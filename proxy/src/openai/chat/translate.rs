@@ -14,8 +14,8 @@ use crate::{
             options::Seeds,
         },
         tools::{
-            self, Numbering,
-            forced::{Form, Said},
+            self, Numbering, PastCall,
+            forced::{Form, Said, cut_at},
         },
         upstream_request::{
             context::Policy,
@@ -35,11 +35,11 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 ///
 /// # Errors
 /// As [`request`]; bodies that are larger than `room` together.
-pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize) -> Result<Vec<UpstreamRequest>, Error> {
+pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize, receipt: &mut Receipt) -> Result<Vec<UpstreamRequest>, Error> {
     let n = asked.choices.0;
-    let (turn, messages) = turn(asked)?;
+    let (turn, messages) = turn(asked, receipt)?;
     let ask = turn.ask("messages", policy);
-    let mut native = turn.request(messages, policy)?;
+    let mut native = turn.request(messages, policy, receipt)?;
     let ask = UpstreamRequest { version_gated: VersionGated::of(&native), ..ask };
     let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room));
     seeds.first(&mut native.options);
@@ -58,15 +58,19 @@ pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize) -> Result<V
 /// # Errors
 /// Content, tools or a format that Ollama cannot be given.
 #[cfg(test)]
-pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<native::ChatRequest<'a>, Error> {
-    let (turn, messages) = turn(request)?;
-    turn.request(messages, policy)
+pub(super) fn request<'a>(
+    request: Request<'a>,
+    policy: &Policy,
+    receipt: &mut Receipt,
+) -> Result<native::ChatRequest<'a>, Error> {
+    let (turn, messages) = turn(request, receipt)?;
+    turn.request(messages, policy, receipt)
 }
 
 /// What is asked, and the messages.
-fn turn(request: Request<'_>) -> Result<(Turn<'_>, Vec<native::Message<'_>>), Error> {
+fn turn<'a>(request: Request<'a>, receipt: &mut Receipt) -> Result<(Turn<'a>, Vec<native::Message<'a>>), Error> {
     let form = request.form();
-    let format = request.response_format.map_or(Ok(None), response_format)?;
+    let format = request.response_format.map_or(Ok(None), |format| response_format(format, receipt))?;
     let turn = Turn {
         model: request.model,
         stream: request.stream,
@@ -76,21 +80,22 @@ fn turn(request: Request<'_>) -> Result<(Turn<'_>, Vec<native::Message<'_>>), Er
         format,
         tools: request.tools,
         form,
+        most_calls: request.most_calls,
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs,
     };
-    Ok((turn, messages(request.messages)?))
+    Ok((turn, messages(request.messages, receipt)?))
 }
 
-fn response_format(format: ResponseFormat<'_>) -> Result<Option<Cow<'_, RawValue>>, Error> {
+fn response_format<'a>(format: ResponseFormat<'a>, receipt: &mut Receipt) -> Result<Option<Cow<'a, RawValue>>, Error> {
     let schema = format.json_schema.and_then(|named| named.schema);
-    message::format(&format.kind, schema, "response_format", "response_format.json_schema.schema")
+    message::format(&format.kind, schema, "response_format", "response_format.json_schema.schema", receipt)
 }
 
 /// One native message for each of OpenAI's.
-fn messages(messages: Vec<Message<'_>>) -> Result<Vec<native::Message<'_>>, Error> {
+fn messages<'a>(messages: Vec<Message<'a>>, receipt: &mut Receipt) -> Result<Vec<native::Message<'a>>, Error> {
     // A tool's result names its call by id; Ollama's templates want the function's name.
-    let mut called: HashMap<String, Cow<'_, str>> = HashMap::new();
+    let mut called: HashMap<String, Cow<'a, str>> = HashMap::new();
     let mut out = Vec::with_capacity(messages.len());
     for (n, message) in messages.into_iter().enumerate() {
         let at = format!("messages[{n}]");
@@ -107,7 +112,9 @@ fn messages(messages: Vec<Message<'_>>) -> Result<Vec<native::Message<'_>>, Erro
                 if let Some(refusal) = message.refusal.filter(|_| asked.content.is_empty()) {
                     asked.content = refusal.0;
                 }
-                asked.tool_calls = tools::history(message.tool_calls.unwrap_or_default(), &format!("{at}.tool_calls"))?;
+                let mut calls = message.tool_calls.unwrap_or_default();
+                calls.extend(message.function_call.map(PastCall::from));
+                asked.tool_calls = tools::history(calls, &format!("{at}.tool_calls"), receipt)?;
                 for call in &asked.tool_calls {
                     if let Some(id) = &call.id {
                         called.insert(id.to_string(), call.function.name.clone());
@@ -181,25 +188,30 @@ fn choice<'a>(
     let usage = Usage::from(&reply);
     let mut numbering = Numbering::new(&digits(stamp, nth));
     let called = reply.message.tool_calls.unwrap_or_default().into_iter();
-    let most = if facts.one_call { 1 } else { usize::MAX };
-    let mut tool_calls: Vec<_> = called.take(most).map(|call| numbering.next(call).1).collect();
+    let mut tool_calls: Vec<_> = called.take(facts.most_calls).map(|call| numbering.next(call).1).collect();
     let thinking = reply.message.thinking.filter(|text| !text.is_empty());
     let mut content = reply.message.content;
     if facts.form != Form::Free {
         let text = std::mem::take(&mut content);
         if tool_calls.is_empty() {
             match facts.form.said(&text, reply.done_reason.as_deref(), "response_format", receipt)? {
-                Some(Said::Call { name, arguments }) => tool_calls.push(numbering.read(name, arguments).1),
-                Some(Said::Answer(answer)) => content = Cow::Owned(answer),
+                Some(Said::Calls(calls)) => {
+                    tool_calls.extend(calls.into_iter().take(facts.most_calls).map(|call| numbering.read(call).1));
+                }
+                Some(Said::Answer(mut answer)) => {
+                    cut_at(&mut answer, &facts.stops);
+                    content = Cow::Owned(answer);
+                }
                 None => {}
             }
         }
     }
-    let finish_reason = finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty());
+    let finish_reason = finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty(), facts.legacy);
     if facts.offers && finish_reason == "stop" && content.is_empty() && usage.output > 0 {
         tools::lost(receipt);
     }
     let content = Some(content).filter(|text| tool_calls.is_empty() || !text.is_empty());
+    let function_call = if facts.legacy { tool_calls.pop().map(|call| call.function) } else { None };
     Ok(Choice {
         index: nth,
         finish_reason,
@@ -211,15 +223,17 @@ fn choice<'a>(
             reasoning_content: thinking.clone(),
             reasoning: thinking,
             tool_calls,
+            function_call,
         },
         logprobs: reply.logprobs.map(Logprobs::of),
     })
 }
 
 /// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.
-pub(super) fn finish_reason(done_reason: Option<&str>, called: bool) -> &'static str {
+pub(super) fn finish_reason(done_reason: Option<&str>, called: bool, legacy: bool) -> &'static str {
     match done_reason {
         Some("length") => "length",
+        _ if called && legacy => "function_call",
         _ if called => "tool_calls",
         _ => "stop",
     }
@@ -285,14 +299,17 @@ mod tests {
         #[test]
         fn no_json_makes_the_translation_panic(
             value in any_json(),
-            field in prop::sample::select(&["messages", "tools", "tool_choice", "response_format", "stop", "options", "reasoning", "stream_options", "logprobs", "max_tokens", "n", "modalities"][..]),
+            field in prop::sample::select(&["messages", "tools", "tool_choice", "response_format", "stop", "options", "reasoning", "stream_options", "logprobs", "max_tokens", "n", "modalities", "functions", "function_call"][..]),
         ) {
             let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
             body[field] = value;
             let json = Json::of_test(body.to_string().into_bytes());
-            let request = json.fields().and_then(|fields| Request::read(fields, &mut Receipt::default()));
-            if let Ok(ask) = request.and_then(|request| super::request(request, &Policy::default())).and_then(|ask| encode(&ask)) {
-                prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array());
+            let mut receipt = Receipt::default();
+            let request = json.fields().and_then(|fields| Request::read(fields, &mut receipt));
+            let ask = request.and_then(|request| super::request(request, &Policy::default(), &mut receipt)).and_then(|ask| encode(&ask));
+            match ask {
+                Ok(ask) => prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array()),
+                Err(error) => prop_assert_eq!(error.row().status, 400),
             }
         }
     }

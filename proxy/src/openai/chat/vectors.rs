@@ -17,7 +17,8 @@ pub(crate) fn check(case: &mut Case) {
     let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut receipt));
     let translated = request.and_then(|request| {
         let facts = request.facts();
-        Ok((facts, encode(&translate::request(request, &Policy::default())?)?))
+        let native = translate::request(request, &Policy::default(), &mut receipt)?;
+        Ok((facts, encode(&native)?))
     });
     let facts = match translated {
         Ok((facts, ask)) => {

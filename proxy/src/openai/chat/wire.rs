@@ -11,15 +11,16 @@ use crate::{
     openai::{
         request::{
             content::Content,
-            json::{Fields, Text, read},
+            json::{Fields, Text, is_empty, read},
             options::{Native, Reasoning},
             parameters::{Endpoint, settle},
         },
         response::logprobs::{self, Logprob},
         tools::{
-            PastCall, Tool, ToolCall,
+            CalledFunction, Function, PastCall, PastFunction, Tool, ToolCall,
             choice::{Mode, ToolChoice},
             forced::Form,
+            note_strict,
         },
     },
     receipt::Receipt,
@@ -40,15 +41,19 @@ pub(crate) struct Request<'a> {
     /// Those that `tool_choice` leaves.
     pub(crate) tools: Vec<Tool<'a>>,
     pub(crate) choice: Mode,
-    /// Whether the client wants one call at most.
-    pub(crate) one_call: bool,
+    /// How many calls the client wants at most.
+    pub(crate) most_calls: usize,
+    /// Whether the client speaks of functions instead of tools, as before November 2023.
+    pub(crate) legacy: bool,
+    /// The stop strings that an answer in a form is cut at here.
+    pub(crate) stops: Vec<String>,
     pub(crate) choices: Choices,
     pub(crate) logprobs: bool,
     pub(crate) top_logprobs: Option<u8>,
 }
 
 /// What the answer must know of its request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) stream: bool,
@@ -57,8 +62,12 @@ pub(crate) struct Facts {
     pub(crate) form: Form,
     /// Whether the model was offered tools.
     pub(crate) offers: bool,
-    /// Whether only its first call counts.
-    pub(crate) one_call: bool,
+    /// How many of its calls count.
+    pub(crate) most_calls: usize,
+    /// Whether a call is written as `function_call`.
+    pub(crate) legacy: bool,
+    /// The stop strings that an answer in a form is cut at here.
+    pub(crate) stops: Vec<String>,
     /// How many answers are wanted, at least one.
     pub(crate) choices: Choices,
 }
@@ -66,6 +75,22 @@ pub(crate) struct Facts {
 /// How many answers are wanted: 1 to 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choices(pub(crate) usize);
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            stream: false,
+            include_usage: false,
+            form: Form::Free,
+            offers: false,
+            most_calls: usize::MAX,
+            legacy: false,
+            stops: Vec::new(),
+            choices: Choices::default(),
+        }
+    }
+}
 
 impl Default for Choices {
     fn default() -> Self {
@@ -94,6 +119,14 @@ pub(crate) struct Message<'a> {
     pub(crate) tool_calls: Option<Vec<PastCall<'a>>>,
     #[serde(borrow, default)]
     pub(crate) tool_call_id: Option<Text<'a>>,
+    /// The one call of an answer before there were tools.
+    #[serde(borrow, default)]
+    pub(crate) function_call: Option<PastFunction<'a>>,
+    // Of an answer of ours that comes back: nothing that the model can use.
+    #[serde(borrow, default)]
+    annotations: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    audio: Option<&'a RawValue>,
 }
 
 /// What form the answer must have.
@@ -156,12 +189,18 @@ impl<'a> Request<'a> {
                 code: Some("empty_array"),
             });
         }
-        // Ollama's templates have a place for the name of a tool only.
-        let named = messages
-            .iter()
-            .enumerate()
-            .filter(|(_, message)| message.name.is_some() && !matches!(&*message.role, "tool" | "function"));
-        ignored.extend(named.map(|(n, _)| format!("messages[{n}].name")));
+        for (n, message) in messages.iter().enumerate() {
+            // Ollama's templates have a place for the name of a tool only.
+            if message.name.is_some() && !matches!(&*message.role, "tool" | "function") {
+                ignored.push(format!("messages[{n}].name"));
+            }
+            for (name, value) in [("annotations", message.annotations), ("audio", message.audio)] {
+                if value.is_some_and(|value| serde_json::from_str(value.get()).map_or(true, |value| !is_empty(&value)))
+                {
+                    ignored.push(format!("messages[{n}].{name}"));
+                }
+            }
+        }
         let native = Native::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
         let effort = match fields.take::<Reasoning<'a>>("reasoning", ignored)?.and_then(|reasoning| reasoning.effort) {
             Some(effort) => Some(("reasoning.effort", effort)),
@@ -177,16 +216,43 @@ impl<'a> Request<'a> {
         if top_logprobs.is_some_and(|n| n > 0) && !logprobs {
             return Err(Error::invalid("top_logprobs", "'top_logprobs' is allowed only when 'logprobs' is true."));
         }
-        let tools: Vec<Tool<'a>> = fields.take("tools", ignored)?.unwrap_or_default();
-        let tool_choice = fields.take_raw("tool_choice").map(ToolChoice::read).transpose()?.unwrap_or_default();
-        if tool_choice.steers() && !tools.is_empty() {
-            receipt.emulated("tool_choice");
+        let mut tools: Vec<Tool<'a>> = fields.take("tools", ignored)?.unwrap_or_default();
+        let functions: Vec<Function<'a>> = fields.take("functions", ignored)?.unwrap_or_default();
+        let legacy = !functions.is_empty();
+        if legacy && !tools.is_empty() {
+            return Err(Error::invalid("functions", "'functions' and 'tools' cannot be used together; use 'tools'."));
         }
-        let (choice, tools) = (tool_choice.mode, tool_choice.cut(tools)?);
-        let one_call = fields.take("parallel_tool_calls", ignored)? == Some(false) && !tools.is_empty();
-        if one_call {
+        let choice_field = if legacy { "function_call" } else { "tool_choice" };
+        tools.extend(functions.into_iter().map(Tool::from));
+        for (n, tool) in tools.iter_mut().enumerate() {
+            tool.accept(|| {
+                if legacy { format!("functions[{n}].parameters") } else { format!("tools[{n}].function.parameters") }
+            })?;
+        }
+        let tool_choice = fields.take_raw("tool_choice").map(ToolChoice::read).transpose()?;
+        let function_call = fields.take_raw("function_call").map(ToolChoice::read_legacy).transpose()?;
+        if !legacy && function_call.as_ref().is_some_and(|choice| choice.mode == Mode::Required) {
+            return Err(Error::invalid(
+                "function_call",
+                "'function_call' is only allowed when 'functions' are specified.",
+            ));
+        }
+        // Each steers its own kind.
+        let tool_choice = if legacy { function_call } else { tool_choice }.unwrap_or_default();
+        if legacy {
+            receipt.emulated("functions");
+        }
+        if tool_choice.steers() && !tools.is_empty() {
+            receipt.emulated(choice_field);
+        }
+        let (choice, one) = (tool_choice.mode, tool_choice.is_for_one());
+        let tools = tool_choice.cut(tools)?;
+        let parallel: Option<bool> = fields.take("parallel_tool_calls", ignored)?;
+        if parallel == Some(false) && !tools.is_empty() {
             receipt.emulated("parallel_tool_calls");
         }
+        // A client that names one tool expects one call, and one that speaks of functions has room for one.
+        let most_calls = if parallel == Some(false) || legacy || one { 1 } else { usize::MAX };
         let choices = fields.take_raw("n").map_or(Ok(Choices::default()), choices)?;
         if choices != Choices::default() {
             receipt.emulated("n");
@@ -202,12 +268,18 @@ impl<'a> Request<'a> {
             response_format: fields.take("response_format", ignored)?,
             tools,
             choice,
-            one_call,
+            most_calls,
+            legacy,
+            stops: Vec::new(),
             choices,
             logprobs,
             top_logprobs,
         };
-        match request.form() {
+        let form = request.form();
+        request.stops = form.take_stops(&mut request.native.options, receipt);
+        let strict = if legacy { "functions[].strict" } else { "tools[].function.strict" };
+        note_strict(&request.tools, &form, strict, receipt);
+        match form {
             Form::Free => {}
             form => {
                 if matches!(form, Form::CallOrAnswer(_)) {
@@ -231,7 +303,9 @@ impl<'a> Request<'a> {
             include_usage: self.include_usage,
             form: self.form(),
             offers: !self.tools.is_empty(),
-            one_call: self.one_call,
+            most_calls: self.most_calls,
+            legacy: self.legacy,
+            stops: self.stops.clone(),
             choices: self.choices,
         }
     }
@@ -286,6 +360,9 @@ pub(crate) struct Answer<'a> {
     pub(crate) reasoning: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tool_calls: Vec<ToolCall<'a>>,
+    /// The one call, where the client speaks of functions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) function_call: Option<CalledFunction<'a>>,
 }
 
 /// One event of a streamed answer.
@@ -326,6 +403,9 @@ pub(crate) struct Delta<'a> {
     pub(crate) reasoning: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tool_calls: Vec<ToolCall<'a>>,
+    /// The one call, where the client speaks of functions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) function_call: Option<CalledFunction<'a>>,
 }
 
 /// Probabilities of the tokens of a message or a delta.

@@ -45,7 +45,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     send::respond(bodies, move |bodies| {
         let body = bodies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
         let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, body)?;
-        recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), output: 0 });
+        recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), ..Usage::default() });
         Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
     })
     .await

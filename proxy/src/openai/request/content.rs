@@ -169,6 +169,14 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
                 let path = format!("{at}[{n}].image_url");
                 let url =
                     if raw.get().starts_with('"') { read(&path, raw)? } else { read::<ImageUrl<'a>>(&path, raw)?.url };
+                if let Some(what) = not_a_picture(&url) {
+                    return Err(Error::unsupported(
+                        path,
+                        format!(
+                            "Ollama's models take pictures as PNG, JPEG or WebP, but this is {what}; convert it, or send its text."
+                        ),
+                    ));
+                }
                 images.push(data_url(url.0, &path)?);
             }
             "input_audio" => {
@@ -232,6 +240,25 @@ fn file(file: File<'_>, at: &str) -> Result<String, Error> {
         Some(name) => format!("{}:\n{text}", &*name),
         None => text,
     })
+}
+
+/// What a data URL holds, by its media type or its first bytes, where no model can look at it. Ollama fails on such data late and vaguely.
+fn not_a_picture(url: &str) -> Option<String> {
+    // %PDF-, <svg and <?xml, in base64.
+    const BEGINNINGS: [(&str, &str); 3] =
+        [("JVBERi", "a PDF document"), ("PHN2Z", "an SVG drawing"), ("PD94bWwg", "an XML document")];
+    let rest = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("data:")).and(url.get(5..))?;
+    let (head, payload) = rest.split_once(',')?;
+    let kind = head.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match &*kind {
+        "application/pdf" => Some("a PDF document".to_owned()),
+        "image/svg+xml" => Some("an SVG drawing".to_owned()),
+        // Some clients name no type, or not the right one. Sound goes the same way as pictures.
+        "" | "application/octet-stream" | "binary/octet-stream" => None,
+        kind if ["image/", "audio/", "video/"].iter().any(|family| kind.starts_with(family)) => None,
+        kind => Some(format!("'{kind}'")),
+    }
+    .or_else(|| BEGINNINGS.iter().find(|(begin, _)| payload.starts_with(begin)).map(|(_, what)| (*what).to_owned()))
 }
 
 /// The base64 inside a `data:` URL.
@@ -324,6 +351,25 @@ mod tests {
             let json = format!(r#"[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]"#);
             assert_eq!(refused(&json), "messages[0].content[0].image_url", "{url}");
         }
+    }
+
+    #[test]
+    fn what_no_model_can_look_at_is_refused_as_a_picture() {
+        for url in [
+            "data:application/pdf;base64,QUJD",
+            "data:image/svg+xml;base64,QUJD",
+            "DATA:image/svg+xml;charset=utf-8;base64,QUJD",
+            "data:text/plain;base64,QUJD",
+            "data:image/png;base64,JVBERi0xLjQ=",
+            "data:;base64,PHN2Zz4=",
+        ] {
+            let json = format!(r#"[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]"#);
+            let error = gathered(&json).unwrap_err();
+            assert_eq!(error.param(), Some("messages[0].content[0].image_url"), "{url}");
+            assert!(error.to_string().contains("PNG, JPEG or WebP"), "{error}");
+        }
+        let webp = r#"[{"type":"image_url","image_url":"data:image/webp;base64,UklGRg=="}]"#;
+        assert_eq!(gathered(webp).unwrap().images, ["UklGRg=="]);
     }
 
     #[test]

@@ -74,7 +74,9 @@ impl<'a> Native<'a> {
         if let Some(given) = fields.take_fields("options")? {
             for (name, value) in given.left() {
                 if name == "stop" {
-                    options.set(name, stop("options.stop", value)?);
+                    if let Some(stops) = stop("options.stop", value)? {
+                        options.set(name, stops);
+                    }
                 } else {
                     options.set(name, Cow::Borrowed(value));
                 }
@@ -95,8 +97,8 @@ impl<'a> Native<'a> {
             read::<i64>("seed", value)?;
             options.set("seed", Cow::Borrowed(value));
         }
-        if let Some(value) = fields.take_raw("stop") {
-            options.set("stop", stop("stop", value)?);
+        if let Some(stops) = fields.take_raw("stop").map(|value| stop("stop", value)).transpose()?.flatten() {
+            options.set("stop", stops);
         }
         // The weaker name first, so that the stronger one overwrites it.
         for name in limits.iter().rev() {
@@ -201,24 +203,35 @@ fn number(name: &str, raw: &RawValue, least: f64, most: f64) -> Result<(), Error
     })
 }
 
-/// Ollama answers 500 to a bare string, so it becomes a list of one.
-fn stop<'a>(param: &str, raw: &'a RawValue) -> Result<Cow<'a, RawValue>, Error> {
-    if raw.get().starts_with('"') {
-        let list = [read::<Text<'a>>(param, raw)?.0];
-        let list = to_raw_value(&list).map_err(|error| Error::Internal { message: error.to_string() })?;
-        return Ok(Cow::Owned(list));
-    }
-    let stops = read::<Vec<Text<'a>>>(param, raw)?.len();
-    if param == "stop" && stops > 4 {
+/// A list of stop strings for Ollama, which answers 500 to a bare string. `None`: nothing that could stop anything. An empty list would
+/// switch off the stop strings of the Modelfile (ollama/ollama#3629), and an empty string ends every answer.
+fn stop<'a>(param: &str, raw: &'a RawValue) -> Result<Option<Cow<'a, RawValue>>, Error> {
+    let bare = raw.get().starts_with('"');
+    let mut stops = if bare { vec![read::<Text<'a>>(param, raw)?] } else { read::<Vec<Text<'a>>>(param, raw)? };
+    let given = stops.len();
+    if param == "stop" && given > 4 {
         return Err(Error::Invalid {
             message: format!(
-                "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length {stops} instead."
+                "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length {given} instead."
             ),
             param: Some(param.to_owned()),
             code: Some("array_above_max_length"),
         });
     }
-    Ok(Cow::Borrowed(raw))
+    stops.retain(|stop| !stop.is_empty());
+    match stops.len() {
+        0 => Ok(None),
+        n if n == given && !bare => Ok(Some(Cow::Borrowed(raw))),
+        _ => {
+            let stops: Vec<&str> = stops.iter().map(|stop| &**stop).collect();
+            self::raw(&stops).map(|list| Some(Cow::Owned(list)))
+        }
+    }
+}
+
+/// The stop strings among the options.
+pub(crate) fn stops(options: &Options<'_>) -> Vec<String> {
+    options.get("stop").and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
 
 /// What a client wants to see of the model's thinking.

@@ -36,7 +36,8 @@ pub(crate) async fn input_tokens(
     recorder.receipt(receipt);
     let body = prepared.ask.body;
     let tokens = offload::run(body.len(), move || serde_json::from_slice(&body).map(|ask| tokens(&ask))).await;
-    let tokens = tokens.map_err(|error| Error::Internal { message: error.to_string() })?;
+    // It is JSON that we wrote, so that only its depth can be wrong.
+    let tokens = tokens.map_err(|_| Error::invalid("input", "The input is nested too deeply to be counted."))?;
     Ok(axum::Json(json!({"object": "response.input_tokens", "input_tokens": tokens})).into_response())
 }
 

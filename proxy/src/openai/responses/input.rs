@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{offer, sealed};
 use crate::{
@@ -20,8 +20,7 @@ use crate::{
 };
 
 /// Items of what OpenAI runs itself: a model here can neither have made them, nor learn from them.
-const HOSTED: [&str; 21] = [
-    "additional_tools",
+const HOSTED: [&str; 19] = [
     "apply_patch_call",
     "apply_patch_call_output",
     "code_interpreter_call",
@@ -40,8 +39,23 @@ const HOSTED: [&str; 21] = [
     "shell_call",
     "shell_call_output",
     "tool_search_call",
-    "tool_search_output",
     "web_search_call",
+];
+
+/// Items that bring tools along, and the field that holds them. Codex sends what a search of its tools has found in this way.
+const TOOLS: [&str; 2] = ["additional_tools", "tool_search_output"];
+
+/// Items that this proxy translates, each in its own way.
+const KNOWN: [&str; 9] = [
+    "message",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "item_reference",
+    "compaction",
+    "compaction_summary",
 ];
 
 /// One item; which fields are filled depends on its type.
@@ -105,6 +119,65 @@ pub(super) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Err
     }
 }
 
+/// The tools that items bring along, each with its place: those of the responses that this one goes on from, and those of its input.
+///
+/// # Errors
+/// Fails if the tools of an item are not a list.
+pub(super) fn brought<'a>(
+    before: impl Iterator<Item = &'a RawValue>,
+    input: &'a [Cow<'a, RawValue>],
+) -> Result<Vec<(String, &'a RawValue)>, Error> {
+    let mut brought = Vec::new();
+    for item in before {
+        tools(item, || "previous_response_id".to_owned(), &mut brought)?;
+    }
+    for (n, item) in input.iter().enumerate() {
+        tools(item, || format!("input[{n}]"), &mut brought)?;
+    }
+    Ok(brought)
+}
+
+fn tools<'a>(
+    item: &'a RawValue,
+    at: impl FnOnce() -> String,
+    brought: &mut Vec<(String, &'a RawValue)>,
+) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Bringing<'a> {
+        #[serde(borrow, default)]
+        tools: Option<Vec<&'a RawValue>>,
+    }
+    // Nearly no item has any, and most are long.
+    if memchr::memmem::find(item.get().as_bytes(), b"\"tools\"").is_none() {
+        return Ok(());
+    }
+    let at = at();
+    if TOOLS.contains(&&*kind(item, &at)?) {
+        let tools = read::<Bringing<'a>>(&at, item)?.tools.unwrap_or_default();
+        brought.extend(tools.into_iter().enumerate().map(|(n, tool)| (format!("{at}.tools[{n}]"), tool)));
+    }
+    Ok(())
+}
+
+/// The text of an item of a type that is not known here: that of its content, or of the fields that usually hold one.
+fn text_of(item: &RawValue) -> Option<String> {
+    /// A text, a list of texts or of parts with a text, or an object with one.
+    fn gather(value: &Value, texts: &mut Vec<String>) {
+        match value {
+            Value::String(text) if !text.is_empty() => texts.push(text.clone()),
+            Value::Array(parts) => parts.iter().for_each(|part| gather(part, texts)),
+            Value::Object(part) => part.get("text").into_iter().for_each(|text| gather(text, texts)),
+            _ => {}
+        }
+    }
+    let item: Map<String, Value> = serde_json::from_str(item.get()).ok()?;
+    ["content", "text", "message", "summary", "output"].into_iter().find_map(|field| {
+        let mut texts = Vec::new();
+        gather(item.get(field)?, &mut texts);
+        (!texts.is_empty()).then(|| texts.join("\n"))
+    })
+}
+
 /// The id of the item that this one stands for.
 pub(super) fn reference(item: &RawValue, at: &str) -> Result<Option<String>, Error> {
     if kind(item, at)? != "item_reference" {
@@ -153,6 +226,14 @@ impl<'a> Conversation<'a> {
             receipt.note(&format!("input.{kind}"), "skipped");
             return Ok(());
         }
+        if TOOLS.contains(&&*kind) {
+            receipt.note(&format!("input.{kind}"), "tools");
+            return Ok(());
+        }
+        if !KNOWN.contains(&&*kind) {
+            self.unknown(raw, &kind, receipt);
+            return Ok(());
+        }
         let mut unknown = Vec::new();
         let item: Item<'a> = parse(at, raw, &mut unknown)?;
         unknown.iter().for_each(|path| receipt.no_effect(path));
@@ -168,7 +249,7 @@ impl<'a> Conversation<'a> {
                     Some(namespace) => Cow::Owned(offer::native_name(Some(&namespace), &name)),
                     None => name.0,
                 };
-                let arguments = arguments(item.arguments, &format!("{at}.arguments"))?;
+                let arguments = arguments(item.arguments, || format!("{at}.arguments"), receipt)?;
                 self.call(item.call_id.or(item.id).ok_or_else(|| missing(at, "call_id"))?.0, name, arguments);
                 Ok(())
             }
@@ -223,13 +304,35 @@ impl<'a> Conversation<'a> {
                 self.push(Message { role: "user".into(), content: Cow::Owned(summary), ..Message::default() });
                 Ok(())
             }
-            other => Err(Error::invalid(
-                format!("{at}.type"),
-                format!(
-                    "Invalid value: '{other}'. Supported values are: 'message', 'reasoning', 'function_call', 'function_call_output', \
-                     'custom_tool_call', 'custom_tool_call_output', 'item_reference', and 'compaction'."
-                ),
-            )),
+            // What `KNOWN` has besides stands for another item, in whose place it was put before.
+            _ => Ok(()),
+        }
+    }
+
+    /// An item of a type that OpenAI or a client has invented since: an error would break the session, because clients send every item
+    /// again on each turn (ollama/ollama#18286). Its text reaches the model; without one it is skipped.
+    fn unknown(&mut self, raw: &'a RawValue, kind: &str, receipt: &mut Receipt) {
+        let (name, Some(text)) = (format!("input.{kind}"), text_of(raw)) else {
+            receipt.note(&format!("input.{kind}"), "skipped");
+            return;
+        };
+        receipt.note(&name, "as-text");
+        let role = serde_json::from_str::<Kind<'a>>(raw.get()).ok().and_then(|told| told.role);
+        if kind.ends_with("reasoning") {
+            if let Some(turn) = self.turn(|turn| turn.thinking.is_some() || !turn.content.is_empty()) {
+                turn.thinking = Some(Cow::Owned(text));
+            }
+            return;
+        }
+        let content = Cow::Owned(text);
+        match role.as_deref() {
+            Some("assistant") => {
+                if let Some(turn) = self.turn(|turn| !turn.content.is_empty() || !turn.tool_calls.is_empty()) {
+                    turn.content = content;
+                }
+            }
+            Some("system" | "developer") => self.push(Message { role: "system".into(), content, ..Message::default() }),
+            _ => self.push(Message { role: "user".into(), content, ..Message::default() }),
         }
     }
 

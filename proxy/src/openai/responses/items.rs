@@ -20,7 +20,9 @@ use crate::{
 pub(crate) fn asked(input: &[Cow<'_, RawValue>], random: &str) -> Result<Vec<StoredItem>, Error> {
     let item = |(n, raw): (usize, &Cow<'_, RawValue>)| {
         let kind = kind(raw, "input")?.into_owned();
-        let mut item: Map<String, Value> = serde_json::from_str(raw.get()).map_err(internal)?;
+        // It was understood, so that only its depth can be wrong.
+        let mut item: Map<String, Value> = serde_json::from_str(raw.get())
+            .map_err(|_| Error::invalid(format!("input[{n}]"), "The item is nested too deeply to be stored."))?;
         let given = item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
         let id = given.map_or_else(|| format!("{}{random}i{n:02x}", prefix(&kind)), ToOwned::to_owned);
         item.insert("id".to_owned(), id.clone().into());

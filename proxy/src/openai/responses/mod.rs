@@ -38,7 +38,7 @@ use crate::{
     openai::{
         request::{
             image_urls,
-            json::{Fields, Json, Text},
+            json::{Fields, Json, Text, read},
         },
         response::sse::{self, Feed, Frames, Translator},
         upstream_request::{
@@ -128,8 +128,12 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
         keeps: config.responses.max_bytes > 0 && config.responses.max_count > 0,
     };
     let mut input = request::input(&mut fields)?;
-    let request = Request::read(model.clone(), fields, terms, &mut receipt)?;
-    let before = around.chain(request.facts.echo.previous_response_id.as_deref())?;
+    around.resolve(&mut input)?;
+    let previous = fields.raw("previous_response_id").map(|raw| read::<Text<'_>>("previous_response_id", raw));
+    let before = around.chain(previous.transpose()?.as_deref())?;
+    let earlier = || before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
+    let brought = input::brought(earlier(), &input)?;
+    let request = Request::read(model.clone(), fields, &brought, terms, &mut receipt)?;
     if input.is_empty() && before.is_empty() && more.is_none() {
         return Err(Error::Invalid {
             message: "One of 'input' or 'previous_response_id' must be provided.".to_owned(),
@@ -137,11 +141,10 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
             code: Some("missing_required_parameter"),
         });
     }
-    around.resolve(&mut input)?;
     let policy = Policy::of(config, around.grown.of(&model), &model, &request.native, &mut receipt);
-    let earlier = before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
-    input.extend(more.map(Cow::Borrowed));
-    let (ask, facts) = translate::ask(request, earlier, &input, policy, &mut receipt)?;
+    let wish = more.map(Cow::Borrowed);
+    let input: Vec<_> = input.iter().map(|item| Cow::Borrowed(&**item)).chain(wish).collect();
+    let (ask, facts) = translate::ask(request, earlier(), &input, policy, &mut receipt)?;
     receipt.enforce_strict(config)?;
     let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Prepared { ask, facts, receipt, input })

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     openai::{
         request::json::{Text, read},
-        tools::{Function, Tool},
+        tools::{Function, Tool, parameters},
     },
     receipt::Receipt,
 };
@@ -153,13 +153,27 @@ pub(crate) fn input(arguments: &str) -> String {
 }
 
 impl<'a> Offer<'a> {
+    /// Reads the request's tools, and those that items of its input bring along, each with its place.
+    ///
     /// # Errors
-    /// A tool that is none of OpenAI's, lacks its name, or is run elsewhere while `hosted` refuses those.
-    pub(crate) fn read(told: Vec<&'a RawValue>, hosted: Hosted, receipt: &mut Receipt) -> Result<Self, Error> {
+    /// Fails on a tool that lacks its name, that has parameters which Ollama cannot be given, or that is run elsewhere while `hosted`
+    /// refuses those.
+    pub(crate) fn read(
+        told: Vec<&'a RawValue>,
+        brought: &[(String, &'a RawValue)],
+        hosted: Hosted,
+        receipt: &mut Receipt,
+    ) -> Result<Self, Error> {
         let mut offer = Self::default();
         for (n, raw) in told.into_iter().enumerate() {
             offer.add(raw, &format!("tools[{n}]"), None, hosted, receipt)?;
         }
+        // A response repeats the tools of its request alone.
+        let repeated = offer.echo.len();
+        for (at, raw) in brought {
+            offer.add(raw, at, None, hosted, receipt)?;
+        }
+        offer.echo.truncate(repeated);
         Ok(offer)
     }
 
@@ -176,16 +190,15 @@ impl<'a> Offer<'a> {
             #[serde(borrow, rename = "type")]
             kind: Text<'a>,
         }
-        // What is run elsewhere has fields of its own, which are nobody's business here.
+        // A tool that is run elsewhere has fields of its own. So has one of a type that does not exist yet: an error would lock out
+        // every session of a client that is newer than this proxy.
         let kind = read::<Kind<'a>>(at, raw)?.kind;
-        if is_hosted(&kind) {
+        let known = matches!(&*kind, "function" | "custom") || &*kind == "namespace" && namespace.is_none();
+        if !known {
             if hosted == Hosted::Refuse {
                 return Err(Error::unsupported(
                     format!("{at}.type"),
-                    format!(
-                        "Tools of type '{}' are run by OpenAI, not here, and responses.hosted_tools is \"refuse\".",
-                        &*kind
-                    ),
+                    format!("Tools of type '{}' are not run here, and responses.hosted_tools is \"refuse\".", &*kind),
                 ));
             }
             receipt.note(&format!("tools.{}", &*kind), "skipped");
@@ -220,6 +233,7 @@ impl<'a> Offer<'a> {
                     Called::Function { name, namespace: namespace.map(ToOwned::to_owned) },
                     told.description,
                     told.parameters,
+                    told.strict,
                 )?;
             }
             "custom" => {
@@ -246,23 +260,16 @@ impl<'a> Offer<'a> {
                     Called::Custom { name, namespace: namespace.map(ToOwned::to_owned) },
                     Some(description).filter(|text| !text.is_empty()).map(|text| Text(text.into())),
                     Some(custom_parameters()?),
+                    None,
                 )?;
             }
-            "namespace" if namespace.is_none() => {
+            // A namespace.
+            _ => {
                 let name = name?.to_string();
                 self.echo.push(raw.to_owned());
                 for (n, raw) in told.tools.ok_or_else(|| need("tools"))?.into_iter().enumerate() {
                     self.add(raw, &format!("{at}.tools[{n}]"), Some(&name), hosted, receipt)?;
                 }
-            }
-            other => {
-                return Err(Error::invalid(
-                    format!("{at}.type"),
-                    format!(
-                        "Invalid value: '{other}'. Supported values are: 'function', 'custom', 'namespace', {}.",
-                        HOSTED.map(|name| format!("'{name}'")).join(", ")
-                    ),
-                ));
             }
         }
         Ok(())
@@ -276,6 +283,7 @@ impl<'a> Offer<'a> {
         called: Called,
         description: Option<Text<'a>>,
         parameters: Option<&'a RawValue>,
+        strict: Option<bool>,
     ) -> Result<(), Error> {
         let (Called::Function { name, namespace } | Called::Custom { name, namespace }) = &called;
         let native = native_name(namespace.as_deref(), name);
@@ -287,9 +295,17 @@ impl<'a> Offer<'a> {
                 ),
             ));
         }
-        let function = Function { name: Text(native.clone().into()), description, parameters, strict: None };
-        self.tools.push(Tool { kind: Text("function".into()), function: Some(function) });
-        self.offered.0.insert(native, called);
+        let parameters = parameters.map(|raw| parameters::accepted(raw, || format!("{at}.parameters"))).transpose()?;
+        let function = Function { name: Text(native.clone().into()), description, parameters, strict };
+        let tool = Tool { kind: Text("function".into()), function: Some(function) };
+        // A tool that comes again, such as one that was searched for twice, takes the place of the earlier one.
+        match self.offered.0.get_index_of(&native) {
+            Some(nth) => self.tools[nth] = tool,
+            None => {
+                self.tools.push(tool);
+                self.offered.0.insert(native, called);
+            }
+        }
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use crate::{
             offer::{Offer, Offered},
             wire::{Echo, Reasoning},
         },
-        tools::{Tool, forced::Form},
+        tools::{Tool, forced::Form, note_strict},
         upstream_request::{context::Policy, message},
     },
     receipt::Receipt,
@@ -59,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) offered: Offered,
     /// How many of its calls count.
     pub(crate) most_calls: usize,
+    /// The stop strings that an answer in a form is cut at here.
+    pub(crate) stops: Vec<String>,
     /// Whether the client will carry the thoughts.
     pub(crate) sealed: bool,
     pub(crate) echo: Echo,
@@ -111,13 +113,14 @@ const INCLUDES: [&str; 8] = [
 ];
 
 impl<'a> Request<'a> {
-    /// Takes the rest of a body apart, where [`input`] and the model are taken. What it does not know, and what has no effect, is noted in `receipt`.
+    /// Takes the rest of a body apart, where [`input`] and the model are taken. `brought` are the tools that items bring along. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
     pub(crate) fn read(
         model: Text<'a>,
         mut fields: Fields<'a>,
+        brought: &[(String, &'a RawValue)],
         terms: Terms,
         receipt: &mut Receipt,
     ) -> Result<Self, Error> {
@@ -137,7 +140,7 @@ impl<'a> Request<'a> {
             (number("presence_penalty", "0")?, number("frequency_penalty", "0")?);
         let max_output_tokens =
             fields.raw("max_output_tokens").map(|raw| read::<u64>("max_output_tokens", raw)).transpose();
-        let native = Native::take(&mut fields, &["max_output_tokens"])?;
+        let mut native = Native::take(&mut fields, &["max_output_tokens"])?;
         let include: Vec<Text<'a>> = fields.take("include", ignored)?.unwrap_or_default();
         if let Some((n, wrong)) = include.iter().enumerate().find(|(_, name)| !INCLUDES.contains(&&***name)) {
             return Err(Error::invalid(
@@ -162,10 +165,10 @@ impl<'a> Request<'a> {
             ignored.push("text.verbosity".to_owned());
         }
         let format = config.format.map_or(Ok(None), |format| {
-            message::format(&format.kind, format.schema, "text.format", "text.format.schema")
+            message::format(&format.kind, format.schema, "text.format", "text.format.schema", receipt)
         })?;
         let told: Vec<&'a RawValue> = fields.take("tools", ignored)?.unwrap_or_default();
-        let Offer { tools, offered, echo: tools_echo } = Offer::read(told, terms.hosted, receipt)?;
+        let Offer { tools, offered, echo: tools_echo } = Offer::read(told, brought, terms.hosted, receipt)?;
         let tool_choice = owned(fields.raw("tool_choice"), "\"auto\"")?;
         let choice = match fields.take_raw("tool_choice") {
             Some(raw) => choice::read_choice(raw, &offered, receipt)?,
@@ -174,7 +177,8 @@ impl<'a> Request<'a> {
         if choice.steers() && !tools.is_empty() {
             receipt.emulated("tool_choice");
         }
-        let (mode, tools) = (choice.mode, choice.cut(tools)?);
+        let (mode, one) = (choice.mode, choice.is_for_one());
+        let tools = choice.cut(tools)?;
         let parallel = fields.take("parallel_tool_calls", ignored)?.unwrap_or(true);
         if !parallel && !tools.is_empty() {
             receipt.emulated("parallel_tool_calls");
@@ -206,6 +210,8 @@ impl<'a> Request<'a> {
         let stream = fields.take("stream", ignored)?.unwrap_or(false);
         let form = Form::of(&tools, mode, format.is_some());
         let held = form != Form::Free;
+        let stops = form.take_stops(&mut native.options, receipt);
+        note_strict(&tools, &form, "tools[].strict", receipt);
         if held && logprobs {
             // They would be those of the JSON that a call or an answer is read out of.
             receipt.no_effect("include");
@@ -251,7 +257,9 @@ impl<'a> Request<'a> {
             offers: !tools.is_empty(),
             form,
             offered,
-            most_calls: if parallel { most } else { 1 },
+            // A client that names one tool expects one call.
+            most_calls: if parallel && !one { most } else { 1 },
+            stops,
             sealed: includes("reasoning.encrypted_content"),
             echo,
         };
@@ -340,6 +348,6 @@ pub(super) mod tests {
         let mut fields = json.fields().unwrap();
         let model = fields.need("model", &mut Vec::new()).unwrap();
         input(&mut fields).unwrap();
-        Request::read(model, fields, terms, &mut Receipt::default()).unwrap().facts
+        Request::read(model, fields, &[], terms, &mut Receipt::default()).unwrap().facts
     }
 }

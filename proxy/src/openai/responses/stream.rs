@@ -6,6 +6,7 @@
 //! ```
 //! An unstreamed response is this machine's object, without the events on the way, so the two cannot differ.
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{events, offer, sealed};
@@ -22,7 +23,7 @@ use crate::{
         },
         tools::{
             Numbering, ToolCall,
-            forced::{Form, Said},
+            forced::{Form, Said, cut_at},
             lost,
         },
     },
@@ -249,9 +250,13 @@ impl Answer {
     /// The model calls.
     fn call(&mut self, call: ToolCall<'_>, out: &mut Frames) {
         let (call_id, text) = (Some(call.id), call.function.arguments.into_owned());
+        // One that was cut at the limit has half of its arguments.
+        let whole = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+        let status = Some(if whole { "completed" } else { "incomplete" });
         let item = match self.facts.offered.called(&call.function.name) {
             Called::Function { name, namespace } => Item {
                 r#type: "function_call",
+                status,
                 call_id,
                 name: Some(name),
                 namespace,
@@ -260,6 +265,7 @@ impl Answer {
             },
             Called::Custom { name, namespace } => Item {
                 r#type: "custom_tool_call",
+                status,
                 call_id,
                 name: Some(name),
                 namespace,
@@ -280,7 +286,7 @@ impl Answer {
         };
         self.add(if whole.input.is_some() { "ctc_" } else { "fc_" }, begun, out);
         let Some(Item { id, .. }) = self.output.pop() else { return };
-        let item = Item { id, status: Some("completed"), ..whole };
+        let item = Item { id, ..whole };
         let about = Event { output_index: Some(self.output.len()), item_id: Some(&item.id), ..Event::default() };
         if let Some(input) = item.input.as_deref() {
             let kind = "response.custom_tool_call_input.delta";
@@ -343,12 +349,19 @@ impl Answer {
         self.held.push_str(words);
         let Some(done_reason) = end.filter(|_| self.calls.count() == 0) else { return Ok(()) };
         match self.facts.form.said(&self.held, done_reason, "text.format", &mut self.receipt)? {
-            Some(Said::Call { name, arguments }) => {
-                let (_, call) = self.calls.read(name, arguments);
-                self.call(call, out);
+            Some(Said::Calls(calls)) => {
+                for call in calls.into_iter().take(self.facts.most_calls) {
+                    let (_, call) = self.calls.read(call);
+                    self.call(call, out);
+                }
             }
-            Some(Said::Answer(answer)) if !answer.is_empty() => self.speak(&answer, Vec::new(), out),
-            Some(Said::Answer(_)) | None => {}
+            Some(Said::Answer(mut answer)) => {
+                cut_at(&mut answer, &self.facts.stops);
+                if !answer.is_empty() {
+                    self.speak(&answer, Vec::new(), out);
+                }
+            }
+            None => {}
         }
         Ok(())
     }

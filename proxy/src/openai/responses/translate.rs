@@ -53,10 +53,11 @@ pub(super) fn ask<'a>(
         format: request.format,
         tools: request.tools,
         form: facts.form.clone(),
+        most_calls: facts.most_calls,
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs,
     };
     let ask = turn.ask("input", &policy);
-    let native = turn.request(conversation.messages(), &policy)?;
+    let native = turn.request(conversation.messages(), &policy, receipt)?;
     Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), ..ask }, facts))
 }

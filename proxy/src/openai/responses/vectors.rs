@@ -5,7 +5,7 @@ use async_openai::types::responses;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{request, translate};
+use super::{input, request, translate};
 use crate::{
     config::Hosted,
     openai::{
@@ -31,9 +31,10 @@ pub(crate) fn check(case: &mut Case) {
     let translated = json.fields().and_then(|mut fields| {
         let model = fields.need("model", &mut Vec::new())?;
         let input = request::input(&mut fields)?;
-        let request = Request::read(model, fields, Terms { hosted, keeps: true }, &mut receipt)?;
-        let before = earlier.iter().map(|item| &**item);
-        translate::ask(request, before, &input, Policy::default(), &mut receipt)
+        let before = || earlier.iter().map(|item| &**item);
+        let brought = input::brought(before(), &input)?;
+        let request = Request::read(model, fields, &brought, Terms { hosted, keeps: true }, &mut receipt)?;
+        translate::ask(request, before(), &input, Policy::default(), &mut receipt)
     });
     let facts = match translated {
         Ok((ask, facts)) => {

@@ -109,6 +109,32 @@ impl<'a> ToolChoice<'a> {
         }
     }
 
+    /// Reads `function_call`, which chose a function before there were tools.
+    ///
+    /// # Errors
+    /// A value that OpenAI's API does not have.
+    pub(crate) fn read_legacy(raw: &'a RawValue) -> Result<Self, Error> {
+        if raw.get().starts_with('"') {
+            return match &*read::<Text<'a>>("function_call", raw)? {
+                "none" => Ok(Self { mode: Mode::None, only: None }),
+                "auto" => Ok(Self::default()),
+                other => Err(Error::invalid(
+                    "function_call",
+                    format!(
+                        "Invalid value: '{other}'. Supported values are: 'none' and 'auto', or an object with a 'name'."
+                    ),
+                )),
+            };
+        }
+        let Named { name } = read("function_call", raw)?;
+        Ok(Self { mode: Mode::Required, only: Some(vec![(name, "function_call.name")]) })
+    }
+
+    /// Whether one tool is named, which must be called.
+    pub(crate) fn is_for_one(&self) -> bool {
+        self.mode == Mode::Required && self.only.as_ref().is_some_and(|only| only.len() == 1)
+    }
+
     /// Whether the offer, or what the model does with it, is not what Ollama would do by itself.
     pub(crate) fn steers(&self) -> bool {
         self.mode != Mode::Auto || self.only.is_some()
@@ -122,7 +148,11 @@ impl<'a> ToolChoice<'a> {
         if let Some(only) = &self.only {
             let offered: HashSet<&str> = tools.iter().filter_map(Tool::name).collect();
             if let Some((name, at)) = only.iter().find(|(name, _)| !offered.contains(&**name)) {
-                return Err(Error::invalid(*at, format!("Tool choice '{}' not found in 'tools' parameter.", &**name)));
+                let field = if at.starts_with("function_call") { "functions" } else { "tools" };
+                return Err(Error::invalid(
+                    *at,
+                    format!("Tool choice '{}' not found in '{field}' parameter.", &**name),
+                ));
             }
             let chosen: HashSet<&str> = only.iter().map(|(name, _)| &**name).collect();
             tools.retain(|tool| tool.name().is_some_and(|name| chosen.contains(name)));

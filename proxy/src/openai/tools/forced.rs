@@ -1,8 +1,8 @@
-//! Calls that a model must make, and answers in a form beside tools: Ollama's `format` holds the model to JSON that is one or the other,
-//! and what it then says is read back into a call or an answer. Pure.
+//! Calls that a model must make, and answers in a form beside tools: Ollama's `format` constrains the model to JSON that is one or the other,
+//! and its answer is read back into calls or an answer. Pure.
 //!
 //! Of `tools` and `format` together Ollama obeys `format` alone (recorded: tools/with-format), so one schema has to say both:
-//! `{"name": …, "arguments": …}` for a call of each tool, `{"answer": …}` for an answer.
+//! `[{"name": …, "arguments": …}, …]` for calls, without the list where one call is wanted, and `{"answer": …}` for an answer.
 
 use std::borrow::Cow;
 
@@ -13,32 +13,61 @@ use serde_json::{
 };
 
 use super::Tool;
-use crate::{error::Error, openai::tools::choice::Mode, receipt::Receipt};
+use crate::{
+    error::Error,
+    ollama::wire::Options,
+    openai::{
+        request::options,
+        schema::{self, Impossible},
+        tools::choice::Mode,
+    },
+    receipt::Receipt,
+};
 
-/// What the model's words must be read as.
+/// Most calls of one forced answer: a small model that cannot find the end of its list must not go on until its context is full.
+const MOST: usize = 16;
+
+/// How the model's answer must be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Words.
+    /// Plain text.
     #[default]
     Free,
-    /// A call of one of these tools.
+    /// Calls of these tools.
     Call(Vec<String>),
-    /// A call of one of these tools, or an answer.
+    /// Calls of these tools, or an answer.
     CallOrAnswer(Vec<String>),
 }
 
 /// What the model has said.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// A call; the arguments are the text of a JSON object, keys in the model's order.
-    Call { name: String, arguments: String },
+    Calls(Vec<Call>),
     /// The answer itself.
     Answer(String),
 }
 
+/// A call that was read out of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    /// The text of a JSON object, keys in the model's order; only the beginning of one where the answer was cut at its limit.
+    pub(crate) arguments: String,
+}
+
+/// One object of an answer in a form.
+#[derive(Deserialize)]
+struct Spoken<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    answer: Option<&'a RawValue>,
+}
+
 impl Form {
-    /// What a model must be held to that is offered `tools`. Its words are free unless it must make a call, or is to answer in a form of its
-    /// own beside tools.
+    /// The form for a model that is offered `tools`. Its answer is free unless it must make a call, or is to answer in a format beside tools.
     pub(crate) fn of(tools: &[Tool<'_>], choice: Mode, formatted: bool) -> Self {
         let names = || {
             let functions = tools.iter().filter_map(|tool| tool.function.as_ref());
@@ -52,11 +81,23 @@ impl Form {
         }
     }
 
-    /// What the words of a model that is held to this stand for. `None`: they were cut off before they meant anything.
-    /// `format` is the field that asks for a form.
+    /// Takes the stop strings out of `options` where the answer has a form: one that occurs in a call or in our wrapping would cut the
+    /// JSON in two. smolagents sends some with every forced call. Returns those that an answer is cut at later; `field` is their place.
+    pub(crate) fn take_stops(&self, options: &mut Options<'_>, receipt: &mut Receipt) -> Vec<String> {
+        if *self == Self::Free || options.get("stop").is_none() {
+            return Vec::new();
+        }
+        let stops = options::stops(options);
+        options.remove("stop");
+        receipt.note("stop", if matches!(self, Self::Call(_)) { "not-sent" } else { "emulated" });
+        stops
+    }
+
+    /// Reads the whole answer of a model that is held to this form. `None`: it was cut off before it meant anything.
+    /// `format` is the field that asks for a format.
     ///
     /// # Errors
-    /// There is no call where one must be made.
+    /// Fails if there is no call where one must be made.
     pub(crate) fn said(
         &self,
         text: &str,
@@ -64,66 +105,151 @@ impl Form {
         format: &str,
         receipt: &mut Receipt,
     ) -> Result<Option<Said>, Error> {
-        match (self.read(text), self) {
-            (Some(said), _) => Ok(Some(said)),
-            (None, _) if done_reason == Some("length") => Ok(None),
+        let said = match (self.read(text), self) {
+            (Some(said), _) => said,
+            // OpenAI gives what there is of a call or an answer that was cut at its limit.
+            (None, _) if done_reason == Some("length") => return Ok(self.piece(text)),
             (None, Self::Free | Self::CallOrAnswer(_)) => {
                 receipt.note(format, "not-obeyed");
-                Ok(Some(Said::Answer(text.to_owned())))
+                match self.piece(text) {
+                    Some(Said::Answer(answer)) => Said::Answer(answer),
+                    _ => Said::Answer(text.to_owned()),
+                }
             }
-            (None, Self::Call(_)) => Err(Error::unsupported(
-                "tool_choice",
-                "The model made no call, though 'tool_choice' asks for one and its answer was constrained to one by 'format': \
-                 this model, or this version of Ollama, does not obey 'format'. Use tool_choice 'auto', or another model.",
-            )),
+            (None, Self::Call(_)) => {
+                return Err(Error::unsupported(
+                    "tool_choice",
+                    "The model made no call, though 'tool_choice' asks for one and its answer was constrained to one by 'format': \
+                     this model, or this version of Ollama, does not obey 'format'. Use tool_choice 'auto', or another model.",
+                ));
+            }
+        };
+        let Said::Calls(mut calls) = said else { return Ok(Some(said)) };
+        // A small model that cannot find the end of its list repeats itself.
+        let before = calls.len();
+        let mut seen: Vec<Call> = Vec::with_capacity(before);
+        calls.retain(|call| {
+            let new = !seen.contains(call);
+            seen.extend(new.then(|| call.clone()));
+            new
+        });
+        if calls.len() < before {
+            receipt.note("tool_calls", "repeated");
+        }
+        Ok(Some(Said::Calls(calls)))
+    }
+
+    /// The names of the tools, and whether an answer is allowed. `None`: anything is.
+    fn allowed(&self) -> Option<(&[String], bool)> {
+        match self {
+            Self::Free => None,
+            Self::Call(names) => Some((names, false)),
+            Self::CallOrAnswer(names) => Some((names, true)),
         }
     }
 
-    /// Reads what the model has said, once it is whole. `None`: it is neither a call of a tool that may be called nor an answer.
+    /// Reads a whole answer. `None`: it is neither calls of tools that may be called nor an answer.
     pub(crate) fn read(&self, text: &str) -> Option<Said> {
-        #[derive(Deserialize)]
-        struct Spoken<'a> {
-            #[serde(borrow, default)]
-            name: Option<Cow<'a, str>>,
-            #[serde(borrow, default)]
-            arguments: Option<&'a RawValue>,
-            #[serde(borrow, default)]
-            answer: Option<&'a RawValue>,
+        let Some((names, answers)) = self.allowed() else { return Some(Said::Answer(text.to_owned())) };
+        if text.trim_ascii_start().starts_with('[') {
+            let spoken: Vec<Spoken<'_>> = serde_json::from_str(text).ok()?;
+            let calls: Vec<Call> = spoken.iter().map(|one| call(one, names)).collect::<Option<_>>()?;
+            return (!calls.is_empty()).then_some(Said::Calls(calls));
         }
-        let (names, answers) = match self {
-            Self::Free => return Some(Said::Answer(text.to_owned())),
-            Self::Call(names) => (names, false),
-            Self::CallOrAnswer(names) => (names, true),
-        };
         let spoken: Spoken<'_> = serde_json::from_str(text).ok()?;
-        match (spoken.name, spoken.arguments, spoken.answer) {
-            (Some(name), Some(arguments), _) if arguments.get().starts_with('{') => {
-                let name = names.iter().find(|known| **known == *name)?;
-                Some(Said::Call { name: name.clone(), arguments: arguments.get().to_owned() })
-            }
-            (None, _, Some(answer)) if answers => Some(Said::Answer(answer.get().to_owned())),
-            _ => None,
+        match (&spoken.name, spoken.answer) {
+            (None, Some(answer)) if answers => Some(Said::Answer(answer.get().to_owned())),
+            _ => call(&spoken, names).map(|call| Said::Calls(vec![call])),
         }
+    }
+
+    /// Reads an answer that was cut off: the calls that are whole, and what there is of the last one, or what there is of an answer.
+    fn piece(&self, text: &str) -> Option<Said> {
+        let (names, answers) = self.allowed()?;
+        let text = text.trim_ascii_start();
+        if answers && let Some(answer) = text.strip_prefix('{').and_then(|rest| after_key(rest, "answer")) {
+            let whole = first::<&RawValue>(answer).map(|(value, _)| value.get());
+            return Some(Said::Answer(whole.unwrap_or(answer).to_owned()));
+        }
+        let mut rest = text.strip_prefix('[').unwrap_or(text);
+        let mut calls = Vec::new();
+        while let Some((spoken, after)) = first::<Spoken<'_>>(rest) {
+            calls.push(call(&spoken, names)?);
+            rest = after.trim_ascii_start().strip_prefix(',').unwrap_or_default();
+        }
+        calls.extend(cut_call(rest, names));
+        (!calls.is_empty()).then_some(Said::Calls(calls))
     }
 }
 
-/// `format` that allows calls of `tools`, and `answer` if there is one.
+/// A call, if it is one of a tool that may be called.
+fn call(spoken: &Spoken<'_>, names: &[String]) -> Option<Call> {
+    let arguments = spoken.arguments.filter(|arguments| arguments.get().starts_with('{'))?;
+    let name = names.iter().find(|known| spoken.name.as_deref() == Some(known))?;
+    Some(Call { name: name.clone(), arguments: arguments.get().to_owned() })
+}
+
+/// What there is of a call that was cut off: its name, and the beginning of its arguments.
+fn cut_call(text: &str, names: &[String]) -> Option<Call> {
+    let (name, rest) = first::<Cow<'_, str>>(after_key(text.trim_ascii_start().strip_prefix('{')?, "name")?)?;
+    let name = names.iter().find(|known| **known == *name)?;
+    let arguments = after_key(rest.trim_ascii_start().strip_prefix(',')?, "arguments")?;
+    arguments.starts_with('{').then(|| Call { name: name.clone(), arguments: arguments.to_owned() })
+}
+
+/// What follows `"key":` at the beginning of `text`.
+fn after_key<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let rest = text.trim_ascii_start().strip_prefix('"')?.strip_prefix(key)?.strip_prefix('"')?;
+    Some(rest.trim_ascii_start().strip_prefix(':')?.trim_ascii_start())
+}
+
+/// The JSON value at the beginning of `text`, and what follows it.
+fn first<'a, T: Deserialize<'a>>(text: &'a str) -> Option<(T, &'a str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    Some((value, &text[values.byte_offset()..]))
+}
+
+/// Cuts an answer at the first of `stops` that occurs in it, as Ollama would have.
+pub(crate) fn cut_at(answer: &mut String, stops: &[String]) {
+    if let Some(at) = stops.iter().filter_map(|stop| answer.find(&**stop)).min() {
+        answer.truncate(at);
+    }
+}
+
+/// `format` that allows at most `most` calls of `tools`, and `answer` if there is one. What cannot be enforced of
+/// the tools' schemas is noted in `receipt`.
 ///
 /// # Errors
 /// None that readable schemas can cause.
-pub(crate) fn format(tools: &[Tool<'_>], answer: Option<&RawValue>) -> Result<Box<RawValue>, Error> {
+pub(crate) fn format(
+    tools: &[Tool<'_>],
+    answer: Option<&RawValue>,
+    most: usize,
+    receipt: &mut Receipt,
+) -> Result<Box<RawValue>, Error> {
     let mut definitions = serde_json::Map::new();
-    let mut forms = Vec::with_capacity(tools.len() + 1);
+    let mut calls = Vec::with_capacity(tools.len());
     for (n, function) in tools.iter().filter_map(|tool| tool.function.as_ref()).enumerate() {
-        let mut parameters = schema(function.parameters)?;
+        let mut parameters = schema(function.parameters.as_deref())?;
         if let Value::Object(parameters) = &mut parameters
             && !["type", "$ref", "anyOf", "oneOf", "allOf"].iter().any(|key| parameters.contains_key(*key))
         {
             parameters.insert("type".to_owned(), "object".into());
         }
+        // A tool's schema is a description first: what the grammar cannot say is left to the model.
+        let strict = function.strict == Some(true);
+        schema::rewrite(&mut parameters, "tools[].parameters", Impossible::Dropped, strict, receipt)?;
         let arguments = placed(parameters, &format!("tool{n}"), &mut definitions);
-        forms.push(form(&[("name", json!({ "const": &*function.name })), ("arguments", arguments)]));
+        calls.push(form(&[("name", json!({ "const": &*function.name })), ("arguments", arguments)]));
     }
+    let mut forms = match (most, answer) {
+        (..=1, _) => calls,
+        _ => {
+            let items = if calls.len() == 1 { calls.remove(0) } else { json!({ "anyOf": calls }) };
+            vec![json!({"type": "array", "items": items, "minItems": 1, "maxItems": most.min(MOST)})]
+        }
+    };
     if let Some(answer) = answer {
         let answer = placed(schema(Some(answer))?, "answer", &mut definitions);
         forms.push(form(&[("answer", answer)]));
@@ -137,7 +263,7 @@ pub(crate) fn format(tools: &[Tool<'_>], answer: Option<&RawValue>) -> Result<Bo
 
 fn schema(raw: Option<&RawValue>) -> Result<Value, Error> {
     let raw = raw.map_or("null", RawValue::get);
-    let value: Value = serde_json::from_str(raw).map_err(|error| Error::Internal { message: error.to_string() })?;
+    let value: Value = serde_json::from_str(raw).map_err(|_| Error::invalid("tools", schema::TOO_DEEP))?;
     // A function without parameters has an empty object of them.
     Ok(if value.is_null() { json!({"type": "object", "properties": {}}) } else { value })
 }
@@ -199,9 +325,10 @@ mod tests {
             r##"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/A"}},"$defs":{"A":{"type":"string"}}}}},
                 {"type":"function","function":{"name":"g","parameters":{"type":"object","properties":{"a":{"$ref":"#"}}}}}]"##,
         );
-        let format: Value = serde_json::from_str(format(&both, None).unwrap().get()).unwrap();
+        let format: Value =
+            serde_json::from_str(format(&both, None, 2, &mut Receipt::default()).unwrap().get()).unwrap();
         let arguments =
-            |n: usize| format["anyOf"][n]["properties"]["arguments"]["$ref"].as_str().unwrap()[1..].to_owned();
+            |n: usize| format["items"]["anyOf"][n]["properties"]["arguments"]["$ref"].as_str().unwrap()[1..].to_owned();
         assert_eq!(format.pointer(&arguments(0)).unwrap()["properties"]["a"]["$ref"], "#/$defs/tool0/$defs/A");
         assert_eq!(format.pointer("/$defs/tool0/$defs/A").unwrap()["type"], "string");
         assert_eq!(format.pointer(&arguments(1)).unwrap()["properties"]["a"]["$ref"], "#/$defs/tool1");
@@ -212,25 +339,79 @@ mod tests {
         let one = tools(r#"[{"type":"function","function":{"name":"f"}}]"#);
         let expected = json!({"type": "object", "properties": {"name": {"const": "f"}, "arguments": {"type": "object", "properties": {}}},
             "required": ["name", "arguments"], "additionalProperties": false});
-        assert_eq!(serde_json::from_str::<Value>(format(&one, None).unwrap().get()).unwrap(), expected);
+        let format = |most| format(&one, None, most, &mut Receipt::default()).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(format(1).get()).unwrap(), expected);
+        let several = json!({"type": "array", "items": expected, "minItems": 1, "maxItems": MOST});
+        assert_eq!(serde_json::from_str::<Value>(format(usize::MAX).get()).unwrap(), several);
+    }
+
+    fn calls(calls: &[(&str, &str)]) -> Said {
+        let call =
+            |(name, arguments): &(&str, &str)| Call { name: (*name).to_owned(), arguments: (*arguments).to_owned() };
+        Said::Calls(calls.iter().map(call).collect())
     }
 
     #[test]
     fn only_a_call_of_a_tool_that_may_be_called_is_one() {
         let call = Form::Call(vec!["f".to_owned()]);
-        let said = |form: &Form, text: &str| form.read(text);
-        let read = Said::Call { name: "f".to_owned(), arguments: r#"{"b": 1.0,"a":2}"#.to_owned() };
-        assert_eq!(said(&call, r#" {"name":"f", "arguments":{"b": 1.0,"a":2}}"#), Some(read));
+        let read = calls(&[("f", r#"{"b": 1.0,"a":2}"#)]);
+        assert_eq!(call.read(r#" {"name":"f", "arguments":{"b": 1.0,"a":2}}"#), Some(read));
+        let two = calls(&[("f", "{}"), ("f", r#"{"a":1}"#)]);
+        assert_eq!(call.read(r#" [{"name":"f", "arguments":{}}, {"name":"f","arguments":{"a":1}} ]"#), Some(two));
         for text in [
             r#"{"name":"g","arguments":{}}"#,
             r#"{"name":"f","arguments":"x"}"#,
             r#"{"name":"f","argu"#,
+            r#"[{"name":"f","arguments":{}},{"name":"g","arguments":{}}]"#,
             "f",
+            "[]",
             r#"{"answer":1}"#,
         ] {
-            assert_eq!(said(&call, text), None, "{text}");
+            assert_eq!(call.read(text), None, "{text}");
         }
         let either = Form::CallOrAnswer(vec!["f".to_owned()]);
-        assert_eq!(said(&either, r#"{"answer":{"b":1,"a":2}}"#), Some(Said::Answer(r#"{"b":1,"a":2}"#.to_owned())));
+        assert_eq!(either.read(r#"{"answer":{"b":1,"a":2}}"#), Some(Said::Answer(r#"{"b":1,"a":2}"#.to_owned())));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_is_given_as_far_as_it_goes_without_the_wrapping() {
+        let form = Form::CallOrAnswer(vec!["f".to_owned()]);
+        let said = |text: &str| form.said(text, Some("length"), "response_format", &mut Receipt::default()).unwrap();
+        let answer = |text: &str| Some(Said::Answer(text.to_owned()));
+        assert_eq!(said(r#" { "answer" : {"city":"Os"#), answer(r#"{"city":"Os"#));
+        assert_eq!(said(r#"{"answer": {"city":"Oslo"}"#), answer(r#"{"city":"Oslo"}"#));
+        assert_eq!(said(r#"{"name":"f","arguments":{"city":"Os"#), Some(calls(&[("f", r#"{"city":"Os"#)])));
+        let two = r#"[{"name":"f","arguments":{}},{"name":"f","arguments":{"a"#;
+        assert_eq!(said(two), Some(calls(&[("f", "{}"), ("f", r#"{"a"#)])));
+        for text in
+            ["", "{", r#"{"ans"#, r#"[{"name":"f"#, r#"{"name":"f","arguments":"#, r#"{"name":"g","arguments":{"#]
+        {
+            assert_eq!(said(text), None, "{text}");
+        }
+        // A stop string of the Modelfile may cut it too.
+        let mut receipt = Receipt::default();
+        let stopped = form.said(r#"{"answer":{"city":""#, Some("stop"), "response_format", &mut receipt).unwrap();
+        assert_eq!((stopped, &*receipt.to_string()), (answer(r#"{"city":""#), "response_format=not-obeyed"));
+    }
+
+    #[test]
+    fn a_call_that_is_repeated_counts_once() {
+        let form = Form::Call(vec!["f".to_owned()]);
+        let mut receipt = Receipt::default();
+        let text = r#"[{"name":"f","arguments":{}},{"name":"f","arguments":{"a":1}},{"name":"f","arguments":{}}]"#;
+        let said = form.said(text, Some("stop"), "response_format", &mut receipt).unwrap();
+        assert_eq!(said, Some(calls(&[("f", "{}"), ("f", r#"{"a":1}"#)])));
+        assert_eq!(receipt.to_string(), "tool_calls=repeated");
+    }
+
+    #[test]
+    fn an_answer_is_cut_at_the_first_stop_string() {
+        let cut = |stops: &[&str]| {
+            let mut answer = r#"{"city":"Oslo"}"#.to_owned();
+            cut_at(&mut answer, &stops.iter().map(ToString::to_string).collect::<Vec<_>>());
+            answer
+        };
+        assert_eq!(cut(&["lo", "Os"]), r#"{"city":""#);
+        assert_eq!(cut(&["x"]), r#"{"city":"Oslo"}"#);
     }
 }

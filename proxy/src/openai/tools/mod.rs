@@ -2,16 +2,20 @@
 
 pub(crate) mod choice;
 pub(crate) mod forced;
+pub(crate) mod parameters;
 
 use std::{borrow::Cow, collections::HashSet};
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, ReplyCall},
-    openai::request::json::{Text, read},
+    openai::{
+        request::{json::Text, options::raw, surrogates},
+        tools::forced::{Call, Form},
+    },
     receipt::Receipt,
 };
 
@@ -38,12 +42,45 @@ pub(crate) struct Function<'a> {
     pub(crate) name: Text<'a>,
     #[serde(borrow, default)]
     pub(crate) description: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(crate) parameters: Option<&'a RawValue>,
-    /// Ollama's models are not held to a schema by it; they see the schema all the same.
+    #[serde(borrow, default, deserialize_with = "borrowed")]
+    pub(crate) parameters: Option<Cow<'a, RawValue>>,
+    /// Whether arguments must follow the schema.
     #[serde(default)]
-    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
     pub(crate) strict: Option<bool>,
+}
+
+/// Derived code would copy the text.
+fn borrowed<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, RawValue>>, D::Error> {
+    Ok(Option::<&'a RawValue>::deserialize(deserializer)?.map(Cow::Borrowed))
+}
+
+impl<'a> Tool<'a> {
+    /// Brings the parameters into a form that Ollama takes; `at` is their place in the request.
+    ///
+    /// # Errors
+    /// Fails if there is no such form.
+    pub(crate) fn accept(&mut self, at: impl FnOnce() -> String) -> Result<(), Error> {
+        let Some(function) = &mut self.function else { return Ok(()) };
+        if let Some(Cow::Borrowed(raw)) = function.parameters {
+            function.parameters = Some(parameters::accepted(raw, at)?);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> From<Function<'a>> for Tool<'a> {
+    fn from(function: Function<'a>) -> Self {
+        Self { kind: Text("function".into()), function: Some(function) }
+    }
+}
+
+/// Notes that no tool's schema is enforced, where one should be. `field` is how the endpoint calls it.
+pub(crate) fn note_strict(tools: &[Tool<'_>], form: &Form, field: &str, receipt: &mut Receipt) {
+    let strict = |tool: &Tool<'_>| tool.function.as_ref().is_some_and(|function| function.strict == Some(true));
+    // A form enforces them.
+    if *form == Form::Free && tools.iter().any(strict) {
+        receipt.note(field, "not-enforced");
+    }
 }
 
 /// A tool as Ollama takes it.
@@ -80,7 +117,7 @@ pub(crate) fn offer<'a>(tools: Vec<Tool<'a>>) -> Result<Vec<NativeTool<'a>>, Err
             code: Some("missing_required_parameter"),
         })?;
         let parameters = match function.parameters {
-            Some(raw) if raw.get() != "null" => Cow::Borrowed(raw),
+            Some(parameters) if parameters.get() != "null" => parameters,
             _ => Cow::Owned(raw_object(r#"{"type":"object","properties":{}}"#)?),
         };
         Ok(NativeTool {
@@ -107,8 +144,18 @@ pub(crate) struct PastCall<'a> {
     #[serde(borrow, rename = "type", default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
     pub(crate) kind: Option<&'a RawValue>,
+    /// Of a streamed answer that comes back; the order of the calls says the same.
+    #[serde(borrow, default)]
+    #[expect(dead_code, reason = "known, so that it does not count as ignored")]
+    pub(crate) index: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(crate) function: PastFunction<'a>,
+}
+
+impl<'a> From<PastFunction<'a>> for PastCall<'a> {
+    fn from(function: PastFunction<'a>) -> Self {
+        Self { id: None, kind: None, index: None, function }
+    }
 }
 
 /// The function of a [`PastCall`].
@@ -124,10 +171,14 @@ pub(crate) struct PastFunction<'a> {
 /// Calls of one assistant message, for Ollama. `at` is their place, such as `messages[1].tool_calls`.
 ///
 /// # Errors
-/// Arguments that are no JSON object.
-pub(crate) fn history<'a>(calls: Vec<PastCall<'a>>, at: &str) -> Result<Vec<AskedCall<'a>>, Error> {
+/// None that readable calls can cause.
+pub(crate) fn history<'a>(
+    calls: Vec<PastCall<'a>>,
+    at: &str,
+    receipt: &mut Receipt,
+) -> Result<Vec<AskedCall<'a>>, Error> {
     let call = |(n, call): (usize, PastCall<'a>)| {
-        let arguments = arguments(call.function.arguments, &format!("{at}[{n}].function.arguments"))?;
+        let arguments = arguments(call.function.arguments, || format!("{at}[{n}].function.arguments"), receipt)?;
         Ok(AskedCall {
             id: call.id.map(|id| id.0),
             function: AskedFunction { index: n, name: call.function.name.0, arguments },
@@ -138,25 +189,38 @@ pub(crate) fn history<'a>(calls: Vec<PastCall<'a>>, at: &str) -> Result<Vec<Aske
 
 /// Arguments of a call in a request's history: text that holds an object, or the object itself.
 ///
+/// A model sometimes writes something else, or is cut off in the middle. The client sends that back on every turn, and Ollama takes objects
+/// only, so it goes on as `{"malformed": …}`: the conversation continues, and the model sees what it wrote.
+///
 /// # Errors
-/// They are neither.
-pub(crate) fn arguments<'a>(raw: Option<&'a RawValue>, at: &str) -> Result<Cow<'a, RawValue>, Error> {
+/// None that JSON can cause.
+pub(crate) fn arguments<'a>(
+    raw: Option<&'a RawValue>,
+    at: impl FnOnce() -> String,
+    receipt: &mut Receipt,
+) -> Result<Cow<'a, RawValue>, Error> {
     let Some(raw) = raw else { return Ok(Cow::Owned(raw_object("{}")?)) };
     if raw.get().starts_with('{') {
         return Ok(Cow::Borrowed(raw));
     }
-    let text: Text<'a> = read(at, raw)?;
-    let text = text.trim();
-    // What a model that calls without arguments leaves behind.
-    if text.is_empty() || text == "null" {
-        return Ok(Cow::Owned(raw_object("{}")?));
-    }
-    let wrong =
-        |told: String| Error::invalid(at, format!("Invalid '{at}': expected the text of a JSON object, but {told}."));
-    if !text.starts_with('{') {
-        return Err(wrong(format!("got `{}`", text.chars().take(40).collect::<String>())));
-    }
-    RawValue::from_string(text.to_owned()).map(Cow::Owned).map_err(|error| wrong(error.to_string()))
+    let given: Value = match serde_json::from_str::<Text<'a>>(raw.get()) {
+        Ok(text) => {
+            let text = text.trim();
+            // What a model that calls without arguments leaves behind.
+            if text.is_empty() || text == "null" {
+                return Ok(Cow::Owned(raw_object("{}")?));
+            }
+            if text.starts_with('{')
+                && let Ok(object) = RawValue::from_string(surrogates::mend_text(text.to_owned()))
+            {
+                return Ok(Cow::Owned(object));
+            }
+            text.into()
+        }
+        Err(_) => serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into()),
+    };
+    receipt.note(&at(), "malformed");
+    self::raw(&json!({ "malformed": given })).map(Cow::Owned)
 }
 
 /// A call in an answer.
@@ -208,8 +272,8 @@ impl Numbering {
         self.number(call.id, CalledFunction { name: call.function.name, arguments })
     }
 
-    /// A call that was read out of the model's words.
-    pub(crate) fn read(&mut self, name: String, arguments: String) -> (usize, ToolCall<'static>) {
+    /// A call that was read out of an answer in a form.
+    pub(crate) fn read(&mut self, Call { name, arguments }: Call) -> (usize, ToolCall<'static>) {
         self.number(None, CalledFunction { name: Cow::Owned(name), arguments: Cow::Owned(arguments) })
     }
 
@@ -232,17 +296,28 @@ mod tests {
     fn arguments_of_the_history_become_objects_and_keep_their_key_order() {
         let calls = r#"[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"b\": 1.0, \"a\": 2}"}},
             {"function":{"name":"g","arguments":""}},{"function":{"name":"h","arguments":{"z":1}}},{"function":{"name":"i"}}]"#;
-        let calls = history(serde_json::from_str(calls).unwrap(), "messages[1].tool_calls").unwrap();
+        let calls =
+            history(serde_json::from_str(calls).unwrap(), "messages[1].tool_calls", &mut Receipt::default()).unwrap();
         let arguments: Vec<_> = calls.iter().map(|call| call.function.arguments.get()).collect();
         assert_eq!(arguments, [r#"{"b": 1.0, "a": 2}"#, "{}", r#"{"z":1}"#, "{}"]);
     }
 
     #[test]
-    fn arguments_that_are_no_object_are_refused_with_their_place() {
-        for arguments in [r#""[1]""#, r#""{oops""#, "5"] {
+    fn arguments_that_are_no_object_do_not_end_the_conversation() {
+        for (arguments, expected) in [
+            (r#""[1]""#, r#"{"malformed":"[1]"}"#),
+            (r#""{\"city\": ""#, r#"{"malformed":"{\"city\":"}"#),
+            (r#""not json""#, r#"{"malformed":"not json"}"#),
+            (r#""{\"a\":1} x""#, r#"{"malformed":"{\"a\":1} x"}"#),
+            (r#""{\"a\":\"\\ud83d\"""#, r#"{"malformed":"{\"a\":\"\\ud83d\""}"#),
+            ("5", r#"{"malformed":5}"#),
+            ("[1]", r#"{"malformed":[1]}"#),
+        ] {
             let calls = format!(r#"[{{"function":{{"name":"f","arguments":{arguments}}}}}]"#);
-            let error = history(serde_json::from_str(&calls).unwrap(), "messages[1].tool_calls").unwrap_err();
-            assert_eq!(error.param(), Some("messages[1].tool_calls[0].function.arguments"));
+            let mut receipt = Receipt::default();
+            let calls = history(serde_json::from_str(&calls).unwrap(), "messages[1].tool_calls", &mut receipt).unwrap();
+            assert_eq!(calls[0].function.arguments.get(), expected);
+            assert_eq!(receipt.to_string(), "messages[].tool_calls[].function.arguments=malformed");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     error::{Error, Params},
@@ -13,6 +13,7 @@ use crate::{
             json::Text,
             options::{Native, limit, raw, think},
         },
+        schema::{self, Impossible},
         tools::{
             self, Tool,
             forced::{self, Form},
@@ -22,6 +23,7 @@ use crate::{
             send::{UpstreamRequest, VersionGated},
         },
     },
+    receipt::Receipt,
 };
 
 /// All that is asked, but for the messages.
@@ -40,6 +42,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) tools: Vec<Tool<'a>>,
     /// What the model's words will be read as.
     pub(crate) form: Form,
+    /// How many calls are wanted at most, where there must be some.
+    pub(crate) most_calls: usize,
     pub(crate) logprobs: bool,
     pub(crate) top_logprobs: Option<u8>,
 }
@@ -82,6 +86,7 @@ impl<'a> Turn<'a> {
         mut self,
         messages: Vec<native::Message<'a>>,
         policy: &Policy,
+        receipt: &mut Receipt,
     ) -> Result<native::ChatRequest<'a>, Error> {
         let truncate = policy.apply(&mut self.native)?;
         let think = match (self.native.think, &self.effort, self.thinking_switch) {
@@ -93,12 +98,12 @@ impl<'a> Turn<'a> {
         let wanted = self.format.or(self.native.format.map(Cow::Borrowed));
         let format = match self.form {
             Form::Free => wanted,
-            Form::Call(_) => Some(Cow::Owned(forced::format(&self.tools, None)?)),
+            Form::Call(_) => Some(Cow::Owned(forced::format(&self.tools, None, self.most_calls, receipt)?)),
             Form::CallOrAnswer(_) => {
                 // JSON mode is no schema.
                 let any = raw(&serde_json::json!({"type": "object"}))?;
                 let answer = wanted.as_deref().filter(|format| format.get().starts_with('{')).unwrap_or(&any);
-                Some(Cow::Owned(forced::format(&self.tools, Some(answer))?))
+                Some(Cow::Owned(forced::format(&self.tools, Some(answer), self.most_calls, receipt)?))
             }
         };
         let tools = if self.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(self.tools)?)?)) };
@@ -122,18 +127,19 @@ impl<'a> Turn<'a> {
 /// `format` for an answer of `kind`: nothing for text. `at` is where the form is told, `schema_at` where its schema is.
 ///
 /// # Errors
-/// A kind that OpenAI's API does not have, or no schema where one is needed.
+/// A kind that OpenAI's API does not have, no schema where one is needed, or one that Ollama cannot enforce.
 pub(crate) fn format<'a>(
     kind: &str,
     schema: Option<&'a RawValue>,
     at: &str,
     schema_at: &str,
+    receipt: &mut Receipt,
 ) -> Result<Option<Cow<'a, RawValue>>, Error> {
     match kind {
         "text" => Ok(None),
         "json_object" => Ok(Some(Cow::Owned(raw(&"json")?))),
         "json_schema" => match schema.filter(|schema| schema.get() != "null") {
-            Some(schema) => Ok(Some(Cow::Borrowed(schema))),
+            Some(schema) => grammar(schema, schema_at, receipt).map(Some),
             None => Err(Error::Invalid {
                 message: format!("Missing required parameter: '{schema_at}'."),
                 param: Some(schema_at.to_owned()),
@@ -145,4 +151,12 @@ pub(crate) fn format<'a>(
             format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object', and 'json_schema'."),
         )),
     }
+}
+
+/// A schema as Ollama's grammar takes it; verbatim if it does. What it leaves out is noted.
+fn grammar<'a>(given: &'a RawValue, at: &str, receipt: &mut Receipt) -> Result<Cow<'a, RawValue>, Error> {
+    let value: Value = serde_json::from_str(given.get()).map_err(|_| Error::invalid(at, schema::TOO_DEEP))?;
+    let mut rewritten = value.clone();
+    schema::rewrite(&mut rewritten, at, Impossible::Refused, true, receipt)?;
+    if rewritten == value { Ok(Cow::Borrowed(given)) } else { raw(&rewritten).map(Cow::Owned) }
 }

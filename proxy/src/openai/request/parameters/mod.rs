@@ -11,7 +11,10 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     error::Error,
     near::nearest,
-    openai::request::{json::Fields, options},
+    openai::request::{
+        json::{Fields, is_empty},
+        options,
+    },
     receipt::Receipt,
 };
 
@@ -106,7 +109,8 @@ pub(crate) fn settle(
     }
     // A body may have a thousand unknown names, and each is compared with all known ones.
     const COMPARED: usize = 16;
-    for (nth, (name, _)) in fields.left().enumerate() {
+    let asks = |raw: &RawValue| serde_json::from_str(raw.get()).map_or(true, |value| !is_empty(&value));
+    for (nth, (name, _)) in fields.left().filter(|(_, raw)| asks(raw)).enumerate() {
         let known = || rows(endpoint).map(|row| row.name);
         if known().any(|known| known == name) {
             receipt.no_effect(&name);

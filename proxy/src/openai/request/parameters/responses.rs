@@ -93,7 +93,7 @@ pub(crate) const TABLE: &[Row] = &[
         "`effort` is `think`: none is false, minimal is low, xhigh is max; without effect on a model that cannot think. What a model thinks is always told, whatever `summary` says",
     ),
     row("safety_identifier", &[Responses], NoEffect, &[], "for OpenAI's own moderation"),
-    row("service_tier", &[Responses], NoEffect, &["\"auto\""], "for OpenAI's billing"),
+    row("service_tier", &[Responses], NoEffect, &["\"auto\"", "\"default\""], "for OpenAI's billing"),
     row("store", &[Responses], Emulated, &[], "responses are kept in memory, as `[responses]` in the settings says"),
     row("stream", &[Responses], Mapped, &[], "events instead of one answer; Ollama is always asked for a stream"),
     row(
