@@ -35,7 +35,12 @@ pub(super) const FINGERPRINT: &str = "fp_ollama";
 ///
 /// # Errors
 /// As [`request`]; bodies that are larger than `room` together.
-pub(super) fn asks(asked: Request<'_>, policy: &Policy, room: usize, receipt: &mut Receipt) -> Result<Vec<UpstreamRequest>, Error> {
+pub(super) fn asks(
+    asked: Request<'_>,
+    policy: &Policy,
+    room: usize,
+    receipt: &mut Receipt,
+) -> Result<Vec<UpstreamRequest>, Error> {
     let n = asked.choices.0;
     let (turn, messages) = turn(asked, receipt)?;
     let ask = turn.ask("messages", policy);
