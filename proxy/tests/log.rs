@@ -53,7 +53,8 @@ async fn the_first_token_is_told_apart_from_a_heartbeat() {
     let remote = upstream.addr.to_string();
     let program = Program::start(&["--remote-host", &remote, "--heartbeat-after", "20ms", "--remote-probe", "0s"], &[]);
     let mut client = Client::sending(program.addr, post("/v1/chat/completions", CHAT_STREAM)).await;
-    client.until(": waiting").await;
+    // A heartbeat is two empty lines: a chunk of two bytes.
+    client.until("\r\n2\r\n\n\n").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     upstream.go_on();
     client.until("one").await;
