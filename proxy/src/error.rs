@@ -132,6 +132,16 @@ impl Error {
                 }
                 Refusal::Option { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("invalid_type")),
                 Refusal::RunnerDied => row(StatusCode::INTERNAL_SERVER_ERROR, SERVER, None),
+                _ if refused.status == StatusCode::TOO_MANY_REQUESTS => {
+                    row(refused.status, "requests", Some("rate_limit_exceeded"))
+                }
+                Refusal::Gateway => match refused.status.as_u16() {
+                    401 => row(refused.status, CALLER, Some("upstream_unauthorized")),
+                    403 => row(refused.status, CALLER, Some("upstream_forbidden")),
+                    413 => row(refused.status, CALLER, Some("request_too_large")),
+                    504 | 522 | 524 => row(refused.status, SERVER, Some("timeout")),
+                    _ => row(refused.status, SERVER, Some("upstream_unreachable")),
+                },
                 Refusal::Other if refused.status.is_client_error() => row(refused.status, CALLER, None),
                 Refusal::Other => row(refused.status, SERVER, None),
             },
@@ -228,7 +238,7 @@ impl Refused {
             Refusal::NoThinking | Refusal::ThinkLevel { .. } => Some(self.params.effort),
             Refusal::Option { name } => Some(name),
             Refusal::Format => Some(self.params.format),
-            Refusal::RunnerDied | Refusal::Other => None,
+            Refusal::RunnerDied | Refusal::Gateway | Refusal::Other => None,
         }
     }
 }
@@ -350,6 +360,9 @@ pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
         Error::Busy { .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        Error::Refused(refused) if refused.retry_after.is_some() => {
+            headers.extend(refused.retry_after.clone().map(|after| (header::RETRY_AFTER, after)));
+        }
         Error::Refused(refused) if refused.status == StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -409,6 +422,12 @@ mod tests {
             as_400(Refusal::Other),
             refused(Refusal::Other, StatusCode::INTERNAL_SERVER_ERROR),
             refused(Refusal::Other, StatusCode::SERVICE_UNAVAILABLE),
+            refused(Refusal::Other, StatusCode::TOO_MANY_REQUESTS),
+            refused(Refusal::Gateway, StatusCode::UNAUTHORIZED),
+            refused(Refusal::Gateway, StatusCode::FORBIDDEN),
+            refused(Refusal::Gateway, StatusCode::PAYLOAD_TOO_LARGE),
+            refused(Refusal::Gateway, StatusCode::BAD_GATEWAY),
+            refused(Refusal::Gateway, StatusCode::GATEWAY_TIMEOUT),
             Error::NotOllama { message: message() },
             Error::Unreachable { message: message() },
             Error::Timeout { message: message() },

@@ -168,9 +168,6 @@ async fn a_first_byte_that_does_not_come_is_a_timeout_where_the_settings_bound_i
 async fn the_openai_lane_names_what_is_not_an_ollama() {
     let cases = [
         ("200 OK", "Content-Type: text/html\r\n", "<!DOCTYPE html><title>Router</title>", "an HTML page"),
-        ("401 Unauthorized", "Content-Type: text/plain\r\n", "Unauthorized", "remote.api_key"),
-        ("403 Forbidden", "Content-Type: text/html\r\n", "<html>Forbidden</html>", "a gateway that refuses"),
-        ("403 Forbidden", "", "", "OLLAMA_HOST"),
         ("404 Not Found", "Content-Type: text/plain\r\n", "404 page not found", "--remote-base-path"),
         ("400 Bad Request", "", "Client sent an HTTP request to an HTTPS server.\n", "--remote-protocol https"),
         ("302 Found", "Location: https://login.example/\r\n", "", "a redirect"),
@@ -186,6 +183,34 @@ async fn the_openai_lane_names_what_is_not_an_ollama() {
             assert_eq!(answer.code(), 502, "{answer:?}");
             let told = answer.message();
             assert!(told.contains(words) && told.contains(&upstream.addr.to_string()), "no {words:?} in {told:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_openai_lane_keeps_what_a_gateway_says() {
+    let page = |text: &str| format!("<html><head><title>{text}</title></head><body><hr>nginx</body></html>");
+    let cases = [
+        (401, "", "Unauthorized".to_owned(), "remote.api_key"),
+        (403, "", page("Forbidden"), "refuses this machine or these credentials"),
+        (403, "", String::new(), "OLLAMA_HOST"),
+        (429, "Retry-After: 17\r\n", page("Too Many"), "ask again later"),
+        (429, "Retry-After: 17\r\n", "{\"error\":\"you have reached your limit\"}".to_owned(), "reached your limit"),
+        (502, "Server: nginx\r\n", page("502 Bad Gateway"), "`502 Bad Gateway`"),
+        (504, "Server: nginx\r\n", page("504 Gateway Time-out"), "nginx: proxy_read_timeout"),
+        (524, "Server: cloudflare\r\n", page("A timeout occurred"), "Proxy Read Timeout"),
+    ];
+    for (status, headers, body, text) in cases {
+        let upstream = Upstream::answering(raw_response(&format!("{status} X"), headers, &body)).await;
+        let proxy = proxy(upstream.addr).await;
+        for request in
+            [post("/v1/chat/completions", CHAT), b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()]
+        {
+            let answer = ask(proxy.addr(), request).await;
+            assert_eq!(answer.code(), status, "{answer:?}");
+            assert_eq!(answer.header("retry-after"), headers.contains("Retry").then_some("17"));
+            let told = answer.message();
+            assert!(told.contains(text) && !told.contains('<'), "no {text:?} in {told:?}");
         }
     }
 }

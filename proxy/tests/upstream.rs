@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use farllama::serve;
 use support::{
@@ -145,6 +145,80 @@ async fn a_request_that_meets_a_connection_being_closed_is_answered_on_both_lane
         assert_eq!(ask(proxy.addr(), "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n").await.code(), 200);
         assert_eq!(ask(proxy.addr(), GET).await.code(), 200);
         assert_eq!(ask(proxy.addr(), post("/api/show", "{\"model\":\"m\"}")).await.code(), 200);
+    }
+}
+
+/// Ollama on a blob that it has (recorded: 0.33.0-rc2 http/early-answer): it answers without reading the body, and closes half a second
+/// later with the body unread.
+async fn early() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let response = "HTTP/1.1 200 OK\r\nDate: Fri, 27 Nov 2026 12:11:43 GMT\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(response.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            });
+        }
+    });
+    addr
+}
+
+/// Uploads `size` bytes as a client that writes all before it reads, and reads to the end of the connection.
+fn upload(proxy: SocketAddr, size: usize, pause: Duration) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(proxy)?;
+    let head = "POST /api/blobs/sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824 HTTP/1.1\r\nHost: localhost\r\n";
+    write!(stream, "{head}Content-Length: {size}\r\n\r\n")?;
+    for piece in vec![b'!'; size].chunks(1 << 20) {
+        stream.write_all(piece)?;
+        std::thread::sleep(pause);
+    }
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_before_it_reads_gets_an_early_answer_and_never_a_reset() {
+    let proxy = proxy(early().await).await;
+    let addr = proxy.addr();
+    for (size, pause) in [(8 << 20, 0), (8 << 20, 100), (45 << 20, 0)] {
+        let uploads: Vec<_> = (0..3)
+            .map(|_| tokio::task::spawn_blocking(move || upload(addr, size, Duration::from_millis(pause))))
+            .collect();
+        for upload in uploads {
+            let response = upload.await.unwrap().unwrap_or_else(|error| panic!("{size} bytes: {error}"));
+            assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+            assert!(response.to_lowercase().contains("\r\nconnection: close\r\n"), "{response}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_does_not_wait_for_the_upload() {
+    let proxy = proxy(early().await).await;
+    let mut client = Client::connect(proxy.addr()).await;
+    client.send("POST /api/blobs/sha256:0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\nhello").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.code(), answer.header("connection")), (200, Some("close")));
+}
+
+#[tokio::test]
+async fn a_finished_upload_keeps_the_connection() {
+    let upstream = Upstream::answering(raw_response("201 Created", "", "")).await;
+    let proxy = proxy(upstream.addr).await;
+    let mut client = Client::connect(proxy.addr()).await;
+    for framing in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+        client.send(format!("POST /api/blobs/sha256:0 HTTP/1.1\r\nHost: localhost\r\n{framing}")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.code(), answer.header("connection")), (201, None));
     }
 }
 

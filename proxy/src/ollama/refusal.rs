@@ -3,11 +3,12 @@
 //! The only place that matches on Ollama's texts: all others match on [`Refusal`], and `error.rs` says what it means to a client. Texts and
 //! statuses were recorded on 0.13.5, 0.20.0 and 0.33.0-rc2. Pure.
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use crate::{
     error::{Error, Params},
+    ollama::gateway,
     redact::Redactor,
 };
 
@@ -49,6 +50,8 @@ pub(crate) enum Refusal {
     Format,
     /// The process that runs the model died.
     RunnerDied,
+    /// A gateway in front of Ollama refused or gave up.
+    Gateway,
     /// Anything else.
     Other,
 }
@@ -63,12 +66,14 @@ pub(crate) struct Refused {
     pub(crate) message: String,
     /// How the client calls what it may be about.
     pub(crate) params: Params,
+    /// When to ask again, as the remote said.
+    pub(crate) retry_after: Option<HeaderValue>,
 }
 
 impl Refused {
     /// A refusal of no known kind.
     pub(crate) fn new(status: StatusCode, message: String) -> Self {
-        Self { refusal: Refusal::Other, status, message, params: Params::default() }
+        Self { refusal: Refusal::Other, status, message, params: Params::default(), retry_after: None }
     }
 }
 
@@ -92,12 +97,15 @@ struct InnerError {
     n_ctx: Option<u64>,
 }
 
-/// Returns the error that a response with `status` and `body` stands for; `asked` names the URL for the reader. What the remote repeats of
-/// the credentials that it got does not reach the client.
-pub(crate) fn read(status: StatusCode, body: &[u8], asked: &str, redactor: &Redactor) -> Error {
+/// Returns the error that a response with `status`, `headers` and `body` stands for; `asked` names the URL for the reader. What the remote
+/// repeats of the credentials that it got does not reach the client.
+pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8], asked: &str, redactor: &Redactor) -> Error {
     match serde_json::from_slice::<Body>(body) {
-        Ok(body) => from_text(status, &body.error, redactor).into(),
-        Err(_) => stranger(status, body, asked, redactor),
+        Ok(body) => {
+            let retry_after = headers.get(header::RETRY_AFTER).cloned();
+            Refused { retry_after, ..from_text(status, &body.error, redactor) }.into()
+        }
+        Err(_) => gateway::read(status, headers, body, asked, redactor),
     }
 }
 
@@ -194,61 +202,18 @@ fn without_ports(text: &str) -> String {
     out
 }
 
-/// Something answered that is not Ollama: says what it looks like and what to change.
-fn stranger(status: StatusCode, body: &[u8], asked: &str, redactor: &Redactor) -> Error {
-    // Masked before it is cut: half a key is half a key.
-    let text = redactor.redact(&String::from_utf8_lossy(&body[..body.len().min(4096)]));
-    let text = text.trim();
-    let lower = text.to_ascii_lowercase();
-    let page = lower.starts_with("<!doctype") || lower.starts_with("<html") || lower.starts_with("<?xml");
-    let (what, change) =
-        if lower.contains("http request to an https server") || lower.contains("http request was sent to https port") {
-            ("a port that speaks TLS", "set remote.protocol to https (--remote-protocol https)")
-        } else if status.is_redirection() {
-            ("a redirect", "point the remote at the address that it names (--remote-host)")
-        } else if status == StatusCode::UNAUTHORIZED {
-            (
-                "a gateway that wants other credentials",
-                "set remote.api_key (--remote-api-key), remote.basic_auth or remote.headers",
-            )
-        } else if status == StatusCode::FORBIDDEN && body.is_empty() {
-            (
-                "an empty refusal, as Ollama gives to a Host name that it does not know",
-                "let it listen beyond loopback (OLLAMA_HOST=0.0.0.0), or use its IP address as remote.host",
-            )
-        } else if status == StatusCode::FORBIDDEN {
-            (
-                "a gateway that refuses this machine or these credentials",
-                "check remote.api_key (--remote-api-key), remote.basic_auth, remote.headers and the gateway's rules",
-            )
-        } else if status == StatusCode::NOT_FOUND {
-            ("a server that has no such path", "check remote.base_path (--remote-base-path), the host and the port")
-        } else if page {
-            ("an HTML page", "check the host, the port and remote.base_path: a web server answers there")
-        } else {
-            ("something that does not answer as Ollama does", "check the host, the port and remote.base_path")
-        };
-    let quoted = match (text.is_empty(), page) {
-        (true, _) => "an empty body".to_owned(),
-        (_, true) => format!("`{}…`", first(text, 60)),
-        _ => format!("`{}`", first(text, 200)),
-    };
-    Error::NotOllama {
-        message: format!("not an Ollama at {asked}: {what} answered {} with {quoted}; {change}", status.as_u16()),
-    }
-}
-
-/// At most `n` characters of the first line.
-fn first(text: &str, n: usize) -> String {
-    text.lines().next().unwrap_or_default().chars().take(n).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read_400(body: &str) -> Error {
-        read(StatusCode::BAD_REQUEST, body.as_bytes(), "http://gpu-box:11434/api/chat", &Redactor::default())
+        read(
+            StatusCode::BAD_REQUEST,
+            &HeaderMap::new(),
+            body.as_bytes(),
+            "http://gpu-box:11434/api/chat",
+            &Redactor::default(),
+        )
     }
 
     #[test]
@@ -275,22 +240,8 @@ mod tests {
     #[test]
     fn a_permanent_fault_that_ollama_calls_500_becomes_400() {
         let body = br#"{"error":"option \"num_ctx\" must be of type integer"}"#;
-        let error = read(StatusCode::INTERNAL_SERVER_ERROR, body, "", &Redactor::default());
+        let error = read(StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new(), body, "", &Redactor::default());
         assert_eq!((error.row().status.as_u16(), error.param()), (400, Some("num_ctx")));
-    }
-
-    #[test]
-    fn whatever_is_not_ollama_is_named_with_what_to_change() {
-        let told = |status: u16, body: &str| {
-            let status = StatusCode::from_u16(status).unwrap();
-            read(status, body.as_bytes(), "http://gpu-box:11434/api/chat", &Redactor::default()).to_string()
-        };
-        assert!(told(200, "<!DOCTYPE html><title>Router</title>").contains("an HTML page"));
-        assert!(told(401, "Unauthorized").contains("remote.api_key"));
-        assert!(told(403, "Forbidden").contains("a gateway that refuses"));
-        assert!(told(403, "").contains("Host name"));
-        assert!(told(404, "404 page not found").contains("remote.base_path"));
-        assert!(told(400, "Client sent an HTTP request to an HTTPS server.\n").contains("remote.protocol to https"));
     }
 
     #[test]
@@ -342,7 +293,8 @@ mod tests {
     #[test]
     fn credentials_that_the_remote_repeats_are_masked() {
         let redactor = Redactor::new([http::HeaderValue::from_static("Basic Z3B1OmNhbmFyeQ==")]);
-        let read = |body: &str| read(StatusCode::FORBIDDEN, body.as_bytes(), "", &redactor).to_string();
+        let read =
+            |body: &str| read(StatusCode::FORBIDDEN, &HeaderMap::new(), body.as_bytes(), "", &redactor).to_string();
         for body in [
             r#"{"error":"bad credential Basic Z3B1OmNhbmFyeQ=="}"#,
             "bad credential Basic Z3B1OmNhbmFyeQ==",

@@ -158,15 +158,22 @@ impl Client {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = RequestBody::whole(ask);
         }
-        let answer = self.send(request).await?;
-        let status = answer.status();
+        let response = self.send(request).await?;
         // A login page comes with 200 as well.
-        let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if status == StatusCode::OK && kind.contains("json") {
-            return Ok(answer.into_body());
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if response.status() == StatusCode::OK && kind.contains("json") {
+            return Ok(response.into_body());
         }
-        let body = Box::pin(whole(answer.into_body())).await?;
-        Err(refusal::read(status, &body, &self.asked(path), &self.redactor))
+        Err(Box::pin(self.refused(path, response)).await)
+    }
+
+    /// Why a response is not a success.
+    async fn refused(&self, path: &str, response: Response<Upstream>) -> Error {
+        let (parts, body) = response.into_parts();
+        match whole(body).await {
+            Ok(body) => refusal::read(parts.status, &parts.headers, &body, &self.asked(path), &self.redactor),
+            Err(error) => error,
+        }
     }
 
     /// Understands a whole answer to `path`.
@@ -175,7 +182,7 @@ impl Client {
     /// It is not what Ollama answers there.
     pub(crate) fn read<'a, T: Deserialize<'a>>(&self, path: &str, reply: &'a [u8]) -> Result<T, Error> {
         serde_json::from_slice(reply)
-            .map_err(|_| refusal::read(StatusCode::OK, reply, &self.asked(path), &self.redactor))
+            .map_err(|_| refusal::read(StatusCode::OK, &HeaderMap::new(), reply, &self.asked(path), &self.redactor))
     }
 
     /// Returns the remote's version. Asks for it at most once a minute while connections live, and anew after all were lost. A remote that
