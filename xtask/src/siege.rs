@@ -43,6 +43,8 @@ const BUDGET: f64 = 512.0;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const HOSTILE: &str = "siege-hostile-key-0123456789abcdef";
+/// The attacker's second key, without a list of models: its bodies are not read before it is counted.
+const UNLISTED: &str = "siege-unlisted-key-0123456789abcdef";
 const VICTIM: &str = "siege-victim-key-0123456789abcdef";
 
 /// A way to attack.
@@ -355,7 +357,7 @@ fn trickled_bodies(field: &Field, _: usize) -> std::io::Result<()> {
     let mut held = Vec::new();
     for _ in 0..10 {
         let mut stream = field.connect()?;
-        stream.write_all((head("/v1/chat/completions", HOSTILE, 100_000, "") + "{").as_bytes())?;
+        stream.write_all((head("/v1/chat/completions", UNLISTED, 100_000, "") + "{").as_bytes())?;
         held.push(stream);
     }
     while !field.over() {
@@ -441,7 +443,7 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
     let images = image_server().map_err(io)?;
     let settings = format!(
         "[remote]\nurl = \"http://{remote}\"\n[local]\nport = 0\n[log]\nformat = \"json\"\n[auth]\nenabled = true\nkeys = [\n  \
-         {{ key = \"{HOSTILE}\", name = \"hostile\", models = [\"m\", \"paced\", \"long*\"] }},\n  {{ key = \"{VICTIM}\", name = \
+         {{ key = \"{HOSTILE}\", name = \"hostile\", models = [\"m\", \"paced\", \"long*\"] }},\n  {{ key = \"{UNLISTED}\", name = \"unlisted\" }},\n  {{ key = \"{VICTIM}\", name = \
          \"victim\" }},\n]\n{}",
         attack.settings
     );

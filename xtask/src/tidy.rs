@@ -34,6 +34,7 @@ const RULES: &[Rule] = &[
     ("every route has a vector and a scenario", every_route_has_a_vector_and_a_scenario),
     ("every parameter has a scenario", every_parameter_has_a_scenario),
     ("every promise names its scenarios", every_promise_names_its_scenarios),
+    ("the threat model names what exists", the_threat_model_names_what_exists),
     ("every module says what it is for", every_module_says_what_it_is_for),
     ("no test is ignored", no_test_is_ignored),
     ("the repository speaks of the product alone", no_foreign_paths),
@@ -256,6 +257,32 @@ fn every_promise_names_its_scenarios(files: &[File]) -> Vec<String> {
     wrong
 }
 
+/// In SECURITY.md, `path` is a file, and `path::name` a test in it.
+fn the_threat_model_names_what_exists(files: &[File]) -> Vec<String> {
+    let text = files.iter().find(|(path, _)| path == "SECURITY.md").map_or("", |(_, text)| text);
+    let named = text.split('`').skip(1).step_by(2).filter(|name| {
+        let path = name.split("::").next().unwrap_or(name);
+        path.contains('/') && (path.ends_with(".rs") || path.ends_with(".yaml"))
+    });
+    let mut wrong = Vec::new();
+    let mut tests = 0;
+    for name in named {
+        let (path, test) = name.split_once("::").unwrap_or((name, ""));
+        tests += usize::from(!test.is_empty());
+        match files.iter().find(|(known, _)| known == path) {
+            None => wrong.push(format!("SECURITY.md: there is no {path}")),
+            Some((_, text)) if !test.is_empty() && !text.contains(&format!("fn {test}(")) => {
+                wrong.push(format!("SECURITY.md: {path} has no test {test}"));
+            }
+            Some(_) => {}
+        }
+    }
+    if tests == 0 {
+        wrong.push("SECURITY.md names no test".to_owned());
+    }
+    wrong
+}
+
 fn every_module_says_what_it_is_for(files: &[File]) -> Vec<String> {
     let silent = |(path, text): &&File| path.contains("/src/") && !text.starts_with("//!");
     rust(files).filter(silent).map(|(path, _)| path.clone()).collect()
@@ -364,6 +391,15 @@ mod tests {
             ["README.md: \"B.\" links to no scenarios", "README.md: there are no scenarios at scenarios/c"]
         );
         assert!(!every_promise_names_its_scenarios(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_test_that_the_threat_model_invents_is_found() {
+        let model =
+            file("SECURITY.md", "| x | `a/b.rs`, `a/c.rs` | `a/b.rs::holds`, `a/b.rs::breaks`, `limits.head` |");
+        let wrong = the_threat_model_names_what_exists(&[model, file("a/b.rs", "fn holds() {}")]);
+        assert_eq!(wrong, ["SECURITY.md: there is no a/c.rs", "SECURITY.md: a/b.rs has no test breaks"]);
+        assert!(!the_threat_model_names_what_exists(&[]).is_empty());
     }
 
     #[test]
