@@ -25,7 +25,7 @@ use crate::{
     error::{self, Error},
     fetch::Fetcher,
     gate::{self, Counts, Gate, Owner},
-    observe::{self, Facts, InFlight, Opened, Recorder},
+    observe::{self, Facts, InFlight, Opened, Readers, Recorder},
     openai::{responses::store::Store, upstream_request::context::Grown},
     routes::{self, Handler, Id, Route, Row},
     server::{connection::Peer, request_check, unread::UnreadBody},
@@ -59,24 +59,28 @@ pub(crate) struct Shared {
     pub(crate) responses: Arc<Store>,
     pub(crate) fetcher: Fetcher,
     in_flight: Arc<InFlight>,
+    readers: Arc<Readers>,
     gate: Gate,
 }
 
-/// What outlives the settings: those that are read again begin with what those before them have.
+/// State that outlives a reload of the settings.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct Persistent {
     pub(crate) counts: Arc<Counts>,
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) readers: Arc<Readers>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, remote: Client, gate: Gate, kept: &Kept) -> Self {
-        kept.grown.belongs_to(&remote.remote(), config.context.max);
+    pub(crate) fn new(config: Config, remote: Client, gate: Gate, persistent: &Persistent) -> Self {
+        persistent.grown.belongs_to(&remote.remote(), config.context.max);
         let fetcher = Fetcher::new(config.images.clone());
-        let (grown, responses, in_flight) = (kept.grown.clone(), kept.responses.clone(), kept.in_flight.clone());
-        Self { config, remote: Arc::new(remote), grown, responses, fetcher, in_flight, gate }
+        let (grown, responses, in_flight) =
+            (persistent.grown.clone(), persistent.responses.clone(), persistent.in_flight.clone());
+        let readers = persistent.readers.clone();
+        Self { config, remote: Arc::new(remote), grown, responses, fetcher, in_flight, readers, gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -122,7 +126,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Respons
     }
     if translated {
         response.headers_mut().insert(REQUEST_ID, id);
-        let receipt = opened.recorder().untold().and_then(|receipt| HeaderValue::try_from(receipt).ok());
+        let receipt = opened.recorder().take_unsent().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
     if let Some(unread) = unread
@@ -151,7 +155,7 @@ fn open(shared: &Shared, route: &Route, request: &Request) -> (Opened, HeaderVal
         started: Instant::now(),
         recorder,
     };
-    let opened = Opened::new(facts, shared.in_flight.clone());
+    let opened = Opened::new(facts, shared.in_flight.clone(), shared.readers.clone());
     (opened, id)
 }
 

@@ -50,7 +50,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 #[derive(Debug)]
 pub struct Running {
     server: listener::Server,
-    kept: app::Kept,
+    persistent: app::Persistent,
     /// Closes idle connections to the remote: one task for each configuration that requests were answered by.
     reapers: Mutex<JoinSet<()>>,
 }
@@ -68,7 +68,7 @@ impl Running {
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
     pub fn reload(&self, config: Config) -> io::Result<()> {
-        let setup = setup(config, self.addr(), &self.kept)?;
+        let setup = setup(config, self.addr(), &self.persistent)?;
         let reaper = setup.shared.remote.reaper();
         self.server.replace(setup);
         let mut reapers = self.reapers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,12 +81,12 @@ impl Running {
     /// The number of requests that are running, streams included.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.kept.in_flight.count()
+        self.persistent.in_flight.count()
     }
 
     /// Logs each request that has run for another `every` since it was last logged.
     pub fn log_long_requests(&self, every: Duration) {
-        self.kept.in_flight.log_long(Instant::now(), every);
+        self.persistent.in_flight.log_long(Instant::now(), every);
     }
 
     /// Stops: no new connections, answers in flight may end within `grace`, then they are cut.
@@ -102,11 +102,11 @@ impl Running {
 pub async fn serve(config: Config) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
-    let kept = app::Kept::default();
-    let setup = setup(config, addr, &kept)?;
+    let persistent = app::Persistent::default();
+    let setup = setup(config, addr, &persistent)?;
     let mut reapers = JoinSet::new();
     reapers.spawn(setup.shared.remote.reaper());
-    Ok(Running { server: listener::Server::start(listener, addr, setup), kept, reapers: Mutex::new(reapers) })
+    Ok(Running { server: listener::Server::start(listener, addr, setup), persistent, reapers: Mutex::new(reapers) })
 }
 
 /// Checks all that [`serve`] checks, but for whether the port is free.
@@ -140,13 +140,13 @@ fn refuse_public(config: &Config, addr: SocketAddr) -> io::Result<()> {
 ///
 /// # Errors
 /// Fails if TLS cannot be set up, or if anyone could use the proxy without a key.
-fn setup(config: Config, addr: SocketAddr, kept: &app::Kept) -> io::Result<Setup> {
+fn setup(config: Config, addr: SocketAddr, persistent: &app::Persistent) -> io::Result<Setup> {
     refuse_public(&config, addr)?;
     let ollama = upstream::client::Client::new(&config, app::via())?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config), &config.local.hosts);
-    let gate = Gate::new(&config, origins, kept.counts.clone());
+    let gate = Gate::new(&config, origins, persistent.counts.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
-    let shared = Arc::new(app::Shared::new(config, ollama, gate, kept));
+    let shared = Arc::new(app::Shared::new(config, ollama, gate, persistent));
     Ok(Setup { shared, tls, limits })
 }
 

@@ -83,7 +83,7 @@ impl Receipt {
     }
 
     /// The lines that the client has not got yet, which from now on count as told.
-    pub(crate) fn untold(&mut self) -> Option<String> {
+    pub(crate) fn take_unsent(&mut self) -> Option<String> {
         let new = self.lines.get(self.told..).filter(|new| !new.is_empty()).map(written);
         self.told = self.lines.len();
         new
@@ -152,10 +152,10 @@ mod tests {
         receipt.no_effect("messages[0].name");
         receipt.no_effect("messages[7].name");
         receipt.emulated("tool_choice");
-        assert_eq!(receipt.untold().unwrap(), "messages[].name=no-effect, tool_choice=emulated");
+        assert_eq!(receipt.take_unsent().unwrap(), "messages[].name=no-effect, tool_choice=emulated");
         receipt.note("num_ctx", "raised:8192");
-        assert_eq!(receipt.untold().unwrap(), "num_ctx=raised:8192");
-        assert_eq!(receipt.untold(), None);
+        assert_eq!(receipt.take_unsent().unwrap(), "num_ctx=raised:8192");
+        assert_eq!(receipt.take_unsent(), None);
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         for n in 0..1000 {
             receipt.no_effect(&format!("x{n}\r\nset-cookie: é={}", "y".repeat(200)));
         }
-        let text = receipt.untold().unwrap();
+        let text = receipt.take_unsent().unwrap();
         assert!(text.len() < 8000 && text.ends_with("and-more=no-effect"));
         assert!(http::HeaderValue::from_str(&text).is_ok() && text.is_ascii());
     }

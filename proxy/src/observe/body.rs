@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Ending, Exchange, InFlight, Recorder, log};
+use super::{Ending, Exchange, InFlight, Readers, Recorder};
 use crate::{error::Error, observe::tail::Tail, usage::Usage};
 
 /// What is known of an exchange from its request's head on.
@@ -34,37 +34,34 @@ pub(crate) struct Facts {
 }
 
 /// An open exchange. If it is dropped without a response, because the client closed its connection first, that is logged too.
-#[derive(Debug)]
 pub(crate) struct Opened {
     facts: Arc<Facts>,
     in_flight: Arc<InFlight>,
+    readers: Arc<Readers>,
     key: u64,
-    logged: bool,
+    closed: bool,
 }
 
 impl Opened {
-    pub(crate) fn new(facts: Facts, in_flight: Arc<InFlight>) -> Self {
+    pub(crate) fn new(facts: Facts, in_flight: Arc<InFlight>, readers: Arc<Readers>) -> Self {
         let facts = Arc::new(facts);
         let key = in_flight.enter(facts.clone());
-        Self { facts, in_flight, key, logged: false }
+        Self { facts, in_flight, readers, key, closed: false }
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.facts.recorder
     }
 
-    /// Logs the exchange, once.
+    /// Hands the exchange to its readers, once.
     fn close(&mut self, ended: Ending, response: Option<&Seen>) {
-        if std::mem::replace(&mut self.logged, true) {
+        if std::mem::replace(&mut self.closed, true) || !self.readers.want() {
             return;
         }
         let Facts { id, method, route, endpoint, peer, started, recorder } = &*self.facts;
         let now = Instant::now();
         let since = |at: Instant| at.saturating_duration_since(*started);
         let mut notes = recorder.notes();
-        if notes.error.as_ref().is_some_and(|error| error.row().code == Some("context_length_exceeded")) {
-            self.in_flight.advise_on_context();
-        }
         let read = response.and_then(|seen| seen.tail.as_ref()).map(Tail::read).unwrap_or_default();
         notes.model = notes.model.take().or(read.model);
         notes.usage = notes.usage.or(read.usage);
@@ -83,14 +80,14 @@ impl Opened {
         // On the native lane a stream's first line is its first token; there are no heartbeats.
         let first_token = notes.first_token.or(response.filter(|seen| seen.native_stream).and(first_byte));
         let generating = read.generating.or(first_token.map(|first| now.saturating_duration_since(first)));
-        log::line(&Exchange {
-            id: id.clone(),
-            method: method.clone(),
-            route: log::shown(route, &notes.secrets),
+        self.readers.read(&Exchange {
+            id,
+            method,
+            route,
             endpoint,
             peer: *peer,
-            caller: notes.caller.take(),
-            model: notes.model.take().map(|model| log::shown(&model, &notes.secrets)),
+            caller: notes.caller.as_deref(),
+            model: notes.model.as_deref(),
             status: response.map(|seen| seen.status),
             first_byte: first_byte.map(since),
             first_token: first_token.map(since),
@@ -98,9 +95,10 @@ impl Opened {
             waiting_for: notes.waiting_for.filter(|_| response.is_none()),
             usage: notes.usage,
             tokens_per_second: notes.usage.zip(generating).and_then(|(usage, took)| speed(usage, took)),
-            receipt: std::mem::take(&mut notes.receipt),
-            error: notes.error.as_ref().map(|error| log::shown(&error.to_string(), &notes.secrets)),
+            receipt: &notes.receipt,
+            error: notes.error.as_ref(),
             ending,
+            secrets: &notes.secrets,
         });
     }
 }
@@ -238,7 +236,7 @@ mod tests {
             started: Instant::now(),
             recorder: recorder.clone(),
         };
-        let opened = Opened::new(facts, Arc::default());
+        let opened = Opened::new(facts, Arc::default(), Arc::default());
         let mut body = watch(opened, None, true, Response::new(Body::new(Panics(false)))).into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
         assert!(body.frame().await.unwrap().is_err());

@@ -2,25 +2,25 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
-use crate::{receipt::Receipt, usage::Usage};
+use crate::{error::Error, receipt::Receipt, usage::Usage};
 
-/// Everything that readers (the log line, later metrics and console) want to know. A new fact is one field.
+/// Everything that readers want to know, unformatted. A new fact is one field.
 #[derive(Clone, Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct Exchange<'a> {
     /// The request's id, `req_…` or what the client sent as `x-request-id`.
-    pub(crate) id: String,
-    pub(crate) method: Method,
+    pub(crate) id: &'a str,
+    pub(crate) method: &'a Method,
     /// The path, without its query.
-    pub(crate) route: String,
+    pub(crate) route: &'a str,
     /// What it was for, a label with few values: `chat`, `api/tags`, `other`.
     pub(crate) endpoint: &'static str,
     /// The address at the other end of the connection.
     pub(crate) peer: Option<SocketAddr>,
     /// Whose key it was, where keys are asked for.
-    pub(crate) caller: Option<String>,
-    pub(crate) model: Option<String>,
+    pub(crate) caller: Option<&'a str>,
+    pub(crate) model: Option<&'a str>,
     /// None if the client left before there was a response.
     pub(crate) status: Option<StatusCode>,
     /// From the request's head to the first byte of the response's body (or its end, if it has none). It may be a heartbeat.
@@ -31,15 +31,17 @@ pub(crate) struct Exchange {
     pub(crate) total: Duration,
     /// What was waited for when the client left.
     pub(crate) waiting_for: Option<&'static str>,
-    /// Unknown where nobody told, which is not zero.
+    /// `None` if it is unknown, which is not zero.
     pub(crate) usage: Option<Usage>,
     /// How fast the model generated.
     pub(crate) tokens_per_second: Option<f64>,
     /// What was emulated, and what had no effect.
-    pub(crate) receipt: Receipt,
-    /// What went wrong, in the words that the client got.
-    pub(crate) error: Option<String>,
+    pub(crate) receipt: &'a Receipt,
+    /// What went wrong.
+    pub(crate) error: Option<&'a Error>,
     pub(crate) ending: Ending,
+    /// Headers with keys: readers mask these in every text.
+    pub(crate) secrets: &'a [HeaderValue],
 }
 
 /// How an exchange ended.

@@ -15,8 +15,6 @@ pub(crate) struct InFlight(Mutex<Open>);
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    /// Whether the setting for long prompts was named.
-    advised: bool,
     exchanges: HashMap<u64, (Arc<Facts>, u32)>,
 }
 
@@ -41,16 +39,6 @@ impl InFlight {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.open().exchanges.len()
-    }
-
-    /// Names the setting for long prompts when one is refused for its length for the first time.
-    pub(crate) fn advise_on_context(&self) {
-        if !std::mem::replace(&mut self.open().advised, true) {
-            tracing::warn!(
-                target: "farllama",
-                "a prompt does not fit into the model's context; agents need a larger one: --context-max 65536 lets contexts grow"
-            );
-        }
     }
 
     /// Logs every exchange that has run for another `every` since it was last logged.

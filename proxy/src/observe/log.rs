@@ -5,25 +5,39 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use crate::{
-    observe::{Facts, exchange::Exchange},
+    observe::{Facts, exchange::Exchange, readers::Reader},
     redact::masked,
 };
 
 /// Most bytes of a payload that are printed.
 const SNIPPET: usize = 2048;
 
-/// Logs one exchange that has ended.
-pub(crate) fn line(exchange: &Exchange) {
+/// The log line of an exchange that has ended.
+#[derive(Debug)]
+pub(super) struct Line;
+
+impl Reader for Line {
+    fn wants(&self) -> bool {
+        tracing::enabled!(target: "farllama", tracing::Level::INFO)
+    }
+
+    fn read(&self, exchange: &Exchange<'_>) {
+        line(exchange);
+    }
+}
+
+fn line(exchange: &Exchange<'_>) {
     let Exchange { id, method, route, endpoint, peer, caller, model, status, first_byte, first_token, total, .. } =
         exchange;
-    let Exchange { waiting_for, usage, tokens_per_second, receipt, error, ending, .. } = exchange;
+    let Exchange { waiting_for, usage, tokens_per_second, receipt, error, ending, secrets, .. } = exchange;
+    let route = shown(route, secrets);
     tracing::info!(
         target: "farllama",
         id,
         endpoint,
         peer = peer.map(tracing::field::display),
-        caller = caller.as_deref(),
-        model = model.as_deref(),
+        caller,
+        model = model.map(|model| shown(model, secrets)),
         status = status.map(|status| status.as_u16()),
         first_byte_ms = first_byte.map(ms),
         first_token_ms = first_token.map(ms),
@@ -35,7 +49,7 @@ pub(crate) fn line(exchange: &Exchange) {
         waiting_for,
         receipt = (!receipt.is_empty()).then(|| receipt.to_string()),
         hint = receipt.hint(),
-        error = error.as_deref(),
+        error = error.map(|error| shown(&error.to_string(), secrets)),
         "{method} {route}",
     );
 }

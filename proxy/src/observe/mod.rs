@@ -6,10 +6,12 @@ mod body;
 mod exchange;
 mod in_flight;
 mod log;
+mod readers;
 mod recorder;
 mod tail;
 
 pub(crate) use body::{Facts, Opened, watch};
 pub(crate) use exchange::{Ending, Exchange};
 pub(crate) use in_flight::InFlight;
+pub(crate) use readers::Readers;
 pub(crate) use recorder::Recorder;

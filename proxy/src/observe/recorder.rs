@@ -82,8 +82,8 @@ impl Recorder {
     }
 
     /// What the client has not been told yet of the receipt; it must be told now.
-    pub(crate) fn untold(&self) -> Option<String> {
-        self.notes().receipt.untold()
+    pub(crate) fn take_unsent(&self) -> Option<String> {
+        self.notes().receipt.take_unsent()
     }
 
     /// What went wrong after the head had left.

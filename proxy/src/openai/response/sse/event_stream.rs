@@ -212,7 +212,7 @@ impl<T: Translator> EventStream<T> {
         // In front of the last events, because nothing follows them; and never before an error (docs/streams.md).
         if self.feed.translator().closed()
             && !self.failed
-            && let Some(receipt) = self.recorder.untold()
+            && let Some(receipt) = self.recorder.take_unsent()
         {
             self.feed.frames.comment(&format!("receipt {receipt}"));
             self.feed.frames.append(&frames);
