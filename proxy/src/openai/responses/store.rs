@@ -1,6 +1,7 @@
-//! Responses that are kept, in memory and within bounds: the one that was not used for the longest goes first. No clock: the time is told.
+//! Stored responses, in memory and within bounds. Beyond them the least recently used response of the owner who has the most is evicted. No
+//! clock: the time is an argument.
 //!
-//! A response belongs to whoever made it; for all others it does not exist.
+//! A response belongs to the key that made it; for all others it does not exist.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -65,10 +66,20 @@ struct Shelf {
     kept: HashMap<String, Kept>,
     /// By when they were last used.
     order: BTreeMap<u64, String>,
+    /// What each owner has.
+    shares: HashMap<Owner, Share>,
     /// Where the items are.
     items: HashMap<(Owner, String), Places>,
     bytes: usize,
     next: u64,
+}
+
+/// What one owner has.
+#[derive(Debug, Default)]
+struct Share {
+    /// By when they were last used.
+    order: BTreeMap<u64, String>,
+    bytes: usize,
 }
 
 /// The responses that have an item, by the order in which they came, and its place in each.
@@ -93,7 +104,8 @@ impl Store {
         let mut shelf = self.shelf();
         shelf.forget(stored.id());
         shelf.bytes += stored.bytes;
-        let (turn, id, stored) = (shelf.turn(stored.id()), stored.id().to_owned(), Arc::new(stored));
+        shelf.shares.entry(stored.owner).or_default().bytes += stored.bytes;
+        let (turn, id, stored) = (shelf.turn(stored.owner, stored.id()), stored.id().to_owned(), Arc::new(stored));
         for (nth, item) in stored.items().enumerate() {
             let places = shelf.items.entry((stored.owner, item.id.clone())).or_default();
             places.entry(turn).or_insert_with(|| (stored.clone(), nth));
@@ -159,10 +171,11 @@ impl Store {
 
 impl Shelf {
     /// The place of what is used now.
-    fn turn(&mut self, id: &str) -> u64 {
+    fn turn(&mut self, owner: Owner, id: &str) -> u64 {
         let turn = self.next;
         self.next += 1;
         self.order.insert(turn, id.to_owned());
+        self.shares.entry(owner).or_default().order.insert(turn, id.to_owned());
         turn
     }
 
@@ -170,7 +183,10 @@ impl Shelf {
         let kept = self.kept.get(id).filter(|kept| kept.stored.owner == owner)?;
         let before = kept.turn;
         self.order.remove(&before);
-        let turn = self.turn(id);
+        if let Some(share) = self.shares.get_mut(&owner) {
+            share.order.remove(&before);
+        }
+        let turn = self.turn(owner, id);
         let kept = self.kept.get_mut(id)?;
         (kept.turn, kept.used) = (turn, now);
         Some(kept.stored.clone())
@@ -180,15 +196,23 @@ impl Shelf {
     fn tidy(&mut self, bounds: &Responses, now: Instant) {
         let over = |kept: &Kept| !bounds.ttl.is_zero() && now.saturating_duration_since(kept.used) >= bounds.ttl;
         while self.order.first_key_value().and_then(|(_, id)| self.kept.get(id)).is_some_and(over) {
-            self.drop_oldest();
+            if let Some((_, id)) = self.order.pop_first() {
+                self.forget(&id);
+            }
         }
-        while self.kept.len() > bounds.max_count || self.bytes > bounds.max_bytes {
-            self.drop_oldest();
+        while self.kept.len() > bounds.max_count {
+            self.evict_from_largest(|share| share.order.len());
+        }
+        while self.bytes > bounds.max_bytes {
+            self.evict_from_largest(|share| share.bytes);
         }
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some((_, id)) = self.order.pop_first() {
+    /// Evicts the least recently used response of the owner who has the most, so that nobody's responses push out another's.
+    fn evict_from_largest(&mut self, size: impl Fn(&Share) -> usize) {
+        let oldest = |share: &Share| share.order.first_key_value().map(|(turn, _)| std::cmp::Reverse(*turn));
+        let largest = self.shares.values().max_by_key(|share| (size(share), oldest(share)));
+        if let Some(id) = largest.and_then(|share| share.order.first_key_value()).map(|(_, id)| id.clone()) {
             self.forget(&id);
         }
     }
@@ -197,6 +221,13 @@ impl Shelf {
         if let Some(kept) = self.kept.remove(id) {
             self.bytes -= kept.stored.bytes;
             self.order.remove(&kept.turn);
+            if let Entry::Occupied(mut share) = self.shares.entry(kept.stored.owner) {
+                share.get_mut().bytes -= kept.stored.bytes;
+                share.get_mut().order.remove(&kept.turn);
+                if share.get().order.is_empty() {
+                    share.remove();
+                }
+            }
             for item in kept.stored.items() {
                 if let Entry::Occupied(mut places) = self.items.entry((kept.stored.owner, item.id.clone())) {
                     places.get_mut().remove(&kept.came);
@@ -290,6 +321,29 @@ pub(crate) mod tests {
         assert!(store.get(nobody, "a", &bounds, at(18)).is_some(), "each use counts anew");
         assert!(store.get(nobody, "a", &bounds, at(28)).is_none());
         assert_eq!(store.shelf().bytes, 0);
+    }
+
+    #[test]
+    fn one_owner_never_pushes_out_another() {
+        let (ann, bob) = (Owner::of_key(b"ann"), Owner::of_key(b"bob"));
+        let (start, owned) = (Instant::now(), |owner, id: &str, size| Stored { owner, ..response(id, None, size) });
+        for bounds in [
+            Responses { max_count: 5, ..Responses::default() },
+            Responses { max_bytes: 5 * response("a", None, 2000).bytes, ..Responses::default() },
+        ] {
+            let store = Store::default();
+            for id in ["a1", "a2"] {
+                store.put(owned(ann, id, 2000), &bounds, start);
+            }
+            for n in 0..1000 {
+                assert!(store.put(owned(bob, &format!("b{n}"), 2000), &bounds, start));
+            }
+            let there = |owner, id| store.get(owner, id, &bounds, start).is_some();
+            assert!(there(ann, "a1") && there(ann, "a2") && there(bob, "b999") && !there(bob, "b990"));
+            assert!(store.shelf().kept.len() >= 4);
+            assert!(store.remove(ann, "a1") && store.remove(ann, "a2"));
+            assert_eq!(store.shelf().shares.len(), 1);
+        }
     }
 
     #[test]
