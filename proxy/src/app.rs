@@ -14,8 +14,8 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{
-    HeaderName, HeaderValue, Method,
-    header::{CONNECTION, CONTENT_LENGTH},
+    HeaderName, HeaderValue, Method, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -24,12 +24,13 @@ use crate::{
     config::Config,
     error::{self, Error},
     fetch::Fetcher,
-    gate::{self, Counts, Gate, Owner},
+    gate::{self, Admitted, Counts, Gate, Models},
     observe::{self, Facts, InFlight, Opened, Readers, Recorder},
     openai::{responses::store::Store, upstream_request::context::Grown},
     routes::{self, Handler, Id, Route, Row},
     server::{connection::Peer, request_check, unread::UnreadBody},
     stamp::Stamp,
+    text,
     upstream::{client::Client, passthrough},
 };
 
@@ -41,6 +42,15 @@ const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 pub(crate) struct App {
     shared: Arc<Shared>,
     pub(crate) upstream: Arc<Client>,
+    /// The models that the caller may use. None: all.
+    models: Option<Models>,
+}
+
+impl App {
+    /// Whether the caller may use `model`, or see its name in a text.
+    pub(crate) fn may_see(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.contain(model))
+    }
 }
 
 impl Deref for App {
@@ -164,6 +174,11 @@ async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: R
     if let Err(error) = request_check::check(&request) {
         return error.into_response();
     }
+    // A gateway that answers TRACE would show the credentials of the remote; CONNECT asks for a tunnel, which this is not.
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+        let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned();
+        return Error::Method { method: request.method().to_string(), allow }.into_response();
+    }
     if route.upstream.has_sent(request.headers()) {
         let message = format!(
             "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
@@ -171,45 +186,48 @@ async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: R
         );
         return Error::Loop { message }.into_response();
     }
-    let gate = &shared.gate;
-    gate.pass(request, &recorder, |request, owner| dispatch(shared.clone(), route, &recorder, owner, request)).await
+    let next = |request, admitted| dispatch(shared.clone(), &route, &recorder, admitted, request);
+    shared.gate.pass(request, &route, &recorder, next).await
 }
 
 /// Calls the handler of a translated route; all else goes to the remote.
-async fn dispatch(shared: Arc<Shared>, route: Route, recorder: &Recorder, owner: Owner, request: Request) -> Response {
-    match (route.handler, route.row) {
-        (Some(handler), Some(row)) => {
-            translate(shared, route, row, handler, recorder, owner, request).await.into_response()
-        }
+async fn dispatch(
+    shared: Arc<Shared>,
+    route: &Route,
+    recorder: &Recorder,
+    admitted: Admitted,
+    request: Request,
+) -> Response {
+    let answered = match (route.handler, route.row) {
+        (Some(handler), Some(row)) => translate(shared, route, row, handler, recorder, admitted, request).await,
         _ => {
             recorder.waits_for("the remote");
-            native(&shared, &route.upstream, request).await.into_response()
+            native(&shared, route, request).await
         }
-    }
+    };
+    answered.into_response()
 }
 
 async fn translate(
     shared: Arc<Shared>,
-    route: Route,
+    route: &Route,
     row: &Row,
     handler: Handler,
     recorder: &Recorder,
-    owner: Owner,
+    admitted: Admitted,
     mut request: Request,
 ) -> Result<Response, Error> {
     if !row.verb.allows(request.method()) {
         return Err(Error::Method { method: request.method().to_string(), allow: routes::allow(row.path) });
     }
     let head = request.method() == Method::HEAD;
-    if let Some(at) = route.parameter {
-        let id = percent_encoding::percent_decode_str(&request.uri().path()[at]).decode_utf8();
-        let id = id.map_err(|_| Error::invalid("id", "Invalid path: its last part is not UTF-8 once decoded."))?;
-        let id = Id(id.into_owned());
-        request.extensions_mut().insert(id);
+    if let Some(id) = &route.id {
+        request.extensions_mut().insert(Id(id.clone()));
     }
     request.extensions_mut().insert(recorder.clone());
-    request.extensions_mut().insert(owner);
-    let mut response = handler(request, App { shared, upstream: route.upstream }).await;
+    request.extensions_mut().insert(admitted.owner);
+    let app = App { shared, upstream: route.upstream.clone(), models: admitted.models };
+    let mut response = handler(request, app).await;
     if head {
         let length = response.body().size_hint().exact().map(HeaderValue::from);
         response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));
@@ -219,8 +237,10 @@ async fn translate(
 }
 
 /// The native lane.
-async fn native(shared: &Shared, upstream: &Client, mut request: Request) -> Result<Response, Error> {
+async fn native(shared: &Shared, route: &Route, mut request: Request) -> Result<Response, Error> {
     let config = &shared.config;
+    // What the remote does not know either may be a wrong base URL.
+    let unknown = route.row.is_none().then(|| (request.method().clone(), route.path(&request).to_owned()));
     let limit = config.limits.native_body;
     if limit > 0 {
         let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -236,7 +256,27 @@ async fn native(shared: &Shared, upstream: &Client, mut request: Request) -> Res
             Body::new(Limited::new(body, limit).map_err(too_large))
         });
     }
-    passthrough::pass(upstream, request, config).await
+    let response = passthrough::pass(&route.upstream, request, config).await?;
+    match unknown {
+        Some((method, path)) if is_bare_not_found(&response) => {
+            let hint = routes::hint(&method, &path, &config.openai.base_path);
+            let message = format!("Invalid URL ({method} {}): {hint}", text::name(&path));
+            Err(Error::NotFound { message, param: None, code: "unknown_url" })
+        }
+        _ => Ok(response),
+    }
+}
+
+/// Whether a response is the 404 of a Go server that has no such route, which is what Ollama answers.
+fn is_bare_not_found(response: &Response) -> bool {
+    const BARE: u64 = "404 page not found".len() as u64;
+    let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    // A text of that length, with a newline or without.
+    let length = response.body().size_hint().exact();
+    let length = length.or_else(|| response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok());
+    response.status() == StatusCode::NOT_FOUND
+        && kind.starts_with(b"text/plain")
+        && length.is_some_and(|length| length == BARE || length == BARE + 1)
 }
 
 /// Every key that a text might hold.

@@ -11,7 +11,10 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::ollama::refusal::{Refusal, Refused};
+use crate::{
+    ollama::refusal::{Refusal, Refused},
+    text,
+};
 
 /// What went wrong with a request: a closed list of kinds, not of who noticed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -313,9 +316,13 @@ struct OllamaBody<'a> {
     error: Cow<'a, str>,
 }
 
+/// The maximum length of a message, in characters: names and paths of requests stand in it.
+const MAX_MESSAGE: usize = 4000;
+
 /// The body of `error` in `dialect`, one JSON object without a newline.
 pub(crate) fn body(error: &Error, dialect: Dialect) -> Vec<u8> {
-    let message = Cow::Owned(error.to_string());
+    let message = error.to_string();
+    let message = Cow::Owned(text::cut(&message, MAX_MESSAGE).into_owned());
     let row = error.row();
     let written = match dialect {
         Dialect::OpenAi => serde_json::to_vec(&OpenAiBody {

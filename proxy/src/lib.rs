@@ -24,6 +24,7 @@ mod retain;
 mod routes;
 mod server;
 mod stamp;
+mod text;
 mod tls_client;
 mod upstream;
 mod usage;

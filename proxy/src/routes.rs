@@ -1,7 +1,7 @@
 //! The table of routes: everything that the proxy knows of a path, in one row. Router, error dialect, gate, `explain`, `docs/parameters.md`,
 //! the log's label and `cargo xtask tidy` read it. A new endpoint is one row here and one folder under `openai/`.
 
-use std::{convert::Infallible, future::Future, ops::Range, pin::Pin, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, future::Future, ops::Range, pin::Pin, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Request},
@@ -13,10 +13,12 @@ use http::{Method, request::Parts};
 use crate::{
     app::App,
     error::Dialect,
+    gate::paths,
     openai::{
         audio, chat, completions, embeddings, files, images, models, moderations, request::parameters::Endpoint,
         responses,
     },
+    text,
     upstream::client::Client,
 };
 
@@ -56,10 +58,14 @@ impl Verb {
 pub(crate) enum Names {
     /// In these fields of a JSON body.
     Body(&'static [&'static str]),
+    /// In these fields of a JSON body that defines a model, and may bring weights that have no name.
+    Definition(&'static [&'static str]),
     /// In the field `model` of a form, or of a JSON body that has a form's names.
     Form,
     /// In the path: its parameter.
     Path,
+    /// It is about weights, which may be any model's.
+    Weights,
     /// Nowhere in the request: the answer is a list, under this field, with names under these.
     Listed(&'static str, &'static [&'static str]),
     /// Nowhere, and nothing to hide. Who may see a stored response is decided by its own routes.
@@ -182,11 +188,11 @@ pub(crate) const TABLE: &[Row] = &[
     row(Any, "/api/delete", "api/delete", NAMED, "Deletes a model."),
     row(Any, "/api/pull", "api/pull", NAMED, "Fetches a model from a registry."),
     row(Any, "/api/push", "api/push", NAMED, "Sends a model to a registry."),
-    row(Any, "/api/create", "api/create", Names::Body(&["model", "name", "from"]), "Makes a model."),
+    row(Any, "/api/create", "api/create", Names::Definition(&["model", "name", "from"]), "Makes a model."),
     row(Any, "/api/copy", "api/copy", Names::Body(&["source", "destination"]), "Copies a model."),
     row(Any, "/api/tags", "api/tags", Listed("models", &["name", "model"]), "The models of the remote."),
     row(Any, "/api/ps", "api/ps", Listed("models", &["name", "model"]), "The models that are loaded."),
-    row(Any, "/api/blobs/{*digest}", "api/blobs", Nowhere, "The files of models."),
+    row(Any, "/api/blobs/{*digest}", "api/blobs", Names::Weights, "The files of models."),
 ];
 
 /// A row of the native lane.
@@ -312,27 +318,41 @@ pub(crate) struct Route {
     pub(crate) handler: Option<Handler>,
     /// How errors are written.
     pub(crate) dialect: Dialect,
-    /// The path's parameter, as it stands in the raw path.
-    pub(crate) parameter: Option<Range<usize>>,
+    /// The path's parameter, decoded.
+    pub(crate) id: Option<String>,
+    /// Whether the path stands under `openai.base_path`.
+    pub(crate) based: bool,
+    /// Whether the path reads the same for who cleans it and who does not. One that does not has no row.
+    pub(crate) plain: bool,
     /// The remote that it goes to.
     pub(crate) upstream: Arc<Client>,
+    /// The path as it was read, where that differs from the raw one.
+    path: Option<String>,
 }
 
 impl Route {
     /// The route of `request`, where OpenAI's routes stand under `base`.
     pub(crate) fn of(request: &Request, base: &str, upstream: Arc<Client>) -> Self {
-        let path = request.uri().path();
-        let found = find(request.method(), path, base);
-        let dialect = match path.strip_prefix(base) {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::OpenAi,
-            _ => Dialect::Ollama,
-        };
+        let paths::Reading { clean: path, plain, slash } = paths::read(request.uri().path());
+        let found = if plain { find(request.method(), &path, base) } else { None };
+        let based = path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let handler = found.as_ref().and_then(|found| match found.row.lane {
-            Lane::Translated(handler) if found.based => Some(handler),
+            Lane::Translated(handler) if found.based && !slash => Some(handler),
             _ => None,
         });
-        let (row, parameter) = found.map_or((None, None), |found| (Some(found.row), found.parameter));
-        Self { row, handler, dialect, parameter, upstream }
+        Self {
+            row: found.as_ref().map(|found| found.row),
+            handler,
+            dialect: if based { Dialect::OpenAi } else { Dialect::Ollama },
+            id: found.and_then(|found| found.parameter).map(|at| path[at].to_owned()),
+            based,
+            plain,
+            upstream,
+            path: match path {
+                Cow::Borrowed(path) if path.len() == request.uri().path().len() => None,
+                path => Some(path.into_owned()),
+            },
+        }
     }
 
     /// Whether farllama answers, and not the remote.
@@ -343,6 +363,26 @@ impl Route {
     /// A label for logs and metrics that has only so many values.
     pub(crate) fn label(&self) -> &'static str {
         self.row.map_or("other", |row| row.name)
+    }
+
+    /// The path of `request`, whose route this is, as it was read.
+    pub(crate) fn path<'a>(&'a self, request: &'a Request) -> &'a str {
+        self.path.as_deref().unwrap_or_else(|| request.uri().path())
+    }
+}
+
+/// Says where the routes are, for a path that neither farllama nor the remote has.
+pub(crate) fn hint(method: &Method, path: &str, base: &str) -> String {
+    let place = format!("OpenAI's routes are under {base} (base URL http://HOST:PORT{base}), Ollama's under /api");
+    // A wrong base URL comes before a path that is right.
+    let ends = path.match_indices('/').map(|(at, _)| &path[at..]).filter(|end| end.len() > 1);
+    let right = ends.flat_map(|end| [end.to_owned(), format!("{base}{end}")]).find(|candidate| {
+        candidate != path && find(method, candidate, base).is_some_and(|found| found.row.verb.allows(method))
+    });
+    match right {
+        Some(right) => format!("did you mean {}? {place}.", text::name(&right)),
+        None if path.contains("health") => format!("for a health check ask for / or /api/version. {place}."),
+        None => format!("{place}."),
     }
 }
 
@@ -412,6 +452,25 @@ mod tests {
         assert_eq!(at("/v1/chat/completions"), Some(("chat", false)));
         assert_eq!(at("/v1/audio/transcriptions"), None, "Ollama reads a form by rules of its own");
         assert_eq!(find(&Method::GET, "/v1/models/m", "/openai").unwrap().parameter, Some(11..12));
+    }
+
+    #[test]
+    fn a_wrong_base_url_gets_the_right_path() {
+        for (path, right) in [
+            ("/chat/completions", "/v1/chat/completions"),
+            ("/v1/v1/chat/completions", "/v1/chat/completions"),
+            ("/v1/api/chat", "/api/chat"),
+            ("/openai/v1/models", "/v1/models"),
+            ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+            ("/api/chat/completions", "/v1/chat/completions"),
+            ("/api/generate/api/chat", "/api/chat"),
+        ] {
+            let method = if path.ends_with("models") { Method::GET } else { Method::POST };
+            let hint = hint(&method, path, "/v1");
+            assert!(hint.starts_with(&format!("did you mean {right}?")), "{path}: {hint}");
+        }
+        assert!(hint(&Method::GET, "/health", "/v1").contains("/api/version"));
+        assert!(hint(&Method::POST, "/v1/threads", "/v1").starts_with("OpenAI's routes are under /v1 "));
     }
 
     #[test]

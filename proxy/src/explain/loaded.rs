@@ -6,10 +6,11 @@ use crate::{
     error::Error,
     near::nearest,
     ollama::{
+        name,
         version::Version,
         wire::{Ps, Tags},
     },
-    openai::upstream_request::{context::tagged, send::UpstreamRequest},
+    openai::upstream_request::send::UpstreamRequest,
     upstream::client::Client,
 };
 
@@ -39,7 +40,7 @@ pub(super) async fn look(client: &Client, model: &str) -> Result<Seen, Error> {
     let version = client.version().await?;
     let reply = client.call(http::Method::GET, "/api/ps", None).await?;
     let ps: Ps<'_> = client.read("/api/ps", &reply)?;
-    let found = ps.models.iter().find(|loaded| tagged(&loaded.name) == tagged(model));
+    let found = ps.models.iter().find(|loaded| name::full(&loaded.name) == name::full(model));
     // What is loaded is there.
     let missing = if found.is_none() { missing(client, model).await? } else { None };
     Ok(Seen { version, missing, loaded: found.is_some(), context: found.and_then(|loaded| loaded.context_length) })
@@ -49,8 +50,8 @@ pub(super) async fn look(client: &Client, model: &str) -> Result<Seen, Error> {
 async fn missing(client: &Client, model: &str) -> Result<Option<Missing>, Error> {
     let reply = client.call(http::Method::GET, "/api/tags", None).await?;
     let tags: Tags<'_> = client.read("/api/tags", &reply)?;
-    let asked = tagged(model);
-    if tags.models.iter().any(|tag| tagged(&tag.name) == asked) {
+    let asked = name::full(model);
+    if tags.models.iter().any(|tag| name::full(&tag.name) == asked) {
         return Ok(None);
     }
     let near = nearest(&asked, tags.models.iter().map(|tag| &*tag.name));

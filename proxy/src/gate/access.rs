@@ -9,8 +9,9 @@ use http::{Method, header};
 use crate::{
     config::Token,
     error::Error,
-    gate::{models::Models, paths::Paths},
-    routes::{self, Match, Names},
+    gate::{model_names::Scan, models::Models, paths::Paths},
+    routes::{Names, Route},
+    text,
 };
 
 /// A key's lists. None: everything.
@@ -45,39 +46,58 @@ impl Access {
         self.routes.is_none() && self.models.is_none()
     }
 
-    /// Judges `request` for `path`, read as [`super::paths::read`] does, where OpenAI's routes stand under `base`. A body is read up to
-    /// `limit` bytes, and passes on as it is.
+    /// The models that this key may use. None: all.
+    pub(crate) fn models(&self) -> Option<&Models> {
+        self.models.as_ref()
+    }
+
+    /// Judges what the head of a request says: its path, and a model in it. `path` was read by [`super::paths::read`].
     ///
     /// # Errors
-    /// The key may not do this, or it cannot be told whether it may.
-    pub(crate) async fn check(
+    /// The key may not do this, or it is unknown whether it may.
+    pub(crate) fn check(&self, route: &Route, path: &str) -> Result<(), Error> {
+        if self.routes.as_ref().is_some_and(|routes| !routes.contain(path)) {
+            return Err(Error::Denied { message: format!("this key may not ask for {}", text::name(path)) });
+        }
+        let Some(models) = &self.models else { return Ok(()) };
+        match route.row.map(|row| row.names) {
+            None => Err(Error::Denied {
+                message: format!(
+                    "this key may use only some models, and {} is not a route whose models are known",
+                    text::name(path)
+                ),
+            }),
+            Some(Names::Weights) => Err(Error::Denied {
+                message: "this key may use only some models, and the files of models have no names".to_owned(),
+            }),
+            Some(Names::Path) => models.check(route.id.as_deref().unwrap_or_default()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Judges the names in the body of a request whose head was judged. The body may have `limit` bytes. What comes back besides the
+    /// request is what its response must be filtered by.
+    ///
+    /// # Errors
+    /// The key may not do this, or it is unknown whether it may.
+    pub(crate) async fn check_body(
         &self,
         mut request: Request,
-        path: &str,
-        base: &str,
+        route: &Route,
         limit: usize,
     ) -> Result<(Request, Option<Shown<'_>>), Error> {
-        if self.routes.as_ref().is_some_and(|routes| !routes.contain(path)) {
-            return Err(Error::Denied { message: format!("this key may not ask for {path}") });
-        }
-        let Some(models) = &self.models else { return Ok((request, None)) };
-        let Some(Match { row, parameter, based }) = routes::find(request.method(), path, base) else {
-            return Err(Error::Denied {
-                message: format!("this key may use only some models, and {path} is no route whose models are known"),
-            });
-        };
-        match row.names {
-            Names::Nowhere => Ok((request, None)),
-            Names::Path => {
-                let model = parameter.and_then(|at| path.get(at)).unwrap_or_default();
-                models.check(model).map(|()| (request, None))
-            }
+        let Some((models, row)) = self.models.as_ref().zip(route.row) else { return Ok((request, None)) };
+        let request = match row.names {
+            Names::Body(fields) => models.judge(request, Scan::new(fields), route.based, limit).await?,
+            Names::Definition(fields) => models.judge(request, Scan::of_definition(fields), route.based, limit).await?,
+            Names::Form => models.check_form(request, limit).await?,
             Names::Listed(list, names) => {
                 // A compressed list could not be read.
                 request.headers_mut().remove(header::ACCEPT_ENCODING);
-                Ok((request, Some(Shown { models, list, names })))
+                return Ok((request, Some(Shown { models, list, names })));
             }
-            Names::Body(_) | Names::Form => Ok((models.check_body(request, row.names, limit, based).await?, None)),
-        }
+            Names::Path | Names::Weights | Names::Nowhere => request,
+        };
+        Ok((request, None))
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     config::{Digest, Quota, Token},
     error::Error,
     gate::{
-        concurrency::{Crowd, Full, Place},
+        concurrency::{Full, Limiter, Permit},
         open_requests::OpenRequests,
         quota::{Limit, Log, Standing, written},
     },
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     logs: Mutex<HashMap<Digest, Log>>,
-    crowd: Arc<Crowd>,
+    limiter: Arc<Limiter>,
     pub(crate) open: Arc<OpenRequests>,
 }
 
@@ -33,28 +33,28 @@ pub(crate) struct Counts {
 pub(crate) struct Counting {
     quota: Quota,
     counts: Arc<Counts>,
-    /// Whether anybody's requests at the same time are limited.
-    crowded: bool,
+    /// Whether requests at the same time are limited, in all or for some key.
+    limited: bool,
 }
 
 /// A place in the window that is taken back unless the request gets to run.
 #[derive(Debug)]
-struct Reserved<'a> {
-    counts: &'a Counts,
+pub(crate) struct Reserved {
+    counts: Arc<Counts>,
     digest: Digest,
     runs: bool,
 }
 
-impl Reserved<'_> {
+impl Reserved {
     /// From here on it counts, even if the client leaves before its answer.
-    fn begin(mut self) {
+    pub(crate) fn begin(mut self) {
         self.runs = true;
         // The clock is read under the lock, so that instants stand in order.
         self.counts.with(self.digest, |log| log.begin(Instant::now()));
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reserved {
     fn drop(&mut self) {
         if !self.runs {
             self.counts.with(self.digest, Log::take_back);
@@ -72,35 +72,32 @@ impl Counts {
 impl Counting {
     pub(crate) fn new<'a>(quota: &Quota, mut tokens: impl Iterator<Item = &'a Token>, counts: Arc<Counts>) -> Self {
         let limit = (quota.max_concurrent > 0).then_some(quota.max_concurrent);
-        counts.crowd.set(limit, quota.queue);
-        let crowded = limit.is_some() || tokens.any(|token| token.max_concurrent.is_some());
-        Self { quota: quota.clone(), counts, crowded }
+        counts.limiter.set(limit, quota.queue);
+        let limited = limit.is_some() || tokens.any(|token| token.max_concurrent.is_some());
+        Self { quota: quota.clone(), counts, limited }
     }
 
-    /// Counts a request of `caller`, and waits until it may run.
+    /// Reserves a place in the window of `caller`, and waits until its request may run.
     ///
     /// # Errors
     /// There were too many in this window, or too many wait already. Then nothing is counted.
-    pub(crate) async fn admit(&self, caller: Option<&Token>) -> Result<Option<Place>, Error> {
+    pub(crate) async fn admit(&self, caller: Option<&Token>) -> Result<(Option<Reserved>, Option<Permit>), Error> {
         let reserved = match caller.and_then(|caller| Some((caller, self.limit(caller)?))) {
             Some((caller, limit)) => Some(self.reserve(caller, limit)?),
             None => None,
         };
-        let place = if self.crowded {
+        let permit = if self.limited {
             let own = caller.and_then(|caller| caller.max_concurrent);
-            let entering = self.counts.crowd.enter(caller.map(|caller| caller.digest), own);
+            let entering = self.counts.limiter.enter(caller.map(|caller| caller.digest), own);
             Some(self.wait(entering).await.map_err(|message| Error::Quota { message, retry_after: 1 })?)
         } else {
             None
         };
-        if let Some(reserved) = reserved {
-            reserved.begin();
-        }
-        Ok(place)
+        Ok((reserved, permit))
     }
 
-    /// Waits for a place while its time lasts; else says why there is none.
-    async fn wait(&self, entering: impl Future<Output = Result<Place, Full>>) -> Result<Place, String> {
+    /// Waits for a permit, `quota.wait` at most; else says why there is none.
+    async fn wait(&self, entering: impl Future<Output = Result<Permit, Full>>) -> Result<Permit, String> {
         let wait = self.quota.wait;
         let entered = if wait.is_zero() {
             entering.await
@@ -118,10 +115,10 @@ impl Counting {
         })
     }
 
-    fn reserve(&self, caller: &Token, limit: Limit) -> Result<Reserved<'_>, Error> {
+    fn reserve(&self, caller: &Token, limit: Limit) -> Result<Reserved, Error> {
         let standing = self.counts.with(caller.digest, |log| log.ask(Instant::now(), limit));
         if standing.admitted {
-            return Ok(Reserved { counts: &self.counts, digest: caller.digest, runs: false });
+            return Ok(Reserved { counts: self.counts.clone(), digest: caller.digest, runs: false });
         }
         let window = match limit.window.as_secs() {
             60 => "minute".to_owned(),

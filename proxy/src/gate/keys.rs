@@ -2,13 +2,15 @@
 //!
 //! Keeps no key, only what the settings keep: digests. What a caller may do is judged elsewhere.
 
-use http::{HeaderMap, HeaderName, header};
+use axum::extract::Request;
+use http::{HeaderMap, HeaderName, Method, header};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::{
     config::{Auth, Digest, Token},
     error::Error,
     gate::{access::Access, paths::Paths},
+    routes::Route,
 };
 
 /// Whoever holds a key.
@@ -49,11 +51,17 @@ impl Keys {
         self.callers.iter().map(|caller| &caller.token)
     }
 
-    /// The caller who holds the request's key; nobody on a path that needs none.
+    /// The caller who holds the request's key; none on a path that is exempt, which only GET and HEAD are.
     ///
     /// # Errors
     /// There is no key, or it is none of ours.
-    pub(crate) fn caller(&self, path: &str, headers: &HeaderMap) -> Result<Option<&Caller>, Error> {
+    pub(crate) fn caller(&self, request: &Request, route: &Route) -> Result<Option<&Caller>, Error> {
+        let exempt = matches!(*request.method(), Method::GET | Method::HEAD) && route.plain;
+        self.find_caller(request.headers(), exempt.then(|| route.path(request)))
+    }
+
+    /// The same, where only `path` may be exempt.
+    fn find_caller(&self, headers: &HeaderMap, path: Option<&str>) -> Result<Option<&Caller>, Error> {
         let mut sent = false;
         for key in self.sent(headers) {
             sent = true;
@@ -61,7 +69,7 @@ impl Keys {
                 return Ok(Some(caller));
             }
         }
-        if self.exempt.contain(path) {
+        if path.is_some_and(|path| self.exempt.contain(path)) {
             return Ok(None);
         }
         // The key itself is not repeated: an answer may end in somebody's log.
@@ -106,7 +114,7 @@ mod tests {
     fn caller<'a>(keys: &'a Keys, path: &str, headers: &[(&str, &str)]) -> Result<Option<&'a str>, Error> {
         let headers =
             headers.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect();
-        Ok(keys.caller(path, &headers)?.map(|caller| &*caller.token.name))
+        Ok(keys.find_caller(&headers, Some(path))?.map(|caller| &*caller.token.name))
     }
 
     fn keys(header: &str, exempt: &[&str]) -> Keys {
@@ -162,5 +170,6 @@ mod tests {
         assert_eq!(caller(&keys, "/api/version", &[]).unwrap(), None);
         assert_eq!(caller(&keys, "/api/version", &[("x-api-key", "a-key")]).unwrap(), Some("ann"));
         assert!(caller(&keys, "/api/versions", &[]).is_err());
+        assert!(keys.find_caller(&HeaderMap::new(), None).is_err());
     }
 }

@@ -9,7 +9,8 @@ mod models;
 mod open_requests;
 pub(crate) mod origin;
 mod owner;
-mod paths;
+pub(crate) mod paths;
+mod pattern;
 mod quota;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use counts::Counting;
 pub(crate) use counts::Counts;
 use http::{HeaderName, StatusCode};
 use keys::{Caller, Keys};
-pub(crate) use models::allows;
+pub(crate) use models::{Models, allows};
 use open_requests::{OpenRequest, OpenRequests};
 use origin::{Rules, Verdict};
 pub(crate) use owner::Owner;
@@ -31,8 +32,17 @@ use crate::{
     config::{Config, Token},
     error::Error,
     observe::Recorder,
+    routes::Route,
     upstream::passthrough,
 };
+
+/// What the rest of the proxy needs to know of an admitted request's caller.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Admitted {
+    pub(crate) owner: Owner,
+    /// The models that the caller may use. None: all.
+    pub(crate) models: Option<Models>,
+}
 
 /// What stands before both lanes.
 #[derive(Debug)]
@@ -45,10 +55,10 @@ pub(crate) struct Gate {
     open: Arc<OpenRequests>,
     /// Maximum number of requests of one key in flight. 0: without limit.
     open_per_key: usize,
-    /// Where OpenAI's routes stand.
-    base: String,
-    /// Most bytes of a body that is read for its names.
+    /// Maximum size of a body on a translated route.
     body: usize,
+    /// Maximum size of a body on a native route; 0: unlimited.
+    native_body: usize,
 }
 
 impl Gate {
@@ -66,29 +76,30 @@ impl Gate {
             counting,
             open,
             open_per_key: config.limits.connections_per_key,
-            base: config.openai.base_path.clone(),
             body: config.limits.body,
+            native_body: config.limits.native_body,
         }
     }
 
-    /// Passes `request` and its owner on to `next`, or refuses it. Allowed pages may read the response, refusals too; preflights are answered
-    /// here.
+    /// Passes `request` on to `next`, with what it needs to know of the caller, or refuses it. Allowed pages may read the response, refusals
+    /// too; preflights are answered here.
     pub(crate) async fn pass<F: Future<Output = Response>>(
         &self,
         request: Request,
+        route: &Route,
         recorder: &Recorder,
-        next: impl FnOnce(Request, Owner) -> F,
+        next: impl FnOnce(Request, Admitted) -> F,
     ) -> Response {
         match self.origins.judge(request.method(), request.headers()) {
-            Ok(Verdict::Pass) => self.judge(request, recorder, next).await,
+            Ok(Verdict::Pass) => self.judge(request, route, recorder, next).await,
             Ok(Verdict::Allow(allowed)) => {
-                let mut response = self.judge(request, recorder, next).await;
+                let mut response = self.judge(request, route, recorder, next).await;
                 origin::allow(response.headers_mut(), allowed);
                 response
             }
             Ok(Verdict::Preflight(allowed)) => {
                 let mut response = StatusCode::NO_CONTENT.into_response();
-                origin::preflight(response.headers_mut(), allowed);
+                origin::preflight(response.headers_mut(), allowed, request.headers());
                 response
             }
             Err(error) => error.into_response(),
@@ -98,25 +109,24 @@ impl Gate {
     async fn judge<F: Future<Output = Response>>(
         &self,
         mut request: Request,
+        route: &Route,
         recorder: &Recorder,
-        next: impl FnOnce(Request, Owner) -> F,
+        next: impl FnOnce(Request, Admitted) -> F,
     ) -> Response {
-        let mut asking = None;
+        let mut caller = None;
         if let Some(keys) = &self.keys {
-            let path = paths::read(request.uri().path());
-            let caller = match keys.caller(&path, request.headers()) {
+            caller = match keys.caller(&request, route) {
                 Ok(caller) => caller,
                 Err(error) => return error.into_response(),
             };
             for name in key_headers(keys.header()) {
                 request.headers_mut().remove(name);
             }
-            if let Some(caller) = caller {
-                recorder.caller(&caller.token.name);
-            }
-            asking = caller.map(|caller| (caller, path));
         }
-        let token = asking.as_ref().map(|(caller, _)| &caller.token);
+        if let Some(caller) = caller {
+            recorder.caller(&caller.token.name);
+        }
+        let token = caller.map(|caller| &caller.token);
         let open = match self.open(token) {
             Ok(open) => open,
             Err(error) => return error.into_response(),
@@ -124,13 +134,14 @@ impl Gate {
         if self.counting.is_some() {
             recorder.waits_for("a free slot");
         }
-        let owner = Owner::of(token);
-        let next = |request| next(request, owner);
-        let answer = match &asking {
+        let admitted =
+            Admitted { owner: Owner::of(token), models: caller.and_then(|caller| caller.access.models()).cloned() };
+        let next = |request| next(request, admitted);
+        let answer = match caller {
             // Boxed, so that all others do not carry the room for it.
-            Some((caller, path)) if !caller.access.is_free() => {
-                Box::pin(self.restricted(caller, path, request, next)).await
-            }
+            Some(caller) if !caller.access.is_free() => Box::pin(self.restricted(caller, route, request, next)).await,
+            // Who cleans it and who does not would take it for two different paths.
+            _ if self.keys.is_some() && !route.plain => Err(unclear_path()),
             _ => self.count(token, request, next).await,
         };
         let mut response = counts::hold(open, answer.into_response());
@@ -152,16 +163,37 @@ impl Gate {
         Ok(Some(open))
     }
 
+    /// The maximum size of a body.
+    fn limit(&self, route: &Route) -> usize {
+        match (route.translated(), self.native_body) {
+            (true, _) => self.body,
+            (false, 0) => usize::MAX,
+            (false, limit) => limit,
+        }
+    }
+
     async fn restricted<F: Future<Output = Response>>(
         &self,
         caller: &Caller,
-        path: &str,
+        route: &Route,
         request: Request,
         next: impl FnOnce(Request) -> F,
     ) -> Result<Response, Error> {
         let method = request.method().clone();
-        let (request, shown) = caller.access.check(request, path, &self.base, self.body).await?;
-        let response = self.count(Some(&caller.token), request, next).await?;
+        caller.access.check(route, route.path(&request))?;
+        if !route.plain {
+            return Err(unclear_path());
+        }
+        // Reserved before the body is read, so that a key holds no more bodies than it may have requests.
+        let (reserved, permit) = match &self.counting {
+            Some(counting) => counting.admit(Some(&caller.token)).await?,
+            None => (None, None),
+        };
+        let (request, shown) = caller.access.check_body(request, route, self.limit(route)).await?;
+        if let Some(reserved) = reserved {
+            reserved.begin();
+        }
+        let response = counts::hold(permit, next(request).await);
         match shown {
             None => Ok(response),
             Some(shown) => shown.of(response, &method).await,
@@ -175,9 +207,17 @@ impl Gate {
         next: impl FnOnce(Request) -> F,
     ) -> Result<Response, Error> {
         let Some(counting) = &self.counting else { return Ok(next(request).await) };
-        let place = counting.admit(token).await?;
-        Ok(counts::hold(place, next(request).await))
+        let (reserved, permit) = counting.admit(token).await?;
+        if let Some(reserved) = reserved {
+            reserved.begin();
+        }
+        Ok(counts::hold(permit, next(request).await))
     }
+}
+
+fn unclear_path() -> Error {
+    let message = "the path has `//`, `.` or `..` in it once decoded; where keys are needed, send it without them";
+    Error::Invalid { message: message.to_owned(), param: None, code: None }
 }
 
 /// Every header that may hold a caller's key, where `configured` is the one that the settings name.

@@ -2,56 +2,377 @@
 //!
 //! Judges nothing. What cannot be read for sure is an error.
 
-use std::fmt;
+use std::ops::Range;
 
 use axum::{
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Multipart, Request},
 };
 use http::{HeaderMap, header};
-use serde::{
-    Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
-};
 
-/// The names, each with its field, in the order in which they stand.
-pub(super) type Found = Vec<(&'static str, String)>;
+/// A name, and the field that it is the value of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Name {
+    pub(crate) field: &'static str,
+    pub(crate) name: String,
+    /// Where its JSON text stands in the body, quotes included. None in a form.
+    pub(crate) span: Option<Range<usize>>,
+}
 
-/// The values of `fields` in the first JSON value of `body`. As in Go, the case of a key makes no difference, null changes nothing, and
-/// what follows the first value is not looked at.
-///
-/// # Errors
-/// It is no object, or the names in it are no texts.
-pub(super) fn in_body(body: &Bytes, fields: &'static [&'static str]) -> Result<Found, serde_json::Error> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Vec::new());
+/// Why names cannot be read.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// It breaks off, is no object, or has something else than a text for a name.
+    #[error("the names in this body cannot be read: it is not a JSON object with strings for them")]
+    Malformed,
+    /// It has no whole form, and no JSON object.
+    #[error("the model in this body cannot be read: it is neither a whole form nor a JSON object with a string for it")]
+    NoForm,
+    /// A field that can bring in any model, under no name.
+    #[error("`{0}` can bring in models whatever their names; leave it out")]
+    Unnamed(String),
+    #[error("a model's name in this body is longer than {MAX_NAME} bytes")]
+    TooLong,
+}
+
+/// Longer names are no names of models.
+const MAX_NAME: usize = 4096;
+
+/// Longer keys are none of the fields, however they are escaped.
+const MAX_KEY: usize = 128;
+
+/// How deep Go reads JSON.
+const MAX_DEPTH: usize = 10_000;
+
+/// Reads the names of a JSON body while it comes: the values of some fields of the first JSON value, which must be an object. As in Go, the
+/// case of a key makes no difference, null changes nothing, and what follows the first value is not looked at.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    fields: &'static [&'static str],
+    /// Keys that stand for a whole definition of a model: anything but null and what is empty is refused.
+    unnamed: &'static [&'static str],
+    /// Lists in a form have brackets after their name.
+    form: bool,
+    state: State,
+    /// Open objects and lists, as their closing brackets.
+    open: Vec<u8>,
+    /// The bytes of a key or a value, its quotes included.
+    text: Vec<u8>,
+    /// Where `text` began.
+    start: usize,
+    /// How many bytes were read.
+    read: usize,
+    found: Vec<Name>,
+}
+
+/// What is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// The first byte.
+    Start,
+    /// A key, or the end of the object where `end` may come.
+    BeforeKey {
+        end: bool,
+    },
+    Key,
+    Escape(Text),
+    Colon(Field),
+    Value(Field),
+    /// The string of a name.
+    Name(&'static str),
+    /// A string that does not matter.
+    Skip,
+    /// A number or a word of a field.
+    Word(Field),
+    /// Inside an object or a list that does not matter.
+    Inside,
+    /// The first byte of an object or a list that must be empty.
+    Empty(&'static str),
+    AfterValue,
+    Closed,
+}
+
+/// The string that an escape is in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Text {
+    Key,
+    Name(&'static str),
+    Skip,
+}
+
+/// What a key is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Field {
+    Name(&'static str),
+    Unnamed(&'static str),
+    Other,
+}
+
+impl Scan {
+    pub(crate) fn new(fields: &'static [&'static str]) -> Self {
+        Self {
+            fields,
+            // Names in a language of its own.
+            unnamed: &["modelfile"],
+            form: false,
+            state: State::Start,
+            open: Vec::new(),
+            text: Vec::new(),
+            start: 0,
+            read: 0,
+            found: Vec::new(),
+        }
     }
-    serde_json::Deserializer::from_slice(body).deserialize_map(Names { fields, form: false })
+
+    /// For a body that defines a model: `files` and `adapters` bring weights, which have no names.
+    pub(crate) fn of_definition(fields: &'static [&'static str]) -> Self {
+        Self { unnamed: &["modelfile", "files", "adapters"], ..Self::new(fields) }
+    }
+
+    /// For a JSON body that has a form's names.
+    fn of_form(fields: &'static [&'static str]) -> Self {
+        Self { form: true, ..Self::new(fields) }
+    }
+
+    /// The names so far, in the order in which they stand.
+    pub(crate) fn found(&self) -> &[Name] {
+        &self.found
+    }
+
+    /// Whether the object has ended: no further name can come.
+    pub(crate) fn closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// The body has ended. An empty body has no names.
+    ///
+    /// # Errors
+    /// Fails if the object has not ended.
+    pub(crate) fn end(&self) -> Result<(), Unreadable> {
+        match self.state {
+            State::Start | State::Closed => Ok(()),
+            _ => Err(Unreadable::Malformed),
+        }
+    }
+
+    /// Reads the next bytes.
+    ///
+    /// # Errors
+    /// Fails where no names can be read for sure.
+    pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), Unreadable> {
+        let mut at = 0;
+        while at < part.len() && self.state != State::Closed {
+            at += self.skip(&part[at..]);
+            if let Some(byte) = part.get(at) {
+                self.byte(*byte, self.read + at)?;
+                at += 1;
+            }
+        }
+        self.read += part.len();
+        Ok(())
+    }
+
+    /// How many of the next bytes change nothing.
+    fn skip(&self, rest: &[u8]) -> usize {
+        let next = match self.state {
+            State::Skip => memchr::memchr2(b'"', b'\\', rest),
+            State::Inside => rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')),
+            _ => return 0,
+        };
+        next.unwrap_or(rest.len())
+    }
+
+    #[expect(clippy::match_same_arms, reason = "the arms stand in the order of the grammar")]
+    fn byte(&mut self, byte: u8, at: usize) -> Result<(), Unreadable> {
+        let space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        self.state = match (self.state, byte) {
+            (State::Start | State::BeforeKey { .. } | State::Colon(_) | State::Value(_), _) if space => return Ok(()),
+            (State::AfterValue | State::Empty(_), _) if space => return Ok(()),
+            (State::Start, b'{') => State::BeforeKey { end: true },
+            (State::BeforeKey { .. }, b'"') => {
+                self.begin(byte, at);
+                State::Key
+            }
+            (State::BeforeKey { end: true }, b'}') => State::Closed,
+            (State::Key, b'\\') => self.escape(byte, Text::Key),
+            (State::Key, b'"') => {
+                self.keep(byte);
+                State::Colon(self.field()?)
+            }
+            (State::Key, _) => {
+                self.keep(byte);
+                State::Key
+            }
+            (State::Escape(text), _) => {
+                self.keep(byte);
+                match text {
+                    Text::Key => State::Key,
+                    Text::Name(field) => State::Name(field),
+                    Text::Skip => State::Skip,
+                }
+            }
+            (State::Colon(field), b':') => State::Value(field),
+            (State::Value(Field::Name(field)), b'"') => {
+                self.begin(byte, at);
+                State::Name(field)
+            }
+            (State::Value(Field::Name(_)), b'{' | b'[') => return Err(Unreadable::Malformed),
+            (State::Value(Field::Unnamed(key)), b'{' | b'[') => {
+                self.open(byte)?;
+                State::Empty(key)
+            }
+            (State::Value(Field::Unnamed(key)), b'"') => return Err(Unreadable::Unnamed(key.to_owned())),
+            (State::Empty(_), b'}' | b']') => self.close(byte)?,
+            (State::Empty(key), _) => return Err(Unreadable::Unnamed(key.to_owned())),
+            (State::Value(Field::Other), b'"') => State::Skip,
+            (State::Value(Field::Other) | State::Inside, b'{' | b'[') => {
+                self.open(byte)?;
+                State::Inside
+            }
+            (State::Value(_), b',' | b'}' | b']' | b':') => return Err(Unreadable::Malformed),
+            (State::Value(field), _) => {
+                self.begin(byte, at);
+                State::Word(field)
+            }
+            (State::Name(field), b'\\') => self.escape(byte, Text::Name(field)),
+            (State::Name(field), b'"') => {
+                self.keep(byte);
+                self.name(field, at + 1)?;
+                State::AfterValue
+            }
+            (State::Name(field), _) => {
+                self.keep(byte);
+                if self.text.len() > MAX_NAME {
+                    return Err(Unreadable::TooLong);
+                }
+                State::Name(field)
+            }
+            (State::Skip, b'\\') => State::Escape(Text::Skip),
+            (State::Skip, b'"') if self.open.is_empty() => State::AfterValue,
+            (State::Skip, b'"') => State::Inside,
+            (State::Skip, _) => State::Skip,
+            (State::Inside, b'"') => State::Skip,
+            (State::Inside, b'}' | b']') => self.close(byte)?,
+            (State::Inside, _) => State::Inside,
+            (State::Word(field), b',' | b'}') => {
+                self.word(field)?;
+                after(byte)
+            }
+            (State::Word(field), _) if space => {
+                self.word(field)?;
+                State::AfterValue
+            }
+            (State::Word(field), _) => {
+                self.keep(byte);
+                State::Word(field)
+            }
+            (State::AfterValue, b',' | b'}') => after(byte),
+            _ => return Err(Unreadable::Malformed),
+        };
+        Ok(())
+    }
+
+    fn begin(&mut self, byte: u8, at: usize) {
+        self.text.clear();
+        self.text.push(byte);
+        self.start = at;
+    }
+
+    fn keep(&mut self, byte: u8) {
+        // What is longer is no field and no name.
+        if self.text.len() <= MAX_NAME {
+            self.text.push(byte);
+        }
+    }
+
+    fn escape(&mut self, byte: u8, text: Text) -> State {
+        self.keep(byte);
+        State::Escape(text)
+    }
+
+    fn open(&mut self, byte: u8) -> Result<(), Unreadable> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(Unreadable::Malformed);
+        }
+        self.open.push(if byte == b'{' { b'}' } else { b']' });
+        Ok(())
+    }
+
+    fn close(&mut self, byte: u8) -> Result<State, Unreadable> {
+        if self.open.pop() != Some(byte) {
+            return Err(Unreadable::Malformed);
+        }
+        Ok(if self.open.is_empty() { State::AfterValue } else { State::Inside })
+    }
+
+    /// What the key in `text` is.
+    fn field(&self) -> Result<Field, Unreadable> {
+        if self.text.len() > MAX_KEY {
+            return Ok(Field::Other);
+        }
+        let key: String = serde_json::from_slice(&self.text).map_err(|_| Unreadable::Malformed)?;
+        let key = folded(&key);
+        let key = if self.form { in_a_form(&key) } else { &key };
+        let of = |list: &'static [&'static str]| list.iter().find(|known| **known == key);
+        Ok(match (of(self.fields), of(self.unnamed)) {
+            (Some(field), _) => Field::Name(field),
+            (None, Some(key)) => Field::Unnamed(key),
+            (None, None) => Field::Other,
+        })
+    }
+
+    fn name(&mut self, field: &'static str, end: usize) -> Result<(), Unreadable> {
+        let name = serde_json::from_slice(&self.text).map_err(|_| Unreadable::Malformed)?;
+        self.found.push(Name { field, name, span: Some(self.start..end) });
+        Ok(())
+    }
+
+    fn word(&self, field: Field) -> Result<(), Unreadable> {
+        match field {
+            Field::Other => Ok(()),
+            _ if self.text == b"null" => Ok(()),
+            Field::Name(_) => Err(Unreadable::Malformed),
+            Field::Unnamed(key) => Err(Unreadable::Unnamed(key.to_owned())),
+        }
+    }
+}
+
+/// After a value of the object.
+fn after(byte: u8) -> State {
+    if byte == b',' { State::BeforeKey { end: false } } else { State::Closed }
+}
+
+/// Whether the headers say that a body is a form, as `openai/audio` tells it from JSON.
+fn form_type(headers: &HeaderMap) -> Option<&http::HeaderValue> {
+    headers.get(header::CONTENT_TYPE).filter(|kind| {
+        let kind = kind.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
+        kind.starts_with("multipart/form-data")
+    })
 }
 
 /// The values of `model` in a form, where `headers` say that `body` is one, or in JSON with a form's names.
 ///
 /// # Errors
 /// It is neither, or broken.
-pub(super) async fn in_form(body: &Bytes, headers: &HeaderMap) -> Result<Found, axum::BoxError> {
+pub(super) async fn in_form(body: &Bytes, headers: &HeaderMap) -> Result<Vec<Name>, Unreadable> {
     const FIELDS: [&str; 1] = ["model"];
-    // As `openai/audio` tells them apart.
-    let kind = headers.get(header::CONTENT_TYPE).filter(|kind| {
-        let kind = kind.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
-        kind.starts_with("multipart/form-data")
-    });
-    let Some(kind) = kind else {
-        return Ok(serde_json::Deserializer::from_slice(body).deserialize_map(Names { fields: &FIELDS, form: true })?);
+    let Some(kind) = form_type(headers) else {
+        let mut scan = Scan::of_form(&FIELDS);
+        scan.push(body).and_then(|()| scan.end()).map_err(|_| Unreadable::NoForm)?;
+        return Ok(scan.found);
     };
     let mut request = Request::new(Body::from(body.clone()));
     request.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
     // The body is here already, within the read bound.
     DefaultBodyLimit::disable().apply(&mut request);
-    let mut form = Multipart::from_request(request, &()).await?;
+    let mut form = Multipart::from_request(request, &()).await.map_err(|_| Unreadable::NoForm)?;
     let mut found = Vec::new();
-    while let Some(part) = form.next_field().await? {
+    while let Some(part) = form.next_field().await.map_err(|_| Unreadable::NoForm)? {
         if in_a_form(part.name().unwrap_or_default()) == "model" {
-            found.push(("model", part.text().await?));
+            // As the handler reads it: UTF-8, whatever charset the part claims.
+            let name = part.bytes().await.map_err(|_| Unreadable::NoForm)?;
+            let name = String::from_utf8(name.to_vec()).map_err(|_| Unreadable::NoForm)?;
+            found.push(Name { field: "model", name, span: None });
         }
     }
     Ok(found)
@@ -60,38 +381,6 @@ pub(super) async fn in_form(body: &Bytes, headers: &HeaderMap) -> Result<Found, 
 /// Lists in a form have brackets after their name.
 fn in_a_form(name: &str) -> &str {
     name.trim_end_matches("[]")
-}
-
-struct Names {
-    fields: &'static [&'static str],
-    form: bool,
-}
-
-impl<'de> Visitor<'de> for Names {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let key = folded(&key);
-            let key = if self.form { in_a_form(&key) } else { &key };
-            match self.fields.iter().find(|field| **field == key) {
-                Some(field) => found.extend(map.next_value::<Option<String>>()?.map(|name| (*field, name))),
-                // A whole definition of a model, with names in a language of its own.
-                None if key == "modelfile" => {
-                    return Err(serde::de::Error::custom("a Modelfile's names are not read"));
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// As Go folds the keys of JSON: two letters beyond ASCII fold into it.
@@ -108,14 +397,22 @@ fn folded(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
 
-    fn form(kind: &str, body: &str) -> Option<Vec<String>> {
+    fn form(kind: &str, body: impl Into<Vec<u8>>) -> Option<Vec<String>> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
-        let found = in_form(&Bytes::from(body.to_owned()), &headers).now_or_never().unwrap().ok()?;
-        Some(found.into_iter().map(|(_, name)| name).collect())
+        let found = in_form(&Bytes::from(body.into()), &headers).now_or_never().unwrap().ok()?;
+        Some(found.into_iter().map(|name| name.name).collect())
+    }
+
+    fn scanned(body: &[u8], step: usize) -> Result<Vec<Name>, Unreadable> {
+        let mut scan = Scan::of_definition(&["model", "name"]);
+        body.chunks(step).try_for_each(|part| scan.push(part))?;
+        scan.end().map(|()| scan.found)
     }
 
     #[test]
@@ -125,11 +422,101 @@ mod tests {
             format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
         };
         let body = [&*part("file", "model"), &part("model", "m"), &part("model[]", "n"), "--x--\r\n"].concat();
-        assert_eq!(form(kind, &body).unwrap(), ["m", "n"]);
-        assert_eq!(form("Multipart/Form-Data; boundary=x", &body).unwrap(), ["m", "n"]);
-        assert_eq!(form(kind, &part("model", "m")), None, "it is broken off");
-        assert_eq!(form("multipart/form-data", &body), None, "it has no boundary");
+        assert_eq!(form(kind, body.clone()).unwrap(), ["m", "n"]);
+        assert_eq!(form("Multipart/Form-Data; boundary=x", body.clone()).unwrap(), ["m", "n"]);
+        assert_eq!(form(kind, part("model", "m")), None, "it is broken off");
+        assert_eq!(form("multipart/form-data", body.clone()), None, "it has no boundary");
         assert_eq!(form("application/json", r#"{"model":"m","model[]":"n"}"#).unwrap(), ["m", "n"]);
-        assert_eq!(form("text/plain", &body), None);
+        assert_eq!(form("text/plain", body), None);
+    }
+
+    #[test]
+    fn a_part_of_a_form_is_read_as_utf8_whatever_it_claims() {
+        let kind = "multipart/form-data; boundary=x";
+        let part = |value: &[u8]| {
+            let head = b"--x\r\nContent-Disposition: form-data; name=\"model\"\r\nContent-Type: text/plain; charset=utf-16le\r\n\r\n";
+            [&head[..], value, b"\r\n--x--\r\n"].concat()
+        };
+        assert_eq!(form(kind, part(b"secret:8b")).unwrap(), ["secret:8b"]);
+        assert_eq!(form(kind, part(b"s\xff")), None);
+    }
+
+    #[test]
+    fn a_name_has_its_place() {
+        let body = br#" {"a":[{"model":"no"},"\"}"], "model" : "m\u006d" , "x":{}}tail"#;
+        for step in [1, 2, 7, body.len()] {
+            let found = scanned(body, step).unwrap();
+            assert_eq!(found.len(), 1, "{step}");
+            assert_eq!(found[0].name, "mm");
+            assert_eq!(&body[found[0].span.clone().unwrap()], br#""m\u006d""#);
+        }
+    }
+
+    #[test]
+    fn what_brings_in_models_without_names_is_refused_unless_it_is_empty() {
+        let mut chat = Scan::new(&["model"]);
+        assert_eq!(chat.push(br#"{"files":["a"]}"#), Ok(()), "only a definition has weights in it");
+        for (body, fits) in [
+            (r#"{"model":"m","files":{}}"#, true),
+            (r#"{"model":"m","files": { } ,"adapters":null}"#, true),
+            (r#"{"model":"m","files":{"a":"sha256:1"}}"#, false),
+            (r#"{"model":"m","Adapters":{"a":"sha256:1"}}"#, false),
+            (r#"{"model":"m","modelfile":"FROM x"}"#, false),
+            (r#"{"model":"m","options":{"files":{"a":1}}}"#, true),
+        ] {
+            assert_eq!(scanned(body.as_bytes(), 5).is_ok(), fits, "{body}");
+        }
+    }
+
+    /// Any JSON, with keys that matter among others.
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            let key = prop_oneof![Just("model".to_owned()), Just("Name".to_owned()), ".{0,4}"];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..4).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_read_as_a_parser_reads_it_however_it_is_cut(value in json(), step in 1usize..9, pretty: bool) {
+            let body = if pretty { serde_json::to_string_pretty(&value).unwrap() } else { value.to_string() };
+            let found = scanned(body.as_bytes(), step);
+            let fields = value.as_object().map(|object| {
+                object.iter().filter(|(key, _)| matches!(&*folded(key), "model" | "name")).map(|(_, value)| value).collect::<Vec<_>>()
+            });
+            match fields {
+                Some(fields) if fields.iter().all(|value| value.is_null() || value.is_string()) => {
+                    let names: Vec<&str> = fields.into_iter().filter_map(Value::as_str).collect();
+                    let found = found.unwrap();
+                    prop_assert_eq!(found.iter().map(|name| &*name.name).collect::<Vec<_>>(), names);
+                    for name in &found {
+                        let text = &body[name.span.clone().unwrap()];
+                        prop_assert_eq!(serde_json::from_str::<String>(text).unwrap(), &*name.name);
+                    }
+                }
+                _ => prop_assert!(found.is_err()),
+            }
+        }
+
+        #[test]
+        fn nothing_that_is_broken_off_is_read(value in json(), cut: prop::sample::Index) {
+            let body = serde_json::json!({"x": value}).to_string();
+            let cut = 1 + cut.index(body.len() - 1);
+            prop_assert!(scanned(&body.as_bytes()[..cut], 3).is_err());
+        }
+
+        #[test]
+        fn whatever_comes_ends(body in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..9) {
+            let _ = scanned(&body, step);
+        }
     }
 }

@@ -2,39 +2,40 @@
 //!
 //! Judges only keys with a list of models; for all others nothing is read. Where names cannot be read for sure, the request is refused.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use axum::{
     body::{Body, to_bytes},
     extract::Request,
 };
+use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 
-use super::model_names;
+use super::model_names::{self, Name, Scan};
 use crate::{
     error::{self, Error},
+    gate::pattern,
+    ollama::name,
     openai::request::encoding,
-    routes::Names,
+    text,
     whole_body::{self, Failed},
 };
 
-/// A list of models, as patterns: `llama3.2` is every tag of that model, `llama3.2:1b` is one, and a `*` is anything.
+/// A list of models, as patterns: `llama3.2` is every tag of that model, `llama3.2:1b` is one, and a `*` is anything but a slash. Cheap to
+/// clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Models(Vec<String>);
+pub(crate) struct Models(Arc<[String]>);
 
 /// Whether the pattern of a key's list covers `model`.
 pub(crate) fn allows(pattern: &str, model: &str) -> bool {
-    covers(&any_tag(pattern), &full(model))
-}
-
-/// Whether a pattern, made by [`any_tag`], covers a name, made by [`full`].
-fn covers(pattern: &str, model: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == model,
-        Some((before, after)) => {
-            model.len() >= before.len() + after.len() && model.starts_with(before) && model.ends_with(after)
-        }
-    }
+    pattern::fits_segments(&any_tag(pattern), &name::full(model))
 }
 
 impl Models {
@@ -42,10 +43,11 @@ impl Models {
         Self(patterns.iter().map(|pattern| any_tag(pattern)).collect())
     }
 
-    /// Whether the list has `model`. A model without a tag is its `latest`, and case makes no difference, as for Ollama.
+    /// Whether the list has `model`. A model without a tag is its `latest`, and case makes no difference, as for Ollama. A star does not stand
+    /// for a slash, because what comes before one may be the host of a registry.
     pub(crate) fn contain(&self, model: &str) -> bool {
-        let model = full(model);
-        self.0.iter().any(|pattern| covers(pattern, &model))
+        let model = name::full(model);
+        self.0.iter().any(|pattern| pattern::fits_segments(pattern, &model))
     }
 
     /// # Errors
@@ -54,65 +56,92 @@ impl Models {
         if self.contain(model) {
             return Ok(());
         }
-        let model: String = model.chars().take(200).collect();
-        Err(Error::Denied {
-            message: format!("this key may not use the model {model:?}; ask for {}", self.0.join(", ")),
-        })
+        let slash = if model.contains('/') && self.0.iter().any(|pattern| pattern.contains('*')) {
+            " (`*` does not stand for a slash: write `*/*` for names with a namespace)"
+        } else {
+            ""
+        };
+        let (model, known) = (text::name(model), self.0.join(", "));
+        Err(Error::Denied { message: format!("this key may not use the model {model:?}; ask for {known}{slash}") })
     }
 
-    /// Reads the names in the body of `request`, where `named` says, which passes on as it is. On a `translated` route nobody but us reads it, by exact names,
-    /// so every spelling of a name counts; Ollama takes the last.
+    /// Reads the names in the JSON body of `request`, which passes on unchanged. Mostly they are all read before anything passes; of a long
+    /// body they are read while it passes, and what refuses it breaks it off.
+    ///
+    /// On a `translated` route farllama alone reads the body, by exact names, so every spelling of a name counts, and one must be there; Ollama
+    /// takes the last.
+    ///
+    /// # Errors
+    /// One of the models is not in the list, the names cannot be read for sure, or the body says that it is larger than `limit`.
+    pub(crate) async fn judge(
+        &self,
+        request: Request,
+        scan: Scan,
+        translated: bool,
+        limit: usize,
+    ) -> Result<Request, Error> {
+        if request.body().size_hint().lower() > limit as u64 {
+            return Err(Error::TooLarge { limit });
+        }
+        let (mut parts, mut body) = request.into_parts();
+        if encoded(&parts.headers) {
+            if !translated {
+                return Err(refused("the names in a compressed body cannot be read; send it uncompressed"));
+            }
+            body = Body::from(read_whole(&mut parts.headers, body, limit).await?);
+        }
+        let mut judging =
+            Judging { scan, models: self.clone(), translated, strict: translated, checked: 0, ended: false };
+        let (mut first, mut size) = (VecDeque::new(), 0);
+        while !judging.ended && size < HELD {
+            let Some(frame) = body.frame().await else {
+                judging.end()?;
+                break;
+            };
+            let frame = frame.map_err(|error| {
+                error::own(&error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
+            })?;
+            if let Ok(part) = frame.into_data() {
+                judging.read(&part, body.is_end_stream())?;
+                size += part.len();
+                first.push_back(part);
+            }
+        }
+        if !judging.ended {
+            // What has passed cannot be taken back by a later name.
+            judging.strict = true;
+            judging.check_new()?;
+        }
+        let body = match first.pop_front() {
+            Some(only) if first.is_empty() && body.is_end_stream() => Body::from(only),
+            Some(part) => {
+                first.push_front(part);
+                Body::new(Judged { first, body, judging })
+            }
+            None => body,
+        };
+        Ok(Request::from_parts(parts, body))
+    }
+
+    /// Reads the names in a form, which passes on.
     ///
     /// # Errors
     /// One of the models is not in the list, or the names cannot be read for sure.
-    pub(crate) async fn check_body(
-        &self,
-        request: Request,
-        named: Names,
-        limit: usize,
-        translated: bool,
-    ) -> Result<Request, Error> {
-        let refused = |why: &str| Error::Denied { message: format!("this key may use only some models, and {why}") };
+    pub(crate) async fn check_form(&self, request: Request, limit: usize) -> Result<Request, Error> {
         let (mut parts, body) = request.into_parts();
-        if encoded(&parts.headers) && !translated {
-            return Err(refused("the names in a compressed body cannot be read; send it uncompressed"));
-        }
-        let body = whole_body::read(body, limit).await.map_err(|failed| match failed {
-            Failed::TooLarge => Error::TooLarge { limit },
-            Failed::Broken(error) => {
-                error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
-            }
-        })?;
-        let body = if encoded(&parts.headers) {
-            let body = encoding::decode(&parts.headers, body, limit)?;
-            parts.headers.remove(header::CONTENT_ENCODING);
-            parts.headers.remove(header::CONTENT_LENGTH);
-            body
-        } else {
-            body
-        };
-        let found = match named {
-            Names::Body(fields) => model_names::in_body(&body, fields).map_err(|_| {
-                refused("the names in this body cannot be read: it is no JSON object with texts for them")
-            })?,
-            Names::Form => model_names::in_form(&body, &parts.headers).await.map_err(|_| {
-                refused(
-                    "the model in this body cannot be read: it is no whole form and no JSON object with a text for it",
-                )
-            })?,
-            Names::Path | Names::Listed(..) | Names::Nowhere => Vec::new(),
-        };
-        if translated && found.is_empty() {
+        let body = read_whole(&mut parts.headers, body, limit).await?;
+        let found = model_names::in_form(&body, &parts.headers).await.map_err(|error| refused(&error.to_string()))?;
+        self.check_all(&found)?;
+        Ok(Request::from_parts(parts, Body::from(body)))
+    }
+
+    /// The names of a whole translated request.
+    fn check_all(&self, found: &[Name]) -> Result<(), Error> {
+        if found.is_empty() {
             // Without a name the proxy might choose a model of its own.
             return Err(refused("this request names none; say which"));
         }
-        let last: HashMap<_, _> = found.iter().enumerate().map(|(at, (field, _))| (field, at)).collect();
-        for (at, (field, name)) in found.iter().enumerate() {
-            if !name.is_empty() && (translated || last.get(field) == Some(&at)) {
-                self.check(name)?;
-            }
-        }
-        Ok(Request::from_parts(parts, Body::from(body)))
+        found.iter().filter(|found| !found.name.is_empty()).try_for_each(|found| self.check(&found.name))
     }
 
     /// Takes out of the list in `response` what is not in this one.
@@ -161,14 +190,124 @@ fn encoded(headers: &HeaderMap) -> bool {
 fn any_tag(pattern: &str) -> String {
     let name = pattern.rsplit('/').next().unwrap_or_default();
     let tag = if name.contains([':', '*']) { "" } else { ":*" };
-    format!("{}{tag}", pattern.to_lowercase())
+    format!("{}{tag}", pattern.to_ascii_lowercase())
 }
 
-/// In lower case, with a tag.
-fn full(model: &str) -> String {
-    let name = model.rsplit('/').next().unwrap_or_default();
-    let tag = if name.contains([':', '*']) { "" } else { ":latest" };
-    format!("{}{tag}", model.to_lowercase())
+/// Reads a body of a translated route, and decompresses it.
+async fn read_whole(headers: &mut HeaderMap, body: Body, limit: usize) -> Result<Bytes, Error> {
+    let body = whole_body::read(body, limit).await.map_err(|failed| match failed {
+        Failed::TooLarge => Error::TooLarge { limit },
+        Failed::Broken(error) => {
+            error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
+        }
+    })?;
+    if !encoded(headers) {
+        return Ok(body);
+    }
+    let body = encoding::decode(headers, body, limit)?;
+    headers.remove(header::CONTENT_ENCODING);
+    headers.remove(header::CONTENT_LENGTH);
+    Ok(body)
+}
+
+fn refused(why: &str) -> Error {
+    Error::Denied { message: format!("this key may use only some models, and {why}") }
+}
+
+/// How much of a body is held back, at least, while its names are read.
+const HELD: usize = 64 << 10;
+
+/// What is known of the names in a body.
+struct Judging {
+    scan: Scan,
+    models: Models,
+    translated: bool,
+    /// Whether every name counts, and not the last one alone.
+    strict: bool,
+    /// How many of the names that were found were checked.
+    checked: usize,
+    /// Whether all names were found and checked.
+    ended: bool,
+}
+
+impl Judging {
+    /// Reads a part, which may be the last.
+    fn read(&mut self, part: &[u8], last: bool) -> Result<(), Error> {
+        if self.ended {
+            return Ok(());
+        }
+        self.scan.push(part).map_err(|error| refused(&error.to_string()))?;
+        if self.strict {
+            self.check_new()?;
+        }
+        if last || self.scan.closed() { self.end() } else { Ok(()) }
+    }
+
+    fn check_new(&mut self) -> Result<(), Error> {
+        let new = self.scan.found().get(self.checked..).unwrap_or_default();
+        new.iter().filter(|found| !found.name.is_empty()).try_for_each(|found| self.models.check(&found.name))?;
+        self.checked = self.scan.found().len();
+        Ok(())
+    }
+
+    /// No further name can come.
+    fn end(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        self.scan.end().map_err(|error| refused(&error.to_string()))?;
+        if self.translated {
+            return self.models.check_all(self.scan.found());
+        }
+        let last: HashMap<_, _> = self.scan.found().iter().map(|found| (found.field, &found.name)).collect();
+        last.into_values().filter(|name| !name.is_empty()).try_for_each(|name| self.models.check(name))
+    }
+}
+
+/// A body whose first parts are here already, and the rest of which is judged while it passes.
+struct Judged {
+    first: VecDeque<Bytes>,
+    body: Body,
+    judging: Judging,
+}
+
+impl HttpBody for Judged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if let Some(part) = this.first.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let judged = match &frame {
+            Some(Ok(frame)) => {
+                let last = this.body.is_end_stream();
+                frame.data_ref().map_or(Ok(()), |part| this.judging.read(part, last))
+            }
+            Some(Err(_)) => Ok(()),
+            None => this.judging.end(),
+        };
+        Poll::Ready(match judged {
+            Ok(()) => frame,
+            Err(error) => Some(Err(axum::Error::new(error))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.judging.ended && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (first, rest) = (self.first.iter().map(|part| part.len() as u64).sum::<u64>(), self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + first);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint
+    }
 }
 
 #[cfg(test)]
@@ -177,15 +316,44 @@ mod tests {
 
     use super::*;
 
+    fn list(models: &[&str]) -> Models {
+        Models::new(&models.iter().map(|&model| model.to_owned()).collect::<Vec<_>>())
+    }
+
+    /// Whether a body passes whole, cut into parts of `step` bytes; and how many bytes of one that is refused have passed.
+    fn passed(
+        models: &[&str],
+        fields: &'static [&'static str],
+        body: &str,
+        translated: bool,
+        step: usize,
+    ) -> Result<(), usize> {
+        let parts: Vec<_> = body.as_bytes().chunks(step).map(|part| Ok::<_, Error>(part.to_vec())).collect();
+        let request = Request::new(Body::from_stream(futures_util::stream::iter(parts)));
+        let judged = list(models).judge(request, Scan::new(fields), translated, 1 << 20).now_or_never().unwrap();
+        let mut body_that_passes = judged.map_err(|_| 0_usize)?.into_body();
+        let mut read = 0;
+        loop {
+            match body_that_passes.frame().now_or_never().unwrap() {
+                None => {
+                    assert_eq!(read, body.len(), "unchanged");
+                    return Ok(());
+                }
+                Some(Ok(frame)) => read += frame.into_data().unwrap().len(),
+                Some(Err(_)) => return Err(read),
+            }
+        }
+    }
+
     fn check(models: &[&str], fields: &'static [&'static str], body: &str, translated: bool) -> bool {
-        let models = Models::new(&models.iter().map(|&model| model.to_owned()).collect::<Vec<_>>());
-        let request = Request::new(Body::from(body.to_owned()));
-        models.check_body(request, Names::Body(fields), 1000, translated).now_or_never().unwrap().is_ok()
+        let whole = passed(models, fields, body, translated, 10_000).is_ok();
+        assert_eq!(passed(models, fields, body, translated, 1).is_ok(), whole, "{body}");
+        whole
     }
 
     #[test]
     fn a_model_is_known_by_its_whole_name_whatever_its_case() {
-        let models = Models::new(&["llama3.2".to_owned(), "qwen3:*".to_owned(), "ns/m:7b".to_owned()]);
+        let models = list(&["llama3.2", "qwen3:*", "ns/m:7b", "hf.co/*/*", "smol*"]);
         for (model, there) in [
             ("llama3.2", true),
             ("LLama3.2:latest", true),
@@ -200,6 +368,11 @@ mod tests {
             ("ns/m", false),
             ("m:7b", false),
             ("registry.example/ns/m:7b", false),
+            ("hf.co/org/m:q4", true),
+            ("hf.co/org/sub/m", false),
+            ("smollm2:135m", true),
+            ("smollm2:11434/library/x", false),
+            ("smol.evil.example/a/b", false),
         ] {
             assert_eq!(models.contain(model), there, "{model}");
         }
@@ -228,7 +401,6 @@ mod tests {
         }
         assert!(!check(&["m"], &["source", "destination"], "{\"\u{17f}ource\":\"x\"}", false));
         assert!(!check(&["m"], &["model"], r#"{"model":"m","modelfile":"FROM x"}"#, false));
-        assert!(!check(&["m"], &["model"], &format!("{{\"model\":\"m\",\"a\":\"{}\"}}", "x".repeat(1000)), false));
     }
 
     #[test]
@@ -236,5 +408,30 @@ mod tests {
         assert!(!check(&["m"], &["model"], r#"{"model":"x","Model":"m"}"#, true));
         assert!(check(&["m"], &["model"], r#"{"model":"m"}"#, true));
         assert!(!check(&["m"], &["model"], "{}", true));
+        assert!(!check(&["m"], &["model"], "", true));
+    }
+
+    #[test]
+    fn a_model_is_refused_before_anything_passes_and_in_a_long_body_before_its_end_does() {
+        let long = "a".repeat(200 << 10);
+        for translated in [true, false] {
+            let refused = |body: &str| passed(&["m"], &["model"], body, translated, 1 << 10);
+            assert_eq!(refused(r#"{"model":"x"}"#), Err(0));
+            assert_eq!(refused(&format!(r#"{{"model":"x","a":"{long}"}}"#)), Err(0));
+            assert_eq!(refused(&format!(r#"{{"model":"x","a":"{long}","model":"m"}}"#)), Err(0), "too late");
+            let read = refused(&format!(r#"{{"a":"{long}","model":"x"}}"#)).unwrap_err();
+            assert!((HELD..=long.len() + 20).contains(&read), "{read}");
+            assert!(refused(&format!(r#"{{"a":"{long}""#)).is_err(), "it breaks off");
+            assert!(refused(&format!(r#"{{"a":"{long}"}}"#)).is_err() == translated, "it names none");
+            assert_eq!(refused(&format!(r#"{{"a":"{long}","model":"m"}}"#)), Ok(()));
+            assert_eq!(refused(&format!(r#"{{"model":"m","a":"{long}"}}"#)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_short_whatever_the_name() {
+        let error = list(&["m*"]).check(&format!("x/{}", "y".repeat(20 << 20))).unwrap_err();
+        let message = error.to_string();
+        assert!(message.len() < 500 && message.contains("does not stand for a slash"), "{message}");
     }
 }

@@ -4,9 +4,9 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::error::Error;
+use crate::{error::Error, gate::pattern, text};
 
 /// Pages on this machine, on any port.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
@@ -14,7 +14,7 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
 /// Programs that show pages of their own.
 const PROGRAMS: [&str; 5] = ["app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*"];
 
-/// What a preflight is told that it may send.
+/// What a preflight that asks for no headers may send.
 const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,X-Api-Key,Openai-Beta,Openai-Organization,Openai-Project,\
      X-Client-Request-Id,X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,\
      X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Read-Timeout,X-Stainless-Retry-Count,\
@@ -85,7 +85,8 @@ impl Rules {
         if !self.allows(text) {
             return Err(Error::Forbidden {
                 message: format!(
-                    "pages of the origin {text:?} may not call here; to allow it, add it to `origins` in the settings"
+                    "pages of the origin {:?} may not call here; to allow it, add it to `origins` in the settings",
+                    text::name(text)
                 ),
             });
         }
@@ -111,7 +112,7 @@ impl Rules {
                 .iter()
                 .copied()
                 .chain(self.origins.iter().map(String::as_str))
-                .any(|pattern| matches(pattern, origin))
+                .any(|pattern| pattern::fits(pattern, origin))
     }
 
     /// Whether `host`, as a client named us, can be us.
@@ -135,16 +136,7 @@ impl Rules {
 
     /// Whether the settings allow `name`, in lower case.
     fn lists(&self, name: &str) -> bool {
-        self.hosts.iter().any(|pattern| matches(pattern, name))
-    }
-}
-
-fn matches(pattern: &str, origin: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == origin,
-        Some((before, after)) => {
-            origin.len() >= before.len() + after.len() && origin.starts_with(before) && origin.ends_with(after)
-        }
+        self.hosts.iter().any(|pattern| pattern::fits(pattern, name))
     }
 }
 
@@ -157,6 +149,11 @@ fn without_port(host: &str) -> &str {
         }
         _ => host,
     }
+}
+
+/// Whether a value is a list of header names.
+fn are_names(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|text| text.split(',').all(|name| name.trim().parse::<HeaderName>().is_ok()))
 }
 
 /// Adds to an answer what an allowed page needs to read it.
@@ -173,13 +170,17 @@ fn share(headers: &mut HeaderMap, origin: HeaderValue) {
 }
 
 /// The headers of an answer to a preflight.
-pub(crate) fn preflight(headers: &mut HeaderMap, origin: HeaderValue) {
+///
+/// An allowed origin may send every header that it asks for: clients have headers of their own, and none gives more power than the request.
+pub(crate) fn preflight(headers: &mut HeaderMap, origin: HeaderValue, request: &HeaderMap) {
     share(headers, origin);
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
     );
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
+    let wanted = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|wanted| are_names(wanted));
+    let wanted = wanted.cloned().unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("43200"));
     headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Method"));
     headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
@@ -220,6 +221,21 @@ mod tests {
         }
         assert!(judge(&["https://*.example"], Some("https://chat.example"), "localhost").is_ok());
         assert_eq!(judge(&["*"], Some("null"), "localhost").unwrap(), Verdict::Allow(HeaderValue::from_static("*")));
+    }
+
+    #[test]
+    fn a_preflight_grants_every_header_that_it_asks_for() {
+        let granted = |wanted: Option<&str>| {
+            let (mut request, mut headers) = (HeaderMap::new(), HeaderMap::new());
+            request.extend(wanted.map(|wanted| (header::ACCESS_CONTROL_REQUEST_HEADERS, wanted.parse().unwrap())));
+            preflight(&mut headers, HeaderValue::from_static("http://localhost"), &request);
+            headers[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().to_owned()
+        };
+        let asked = "x-title,dangerously-allow-browser, idempotency-key";
+        assert_eq!(granted(Some(asked)), asked);
+        for other in [None, Some(""), Some("a b"), Some("*,\"")] {
+            assert_eq!(granted(other), ALLOWED_HEADERS, "{other:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,30 @@
-//! Lists of paths, and how a path is read before it is looked for in one: decoded and cleaned, as the remote's router reads it.
+//! How a path is read before anything is decided by it, and lists of paths.
 //!
 //! Reading changes nothing: the raw bytes pass on.
 
-/// `path` percent-decoded once, and cleaned of `//`, `.` and `..` as Go's `path.Clean` does. What is not UTF-8 is replaced, and fits nothing.
-pub(crate) fn read(path: &str) -> String {
+use std::borrow::Cow;
+
+use crate::gate::pattern;
+
+/// A path as it is judged and routed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reading<'a> {
+    /// Percent-decoded once, and cleaned of `//`, `.` and `..` as Go's `path.Clean` does. What is not UTF-8 is replaced, and fits nothing.
+    pub(crate) clean: Cow<'a, str>,
+    /// Whether cleaning changed nothing but a last slash. Who reads the path without cleaning it, or cleans it twice, then reads the same.
+    pub(crate) plain: bool,
+    /// Whether there was a last slash, which is not in `clean`. For the gate that is the same path, for routers it may be another.
+    pub(crate) slash: bool,
+}
+
+/// Reads a raw path.
+pub(crate) fn read(path: &str) -> Reading<'_> {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let is_clean = decoded.starts_with('/')
+        && (decoded.len() == 1 || decoded[1..].split('/').all(|part| !matches!(part, "" | "." | "..")));
+    if is_clean {
+        return Reading { clean: decoded, plain: true, slash: false };
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in decoded.split('/') {
         match part {
@@ -15,7 +35,9 @@ pub(crate) fn read(path: &str) -> String {
             part => parts.push(part),
         }
     }
-    format!("/{}", parts.join("/"))
+    let clean = format!("/{}", parts.join("/"));
+    let slash = clean.len() > 1 && decoded.strip_suffix('/') == Some(&clean);
+    Reading { clean: Cow::Owned(clean), plain: slash || decoded.is_empty(), slash }
 }
 
 /// Patterns of paths: `/api/chat`, `/v1/*`, `*`, and `!…` for what is taken out again.
@@ -39,11 +61,10 @@ impl Paths {
     }
 }
 
+/// `/v1/*` has `/v1` too, and `/api/chat/` is `/api/chat`.
 fn fits(pattern: &str, path: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => path.starts_with(beginning) || beginning.strip_suffix('/') == Some(path),
-        None => pattern == path || pattern.strip_suffix('/') == Some(path),
-    }
+    let folder = pattern.strip_suffix('*').unwrap_or(pattern).strip_suffix('/');
+    pattern::fits(pattern, path) || folder == Some(path)
 }
 
 #[cfg(test)]
@@ -52,18 +73,24 @@ mod tests {
 
     #[test]
     fn a_path_is_read_as_the_remote_reads_it() {
-        for (raw, path) in [
-            ("/api/%64elete", "/api/delete"),
-            ("/api//delete", "/api/delete"),
-            ("/api/x/../delete/", "/api/delete"),
-            ("/api%2Fdelete", "/api/delete"),
-            ("/%2e%2e/api/./delete", "/api/delete"),
-            ("/", "/"),
-            ("", "/"),
-            ("/api/%2564elete", "/api/%64elete"),
+        for (raw, path, plain) in [
+            ("/api/%64elete", "/api/delete", true),
+            ("/api//delete", "/api/delete", false),
+            ("/api/x/../delete/", "/api/delete", false),
+            ("/api/delete/", "/api/delete", true),
+            ("/api%2Fdelete", "/api/delete", true),
+            ("/%2e%2e/api/./delete", "/api/delete", false),
+            ("/v1/models/x%2F..%2F..%2F..", "/", false),
+            ("/", "/", true),
+            ("", "/", true),
+            ("//", "/", false),
+            ("/api/%2564elete", "/api/%64elete", true),
+            ("evil:80", "/evil:80", false),
         ] {
-            assert_eq!(read(raw), path, "{raw}");
+            let reading = read(raw);
+            assert_eq!((&*reading.clean, reading.plain), (path, plain), "{raw}");
         }
+        assert!(matches!(read("/v1/chat/completions").clean, Cow::Borrowed(_)));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
             options::raw,
         },
     },
+    text,
     upstream::client::encode,
 };
 
@@ -65,7 +66,9 @@ async fn multipart(content_type: &HeaderValue, json: &Json) -> Result<Given, Err
             file = Some(STANDARD.encode(&value));
             continue;
         }
-        let value = String::from_utf8_lossy(&value).into_owned();
+        // Strictly, as the gate reads the model's name.
+        let value = String::from_utf8(value.to_vec())
+            .map_err(|_| Error::invalid(&*name, format!("Invalid '{}': it is not UTF-8.", text::name(&name))))?;
         fields.entry(name).or_default().push(value);
     }
     let mut top = Options::default();

@@ -20,7 +20,6 @@ use crate::{
         wire::{Show, Tags},
     },
     routes::Id,
-    upstream::client::Client,
 };
 
 /// All models of the remote, in its order.
@@ -33,7 +32,7 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Response, Error> {
 /// One model. Its id may hold slashes and colons, raw or percent-encoded; `m` is `m:latest`.
 pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id): Id) -> Result<Response, Error> {
     recorder.model(&id);
-    let reply = explained(&app.upstream, &id, models::show(&app.upstream, &id).await).await?;
+    let reply = explained(&app, &id, models::show(&app.upstream, &id).await).await?;
     let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
     Ok(axum::Json(translate::shown(&id, &show)).into_response())
 }
@@ -43,28 +42,32 @@ pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id):
 /// # Errors
 /// As [`models::can`]; if there is no such model, with names that are near.
 pub(crate) async fn can(app: &App, model: &str, capability: &str) -> Result<bool, Error> {
-    explained(&app.upstream, model, models::can(&app.upstream, model, capability).await).await
+    explained(app, model, models::can(&app.upstream, model, capability).await).await
 }
 
 /// Adds to the failure of what was asked about `model`, if there is no such model, which names are near.
 ///
 /// # Errors
 /// The failure.
-pub(crate) async fn explained<T>(client: &Client, model: &str, outcome: Result<T, Error>) -> Result<T, Error> {
+pub(crate) async fn explained<T>(app: &App, model: &str, outcome: Result<T, Error>) -> Result<T, Error> {
     match outcome {
         Ok(value) => Ok(value),
-        Err(error) => Err(Box::pin(explain(client, error, model)).await),
+        Err(error) => Err(Box::pin(explain(app, error, model)).await),
     }
 }
 
 /// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
-pub(crate) async fn explain(client: &Client, error: Error, model: &str) -> Error {
+pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
     let refused = match error {
         Error::Refused(refused) if refused.refusal == Refusal::NoModel => refused,
         error => return error,
     };
-    let names = match models::tags(client).await {
-        Ok(reply) => client.read::<Tags<'_>>("/api/tags", &reply).ok().map(|tags| translate::instead(model, &tags)),
+    let names = match models::tags(&app.upstream).await {
+        Ok(reply) => app.upstream.read::<Tags<'_>>("/api/tags", &reply).ok().map(|mut tags| {
+            // A key with a list of models sees no other's name.
+            tags.models.retain(|tag| app.may_see(&tag.name));
+            translate::instead(model, &tags)
+        }),
         Err(_) => None,
     };
     let message = translate::not_found(model, &refused.message, names.as_ref());

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     config::{Config, Overflow},
     error::Error,
+    ollama::name,
     openai::request::options::{Native, raw},
     receipt::Receipt,
 };
@@ -44,7 +45,7 @@ impl Policy {
         if let Some(tokens) = grown {
             receipt.note("num_ctx", format!("raised:{tokens}"));
         }
-        let own = context.overflow_by_model.iter().find(|(name, _)| tagged(name) == tagged(model));
+        let own = context.overflow_by_model.iter().find(|(name, _)| name::full(name) == name::full(model));
         Self {
             overflow: own.map_or(context.overflow, |(_, overflow)| *overflow),
             num_ctx: grown.max(Some(context.num_ctx)).filter(|tokens| *tokens > 0),
@@ -115,32 +116,22 @@ impl Grown {
     /// How far it has grown.
     pub(crate) fn of(&self, model: &str) -> Option<u64> {
         let models = self.models();
-        models.growth.get(&*tagged(model)).map(|growth| growth.tokens.min(models.max)).filter(|tokens| *tokens > 0)
+        models.growth.get(&*name::full(model)).map(|growth| growth.tokens.min(models.max)).filter(|tokens| *tokens > 0)
     }
 
     /// Whoever holds this may make `model` grow.
     pub(crate) async fn turn(&self, model: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = self.models().growth.entry(tagged(model).into_owned()).or_default().turn.clone();
+        let turn = self.models().growth.entry(name::full(model).into_owned()).or_default().turn.clone();
         turn.lock_owned().await
     }
 
     /// It has grown.
     pub(crate) fn remember(&self, model: &str, tokens: u64) {
-        self.models().growth.entry(tagged(model).into_owned()).or_default().tokens = tokens;
+        self.models().growth.entry(name::full(model).into_owned()).or_default().tokens = tokens;
     }
 
     fn models(&self) -> std::sync::MutexGuard<'_, Models> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One name for a model: `m` is `m:latest`, and case does not count.
-pub(crate) fn tagged(model: &str) -> Cow<'_, str> {
-    let last = model.rsplit('/').next().unwrap_or(model);
-    match (last.contains(':'), model.bytes().any(|byte| byte.is_ascii_uppercase())) {
-        (true, false) => Cow::Borrowed(model),
-        (true, true) => Cow::Owned(model.to_ascii_lowercase()),
-        (false, _) => Cow::Owned(format!("{}:latest", model.to_ascii_lowercase())),
     }
 }
 
@@ -160,8 +151,6 @@ mod tests {
 
     #[test]
     fn a_model_without_a_tag_is_its_latest() {
-        assert_eq!(tagged("Llama3.2"), "llama3.2:latest");
-        assert_eq!(tagged("hf.co:443/org/name"), "hf.co:443/org/name:latest");
         let mut config = Config::default();
         config.context.overflow_by_model = vec![("llama3.2".to_owned(), Overflow::Truncate)];
         let overflow = |model| Policy::of(&config, None, model, &Native::default(), &mut Receipt::default()).overflow;

@@ -16,15 +16,11 @@ use crate::{
     observe::Recorder,
     offload,
     ollama::{
-        models,
+        models, name,
         refusal::{Refusal, Refused},
         wire::{ChatRequest, Options},
     },
-    openai::{
-        self,
-        request::json::Fields,
-        upstream_request::context::{size, tagged},
-    },
+    openai::{self, request::json::Fields, upstream_request::context::size},
     receipt::Receipt,
     redact::Redactor,
     upstream::client::{self, Upstream, encode},
@@ -216,7 +212,7 @@ async fn send_with_fallbacks(app: &App, mut ask: UpstreamRequest, recorder: &Rec
                 Box::pin(think(&mut ask, field, change, recorder)).await?;
             }
             _ => {
-                return Err(Box::pin(openai::models::explain(&app.upstream, Error::Refused(refused), &ask.model)).await);
+                return Err(Box::pin(openai::models::explain(app, Error::Refused(refused), &ask.model)).await);
             }
         }
     }
@@ -236,7 +232,7 @@ async fn adapt_to_version(app: &App, ask: &mut UpstreamRequest, recorder: &Recor
     }
     let senses = async || {
         let senses = models::senses(&app.upstream, &ask.model).await;
-        openai::models::explained(&app.upstream, &ask.model, senses).await
+        openai::models::explained(app, &ask.model, senses).await
     };
     if ask.version_gated.pictures && !version.refuses_pictures() && !senses().await? {
         return Err(Error::unsupported(
@@ -332,7 +328,7 @@ async fn grow(app: &App, ask: &UpstreamRequest, refused: Refused, recorder: &Rec
 
 /// A bigger context may push a model off the graphics card, which makes it many times slower.
 async fn warn_if_it_spills(app: &App, model: &str, context: u64) {
-    let loaded = models::loaded_size(&app.upstream, |name| tagged(name) == tagged(model)).await;
+    let loaded = models::loaded_size(&app.upstream, |loaded| name::full(loaded) == name::full(model)).await;
     if let Some((size, size_vram)) = loaded
         && size_vram < size
     {
