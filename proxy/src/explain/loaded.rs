@@ -179,6 +179,7 @@ mod tests {
             may_grow: true,
             limit: None,
             effort: Some("reasoning_effort"),
+            forced: false,
             version_gated: VersionGated { max: true, ..VersionGated::default() },
         }
     }

@@ -133,6 +133,7 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
         may_grow,
         limit,
         effort: None,
+        forced: false,
         version_gated: VersionGated::default(),
     })
 }

@@ -86,6 +86,7 @@ pub(super) fn asks(
                 may_grow,
                 limit,
                 effort,
+                forced: false,
                 version_gated,
             });
         }

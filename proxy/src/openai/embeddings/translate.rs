@@ -35,6 +35,7 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<UpstreamRequest
         may_grow,
         limit: Some(0),
         effort: None,
+        forced: false,
         version_gated: VersionGated::default(),
     })
 }

@@ -48,6 +48,7 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
             may_grow: false,
             limit: None,
             effort: None,
+            forced: false,
             version_gated: VersionGated::default(),
         })
     };

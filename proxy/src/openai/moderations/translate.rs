@@ -7,7 +7,7 @@ use crate::{
     ollama::wire::{ChatReply, ChatRequest},
     openai::{
         moderations::{
-            judge::Judge,
+            judge::{Judge, Verdict},
             wire::{CATEGORIES, Judged, Map, Moderation, Request},
         },
         request::options::limit,
@@ -16,6 +16,7 @@ use crate::{
             send::{Bodies, UpstreamRequest, VersionGated},
         },
     },
+    receipt::Receipt,
     stamp::Stamp,
 };
 
@@ -33,18 +34,45 @@ pub(crate) struct Facts {
     pub(crate) kinds: Vec<(bool, bool)>,
 }
 
-/// The model that judges: the one that is named, or the configured one in place of OpenAI's.
+/// What the remote has to judge with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Means {
+    /// The model that judges where none is named and none configured.
+    pub(super) guard: Option<String>,
+    /// Whether answers come with the probabilities of their tokens.
+    pub(super) scored: bool,
+}
+
+/// Most alternatives to a token that Ollama gives (recorded: logprobs-raw/top-21).
+const ALTERNATIVES: u8 = 20;
+
+/// Whether a request leaves the choice of the model to us: it names none, or one of OpenAI's.
+pub(super) fn is_open(named: Option<&str>) -> bool {
+    named.is_none_or(|name| name.starts_with("omni-moderation") || name.starts_with("text-moderation"))
+}
+
+/// The model that judges: the one that is named, or in place of OpenAI's the configured one, or else a guard model that the remote has,
+/// which is noted.
 ///
 /// # Errors
-/// None is named, and none is configured.
-pub(super) fn model(named: Option<&str>, configured: &str) -> Result<String, Error> {
-    let theirs = |name: &str| name.starts_with("omni-moderation") || name.starts_with("text-moderation");
-    match named {
-        Some(name) if !theirs(name) => Ok(name.to_owned()),
-        _ if !configured.is_empty() => Ok(configured.to_owned()),
-        _ => Err(Error::unsupported(
+/// Fails if there is none.
+pub(super) fn model(
+    named: Option<&str>,
+    configured: &str,
+    guard: Option<&str>,
+    receipt: &mut Receipt,
+) -> Result<String, Error> {
+    match (named.filter(|_| !is_open(named)), guard) {
+        (Some(name), _) => Ok(name.to_owned()),
+        (None, _) if !configured.is_empty() => Ok(configured.to_owned()),
+        (None, Some(guard)) => {
+            let plain = |c: char| if c.is_ascii_graphic() && !matches!(c, ',' | '"') { c } else { '_' };
+            receipt.note("model", guard.chars().map(plain).collect::<String>());
+            Ok(guard.to_owned())
+        }
+        (None, None) => Err(Error::unsupported(
             "model",
-            "OpenAI's moderation models are not here: name a model of the remote that judges, such as llama-guard3, or set moderation.model (--moderation-model).",
+            "OpenAI's moderation models are not here, and the remote has no guard model: get one (ollama pull llama-guard3), name a model that judges, or set moderation.model (--moderation-model).",
         )),
     }
 }
@@ -58,6 +86,7 @@ pub(super) fn asks(
     model: &str,
     policy: &Policy,
     room: usize,
+    scored: bool,
 ) -> Result<(Vec<UpstreamRequest>, Facts), Error> {
     let (may_grow, limit) = (policy.may_grow(&request.native), limit(&request.native.options));
     let judge = Judge::of(model);
@@ -81,15 +110,16 @@ pub(super) fn asks(
         think: native.think.map(Cow::Borrowed),
         truncate: Some(truncate),
         shift: native.shift,
-        logprobs: false,
-        top_logprobs: None,
+        logprobs: scored,
+        top_logprobs: scored.then_some(ALTERNATIVES),
     };
     let mut bodies = Bodies::within(room);
-    let mut asks = Vec::with_capacity(request.inputs.len());
-    for input in request.inputs {
-        asked.messages = judge.messages(input);
+    let mut asks = Vec::with_capacity(request.inputs.len() * judge.questions());
+    let questions = request.inputs.iter().flat_map(|input| (0..judge.questions()).map(move |nth| (input, nth)));
+    for (input, nth) in questions {
+        asked.messages = judge.messages(input, nth);
         bodies.encode(&asked)?;
-        // Whether the model can see is known before.
+        // Whether the model can see, and whether there are probabilities, is known before.
         let (model, body, version_gated) = (model.to_owned(), bodies.last(), VersionGated::default());
         asks.push(UpstreamRequest {
             path: PATH,
@@ -99,6 +129,7 @@ pub(super) fn asks(
             may_grow,
             limit,
             effort: None,
+            forced: false,
             version_gated,
         });
     }
@@ -112,20 +143,22 @@ pub(super) fn asks(
 pub(super) fn response<'a>(
     stamp: &'a Stamp,
     facts: &'a Facts,
-    replies: &[ChatReply<'_>],
+    replies: &'a [ChatReply<'_>],
 ) -> Result<Moderation<'a>, Error> {
     let mut results = Vec::with_capacity(replies.len());
-    for (reply, kinds) in replies.iter().zip(&facts.kinds) {
-        if !reply.done {
+    for (replies, kinds) in replies.chunks(facts.judge.questions()).zip(&facts.kinds) {
+        if replies.iter().any(|reply| !reply.done) {
             return Err(Error::unfinished());
         }
-        results.push(judged(facts.judge.read(&reply.message.content)?, *kinds));
+        let answer =
+            |reply: &'a ChatReply<'_>| (&*reply.message.content, reply.logprobs.as_deref().unwrap_or_default());
+        let answers: Vec<_> = replies.iter().map(answer).collect();
+        results.push(judged(facts.judge.read(&answers)?, *kinds));
     }
     Ok(Moderation { id: &stamp.id, model: &facts.model, results })
 }
 
-/// The models tell verdicts, not probabilities, so a score is 0 or 1.
-fn judged(categories: Map<bool>, (text, image): (bool, bool)) -> Judged {
+fn judged(Verdict { flags, scores }: Verdict, (text, image): (bool, bool)) -> Judged {
     let applied = CATEGORIES.map(|(_, pictures)| {
         let mut types = Vec::new();
         types.extend(text.then_some("text"));
@@ -133,9 +166,9 @@ fn judged(categories: Map<bool>, (text, image): (bool, bool)) -> Judged {
         types
     });
     Judged {
-        flagged: categories.0.contains(&true),
-        category_scores: Map(categories.0.map(|flag| if flag { 1.0 } else { 0.0 })),
-        categories,
+        flagged: flags.0.contains(&true),
+        category_scores: scores,
+        categories: flags,
         category_applied_input_types: Map(applied),
     }
 }

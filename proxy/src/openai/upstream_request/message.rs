@@ -74,6 +74,7 @@ impl<'a> Turn<'a> {
             may_grow: policy.may_grow(native),
             limit: limit(&native.options),
             effort,
+            forced: self.form != Form::Free,
             version_gated: VersionGated::default(),
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct UpstreamRequest {
     pub(crate) limit: Option<u64>,
     /// The field that says how much to think, unless the client speaks Ollama's own words.
     pub(crate) effort: Option<&'static str>,
+    /// Whether `format` alone makes the model call its tools, so that a model without tools can do it too.
+    pub(crate) forced: bool,
     /// What it has that older remotes do not know.
     pub(crate) version_gated: VersionGated,
 }
@@ -193,7 +195,7 @@ async fn send_with_fallbacks(app: &App, mut ask: UpstreamRequest, recorder: &Rec
     recorder.waits_for("the remote");
     recorder.payload("ask", &ask.body);
     let mut thinking = None;
-    // A context grows once, and thinking only becomes less, so this ends.
+    // A context grows once, tools are described once, and thinking only becomes less, so this ends.
     loop {
         let error = match app.upstream.open(Method::POST, ask.path, Some(ask.body.clone())).await {
             Ok(answer) => return Ok(answer),
@@ -206,6 +208,10 @@ async fn send_with_fallbacks(app: &App, mut ask: UpstreamRequest, recorder: &Rec
         match (&refused.refusal, ask.effort, fallback_for(&refused.refusal)) {
             (Refusal::ContextLength { .. }, ..) if ask.may_grow && app.config.context.max > 0 => {
                 return Box::pin(grow(app, &ask, *refused, recorder)).await;
+            }
+            (Refusal::NoTools, ..) if ask.forced => {
+                ask.forced = false;
+                Box::pin(describe_tools(&mut ask, recorder)).await?;
             }
             (_, Some(field), Some(change)) if !app.config.openai.strict && thinking < Some(change) => {
                 thinking = Some(change);
@@ -286,6 +292,34 @@ async fn think(ask: &mut UpstreamRequest, field: &str, change: Thinking, recorde
         Thinking::On => receipt.note(field, "lowered:true"),
         Thinking::Not => receipt.no_effect(field),
     }
+    recorder.receipt(receipt);
+    Ok(())
+}
+
+/// Describes the tools in a system message in place of `tools`, for a model whose template has no room for them: `format` alone makes it
+/// write the calls.
+async fn describe_tools(ask: &mut UpstreamRequest, recorder: &Recorder) -> Result<(), Error> {
+    ask.body = changed(ask.body.clone(), |top| {
+        let described = |name| top.get(name).map_or("null", RawValue::get);
+        let content = format!(
+            "You can call these tools, which are described in JSON:\n{}\nReply with JSON that follows this schema:\n{}",
+            described("tools"),
+            described("format")
+        );
+        let system = to_raw_value(&serde_json::json!({"role": "system", "content": content}))
+            .map_err(|error| Error::Internal { message: error.to_string() })?;
+        let messages = top.get("messages").map_or("[]", RawValue::get);
+        let messages: Vec<&RawValue> =
+            serde_json::from_str(messages).map_err(|error| Error::Internal { message: error.to_string() })?;
+        let messages: Vec<&RawValue> = std::iter::once(&*system).chain(messages).collect();
+        let messages = to_raw_value(&messages).map_err(|error| Error::Internal { message: error.to_string() })?;
+        top.remove("tools");
+        top.set("messages", Cow::Owned(messages));
+        Ok(())
+    })
+    .await?;
+    let mut receipt = Receipt::default();
+    receipt.emulated("tools");
     recorder.receipt(receipt);
     Ok(())
 }
