@@ -11,16 +11,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use self::translate::Means;
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
-    ollama::wire::ChatReply,
+    offload,
+    ollama::{
+        models,
+        wire::{ChatReply, Tags},
+    },
     openai::{
         models::can,
-        request::json::Json,
+        request::{
+            image_urls,
+            json::{Json, Text},
+        },
         upstream_request::{
-            prepare::{Context, Prepared, take_with_images},
+            prepare::{Context, Prepared},
             send,
         },
     },
@@ -28,23 +36,34 @@ use crate::{
     usage::Usage,
 };
 
-/// Translates a body.
+/// Translates a body as if the remote had no guard model of its own.
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<translate::Facts>, Error> {
+    prepare_with(json, context, &Means::default())
+}
+
+fn prepare_with(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared<translate::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
     let config = context.config;
-    let model = translate::model(request.model.as_deref(), &config.moderation.model)?;
+    let model =
+        translate::model(request.model.as_deref(), &config.moderation.model, means.guard.as_deref(), &mut receipt)?;
     let policy = context.policy(&model, &request.native, &mut receipt)?;
-    let (asks, facts) = translate::asks(request, &model, &policy, config.limits.body)?;
+    let (asks, facts) = translate::asks(request, &model, &policy, config.limits.body, means.scored)?;
     Ok(Prepared { asks, facts, receipt })
 }
 
 /// The judgements of one input or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
-    let (asks, facts) = take_with_images(&app, &recorder, json, prepare).await?;
+    recorder.payload("request", json.bytes());
+    let json = image_urls::inline(&app, &recorder, json).await?;
+    let means = means(&app, &json).await?;
+    let (shared, notes) = (app.clone(), recorder.clone());
+    let prepared = offload::run(json.bytes().len(), move || prepare_with(&json, &Context::of(&shared, &notes), &means));
+    let Prepared { asks, facts, receipt } = prepared.await?;
+    recorder.receipt(receipt);
     let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
     // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
     if facts.kinds.iter().any(|(_, image)| *image)
@@ -61,4 +80,17 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
     recorder.usage(replies.iter().map(Usage::from).sum());
     Ok(axum::Json(translate::response(&app.stamp("modr-"), &facts, &replies)?).into_response())
+}
+
+/// What the remote has to judge with. It is asked for a guard model only where one is needed.
+async fn means(app: &App, json: &Json) -> Result<Means, Error> {
+    let named: Option<Text<'_>> = json.fields()?.take("model", &mut Vec::new())?;
+    let mut guard = None;
+    if translate::is_open(named.as_deref()) && app.config.moderation.model.is_empty() {
+        let reply = models::tags(&app.upstream).await?;
+        let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
+        let names: Vec<&str> = tags.models.iter().map(|tag| &*tag.name).collect();
+        guard = judge::guard(&names).map(ToOwned::to_owned);
+    }
+    Ok(Means { guard, scored: app.upstream.version().await?.has_logprobs() })
 }

@@ -1,4 +1,5 @@
-//! How a vector of moderations is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
+//! How a vector of moderations is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers. Where there is a file
+//! `scored` the version gives probabilities, and where there is `not-configured` the remote's own guard model judges, a ShieldGemma.
 
 use async_openai::types::moderations::CreateModerationResponse;
 
@@ -16,10 +17,12 @@ use crate::{
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::of_test(case.input("client.json").unwrap());
+    let scored = case.input("scored").is_some();
+    let configured = if case.input("not-configured").is_some() { "" } else { "llama-guard3" };
     let mut receipt = Receipt::default();
     let translated = json.fields().and_then(|fields| Request::read(fields, &mut receipt)).and_then(|request| {
-        let model = translate::model(request.model.as_deref(), "llama-guard3")?;
-        let (asks, facts) = translate::asks(request, &model, &Policy::default(), usize::MAX)?;
+        let model = translate::model(request.model.as_deref(), configured, Some("shieldgemma:2b"), &mut receipt)?;
+        let (asks, facts) = translate::asks(request, &model, &Policy::default(), usize::MAX, scored)?;
         Ok((send::bodies(&asks), facts))
     });
     let facts = match translated {
