@@ -11,6 +11,9 @@ mod deadline;
 mod error;
 mod explain;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod near;
 mod observe;

@@ -2,7 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod connect;
-mod fence;
+pub(crate) mod fence;
 mod last_line;
 pub(crate) mod passthrough;
 pub(crate) mod pool;

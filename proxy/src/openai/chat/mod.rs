@@ -64,7 +64,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
 }
 
 /// The stream of one answer.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn stream_of_one(stamp: crate::stamp::Stamp) -> stream::Chat {
     stream::Chat::new(stamp, wire::Facts { model: "m".to_owned(), stream: true, ..wire::Facts::default() })
 }

@@ -48,12 +48,21 @@ pub(crate) async fn retrieve(
     if !matches!(value("stream"), Some("true" | "1")) {
         return Ok(axum::Json(stored.answer.response()).into_response());
     }
-    let after = value("starting_after").map(|after| {
+    let after = starting_after(&query)?;
+    Ok(sse::event_stream(Body::from(stored.answer.replay(after).take())))
+}
+
+/// The number of the last event that the client has.
+///
+/// # Errors
+/// Fails if the parameter is not a number.
+pub(crate) fn starting_after(query: &[(String, String)]) -> Result<Option<u64>, Error> {
+    let after = query.iter().find(|(name, _)| name == "starting_after").map(|(_, after)| {
         after.parse::<u64>().map_err(|_| {
             Error::invalid("starting_after", format!("Invalid 'starting_after': expected a number, but got '{after}'."))
         })
     });
-    Ok(sse::event_stream(Body::from(stored.answer.replay(after.transpose()?).take())))
+    after.transpose()
 }
 
 /// `DELETE /v1/responses/{id}`.

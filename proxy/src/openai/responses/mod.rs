@@ -5,8 +5,8 @@ mod compact;
 mod estimate;
 mod events;
 mod input;
-mod items;
-mod kept;
+pub(crate) mod items;
+pub(crate) mod kept;
 #[cfg(test)]
 mod laws;
 mod offer;

@@ -1,0 +1,245 @@
+//! Entry points of the fuzz targets in `fuzz/`: everything that reads bytes of clients, of the remote or of a settings file.
+//!
+//! Each must return, without a panic, whatever the bytes are, and checks a property where there is one. The seeds in `fuzz/seeds/` run as an
+//! ordinary test, with a few thousand mutations of them.
+
+use axum::extract::Query;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Method, Uri};
+use serde_json::{Value, json};
+
+use crate::{
+    Config,
+    config::Limits,
+    explain,
+    gate::paths,
+    ollama::ndjson::Lines,
+    openai::{
+        audio, chat,
+        request::json::Json,
+        response::sse::{Feed, Translator},
+        responses,
+    },
+    routes,
+    stamp::Stamp,
+    upstream::fence,
+};
+
+/// A name, and what reads the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("json_fields", json_fields),
+    ("ndjson", ndjson),
+    ("chat_stream", chat_stream),
+    ("form", form),
+    ("paths", paths),
+    ("data_url", data_url),
+    ("settings", settings),
+    ("resume", resume),
+    ("schema", schema),
+    ("request", request),
+];
+
+/// The bytes as a request body: its top level.
+pub fn json_fields(data: &[u8]) {
+    let json = Json::new(data.to_vec(), &Limits::default());
+    if let Ok(fields) = json.fields() {
+        // What is an object for us is one for every parser that takes its depth.
+        for (_, value) in fields.left() {
+            assert!(std::str::from_utf8(value.get().as_bytes()).is_ok());
+        }
+        assert_eq!(json.bytes().trim_ascii_start().first(), Some(&b'{'));
+    }
+}
+
+fn lines(data: &[u8], step: usize) -> Vec<Bytes> {
+    let (mut lines, mut all) = (Lines::default(), Vec::new());
+    for packet in data.chunks(step.max(1)) {
+        if lines.push(Bytes::copy_from_slice(packet)).is_err() {
+            break;
+        }
+        all.extend(std::iter::from_fn(|| lines.next()));
+    }
+    all.extend(lines.rest());
+    all
+}
+
+/// The bytes as a remote's stream: it makes no difference how they are cut.
+pub fn ndjson(data: &[u8]) {
+    let step = usize::from(data.first().copied().unwrap_or(1));
+    let whole = lines(data, usize::MAX);
+    assert_eq!(whole, lines(data, step), "in packets of {step}");
+    assert!(whole.iter().all(|line| !line.is_empty() && !line.contains(&b'\n')));
+}
+
+/// The bytes as a remote's stream of a chat: it ends exactly once, with `[DONE]` or an error.
+pub fn chat_stream(data: &[u8]) {
+    let random = "0123456789abcdef0123456789abcdef".to_owned();
+    let stamp = Stamp { id: format!("chatcmpl-{random}"), random, created: 1_700_000_000 };
+    let mut feed = Feed::of(chat::stream_of_one(stamp), 1);
+    let step = usize::from(data.first().copied().unwrap_or(1)).max(1);
+    let outcome = data.chunks(step).try_for_each(|packet| feed.packet_of(0, Bytes::copy_from_slice(packet)));
+    let failed = outcome.and_then(|()| feed.eof_of(0)).is_err();
+    assert!(feed.translator().closed());
+    let frames = feed.frames.take();
+    let frames = String::from_utf8_lossy(&frames);
+    let done = frames.split("\n\n").filter(|frame| *frame == "data: [DONE]").count();
+    assert_eq!(done, usize::from(!failed), "{frames}");
+}
+
+/// The bytes as a form of the audio API, between its boundaries or with them.
+pub fn form(data: &[u8]) {
+    let kind = HeaderValue::from_static("multipart/form-data; boundary=x");
+    let part: &[u8] = b"--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
+    for body in [data.to_vec(), [part, data, b"\r\n--x--\r\n"].concat()] {
+        let json = Json::new(body, &Limits::default());
+        let read = audio::form::read(Some(&kind), &json).now_or_never();
+        assert!(read.is_some(), "a body that is here needs no waiting");
+    }
+}
+
+/// The bytes as a request's path: the fence of the base path, the gate's reading, and the table of routes.
+pub fn paths(data: &[u8]) {
+    let path = String::from_utf8_lossy(data);
+    let leaves = fence::leaves(&path);
+    // As the simplest gateway resolves it.
+    let mut depth = 0_i64;
+    for segment in path.split('/') {
+        depth += match segment {
+            ".." => -1,
+            "" | "." => 0,
+            _ => 1,
+        };
+        assert!(depth >= 0 || leaves, "{path:?} leaves the base path");
+    }
+    let reading = paths::read(&path);
+    let parts = reading.clean.strip_prefix('/').map(|rest| rest.split('/'));
+    assert!(parts.is_some_and(|mut parts| parts.all(|part| !matches!(part, "." | ".."))), "{reading:?}");
+    assert!(!reading.clean.contains("//") && (reading.clean == "/" || !reading.clean.ends_with('/')), "{reading:?}");
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        let _ = routes::find(&method, &path, "/v1");
+    }
+    let _ = routes::allow(&path);
+}
+
+fn translate(body: &Value, endpoint: &str) {
+    explained(body.to_string().into_bytes(), endpoint);
+}
+
+fn explained(body: Vec<u8>, endpoint: &str) {
+    if let Ok(explained) = explain(body, Some(endpoint), &Config::default()) {
+        let text = explained.json();
+        assert!(serde_json::from_str::<Value>(&text).is_ok(), "{text}");
+    }
+}
+
+/// The bytes as the URL of an image.
+pub fn data_url(data: &[u8]) {
+    let url = String::from_utf8_lossy(data);
+    for url in [url.to_string(), format!("data:{url}"), format!("data:image/png;base64,{url}")] {
+        let chat = json!([{"type": "image_url", "image_url": {"url": url}}]);
+        translate(&json!({"model": "m", "messages": [{"role": "user", "content": chat}]}), "/v1/chat/completions");
+        let response = json!([{"type": "input_image", "image_url": url}]);
+        translate(&json!({"model": "m", "input": [{"role": "user", "content": response}]}), "/v1/responses");
+    }
+}
+
+/// The bytes as a settings file.
+pub fn settings(data: &[u8]) {
+    let _ = Config::from_toml(&String::from_utf8_lossy(data));
+}
+
+/// The bytes as the query of a stored response, or of its items.
+pub fn resume(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for query in [text.to_string(), format!("stream=true&starting_after={text}"), format!("after={text}&limit={text}")]
+    {
+        let Ok(uri) = Uri::try_from(format!("/v1/responses/resp_x?{query}")) else { continue };
+        if let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) {
+            let _ = responses::kept::starting_after(&pairs);
+            let _ = responses::items::Wanted::read(&pairs);
+        }
+    }
+}
+
+/// The bytes as a schema: of a response format, and of a tool's parameters.
+pub fn schema(data: &[u8]) {
+    let Ok(schema) = serde_json::from_slice::<Value>(data) else { return };
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": true}});
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": schema, "strict": true}});
+    let messages = json!([{"role": "user", "content": "x"}]);
+    translate(
+        &json!({"model": "m", "messages": messages, "tools": [tool], "response_format": format}),
+        "/v1/chat/completions",
+    );
+    let format = json!({"format": {"type": "json_schema", "name": "x", "schema": schema}});
+    let tool = json!({"type": "function", "name": "f", "parameters": schema});
+    translate(&json!({"model": "m", "input": "x", "tools": [tool], "text": format}), "/v1/responses");
+}
+
+/// The bytes as the whole body of a request to each endpoint that takes JSON.
+pub fn request(data: &[u8]) {
+    for endpoint in explain_endpoints() {
+        explained(data.to_vec(), &endpoint);
+    }
+}
+
+fn explain_endpoints() -> impl Iterator<Item = String> {
+    ["chat/completions", "completions", "responses", "embeddings", "moderations", "images/generations"]
+        .map(|name| format!("/v1/{name}"))
+        .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use proptest::{
+        prelude::*,
+        test_runner::{Config as Settings, RngAlgorithm, TestRng, TestRunner},
+    };
+
+    use super::*;
+
+    /// One change: bytes replaced, inserted, removed or repeated.
+    fn mutated(seed: &[u8], at: usize, length: usize, with: &[u8]) -> Vec<u8> {
+        let at = at % (seed.len() + 1);
+        let end = (at + length % 8).min(seed.len());
+        [&seed[..at], with, &seed[end..]].concat()
+    }
+
+    #[test]
+    fn no_seed_and_no_mutation_of_one_breaks_a_target() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+        for (name, target) in TARGETS {
+            let files = fs::read_dir(seeds.join(name)).unwrap_or_else(|error| panic!("no seeds for {name}: {error}"));
+            let seeds: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+            assert!(!seeds.is_empty(), "{name}");
+            target(b"");
+            seeds.iter().for_each(|seed| target(seed));
+            let settings = Settings { cases: 300, failure_persistence: None, ..Settings::default() };
+            let mut runner = TestRunner::new_with_rng(settings, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+            let piece = prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..6),
+                prop::sample::select(vec![
+                    "\"", "{", "}", "[", "\\", "\\ud800", "\r\n", "..", "%2e", "null", "1e999", "é"
+                ])
+                .prop_map(|piece| piece.as_bytes().to_vec()),
+            ];
+            let change =
+                (any::<prop::sample::Index>(), prop::collection::vec((0..4096_usize, 0..8_usize, piece), 1..4));
+            let broken = runner.run(&change, |(seed, changes)| {
+                let mut input = seed.get(&seeds).clone();
+                for (at, length, with) in changes {
+                    input = mutated(&input, at, length, &with);
+                }
+                target(&input);
+                Ok(())
+            });
+            assert!(broken.is_ok(), "{name}: {broken:?}");
+        }
+    }
+}
