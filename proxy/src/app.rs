@@ -21,6 +21,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
+    buffered::{Budget, Share},
     config::Config,
     error::{self, Error},
     fetch::Fetcher,
@@ -42,6 +43,8 @@ const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 pub(crate) struct App {
     shared: Arc<Shared>,
     pub(crate) upstream: Arc<Client>,
+    /// The caller's share of the budget for bodies.
+    pub(crate) buffered: Share,
     /// The models that the caller may use. None: all.
     models: Option<Models>,
 }
@@ -77,6 +80,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Persistent {
     pub(crate) counts: Arc<Counts>,
+    pub(crate) buffered: Arc<Budget>,
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     pub(crate) in_flight: Arc<InFlight>,
@@ -226,7 +230,7 @@ async fn translate(
     }
     request.extensions_mut().insert(recorder.clone());
     request.extensions_mut().insert(admitted.owner);
-    let app = App { shared, upstream: route.upstream.clone(), models: admitted.models };
+    let app = App { shared, upstream: route.upstream.clone(), buffered: admitted.buffered, models: admitted.models };
     let mut response = handler(request, app).await;
     if head {
         let length = response.body().size_hint().exact().map(HeaderValue::from);

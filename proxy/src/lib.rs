@@ -5,6 +5,7 @@
 pub mod config;
 
 mod app;
+mod buffered;
 #[cfg(test)]
 mod costs;
 mod deadline;
@@ -148,7 +149,8 @@ fn setup(config: Config, addr: SocketAddr, persistent: &app::Persistent) -> io::
     refuse_public(&config, addr)?;
     let ollama = upstream::client::Client::new(&config, app::via())?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config), &config.local.hosts);
-    let gate = Gate::new(&config, origins, persistent.counts.clone());
+    persistent.buffered.set(config.limits.buffered);
+    let gate = Gate::new(&config, origins, persistent.counts.clone(), persistent.buffered.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
     let shared = Arc::new(app::Shared::new(config, ollama, gate, persistent));
     Ok(Setup { shared, tls, limits })

@@ -6,7 +6,11 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 
-use crate::offload;
+use crate::{
+    buffered::{FREE, Lease},
+    error::Error,
+    offload,
+};
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(crate) enum Failed {
     TooLarge,
     /// It broke off, or failed.
     Broken(BoxError),
+    /// The budget for bodies has no room for it.
+    NoRoom(Error),
 }
 
 /// # Errors
@@ -24,9 +30,33 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
+    read_counted(body, limit, None).await
+}
+
+/// Reads the body of a request, whose bytes `lease` counts while they are held: the caller binds it to them.
+///
+/// # Errors
+/// As [`read`]; fails if there is no room in the budget.
+pub(crate) async fn read_leased<B>(body: B, limit: usize, lease: &mut Lease) -> Result<Bytes, Failed>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    read_counted(body, limit, Some(lease)).await
+}
+
+async fn read_counted<B>(body: B, limit: usize, mut lease: Option<&mut Lease>) -> Result<Bytes, Failed>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let mut body = body;
     if body.size_hint().lower() > limit as u64 {
         return Err(Failed::TooLarge);
+    }
+    if let Some(lease) = &lease {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        lease.fits(announced).map_err(Failed::NoRoom)?;
     }
     let (mut parts, mut size) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -36,8 +66,14 @@ where
         if size > limit {
             return Err(Failed::TooLarge);
         }
+        let only = parts.is_empty() && body.is_end_stream();
+        if let Some(lease) = &mut lease
+            && !(only && size <= FREE)
+        {
+            lease.grow(part.len()).await.map_err(Failed::NoRoom)?;
+        }
         // Most bodies are one part, which needs no list.
-        if parts.is_empty() && body.is_end_stream() {
+        if only {
             return Ok(part);
         }
         parts.push(part);

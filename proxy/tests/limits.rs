@@ -485,3 +485,39 @@ async fn a_refusal_of_a_large_body_reaches_a_client_that_writes_first() {
         assert_eq!(got, (413, Some("close".to_owned())), "{path}");
     }
 }
+
+#[tokio::test]
+async fn bodies_held_in_memory_have_one_budget_and_small_ones_always_find_room() {
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { buffered: 4 << 20, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let begun = |length: usize| {
+        format!("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
+    };
+    let part = "x".repeat(3 << 20);
+    let body = format!(r#"{{"model":"m","messages":[],"a":"{part}"}}"#);
+    let (most, rest) = body.split_at(body.len() - 10);
+    // One that withholds its end.
+    let mut first = Client::sending(proxy.addr(), begun(body.len()) + most).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Another finds no room, and waits.
+    let mut second = Client::connect(proxy.addr()).await;
+    let whole = begun(body.len()) + &body;
+    let addr = proxy.addr();
+    #[expect(clippy::disallowed_methods, reason = "a test may start what it likes")]
+    let sending = tokio::spawn(async move {
+        second.send(whole).await;
+        second.answer().await.code()
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!sending.is_finished(), "it meets backpressure");
+    let small = ask(addr, post("/v1/chat/completions", r#"{"model":"m","messages":[],"n":"x"}"#)).await;
+    assert_eq!(small.code(), 400, "a small one is read at once");
+    // What can never fit is refused at once.
+    let large = ask(addr, begun(5 << 20) + &"x".repeat(5 << 20)).await;
+    assert!(large.code() == 413 && large.message().contains("limits.buffered"), "{}", large.text());
+    first.send(rest).await;
+    assert_ne!(first.answer().await.code(), 503);
+    let code = tokio::time::timeout(PATIENCE, sending).await.unwrap().unwrap();
+    assert_ne!(code, 503, "it goes on once there is room");
+}

@@ -312,6 +312,8 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of a request body on the native lane, which streams. 0, the default: without limit.
     pub native_body: usize,
+    /// Bytes of request bodies that are held in memory at the same time, in all. 0, the default: a quarter of the memory, 512 MiB at most.
+    pub buffered: usize,
     /// Bytes of a request's head: 32 KiB by default, 8 KiB at least.
     pub head: usize,
     /// For a request's head, once it has begun: 30 s by default. Zero: without limit of its own.
@@ -341,6 +343,7 @@ impl Default for Limits {
             body: 256 << 20,
             fields: 1000,
             native_body: 0,
+            buffered: 0,
             head: 32 << 10,
             head_time: Duration::from_secs(30),
             body_idle: Duration::from_secs(60),

@@ -469,6 +469,11 @@ pub const SETTINGS: &[Setting] = &[
         "Maximum number of fields in one object of a request body on the OpenAI routes, and of parts in a form; 0: no limit",
         |config| &mut config.limits.fields,
     ),
+    size(
+        "limits.buffered",
+        "Maximum bytes of request bodies held in memory at the same time; 0: a quarter of the memory, at most 512MiB",
+        |config| &mut config.limits.buffered,
+    ),
     size("limits.native_body", "Maximum request body on the native routes; 0: no limit", |config| {
         &mut config.limits.native_body
     }),

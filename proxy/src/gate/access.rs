@@ -7,6 +7,7 @@ use axum::{
 use http::{Method, header};
 
 use crate::{
+    buffered::Share,
     config::Token,
     error::Error,
     gate::{model_names::Scan, models::Models, paths::Paths},
@@ -75,7 +76,8 @@ impl Access {
         }
     }
 
-    /// Judges the names in the body of a request whose head was judged. The body may have `limit` bytes. What comes back besides the
+    /// Judges the names in the body of a request whose head was judged. The body may have `limit` bytes; what is held of it counts for
+    /// `share`. What comes back besides the
     /// request is what its response must be filtered by.
     ///
     /// # Errors
@@ -85,12 +87,15 @@ impl Access {
         mut request: Request,
         route: &Route,
         limit: usize,
+        share: &Share,
     ) -> Result<(Request, Option<Shown<'_>>), Error> {
         let Some((models, row)) = self.models.as_ref().zip(route.row) else { return Ok((request, None)) };
         let request = match row.names {
-            Names::Body(fields) => models.judge(request, Scan::new(fields), route.based, limit).await?,
-            Names::Definition(fields) => models.judge(request, Scan::of_definition(fields), route.based, limit).await?,
-            Names::Form => models.check_form(request, limit).await?,
+            Names::Body(fields) => models.judge(request, Scan::new(fields), route.based, limit, share).await?,
+            Names::Definition(fields) => {
+                models.judge(request, Scan::of_definition(fields), route.based, limit, share).await?
+            }
+            Names::Form => models.check_form(request, limit, share).await?,
             Names::Listed(list, names) => {
                 // A compressed list could not be read.
                 request.headers_mut().remove(header::ACCEPT_ENCODING);

@@ -29,6 +29,7 @@ use origin::{Rules, Verdict};
 pub(crate) use owner::Owner;
 
 use crate::{
+    buffered::{Budget, Share},
     config::{Config, Token},
     error::Error,
     observe::Recorder,
@@ -42,6 +43,7 @@ pub(crate) struct Admitted {
     pub(crate) owner: Owner,
     /// The models that the caller may use. None: all.
     pub(crate) models: Option<Models>,
+    pub(crate) buffered: Share,
 }
 
 /// What stands before both lanes.
@@ -55,6 +57,7 @@ pub(crate) struct Gate {
     open: Arc<OpenRequests>,
     /// Maximum number of requests of one key in flight. 0: without limit.
     open_per_key: usize,
+    buffered: Arc<Budget>,
     /// Maximum size of a body on a translated route.
     body: usize,
     /// Maximum size of a body on a native route; 0: unlimited.
@@ -63,7 +66,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// `counts` are those of the settings before these, or new ones.
-    pub(crate) fn new(config: &Config, origins: Rules, counts: Arc<Counts>) -> Self {
+    pub(crate) fn new(config: &Config, origins: Rules, counts: Arc<Counts>, buffered: Arc<Budget>) -> Self {
         let keys = Keys::new(&config.auth);
         let tokens = || keys.iter().flat_map(Keys::tokens);
         let limited = |token: &Token| token.limit_per_minute.is_some() || token.max_concurrent.is_some();
@@ -76,6 +79,7 @@ impl Gate {
             counting,
             open,
             open_per_key: config.limits.connections_per_key,
+            buffered,
             body: config.limits.body,
             native_body: config.limits.native_body,
         }
@@ -134,12 +138,16 @@ impl Gate {
         if self.counting.is_some() {
             recorder.waits_for("a free slot");
         }
-        let admitted =
-            Admitted { owner: Owner::of(token), models: caller.and_then(|caller| caller.access.models()).cloned() };
-        let next = |request| next(request, admitted);
+        let owner = Owner::of(token);
+        let buffered = Share::new(self.buffered.clone(), owner);
+        let models = caller.and_then(|caller| caller.access.models()).cloned();
+        let share = buffered.clone();
+        let next = |request| next(request, Admitted { owner, models, buffered });
         let answer = match caller {
             // Boxed, so that all others do not carry the room for it.
-            Some(caller) if !caller.access.is_free() => Box::pin(self.restricted(caller, route, request, next)).await,
+            Some(caller) if !caller.access.is_free() => {
+                Box::pin(self.restricted(caller, route, &share, request, next)).await
+            }
             // Who cleans it and who does not would take it for two different paths.
             _ if self.keys.is_some() && !route.plain => Err(unclear_path()),
             _ => self.count(token, request, next).await,
@@ -176,6 +184,7 @@ impl Gate {
         &self,
         caller: &Caller,
         route: &Route,
+        share: &Share,
         request: Request,
         next: impl FnOnce(Request) -> F,
     ) -> Result<Response, Error> {
@@ -189,7 +198,7 @@ impl Gate {
             Some(counting) => counting.admit(Some(&caller.token)).await?,
             None => (None, None),
         };
-        let (request, shown) = caller.access.check_body(request, route, self.limit(route)).await?;
+        let (request, shown) = caller.access.check_body(request, route, self.limit(route), share).await?;
         if let Some(reserved) = reserved {
             reserved.begin();
         }

@@ -14,12 +14,13 @@ use axum::{
     extract::Request,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, header};
+use http::{HeaderMap, Method, Response, header, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::model_names::{self, Name, Scan};
 use crate::{
+    buffered::{Counted, Lease, Share},
     error::{self, Error},
     gate::pattern,
     ollama::name,
@@ -79,6 +80,7 @@ impl Models {
         scan: Scan,
         translated: bool,
         limit: usize,
+        share: &Share,
     ) -> Result<Request, Error> {
         if request.body().size_hint().lower() > limit as u64 {
             return Err(Error::TooLarge { limit });
@@ -88,11 +90,11 @@ impl Models {
             if !translated {
                 return Err(refused("the names in a compressed body cannot be read; send it uncompressed"));
             }
-            body = Body::from(read_whole(&mut parts.headers, body, limit).await?);
+            body = Body::from(read_whole(&mut parts, body, limit, share).await?);
         }
         let mut judging =
             Judging { scan, models: self.clone(), translated, strict: translated, checked: 0, ended: false };
-        let (mut first, mut size) = (VecDeque::new(), 0);
+        let (mut first, mut size, mut lease) = (VecDeque::new(), 0, share.lease());
         while !judging.ended && size < HELD {
             let Some(frame) = body.frame().await else {
                 judging.end()?;
@@ -104,6 +106,9 @@ impl Models {
             if let Ok(part) = frame.into_data() {
                 judging.read(&part, body.is_end_stream())?;
                 size += part.len();
+                if !(first.is_empty() && body.is_end_stream()) {
+                    lease.grow(part.len()).await?;
+                }
                 first.push_back(part);
             }
         }
@@ -116,7 +121,7 @@ impl Models {
             Some(only) if first.is_empty() && body.is_end_stream() => Body::from(only),
             Some(part) => {
                 first.push_front(part);
-                Body::new(Judged { first, body, judging })
+                Body::new(Judged { first, lease: Some(lease), body, judging })
             }
             None => body,
         };
@@ -127,9 +132,9 @@ impl Models {
     ///
     /// # Errors
     /// One of the models is not in the list, or the names cannot be read for sure.
-    pub(crate) async fn check_form(&self, request: Request, limit: usize) -> Result<Request, Error> {
+    pub(crate) async fn check_form(&self, request: Request, limit: usize, share: &Share) -> Result<Request, Error> {
         let (mut parts, body) = request.into_parts();
-        let body = read_whole(&mut parts.headers, body, limit).await?;
+        let body = read_whole(&mut parts, body, limit, share).await?;
         let found = model_names::in_form(&body, &parts.headers).await.map_err(|error| refused(&error.to_string()))?;
         self.check_all(&found)?;
         Ok(Request::from_parts(parts, Body::from(body)))
@@ -194,20 +199,26 @@ fn any_tag(pattern: &str) -> String {
 }
 
 /// Reads a body of a translated route, and decompresses it.
-async fn read_whole(headers: &mut HeaderMap, body: Body, limit: usize) -> Result<Bytes, Error> {
-    let body = whole_body::read(body, limit).await.map_err(|failed| match failed {
+async fn read_whole(parts: &mut Parts, body: Body, limit: usize, share: &Share) -> Result<Bytes, Error> {
+    let headers = &mut parts.headers;
+    let mut lease = share.lease();
+    let body = whole_body::read_leased(body, limit, &mut lease).await.map_err(|failed| match failed {
+        Failed::NoRoom(error) => error,
         Failed::TooLarge => Error::TooLarge { limit },
         Failed::Broken(error) => {
             error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
         }
     })?;
+    // The handler need not count it again.
+    parts.extensions.insert(Counted);
     if !encoded(headers) {
-        return Ok(body);
+        return Ok(lease.hold(body));
     }
-    let body = encoding::decode(headers, body, limit)?;
+    let decoded = encoding::decode(headers, body, limit)?;
     headers.remove(header::CONTENT_ENCODING);
     headers.remove(header::CONTENT_LENGTH);
-    Ok(body)
+    lease.add(decoded.len());
+    Ok(lease.hold(decoded))
 }
 
 fn refused(why: &str) -> Error {
@@ -267,6 +278,7 @@ impl Judging {
 /// A body whose first parts are here already, and the rest of which is judged while it passes.
 struct Judged {
     first: VecDeque<Bytes>,
+    lease: Option<Lease>,
     body: Body,
     judging: Judging,
 }
@@ -278,6 +290,9 @@ impl HttpBody for Judged {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         if let Some(part) = this.first.pop_front() {
+            if this.first.is_empty() {
+                this.lease = None;
+            }
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
@@ -330,7 +345,10 @@ mod tests {
     ) -> Result<(), usize> {
         let parts: Vec<_> = body.as_bytes().chunks(step).map(|part| Ok::<_, Error>(part.to_vec())).collect();
         let request = Request::new(Body::from_stream(futures_util::stream::iter(parts)));
-        let judged = list(models).judge(request, Scan::new(fields), translated, 1 << 20).now_or_never().unwrap();
+        let judged = list(models)
+            .judge(request, Scan::new(fields), translated, 1 << 20, &Share::default())
+            .now_or_never()
+            .unwrap();
         let mut body_that_passes = judged.map_err(|_| 0_usize)?.into_body();
         let mut read = 0;
         loop {

@@ -68,7 +68,11 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     let pictures = fetched.unwrap_or_else(|_| Err(told(&found[0], &Refused::TimedOut(within))))?;
     let image = |url: &str| pictures.get(url).map_or("", String::as_str);
     bounded(&found, image, json.bytes().len(), app)?;
+    // There already, so they are counted without waiting; the body that they make counts by itself.
+    let mut lease = app.buffered.lease();
+    lease.add(pictures.values().map(String::len).sum());
     let inlined = replace(&json, &found, image);
+    let inlined = inlined.with_body(app.buffered.hold(inlined.bytes().clone()));
     let mut receipt = Receipt::default();
     receipt.note("image_url", "fetched");
     recorder.receipt(receipt);

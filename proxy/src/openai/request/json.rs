@@ -17,6 +17,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     app::App,
+    buffered::Counted,
     config::Limits,
     error::{self, Error},
     offload,
@@ -40,7 +41,12 @@ impl FromRequest<App> for Json {
         let limit = app.config.limits.body;
         let max_fields = app.config.limits.fields;
         let (parts, body) = request.into_parts();
-        match whole_body::read(body, limit).await {
+        let mut lease = app.buffered.lease();
+        let read = match parts.extensions.get::<Counted>() {
+            Some(Counted) => whole_body::read(body, limit).await,
+            None => whole_body::read_leased(body, limit, &mut lease).await,
+        };
+        match read {
             Ok(mut body) => {
                 let headers = parts.headers;
                 // A form holds files, whose bytes are not ours to change.
@@ -50,10 +56,13 @@ impl FromRequest<App> for Json {
                     // Text grows to many times its compressed size.
                     body = offload::run(body.len().saturating_mul(20), move || encoding::decode(&headers, body, limit))
                         .await?;
+                    lease.add(body.len());
                 }
-                Ok(Self { body: if form { body } else { surrogates::mend(body) }, max_fields })
+                let body = if form { body } else { surrogates::mend(body) };
+                Ok(Self { body: lease.hold(body), max_fields })
             }
             Err(Failed::TooLarge) => Err(Error::TooLarge { limit }),
+            Err(Failed::NoRoom(error)) => Err(error),
             Err(Failed::Broken(error)) => Err(error::own(&*error)
                 .unwrap_or_else(|| malformed(format!("the request body could not be read to its end: {error}")))),
         }

@@ -43,6 +43,7 @@ use crate::{
         response::sse::{self, Feed, Frames, Translator},
         upstream_request::{
             context::{Grown, Policy},
+            prepare::hold,
             send::{self, UpstreamRequest},
         },
     },
@@ -204,11 +205,13 @@ async fn take(
     more: Option<Box<RawValue>>,
     random: String,
 ) -> Result<Prepared, Error> {
-    let (app, recorder) = (app.clone(), recorder.clone());
-    offload::run(json.bytes().len(), move || {
-        prepare(&json, more.as_deref(), &Around::new(&app, owner, &random), &recorder)
-    })
-    .await
+    let (state, recorder) = (app.clone(), recorder.clone());
+    let prepared = offload::run(json.bytes().len(), move || {
+        prepare(&json, more.as_deref(), &Around::new(&state, owner, &random), &recorder)
+    });
+    let mut prepared = prepared.await?;
+    hold(std::slice::from_mut(&mut prepared.ask), &app.buffered);
+    Ok(prepared)
 }
 
 /// A response that is kept once it is whole, if it is to be.

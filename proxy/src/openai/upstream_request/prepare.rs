@@ -1,7 +1,10 @@
 //! How handlers open: a body becomes upstream requests, by a pure function of each endpoint, and what it becomes is recorded.
 
+use bytes::Bytes;
+
 use crate::{
     app::App,
+    buffered::Share,
     config::Config,
     error::Error,
     observe::Recorder,
@@ -84,9 +87,23 @@ async fn prepared<F: Send + 'static>(
     json: Json,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
-    let (app, notes) = (app.clone(), recorder.clone());
-    let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&app, &notes))).await;
-    let Prepared { asks, facts, receipt } = prepared?;
+    let (state, notes) = (app.clone(), recorder.clone());
+    let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&state, &notes))).await;
+    let Prepared { mut asks, facts, receipt } = prepared?;
     recorder.receipt(receipt);
+    hold(&mut asks, &app.buffered);
     Ok((asks, facts))
+}
+
+/// Counts the bodies of upstream requests against the budget until they are dropped. Those that share one body count once.
+pub(crate) fn hold(asks: &mut [UpstreamRequest], share: &Share) {
+    let mut last: Option<(*const u8, usize, Bytes)> = None;
+    for ask in asks {
+        let (start, length) = (ask.body.as_ptr(), ask.body.len());
+        ask.body = match &last {
+            Some((other, same, held)) if (*other, *same) == (start, length) => held.clone(),
+            _ => share.hold(std::mem::take(&mut ask.body)),
+        };
+        last = Some((start, length, ask.body.clone()));
+    }
 }
