@@ -28,7 +28,7 @@ use crate::{
             json::{Json, Text},
         },
         upstream_request::{
-            prepare::{Context, Prepared},
+            prepare::{Context, Prepared, hold},
             send,
         },
     },
@@ -62,7 +62,8 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let means = means(&app, &json).await?;
     let (shared, notes) = (app.clone(), recorder.clone());
     let prepared = offload::run(json.bytes().len(), move || prepare_with(&json, &Context::of(&shared, &notes), &means));
-    let Prepared { asks, facts, receipt } = prepared.await?;
+    let Prepared { mut asks, facts, receipt } = prepared.await?;
+    hold(&mut asks, &app.buffered);
     recorder.receipt(receipt);
     let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
     // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
