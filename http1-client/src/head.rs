@@ -13,8 +13,8 @@ pub(crate) const MAX_HEADERS: usize = 100;
 pub(crate) const MAX_HEAD: usize = 256 << 10;
 pub(crate) const MAX_INTERIM: u8 = 8;
 
-/// A head up to this size is parsed with every packet, so that what is no HTTP is found out early. A larger one is parsed once, when it is
-/// complete: a remote that trickles it byte by byte must not cost quadratic time.
+/// A head up to this size is parsed with every packet, and once beyond it, so that what is no HTTP is found out early. A larger one is parsed
+/// again when it is complete: a remote that trickles it byte by byte must not cost quadratic time.
 const EAGER: usize = 1 << 10;
 
 /// How a request body goes out.
@@ -116,9 +116,9 @@ impl Heads {
     /// Fails if the bytes are not a valid head of HTTP/1.0 or 1.1.
     pub fn take(&mut self, read: &mut BytesMut) -> Result<Parsed, Invalid> {
         if read.len() > EAGER {
-            let from = self.searched.saturating_sub(2);
+            let (eagerly, from) = (self.searched <= EAGER, self.searched.saturating_sub(2));
             self.searched = read.len();
-            if !has_end(&read[from..]) {
+            if !eagerly && !has_end(&read[from..]) {
                 return if read.len() > MAX_HEAD { Err(Invalid::HeadTooLarge) } else { Ok(Parsed::Partial) };
             }
         }
@@ -354,6 +354,7 @@ mod tests {
             ("SSH-2.0-OpenSSH_9.2\r\n", Invalid::StatusLine),
             ("HTTP/2.0 200 OK\r\n\r\n", Invalid::StatusLine),
             ("\x15\x03\x01\x00\x02\x02\x46", Invalid::StatusLine),
+            (&"\u{ff}\r".repeat(10_000), Invalid::StatusLine),
             (&many, Invalid::TooManyHeaders),
             ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", Invalid::FoldedHeader),
             ("HTTP/1.1 200 OK\r\nBad Name: 1\r\n\r\n", Invalid::Header),
