@@ -283,9 +283,10 @@ fn response(bytes: &[u8]) -> Result<(u16, Vec<u8>, bool), String> {
 fn judge(plan: &Plan, bytes: &[u8]) -> Result<(), String> {
     let (status, body, whole) = response(bytes)?;
     if status >= 500 {
-        // Refused before the first byte: only where nothing of a response could have come.
-        let early =
-            plan.end != End::Whole && (plan.lane != Lane::Native || plan.wire.len() < support::STREAM_HEAD.len());
+        // Refused before the first byte: only where nothing of a response could have come. A reset discards what was received and not
+        // yet read, so that even a whole head may be lost.
+        let early = plan.end == End::Reset
+            || (plan.end != End::Whole && (plan.lane != Lane::Native || plan.wire.len() < support::STREAM_HEAD.len()));
         return if early && whole { Ok(()) } else { Err(format!("refused with {status}")) };
     }
     if status != 200 {
