@@ -5,6 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use http::{HeaderName, HeaderValue, header};
 
 use super::{Hosted, LogFormat, LogLevel, Overflow, Protocol};
+use crate::upstream::passthrough::HOP_BY_HOP;
 
 /// A value as a source gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,19 +217,11 @@ pub(super) fn list(value: Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Headers that a proxy sets itself, or that frame a message.
-const OURS: [HeaderName; 10] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::VIA,
-];
+/// Whether a proxy sets the header itself, or it frames a message. Credentials for a further proxy are the one hop-by-hop header to be set.
+fn is_ours(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRAILER, header::VIA];
+    OURS.contains(name) || HOP_BY_HOP.contains(name) && *name != header::PROXY_AUTHORIZATION
+}
 
 pub(super) fn headers(value: Value) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let pairs = match value {
@@ -248,7 +241,7 @@ pub(super) fn headers(value: Value) -> Result<Vec<(HeaderName, HeaderValue)>, St
     };
     let header = |(name, value): (String, String)| {
         let known: HeaderName = name.parse().map_err(|_| format!("invalid header name {name:?}"))?;
-        if OURS.contains(&known) {
+        if is_ours(&known) {
             return Err(format!("the header {name:?} is set by the proxy itself"));
         }
         Ok((
@@ -264,7 +257,7 @@ pub(super) fn headers(value: Value) -> Result<Vec<(HeaderName, HeaderValue)>, St
 pub(super) fn key_header(value: Value) -> Result<HeaderName, String> {
     let name = text(value)?;
     let header = name.parse().map_err(|_| format!("invalid header name {name:?}"))?;
-    if OURS.contains(&header) {
+    if is_ours(&header) {
         return Err(format!("invalid header {name:?}: HTTP itself uses it, so it cannot hold a key"));
     }
     Ok(header)

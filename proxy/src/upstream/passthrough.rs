@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Headers that concern one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
-static HOP_BY_HOP: [HeaderName; 8] = [
+pub(crate) static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
