@@ -188,7 +188,7 @@ where
         loop {
             match framing.take(&mut self.read) {
                 Ok(Taken::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Taken::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Taken::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
                 Ok(Taken::End) => return Poll::Ready(None),
                 Ok(Taken::More) => {}
                 Err(invalid) => return Poll::Ready(Some(Err(invalid.into()))),

@@ -42,8 +42,8 @@ pub enum Part {
 pub enum Taken {
     /// Data.
     Data(Bytes),
-    /// The trailers, after which the body ends.
-    Trailers(HeaderMap),
+    /// The trailers, after which the body ends. Boxed, so that data, which comes with every chunk, stays small.
+    Trailers(Box<HeaderMap>),
     /// More bytes are needed.
     More,
     /// The body is complete.
@@ -58,6 +58,7 @@ impl Framing {
     ///
     /// # Errors
     /// Fails if the bytes are not a valid chunked body.
+    #[inline]
     pub fn take(&mut self, read: &mut BytesMut) -> Result<Taken, Invalid> {
         loop {
             match self {
@@ -88,7 +89,7 @@ impl Framing {
                         let Some(trailers) = trailers(read)? else { return Ok(Taken::More) };
                         *part = Part::Nothing;
                         if !trailers.is_empty() {
-                            return Ok(Taken::Trailers(trailers));
+                            return Ok(Taken::Trailers(Box::new(trailers)));
                         }
                     }
                 },

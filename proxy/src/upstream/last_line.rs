@@ -97,6 +97,40 @@ mod tests {
     }
 
     #[test]
+    fn every_recorded_stream_ends_with_a_final_line_unless_the_client_left() {
+        fn files(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { files(&path, found) } else { found.push(path) }
+            }
+        }
+        let mut found = Vec::new();
+        files(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../mock-ollama/fixtures")), &mut found);
+        let (mut streams, mut cut) = (0, Vec::new());
+        for path in found.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
+            let Ok(recorded) = serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()) else {
+                continue;
+            };
+            let (request, response) = (&recorded["request"], &recorded["response"]);
+            let Some(chunks) = response["chunks"].as_array() else { continue };
+            let is_stream = response["headers"].to_string().contains("application/x-ndjson")
+                && response["status"].as_str().is_some_and(|status| status.contains(" 200"));
+            if request["method"] != "POST" || !is_stream {
+                continue;
+            }
+            let mut last = LastLine::default();
+            chunks.iter().filter_map(|chunk| chunk[1].as_str()).for_each(|text| last.push(text.as_bytes()));
+            streams += 1;
+            if !last.is_final() {
+                cut.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+        assert!(streams > 20, "{streams} streams were read");
+        cut.retain(|name| !matches!(&**name, "client-leaves.json" | "pull-left.json"));
+        assert_eq!(cut, [""; 0]);
+    }
+
+    #[test]
     fn a_long_last_line_is_recognized_without_being_kept() {
         let context = "1,".repeat(1 << 20);
         for (stream, expected) in [
