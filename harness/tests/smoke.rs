@@ -165,16 +165,17 @@ fn what_is_not_ollama_is_named_with_what_to_change() {
     let answering = |status: u16, media_type: &str, body: &str| {
         Script::always().status(status).header("content-type", media_type).body(body)
     };
-    for (script, words) in [
-        (answering(200, "text/html", "<!DOCTYPE html><html>Welcome</html>"), "an HTML page"),
-        (answering(401, "text/plain", "Authorization Required"), "--remote-api-key"),
-        (answering(403, "text/plain", "Forbidden"), "remote.api_key"),
-        (answering(404, "text/html", "<html>404</html>"), "--remote-base-path"),
-        (answering(400, "text/plain", "Client sent an HTTP request to an HTTPS server.\n"), "--remote-protocol https"),
+    let (stranger, gateway) = ("not an Ollama at", "the gateway at");
+    let plain_port = "Client sent an HTTP request to an HTTPS server.\n";
+    for (script, what, change) in [
+        (answering(200, "text/html", "<!DOCTYPE html><html>Welcome</html>"), stranger, "an HTML page"),
+        (answering(401, "text/plain", "Authorization Required"), gateway, "--remote-api-key"),
+        (answering(403, "text/plain", "Forbidden"), gateway, "remote.api_key"),
+        (answering(404, "text/html", "<html>404</html>"), stranger, "--remote-base-path"),
+        (answering(400, "text/plain", plain_port), stranger, "--remote-protocol https"),
     ] {
         let remote = Remote::playing(script);
-        smoke(&["--remote-host", &remote.url()])
-            .assert(1, &["not an Ollama at", words, "0 passed, 1 failed, 3 skipped"]);
+        smoke(&["--remote-host", &remote.url()]).assert(1, &[what, change, "0 passed, 1 failed, 3 skipped"]);
     }
 }
 

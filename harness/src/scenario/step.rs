@@ -20,7 +20,7 @@ pub const MOST: usize = 1000;
 pub struct Step {
     /// What the step is about, for reports.
     pub name: Option<String>,
-    /// A file of steps that are done in this one's place, found from the scenario's folder; see [`super::load`].
+    /// A file of steps that are done in this one's place, found from the scenario's folder; see [`crate::check::load`].
     pub include: Option<Spanned<String>>,
     /// The file that it was included from.
     pub from: Option<Arc<str>>,

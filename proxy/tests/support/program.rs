@@ -80,9 +80,10 @@ impl Program {
         self.child.id()
     }
 
-    /// Ends the program, and gives all that it has logged.
+    /// Ends the program in order, so that it writes all that it has logged, and returns that.
     pub fn log(mut self) -> String {
-        self.child.kill().expect("it still runs");
+        let ended = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(ended.is_ok_and(|status| status.success()), "it still runs");
         self.child.wait().expect("it was started here");
         self.reading.take().and_then(|reading| reading.join().ok()).expect("it was read");
         self.told.borrow().clone()
