@@ -88,7 +88,7 @@ async def _(model):
     settings = ModelSettings(tool_choice="required")
     agent = Agent(name="Weatherman", model=model("qwen3-vl:8b"), tools=[asked.tool], model_settings=settings)
     result = await Runner.run(agent, "Hello.")
-    assert len(asked.cities) == 1 and result.final_output, (asked.cities, result)
+    assert asked.cities and result.final_output, (asked.cities, result)
 
 
 @check_each("one agent hands over to another")
