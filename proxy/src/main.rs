@@ -20,6 +20,11 @@ use farllama::{
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// Gives memory back to the system within seconds after a burst, which glibc's allocator does not.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long running requests may take once the proxy stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -178,6 +183,7 @@ fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
     // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(yield_to_the_event_loop)
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let outcome = runtime.block_on(run(&loaded.config, sources, refusal));
@@ -359,6 +365,15 @@ fn log_to_stderr(config: &Config, writer: LogWriter) {
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(target: "farllama", at, backtrace, "panic: {message}");
     }));
+}
+
+/// Lowers the priority of a thread that parses large bodies or looks up names: streams come first where cores are scarce.
+fn yield_to_the_event_loop() {
+    #[cfg(target_os = "linux")]
+    // On Linux this is the calling thread alone. Lowering it needs no privilege.
+    if let Err(error) = rustix::process::setpriority_process(None, 10) {
+        tracing::debug!("cannot lower the priority of a thread: {error}");
+    }
 }
 
 /// Every stream takes two sockets; the soft limit of many systems allows only about 500 of them.
