@@ -27,6 +27,13 @@ use crate::{config::Limits, deadline::Alarm};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// How many bytes a connection moves before others get a turn: a large body would keep the event loop to itself for as long as the other
+/// side keeps up.
+const TURN: usize = 1 << 20;
+
+/// The most that one write hands to the system, which copies it at once.
+const WRITE: usize = 256 << 10;
+
 /// How long a connection that closes under a client that is still sending discards what comes. Go's server closes after half a second.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -158,6 +165,8 @@ pub(crate) struct TimedStream<S> {
     blocked: Option<Instant>,
     /// When the connection was shut down for writing.
     shut: Option<Instant>,
+    /// Bytes moved since others had a turn.
+    moved: usize,
     read_deadline: Alarm,
     write_deadline: Alarm,
 }
@@ -174,8 +183,26 @@ impl<S> TimedStream<S> {
             head_begun: None,
             blocked: None,
             shut: None,
+            moved: 0,
             read_deadline: Alarm::default(),
             write_deadline: Alarm::default(),
+        }
+    }
+
+    /// Pending once in a while, so that others get a turn in the middle of a large body.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.moved < TURN {
+            return Poll::Ready(());
+        }
+        self.moved = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn count_written(&mut self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Ready(Ok(n)) => self.moved += n,
+            _ => self.moved = 0,
         }
     }
 
@@ -221,8 +248,10 @@ impl<S: AsyncRead + Unpin> TimedStream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_turn(cx));
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        this.moved = if read.is_pending() { 0 } else { this.moved + buffer.filled().len() - before };
         let (busy, heads, since) = {
             let state = this.state.lock();
             (this.state.busy(&state), state.heads, state.since)
@@ -255,7 +284,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        ready!(self.poll_turn(cx));
+        let polled = Pin::new(&mut self.inner).poll_write(cx, &bytes[..bytes.len().min(WRITE)]);
+        self.count_written(&polled);
         self.written(polled, cx)
     }
 
@@ -264,7 +295,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        ready!(self.poll_turn(cx));
+        let polled = match slices.iter().find(|slice| !slice.is_empty()) {
+            // Only whole slices can be handed on, so a large one goes alone, as far as it is not too much.
+            Some(first) if first.len() > WRITE => Pin::new(&mut self.inner).poll_write(cx, &first[..WRITE]),
+            _ => {
+                let few = slices.iter().scan(0, |sum, slice| {
+                    *sum += slice.len();
+                    Some(*sum)
+                });
+                let few = few.take_while(|sum| *sum <= WRITE).count().max(1);
+                Pin::new(&mut self.inner).poll_write_vectored(cx, &slices[..few.min(slices.len())])
+            }
+        };
+        self.count_written(&polled);
         self.written(polled, cx)
     }
 
@@ -428,5 +472,42 @@ mod tests {
         };
         let ((), after) = tokio::join!(sending, closing);
         assert_eq!(after, 1 + LINGER.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_large_body_gives_others_their_turns_and_arrives_whole() {
+        use std::sync::atomic::AtomicUsize;
+        const SIZE: usize = 16 << 20;
+        let (near, mut far) = duplex(64 << 20);
+        let mut stream = TimedStream::new(near, state(), &limits());
+        let turns = AtomicUsize::new(0);
+        let others = async {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        let body: Vec<u8> = (0..SIZE).map(|at| (at >> 10) as u8).collect();
+        let writing = async {
+            let slices = [io::IoSlice::new(b"head"), io::IoSlice::new(&body)];
+            let first = stream.write_vectored(&slices).await.unwrap();
+            assert_eq!(first, 4, "a large slice does not go along with a small one");
+            stream.write_all(&body).await.unwrap();
+            let written = turns.swap(0, Ordering::Relaxed);
+            far.write_all(&body).await.unwrap();
+            let mut back = vec![0; SIZE];
+            for piece in back.chunks_mut(64 << 10) {
+                stream.read_exact(piece).await.unwrap();
+            }
+            assert!(back == body);
+            (written, turns.load(Ordering::Relaxed))
+        };
+        tokio::select! {
+            () = others => unreachable!(),
+            (written, read) = writing => assert!(written >= SIZE / TURN - 2 && read >= SIZE / TURN - 2, "{written} {read}"),
+        }
+        let mut got = vec![0; 4 + SIZE];
+        far.read_exact(&mut got).await.unwrap();
+        assert!(got[..4] == *b"head" && got[4..] == body);
     }
 }
