@@ -79,6 +79,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let remote = remote.to_string();
     let flags = ["--local-port", "0", "--log", "json", "--limits-fields", "0", "--remote-host", &remote];
     let proxy = Proxy::start(&program, &flags.map(str::to_owned))?;
+    let fresh = proxy.memory("VmRSS:");
     let done = Arc::new(AtomicBool::new(false));
     let lags = Arc::new(Mutex::new(Vec::new()));
     let streams: Vec<_> = (0..options.streams)
@@ -126,7 +127,12 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     load.into_iter().chain(streams).for_each(|thread| {
         let _ = thread.join();
     });
-    thread::sleep(Duration::from_secs(30));
+    let after: Vec<_> = (0..3)
+        .map(|_| {
+            thread::sleep(Duration::from_secs(10));
+            format!("{} KiB", proxy.memory("VmRSS:"))
+        })
+        .collect();
     println!(
         "{} streams, a chunk every {} ms; late by (ms)    p50      p95      p99      max   chunks",
         options.streams,
@@ -134,7 +140,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     );
     let p99 = [("alone", alone), ("under load", loaded)].map(|(name, lags)| report(name, lags));
     println!("{bodies} requests with {} MiB bodies or replies in {} s", options.body, options.seconds);
-    println!("resident memory: {peak} KiB at the peak, {} KiB 30 s later", proxy.memory("VmRSS:"));
+    println!(
+        "resident memory: {fresh} KiB fresh, {peak} KiB at the peak, then {} after 10, 20 and 30 s",
+        after.join(", ")
+    );
     if let Some(failure) = failed.lock().unwrap_or_else(PoisonError::into_inner).first() {
         return Err(format!("a request failed: {failure}"));
     }
@@ -184,7 +193,10 @@ fn requests(size: usize) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("chat with an image", post("/v1/chat/completions", image)),
         ("chat of many messages", post("/v1/chat/completions", messages.clone())),
-        ("response to many messages", post("/v1/responses", messages.replacen("\"messages\"", "\"input\"", 1))),
+        (
+            "response to many messages",
+            post("/v1/responses", messages.replacen("\"messages\"", "\"store\":false,\"input\"", 1)),
+        ),
         ("embeddings of many texts", post("/v1/embeddings", input)),
         ("long embeddings", post("/v1/embeddings", format!(r#"{{"model":"long{size}","input":"x"}}"#))),
         (
@@ -205,8 +217,12 @@ fn ask(addr: SocketAddr, request: &[u8]) -> Result<usize, String> {
     let mut reader = BufReader::with_capacity(1 << 20, stream);
     let mut status = String::new();
     reader.read_line(&mut status).map_err(text)?;
-    let size = std::io::copy(&mut reader, &mut std::io::sink()).map_err(text)?;
-    if status.starts_with("HTTP/1.1 200") { Ok(size as usize) } else { Err(status.trim_end().to_owned()) }
+    if status.starts_with("HTTP/1.1 200") {
+        return std::io::copy(&mut reader, &mut std::io::sink()).map(|size| size as usize).map_err(text);
+    }
+    let mut rest = String::new();
+    reader.take(2000).read_to_string(&mut rest).map_err(text)?;
+    Err(format!("{}: {}", status.trim_end(), rest.split("\r\n\r\n").nth(1).unwrap_or_default()))
 }
 
 /// Reads one stream through the proxy to its end, or until `done`, and notes how late each chunk was.
@@ -292,7 +308,10 @@ fn answer(stream: &TcpStream, started: Instant) -> std::io::Result<()> {
         return paced(writer, started);
     }
     let body = match (&*path, long) {
-        ("/api/embed", None) => r#"{"model":"m","embeddings":[[0.1,0.2]],"prompt_eval_count":1}"#.to_owned(),
+        ("/api/embed", None) => {
+            let vectors = vec!["[0.1,0.2]"; 2000].join(",");
+            format!(r#"{{"model":"m","embeddings":[{vectors}],"prompt_eval_count":1}}"#)
+        }
         ("/api/embed", Some(size)) => {
             let floats = vec!["-0.0123456789"; size / 14].join(",");
             format!(r#"{{"model":"m","embeddings":[[{floats}]],"prompt_eval_count":1}}"#)
