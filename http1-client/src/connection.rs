@@ -25,6 +25,13 @@ use crate::{
     head::{Encoded, Head, Heads, MAX_INTERIM, Outgoing, Parsed},
 };
 
+/// Maximum size of one write of a large body: the system copies it at once, while nothing else runs on this thread.
+const MAX_WRITE: usize = 256 << 10;
+
+/// After how many bytes in a row other tasks get a turn: a server that takes a large body as fast as it comes would keep the thread for all
+/// of it.
+const TURN: usize = 1 << 20;
+
 /// How much is read at once at first, and at most: a response that fills the buffer gets a bigger one.
 const READ: usize = 2 << 10;
 const MAX_READ: usize = 64 << 10;
@@ -250,6 +257,7 @@ where
 
     /// Ready once all of the request is sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut sent = 0;
         loop {
             let waits = self.gather(cx)?.is_pending();
             if self.out.is_empty() && self.big.is_empty() {
@@ -263,16 +271,21 @@ where
                 self.out = BytesMut::new();
                 return Poll::Ready(Ok(()));
             }
+            if sent >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let written = if self.big.is_empty() {
                 ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?
             } else {
-                let slices = [IoSlice::new(&self.out), IoSlice::new(&self.big)];
+                let slices = [IoSlice::new(&self.out), IoSlice::new(&self.big[..self.big.len().min(MAX_WRITE)])];
                 ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?
             };
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
             }
             self.unflushed = true;
+            sent += written;
             let of_out = written.min(self.out.len());
             self.out.advance(of_out);
             self.big.advance(written - of_out);

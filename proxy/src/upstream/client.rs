@@ -23,6 +23,7 @@ use crate::{
     config::{Config, Protocol, Remote},
     deadline::Alarm,
     error::{self, Error},
+    offload,
     ollama::{refusal, version::Version},
     redact::Redactor,
     upstream::{
@@ -305,7 +306,8 @@ impl Client {
 /// # Errors
 /// None that a plain struct can cause.
 pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
-    serde_json::to_vec(ask).map(Bytes::from).map_err(|error| Error::Internal { message: error.to_string() })
+    let body = serde_json::to_vec(ask).map_err(|error| Error::Internal { message: error.to_string() })?;
+    Ok(offload::freed_elsewhere(body.into()))
 }
 
 /// Reads the whole of `body`.

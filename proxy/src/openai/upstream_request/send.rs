@@ -128,7 +128,8 @@ pub(crate) async fn respond(
     answer: impl FnOnce(&[Bytes]) -> Result<Response, Error> + Send + 'static,
 ) -> Result<Response, Error> {
     let size = bodies.iter().map(Bytes::len).sum();
-    offload::run(size, move || answer(&bodies)).await
+    let response = offload::run(size, move || answer(&bodies)).await?;
+    Ok(response.map(offload::freed_body))
 }
 
 /// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in between, and its queue
