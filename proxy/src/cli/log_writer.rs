@@ -1,7 +1,8 @@
 //! The log on its way to stderr: a bounded buffer, and a thread that writes it out.
 //!
 //! A stderr that is not read (a full pipe, a stopped terminal) blocks that thread only. Lines that find the buffer full are dropped, and a
-//! later line says how many. The thread pauses after each write, so that lines written in quick succession share a system call.
+//! later line says how many. The thread pauses after each write, so that lines written in quick succession share a system call; warnings and
+//! errors end the pause.
 
 use std::{
     io::{self, Write},
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Maximum size of the lines that wait.
@@ -41,6 +43,8 @@ struct State {
     dropped: u64,
     /// The thread waits for `filled`.
     sleeping: bool,
+    /// A warning or an error is among the lines: it does not wait for others.
+    urgent: bool,
     /// The thread has taken lines and not yet written them.
     writing: bool,
 }
@@ -70,7 +74,7 @@ impl LogWriter {
     }
 
     /// Adds a whole line, or drops it if there is no room.
-    fn push(&self, line: &[u8]) {
+    fn push(&self, line: &[u8], urgent: bool) {
         let mut state = self.lock();
         // A single line of any length finds room in an empty buffer.
         if !state.lines.is_empty() && state.lines.len() + line.len() > self.0.capacity {
@@ -78,7 +82,8 @@ impl LogWriter {
             return;
         }
         state.lines.extend_from_slice(line);
-        let wake = std::mem::take(&mut state.sleeping);
+        state.urgent |= urgent;
+        let wake = std::mem::take(&mut state.sleeping) || urgent;
         drop(state);
         if wake {
             self.0.filled.notify_one();
@@ -104,7 +109,9 @@ impl LogWriter {
             if dropped > 0 {
                 tracing::warn!(target: "farllama", dropped, "log lines were dropped, because stderr was not read in time");
             }
-            std::thread::sleep(pause);
+            let state = self.lock();
+            let calm = |state: &mut State| !state.urgent;
+            drop(self.0.filled.wait_timeout_while(state, pause, calm).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -116,6 +123,7 @@ impl LogWriter {
             state = self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.sleeping = false;
+        state.urgent = false;
         state.writing = true;
         std::mem::swap(&mut state.lines, lines);
         std::mem::take(&mut state.dropped)
@@ -132,18 +140,28 @@ impl LogWriter {
     }
 }
 
-impl<'a> MakeWriter<'a> for LogWriter {
-    type Writer = &'a Self;
+/// Takes one whole line with each call, as `tracing_subscriber` writes them.
+#[derive(Debug)]
+pub(crate) struct LineWriter<'a> {
+    writer: &'a LogWriter,
+    urgent: bool,
+}
 
-    fn make_writer(&'a self) -> &'a Self {
-        self
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = LineWriter<'a>;
+
+    fn make_writer(&'a self) -> LineWriter<'a> {
+        LineWriter { writer: self, urgent: false }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> LineWriter<'a> {
+        LineWriter { writer: self, urgent: *event.level() <= Level::WARN }
     }
 }
 
-/// Takes one whole line with each call, as `tracing_subscriber` writes them.
-impl Write for &LogWriter {
+impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
+        self.writer.push(line, self.urgent);
         Ok(line.len())
     }
 
@@ -208,10 +226,10 @@ mod tests {
     #[test]
     fn a_sink_that_takes_nothing_stops_nobody_and_lines_are_dropped_whole_and_counted() {
         let (writer, written, allow) = gated(10);
-        writer.push(b"first\n");
+        writer.push(b"first\n", false);
         until_writing(&writer);
         for line in [&b"12345\n"[..], b"too long\n", b"abc\n", b"x\n"] {
-            writer.push(line);
+            writer.push(line, false);
         }
         assert_eq!(writer.lock().dropped, 2);
         let begun = Instant::now();
@@ -223,7 +241,7 @@ mod tests {
         assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"12345\nabc\n");
         // There is room again.
         allow.send(()).unwrap();
-        writer.push(b"a line longer than the buffer\n");
+        writer.push(b"a line longer than the buffer\n", false);
         assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"a line longer than the buffer\n");
         writer.flush(PATIENCE);
         assert!(writer.lock().lines.is_empty());
@@ -232,13 +250,27 @@ mod tests {
     #[test]
     fn lines_that_come_while_one_is_written_share_a_write() {
         let (writer, written, allow) = gated(1 << 20);
-        writer.push(b"0\n");
+        writer.push(b"0\n", false);
         until_writing(&writer);
-        (1..100).for_each(|n| writer.push(format!("{n}\n").as_bytes()));
+        (1..100).for_each(|n| writer.push(format!("{n}\n").as_bytes(), false));
         allow.send(()).unwrap();
         allow.send(()).unwrap();
         assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"0\n");
         let together: String = (1..100).map(|n| format!("{n}\n")).collect();
         assert_eq!(written.recv_timeout(PATIENCE).unwrap(), together.as_bytes());
+    }
+
+    #[test]
+    fn a_warning_does_not_wait_for_the_pause() {
+        let ((writes, written), (allow, allowed)) = (mpsc::channel(), mpsc::channel());
+        let writer = LogWriter::new(1 << 20);
+        let thread = writer.clone();
+        std::thread::spawn(move || thread.run(Gated { writes, allowed }, 100 * PATIENCE));
+        (0..2).for_each(|_| allow.send(()).unwrap());
+        writer.push(b"info\n", false);
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"info\n");
+        writer.push(b"next\n", false);
+        writer.push(b"warning\n", true);
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"next\nwarning\n");
     }
 }
