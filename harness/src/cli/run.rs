@@ -300,13 +300,28 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             _ => Some(smoke::MODEL),
         });
         let asked = runtime.block_on(async {
+            let mut preflight = std::pin::pin!(plan.backend.preflight(named, asks_model, &plan.http));
             tokio::select! {
-                asked = plan.backend.preflight(named, asks_model, &plan.http) => Some(asked),
-                () = interrupted() => None,
+                asked = &mut preflight => Some(asked),
+                () = interrupted() => {
+                    // A container that is being started must be started before it can be removed, so its start goes on.
+                    let starting = async {
+                        let _ = preflight.await;
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        () = plan.backend.stop() => {}
+                        () = starting => {}
+                    }
+                    None
+                }
             }
         });
         match asked {
-            None => return Ok(stopped(&runtime, &plan)),
+            None => {
+                eprintln!("interrupted");
+                return Ok(Exit::Interrupted.into());
+            }
             Some(Ok(None)) => {}
             Some(Ok(Some(model))) => {
                 eprintln!("model: {model}, the only one that the server lists (--model names another)");
@@ -361,12 +376,6 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     flags.files.write(&run)?;
     Ok(run.exit().into())
-}
-
-fn stopped(runtime: &tokio::runtime::Runtime, plan: &Plan) -> ExitCode {
-    runtime.block_on(plan.backend.stop());
-    eprintln!("interrupted");
-    Exit::Interrupted.into()
 }
 
 /// What would be done with each scenario.
