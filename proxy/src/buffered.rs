@@ -203,6 +203,25 @@ impl Lease {
         self.bytes += bytes;
     }
 
+    /// Gives back `bytes`, or all that it has.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        if bytes == 0 {
+            return;
+        }
+        self.bytes -= bytes;
+        let mut state = self.share.budget.state();
+        state.used = state.used.saturating_sub(bytes);
+        if let Some(own) = state.owners.get_mut(&self.share.owner) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                state.owners.remove(&self.share.owner);
+            }
+        }
+        drop(state);
+        self.share.budget.freed.notify_waiters();
+    }
+
     /// Binds the lease to `body`: it is given back when the last copy of that is dropped.
     pub(crate) fn hold(self, body: Bytes) -> Bytes {
         struct Held {
@@ -223,19 +242,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut state = self.share.budget.state();
-        state.used = state.used.saturating_sub(self.bytes);
-        if let Some(own) = state.owners.get_mut(&self.share.owner) {
-            *own = own.saturating_sub(self.bytes);
-            if *own == 0 {
-                state.owners.remove(&self.share.owner);
-            }
-        }
-        drop(state);
-        self.share.budget.freed.notify_waiters();
+        self.shrink(self.bytes);
     }
 }
 

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 
 use crate::{
     buffered::{FREE, Lease},
-    error::Error,
+    error::{self, Error},
     offload,
 };
 
@@ -21,6 +21,23 @@ pub(crate) enum Failed {
     Broken(BoxError),
     /// The budget for bodies has no room for it.
     NoRoom(Error),
+}
+
+impl Failed {
+    /// The error for a request body that may have `limit` bytes.
+    pub(crate) fn into_error(self, limit: usize) -> Error {
+        match self {
+            Self::TooLarge => Error::TooLarge { limit },
+            Self::NoRoom(error) => error,
+            Self::Broken(error) => error::own(&*error).unwrap_or_else(|| broken(&error)),
+        }
+    }
+}
+
+/// The error for a request body that failed with `error`.
+pub(crate) fn broken(error: &dyn std::fmt::Display) -> Error {
+    let message = format!("the request body could not be read to its end: {error}");
+    Error::Invalid { message, param: None, code: None }
 }
 
 /// # Errors

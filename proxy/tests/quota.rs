@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use farllama::{
     Config, Running,
-    config::{Auth, Quota, Token},
+    config::{Auth, Limits, Quota, Token},
     serve,
 };
 use program::Program;
@@ -177,4 +177,103 @@ async fn the_openai_client_waits_retry_after_out_and_succeeds() {
     for _ in 0..3 {
         assert_eq!(client.models().list().await.unwrap().data.len(), 1);
     }
+}
+
+/// Two keys that share one slot.
+async fn one_slot(upstream: &Upstream, ann: Token) -> Running {
+    limited(upstream, ann, Quota { max_concurrent: 1, ..Quota::default() }).await
+}
+
+fn begun(path: &str, length: usize) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{ANN}\r\nContent-Length: {length}\r\n\r\n{{").into_bytes()
+}
+
+#[tokio::test]
+async fn bodies_that_arrive_slowly_take_no_slot_that_another_key_waits_for() {
+    let listed = Token { models: Some(vec!["m".to_owned()]), ..Token::new("ann", "a-key") };
+    for ann in [Token::new("ann", "a-key"), listed] {
+        let upstream = Upstream::answering(reply()).await;
+        let proxy = one_slot(&upstream, ann).await;
+        let mut slow = Vec::new();
+        for path in ["/api/chat", "/v1/chat/completions", "/api/chat"] {
+            slow.push(Client::sending(proxy.addr(), begun(path, 100_000)).await);
+        }
+        for path in ["/api/tags", "/v1/models"] {
+            assert_eq!(ask(proxy.addr(), get(path, "x-api-key: b-key")).await.code(), 200, "{path}");
+        }
+        // Each trickles on, and still nothing of it is at the remote.
+        for slow in &mut slow {
+            slow.send(vec![b' '; 90_000]).await;
+        }
+        assert_eq!(ask(proxy.addr(), get("/api/tags", "x-api-key: b-key")).await.code(), 200);
+        assert!(upstream.seen().iter().all(|seen| !seen.text().contains("/api/chat")));
+        let rest = format!(r#"{}"model":"m"}}"#, " ".repeat(100_000 - 90_001 - 12));
+        slow[0].send(rest).await;
+        assert_eq!(slow[0].answer().await.code(), 200);
+        let seen = upstream.until(|seen| seen.bytes.ends_with(br#" "model":"m"}"#)).await;
+        assert!(seen.text().to_ascii_lowercase().contains("content-length: 100000\r\n"), "{}", seen.text());
+    }
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_that_was_read_first_keeps_its_framing() {
+    let upstream = Upstream::answering(reply()).await;
+    let proxy = one_slot(&upstream, Token::new("ann", "a-key")).await;
+    let head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nx-api-key: b-key\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut client = Client::sending(proxy.addr(), format!("{head}2\r\n{{\"\r\n")).await;
+    client.send("7\r\na\":1}  \r\n0\r\n\r\n").await;
+    assert_eq!(client.answer().await.code(), 200);
+    let seen = upstream.until(|seen| seen.text().ends_with("0\r\n\r\n")).await;
+    assert_eq!((seen.header("transfer-encoding").as_deref(), seen.header("content-length")), (Some("chunked"), None));
+    let payload: String = seen.text().split("\r\n").filter(|line| line.contains(['{', 'a'])).skip(1).collect();
+    assert!(payload.ends_with("{\"a\":1}  "), "{payload}");
+}
+
+#[tokio::test]
+async fn a_key_has_no_more_bodies_read_than_it_may_have_requests() {
+    let upstream = Upstream::answering(reply()).await;
+    let ann = Token { max_concurrent: Some(1), limit_per_minute: Some(9), ..Token::new("ann", "a-key") };
+    let wait = Duration::from_millis(50);
+    let proxy = limited(&upstream, ann, Quota { max_concurrent: 2, wait, ..Quota::default() }).await;
+    let first = Client::sending(proxy.addr(), begun("/api/chat", 1000)).await;
+    let refused = async {
+        // The first may not have been read yet.
+        loop {
+            let second = ask(proxy.addr(), begun("/v1/chat/completions", 200 << 20)).await;
+            if second.code() == 429 {
+                return second;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(support::PATIENCE, refused).await.unwrap();
+    assert!(refused.message().contains("within 50ms"), "{}", refused.text());
+    assert_eq!(ask(proxy.addr(), get("/api/tags", "x-api-key: b-key")).await.code(), 200);
+    // A body that breaks off gives its slot back, and costs nothing.
+    drop(first);
+    let admitted = async {
+        loop {
+            let answer = ask(proxy.addr(), get("/api/tags", ANN)).await;
+            if answer.code() == 200 {
+                return answer;
+            }
+        }
+    };
+    let admitted = tokio::time::timeout(support::PATIENCE, admitted).await.unwrap();
+    assert_eq!(left(&admitted), ("9", "8"));
+}
+
+#[tokio::test]
+async fn files_of_models_stream_without_a_slot_and_larger_bodies_than_there_is_room_for_are_refused() {
+    let upstream = Upstream::answering(reply()).await;
+    let auth = Auth { enabled: true, tokens: vec![Token::new("ann", "a-key")], ..Auth::default() };
+    let limits = Limits { buffered: 1 << 20, ..Limits::default() };
+    let quota = Quota { max_concurrent: 1, ..Quota::default() };
+    let proxy = serve(Config { auth, quota, limits, ..config(upstream.addr) }).await.unwrap();
+    let mut blob = Client::sending(proxy.addr(), begun("/api/blobs/sha256:0", 2 << 20)).await;
+    upstream.until(|seen| seen.text().contains("/api/blobs")).await;
+    let refused = ask(proxy.addr(), begun("/api/chat", 2 << 20)).await;
+    assert!(refused.code() == 413 && refused.text().contains("limits.buffered"), "{}", refused.text());
+    assert_eq!(ask(proxy.addr(), get("/api/tags", ANN)).await.code(), 200);
+    blob.send(vec![b'x'; (2 << 20) - 1]).await;
+    assert_eq!(blob.answer().await.code(), 200);
 }

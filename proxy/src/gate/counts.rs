@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{body::Body, response::Response};
@@ -33,8 +33,58 @@ pub(crate) struct Counts {
 pub(crate) struct Counting {
     quota: Quota,
     counts: Arc<Counts>,
-    /// Whether requests at the same time are limited, in all or for some key.
-    limited: bool,
+}
+
+/// A request that has what is its caller's own, and does not run yet: meanwhile its body may be read.
+#[derive(Debug)]
+pub(crate) struct Admission<'a> {
+    counting: &'a Counting,
+    caller: Option<&'a Token>,
+    reserved: Option<Reserved>,
+    own: Option<Permit>,
+    /// How long it has waited for a slot.
+    waited: Duration,
+}
+
+/// What a request holds while it runs: its caller's own permit, and one of all.
+pub(crate) type Permits = (Option<Permit>, Option<Permit>);
+
+impl Admission<'_> {
+    /// Waits until the request may run. From then on it counts. Where a route `runs_nothing`, it needs no slot of those that are shared.
+    ///
+    /// # Errors
+    /// No slot was free in time, or too many wait already. Then nothing is counted.
+    pub(crate) async fn run(mut self, runs_nothing: bool) -> Result<Option<Permits>, Error> {
+        let mut shared = None;
+        if self.counting.shares() && !runs_nothing {
+            let entering = self.counting.counts.limiter.enter(self.caller.map(|caller| caller.digest));
+            shared = Some(self.wait(entering).await?);
+        }
+        if let Some(reserved) = self.reserved {
+            reserved.begin();
+        }
+        Ok((self.own.is_some() || shared.is_some()).then_some((self.own, shared)))
+    }
+
+    /// Waits for a permit, `quota.wait` at most in all.
+    async fn wait(&mut self, entering: impl Future<Output = Result<Permit, Full>>) -> Result<Permit, Error> {
+        let Quota { wait, queue, .. } = self.counting.quota;
+        let begun = Instant::now();
+        let entered = if wait.is_zero() {
+            entering.await
+        } else {
+            tokio::time::timeout(wait.saturating_sub(self.waited), entering).await.map_err(|_| {
+                let waited = humantime::format_duration(wait);
+                busy(&format!("no free slot within {waited}. Please try again later."))
+            })?
+        };
+        self.waited += begun.elapsed();
+        entered.map_err(|Full| busy(&format!("the queue is full ({queue} waiting). Please try again in a moment.")))
+    }
+}
+
+fn busy(why: &str) -> Error {
+    Error::Quota { message: format!("Too many requests at the same time: {why}"), retry_after: 1 }
 }
 
 /// A place in the window that is taken back unless the request gets to run.
@@ -70,49 +120,32 @@ impl Counts {
 }
 
 impl Counting {
-    pub(crate) fn new<'a>(quota: &Quota, mut tokens: impl Iterator<Item = &'a Token>, counts: Arc<Counts>) -> Self {
+    pub(crate) fn new(quota: &Quota, counts: Arc<Counts>) -> Self {
         let limit = (quota.max_concurrent > 0).then_some(quota.max_concurrent);
         counts.limiter.set(limit, quota.queue);
-        let limited = limit.is_some() || tokens.any(|token| token.max_concurrent.is_some());
-        Self { quota: quota.clone(), counts, limited }
+        Self { quota: quota.clone(), counts }
     }
 
-    /// Reserves a place in the window of `caller`, and waits until its request may run.
+    /// Reserves what is the caller's own: a place in its window, and a slot within its `max_concurrent`, which it waits for.
     ///
     /// # Errors
     /// There were too many in this window, or too many wait already. Then nothing is counted.
-    pub(crate) async fn admit(&self, caller: Option<&Token>) -> Result<(Option<Reserved>, Option<Permit>), Error> {
+    pub(crate) async fn admit<'a>(&'a self, caller: Option<&'a Token>) -> Result<Admission<'a>, Error> {
         let reserved = match caller.and_then(|caller| Some((caller, self.limit(caller)?))) {
             Some((caller, limit)) => Some(self.reserve(caller, limit)?),
             None => None,
         };
-        let permit = if self.limited {
-            let own = caller.and_then(|caller| caller.max_concurrent);
-            let entering = self.counts.limiter.enter(caller.map(|caller| caller.digest), own);
-            Some(self.wait(entering).await.map_err(|message| Error::Quota { message, retry_after: 1 })?)
-        } else {
-            None
-        };
-        Ok((reserved, permit))
+        let mut admission = Admission { counting: self, caller, reserved, own: None, waited: Duration::ZERO };
+        if let Some((caller, limit)) = caller.and_then(|caller| Some((caller, caller.max_concurrent?))) {
+            let entering = self.counts.limiter.enter_own(Some(caller.digest), limit);
+            admission.own = Some(admission.wait(entering).await?);
+        }
+        Ok(admission)
     }
 
-    /// Waits for a permit, `quota.wait` at most; else says why there is none.
-    async fn wait(&self, entering: impl Future<Output = Result<Permit, Full>>) -> Result<Permit, String> {
-        let wait = self.quota.wait;
-        let entered = if wait.is_zero() {
-            entering.await
-        } else {
-            tokio::time::timeout(wait, entering).await.map_err(|_| {
-                let waited = humantime::format_duration(wait);
-                format!("Too many requests at the same time: no free slot within {waited}. Please try again later.")
-            })?
-        };
-        entered.map_err(|Full| {
-            let queue = self.quota.queue;
-            format!(
-                "Too many requests at the same time: the queue is full ({queue} waiting). Please try again in a moment."
-            )
-        })
+    /// Whether all callers together share a number of slots.
+    pub(crate) fn shares(&self) -> bool {
+        self.quota.max_concurrent > 0
     }
 
     fn reserve(&self, caller: &Token, limit: Limit) -> Result<Reserved, Error> {

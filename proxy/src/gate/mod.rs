@@ -1,8 +1,9 @@
-//! Who may pass, in one place and one order: origin → key → access → quota. Handlers know none of it.
+//! Who may pass, in one place and one order: origin → key → access → quota → body → slot. Handlers know none of it.
 
 mod access;
 mod concurrency;
 mod counts;
+mod held_body;
 mod keys;
 mod model_names;
 mod models;
@@ -19,9 +20,10 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use counts::Counting;
 pub(crate) use counts::Counts;
+use counts::{Admission, Counting};
 use http::{HeaderName, StatusCode};
+use http_body::Body as _;
 use keys::{Caller, Keys};
 pub(crate) use models::{Models, allows};
 use open_requests::{OpenRequest, OpenRequests};
@@ -33,7 +35,7 @@ use crate::{
     config::{Config, Token},
     error::Error,
     observe::Recorder,
-    routes::Route,
+    routes::{Names, Route},
     upstream::passthrough,
 };
 
@@ -71,8 +73,8 @@ impl Gate {
         let tokens = || keys.iter().flat_map(Keys::tokens);
         let limited = |token: &Token| token.limit_per_minute.is_some() || token.max_concurrent.is_some();
         let open = counts.open.clone();
-        let counting = (config.quota.max_concurrent > 0 || tokens().any(limited))
-            .then(|| Counting::new(&config.quota, tokens(), counts));
+        let counting =
+            (config.quota.max_concurrent > 0 || tokens().any(limited)).then(|| Counting::new(&config.quota, counts));
         Self {
             origins,
             keys,
@@ -146,11 +148,20 @@ impl Gate {
         let answer = match caller {
             // Boxed, so that all others do not carry the room for it.
             Some(caller) if !caller.access.is_free() => {
-                Box::pin(self.restricted(caller, route, &share, request, next)).await
+                Box::pin(self.restricted(caller, route, &share, recorder, request, next)).await
             }
             // Who cleans it and who does not would take it for two different paths.
             _ if self.keys.is_some() && !route.plain => Err(unclear_path()),
-            _ => self.count(token, request, next).await,
+            _ => match &self.counting {
+                None => Ok(next(request).await),
+                Some(counting) => {
+                    Box::pin(async {
+                        let admission = counting.admit(token).await?;
+                        self.run(admission, route, &share, recorder, request, next).await
+                    })
+                    .await
+                }
+            },
         };
         let mut response = counts::hold(open, answer.into_response());
         if let Some(counting) = &self.counting {
@@ -185,6 +196,7 @@ impl Gate {
         caller: &Caller,
         route: &Route,
         share: &Share,
+        recorder: &Recorder,
         request: Request,
         next: impl FnOnce(Request) -> F,
     ) -> Result<Response, Error> {
@@ -193,34 +205,44 @@ impl Gate {
         if !route.plain {
             return Err(unclear_path());
         }
-        // Reserved before the body is read, so that a key holds no more bodies than it may have requests.
-        let (reserved, permit) = match &self.counting {
-            Some(counting) => counting.admit(Some(&caller.token)).await?,
-            None => (None, None),
+        // Its own share is reserved before the body is read, so that a key has no more bodies read than it may have requests.
+        let admission = match &self.counting {
+            Some(counting) => Some(counting.admit(Some(&caller.token)).await?),
+            None => None,
         };
         let (request, shown) = caller.access.check_body(request, route, self.limit(route), share).await?;
-        if let Some(reserved) = reserved {
-            reserved.begin();
-        }
-        let response = counts::hold(permit, next(request).await);
+        let response = match admission {
+            Some(admission) => self.run(admission, route, share, recorder, request, next).await?,
+            None => next(request).await,
+        };
         match shown {
             None => Ok(response),
             Some(shown) => shown.of(response, &method).await,
         }
     }
 
-    async fn count<F: Future<Output = Response>>(
+    /// Runs an admitted request. Where slots are shared, it gets one when its body is whole: nobody waits for a body that arrives slowly.
+    async fn run<F: Future<Output = Response>>(
         &self,
-        token: Option<&Token>,
+        admission: Admission<'_>,
+        route: &Route,
+        share: &Share,
+        recorder: &Recorder,
         request: Request,
         next: impl FnOnce(Request) -> F,
     ) -> Result<Response, Error> {
-        let Some(counting) = &self.counting else { return Ok(next(request).await) };
-        let (reserved, permit) = counting.admit(token).await?;
-        if let Some(reserved) = reserved {
-            reserved.begin();
-        }
-        Ok(counts::hold(permit, next(request).await))
+        // The files of models stream: they have gigabytes, and no model runs for them.
+        let runs_nothing = route.row.is_some_and(|row| row.names == Names::Weights);
+        let shares = self.counting.as_ref().is_some_and(Counting::shares);
+        let request = if shares && !runs_nothing && !request.body().is_end_stream() {
+            recorder.waits_for("the request body");
+            held_body::read(request, route.translated(), self.limit(route), share).await?
+        } else {
+            request
+        };
+        recorder.waits_for("a free slot");
+        let permits = admission.run(runs_nothing).await?;
+        Ok(counts::hold(permits, next(request).await))
     }
 }
 
