@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body, Frame};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    task::unconstrained,
+    task::{unconstrained, yield_now},
 };
 
 use crate::{
@@ -28,9 +28,9 @@ use crate::{
 /// Maximum size of one write of a large body: the system copies it at once, while nothing else runs on this thread.
 const MAX_WRITE: usize = 256 << 10;
 
-/// After how many bytes in a row other tasks get a turn: a server that takes a large body as fast as it comes would keep the thread for all
-/// of it.
-const TURN: usize = 1 << 20;
+/// After how many bytes in a row other tasks get a turn: a server that takes or sends a large body as fast as it comes would keep the thread
+/// for all of it.
+const TURN: usize = 256 << 10;
 
 /// How much is read at once at first, and at most: a response that fills the buffer gets a bigger one.
 const READ: usize = 2 << 10;
@@ -65,6 +65,8 @@ pub struct Connection<S, B> {
     heads: Heads,
     interim: u8,
     received: bool,
+    /// Bytes read since other tasks had a turn.
+    in_a_row: usize,
 }
 
 impl<S, B> std::fmt::Debug for Connection<S, B> {
@@ -91,6 +93,7 @@ impl<S, B> Connection<S, B> {
             heads: Heads::new(false),
             interim: 0,
             received: false,
+            in_a_row: 0,
         }
     }
 
@@ -231,6 +234,7 @@ where
         if self.read.is_empty() && self.want > READ {
             (self.read, self.want) = (BytesMut::new(), READ);
         }
+        self.in_a_row = 0;
         // Unconstrained: with an exhausted budget, a closed connection would look alive.
         self.is_sent()
             && self.read.is_empty()
@@ -238,15 +242,24 @@ where
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.in_a_row >= TURN {
+            self.in_a_row = 0;
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
         if self.read.capacity() - self.read.len() < self.want / 4 {
             self.read.reserve(self.want);
         }
         let room = self.read.capacity() - self.read.len();
-        let read = ready!(pin!(self.io.read_buf(&mut self.read)).poll(cx))?;
+        let polled = pin!(self.io.read_buf(&mut self.read)).poll(cx);
+        if polled.is_pending() {
+            self.in_a_row = 0;
+        }
+        let read = ready!(polled)?;
         if read == 0 {
             return Poll::Ready(Err(Error::Closed));
         }
         self.received = true;
+        self.in_a_row += read;
         if read == room {
             self.want = (self.want * 2).min(MAX_READ);
         } else if read < self.want / 4 {
@@ -272,8 +285,8 @@ where
                 return Poll::Ready(Ok(()));
             }
             if sent >= TURN {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                // Not `wake_by_ref`: the runtime would come back dozens of times before it asks the system what else is ready.
+                return pin!(yield_now()).poll(cx).map(Ok);
             }
             let written = if self.big.is_empty() {
                 ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?
@@ -290,6 +303,8 @@ where
             self.out.advance(of_out);
             self.big.advance(written - of_out);
             if self.big.is_empty() {
+                // An empty slice would hold all of a large body for as long as the connection is pooled.
+                self.big = Bytes::new();
                 self.out.extend_from_slice(std::mem::take(&mut self.after));
             }
         }
@@ -597,6 +612,63 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_pooled_connection_holds_nothing_of_a_large_body() {
+        /// A body that shows whether it is held.
+        struct Held(#[expect(dead_code, reason = "counted")] std::sync::Arc<()>, Vec<u8>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.1
+            }
+        }
+        run(async {
+            let (mut line, far) = pair(1000);
+            let held = std::sync::Arc::new(());
+            let body = full(Bytes::from_owner(Held(held.clone(), vec![b'a'; 4 * GATHERED])));
+            let asked = [b"POST /x HTTP/1.1\r\ncontent-length: 65536\r\n\r\n", &vec![b'a'; 4 * GATHERED][..]].concat();
+            let (head, _far) =
+                tokio::join!(post(&mut line, body), answer(far, &asked, b"HTTP/1.1 204 No Content\r\n\r\n", 99));
+            assert_eq!(head.unwrap().status, StatusCode::NO_CONTENT);
+            assert!(is_reusable(&mut line));
+            assert_eq!(std::sync::Arc::strong_count(&held), 1);
+        });
+    }
+
+    #[test]
+    fn large_bodies_give_other_tasks_their_turns() {
+        const SIZE: usize = 8 << 20;
+        let turns = std::cell::Cell::new(0);
+        run(async {
+            let others = async {
+                loop {
+                    turns.set(turns.get() + 1);
+                    yield_now().await;
+                }
+            };
+            let (mut line, mut far) = pair(4 * SIZE);
+            let exchange = async {
+                let serving = async {
+                    let mut asked = vec![0; "POST /x HTTP/1.1\r\ncontent-length: 8388608\r\n\r\n".len() + SIZE];
+                    far.read_exact(&mut asked).await.unwrap();
+                    let sent = turns.replace(0);
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+                    far.write_all(&[head.as_bytes(), &vec![b'a'; SIZE]].concat()).await.unwrap();
+                    sent
+                };
+                let (head, sent) = tokio::join!(post(&mut line, full(vec![b'b'; SIZE])), serving);
+                let read = rest(&mut line, head.unwrap().framing).await.unwrap();
+                (sent, turns.get(), read.len())
+            };
+            tokio::select! {
+                () = others => unreachable!(),
+                (sent, received, read) = exchange => {
+                    assert_eq!(read, SIZE);
+                    assert!(sent >= SIZE / TURN - 1 && received >= SIZE / TURN / 2, "{sent} {received}");
+                }
+            }
+        });
     }
 
     #[test]

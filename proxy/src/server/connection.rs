@@ -6,7 +6,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -29,7 +29,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// How many bytes a connection moves before others get a turn: a large body would keep the event loop to itself for as long as the other
 /// side keeps up.
-const TURN: usize = 1 << 20;
+const TURN: usize = 256 << 10;
 
 /// The most that one write hands to the system, which copies it at once.
 const WRITE: usize = 256 << 10;
@@ -195,8 +195,8 @@ impl<S> TimedStream<S> {
             return Poll::Ready(());
         }
         self.moved = 0;
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // Not `wake_by_ref`: the runtime would go on with this task dozens of times before it asks the system what else is ready.
+        pin!(tokio::task::yield_now()).poll(cx)
     }
 
     fn count_written(&mut self, polled: &Poll<io::Result<usize>>) {
