@@ -151,7 +151,7 @@ const ROWS: &[Row] = &[
         let form = (0..n).map(part).collect::<String>() + "--x--\r\n";
         let kind = HeaderValue::from_static("multipart/form-data; boundary=x");
         let json = Json::new(form.into_bytes(), &unlimited());
-        let read = audio::form::read(Some(&kind), &json);
+        let read = audio::form::read(Some(&kind), json);
         assert!(futures_util::FutureExt::now_or_never(read).unwrap().is_ok());
     }),
 ];

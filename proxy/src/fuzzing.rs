@@ -96,7 +96,7 @@ pub fn form(data: &[u8]) {
     let part: &[u8] = b"--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
     for body in [data.to_vec(), [part, data, b"\r\n--x--\r\n"].concat()] {
         let json = Json::new(body, &Limits::default());
-        let read = audio::form::read(Some(&kind), &json).now_or_never();
+        let read = audio::form::read(Some(&kind), json).now_or_never();
         assert!(read.is_some(), "a body that is here needs no waiting");
     }
 }

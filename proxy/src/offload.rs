@@ -49,6 +49,18 @@ pub(crate) async fn run<T: Send + 'static>(size: usize, work: impl FnOnce() -> T
     .await
 }
 
+/// As [`run`], for a future that waits for nothing but its own work.
+///
+/// # Panics
+/// As [`run`].
+pub(crate) async fn run_future<T: Send + 'static>(size: usize, work: impl Future<Output = T> + Send + 'static) -> T {
+    if size < LARGE {
+        return work.await;
+    }
+    let runtime = tokio::runtime::Handle::current();
+    run(size, move || runtime.block_on(work)).await
+}
+
 /// The same bytes; if they are many, their memory is given back on another thread. That takes the system 4 ms for 100 MB.
 pub(crate) fn freed_elsewhere(bytes: Bytes) -> Bytes {
     if bytes.len() < LARGE { bytes } else { Bytes::from_owner(FreedElsewhere(bytes)) }
@@ -112,6 +124,8 @@ mod tests {
         let here = thread::current().id();
         assert_eq!(run(LARGE - 1, || thread::current().id()).await, here);
         assert_ne!(run(LARGE, || thread::current().id()).await, here);
+        assert_eq!(run_future(LARGE - 1, async { thread::current().id() }).await, here);
+        assert_ne!(run_future(LARGE, async { thread::current().id() }).await, here);
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use crate::{
     buffered::{Counted, Lease, Share},
     error::{self, Error},
     gate::pattern,
+    offload,
     ollama::name,
     openai::request::encoding,
     text,
@@ -135,7 +136,9 @@ impl Models {
     pub(crate) async fn check_form(&self, request: Request, limit: usize, share: &Share) -> Result<Request, Error> {
         let (mut parts, body) = request.into_parts();
         let body = read_whole(&mut parts, body, limit, share).await?;
-        let found = model_names::in_form(&body, &parts.headers).await.map_err(|error| refused(&error.to_string()))?;
+        let (form, headers) = (body.clone(), parts.headers.clone());
+        let reading = async move { model_names::in_form(&form, &headers).await };
+        let found = offload::run_future(body.len(), reading).await.map_err(|error| refused(&error.to_string()))?;
         self.check_all(&found)?;
         Ok(Request::from_parts(parts, Body::from(body)))
     }
@@ -149,6 +152,19 @@ impl Models {
         found.iter().filter(|found| !found.name.is_empty()).try_for_each(|found| self.check(&found.name))
     }
 
+    /// The JSON of `body` without what stands in its `list` and is not in this one. None if it cannot be read.
+    fn filtered(&self, body: &[u8], list: &str, names: &[&str]) -> Option<Vec<u8>> {
+        let mut whole: serde_json::Value = serde_json::from_slice(body).ok()?;
+        if let Some(models) = whole.get_mut(list).filter(|models| !models.is_null()) {
+            let shown = |model: &serde_json::Value| {
+                let mut told = names.iter().filter_map(|name| model.get(name)?.as_str()).peekable();
+                told.peek().is_some() && told.all(|name| self.contain(name))
+            };
+            models.as_array_mut()?.retain(shown);
+        }
+        serde_json::to_vec(&whole).ok()
+    }
+
     /// Takes out of the list in `response` what is not in this one.
     ///
     /// # Errors
@@ -156,8 +172,8 @@ impl Models {
     pub(crate) async fn filter(
         &self,
         response: Response<Body>,
-        list: &str,
-        names: &[&str],
+        list: &'static str,
+        names: &'static [&'static str],
         method: &Method,
     ) -> Result<Response<Body>, Error> {
         /// More than any list of models takes.
@@ -174,15 +190,9 @@ impl Models {
             message: "the remote's list of models cannot be read, so it is not shown".to_owned(),
         };
         let body = to_bytes(body, BOUND).await.map_err(|_| unreadable())?;
-        let mut whole: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-        if let Some(models) = whole.get_mut(list).filter(|models| !models.is_null()) {
-            let shown = |model: &serde_json::Value| {
-                let mut told = names.iter().filter_map(|name| model.get(name)?.as_str()).peekable();
-                told.peek().is_some() && told.all(|name| self.contain(name))
-            };
-            models.as_array_mut().ok_or_else(unreadable)?.retain(shown);
-        }
-        let body = serde_json::to_vec(&whole).map_err(|_| unreadable())?;
+        let models = self.clone();
+        let filtered = offload::run(body.len(), move || models.filtered(&body, list, names)).await;
+        let body = filtered.ok_or_else(unreadable)?;
         Ok(Response::from_parts(parts, Body::from(body)))
     }
 }
@@ -214,7 +224,10 @@ async fn read_whole(parts: &mut Parts, body: Body, limit: usize, share: &Share) 
     if !encoded(headers) {
         return Ok(lease.hold(body));
     }
-    let decoded = encoding::decode(headers, body, limit)?;
+    let coded = headers.clone();
+    // Text grows to many times its compressed size.
+    let size = body.len().saturating_mul(20);
+    let decoded = offload::run(size, move || encoding::decode(&coded, body, limit)).await?;
     headers.remove(header::CONTENT_ENCODING);
     headers.remove(header::CONTENT_LENGTH);
     lease.add(decoded.len());

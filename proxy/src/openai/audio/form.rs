@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
+    offload,
     ollama::wire::Options,
     openai::{
         audio::wire::Given,
@@ -26,11 +27,17 @@ use crate::{
     upstream::client::encode,
 };
 
-/// Reads a form where `content_type` says that it is one, else JSON.
+/// Reads a form where `content_type` says that it is one, else JSON; off the event loop if it is large.
 ///
 /// # Errors
 /// A body that is neither, or a file that is empty.
-pub(crate) async fn read(content_type: Option<&HeaderValue>, json: &Json) -> Result<Given, Error> {
+pub(crate) async fn read(content_type: Option<&HeaderValue>, json: Json) -> Result<Given, Error> {
+    let content_type = content_type.cloned();
+    let size = json.bytes().len();
+    offload::run_future(size, async move { read_here(content_type.as_ref(), &json).await }).await
+}
+
+async fn read_here(content_type: Option<&HeaderValue>, json: &Json) -> Result<Given, Error> {
     let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     match content_type {
         Some(kind_of_form) if kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") => {
@@ -129,7 +136,7 @@ mod tests {
         };
         let limits = crate::config::Limits { fields: 10, ..Default::default() };
         let form = HeaderValue::from_static("multipart/form-data; boundary=x");
-        let read = async |parts| read(Some(&form), &Json::new(body(parts), &limits)).await;
+        let read = async |parts| read(Some(&form), Json::new(body(parts), &limits)).await;
         assert_eq!(read(11).await.unwrap_err().row().code, Some("object_above_max_properties"));
         assert_eq!(read(10).await.unwrap().fields.fields().unwrap().left().count(), 10);
     }

@@ -162,7 +162,7 @@ mod tests {
             model: Text(Cow::Borrowed("m")),
             text: some(text, "t"),
             prompt: some(prompt, "p"),
-            file: file.then(|| "QUJD".to_owned()),
+            file: file.then_some("QUJD"),
             ..Request::default()
         }
     }

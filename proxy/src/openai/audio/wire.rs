@@ -26,7 +26,7 @@ pub(crate) struct Request<'a> {
     /// Without JSON around the transcript.
     pub(crate) plain: bool,
     /// Sound in base64.
-    pub(crate) file: Option<String>,
+    pub(crate) file: Option<&'a str>,
     pub(crate) native: Native<'a>,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Request<'a> {
         let native = Native::take(&mut fields, &[])?;
         ignored.extend(native.format.map(|_| "format".to_owned()));
         settle(endpoint, fields, unknown, receipt)?;
-        Ok(Self { model, text, prompt, languages, keywords, plain, file: given.file.clone(), native })
+        Ok(Self { model, text, prompt, languages, keywords, plain, file: given.file.as_deref(), native })
     }
 }
 

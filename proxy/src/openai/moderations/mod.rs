@@ -59,7 +59,7 @@ fn prepare_with(json: &Json, context: &Context<'_>, means: &Means) -> Result<Pre
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
-    let means = means(&app, &json).await?;
+    let means = means(&app, json.clone()).await?;
     let (shared, notes) = (app.clone(), recorder.clone());
     let prepared = offload::run(json.bytes().len(), move || prepare_with(&json, &Context::of(&shared, &notes), &means));
     let Prepared { mut asks, facts, receipt } = prepared.await?;
@@ -77,17 +77,23 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         ));
     }
     let replies = send::all(&app, asks, &recorder).await?;
-    let replies = replies.iter().map(|reply| app.upstream.read(translate::PATH, reply));
-    let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
-    recorder.usage(replies.iter().map(Usage::from).sum());
-    Ok(axum::Json(translate::response(&app.stamp("modr-"), &facts, &replies)?).into_response())
+    send::respond(replies, move |replies| {
+        let replies = replies.iter().map(|reply| app.upstream.read(translate::PATH, reply));
+        let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
+        recorder.usage(replies.iter().map(Usage::from).sum());
+        Ok(axum::Json(translate::response(&app.stamp("modr-"), &facts, &replies)?).into_response())
+    })
+    .await
 }
 
 /// What the remote has to judge with. It is asked for a guard model only where one is needed.
-async fn means(app: &App, json: &Json) -> Result<Means, Error> {
-    let named: Option<Text<'_>> = json.fields()?.take("model", &mut Vec::new())?;
+async fn means(app: &App, json: Json) -> Result<Means, Error> {
+    let open = offload::run(json.bytes().len(), move || {
+        let named: Option<Text<'_>> = json.fields()?.take("model", &mut Vec::new())?;
+        Ok::<_, Error>(translate::is_open(named.as_deref()))
+    });
     let mut guard = None;
-    if translate::is_open(named.as_deref()) && app.config.moderation.model.is_empty() {
+    if open.await? && app.config.moderation.model.is_empty() {
         let reply = models::tags(&app.upstream).await?;
         let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
         let names: Vec<&str> = tags.models.iter().map(|tag| &*tag.name).collect();

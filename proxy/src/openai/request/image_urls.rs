@@ -44,8 +44,8 @@ pub(crate) struct Found {
 /// A picture that cannot be had.
 pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result<Json, Error> {
     let found = if app.fetcher.images.fetch {
-        let body = json.with_body(json.bytes().clone());
-        offload::run(json.bytes().len(), move || find(&body)).await
+        let json = json.clone();
+        offload::run(json.bytes().len(), move || find(&json)).await
     } else {
         Vec::new()
     };
@@ -67,23 +67,27 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     let fetched = tokio::time::timeout(within, fetching).await;
     let pictures = fetched.unwrap_or_else(|_| Err(told(&found[0], &Refused::TimedOut(within))))?;
     let image = |url: &str| pictures.get(url).map_or("", String::as_str);
-    bounded(&found, image, json.bytes().len(), app)?;
+    let size = bounded(&found, image, json.bytes().len(), app)?;
     // There already, so they are counted without waiting; the body that they make counts by itself.
     let mut lease = app.buffered.lease();
     lease.add(pictures.values().map(String::len).sum());
-    let inlined = replace(&json, &found, image);
-    let inlined = inlined.with_body(app.buffered.hold(inlined.bytes().clone()));
+    let replacing = move || replace(&json, &found, |url| pictures.get(url).map_or("", String::as_str));
+    let inlined = offload::run(size, replacing).await;
+    drop(lease);
+    let mut lease = app.buffered.lease();
+    lease.add(inlined.bytes().len());
+    let inlined = inlined.held(lease);
     let mut receipt = Receipt::default();
     receipt.note("image_url", "fetched");
     recorder.receipt(receipt);
     Ok(inlined)
 }
 
-/// Checks what the body takes with an image in the place of each of the URLs: an image that is named often is there as often.
+/// Returns and checks what the body takes with an image in the place of each of the URLs: an image that is named often is there as often.
 ///
 /// # Errors
 /// Fails if the images are larger than `images.max_bytes`, or the body than `limits.body`.
-fn bounded<'a>(found: &[Found], image: impl Fn(&str) -> &'a str, body: usize, app: &App) -> Result<(), Error> {
+fn bounded<'a>(found: &[Found], image: impl Fn(&str) -> &'a str, body: usize, app: &App) -> Result<usize, Error> {
     let (max, limit) = (app.config.images.max_bytes, app.config.limits.body);
     let (mut images, mut body) = (0, body);
     for Found { path, url, .. } in found {
@@ -107,7 +111,7 @@ fn bounded<'a>(found: &[Found], image: impl Fn(&str) -> &'a str, body: usize, ap
             return Err(Error::TooLarge { limit });
         }
     }
-    Ok(())
+    Ok(body)
 }
 
 /// The body with a stand-in for each picture that would be fetched, and their URLs: for those who only want to see what it becomes.
@@ -120,9 +124,13 @@ pub(crate) fn stand_in(json: &Json) -> (Json, Vec<String>) {
 /// A URL, and the picture there as a data URL.
 async fn one(fetcher: &Fetcher, budget: &Budget, found: Found) -> Result<(String, String), Error> {
     let (kind, picture) = fetcher.picture(&found.url, budget).await.map_err(|refused| told(&found, &refused))?;
-    let mut data = format!("data:{kind};base64,");
-    STANDARD.encode_string(picture, &mut data);
-    Ok((found.url, data))
+    let size = picture.len();
+    let encoding = move || {
+        let mut data = format!("data:{kind};base64,");
+        STANDARD.encode_string(picture, &mut data);
+        data
+    };
+    Ok((found.url, offload::run(size, encoding).await))
 }
 
 fn told(found: &Found, refused: &Refused) -> Error {

@@ -17,16 +17,16 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     app::App,
-    buffered::Counted,
+    buffered::{Counted, Lease},
     config::Limits,
-    error::{self, Error},
+    error::Error,
     offload,
     openai::request::{encoding, surrogates},
-    whole_body::{self, Failed},
+    whole_body,
 };
 
-/// The whole body of a request.
-#[derive(Debug)]
+/// The whole body of a request. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Json {
     body: Bytes,
     /// The maximum number of names in one object (`limits.fields`); 0: unlimited.
@@ -58,13 +58,12 @@ impl FromRequest<App> for Json {
                         .await?;
                     lease.add(body.len());
                 }
-                let body = if form { body } else { surrogates::mend(body) };
+                if !form {
+                    body = offload::run(body.len(), move || surrogates::mend(body)).await;
+                }
                 Ok(Self { body: lease.hold(body), max_fields })
             }
-            Err(Failed::TooLarge) => Err(Error::TooLarge { limit }),
-            Err(Failed::NoRoom(error)) => Err(error),
-            Err(Failed::Broken(error)) => Err(error::own(&*error)
-                .unwrap_or_else(|| malformed(format!("the request body could not be read to its end: {error}")))),
+            Err(failed) => Err(failed.into_error(limit)),
         }
     }
 }
@@ -85,6 +84,11 @@ impl Json {
     /// Another body under the same limits.
     pub(crate) fn with_body(&self, body: impl Into<Bytes>) -> Self {
         Self { body: surrogates::mend(body.into()), max_fields: self.max_fields }
+    }
+
+    /// The same body, which `lease` is bound to.
+    pub(crate) fn held(self, lease: Lease) -> Self {
+        Self { body: lease.hold(self.body), ..self }
     }
 
     /// The bytes, decompressed.
