@@ -3,6 +3,7 @@
 mod ci;
 mod headofline;
 mod linear;
+mod rig;
 mod siege;
 mod smoke;
 mod step;

@@ -1,7 +1,8 @@
 //! `cargo xtask siege`: what one hostile key can do to another that chats and streams at a human pace.
 //!
-//! Each attack gets a proxy of its own, in front of the remote of [`crate::headofline`], whose chunks carry the time at which they were
-//! written. Threads and sockets of the standard library, on loopback only; every loop ends with the attack's deadline or a count.
+//! Each attack gets a proxy of its own, in front of the remote of [`crate::rig`], whose chunks carry the time at which they were written. The
+//! same chats and streams go past the proxy at the same time: what they see is the noise of the machine and of the attackers' own work. On
+//! loopback only; every loop ends with the attack's deadline or a count.
 
 use std::{
     fmt::Write as _,
@@ -9,25 +10,22 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{
-    built,
-    headofline::{self, Proxy},
-    step::Step,
-};
+use crate::rig::{self, Proxy, Streams, lock, quantile};
 
 const HELP: &str = "\
 cargo xtask siege [--seconds N] [--only WORD] [--release] [--proxy-bin FILE] [--json FILE]
 
 One key attacks the proxy in each known way for some seconds (30), while another key chats every 30 ms and reads two streams. Prints a table
-in Markdown, and writes the same as JSON to target/siege.json. Fails if the other key's first byte is later than 50 ms or a chunk later than
-20 ms (99th percentiles), if anything of it fails, if memory exceeds limits.buffered plus 100 MB, or if all is not well again within 30 s.
+in Markdown, and writes the same as JSON to target/siege.json. The same chats and streams go past the proxy at the same time: the noise of
+this machine under the attack. Fails if the other key's first byte is later than 50 ms or a chunk later than 20 ms (99th percentiles, above
+those past the proxy), if anything of it fails, if memory exceeds limits.buffered plus 100 MB, or if all is not well again within 30 s.
 ";
 
 /// The goals, in milliseconds, MB and seconds.
@@ -127,16 +125,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let options = options(args)?;
-    let program = match &options.proxy {
-        Some(file) => file.clone(),
-        None => {
-            let profile = if options.release { " --release" } else { "" };
-            Step::cargo(&format!("build -p farllama{profile}")).run()?;
-            let debug = built("farllama")?;
-            let target = debug.parent().and_then(std::path::Path::parent).unwrap_or(&debug);
-            target.join(if options.release { "release" } else { "debug" }).join("farllama")
-        }
-    };
+    let program = rig::program(options.proxy.as_deref(), options.release)?;
     let rows: Vec<Row> = ATTACKS
         .iter()
         .filter(|attack| attack.name.contains(&options.only))
@@ -166,6 +155,9 @@ struct Row {
     first_p50: f64,
     first_p99: f64,
     lag_p99: f64,
+    /// The same past the proxy.
+    noise_first_p99: f64,
+    noise_lag_p99: f64,
     chats: usize,
     chunks: usize,
     failures: usize,
@@ -182,7 +174,7 @@ struct Row {
 }
 
 const HEAD: &str = "\
-| attack | first byte p50 | p99 (ms) | chunk lag p99 (ms) | chats | chunks | failures | fresh → peak → after (MB) | back after (s) | log (MB) | missed |
+| attack | first byte p50 | p99 (past the proxy; ms) | chunk lag p99 (past the proxy; ms) | chats | chunks | failures | fresh → peak → after (MB) | back after (s) | log (MB) | missed |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|";
 
 impl Row {
@@ -190,10 +182,13 @@ impl Row {
     fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
         // A quantile of nothing is not a number, which misses its goal.
-        if !matches!(self.first_p99.partial_cmp(&FIRST_BYTE), Some(std::cmp::Ordering::Less)) {
+        let late = |value: f64, noise: f64, goal: f64| {
+            !matches!((value - noise).partial_cmp(&goal), Some(std::cmp::Ordering::Less))
+        };
+        if late(self.first_p99, self.noise_first_p99, FIRST_BYTE) {
             missed.push(format!("first byte {:.1} ms", self.first_p99));
         }
-        if !matches!(self.lag_p99.partial_cmp(&CHUNK_LAG), Some(std::cmp::Ordering::Less)) {
+        if late(self.lag_p99, self.noise_lag_p99, CHUNK_LAG) {
             missed.push(format!("chunk lag {:.1} ms", self.lag_p99));
         }
         if self.failures > 0 {
@@ -210,11 +205,13 @@ impl Row {
 
     fn markdown(&self) -> String {
         format!(
-            "| {} | {:.1} | {:.1} | {:.1} | {} | {} | {} | {:.0} → {:.0} → {:.0} | {} | {:.1} | {} |",
+            "| {} | {:.1} | {:.1} ({:.1}) | {:.1} ({:.1}) | {} | {} | {} | {:.0} → {:.0} → {:.0} | {} | {:.1} | {} |",
             self.name,
             self.first_p50,
             self.first_p99,
+            self.noise_first_p99,
             self.lag_p99,
+            self.noise_lag_p99,
             self.chats,
             self.chunks,
             self.failures,
@@ -231,11 +228,13 @@ impl Row {
         let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "null".to_owned() };
         let missed: Vec<_> = self.missed().iter().map(|why| format!("{why:?}")).collect();
         format!(
-            r#"{{"attack":{:?},"first_byte_p50_ms":{},"first_byte_p99_ms":{},"chunk_lag_p99_ms":{},"chats":{},"chunks":{},"failures":{},"fresh_mb":{},"peak_mb":{},"after_mb":{},"budget_mb":{},"back_after_s":{},"log_mb":{},"missed":[{}]}}"#,
+            r#"{{"attack":{:?},"first_byte_p50_ms":{},"first_byte_p99_ms":{},"chunk_lag_p99_ms":{},"past_the_proxy":{{"first_byte_p99_ms":{},"chunk_lag_p99_ms":{}}},"chats":{},"chunks":{},"failures":{},"fresh_mb":{},"peak_mb":{},"after_mb":{},"budget_mb":{},"back_after_s":{},"log_mb":{},"missed":[{}]}}"#,
             self.name,
             number(self.first_p50),
             number(self.first_p99),
             number(self.lag_p99),
+            number(self.noise_first_p99),
+            number(self.noise_lag_p99),
             self.chats,
             self.chunks,
             self.failures,
@@ -431,15 +430,11 @@ struct Seen {
     failures: Vec<String>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Runs one attack against a fresh proxy.
 fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result<Row, String> {
     let io = |error: std::io::Error| error.to_string();
     let started = Instant::now();
-    let remote = headofline::remote(started).map_err(io)?;
+    let remote = rig::remote(started).map_err(io)?;
     let images = image_server().map_err(io)?;
     let settings = format!(
         "[remote]\nurl = \"http://{remote}\"\n[local]\nport = 0\n[log]\nformat = \"json\"\n[auth]\nenabled = true\nkeys = [\n  \
@@ -456,28 +451,22 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
     let memory = |line: &str| proxy.memory(line) as f64 / 1024.0;
 
     let done = Arc::new(AtomicBool::new(false));
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let lags = Arc::new(Mutex::new(Vec::new()));
     let stored = store(proxy.addr).map_err(|error| format!("the victim cannot store a response: {error}"))?;
-    let mut victim = Vec::new();
-    {
-        let (done, seen, addr) = (done.clone(), seen.clone(), proxy.addr);
-        victim.push(thread::spawn(move || chat(addr, &seen, &done)));
-    }
-    for _ in 0..2 {
-        let (done, seen, lags, addr) = (done.clone(), seen.clone(), lags.clone(), proxy.addr);
-        victim.push(thread::spawn(move || {
-            while !done.load(Ordering::Relaxed) {
-                if let Err(error) = headofline::stream(addr, VICTIM, PATIENCE, started, &lags, &done) {
-                    lock(&seen).failures.push(format!("stream: {error}"));
-                    thread::sleep(Duration::from_millis(100));
-                }
-            }
-        }));
-    }
+    // The victim, and the same past the proxy.
+    let seen = [proxy.addr, remote].map(|addr| {
+        let (seen, done) = (Arc::new(Mutex::new(Seen::default())), done.clone());
+        let (noted, streams) = (seen.clone(), Streams::start(2, addr, VICTIM, PATIENCE, started));
+        (seen, streams, thread::spawn(move || chat(addr, &noted, &done)))
+    });
+    let take = || {
+        seen.each_ref().map(|(seen, streams, _)| {
+            let mut seen = std::mem::take(&mut *lock(seen));
+            seen.failures.extend(streams.failures());
+            (seen, streams.lags())
+        })
+    };
     thread::sleep(Duration::from_secs(1));
-    *lock(&seen) = Seen::default();
-    lock(&lags).clear();
+    take();
     let fresh = memory("VmRSS:");
 
     let field = Field { addr: proxy.addr, images, deadline: Instant::now() + time };
@@ -490,14 +479,13 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
         thread::sleep(time);
     });
     let ended = Instant::now();
-    let (first_bytes, attacked) = {
-        let mut seen = lock(&seen);
-        (std::mem::take(&mut seen.first_bytes), std::mem::take(&mut *lock(&lags)))
-    };
+    let [(attacked, lags), (noise, noise_lags)] = take();
+    let mut failures = attacked.failures;
     let mut back = None;
     while ended.elapsed() < RECOVERY {
         thread::sleep(Duration::from_millis(500));
-        let last = std::mem::take(&mut lock(&seen).first_bytes);
+        let [(Seen { first_bytes: last, failures: failed }, _), _] = take();
+        failures.extend(failed);
         let well = !last.is_empty() && last.iter().all(|first| first.as_secs_f64() * 1000.0 < FIRST_BYTE);
         if well && memory("VmRSS:") <= fresh + NEAR_FRESH {
             back = Some(ended.elapsed().as_secs_f64());
@@ -505,24 +493,26 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
         }
     }
     if let Err(error) = fetch_stored(proxy.addr, &stored) {
-        lock(&seen).failures.push(format!("stored response: {error}"));
+        failures.push(format!("stored response: {error}"));
     }
-    done.store(true, Ordering::Relaxed);
     let (peak, after) = (memory("VmHWM:"), memory("VmRSS:"));
     let log = proxy.logged() as f64 / 1e6;
-    victim.into_iter().for_each(|thread| {
-        let _ = thread.join();
-    });
-    let seen = std::mem::take(&mut *lock(&seen));
+    done.store(true, Ordering::Relaxed);
+    for (_, streams, chats) in seen {
+        streams.stop();
+        let _ = chats.join();
+    }
     Ok(Row {
         name: attack.name.to_owned(),
-        first_p50: quantile(&first_bytes, 0.5),
-        first_p99: quantile(&first_bytes, 0.99),
-        lag_p99: quantile(&attacked, 0.99),
-        chats: first_bytes.len(),
-        chunks: attacked.len(),
-        failures: seen.failures.len(),
-        first_failure: seen.failures.into_iter().next().unwrap_or_default(),
+        first_p50: quantile(&attacked.first_bytes, 0.5),
+        first_p99: quantile(&attacked.first_bytes, 0.99),
+        noise_first_p99: quantile(&noise.first_bytes, 0.99),
+        lag_p99: quantile(&lags, 0.99),
+        noise_lag_p99: quantile(&noise_lags, 0.99),
+        chats: attacked.first_bytes.len(),
+        chunks: lags.len(),
+        failures: failures.len(),
+        first_failure: failures.into_iter().next().unwrap_or_default(),
         fresh,
         peak,
         after,
@@ -530,14 +520,6 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
         back,
         log,
     })
-}
-
-/// A quantile in milliseconds; not a number if there are no values.
-fn quantile(values: &[Duration], quantile: f64) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_unstable();
-    let index = (values.len().saturating_sub(1) as f64 * quantile).round() as usize;
-    values.get(index).map_or(f64::NAN, |value| value.as_secs_f64() * 1000.0)
 }
 
 /// `limits.buffered` in MB, as `farllama config show` has it.
@@ -688,6 +670,7 @@ mod tests {
             Row { first_p99: 50.0, ..well() },
             Row { first_p99: f64::NAN, ..well() },
             Row { lag_p99: 20.0, ..well() },
+            Row { lag_p99: 29.0, noise_lag_p99: 9.0, ..well() },
             Row { failures: 1, ..well() },
             Row { peak: 164.0, ..well() },
             Row { back: None, ..well() },
@@ -695,14 +678,6 @@ mod tests {
         for row in wrong {
             assert_eq!(row.missed().len(), 1, "{row:?}");
         }
-    }
-
-    #[test]
-    fn quantiles_are_of_sorted_values() {
-        let values: Vec<_> = (0..=100).rev().map(Duration::from_millis).collect();
-        assert!((quantile(&values, 0.99) - 99.0).abs() < 1e-9);
-        assert!((quantile(&values, 0.5) - 50.0).abs() < 1e-9);
-        assert!(quantile(&[], 0.5).is_nan());
     }
 
     #[test]
