@@ -31,7 +31,25 @@ pub(crate) struct Receipt {
     told: usize,
     /// Names of unknown fields, each with the known name that is probably meant.
     meant: Vec<(String, String)>,
+    calls: Calls,
 }
+
+/// What became of a model's calls, one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It fits the schema of its tool as the model made it.
+    Fits,
+    /// It fits after a repair.
+    Repaired,
+    /// It does not fit.
+    Misfit,
+    /// There is no tool of its name.
+    Unknown,
+}
+
+/// How many calls of an exchange there were of each kind. Calls that were not checked are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Calls([u32; 4]);
 
 impl Receipt {
     /// Adds `name=what`, unless it is there.
@@ -45,6 +63,17 @@ impl Receipt {
             n if n == MOST - 1 => self.lines.push(("and-more".to_owned(), NO_EFFECT.into())),
             _ => self.lines.push((name, what)),
         }
+    }
+
+    /// Counts a call.
+    pub(crate) fn count(&mut self, call: Call) {
+        self.calls.0[call as usize] += 1;
+    }
+
+    /// How many calls there were of one kind, for readers that count them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for metrics, which are not there yet"))]
+    pub(crate) fn counted(&self, call: Call) -> u32 {
+        self.calls.0[call as usize]
     }
 
     /// The field is understood, but nothing comes of it.
@@ -77,6 +106,9 @@ impl Receipt {
     pub(crate) fn add(&mut self, other: Self) {
         for (name, what) in other.lines {
             self.note(&name, what);
+        }
+        for (count, more) in self.calls.0.iter_mut().zip(other.calls.0) {
+            *count += more;
         }
         let room = HINTS - self.meant.len();
         self.meant.extend(other.meant.into_iter().take(room));

@@ -10,7 +10,7 @@
 //! | `upstream.ndjson` → `client.sse` | a streamed answer, before and after |
 //! | `reply.json` → `answer.json` | a whole answer, before and after |
 //!
-//! Of several upstream answers the others are `upstream-2.ndjson`, `reply-2.json` and so on; streams are then read a line of each in turn.
+//! Where there is a file `tools-off`, calls are not repaired. Of several upstream answers the others are `upstream-2.ndjson`, `reply-2.json` and so on; streams are then read a line of each in turn.
 //! Outputs are rewritten when `FARLLAMA_BLESS` is set; the diff is the review. Every output is also read by another's types.
 
 use std::{
@@ -23,6 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    config,
     error::{self, Dialect, Error},
     openai::response::sse::{Feed, Translator},
     stamp::Stamp,
@@ -44,6 +45,14 @@ impl Case {
     pub(crate) fn inputs(&self, name: &str, extension: &str) -> Vec<Vec<u8>> {
         let nth = (2..).map_while(|n| self.input(&format!("{name}-{n}.{extension}")));
         self.input(&format!("{name}.{extension}")).into_iter().chain(nth).collect()
+    }
+
+    /// The settings of tools: the defaults, unless there is a file `tools-off`.
+    pub(crate) fn tools(&self) -> config::Tools {
+        if self.input("tools-off").is_none() {
+            return config::Tools::default();
+        }
+        config::Tools { repair: config::Repair::Off }
     }
 
     /// Has the streamed answers translated, if the case has any; another's type `T` reads each event.

@@ -37,6 +37,8 @@ pub struct Config {
     pub moderation: Moderation,
     /// Transcripts.
     pub audio: Audio,
+    /// Calls of tools.
+    pub tools: Tools,
     /// Responses, and how long they are kept.
     pub responses: Responses,
     /// Pictures that requests name by a URL.
@@ -195,6 +197,23 @@ pub enum Overflow {
     Refuse,
     /// Ollama drops the oldest messages, or the middle of the only one, and says nothing of it.
     Truncate,
+}
+
+/// What is done for calls of tools that a model gets wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tools {
+    /// Whether names and arguments are repaired to the tools' schemas, where exactly one repair is possible. On by default.
+    pub repair: Repair,
+}
+
+/// Whether something is repaired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repair {
+    /// Where there is no doubt what is meant.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Responses (`/v1/responses`), and how long they are kept in memory.

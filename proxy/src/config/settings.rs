@@ -166,6 +166,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("completions", "Legacy completions"),
     ("moderation", "Moderations"),
     ("audio", "Transcriptions"),
+    ("tools", "Tool calls"),
     ("responses", "Responses"),
     ("images", "Images that a request names by URL"),
     ("timeouts", "Timeouts"),
@@ -404,6 +405,13 @@ pub const SETTINGS: &[Setting] = &[
         "audio.prompt_as_transcript",
         "If the model has no audio input, use the request's `prompt` as the transcript",
         |config| &mut config.audio.prompt_as_transcript,
+    ),
+    other(
+        "tools.repair",
+        "auto|off",
+        "Repair tool calls that do not fit the tool's schema, if exactly one repair is possible",
+        |draft, value| word(value).map(|repair| draft.config.tools.repair = repair),
+        |config| shown_word(config.tools.repair),
     ),
     size("responses.max_bytes", "Maximum memory for stored responses; 0 stores none", |config| {
         &mut config.responses.max_bytes

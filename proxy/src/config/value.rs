@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Hosted, LogFormat, LogLevel, Overflow, Protocol};
+use super::{Hosted, LogFormat, LogLevel, Overflow, Protocol, Repair};
 use crate::upstream::passthrough::HOP_BY_HOP;
 
 /// A value as a source gives it.
@@ -98,6 +98,10 @@ impl Word for Overflow {
 
 impl Word for Hosted {
     const WORDS: &'static [(&'static str, Self)] = &[("skip", Self::Skip), ("refuse", Self::Refuse)];
+}
+
+impl Word for Repair {
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("off", Self::Off)];
 }
 
 impl Word for LogLevel {

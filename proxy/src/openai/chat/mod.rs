@@ -34,7 +34,7 @@ use crate::{
 /// What the client got wrong, and what cannot be had here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
-    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    let request = wire::Request::read(json.fields()?, &context.config.tools, &mut receipt)?;
     let facts = request.facts();
     let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
     let asks = translate::asks(request, &policy, context.config.limits.body, &mut receipt)?;

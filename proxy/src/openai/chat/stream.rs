@@ -114,6 +114,7 @@ impl Translator for Chat {
             .take(most)
             .map(|call| {
                 let (index, mut call) = choice.calls.next(call);
+                self.facts.repairs.fix(&mut call.function, &mut self.receipt);
                 call.index = Some(index);
                 call
             })
@@ -132,6 +133,7 @@ impl Translator for Chat {
                     Ok(Some(Said::Calls(calls))) => {
                         tool_calls.extend(calls.into_iter().take(most).map(|call| {
                             let (index, mut call) = choice.calls.read(call);
+                            self.facts.repairs.fix(&mut call.function, &mut self.receipt);
                             call.index = Some(index);
                             call
                         }));

@@ -194,6 +194,9 @@ fn choice<'a>(
     let mut numbering = Numbering::new(&digits(stamp, nth));
     let called = reply.message.tool_calls.unwrap_or_default().into_iter();
     let mut tool_calls: Vec<_> = called.take(facts.most_calls).map(|call| numbering.next(call).1).collect();
+    for call in &mut tool_calls {
+        facts.repairs.fix(&mut call.function, receipt);
+    }
     let thinking = reply.message.thinking.filter(|text| !text.is_empty());
     let mut content = reply.message.content;
     if facts.form != Form::Free {
@@ -201,7 +204,11 @@ fn choice<'a>(
         if tool_calls.is_empty() {
             match facts.form.said(&text, reply.done_reason.as_deref(), "response_format", receipt)? {
                 Some(Said::Calls(calls)) => {
-                    tool_calls.extend(calls.into_iter().take(facts.most_calls).map(|call| numbering.read(call).1));
+                    tool_calls.extend(calls.into_iter().take(facts.most_calls).map(|call| {
+                        let (_, mut call) = numbering.read(call);
+                        facts.repairs.fix(&mut call.function, receipt);
+                        call
+                    }));
                 }
                 Some(Said::Answer(mut answer)) => {
                     cut_at(&mut answer, &facts.stops);
@@ -310,7 +317,8 @@ mod tests {
             body[field] = value;
             let json = Json::of_test(body.to_string().into_bytes());
             let mut receipt = Receipt::default();
-            let request = json.fields().and_then(|fields| Request::read(fields, &mut receipt));
+            let settings = crate::config::Tools::default();
+            let request = json.fields().and_then(|fields| Request::read(fields, &settings, &mut receipt));
             let ask = request.and_then(|request| super::request(request, &Policy::default(), &mut receipt)).and_then(|ask| encode(&ask));
             match ask {
                 Ok(ask) => prop_assert!(serde_json::from_slice::<Value>(&ask).unwrap()["messages"].is_array()),

@@ -14,7 +14,8 @@ use crate::{
 pub(crate) fn check(case: &mut Case) {
     let json = Json::of_test(case.input("client.json").unwrap());
     let mut receipt = Receipt::default();
-    let request = json.fields().and_then(|fields| wire::Request::read(fields, &mut receipt));
+    let settings = case.tools();
+    let request = json.fields().and_then(|fields| wire::Request::read(fields, &settings, &mut receipt));
     let translated = request.and_then(|request| {
         let facts = request.facts();
         let native = translate::request(request, &Policy::default(), &mut receipt)?;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
+    config,
     error::Error,
     ollama::wire as native,
     openai::{
@@ -20,7 +21,8 @@ use crate::{
             CalledFunction, Function, PastCall, PastFunction, Tool, ToolCall,
             choice::{Mode, ToolChoice},
             forced::Form,
-            note_strict,
+            repair::Repairs,
+            repairs,
         },
     },
     receipt::Receipt,
@@ -41,6 +43,8 @@ pub(crate) struct Request<'a> {
     /// Those that `tool_choice` leaves.
     pub(crate) tools: Vec<Tool<'a>>,
     pub(crate) choice: Mode,
+    /// What calls are checked against.
+    pub(crate) repairs: Repairs,
     /// How many calls the client wants at most.
     pub(crate) most_calls: usize,
     /// Whether the client speaks of functions instead of tools, as before November 2023.
@@ -62,6 +66,8 @@ pub(crate) struct Facts {
     pub(crate) form: Form,
     /// Whether the model was offered tools.
     pub(crate) offers: bool,
+    /// What its calls are checked against.
+    pub(crate) repairs: Repairs,
     /// How many of its calls count.
     pub(crate) most_calls: usize,
     /// Whether a call is written as `function_call`.
@@ -84,6 +90,7 @@ impl Default for Facts {
             include_usage: false,
             form: Form::Free,
             offers: false,
+            repairs: Repairs::default(),
             most_calls: usize::MAX,
             legacy: false,
             stops: Vec::new(),
@@ -172,11 +179,11 @@ struct ChatTemplateKwargs {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`. `settings` are those of tools.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
-    pub(crate) fn read(mut fields: Fields<'a>, receipt: &mut Receipt) -> Result<Self, Error> {
+    pub(crate) fn read(mut fields: Fields<'a>, settings: &config::Tools, receipt: &mut Receipt) -> Result<Self, Error> {
         let mut unknown = Vec::new();
         let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
@@ -268,6 +275,7 @@ impl<'a> Request<'a> {
             response_format: fields.take("response_format", ignored)?,
             tools,
             choice,
+            repairs: Repairs::default(),
             most_calls,
             legacy,
             stops: Vec::new(),
@@ -278,7 +286,7 @@ impl<'a> Request<'a> {
         let form = request.form();
         request.stops = form.take_stops(&mut request.native.options, receipt);
         let strict = if legacy { "functions[].strict" } else { "tools[].function.strict" };
-        note_strict(&request.tools, &form, strict, receipt);
+        request.repairs = repairs(&request.tools, &form, settings, strict, receipt);
         match form {
             Form::Free => {}
             form => {
@@ -303,6 +311,7 @@ impl<'a> Request<'a> {
             include_usage: self.include_usage,
             form: self.form(),
             offers: !self.tools.is_empty(),
+            repairs: self.repairs.clone(),
             most_calls: self.most_calls,
             legacy: self.legacy,
             stops: self.stops.clone(),

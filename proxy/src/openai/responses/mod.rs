@@ -127,6 +127,7 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
     let terms = Terms {
         hosted: config.responses.hosted_tools,
         keeps: config.responses.max_bytes > 0 && config.responses.max_count > 0,
+        tools: config.tools,
     };
     let mut input = request::input(&mut fields)?;
     around.resolve(&mut input)?;

@@ -10,7 +10,7 @@ use serde_json::{
 
 use super::choice;
 use crate::{
-    config::{Hosted, Overflow},
+    config::{self, Hosted, Overflow},
     error::Error,
     openai::{
         request::{
@@ -23,7 +23,7 @@ use crate::{
             offer::{Offer, Offered},
             wire::{Echo, Reasoning},
         },
-        tools::{Tool, forced::Form, note_strict},
+        tools::{Tool, forced::Form, repair::Repairs, repairs},
         upstream_request::{context::Policy, message},
     },
     receipt::Receipt,
@@ -57,6 +57,8 @@ pub(crate) struct Facts {
     pub(crate) offers: bool,
     /// Which tools stand behind the names that it was offered.
     pub(crate) offered: Offered,
+    /// What its calls are checked against.
+    pub(crate) repairs: Repairs,
     /// How many of its calls count.
     pub(crate) most_calls: usize,
     /// The stop strings that an answer in a form is cut at here.
@@ -72,6 +74,7 @@ pub(crate) struct Terms {
     pub(crate) hosted: Hosted,
     /// Whether responses can be kept at all.
     pub(crate) keeps: bool,
+    pub(crate) tools: config::Tools,
 }
 
 #[derive(Default, Deserialize)]
@@ -211,7 +214,7 @@ impl<'a> Request<'a> {
         let form = Form::of(&tools, mode, format.is_some());
         let held = form != Form::Free;
         let stops = form.take_stops(&mut native.options, receipt);
-        note_strict(&tools, &form, "tools[].strict", receipt);
+        let repairs = repairs(&tools, &form, &terms.tools, "tools[].strict", receipt);
         if held && logprobs {
             // They would be those of the JSON that a call or an answer is read out of.
             receipt.no_effect("include");
@@ -257,6 +260,7 @@ impl<'a> Request<'a> {
             offers: !tools.is_empty(),
             form,
             offered,
+            repairs,
             // A client that names one tool expects one call.
             most_calls: if parallel && !one { most } else { 1 },
             stops,

@@ -248,7 +248,8 @@ impl Answer {
     }
 
     /// The model calls.
-    fn call(&mut self, call: ToolCall<'_>, out: &mut Frames) {
+    fn call(&mut self, mut call: ToolCall<'_>, out: &mut Frames) {
+        self.facts.repairs.fix(&mut call.function, &mut self.receipt);
         let (call_id, text) = (Some(call.id), call.function.arguments.into_owned());
         // One that was cut at the limit has half of its arguments.
         let whole = serde_json::from_str::<IgnoredAny>(&text).is_ok();

@@ -23,6 +23,7 @@ use crate::{
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::of_test(case.input("client.json").unwrap());
+    let tools = case.tools();
     let hosted = if case.input("hosted-refused").is_some() { Hosted::Refuse } else { Hosted::Skip };
     // The items of the responses that this one goes on from, if any.
     let earlier: Vec<Box<RawValue>> =
@@ -33,7 +34,7 @@ pub(crate) fn check(case: &mut Case) {
         let input = request::input(&mut fields)?;
         let before = || earlier.iter().map(|item| &**item);
         let brought = input::brought(before(), &input)?;
-        let request = Request::read(model, fields, &brought, Terms { hosted, keeps: true }, &mut receipt)?;
+        let request = Request::read(model, fields, &brought, Terms { hosted, keeps: true, tools }, &mut receipt)?;
         translate::ask(request, before(), &input, Policy::default(), &mut receipt)
     });
     let facts = match translated {

@@ -3,6 +3,7 @@
 pub(crate) mod choice;
 pub(crate) mod forced;
 pub(crate) mod parameters;
+pub(crate) mod repair;
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -10,11 +11,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
+    config,
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, ReplyCall},
     openai::{
         request::{json::Text, options::raw, surrogates},
-        tools::forced::{Call, Form},
+        tools::{
+            forced::{Call, Form},
+            repair::Repairs,
+        },
     },
     receipt::Receipt,
 };
@@ -74,13 +79,22 @@ impl<'a> From<Function<'a>> for Tool<'a> {
     }
 }
 
-/// Notes that no tool's schema is enforced, where one should be. `field` is how the endpoint calls it.
-pub(crate) fn note_strict(tools: &[Tool<'_>], form: &Form, field: &str, receipt: &mut Receipt) {
+/// Returns what calls of `tools` are checked against. Notes that no schema is enforced where one should be and nothing is checked; `field`
+/// is how the endpoint calls it.
+pub(crate) fn repairs(
+    tools: &[Tool<'_>],
+    form: &Form,
+    settings: &config::Tools,
+    field: &str,
+    receipt: &mut Receipt,
+) -> Repairs {
+    let repairs = Repairs::new(tools, settings);
     let strict = |tool: &Tool<'_>| tool.function.as_ref().is_some_and(|function| function.strict == Some(true));
     // A form enforces them.
-    if *form == Form::Free && tools.iter().any(strict) {
+    if !repairs.checks() && *form == Form::Free && tools.iter().any(strict) {
         receipt.note(field, "not-enforced");
     }
+    repairs
 }
 
 /// A tool as Ollama takes it.

@@ -1,0 +1,239 @@
+//! Calls that hold: names and arguments of a model's calls, repaired to the tools that were offered. Pure.
+//!
+//! [`Repairs::new`] takes the tools of a request, [`Repairs::fix`] a call of the answer before it is written; every endpoint with tools
+//! calls these two.
+//!
+//! A request without tools pays nothing. With tools, their schemas are copied; a schema is parsed when its tool is called, and compiled
+//! only if it has keywords that [`schema::Checker`] does not judge by itself.
+
+pub(crate) mod arguments;
+pub(super) mod literal;
+mod names;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use arguments::{Change, Mended, Mender, keeps_numbers};
+use jsonschema::{PatternOptions, Validator};
+use schema::{Checker, Fit};
+use serde_json::Value;
+
+use super::{CalledFunction, Tool};
+use crate::{
+    config,
+    receipt::{Call, Receipt},
+};
+
+/// Longest schema that calls are checked against, in bytes: the tools of coding agents have up to 10 KB.
+const LONGEST_SCHEMA: usize = 64 << 10;
+
+/// Longest arguments that are checked, in bytes: a tool that writes a file gets all of it.
+const LONGEST_ARGUMENTS: usize = 4 << 20;
+
+/// Most changes of one call that are listed one by one.
+const LISTED: usize = 8;
+
+/// Largest regular expression of a schema, compiled.
+const PATTERN: usize = 1 << 20;
+
+/// What the calls of an answer are checked against. Cheap to clone; empty where nothing is checked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Repairs(Option<Arc<Offer>>);
+
+#[derive(Debug)]
+struct Offer {
+    repair: bool,
+    tools: Vec<Offered>,
+}
+
+/// A tool on offer.
+#[derive(Debug)]
+struct Offered {
+    name: String,
+    /// The schema as JSON text; empty if there is none.
+    parameters: Box<str>,
+    strict: bool,
+    schema: OnceLock<Option<Schema>>,
+}
+
+/// A schema that was parsed.
+struct Schema {
+    value: Value,
+    compiled: OnceLock<Option<Validator>>,
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+/// What became of arguments.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// They fit unchanged.
+    Fits,
+    /// As JSON text, and what was changed.
+    Repaired(String, Vec<Change>),
+    /// They do not fit, and no single repair makes them.
+    Misfit,
+    /// The schema takes too much work, or cannot be judged by.
+    Unchecked,
+    /// They are no JSON: the answer was cut off in the middle of them.
+    Cut,
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Fits,
+    Repaired,
+    /// Its arguments do not fit.
+    Misfit,
+    /// No tool is called so.
+    Unknown,
+    Unchecked,
+}
+
+impl Schema {
+    fn parse(json: &str) -> Option<Self> {
+        let value = serde_json::from_str(json).ok()?;
+        Some(Self { value, compiled: OnceLock::new() })
+    }
+
+    /// Whether the crate finds that `value` fits; `None` if the schema cannot be compiled.
+    fn judge(&self, value: &Value) -> Option<bool> {
+        let compile = || {
+            jsonschema::options()
+                .should_validate_formats(false)
+                .with_pattern_options(PatternOptions::regex().size_limit(PATTERN).dfa_size_limit(PATTERN))
+                .offline()
+                .build(&self.value)
+                .ok()
+        };
+        Some(self.compiled.get_or_init(compile).as_ref()?.is_valid(value))
+    }
+
+    /// Repairs arguments, given as JSON text.
+    fn repair(&self, json: &str) -> Outcome {
+        let Ok(value) = serde_json::from_str::<Value>(json) else { return Outcome::Cut };
+        let checker = Checker::new(&self.value);
+        let mut fit = checker.fit(&self.value, &value);
+        if checker.gave_up() {
+            return Outcome::Unchecked;
+        }
+        if fit == Fit::Unsure {
+            match self.judge(&value) {
+                Some(fits) => fit = if fits { Fit::Yes } else { Fit::No },
+                None => return Outcome::Unchecked,
+            }
+        }
+        if fit == Fit::Yes {
+            return Outcome::Fits;
+        }
+        let Mended::One(mended, changes) = Mender::new(&checker).mend(&self.value, &value, "", 0) else {
+            return Outcome::Misfit;
+        };
+        let fits = match checker.fit(&self.value, &mended) {
+            Fit::Yes => true,
+            Fit::No => false,
+            Fit::Unsure => self.judge(&mended) == Some(true),
+        };
+        // Text that is written anew must say the same.
+        if !fits || checker.gave_up() || !mended.is_object() || !keeps_numbers(json) {
+            return Outcome::Misfit;
+        }
+        match serde_json::to_string(&mended) {
+            Ok(json) => Outcome::Repaired(json, changes),
+            Err(_) => Outcome::Misfit,
+        }
+    }
+}
+
+impl Offered {
+    fn repair(&self, json: &str) -> Outcome {
+        if self.parameters.is_empty() {
+            return Outcome::Fits;
+        }
+        if self.parameters.len() > LONGEST_SCHEMA || json.len() > LONGEST_ARGUMENTS {
+            return Outcome::Unchecked;
+        }
+        let schema = self.schema.get_or_init(|| Schema::parse(&self.parameters));
+        schema.as_ref().map_or(Outcome::Unchecked, |schema| schema.repair(json))
+    }
+}
+
+impl Repairs {
+    /// Checks calls of `tools` as the settings say. The schemas are copied.
+    pub(crate) fn new(tools: &[Tool<'_>], settings: &config::Tools) -> Self {
+        let repair = settings.repair == config::Repair::Auto;
+        if tools.is_empty() || !repair {
+            return Self::default();
+        }
+        let offered = tools.iter().filter_map(|tool| tool.function.as_ref()).map(|function| Offered {
+            name: function.name.to_string(),
+            parameters: function.parameters.as_ref().map_or("", |raw| raw.get()).into(),
+            strict: function.strict == Some(true),
+            schema: OnceLock::new(),
+        });
+        Self(Some(Arc::new(Offer { repair, tools: offered.collect() })))
+    }
+
+    /// Whether calls are checked.
+    pub(crate) fn checks(&self) -> bool {
+        self.0.as_ref().is_some_and(|offer| offer.repair)
+    }
+
+    /// Repairs the name and the arguments of a call, and notes what was changed, and what does not hold.
+    pub(crate) fn fix(&self, call: &mut CalledFunction<'_>, receipt: &mut Receipt) -> Verdict {
+        let Some(offer) = self.0.as_ref().filter(|offer| offer.repair) else { return Verdict::Unchecked };
+        let names = offer.tools.iter().map(|tool| tool.name.as_str());
+        let Some(nth) = names::resolve(&call.name, &names) else {
+            receipt.note(&format!("tools.{}", call.name), "unknown-tool");
+            receipt.count(Call::Unknown);
+            return Verdict::Unknown;
+        };
+        let tool = &offer.tools[nth];
+        let renamed = tool.name != *call.name;
+        if renamed {
+            receipt.note(&format!("tools.{}", tool.name), "renamed");
+            call.name = Cow::Owned(tool.name.clone());
+        }
+        match tool.repair(&call.arguments) {
+            Outcome::Fits if renamed => {
+                receipt.count(Call::Repaired);
+                Verdict::Repaired
+            }
+            Outcome::Fits => {
+                receipt.count(Call::Fits);
+                Verdict::Fits
+            }
+            Outcome::Repaired(json, changes) => {
+                for Change { path, what } in changes.iter().take(LISTED) {
+                    let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+                    receipt.note(&format!("tools.{}{dot}{path}", tool.name), what.as_str());
+                }
+                call.arguments = Cow::Owned(json);
+                receipt.count(Call::Repaired);
+                Verdict::Repaired
+            }
+            Outcome::Misfit => {
+                let what = if tool.strict { "not-obeyed" } else { "does-not-fit" };
+                receipt.note(&format!("tools.{}", tool.name), what);
+                receipt.count(Call::Misfit);
+                Verdict::Misfit
+            }
+            Outcome::Unchecked => {
+                receipt.note(&format!("tools.{}", tool.name), "not-checked");
+                Verdict::Unchecked
+            }
+            Outcome::Cut => Verdict::Unchecked,
+        }
+    }
+}
