@@ -26,7 +26,7 @@ use crate::{
     error::{self, Error},
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models},
-    observe::{self, Facts, InFlight, Opened, Readers, Recorder},
+    observe::{self, ExchangeLog, Facts, InFlight, Opened, Readers, Recorder},
     openai::{responses::store::Store, upstream_request::context::Grown},
     routes::{self, Handler, Id, Route, Row},
     server::{connection::Peer, request_check, unread::UnreadBody},
@@ -85,6 +85,13 @@ pub(crate) struct Persistent {
     pub(crate) responses: Arc<Store>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
+}
+
+impl Persistent {
+    /// Nothing yet. The lines of exchanges go to `log`, or to `tracing` where there is none.
+    pub(crate) fn logging(log: Option<ExchangeLog>) -> Self {
+        Self { readers: Arc::new(Readers::logging(log)), ..Self::default() }
+    }
 }
 
 impl Shared {

@@ -46,6 +46,7 @@ use std::{
 pub use config::Config;
 pub use explain::{Explained, endpoints, explain};
 use gate::{Gate, origin::Rules};
+pub use observe::{ExchangeLog, LineSink};
 pub use ollama::version::VERSIONS;
 pub use probe::{Probe, Probed, unmatched};
 use server::listener::{self, Setup};
@@ -105,9 +106,17 @@ impl Running {
 /// # Errors
 /// Fails if the address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken), or TLS cannot be set up.
 pub async fn serve(config: Config) -> io::Result<Running> {
+    serve_logging(config, None).await
+}
+
+/// [`serve`], where the log lines of exchanges go to `log` directly. Without one, they are events of `tracing`.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_logging(config: Config, log: Option<ExchangeLog>) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
     let addr = listener.local_addr()?;
-    let persistent = app::Persistent::default();
+    let persistent = app::Persistent::logging(log);
     let setup = setup(config, addr, &persistent)?;
     let mut reapers = JoinSet::new();
     reapers.spawn(setup.shared.remote.reaper());

@@ -5,6 +5,7 @@ mod cli;
 use std::{
     io::{IsTerminal, Read, Write},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use cli::{
     process, remote, startup,
 };
 use farllama::{
-    Config, Running,
+    Config, ExchangeLog, Running,
     config::{Loaded, Local, Log, LogFormat, LogLevel, Sources, changes, load, show},
 };
 use tracing::level_filters::LevelFilter;
@@ -175,7 +176,7 @@ fn print(text: &str) -> ExitCode {
 
 fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
     let log = LogWriter::start().map_err(|error| format!("cannot start a thread: {error}"))?;
-    log_to_stderr(&loaded.config, log.clone());
+    let exchanges = log_to_stderr(&loaded.config, log.clone());
     let _flush = FlushOnDrop(log);
     raise_open_files();
     // Before signals are listened for, so that Ctrl-C ends a name resolution that hangs.
@@ -186,18 +187,23 @@ fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
         .on_thread_start(yield_to_the_event_loop)
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(&loaded.config, sources, refusal));
+    let outcome = runtime.block_on(run(&loaded.config, sources, exchanges, refusal));
     // A name lookup may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn run(config: &Config, sources: &Sources, refusal: Option<String>) -> Result<(), String> {
+async fn run(
+    config: &Config,
+    sources: &Sources,
+    exchanges: Option<ExchangeLog>,
+    refusal: Option<String>,
+) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     if let Some(refusal) = refusal {
         return Err(startup::refused(config, refusal).await);
     }
-    let running = match farllama::serve(config.clone()).await {
+    let running = match farllama::serve_logging(config.clone(), exchanges).await {
         Ok(running) => running,
         Err(error) => return Err(startup::cannot_listen(config, &error).await),
     };
@@ -338,7 +344,8 @@ impl Signals {
     }
 }
 
-fn log_to_stderr(config: &Config, writer: LogWriter) {
+/// Sends events to `writer`. Returns where the lines of exchanges go, unless the level excludes them.
+fn log_to_stderr(config: &Config, writer: LogWriter) -> Option<ExchangeLog> {
     let (own, others) = match config.log.level {
         LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
         LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
@@ -346,14 +353,15 @@ fn log_to_stderr(config: &Config, writer: LogWriter) {
         LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
+    let color = config.log.format == LogFormat::Text
+        && std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none();
+    let exchanges = ExchangeLog::new(Arc::new(writer.clone()), config.log.format, color);
     let filter = Targets::new().with_default(others).with_target("farllama", own);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     match config.log.format {
-        LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            registry.with(layer.with_ansi(colours)).init();
-        }
+        LogFormat::Text => registry.with(layer.with_ansi(color)).init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
     }
     // A panic is a line of the log like any other: written to stderr directly, it would wait for a reader.
@@ -365,6 +373,7 @@ fn log_to_stderr(config: &Config, writer: LogWriter) {
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(target: "farllama", at, backtrace, "panic: {message}");
     }));
+    (own >= LevelFilter::INFO).then_some(exchanges)
 }
 
 /// Lowers the priority of a thread that parses large bodies or looks up names: streams come first where cores are scarce.

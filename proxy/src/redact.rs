@@ -1,9 +1,10 @@
 //! Masks keys and other credentials in texts that leave the proxy: log lines, payload snippets and error messages. Pure.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use http::HeaderValue;
+use memchr::memmem;
 
 /// Shorter words are not keys: many tools send `x` or `ollama` because they must send something.
 const SHORTEST_KEY: usize = 8;
@@ -24,25 +25,34 @@ impl Redactor {
 
     /// Returns `text` without the secrets.
     pub(crate) fn redact(&self, text: &str) -> String {
-        masked(text, &self.0)
+        masked(text, &self.0).into_owned()
     }
 }
 
 /// Returns `text` without the keys in `secrets`, values of headers.
-pub(crate) fn masked(text: &str, secrets: &[HeaderValue]) -> String {
-    let apart = |c: char| c.is_ascii_whitespace() || c == ',';
-    let keys = secrets
-        .iter()
-        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
-        .flat_map(|value| value.split(apart));
-    let keys: Vec<&str> = keys.filter(|key| key.len() >= SHORTEST_KEY).collect();
+pub(crate) fn masked<'a>(text: &'a str, secrets: &[HeaderValue]) -> Cow<'a, str> {
+    let keys = || secrets.iter().flat_map(keys_of);
     // One search for each of a few keys is cheaper; a header can hold thousands of words, though, and a text megabytes.
-    if keys.len() <= FEW_KEYS {
-        return keys.into_iter().fold(text.to_owned(), |text, key| text.replace(key, MASK));
+    if keys().nth(FEW_KEYS).is_none() {
+        let found = |text: &str, key: &str| memmem::find(text.as_bytes(), key.as_bytes()).is_some();
+        return keys().fold(Cow::Borrowed(text), |text, key| match found(&text, key) {
+            true => Cow::Owned(text.replace(key, MASK)),
+            false => text,
+        });
     }
+    let keys: Vec<&str> = keys().collect();
     let masks = vec![MASK; keys.len()];
     let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&keys);
-    search.map_or_else(|_| MASK.to_owned(), |search| search.replace_all(text, &masks))
+    Cow::Owned(search.map_or_else(|_| MASK.to_owned(), |search| search.replace_all(text, &masks)))
+}
+
+/// The words of a header that may be keys.
+pub(crate) fn keys_of(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    let apart = |byte: &u8| byte.is_ascii_whitespace() || *byte == b',';
+    let words = text.as_bytes().split(apart).filter(|word| word.len() >= SHORTEST_KEY);
+    // Cut at ASCII, it is still UTF-8.
+    words.filter_map(|word| std::str::from_utf8(word).ok())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use farllama::LineSink;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -75,13 +76,20 @@ impl LogWriter {
 
     /// Adds a whole line, or drops it if there is no room.
     fn push(&self, line: &[u8], urgent: bool) {
+        self.append(|lines| lines.extend_from_slice(line), urgent);
+    }
+
+    /// Adds the line that `write` appends, or drops it if there is no room.
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>), urgent: bool) {
         let mut state = self.lock();
+        let before = state.lines.len();
+        write(&mut state.lines);
         // A single line of any length finds room in an empty buffer.
-        if !state.lines.is_empty() && state.lines.len() + line.len() > self.0.capacity {
+        if before > 0 && state.lines.len() > self.0.capacity {
+            state.lines.truncate(before);
             state.dropped += 1;
             return;
         }
-        state.lines.extend_from_slice(line);
         state.urgent |= urgent;
         let wake = std::mem::take(&mut state.sleeping) || urgent;
         drop(state);
@@ -137,6 +145,12 @@ impl LogWriter {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return };
             state = self.0.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+impl LineSink for LogWriter {
+    fn add(&self, write: &mut dyn FnMut(&mut Vec<u8>)) {
+        self.append(write, false);
     }
 }
 

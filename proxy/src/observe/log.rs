@@ -1,11 +1,14 @@
 //! The log lines of an exchange, and payload snippets for `--verbose`.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use http::HeaderValue;
 
 use crate::{
-    observe::{Facts, exchange::Exchange, readers::Reader},
+    observe::{Facts, exchange::Exchange, line::ExchangeLog, readers::Reader},
     redact::masked,
 };
 
@@ -14,19 +17,57 @@ const SNIPPET: usize = 2048;
 
 /// The log line of an exchange that has ended.
 #[derive(Debug)]
-pub(super) struct Line;
+pub(super) enum Line {
+    /// An event of `tracing`.
+    Event,
+    /// A line of its own.
+    Direct(ExchangeLog),
+}
 
 impl Reader for Line {
     fn wants(&self) -> bool {
-        tracing::enabled!(target: "farllama", tracing::Level::INFO)
+        matches!(self, Self::Direct(_)) || tracing::enabled!(target: "farllama", tracing::Level::INFO)
     }
 
     fn read(&self, exchange: &Exchange<'_>) {
-        line(exchange);
+        match self {
+            Self::Event => event(exchange),
+            Self::Direct(log) => direct(log, exchange),
+        }
     }
 }
 
-fn line(exchange: &Exchange<'_>) {
+/// Writes the fields of [`event`], in their order.
+pub(super) fn direct(log: &ExchangeLog, exchange: &Exchange<'_>) {
+    let secrets = exchange.secrets;
+    let route = shown(exchange.route, secrets);
+    log.line([exchange.method.as_str(), &route], |line| {
+        line.text("id", Some(exchange.id));
+        line.text("endpoint", Some(exchange.endpoint));
+        line.display("peer", exchange.peer);
+        line.text("caller", exchange.caller);
+        line.text("model", exchange.model.map(|model| shown(model, secrets)).as_deref());
+        line.number("status", exchange.status.map(|status| status.as_u16().into()));
+        line.ms("first_byte_ms", exchange.first_byte);
+        line.ms("first_token_ms", exchange.first_token);
+        line.ms("total_ms", Some(exchange.total));
+        line.number("input_tokens", exchange.usage.map(|usage| usage.input));
+        line.number("output_tokens", exchange.usage.map(|usage| usage.output));
+        line.tenths("tokens_per_second", exchange.tokens_per_second);
+        line.text("ended", Some(exchange.ending.as_str()));
+        line.text("waiting_for", exchange.waiting_for);
+        if !exchange.receipt.is_empty() {
+            line.text("receipt", Some(&exchange.receipt.to_string()));
+            line.text("hint", exchange.receipt.hint().as_deref());
+        }
+        if let Some(error) = exchange.error {
+            line.text("error", Some(&shown(&error.to_string(), secrets)));
+        }
+    });
+}
+
+/// Logs an exchange where no log takes lines.
+pub(super) fn event(exchange: &Exchange<'_>) {
     let Exchange { id, method, route, endpoint, peer, caller, model, status, first_byte, first_token, total, .. } =
         exchange;
     let Exchange { waiting_for, usage, tokens_per_second, receipt, error, ending, secrets, .. } = exchange;
@@ -37,7 +78,7 @@ fn line(exchange: &Exchange<'_>) {
         endpoint,
         peer = peer.map(tracing::field::display),
         caller,
-        model = model.map(|model| shown(model, secrets)),
+        model = model.map(|model| shown(model, secrets)).as_deref(),
         status = status.map(|status| status.as_u16()),
         first_byte_ms = first_byte.map(ms),
         first_token_ms = first_token.map(ms),
@@ -49,7 +90,7 @@ fn line(exchange: &Exchange<'_>) {
         waiting_for,
         receipt = (!receipt.is_empty()).then(|| receipt.to_string()),
         hint = receipt.hint(),
-        error = error.map(|error| shown(&error.to_string(), secrets)),
+        error = error.map(|error| shown(&error.to_string(), secrets).into_owned()),
         "{method} {route}",
     );
 }
@@ -63,7 +104,7 @@ pub(crate) fn running(facts: &Facts, now: Instant) {
         id,
         peer = peer.map(tracing::field::display),
         caller = notes.caller.as_deref(),
-        model = notes.model.as_ref().map(|model| masked(model, &notes.secrets)),
+        model = notes.model.as_ref().map(|model| masked(model, &notes.secrets)).as_deref(),
         running_s = now.saturating_duration_since(*started).as_secs(),
         first_token_ms = notes.first_token.map(|at| ms(at.saturating_duration_since(*started))),
         waiting_for = notes.waiting_for.filter(|_| notes.first_token.is_none()),
@@ -96,10 +137,14 @@ pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
 const SHOWN: usize = 200;
 
 /// `text` from a client or a remote as a log line shows it: masked, then cut, without characters that change how the line looks.
-pub(crate) fn shown(text: &str, secrets: &[HeaderValue]) -> String {
+pub(crate) fn shown<'a>(text: &'a str, secrets: &[HeaderValue]) -> Cow<'a, str> {
     // Masking looks at no more than can be shown, and a key at its end is masked whole.
-    let window: String = text.chars().take(SHOWN + 4096).collect();
-    let masked = masked(&window, secrets);
+    let window = text.char_indices().nth(SHOWN + 4096).map_or(text, |(end, _)| &text[..end]);
+    let masked = masked(window, secrets);
+    // Most texts are short and have nothing to escape.
+    if text.len() <= SHOWN && masked.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return masked;
+    }
     let mut chars = masked.chars();
     let mut out = String::new();
     for c in chars.by_ref().take(SHOWN) {
@@ -112,7 +157,7 @@ pub(crate) fn shown(text: &str, secrets: &[HeaderValue]) -> String {
     if chars.next().is_some() {
         out.push_str(&format!("… ({} bytes)", text.len()));
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Controls, line and paragraph separators, and marks that reverse the direction of text.
@@ -131,13 +176,15 @@ mod tests {
         assert_eq!(shown("/v1/models/fl-secret-key", &secrets), "/v1/models/***");
         assert_eq!(shown("qwen3:8b", &[]), "qwen3:8b");
         assert_eq!(shown("a\u{202e}b\u{2028}c\n", &[]), "a\\u{202e}b\\u{2028}c\\u{a}");
-        let long = shown(&"é".repeat(20_000_000), &[]);
+        let long = "é".repeat(20_000_000);
+        let long = shown(&long, &[]);
         assert!(
             long.starts_with(&"é".repeat(SHOWN)) && long.ends_with("… (40000000 bytes)") && long.len() < 500,
             "{long}"
         );
         // The key begins within what is shown, and ends beyond it.
-        let cut = shown(&format!("{}fl-secret-key", "x".repeat(SHOWN - 5)), &secrets);
+        let cut = format!("{}fl-secret-key", "x".repeat(SHOWN - 5));
+        let cut = shown(&cut, &secrets);
         assert!(cut.ends_with("x***"), "{cut}");
     }
 

@@ -5,6 +5,7 @@
 mod body;
 mod exchange;
 mod in_flight;
+mod line;
 mod log;
 mod readers;
 mod recorder;
@@ -13,5 +14,6 @@ mod tail;
 pub(crate) use body::{Facts, Opened, watch};
 pub(crate) use exchange::{Ending, Exchange};
 pub(crate) use in_flight::InFlight;
+pub use line::{ExchangeLog, LineSink};
 pub(crate) use readers::Readers;
 pub(crate) use recorder::Recorder;

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use super::{Exchange, log};
+use super::{Exchange, ExchangeLog, log};
 
 /// Reads exchanges that have ended. It must not wait for anything: it runs on the event loop.
 pub(crate) trait Reader: fmt::Debug + Send + Sync {
@@ -24,12 +24,18 @@ pub(crate) struct Readers(Vec<Box<dyn Reader>>);
 
 impl Default for Readers {
     fn default() -> Self {
-        // The log line comes first: what others log about an exchange follows it.
-        Self::new(vec![Box::new(log::Line), Box::<ContextAdvice>::default()])
+        Self::logging(None)
     }
 }
 
 impl Readers {
+    /// All readers. The lines of exchanges go to `log`, or to `tracing` where there is none.
+    pub(crate) fn logging(log: Option<ExchangeLog>) -> Self {
+        let line = log.map_or(log::Line::Event, log::Line::Direct);
+        // The log line comes first: what others log about an exchange follows it.
+        Self::new(vec![Box::new(line), Box::<ContextAdvice>::default()])
+    }
+
     pub(crate) fn new(readers: Vec<Box<dyn Reader>>) -> Self {
         Self(readers)
     }

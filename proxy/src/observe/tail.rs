@@ -44,7 +44,7 @@ impl Tail {
     /// Reads the model and the counts in the last line.
     pub(crate) fn read(&self) -> Read {
         let kept = self.0.trim_ascii_end();
-        let line = kept.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = memchr::memrchr(b'\n', kept).map_or(kept, |end| &kept[end + 1..]);
         let Ok(last) = serde_json::from_slice::<Last<'_>>(line) else { return Read::default() };
         let counted = last.prompt_eval_count.is_some() || last.eval_count.is_some();
         let usage = counted.then(|| Usage {
