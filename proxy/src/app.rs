@@ -130,7 +130,9 @@ fn random() -> String {
 
 /// Answers one request. The layers, outermost first: the route is found; the exchange is opened; whatever fails inside, a panic too, becomes
 /// an error in the dialect of the route; the gate admits or refuses; the exchange is closed when the response's body ends, fails or is dropped.
-pub(crate) async fn answer(shared: Arc<Shared>, mut request: Request) -> Response {
+///
+/// The request is boxed, because each layer would have room for two copies of it otherwise.
+pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Response {
     let route = Route::of(&request, &shared.config.openai.base_path, shared.remote.clone());
     let (translated, dialect) = (route.translated(), route.dialect);
     let (opened, id) = open(&shared, &route, &request);
@@ -181,7 +183,7 @@ fn open(shared: &Shared, route: &Route, request: &Request) -> (Opened, HeaderVal
 }
 
 /// Refuses a request that breaks HTTP's rules or has passed here before; all others meet the gate.
-async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: Request) -> Response {
+async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: Box<Request>) -> Response {
     if let Err(error) = request_check::check(&request) {
         return error.into_response();
     }
@@ -207,7 +209,7 @@ async fn dispatch(
     route: &Route,
     recorder: &Recorder,
     admitted: Admitted,
-    request: Request,
+    request: Box<Request>,
 ) -> Response {
     let answered = match (route.handler, route.row) {
         (Some(handler), Some(row)) => translate(shared, route, row, handler, recorder, admitted, request).await,
@@ -226,7 +228,7 @@ async fn translate(
     handler: Handler,
     recorder: &Recorder,
     admitted: Admitted,
-    mut request: Request,
+    mut request: Box<Request>,
 ) -> Result<Response, Error> {
     if !row.verb.allows(request.method()) {
         return Err(Error::Method { method: request.method().to_string(), allow: routes::allow(row.path) });
@@ -238,7 +240,7 @@ async fn translate(
     request.extensions_mut().insert(recorder.clone());
     request.extensions_mut().insert(admitted.owner);
     let app = App { shared, upstream: route.upstream.clone(), buffered: admitted.buffered, models: admitted.models };
-    let mut response = handler(request, app).await;
+    let mut response = handler(*request, app).await;
     if head {
         let length = response.body().size_hint().exact().map(HeaderValue::from);
         response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));
@@ -248,7 +250,7 @@ async fn translate(
 }
 
 /// The native lane.
-async fn native(shared: &Shared, route: &Route, mut request: Request) -> Result<Response, Error> {
+async fn native(shared: &Shared, route: &Route, mut request: Box<Request>) -> Result<Response, Error> {
     let config = &shared.config;
     // What the remote does not know either may be a wrong base URL.
     let unknown = route.row.is_none().then(|| (request.method().clone(), route.path(&request).to_owned()));
@@ -259,13 +261,12 @@ async fn native(shared: &Shared, route: &Route, mut request: Request) -> Result<
             return Err(Error::TooLarge { limit });
         }
         // One that does not tell its length is cut there.
-        request = request.map(|body| {
-            let too_large = move |error: axum::BoxError| match error.is::<LengthLimitError>() {
-                true => Error::TooLarge { limit }.into(),
-                false => error,
-            };
-            Body::new(Limited::new(body, limit).map_err(too_large))
-        });
+        let too_large = move |error: axum::BoxError| match error.is::<LengthLimitError>() {
+            true => Error::TooLarge { limit }.into(),
+            false => error,
+        };
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::new(Limited::new(body, limit).map_err(too_large));
     }
     let response = passthrough::pass(&route.upstream, request, config).await?;
     match unknown {

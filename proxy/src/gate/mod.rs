@@ -91,10 +91,10 @@ impl Gate {
     /// too; preflights are answered here.
     pub(crate) async fn pass<F: Future<Output = Response>>(
         &self,
-        request: Request,
+        request: Box<Request>,
         route: &Route,
         recorder: &Recorder,
-        next: impl FnOnce(Request, Admitted) -> F,
+        next: impl FnOnce(Box<Request>, Admitted) -> F,
     ) -> Response {
         match self.origins.judge(request.method(), request.headers()) {
             Ok(Verdict::Pass) => self.judge(request, route, recorder, next).await,
@@ -114,10 +114,10 @@ impl Gate {
 
     async fn judge<F: Future<Output = Response>>(
         &self,
-        mut request: Request,
+        mut request: Box<Request>,
         route: &Route,
         recorder: &Recorder,
-        next: impl FnOnce(Request, Admitted) -> F,
+        next: impl FnOnce(Box<Request>, Admitted) -> F,
     ) -> Response {
         let mut caller = None;
         if let Some(keys) = &self.keys {
@@ -197,8 +197,8 @@ impl Gate {
         route: &Route,
         share: &Share,
         recorder: &Recorder,
-        request: Request,
-        next: impl FnOnce(Request) -> F,
+        request: Box<Request>,
+        next: impl FnOnce(Box<Request>) -> F,
     ) -> Result<Response, Error> {
         let method = request.method().clone();
         caller.access.check(route, route.path(&request))?;
@@ -210,7 +210,8 @@ impl Gate {
             Some(counting) => Some(counting.admit(Some(&caller.token)).await?),
             None => None,
         };
-        let (request, shown) = caller.access.check_body(request, route, self.limit(route), share).await?;
+        let (request, shown) = caller.access.check_body(*request, route, self.limit(route), share).await?;
+        let request = Box::new(request);
         let response = match admission {
             Some(admission) => self.run(admission, route, share, recorder, request, next).await?,
             None => next(request).await,
@@ -228,15 +229,15 @@ impl Gate {
         route: &Route,
         share: &Share,
         recorder: &Recorder,
-        request: Request,
-        next: impl FnOnce(Request) -> F,
+        request: Box<Request>,
+        next: impl FnOnce(Box<Request>) -> F,
     ) -> Result<Response, Error> {
         // The files of models stream: they have gigabytes, and no model runs for them.
         let runs_nothing = route.row.is_some_and(|row| row.names == Names::Weights);
         let shares = self.counting.as_ref().is_some_and(Counting::shares);
         let request = if shares && !runs_nothing && !request.body().is_end_stream() {
             recorder.waits_for("the request body");
-            held_body::read(request, route.translated(), self.limit(route), share).await?
+            Box::new(held_body::read(*request, route.translated(), self.limit(route), share).await?)
         } else {
             request
         };

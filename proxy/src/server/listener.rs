@@ -294,7 +294,7 @@ async fn serve_http<S>(
             request.extensions_mut().insert(peer);
         }
         let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits, state.clone())));
-        let answering = app::answer(setup.shared.clone(), request);
+        let answering = app::answer(setup.shared.clone(), Box::new(request));
         // Boxed: the room for it is given back once the response begins.
         Box::pin(async move {
             let in_flight = in_flight.ok_or(Evicted)?;

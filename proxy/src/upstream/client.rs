@@ -30,7 +30,7 @@ use crate::{
         connect::{Cause, Connector, cause},
         fence,
         last_line::LastLine,
-        pool::{Body, Failure, Pool},
+        pool::{Body, Failure, Outgoing, Pool},
         request_body::RequestBody,
     },
     whole_body::{self, Failed},
@@ -122,10 +122,11 @@ impl Client {
         self.headers.keys()
     }
 
-    /// Sends `request`, whose URI is a raw path and query, under the remote's base path, and waits for the head of the response.
+    /// Encodes `request`, whose URI is a raw path and query, as it goes to the remote, under its base path.
     ///
-    /// Dropping the future, or the body of the response, cancels the request upstream at once.
-    pub(crate) async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Upstream>, Error> {
+    /// # Errors
+    /// Fails if the path leaves the base path.
+    pub(crate) fn prepare(&self, mut request: Request<RequestBody>) -> Result<Outgoing, Error> {
         *request.uri_mut() = self.target(request.uri())?;
         for name in self.headers.keys() {
             request.headers_mut().remove(name);
@@ -134,6 +135,13 @@ impl Client {
             request.headers_mut().append(name, value.clone());
         }
         request.headers_mut().append(header::VIA, self.via.clone());
+        Ok(Outgoing::new(request))
+    }
+
+    /// Sends `request` and waits for the head of the response.
+    ///
+    /// Dropping the future, or the body of the response, cancels the request upstream at once.
+    pub(crate) async fn send(&self, request: Outgoing) -> Result<Response<Upstream>, Error> {
         let response = self.pool.send(request, self.first_byte).await.map_err(|failure| self.unanswered(failure))?;
         Ok(response.map(|body| Upstream::new(body, self.idle, self.authority.clone())))
     }
@@ -152,6 +160,16 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub(crate) async fn open(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
+        let response = self.send(self.asking(method, path, ask)?).await?;
+        // A login page comes with 200 as well.
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if response.status() == StatusCode::OK && kind.contains("json") {
+            return Ok(response.into_body());
+        }
+        Err(Box::pin(self.refused(path, response)).await)
+    }
+
+    fn asking(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Outgoing, Error> {
         let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_static(path);
@@ -159,13 +177,7 @@ impl Client {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = RequestBody::whole(ask);
         }
-        let response = self.send(request).await?;
-        // A login page comes with 200 as well.
-        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if response.status() == StatusCode::OK && kind.contains("json") {
-            return Ok(response.into_body());
-        }
-        Err(Box::pin(self.refused(path, response)).await)
+        self.prepare(request)
     }
 
     /// Why a response is not a success.

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use crate::{
     config::Config,
     error::Error,
-    upstream::{client::Client, request_body::RequestBody},
+    upstream::{client::Client, pool::Outgoing, request_body::RequestBody},
 };
 
 /// Headers that concern one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
@@ -42,24 +42,19 @@ const OWN: [&str; 3] = ["access-control-", "x-farllama-", "x-ratelimit-"];
 ///
 /// # Errors
 /// Fails if there is no response, or one that redirects to elsewhere. Whatever responds, Ollama or not, is passed on.
-pub(crate) async fn pass(client: &Client, request: Request<Body>, config: &Config) -> Result<Response<Body>, Error> {
-    let remote = &config.remote;
-    let (mut parts, body) = request.into_parts();
-    let trailers = takes_trailers(&parts.headers);
-    strip_hop_by_hop(&mut parts.headers);
-    for name in hidden(config) {
-        parts.headers.remove(name);
-    }
-    let ends_with_a_line = config.native.truthful_end && parts.method == Method::POST && streams(parts.uri.path());
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
-    // A trailer must not say what a header may not. Unannounced trailers are dropped.
-    let passed = announced(&parts.headers, || hidden(config).chain(client.carried()).chain(&HOP_BY_HOP));
-    let body = RequestBody::stream(body, remote.replay_body, passed);
-    let response = client.send(Request::from_parts(parts, body)).await?;
+pub(crate) async fn pass(
+    client: &Client,
+    request: Box<Request<Body>>,
+    config: &Config,
+) -> Result<Response<Body>, Error> {
+    let trailers = takes_trailers(request.headers());
+    let ends_with_a_line =
+        config.native.truthful_end && request.method() == Method::POST && streams(request.uri().path());
+    let outgoing = outgoing(client, *request, config)?;
+    let response = client.send(outgoing).await?;
     let (mut parts, mut body) = response.into_parts();
     strip_hop_by_hop(&mut parts.headers);
-    strip_own(&mut parts.headers, remote.forward_cookies);
+    strip_own(&mut parts.headers, config.remote.forward_cookies);
     if !trailers {
         // They are not sent to a client that did not ask for them.
         parts.headers.remove(header::TRAILER);
@@ -76,6 +71,22 @@ pub(crate) async fn pass(client: &Client, request: Request<Body>, config: &Confi
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// What is sent to the remote for `request`.
+///
+/// # Errors
+/// Fails if its path leaves the remote's base path.
+fn outgoing(client: &Client, request: Request<Body>, config: &Config) -> Result<Outgoing, Error> {
+    let (mut parts, body) = request.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    for name in hidden(config) {
+        parts.headers.remove(name);
+    }
+    // A trailer must not say what a header may not. Unannounced trailers are dropped.
+    let passed = announced(&parts.headers, || hidden(config).chain(client.carried()).chain(&HOP_BY_HOP));
+    let body = RequestBody::stream(body, config.remote.replay_body, passed);
+    client.prepare(Request::from_parts(parts, body))
 }
 
 /// Request headers, and trailers, that stop here.

@@ -85,6 +85,25 @@ struct Pooled {
     _known: Arc<Known>,
 }
 
+/// A request as it goes out. It is encoded before anything is waited for, so that no future has room for its headers.
+pub(crate) struct Outgoing {
+    head: Encoded,
+    /// None: it has none.
+    body: Option<RequestBody>,
+    is_head: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn new(request: Request<RequestBody>) -> Self {
+        let (parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
+        if body.is_end_stream() {
+            return Self { head: http1_client::encode(parts, None), body: None, is_head };
+        }
+        Self { head: http1_client::encode(parts, Some(body.size_hint())), body: Some(body), is_head }
+    }
+}
+
 /// The connections to one remote.
 pub(crate) struct Pool {
     connector: Connector,
@@ -207,18 +226,8 @@ impl Pool {
     ///
     /// Sends it once more, on a fresh connection, if the pooled one was closed before any byte of a response came and the body can be
     /// replayed. A remote that restarted, a gateway with a short keep-alive and a laptop that slept leave such connections behind.
-    pub(crate) async fn send(
-        &self,
-        request: Request<RequestBody>,
-        first_byte: Duration,
-    ) -> Result<Response<Body>, Failure> {
-        let (parts, body) = request.into_parts();
-        let is_head = parts.method == Method::HEAD;
-        let (request, mut body) = if body.is_end_stream() {
-            (http1_client::encode(parts, None), None)
-        } else {
-            (http1_client::encode(parts, Some(body.size_hint())), Some(body))
-        };
+    pub(crate) async fn send(&self, request: Outgoing, first_byte: Duration) -> Result<Response<Body>, Failure> {
+        let Outgoing { head: request, mut body, is_head } = request;
         if let Some(mut pooled) = self.idle.take() {
             match exchange(&mut pooled, &request, body, first_byte).await {
                 Ok(head) => return Ok(self.response(pooled, head, is_head)),
