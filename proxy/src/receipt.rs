@@ -45,11 +45,13 @@ pub(crate) enum Call {
     Misfit,
     /// There is no tool of its name.
     Unknown,
+    /// It was written as text; it is counted as one of the others as well.
+    Rescued,
 }
 
 /// How many calls of an exchange there were of each kind. Calls that were not checked are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Calls([u32; 4]);
+pub(crate) struct Calls([u32; 5]);
 
 impl Receipt {
     /// Adds `name=what`, unless it is there.

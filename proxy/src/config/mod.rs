@@ -204,6 +204,8 @@ pub enum Overflow {
 pub struct Tools {
     /// Whether names and arguments are repaired to the tools' schemas, where exactly one repair is possible. On by default.
     pub repair: Repair,
+    /// Whether calls that a model writes as text become calls. On by default.
+    pub rescue: Repair,
 }
 
 /// Whether something is repaired.

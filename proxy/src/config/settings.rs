@@ -413,6 +413,13 @@ pub const SETTINGS: &[Setting] = &[
         |draft, value| word(value).map(|repair| draft.config.tools.repair = repair),
         |config| shown_word(config.tools.repair),
     ),
+    other(
+        "tools.rescue",
+        "auto|off",
+        "Turn tool calls that a model writes as text into tool calls",
+        |draft, value| word(value).map(|rescue| draft.config.tools.rescue = rescue),
+        |config| shown_word(config.tools.rescue),
+    ),
     size("responses.max_bytes", "Maximum memory for stored responses; 0 stores none", |config| {
         &mut config.responses.max_bytes
     }),

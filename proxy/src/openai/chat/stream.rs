@@ -22,6 +22,8 @@ use crate::{
             Numbering,
             forced::{Form, Said, cut_at},
             lost,
+            rescue::Rescue,
+            rescued,
         },
     },
     receipt::Receipt,
@@ -51,6 +53,8 @@ struct Choice {
     held: String,
     /// Whether it has said anything.
     spoke: bool,
+    /// Looks for calls in its words.
+    rescue: Option<Rescue>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,7 @@ impl Chat {
             calls: Numbering::new(&digits(&stamp, nth)),
             held: String::new(),
             spoke: false,
+            rescue: if facts.form == Form::Free { facts.repairs.rescue() } else { None },
         };
         let choices = (0..facts.choices.0).map(choice).collect();
         let open = OpenChoices::new(facts.choices.0);
@@ -83,6 +88,17 @@ impl Chat {
             choices,
             usage: self.facts.include_usage.then_some(usage),
         });
+    }
+
+    /// Passes on text that was held because it might have become a call.
+    fn release(&mut self, out: &mut Frames) {
+        for nth in 0..self.choices.len() {
+            let held = self.choices[nth].rescue.as_mut().map(Rescue::stop).filter(|held| !held.is_empty());
+            if let Some(held) = held {
+                self.nth = nth;
+                self.delta(Delta { content: Some(Cow::Owned(held)), ..Delta::default() }, out);
+            }
+        }
     }
 
     fn delta(&self, delta: Delta<'_>, out: &mut Frames) {
@@ -121,6 +137,32 @@ impl Translator for Chat {
             .collect();
         let logprobs = reply.logprobs.filter(|tokens| !tokens.is_empty()).map(Logprobs::of);
         let mut content = Some(message.content).filter(|text| !text.is_empty());
+        if let Some(rescue) = &mut choice.rescue {
+            let text = content.take().unwrap_or_default();
+            // Where there are probabilities, each belongs to its word.
+            let off = !tool_calls.is_empty() || logprobs.is_some();
+            let released = if off {
+                Some(rescue.stop() + &text)
+            } else {
+                match rescue.push(&text) {
+                    Cow::Borrowed(_) => None,
+                    Cow::Owned(released) => Some(released),
+                }
+            };
+            let mut passed: Cow<'_, str> = released.map_or(text, Cow::Owned);
+            if reply.done {
+                let rest = rescue.finish(reply.done_reason.as_deref());
+                passed.to_mut().push_str(&rest.text);
+                rescued(&rest.calls, &mut self.receipt);
+                tool_calls.extend(rest.calls.into_iter().take(most).map(|call| {
+                    let (index, mut call) = choice.calls.read(call);
+                    self.facts.repairs.fix(&mut call.function, &mut self.receipt);
+                    call.index = Some(index);
+                    call
+                }));
+            }
+            content = Some(passed).filter(|text| !text.is_empty());
+        }
         if self.facts.form != Form::Free {
             choice.held.push_str(&content.take().unwrap_or_default());
             if reply.done && choice.calls.count() == 0 {
@@ -189,6 +231,9 @@ impl Translator for Chat {
     }
 
     fn fail(&mut self, error: &Error, out: &mut Frames) {
+        if !self.open.closed() {
+            self.release(out);
+        }
         self.open.fail(error, out);
     }
 
@@ -229,6 +274,7 @@ mod tests {
             arbitrary::{lines, wire},
             chat::{translate, wire::Choices},
             response::sse::Feed,
+            tools::repair::Repairs,
         },
         vectors::stamp,
     };
@@ -345,6 +391,35 @@ mod tests {
                     prop_assert_eq!(text.matches("\"error\"").count(), 1);
                 }
             }
+        }
+
+        #[test]
+        fn calls_in_text_are_the_same_however_the_text_is_cut(
+            size in 1usize..12, parts in prop::collection::vec(0usize..8, 0..4), length: bool, native: bool, thinking: bool,
+        ) {
+            const PARTS: [&str; 8] = [
+                "I will look.\n", "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"1\"}}\n</tool_call>", "\n",
+                "{\"name\": \"f\", \"arguments\": {\"a\": 1}}", "{\"name\": \"f\", \"arguments\": {\"a\": ", "[TOOL_CALLS]f[ARGS]{\"A\": 2}",
+                "```json\n{\"b\": 1}\n```", "é",
+            ];
+            let tools: Vec<crate::openai::tools::Tool<'_>> = serde_json::from_str(
+                r#"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}}}]"#,
+            ).unwrap();
+            let repairs = Repairs::new(&tools, &crate::config::Tools::default());
+            let text: Vec<char> = parts.iter().flat_map(|part| PARTS[*part].chars()).collect();
+            let message = |content: String| json!({"message": {"role": "assistant", "content": content}, "done": false});
+            let mut lines: Vec<Value> = text.chunks(size).map(|part| message(part.iter().collect())).collect();
+            if thinking {
+                lines.insert(0, json!({"message": {"content": "", "thinking": "a"}, "done": false}));
+            }
+            let calls = if native { json!([{"function": {"name": "F", "arguments": {"a": "3"}}}]) } else { json!([]) };
+            let reason = if length { "length" } else { "stop" };
+            lines.push(json!({"message": {"content": "", "tool_calls": calls}, "done": true, "done_reason": reason, "eval_count": 3}));
+            let facts = Facts { repairs, offers: true, ..facts(false) };
+            let streamed = run_as(facts.clone(), [wire(&lines)]);
+            let mut whole = whole_as(&facts, &lines);
+            whole["logprobs"] = json!([]);
+            prop_assert_eq!(fold(&events(&streamed)), whole);
         }
 
         #[test]

@@ -199,7 +199,25 @@ fn choice<'a>(
     }
     let thinking = reply.message.thinking.filter(|text| !text.is_empty());
     let mut content = reply.message.content;
-    if facts.form != Form::Free {
+    if facts.form == Form::Free {
+        if tool_calls.is_empty()
+            && reply.logprobs.as_ref().is_none_or(Vec::is_empty)
+            && let Some(mut rescue) = facts.repairs.rescue()
+        {
+            let mut text = rescue.push(&content).into_owned();
+            let rest = rescue.finish(reply.done_reason.as_deref());
+            if !rest.calls.is_empty() {
+                text.push_str(&rest.text);
+                content = Cow::Owned(text);
+            }
+            tools::rescued(&rest.calls, receipt);
+            tool_calls.extend(rest.calls.into_iter().take(facts.most_calls).map(|call| {
+                let (_, mut call) = numbering.read(call);
+                facts.repairs.fix(&mut call.function, receipt);
+                call
+            }));
+        }
+    } else {
         let text = std::mem::take(&mut content);
         if tool_calls.is_empty() {
             match facts.form.said(&text, reply.done_reason.as_deref(), "response_format", receipt)? {

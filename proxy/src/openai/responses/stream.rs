@@ -6,6 +6,8 @@
 //! ```
 //! An unstreamed response is this machine's object, without the events on the way, so the two cannot differ.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
@@ -25,6 +27,8 @@ use crate::{
             Numbering, ToolCall,
             forced::{Form, Said, cut_at},
             lost,
+            rescue::Rescue,
+            rescued,
         },
     },
     receipt::Receipt,
@@ -48,6 +52,8 @@ pub(crate) struct Answer {
     calls: Numbering,
     /// The words of a model that is held to a form, until they are whole.
     held: String,
+    /// Looks for calls in words.
+    rescue: Option<Rescue>,
     usage: Option<Usage>,
     receipt: Receipt,
     wrong: Option<Error>,
@@ -79,6 +85,7 @@ enum Open {
 impl Answer {
     pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
         let calls = Numbering::new(&stamp.random);
+        let rescue = if facts.form == Form::Free { facts.repairs.rescue() } else { None };
         Self {
             ended: stamp.created,
             events: Events::new(facts.stream),
@@ -90,6 +97,7 @@ impl Answer {
             open: Open::Nothing,
             calls,
             held: String::new(),
+            rescue,
             usage: None,
             receipt: Receipt::default(),
             wrong: None,
@@ -244,6 +252,19 @@ impl Answer {
         if let Some(part) = content.first_mut() {
             part.text.push_str(words);
             part.logprobs.get_or_insert_default().extend(tokens);
+        }
+    }
+
+    /// The model speaks on; what may become a call is held back.
+    fn look(&mut self, words: &str, tokens: Vec<Box<RawValue>>, called: bool, out: &mut Frames) {
+        let passed = match &mut self.rescue {
+            // Where there are probabilities, each belongs to its word.
+            Some(rescue) if called || !tokens.is_empty() => Cow::Owned(rescue.stop() + words),
+            Some(rescue) => rescue.push(words),
+            None => Cow::Borrowed(words),
+        };
+        if !passed.is_empty() || !tokens.is_empty() {
+            self.speak(&passed, tokens, out);
         }
     }
 
@@ -438,13 +459,25 @@ impl Translator for Answer {
         if self.facts.form == Form::Free {
             let tokens: Vec<_> =
                 reply.logprobs.into_iter().flatten().filter_map(|token| events::probability(&token)).collect();
-            if !message.content.is_empty() || !tokens.is_empty() {
-                self.speak(&message.content, tokens, out);
-            }
+            let called = message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty());
+            self.look(&message.content, tokens, called, out);
         }
         for call in message.tool_calls.into_iter().flatten() {
             if self.calls.count() < self.facts.most_calls {
                 let (_, call) = self.calls.next(call);
+                self.call(call, out);
+            }
+        }
+        if reply.done
+            && let Some(rescue) = &mut self.rescue
+        {
+            let rest = rescue.finish(done_reason);
+            if !rest.text.is_empty() {
+                self.speak(&rest.text, Vec::new(), out);
+            }
+            rescued(&rest.calls, &mut self.receipt);
+            for call in rest.calls.into_iter().take(self.facts.most_calls.saturating_sub(self.calls.count())) {
+                let (_, call) = self.calls.read(call);
                 self.call(call, out);
             }
         }
@@ -465,6 +498,10 @@ impl Translator for Answer {
             return;
         }
         self.begin(out);
+        let held = self.rescue.as_mut().map(Rescue::stop).filter(|held| !held.is_empty());
+        if let Some(held) = held {
+            self.speak(&held, Vec::new(), out);
+        }
         self.end(Status::Failed(Failure::from(error)), out);
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod choice;
 pub(crate) mod forced;
 pub(crate) mod parameters;
 pub(crate) mod repair;
+pub(crate) mod rescue;
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -21,7 +22,7 @@ use crate::{
             repair::Repairs,
         },
     },
-    receipt::Receipt,
+    receipt::{self, Receipt},
 };
 
 /// A tool on offer.
@@ -259,6 +260,14 @@ pub(crate) struct CalledFunction<'a> {
 /// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that the model wrote something.
 pub(crate) fn lost(receipt: &mut Receipt) {
     receipt.note("tool_calls", "lost");
+}
+
+/// Notes calls that were written as text.
+pub(crate) fn rescued(calls: &[Call], receipt: &mut Receipt) {
+    if !calls.is_empty() {
+        receipt.note("tool_calls", "rescued");
+        calls.iter().for_each(|_| receipt.count(receipt::Call::Rescued));
+    }
 }
 
 /// Numbers the calls of one answer from 0 in order of arrival, and gives each an id of its own.

@@ -503,7 +503,7 @@ fn keeps_digits(text: &str, number: &Number) -> bool {
 }
 
 /// Whether writing out JSON again after reading it loses no digit of its numbers.
-pub(super) fn keeps_numbers(json: &str) -> bool {
+pub(in crate::openai::tools) fn keeps_numbers(json: &str) -> bool {
     let (mut text, mut escaped, mut number) = (false, false, String::new());
     let whole = |number: &mut String| {
         let number = std::mem::take(number);

@@ -1,4 +1,4 @@
-//! Values as Python writes them, `{'days': 3, 'metric': True}`. Pure.
+//! Values as Python writes them, `{'days': 3, 'metric': True}`, and calls with such values. Pure.
 
 use serde_json::{Map, Number, Value};
 
@@ -6,10 +6,44 @@ use serde_json::{Map, Number, Value};
 const DEPTH: usize = 64;
 
 /// Reads one value, which is all of `text`.
-pub(super) fn read(text: &str) -> Option<Value> {
+pub(in crate::openai::tools) fn read(text: &str) -> Option<Value> {
     let mut reader = Reader { rest: text.trim() };
     let value = reader.value(0)?;
     reader.rest.is_empty().then_some(value)
+}
+
+/// What stands between the parentheses of a call.
+#[derive(Debug, Default, PartialEq)]
+pub(in crate::openai::tools) struct Given {
+    pub(in crate::openai::tools) named: Map<String, Value>,
+    /// Values without a name.
+    pub(in crate::openai::tools) placed: Vec<Value>,
+}
+
+/// Reads `city="Oslo", days=3`.
+pub(in crate::openai::tools) fn given(text: &str) -> Option<Given> {
+    let mut reader = Reader { rest: text.trim() };
+    let mut given = Given::default();
+    while !reader.rest.is_empty() {
+        let name_end = reader.rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(reader.rest.len());
+        let after = reader.rest[name_end..].trim_start();
+        if name_end > 0 && after.starts_with('=') && !after.starts_with("==") {
+            let name = reader.rest[..name_end].to_owned();
+            reader.rest = after[1..].trim_start();
+            let value = reader.value(0)?;
+            if given.named.insert(name, value).is_some() {
+                return None;
+            }
+        } else if given.named.is_empty() {
+            given.placed.push(reader.value(0)?);
+        } else {
+            return None;
+        }
+        if !reader.take(',') && !reader.rest.is_empty() {
+            return None;
+        }
+    }
+    Some(given)
 }
 
 struct Reader<'a> {
@@ -144,6 +178,17 @@ mod tests {
         }
         for text in ["", "{", "{'a'}", "{'a': 1, 'a': 2}", "[1 2]", "x", "'a\nb'", "[1] x", "{a: 1}", "'\\u00'"] {
             assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_a_call_have_names_or_places() {
+        let call = given("city=\"Oslo\", days = 3,").unwrap();
+        assert_eq!(Value::from(call.named), json!({"city": "Oslo", "days": 3}));
+        assert_eq!(given("\"Oslo\"").unwrap().placed, [json!("Oslo")]);
+        assert_eq!(given("").unwrap(), Given::default());
+        for text in ["a=1, a=2", "a=1, 2", "a==1", "a=b", "a", "a=1 b=2"] {
+            assert_eq!(given(text), None, "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Calls that hold: names and arguments of a model's calls, repaired to the tools that were offered. Pure.
 //!
 //! [`Repairs::new`] takes the tools of a request, [`Repairs::fix`] a call of the answer before it is written; every endpoint with tools
-//! calls these two.
+//! calls these two. Calls that a model wrote as text are found by [`rescue`](super::rescue).
 //!
 //! A request without tools pays nothing. With tools, their schemas are copied; a schema is parsed when its tool is called, and compiled
 //! only if it has keywords that [`schema::Checker`] does not judge by itself.
@@ -24,7 +24,7 @@ use jsonschema::{PatternOptions, Validator};
 use schema::{Checker, Fit};
 use serde_json::Value;
 
-use super::{CalledFunction, Tool};
+use super::{CalledFunction, Tool, forced};
 use crate::{
     config,
     receipt::{Call, Receipt},
@@ -46,9 +46,11 @@ const PATTERN: usize = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repairs(Option<Arc<Offer>>);
 
+/// The tools of a request, and what is done for their calls.
 #[derive(Debug)]
-struct Offer {
+pub(super) struct Offer {
     repair: bool,
+    rescue: bool,
     tools: Vec<Offered>,
 }
 
@@ -161,19 +163,72 @@ impl Offered {
         if self.parameters.is_empty() {
             return Outcome::Fits;
         }
-        if self.parameters.len() > LONGEST_SCHEMA || json.len() > LONGEST_ARGUMENTS {
+        if json.len() > LONGEST_ARGUMENTS {
             return Outcome::Unchecked;
         }
-        let schema = self.schema.get_or_init(|| Schema::parse(&self.parameters));
-        schema.as_ref().map_or(Outcome::Unchecked, |schema| schema.repair(json))
+        self.schema().map_or(Outcome::Unchecked, |schema| schema.repair(json))
+    }
+
+    /// The schema, if it can be read.
+    fn schema(&self) -> Option<&Schema> {
+        let parse = || (self.parameters.len() <= LONGEST_SCHEMA).then(|| Schema::parse(&self.parameters)).flatten();
+        self.schema.get_or_init(parse).as_ref()
+    }
+}
+
+impl Offer {
+    /// Whether calls are looked for in text.
+    pub(super) fn rescues(&self) -> bool {
+        self.rescue
+    }
+
+    fn nth(&self, said: &str) -> Option<usize> {
+        names::resolve(said, &self.tools.iter().map(|tool| tool.name.as_str()))
+    }
+
+    /// The name of the tool that `said` means.
+    pub(super) fn resolve(&self, said: &str) -> Option<&str> {
+        Some(&self.tools[self.nth(said)?].name)
+    }
+
+    /// Whether a name that begins so may mean a tool.
+    pub(super) fn may_become(&self, begun: &str) -> bool {
+        names::may_become(begun, self.tools.iter().map(|tool| tool.name.as_str()))
+    }
+
+    /// The only property that a tool takes, if it takes one.
+    pub(super) fn only_property(&self, name: &str) -> Option<String> {
+        let schema = self.tools[self.nth(name)?].schema()?;
+        let mut properties = schema.value.get("properties")?.as_object()?.keys();
+        properties.next().filter(|_| properties.next().is_none()).cloned()
+    }
+
+    /// Reads the values of a call that were written without types, by the schema of its tool.
+    pub(super) fn read_types(&self, call: &mut forced::Call) {
+        if let Some(Outcome::Repaired(json, _)) =
+            self.nth(&call.name).map(|nth| self.tools[nth].repair(&call.arguments))
+        {
+            call.arguments = json;
+        }
+    }
+
+    /// Whether a call fits, if need be after a repair.
+    pub(super) fn fits(&self, call: &forced::Call) -> bool {
+        let outcome = self.nth(&call.name).map(|nth| self.tools[nth].repair(&call.arguments));
+        matches!(outcome, Some(Outcome::Fits | Outcome::Repaired(..)))
     }
 }
 
 impl Repairs {
+    /// The tools, where anything is done for their calls.
+    pub(super) fn offer(&self) -> Option<&Arc<Offer>> {
+        self.0.as_ref()
+    }
+
     /// Checks calls of `tools` as the settings say. The schemas are copied.
     pub(crate) fn new(tools: &[Tool<'_>], settings: &config::Tools) -> Self {
-        let repair = settings.repair == config::Repair::Auto;
-        if tools.is_empty() || !repair {
+        let (repair, rescue) = (settings.repair == config::Repair::Auto, settings.rescue == config::Repair::Auto);
+        if tools.is_empty() || !repair && !rescue {
             return Self::default();
         }
         let offered = tools.iter().filter_map(|tool| tool.function.as_ref()).map(|function| Offered {
@@ -182,7 +237,7 @@ impl Repairs {
             strict: function.strict == Some(true),
             schema: OnceLock::new(),
         });
-        Self(Some(Arc::new(Offer { repair, tools: offered.collect() })))
+        Self(Some(Arc::new(Offer { repair, rescue, tools: offered.collect() })))
     }
 
     /// Whether calls are checked.
@@ -193,8 +248,7 @@ impl Repairs {
     /// Repairs the name and the arguments of a call, and notes what was changed, and what does not hold.
     pub(crate) fn fix(&self, call: &mut CalledFunction<'_>, receipt: &mut Receipt) -> Verdict {
         let Some(offer) = self.0.as_ref().filter(|offer| offer.repair) else { return Verdict::Unchecked };
-        let names = offer.tools.iter().map(|tool| tool.name.as_str());
-        let Some(nth) = names::resolve(&call.name, &names) else {
+        let Some(nth) = offer.nth(&call.name) else {
             receipt.note(&format!("tools.{}", call.name), "unknown-tool");
             receipt.count(Call::Unknown);
             return Verdict::Unknown;

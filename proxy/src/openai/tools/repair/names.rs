@@ -3,6 +3,9 @@
 /// What separates a namespace from a name.
 const SEPARATORS: [&str; 4] = ["__", ".", "/", ":"];
 
+/// What models put in front of a tool's name though no tool is called so.
+const ADDED: [&str; 6] = ["functions", "function", "default_api", "tools", "tool", "api"];
+
 /// A name without what writers differ in: case, dashes, underscores, blanks.
 pub(super) fn normal(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
@@ -52,6 +55,26 @@ pub(super) fn resolve<'a>(said: &str, known: &(impl Iterator<Item = &'a str> + C
     None
 }
 
+/// Whether a name that begins like `begun` may still be one that [`resolve`] finds.
+pub(super) fn may_become<'a>(begun: &str, mut known: impl Iterator<Item = &'a str>) -> bool {
+    let form = normal(begun);
+    let begins = |name: &str| normal(name).starts_with(&form);
+    if begun.starts_with(|first: char| !first.is_alphanumeric() && !"_\"'".contains(first)) {
+        return false;
+    }
+    if form.is_empty() || ADDED.iter().any(|added| begins(added)) {
+        return true;
+    }
+    let after: Vec<String> = tails(begun).map(normal).collect();
+    known.any(|name| {
+        let whole = normal(name);
+        whole.starts_with(&form)
+            || tails(name).any(begins)
+            // A namespace of its own, or a doubled one.
+            || after.iter().any(|after| whole.starts_with(after.as_str()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +110,19 @@ mod tests {
         assert_eq!(found("getweather", &["get_weather", "getWeather"]), None);
         assert_eq!(found("list", &["a__list", "b__list"]), None);
         assert_eq!(found("get_weather", &["get_weather", "getWeather"]), Some("get_weather"));
+    }
+
+    #[test]
+    fn every_beginning_of_a_name_that_is_found_may_become_one() {
+        let known = ["read_file", "mcp__fs__write_file", "ns__list"];
+        for said in ["readFile", "functions.read_file", "write_file", "fs__write_file", "ns__ns__list", "ns__list"] {
+            assert!(found(said, &known).is_some());
+            for end in 0..=said.len() {
+                assert!(may_become(&said[..end], known.iter().copied()), "{}", &said[..end]);
+            }
+        }
+        for other in ["Alice", "xyz", "Oslo"] {
+            assert!(!may_become(other, known.iter().copied()), "{other}");
+        }
     }
 }
