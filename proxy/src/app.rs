@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::{
     buffered::{Budget, Share},
     config::Config,
-    error::{self, Error},
+    error::{self, Dialect, Error},
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models},
     observe::{self, ExchangeLog, Facts, InFlight, Opened, Readers, Recorder},
@@ -36,6 +36,7 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
 /// What a handler works with: what all requests share, and the remote that this one goes to. Cheap to clone.
@@ -133,7 +134,7 @@ fn random() -> String {
 ///
 /// The request is boxed, because each layer would have room for two copies of it otherwise.
 pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Response {
-    let route = Route::of(&request, &shared.config.openai.base_path, shared.remote.clone());
+    let route = Route::of(&request, &shared.config, shared.remote.clone());
     let (translated, dialect) = (route.translated(), route.dialect);
     let (opened, id) = open(&shared, &route, &request);
     let unread = UnreadBody::of(&mut request);
@@ -143,11 +144,14 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Re
     let refused = response.extensions_mut().remove::<Error>();
     if let Some(error) = &refused {
         let added = std::mem::take(response.headers_mut());
-        response = error::speak(error, dialect);
+        response = error::speak(error, dialect, id.to_str().ok());
         // What the gate has added stays.
         response.headers_mut().extend(added);
     }
     if translated {
+        if dialect == Dialect::Anthropic {
+            response.headers_mut().insert(ANTHROPIC_REQUEST_ID, id.clone());
+        }
         response.headers_mut().insert(REQUEST_ID, id);
         let receipt = opened.recorder().take_unsent().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));

@@ -157,6 +157,31 @@ impl Error {
         }
     }
 
+    /// Status and type in Anthropic's API. It has a status of its own for a server that has too much to do, which its clients retry.
+    fn anthropic(&self) -> (StatusCode, &'static str) {
+        let status = match self {
+            Self::Busy { .. } => overloaded(),
+            Self::Refused(refused)
+                if refused.refusal == Refusal::Other && refused.status == StatusCode::SERVICE_UNAVAILABLE =>
+            {
+                overloaded()
+            }
+            _ => self.row().status,
+        };
+        let kind = match status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            529 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        };
+        (status, kind)
+    }
+
     /// The request field that is to blame, as a path such as `messages[2].content`.
     pub(crate) fn param(&self) -> Option<&str> {
         match self {
@@ -201,6 +226,11 @@ impl Error {
     }
 }
 
+/// The status of Anthropic's `overloaded_error`.
+fn overloaded() -> StatusCode {
+    StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
 /// The client's names for what an upstream request is made of, for errors that blame one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Params {
@@ -233,6 +263,20 @@ impl From<Refused> for Error {
 }
 
 impl Refused {
+    /// Anthropic's sentence for a prompt that does not fit: Claude Code compacts its history when it reads it.
+    fn too_long(&self) -> Option<String> {
+        let Refusal::ContextLength { counts, cap } = &self.refusal else { return None };
+        let counted = match counts {
+            Some((tokens, context)) => format!("{tokens} tokens > {} maximum", cap.unwrap_or(*context)),
+            None => "it does not fit into the model's context".to_owned(),
+        };
+        Some(format!(
+            "prompt is too long: {counted}. Shorten the {}, ask for a larger context with num_ctx (context.num_ctx in farllama's settings), \
+             or let contexts grow (context.max). (Ollama: {})",
+            self.params.prompt, self.message
+        ))
+    }
+
     fn param(&self) -> Option<&str> {
         match &self.refusal {
             Refusal::ContextLength { .. } | Refusal::NoImages => Some(self.params.prompt),
@@ -289,11 +333,13 @@ pub(crate) fn own(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref()).cloned()
 }
 
-/// Whose words an error is told in.
+/// Whose API an error is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// `{"error":{"message","type","param","code"}}`.
     OpenAi,
+    /// `{"type":"error","error":{"type","message"},"request_id"}`.
+    Anthropic,
     /// `{"error":"text"}`.
     Ollama,
 }
@@ -312,6 +358,20 @@ struct OpenAiError<'a> {
 }
 
 #[derive(Serialize)]
+struct AnthropicBody<'a> {
+    r#type: &'static str,
+    error: AnthropicError<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'static str,
+    message: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
 struct OllamaBody<'a> {
     error: Cow<'a, str>,
 }
@@ -319,12 +379,20 @@ struct OllamaBody<'a> {
 /// The maximum length of a message, in characters: names and paths of requests stand in it.
 const MAX_MESSAGE: usize = 4000;
 
-/// The body of `error` in `dialect`, one JSON object without a newline.
-pub(crate) fn body(error: &Error, dialect: Dialect) -> Vec<u8> {
-    let message = error.to_string();
+/// The body of `error` in `dialect`, one JSON object without a newline. Anthropic's names the request by `id`.
+pub(crate) fn body(error: &Error, dialect: Dialect, id: Option<&str>) -> Vec<u8> {
+    let message = match (error, dialect) {
+        (Error::Refused(refused), Dialect::Anthropic) => refused.too_long().unwrap_or_else(|| error.to_string()),
+        _ => error.to_string(),
+    };
     let message = Cow::Owned(text::cut(&message, MAX_MESSAGE).into_owned());
     let row = error.row();
     let written = match dialect {
+        Dialect::Anthropic => serde_json::to_vec(&AnthropicBody {
+            r#type: "error",
+            error: AnthropicError { r#type: error.anthropic().1, message },
+            request_id: id,
+        }),
         Dialect::OpenAi => serde_json::to_vec(&OpenAiBody {
             error: OpenAiError { message, r#type: row.kind, param: error.param(), code: row.code },
         }),
@@ -333,12 +401,15 @@ pub(crate) fn body(error: &Error, dialect: Dialect) -> Vec<u8> {
     written.unwrap_or_default()
 }
 
-/// The whole answer that tells `error` in `dialect`.
-pub(crate) fn speak(error: &Error, dialect: Dialect) -> Response {
-    let mut response = Response::new(Body::from(body(error, dialect)));
-    *response.status_mut() = error.row().status;
+/// The whole response for `error` in `dialect`, to the request named `id`.
+pub(crate) fn speak(error: &Error, dialect: Dialect, id: Option<&str>) -> Response {
+    let mut response = Response::new(Body::from(body(error, dialect, id)));
+    *response.status_mut() = match dialect {
+        Dialect::Anthropic => error.anthropic().0,
+        Dialect::OpenAi | Dialect::Ollama => error.row().status,
+    };
     let content_type = match dialect {
-        Dialect::OpenAi => "application/json",
+        Dialect::OpenAi | Dialect::Anthropic => "application/json",
         Dialect::Ollama => "application/json; charset=utf-8",
     };
     let headers = response.headers_mut();
@@ -447,16 +518,25 @@ mod tests {
     #[test]
     fn the_whole_table_is_as_it_is_written_down() {
         let told = |error: &Error| {
-            let spoken = speak(error, Dialect::OpenAi);
+            let spoken = speak(error, Dialect::OpenAi, None);
             let status = spoken.status().as_u16();
-            format!("{status} {}", String::from_utf8(body(error, Dialect::OpenAi)).unwrap())
+            format!("{status} {}", String::from_utf8(body(error, Dialect::OpenAi, None)).unwrap())
         };
         insta::assert_snapshot!(all().iter().map(told).collect::<Vec<_>>().join("\n"));
     }
 
     #[test]
+    fn the_whole_table_in_anthropics_envelope_is_as_it_is_written_down() {
+        let shown = |error: &Error| {
+            let status = speak(error, Dialect::Anthropic, Some("req_1")).status().as_u16();
+            format!("{status} {}", String::from_utf8(body(error, Dialect::Anthropic, Some("req_1"))).unwrap())
+        };
+        insta::assert_snapshot!(all().iter().map(shown).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
     fn in_ollamas_words_an_error_is_one_text() {
         let error = Error::Forbidden { message: "no".to_owned() };
-        assert_eq!(body(&error, Dialect::Ollama), b"{\"error\":\"no\"}");
+        assert_eq!(body(&error, Dialect::Ollama, None), b"{\"error\":\"no\"}");
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod config;
 
+mod anthropic;
 mod app;
 mod buffered;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod receipt;
 mod redact;
 mod retain;
 mod routes;
+mod sealed;
 mod server;
 mod stamp;
 mod text;

@@ -11,7 +11,9 @@ use axum::{
 use http::{Method, request::Parts};
 
 use crate::{
+    anthropic,
     app::App,
+    config::Config,
     error::Dialect,
     gate::paths,
     openai::{
@@ -72,6 +74,9 @@ pub(crate) enum Names {
     Nowhere,
 }
 
+/// The header that every client of Anthropic's API sends.
+const ANTHROPIC_VERSION: &str = "anthropic-version";
+
 /// Who answers.
 #[derive(Clone, Copy)]
 pub(crate) enum Lane {
@@ -95,6 +100,10 @@ pub(crate) struct Row {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) lane: Lane,
     pub(crate) names: Names,
+    /// Whose API it is, where it is not OpenAI's or Ollama's.
+    pub(crate) api: Option<Dialect>,
+    /// The handler for clients of Anthropic's API, where theirs has a route of the same path.
+    anthropic: Option<Handler>,
     /// What it is for, in a few words.
     pub(crate) summary: &'static str,
     pattern: Pattern,
@@ -169,15 +178,30 @@ pub(crate) const TABLE: &[Row] = &[
     row(Get, "{base}/responses/{id}/input_items", "responses/{id}/input_items", Nowhere, "What it was asked.")
         .handler(handler!(responses::input_items)),
     row(Get, "{base}/models", "models", Listed("data", &["id"]), "The models of the remote.")
-        .handler(handler!(models::list)),
-    row(Get, "{base}/models/{*id}", "models/{id}", Names::Path, "One model.").handler(handler!(models::retrieve)),
+        .handler(handler!(models::list))
+        .anthropic(handler!(anthropic::models::list)),
+    row(Get, "{base}/models/{*id}", "models/{id}", Names::Path, "One model.")
+        .handler(handler!(models::retrieve))
+        .anthropic(handler!(anthropic::models::retrieve)),
+    row(Post, "{base}/messages", "messages", MODEL, "Anthropic's API: one message of a model, streamed or whole.")
+        .handler(handler!(anthropic::create))
+        .fields(Endpoint::Messages)
+        .api(Dialect::Anthropic),
+    row(Post, "{base}/messages/count_tokens", "messages/count_tokens", MODEL, "The estimated length of a prompt.")
+        .handler(handler!(anthropic::count_tokens))
+        .api(Dialect::Anthropic),
+    row(Any, "{base}/messages/batches", "messages/batches", Nowhere, "Always refused: nothing runs in batches.")
+        .handler(handler!(anthropic::refuse_batches))
+        .api(Dialect::Anthropic),
+    row(Any, "{base}/messages/batches/{*id}", "messages/batches/{id}", Nowhere, "Always refused.")
+        .handler(handler!(anthropic::refuse_batches))
+        .api(Dialect::Anthropic),
     row(Any, "{base}/files", "files", Nowhere, "Always refused: files are not stored.")
         .handler(handler!(files::refuse)),
     row(Any, "{base}/files/{*id}", "files/{id}", Nowhere, "Always refused: files are not stored.")
         .handler(handler!(files::refuse)),
     // Known for their models' names only.
     row(Any, "{base}/images/edits", "images/edits", MODEL, "Ollama's own."),
-    row(Any, "{base}/messages", "messages", MODEL, "Anthropic's API, which Ollama has too."),
     row(Any, "/", "root", Nowhere, "Whether Ollama is running."),
     row(Any, "/api/version", "api/version", Nowhere, "The remote's version."),
     row(Any, "/api/chat", "api/chat", MODEL, "Ollama's chat."),
@@ -197,7 +221,18 @@ pub(crate) const TABLE: &[Row] = &[
 
 /// A row of the native lane.
 const fn row(verb: Verb, path: &'static str, name: &'static str, names: Names, summary: &'static str) -> Row {
-    Row { verb, path, name, endpoint: None, lane: Lane::Native, names, summary, pattern: Pattern::of(path) }
+    Row {
+        verb,
+        path,
+        name,
+        endpoint: None,
+        lane: Lane::Native,
+        names,
+        api: None,
+        anthropic: None,
+        summary,
+        pattern: Pattern::of(path),
+    }
 }
 
 impl Row {
@@ -205,11 +240,19 @@ impl Row {
         Self { lane: Lane::Translated(handler), ..self }
     }
 
+    const fn anthropic(self, handler: Handler) -> Self {
+        Self { anthropic: Some(handler), ..self }
+    }
+
+    const fn api(self, api: Dialect) -> Self {
+        Self { api: Some(api), ..self }
+    }
+
     const fn fields(self, endpoint: Endpoint) -> Self {
         Self { endpoint: Some(endpoint), ..self }
     }
 
-    /// Method and path as OpenAI's documentation writes them: `POST /v1/responses`.
+    /// Method and path as the API's documentation writes them: `POST /v1/responses`.
     pub(crate) fn title(&self) -> String {
         format!("{} {}", self.verb.as_str(), self.path.replacen("{base}", "/v1", 1))
     }
@@ -331,19 +374,29 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The route of `request`, where OpenAI's routes stand under `base`.
-    pub(crate) fn of(request: &Request, base: &str, upstream: Arc<Client>) -> Self {
+    /// The route of `request`.
+    pub(crate) fn of(request: &Request, config: &Config, upstream: Arc<Client>) -> Self {
+        let base = &*config.openai.base_path;
         let paths::Reading { clean: path, plain, slash } = paths::read(request.uri().path());
         let found = if plain { find(request.method(), &path, base) } else { None };
         let based = path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let api = found.as_ref().and_then(|found| found.row.api);
+        let anthropic = based && (api == Some(Dialect::Anthropic) || request.headers().contains_key(ANTHROPIC_VERSION));
+        let passed = api == Some(Dialect::Anthropic) && config.anthropic.passthrough;
         let handler = found.as_ref().and_then(|found| match found.row.lane {
-            Lane::Translated(handler) if found.based && !slash => Some(handler),
+            Lane::Translated(handler) if found.based && !slash && !passed => {
+                Some(found.row.anthropic.filter(|_| anthropic).unwrap_or(handler))
+            }
             _ => None,
         });
         Self {
             row: found.as_ref().map(|found| found.row),
             handler,
-            dialect: if based { Dialect::OpenAi } else { Dialect::Ollama },
+            dialect: match based {
+                true if anthropic => Dialect::Anthropic,
+                true => Dialect::OpenAi,
+                false => Dialect::Ollama,
+            },
             id: found.and_then(|found| found.parameter).map(|at| path[at].to_owned()),
             based,
             plain,
@@ -416,6 +469,8 @@ mod tests {
             ("/v1/responses/resp_1", "responses/{id}", "resp_1"),
             ("/v1/responses/resp_1/input_items", "responses/{id}/input_items", "resp_1"),
             ("/v1/messages", "messages", ""),
+            ("/v1/messages/count_tokens", "messages/count_tokens", ""),
+            ("/v1/messages/batches/b/results", "messages/batches/{id}", "b/results"),
             ("/api/blobs/sha256:1", "api/blobs", "sha256:1"),
             ("/", "root", ""),
         ] {

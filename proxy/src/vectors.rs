@@ -83,6 +83,13 @@ impl Case {
         self.output("client.sse", &text);
     }
 
+    /// A refusal in Anthropic's envelope.
+    pub(crate) fn anthropic_refusal(&mut self, error: &Error) {
+        let body: Value = serde_json::from_slice(&error::body(error, Dialect::Anthropic, Some("req_1"))).unwrap();
+        let status = error::speak(error, Dialect::Anthropic, None).status().as_u16();
+        self.json("error.json", &serde_json::json!({ "status": status, "body": body }));
+    }
+
     /// An output as text.
     pub(crate) fn output(&mut self, name: &str, text: &str) {
         let path = self.folder.join(name);
@@ -105,7 +112,7 @@ impl Case {
 
     /// A refusal.
     pub(crate) fn refusal(&mut self, error: &Error) {
-        let body: Value = serde_json::from_slice(&error::body(error, Dialect::OpenAi)).unwrap();
+        let body: Value = serde_json::from_slice(&error::body(error, Dialect::OpenAi, None)).unwrap();
         self.read_by::<async_openai::error::WrappedError>(&body.to_string());
         self.json("error.json", &serde_json::json!({ "status": error.row().status.as_u16(), "body": body }));
     }
@@ -150,6 +157,7 @@ fn every_vector_translates_as_it_is_written_down() {
                 "embeddings" => crate::openai::embeddings::vectors::check(&mut case),
                 "files" => crate::openai::files::vectors::check(&mut case),
                 "images" => crate::openai::images::vectors::check(&mut case),
+                "messages" => crate::anthropic::vectors::check(&mut case),
                 "models" => crate::openai::models::vectors::check(&mut case),
                 "moderations" => crate::openai::moderations::vectors::check(&mut case),
                 "responses" => crate::openai::responses::vectors::check(&mut case),

@@ -41,6 +41,8 @@ pub struct Config {
     pub tools: Tools,
     /// Responses, and how long they are kept.
     pub responses: Responses,
+    /// Anthropic's Messages API.
+    pub anthropic: Anthropic,
     /// Pictures that requests name by a URL.
     pub images: Images,
     /// How long to wait for what. A zero duration means without limit.
@@ -250,6 +252,29 @@ pub enum Hosted {
     Skip,
     /// The request is refused.
     Refuse,
+}
+
+/// Anthropic's Messages API (`/v1/messages`).
+#[derive(Clone, Debug, Default)]
+pub struct Anthropic {
+    /// Passes its routes through to the remote's own implementation instead of translating them. Off by default.
+    pub passthrough: bool,
+    /// The model behind Anthropic's names (`claude-…`). Empty by default: they are looked for on the remote.
+    pub model: String,
+    /// The model behind the names of Anthropic's small models (`claude-haiku-…`). Empty by default: `model`.
+    pub small_model: String,
+    /// What becomes of tools that Anthropic runs itself, such as `web_search_20250305`.
+    pub server_tools: Hosted,
+}
+
+impl Anthropic {
+    /// Returns the remote's model behind `name`, if that is one of Anthropic's names and the settings have a model for it.
+    pub(crate) fn behind(&self, name: &str) -> Option<&str> {
+        let name = name.to_ascii_lowercase();
+        let small = name.contains("haiku") && !self.small_model.is_empty();
+        let model = if small { &self.small_model } else { &self.model };
+        (name.starts_with("claude-") && !model.is_empty()).then_some(model)
+    }
 }
 
 /// The legacy completions (`/v1/completions`).

@@ -35,7 +35,7 @@ pub(super) fn path(endpoint: Endpoint) -> String {
 /// What a request of that endpoint is about.
 fn main_field(endpoint: Endpoint) -> &'static str {
     match endpoint {
-        Endpoint::Chat => "messages",
+        Endpoint::Chat | Endpoint::Messages => "messages",
         Endpoint::Completions | Endpoint::Images => "prompt",
         Endpoint::Embeddings | Endpoint::Responses | Endpoint::Moderations => "input",
         Endpoint::Transcriptions | Endpoint::Translations => "file",

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 pub use self::endpoint::endpoints;
 use crate::{
-    app,
+    anthropic, app,
     config::{Config, Protocol},
     error::{self, Dialect, Error},
     observe::Recorder,
@@ -119,7 +119,7 @@ impl Explained {
 /// The refusal that a client would get, as JSON.
 pub fn explain(body: Vec<u8>, endpoint: Option<&str>, config: &Config) -> Result<Explained, String> {
     prepare(&Json::new(body, &config.limits), endpoint, config)
-        .map_err(|error| String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi)).into_owned())
+        .map_err(|error| String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi, None)).into_owned())
 }
 
 fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Explained, Error> {
@@ -139,6 +139,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         Endpoint::Completions => completions::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Embeddings => embeddings::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Responses => responses::explain(json, config),
+        Endpoint::Messages => anthropic::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Moderations => moderations::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Images => images::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, context, endpoint),

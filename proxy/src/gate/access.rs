@@ -8,7 +8,7 @@ use http::{Method, header};
 
 use crate::{
     buffered::Share,
-    config::Token,
+    config::{Anthropic, Token},
     error::Error,
     gate::{model_names::Scan, models::Models, paths::Paths},
     routes::{Names, Route},
@@ -52,11 +52,12 @@ impl Access {
         self.models.as_ref()
     }
 
-    /// Judges what the head of a request says: its path, and a model in it. `path` was read by [`super::paths::read`].
+    /// Judges what the head of a request says: its path, and a model in it. `path` was read by [`super::paths::read`]; `aliases` are names
+    /// that stand for other models here.
     ///
     /// # Errors
     /// The key may not do this, or it is unknown whether it may.
-    pub(crate) fn check(&self, route: &Route, path: &str) -> Result<(), Error> {
+    pub(crate) fn check(&self, route: &Route, path: &str, aliases: Option<&Anthropic>) -> Result<(), Error> {
         if self.routes.as_ref().is_some_and(|routes| !routes.contain(path)) {
             return Err(Error::Denied { message: format!("this key may not ask for {}", text::name(path)) });
         }
@@ -71,7 +72,10 @@ impl Access {
             Some(Names::Weights) => Err(Error::Denied {
                 message: "this key may use only some models, and the files of models have no names".to_owned(),
             }),
-            Some(Names::Path) => models.check(route.id.as_deref().unwrap_or_default()),
+            Some(Names::Path) => {
+                let id = route.id.as_deref().unwrap_or_default();
+                models.check(aliases.and_then(|aliases| aliases.behind(id)).unwrap_or(id))
+            }
             Some(_) => Ok(()),
         }
     }
@@ -86,14 +90,15 @@ impl Access {
         &self,
         mut request: Request,
         route: &Route,
+        aliases: Option<&Anthropic>,
         limit: usize,
         share: &Share,
     ) -> Result<(Request, Option<Shown<'_>>), Error> {
         let Some((models, row)) = self.models.as_ref().zip(route.row) else { return Ok((request, None)) };
         let request = match row.names {
-            Names::Body(fields) => models.judge(request, Scan::new(fields), route.based, limit, share).await?,
+            Names::Body(fields) => models.judge(request, Scan::new(fields), aliases, route.based, limit, share).await?,
             Names::Definition(fields) => {
-                models.judge(request, Scan::of_definition(fields), route.based, limit, share).await?
+                models.judge(request, Scan::of_definition(fields), None, route.based, limit, share).await?
             }
             Names::Form => models.check_form(request, limit, share).await?,
             Names::Listed(list, names) => {

@@ -8,10 +8,11 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 use crate::{
     config::{Digest, Quota, Token},
-    error::Error,
+    error::{Dialect, Error},
     gate::{
         concurrency::{Full, Limiter, Permit},
         open_requests::OpenRequests,
@@ -173,11 +174,24 @@ impl Counting {
         Some(Limit { requests: caller.limit_per_minute?, window: self.quota.window })
     }
 
-    /// Tells a limited caller where it stands, in OpenAI's headers.
-    pub(crate) fn tell(&self, caller: Option<&Token>, headers: &mut HeaderMap) {
+    /// Adds the headers that say where a limited caller stands: Anthropic's in its dialect, else OpenAI's.
+    pub(crate) fn add_headers(&self, caller: Option<&Token>, dialect: Dialect, headers: &mut HeaderMap) {
         let Some((caller, limit)) = caller.and_then(|caller| Some((caller, self.limit(caller)?))) else { return };
         let Standing { remaining, reset, .. } = self.counts.with(caller.digest, |log| log.look(Instant::now(), limit));
         let name = HeaderName::from_static;
+        if dialect == Dialect::Anthropic {
+            headers.insert(name("anthropic-ratelimit-requests-limit"), HeaderValue::from(limit.requests));
+            headers.insert(name("anthropic-ratelimit-requests-remaining"), HeaderValue::from(remaining));
+            let at = SignedDuration::try_from(reset).ok().and_then(|reset| Timestamp::now().checked_add(reset).ok());
+            // RFC 3339, in whole seconds: never before the reset.
+            let at =
+                at.and_then(|at| at.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)).ok());
+            headers.extend(
+                at.and_then(|at| HeaderValue::try_from(at.to_string()).ok())
+                    .map(|at| (name("anthropic-ratelimit-requests-reset"), at)),
+            );
+            return;
+        }
         headers.insert(name("x-ratelimit-limit-requests"), HeaderValue::from(limit.requests));
         headers.insert(name("x-ratelimit-remaining-requests"), HeaderValue::from(remaining));
         if let Ok(reset) = HeaderValue::try_from(written(reset)) {

@@ -32,8 +32,8 @@ pub(crate) use owner::Owner;
 
 use crate::{
     buffered::{Budget, Share},
-    config::{Config, Token},
-    error::Error,
+    config::{Anthropic, Config, Token},
+    error::{Dialect, Error},
     observe::Recorder,
     routes::{Names, Route},
     upstream::passthrough,
@@ -60,6 +60,8 @@ pub(crate) struct Gate {
     /// Maximum number of requests of one key in flight. 0: without limit.
     open_per_key: usize,
     buffered: Arc<Budget>,
+    /// The names that stand for other models on Anthropic's routes.
+    aliases: Anthropic,
     /// Maximum size of a body on a translated route.
     body: usize,
     /// Maximum size of a body on a native route; 0: unlimited.
@@ -82,6 +84,7 @@ impl Gate {
             open,
             open_per_key: config.limits.connections_per_key,
             buffered,
+            aliases: config.anthropic.clone(),
             body: config.limits.body,
             native_body: config.limits.native_body,
         }
@@ -165,7 +168,7 @@ impl Gate {
         };
         let mut response = counts::hold(open, answer.into_response());
         if let Some(counting) = &self.counting {
-            counting.tell(token, response.headers_mut());
+            counting.add_headers(token, route.dialect, response.headers_mut());
         }
         response
     }
@@ -201,7 +204,8 @@ impl Gate {
         next: impl FnOnce(Box<Request>) -> F,
     ) -> Result<Response, Error> {
         let method = request.method().clone();
-        caller.access.check(route, route.path(&request))?;
+        let aliases = (route.dialect == Dialect::Anthropic && route.translated()).then_some(&self.aliases);
+        caller.access.check(route, route.path(&request), aliases)?;
         if !route.plain {
             return Err(unclear_path());
         }
@@ -210,7 +214,7 @@ impl Gate {
             Some(counting) => Some(counting.admit(Some(&caller.token)).await?),
             None => None,
         };
-        let (request, shown) = caller.access.check_body(*request, route, self.limit(route), share).await?;
+        let (request, shown) = caller.access.check_body(*request, route, aliases, self.limit(route), share).await?;
         let request = Box::new(request);
         let response = match admission {
             Some(admission) => self.run(admission, route, share, recorder, request, next).await?,

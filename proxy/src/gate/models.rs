@@ -21,6 +21,7 @@ use http_body_util::BodyExt;
 use super::model_names::{self, Name, Scan};
 use crate::{
     buffered::{Counted, Lease, Share},
+    config::Anthropic,
     error::{self, Error},
     gate::pattern,
     offload,
@@ -79,6 +80,7 @@ impl Models {
         &self,
         request: Request,
         scan: Scan,
+        aliases: Option<&Anthropic>,
         translated: bool,
         limit: usize,
         share: &Share,
@@ -93,8 +95,15 @@ impl Models {
             }
             body = Body::from(read_whole(&mut parts, body, limit, share).await?);
         }
-        let mut judging =
-            Judging { scan, models: self.clone(), translated, strict: translated, checked: 0, ended: false };
+        let mut judging = Judging {
+            scan,
+            models: self.clone(),
+            aliases: aliases.cloned(),
+            translated,
+            strict: translated,
+            checked: 0,
+            ended: false,
+        };
         let (mut first, mut size, mut lease) = (VecDeque::new(), 0, share.lease());
         while !judging.ended && size < HELD {
             let Some(frame) = body.frame().await else {
@@ -139,17 +148,20 @@ impl Models {
         let (form, headers) = (body.clone(), parts.headers.clone());
         let reading = async move { model_names::in_form(&form, &headers).await };
         let found = offload::run_future(body.len(), reading).await.map_err(|error| refused(&error.to_string()))?;
-        self.check_all(&found)?;
+        self.check_all(&found, None)?;
         Ok(Request::from_parts(parts, Body::from(body)))
     }
 
     /// The names of a whole translated request.
-    fn check_all(&self, found: &[Name]) -> Result<(), Error> {
+    fn check_all(&self, found: &[Name], aliases: Option<&Anthropic>) -> Result<(), Error> {
         if found.is_empty() {
             // Without a name the proxy might choose a model of its own.
             return Err(refused("this request names none; say which"));
         }
-        found.iter().filter(|found| !found.name.is_empty()).try_for_each(|found| self.check(&found.name))
+        found
+            .iter()
+            .filter(|found| !found.name.is_empty())
+            .try_for_each(|found| self.check(behind(aliases, &found.name)))
     }
 
     /// The JSON of `body` without what stands in its `list` and is not in this one. None if it cannot be read.
@@ -195,6 +207,11 @@ impl Models {
         let body = filtered.ok_or_else(unreadable)?;
         Ok(Response::from_parts(parts, Body::from(body)))
     }
+}
+
+/// The model that a request means by `name`.
+fn behind<'a>(aliases: Option<&'a Anthropic>, name: &'a str) -> &'a str {
+    aliases.and_then(|aliases| aliases.behind(name)).unwrap_or(name)
 }
 
 fn encoded(headers: &HeaderMap) -> bool {
@@ -245,6 +262,8 @@ const HELD: usize = 64 << 10;
 struct Judging {
     scan: Scan,
     models: Models,
+    /// Names that stand for other models.
+    aliases: Option<Anthropic>,
     translated: bool,
     /// Whether every name counts, and not the last one alone.
     strict: bool,
@@ -269,7 +288,8 @@ impl Judging {
 
     fn check_new(&mut self) -> Result<(), Error> {
         let new = self.scan.found().get(self.checked..).unwrap_or_default();
-        new.iter().filter(|found| !found.name.is_empty()).try_for_each(|found| self.models.check(&found.name))?;
+        let names = new.iter().map(|found| behind(self.aliases.as_ref(), &found.name));
+        names.filter(|name| !name.is_empty()).try_for_each(|name| self.models.check(name))?;
         self.checked = self.scan.found().len();
         Ok(())
     }
@@ -281,7 +301,7 @@ impl Judging {
         }
         self.scan.end().map_err(|error| refused(&error.to_string()))?;
         if self.translated {
-            return self.models.check_all(self.scan.found());
+            return self.models.check_all(self.scan.found(), self.aliases.as_ref());
         }
         let last: HashMap<_, _> = self.scan.found().iter().map(|found| (found.field, &found.name)).collect();
         last.into_values().filter(|name| !name.is_empty()).try_for_each(|name| self.models.check(name))
@@ -359,7 +379,7 @@ mod tests {
         let parts: Vec<_> = body.as_bytes().chunks(step).map(|part| Ok::<_, Error>(part.to_vec())).collect();
         let request = Request::new(Body::from_stream(futures_util::stream::iter(parts)));
         let judged = list(models)
-            .judge(request, Scan::new(fields), translated, 1 << 20, &Share::default())
+            .judge(request, Scan::new(fields), None, translated, 1 << 20, &Share::default())
             .now_or_never()
             .unwrap();
         let mut body_that_passes = judged.map_err(|_| 0_usize)?.into_body();

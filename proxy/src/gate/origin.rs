@@ -22,7 +22,8 @@ const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Re
 
 /// What pages may read of an answer's head, besides what browsers always show.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Retry-After,X-Request-Id,X-Farllama-Receipt,X-Ratelimit-Limit-Requests,X-Ratelimit-Remaining-Requests,X-Ratelimit-Reset-Requests",
+    "Retry-After,X-Request-Id,Request-Id,X-Farllama-Receipt,X-Ratelimit-Limit-Requests,X-Ratelimit-Remaining-Requests,X-Ratelimit-Reset-Requests,\
+     Anthropic-Ratelimit-Requests-Limit,Anthropic-Ratelimit-Requests-Remaining,Anthropic-Ratelimit-Requests-Reset",
 );
 
 /// What is known about origins and names from the settings.

@@ -54,6 +54,11 @@ impl Recorder {
         notes.secrets = secrets;
     }
 
+    /// The id of the request.
+    pub(crate) fn id(&self) -> String {
+        self.notes().id.clone()
+    }
+
     /// Records what the exchange waits for from now on.
     pub(crate) fn waits_for(&self, what: &'static str) {
         self.notes().waiting_for = Some(what);

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap};
 use serde_json::value::RawValue;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     ollama::wire as native,
     openai::{
         chat::wire::{Answer, Choice, Completion, Facts, Logprobs, Message, Request, ResponseFormat},
@@ -43,7 +43,7 @@ pub(super) fn asks(
 ) -> Result<Vec<UpstreamRequest>, Error> {
     let n = asked.choices.0;
     let (turn, messages) = turn(asked, receipt)?;
-    let ask = turn.ask("messages", policy);
+    let ask = turn.ask(Params::default(), policy);
     let mut native = turn.request(messages, policy, receipt)?;
     let ask = UpstreamRequest { version_gated: VersionGated::of(&native), ..ask };
     let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room));
@@ -81,7 +81,7 @@ fn turn<'a>(request: Request<'a>, receipt: &mut Receipt) -> Result<(Turn<'a>, Ve
         stream: request.stream,
         native: request.native,
         effort: request.effort,
-        thinking_switch: request.thinking_switch,
+        thinking_switch: request.thinking_switch.map(|on| ("chat_template_kwargs", on)),
         format,
         tools: request.tools,
         form,

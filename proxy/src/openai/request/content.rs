@@ -1,6 +1,6 @@
 //! A message's content: a string, or parts of text, pictures and sound; gathered into the one string and the list of images that Ollama takes. Pure.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use base64::{
     Engine, alphabet,
@@ -14,11 +14,11 @@ use crate::{
     openai::request::json::{Text, read},
 };
 
-/// A string or a list of parts.
+/// A string or a list of parts, which are OpenAI's unless another API names its own.
 #[derive(Debug)]
-pub(crate) enum Content<'a> {
+pub(crate) enum Content<'a, P = Part<'a>> {
     Text(Text<'a>),
-    Parts(Vec<Part<'a>>),
+    Parts(Vec<P>),
 }
 
 /// One part; which fields are filled depends on `kind`.
@@ -85,11 +85,11 @@ struct ImageUrl<'a> {
     url: Text<'a>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+impl<'de: 'a, 'a, P: Deserialize<'de>> Deserialize<'de> for Content<'a, P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Content<'de>;
+        struct Visitor<P>(PhantomData<P>);
+        impl<'de, P: Deserialize<'de>> de::Visitor<'de> for Visitor<P> {
+            type Value = Content<'de, P>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or an array of content parts")
@@ -120,7 +120,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
             }
         }
         // Asked for bytes, serde_json gives strings (lone surrogates included) and lists alike.
-        deserializer.deserialize_bytes(Visitor)
+        deserializer.deserialize_bytes(Visitor(PhantomData))
     }
 }
 
@@ -169,15 +169,7 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
                 let path = format!("{at}[{n}].image_url");
                 let url =
                     if raw.get().starts_with('"') { read(&path, raw)? } else { read::<ImageUrl<'a>>(&path, raw)?.url };
-                if let Some(what) = not_a_picture(&url) {
-                    return Err(Error::unsupported(
-                        path,
-                        format!(
-                            "Ollama's models take pictures as PNG, JPEG or WebP, but this is {what}; convert it, or send its text."
-                        ),
-                    ));
-                }
-                images.push(data_url(url.0, &path)?);
+                images.push(image(url.0, &path)?);
             }
             "input_audio" => {
                 let path = format!("{at}[{n}].input_audio.data");
@@ -210,6 +202,37 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
     Ok(Gathered { text, images })
 }
 
+/// The base64 of an image that is given as a `data:` URL.
+///
+/// # Errors
+/// Fails if it is not one, or holds what no model can look at.
+pub(crate) fn image<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+    match not_a_picture(&url) {
+        Some(what) => Err(no_image(&what, at)),
+        None => data_url(url, at),
+    }
+}
+
+/// The base64 of an image of the type `media_type`.
+///
+/// # Errors
+/// Fails if it is not base64, or holds what no model can look at.
+pub(crate) fn image_of_type<'a>(media_type: &str, data: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+    match unfit(media_type, &data) {
+        Some(what) => Err(no_image(&what, at)),
+        None => bare_base64(data, at),
+    }
+}
+
+fn no_image(what: &str, at: &str) -> Error {
+    Error::unsupported(
+        at,
+        format!(
+            "Ollama's models take pictures as PNG, JPEG or WebP, but this is {what}; convert it, or send its text."
+        ),
+    )
+}
+
 /// Sound as a text: base64, or a `data:` URL with it.
 ///
 /// # Errors
@@ -229,27 +252,39 @@ fn file(file: File<'_>, at: &str) -> Result<String, Error> {
     };
     let at = format!("{at}.file_data");
     let encoded = if data.0.starts_with("data:") { data_url(data.0, &at)? } else { bare_base64(data.0, &at)? };
-    let bytes = STANDARD
-        .decode(&*encoded)
-        .map_err(|error| Error::invalid(&*at, format!("The data is not base64: {error}.")))?;
-    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0') && !text.starts_with("%PDF"));
-    let text = text.ok_or_else(|| {
-        Error::unsupported(&*at, "Only files with text (UTF-8) can be given to Ollama; send the text of other files.")
-    })?;
+    let text = text_of_file(&encoded, &at)?;
     Ok(match file.filename {
         Some(name) => format!("{}:\n{text}", &*name),
         None => text,
     })
 }
 
+/// The text of a file that is given as base64.
+///
+/// # Errors
+/// Fails if it has no text.
+pub(crate) fn text_of_file(encoded: &str, at: &str) -> Result<String, Error> {
+    let bytes =
+        STANDARD.decode(encoded).map_err(|error| Error::invalid(at, format!("The data is not base64: {error}.")))?;
+    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0') && !text.starts_with("%PDF"));
+    text.ok_or_else(|| {
+        Error::unsupported(at, "Only files with text (UTF-8) can be given to Ollama; send the text of other files.")
+    })
+}
+
 /// What a data URL holds, by its media type or its first bytes, where no model can look at it. Ollama fails on such data late and vaguely.
 fn not_a_picture(url: &str) -> Option<String> {
+    let rest = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("data:")).and(url.get(5..))?;
+    let (head, payload) = rest.split_once(',')?;
+    unfit(head.split(';').next().unwrap_or_default(), payload)
+}
+
+/// What data of the type `media_type` is, where no model can look at it.
+fn unfit(media_type: &str, payload: &str) -> Option<String> {
     // %PDF-, <svg and <?xml, in base64.
     const BEGINNINGS: [(&str, &str); 3] =
         [("JVBERi", "a PDF document"), ("PHN2Z", "an SVG drawing"), ("PD94bWwg", "an XML document")];
-    let rest = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("data:")).and(url.get(5..))?;
-    let (head, payload) = rest.split_once(',')?;
-    let kind = head.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = media_type.trim().to_ascii_lowercase();
     match &*kind {
         "application/pdf" => Some("a PDF document".to_owned()),
         "image/svg+xml" => Some("an SVG drawing".to_owned()),
@@ -290,7 +325,7 @@ fn data_url<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
 }
 
 /// Base64 as Ollama takes it: the standard alphabet, padded. What differs only in form is put right.
-fn bare_base64<'a>(text: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
+pub(crate) fn bare_base64<'a>(text: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
     let bytes = text.as_bytes();
     let body = bytes.strip_suffix(b"==").or_else(|| bytes.strip_suffix(b"=")).unwrap_or(bytes);
     let plain = body.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));

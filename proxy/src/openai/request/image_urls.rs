@@ -150,7 +150,7 @@ pub(crate) fn find(json: &Json) -> Vec<Found> {
     let body = json.bytes();
     let mut found = Vec::new();
     // Most bodies have none, and are not read twice.
-    if memchr::memmem::find(body, b"image_url").is_none() {
+    if [&b"image_url"[..], b"\"source\""].iter().all(|name| memchr::memmem::find(body, name).is_none()) {
         return found;
     }
     let Ok(fields) = json.fields() else { return found };
@@ -172,6 +172,7 @@ fn walk(raw: &RawValue, path: &str, body: &Bytes, depth: usize, found: &mut Vec<
         }
     } else if raw.get().starts_with('{') {
         let Ok(fields) = serde_json::from_str::<Fields<'_>>(raw.get()) else { return };
+        let image = fields.raw("type").is_some_and(|kind| kind.get() == "\"image\"");
         for (name, value) in fields.left() {
             let at = format!("{path}.{name}");
             match (&*name, value.get().as_bytes().first()) {
@@ -179,6 +180,11 @@ fn walk(raw: &RawValue, path: &str, body: &Bytes, depth: usize, found: &mut Vec<
                 ("image_url", Some(b'{')) => {
                     let url = serde_json::from_str::<Fields<'_>>(value.get()).ok().and_then(|part| part.raw("url"));
                     found.extend(url.and_then(|url| of(url, at, body)));
+                }
+                // Anthropic's: a document has a source, too.
+                ("source", Some(b'{')) if image => {
+                    let url = serde_json::from_str::<Fields<'_>>(value.get()).ok().and_then(|source| source.raw("url"));
+                    found.extend(url.and_then(|url| of(url, format!("{at}.url"), body)));
                 }
                 ("content" | "output" | "item", _) => walk(value, &at, body, depth, found),
                 _ => {}
@@ -241,6 +247,10 @@ mod tests {
                 "input[0].content[0].image_url",
             ),
             (r#"{"input":[{"type":"image_url","image_url":{"url":"https://a.example/b.png"}}]}"#, "input[0].image_url"),
+            (
+                r#"{"messages":[{"content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"url","url":"https://a.example/b.png"}}]}]}]}"#,
+                "messages[0].content[0].content[0].source.url",
+            ),
         ] {
             assert_eq!(urls(body), at(path), "{body}");
         }
@@ -250,6 +260,8 @@ mod tests {
             r#"{"messages":7,"x":"image_url"}"#,
             r#"{"messages":[{"content":[{"image_url":{"url":"data:image/png;base64,QUJD"}}]}]}"#,
             r#"{"tools":[{"image_url":"https://a.example/b.png"}]}"#,
+            r#"{"messages":[{"content":[{"type":"document","source":{"type":"url","url":"https://a.example/b.pdf"}}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"image","source":{"type":"base64","data":"QUJD"}}]}]}"#,
             r#"{"messages":[{"content":"{\"image_url\":\"https://a.example/b.png\"}"}]}"#,
         ] {
             assert_eq!(urls(body), [], "{body}");

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{sealed, take};
+use super::take;
 use crate::{
     app::App,
     error::Error,
@@ -18,6 +18,7 @@ use crate::{
         responses::{stream::Answer, wire::ResponseUsage},
         upstream_request::send,
     },
+    sealed,
 };
 
 const WISH: &str = "Summarise our conversation so far, so that another assistant can take it up from your summary alone: what was asked for, \

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{offer, sealed};
+use super::offer;
 use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, Message},
@@ -17,6 +17,7 @@ use crate::{
         tools::arguments,
     },
     receipt::Receipt,
+    sealed,
 };
 
 /// Items of what OpenAI runs itself: a model here can neither have made them, nor learn from them.

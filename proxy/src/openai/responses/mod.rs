@@ -11,7 +11,6 @@ pub(crate) mod kept;
 mod laws;
 mod offer;
 mod request;
-mod sealed;
 pub(crate) mod store;
 mod stream;
 mod translate;

@@ -65,6 +65,8 @@ pub(crate) struct Facts {
     pub(crate) stops: Vec<String>,
     /// Whether the client will carry the thoughts.
     pub(crate) sealed: bool,
+    /// About how many tokens the prompt has.
+    pub(crate) estimate: u64,
     pub(crate) echo: Echo,
 }
 
@@ -265,6 +267,7 @@ impl<'a> Request<'a> {
             most_calls: if parallel && !one { most } else { 1 },
             stops,
             sealed: includes("reasoning.encrypted_content"),
+            estimate: 0,
             echo,
         };
         settle(Endpoint::Responses, fields, unknown, receipt)?;

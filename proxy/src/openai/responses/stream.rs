@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{events, offer, sealed};
+use super::{events, offer};
 use crate::{
     error::Error,
     ollama::wire::ChatReply,
@@ -32,6 +32,7 @@ use crate::{
         },
     },
     receipt::Receipt,
+    sealed,
     stamp::Stamp,
     usage::Usage,
 };

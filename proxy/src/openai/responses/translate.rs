@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::{
-    error::Error,
+    error::{Error, Params},
     openai::{
         responses::{
             input::Conversation,
@@ -13,6 +13,7 @@ use crate::{
         },
         upstream_request::{
             context::Policy,
+            estimate,
             message::Turn,
             send::{UpstreamRequest, VersionGated},
         },
@@ -43,7 +44,7 @@ pub(super) fn ask<'a>(
     for (n, item) in input.iter().enumerate() {
         conversation.add(item, &format!("input[{n}]"), receipt)?;
     }
-    let facts = request.facts;
+    let mut facts = request.facts;
     let turn = Turn {
         model: request.model,
         stream: true,
@@ -57,7 +58,9 @@ pub(super) fn ask<'a>(
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs,
     };
-    let ask = turn.ask("input", &policy);
+    let params = Params { prompt: "input", format: "text.format", ..Params::default() };
+    let ask = turn.ask(params, &policy);
     let native = turn.request(conversation.messages(), &policy, receipt)?;
+    facts.estimate = estimate::tokens(&native);
     Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), ..ask }, facts))
 }

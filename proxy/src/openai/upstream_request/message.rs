@@ -34,8 +34,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) native: Native<'a>,
     /// How much to think, and the field that says so.
     pub(crate) effort: Option<(&'static str, Text<'a>)>,
-    /// Whether to think at all, where another server's switch says so.
-    pub(crate) thinking_switch: Option<bool>,
+    /// Whether to think at all, and the field that says so.
+    pub(crate) thinking_switch: Option<(&'static str, bool)>,
     /// The form that the answer must have, in Ollama's words.
     pub(crate) format: Option<Cow<'a, RawValue>>,
     /// Those that may be called.
@@ -49,23 +49,23 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `about` is the field with what the model is to read.
-    pub(crate) fn ask(&self, about: &'static str, policy: &Policy) -> UpstreamRequest {
+    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `params` are the endpoint's
+    /// own names for what Ollama may refuse.
+    pub(crate) fn ask(&self, params: Params, policy: &Policy) -> UpstreamRequest {
         let native = &self.native;
         let effort = if native.think.is_some() {
             None
         } else {
-            let switch = self.thinking_switch.map(|_| "chat_template_kwargs");
+            let switch = self.thinking_switch.map(|(param, _)| param);
             self.effort.as_ref().map(|(param, _)| *param).or(switch)
         };
         let format = match &self.form {
             Form::Call(_) => "tools",
             _ if native.format.is_some() => "format",
-            _ if about == "input" => "text.format",
-            _ => "response_format",
+            _ => params.format,
         };
-        let said = if native.think.is_some() { "think" } else { effort.unwrap_or("reasoning_effort") };
-        let params = Params { prompt: about, format, effort: said };
+        let said = if native.think.is_some() { "think" } else { effort.unwrap_or(params.effort) };
+        let params = Params { format, effort: said, ..params };
         UpstreamRequest {
             path: "/api/chat",
             params,
@@ -93,7 +93,7 @@ impl<'a> Turn<'a> {
         let think = match (self.native.think, &self.effort, self.thinking_switch) {
             (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
             (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
-            (None, None, Some(on)) => Some(Cow::Owned(raw(&on)?)),
+            (None, None, Some((_, on))) => Some(Cow::Owned(raw(&on)?)),
             (None, None, None) => None,
         };
         let wanted = self.format.or(self.native.format.map(Cow::Borrowed));

@@ -2,6 +2,7 @@
 //! model or to the version of Ollama.
 
 pub(crate) mod context;
+pub(crate) mod estimate;
 pub(crate) mod message;
 pub(crate) mod prepare;
 pub(crate) mod send;

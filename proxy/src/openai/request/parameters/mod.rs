@@ -1,8 +1,9 @@
-//! The one table of OpenAI's request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`,
-//! those of responses in `responses.rs`.
+//! The one table of request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`, those of responses in
+//! `responses.rs`, those of Anthropic's messages in `messages.rs`.
 //!
 //! Read by the endpoints (which refuse and note by it), by the tests (a field without a row fails), and by the page `docs/parameters.md`.
 
+mod messages;
 mod responses;
 mod table;
 
@@ -18,7 +19,7 @@ use crate::{
     receipt::Receipt,
 };
 
-/// The endpoints that have fields of OpenAI's; `routes.rs` has their paths.
+/// The endpoints that have fields of OpenAI's or Anthropic's; `routes.rs` has their paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Chat,
@@ -29,6 +30,7 @@ pub(crate) enum Endpoint {
     Transcriptions,
     Translations,
     Responses,
+    Messages,
 }
 
 /// What becomes of a field.
@@ -58,9 +60,13 @@ pub(crate) struct Row {
 
 use Fate::{Emulated, Mapped, NoEffect, Refused};
 
+fn all() -> impl Iterator<Item = &'static Row> {
+    table::TABLE.iter().chain(responses::TABLE).chain(messages::TABLE)
+}
+
 /// The rows of one endpoint.
 pub(crate) fn rows(endpoint: Endpoint) -> impl Iterator<Item = &'static Row> {
-    table::TABLE.iter().chain(responses::TABLE).filter(move |row| row.on.contains(&endpoint))
+    all().filter(move |row| row.on.contains(&endpoint))
 }
 
 impl Row {
@@ -133,15 +139,18 @@ mod tests {
         routes::TABLE.iter().filter_map(|row| Some((row.endpoint?, row)))
     }
 
-    /// OpenAI's own list of an endpoint's fields: `fields.txt` in its folder, or a file with its name in a folder that it shares.
+    /// The API's own list of an endpoint's fields: `fields.txt` in its folder, or a file with its name in a folder that it shares.
     fn fields(name: &str) -> String {
         let openai = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/openai");
         let own = std::fs::read_to_string(openai.join(name).join("fields.txt"));
-        own.or_else(|_| std::fs::read_to_string(openai.join("audio").join(format!("{name}.txt")))).unwrap()
+        let shared = || std::fs::read_to_string(openai.join("audio").join(format!("{name}.txt")));
+        // Anthropic's API has one folder for all.
+        let anthropic = || std::fs::read_to_string(openai.join("../anthropic/fields.txt"));
+        own.or_else(|_| shared()).or_else(|_| anthropic()).unwrap()
     }
 
     #[test]
-    fn every_field_of_openais_has_one_row_at_its_endpoint() {
+    fn every_field_of_the_api_has_one_row_at_its_endpoint() {
         for (endpoint, route) in endpoints() {
             let known: Vec<&str> = rows(endpoint).map(|row| row.name).collect();
             let fields = fields(route.name);
@@ -152,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_asks_for_nothing_is_neither_refused_nor_noted() {
-        for row in table::TABLE.iter().chain(responses::TABLE) {
+        for row in all() {
             for text in ["null", "\"\"", "[]", "{}", " { } "].iter().chain(row.defaults) {
                 let raw: &RawValue = serde_json::from_str(text).unwrap();
                 assert!(!row.asks(raw), "{} {text}", row.name);

@@ -75,7 +75,7 @@ pub(crate) async fn respond<T: Translator>(
         failed: false,
     };
     if waiting {
-        stream.feed.frames.heartbeat();
+        stream.feed.heartbeat();
     }
     Ok(event_stream(Body::new(stream)))
 }
@@ -277,7 +277,7 @@ impl<T: Translator> EventStream<T> {
                 return Poll::Pending;
             }
             ready!(self.poll_beat(cx));
-            self.feed.frames.heartbeat();
+            self.feed.heartbeat();
         }
     }
 }

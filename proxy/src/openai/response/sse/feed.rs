@@ -90,6 +90,11 @@ impl<T: Translator> Feed<T> {
         self.translator.closed()
     }
 
+    /// Writes a heartbeat.
+    pub(crate) fn heartbeat(&mut self) {
+        self.translator.heartbeat(&mut self.frames);
+    }
+
     /// Ends the stream with an error; gives it back.
     pub(crate) fn fail(&mut self, error: Error) -> Error {
         self.translator.fail(&error, &mut self.frames);

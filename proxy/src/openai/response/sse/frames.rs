@@ -39,15 +39,27 @@ impl Frames {
     /// go-openai loses the message otherwise (docs/streams.md).
     pub(crate) fn error(&mut self, error: &Error) {
         self.0.put_slice(b"data: ");
-        self.0.put_slice(&error::body(error, Dialect::OpenAi));
+        self.0.put_slice(&error::body(error, Dialect::OpenAi, None));
         self.0.put_slice(b"\nevent: error\n\n");
+    }
+
+    /// Adds an error in Anthropic's envelope, as its event.
+    pub(crate) fn anthropic_error(&mut self, error: &Error, id: Option<&str>) {
+        self.0.put_slice(b"event: error\ndata: ");
+        self.0.put_slice(&error::body(error, Dialect::Anthropic, id));
+        self.0.put_slice(b"\n\n");
+    }
+
+    /// Adds Anthropic's heartbeat, an event that its clients skip, even as the first of a stream.
+    pub(crate) fn ping(&mut self) {
+        self.0.put_slice(b"event: ping\ndata: {\"type\":\"ping\"}\n\n");
     }
 
     /// Adds a heartbeat: bytes that mean nothing to any reader of events.
     ///
     /// It is not a comment, because go-openai loses the message of an error that follows one; and it is two empty lines, because
     /// readers that split a stream at `\n\n` would find a single one in front of the next event (docs/streams.md).
-    pub(super) fn heartbeat(&mut self) {
+    pub(crate) fn heartbeat(&mut self) {
         self.0.put_slice(b"\n\n");
     }
 

@@ -17,6 +17,10 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn fail(&mut self, error: &Error, out: &mut Frames);
     /// Whether the last frame is written.
     fn closed(&self) -> bool;
+    /// Writes what shows that the stream is alive while there is nothing to say.
+    fn heartbeat(&self, out: &mut Frames) {
+        out.heartbeat();
+    }
     /// Which of several upstream answers the next reply belongs to.
     fn source(&mut self, _nth: usize) {}
     /// Whether the last reply of one of several upstream answers was taken.
