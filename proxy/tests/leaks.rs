@@ -62,6 +62,12 @@ async fn no_key_is_seen_in_answers_logs_or_upstream() {
                 post("/v1/chat/completions", CHAT),
                 post("/v1/chat/completions", CHAT_STREAM),
                 post("/v1/chat/completions", "{ broken"),
+                post("/v1/messages", CHAT),
+                post("/v1/messages", "{ broken"),
+                post(
+                    "/v1/messages",
+                    r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}],"stream":true}"#,
+                ),
                 post("/v1/chat/completions", "{\"model\": 5}"),
                 post("/api/chat", "{}"),
                 b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),

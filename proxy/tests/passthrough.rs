@@ -28,7 +28,7 @@ async fn raw_targets_reach_the_remote_untouched() {
         "/api/x?q=%2F&empty=",
         "/api/x?",
         "/api/tags?a=b&a=%20c+d",
-        "/v1/messages?beta=true",
+        "/v1/systemone?beta=true",
         "/v1/unknown/resp_1",
         "/v1/chat/completions/",
         "/v1beta/models",

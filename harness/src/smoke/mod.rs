@@ -173,7 +173,7 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
     for loaded in scenarios()? {
         let result = match unfit(&results, &loaded, &flags.model) {
             Some(result) => result,
-            None => waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, &flags.model).await,
+            None => Box::pin(waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, &flags.model)).await,
         };
         match cause(&result).filter(|_| !flags.verbose) {
             // What was expected instead is plain enough.

@@ -128,10 +128,9 @@ impl<'a> Request<'a> {
         let Thinking { thoughts, effort, switch } = Thinking::of(thinking, effort, receipt)?;
         // Ollama's own field wins.
         let thoughts = match native.think.map(RawValue::get) {
-            None => thoughts,
             Some("false") => Thoughts::Hidden,
             Some(_) if thoughts == Thoughts::Hidden => Thoughts::Shown,
-            Some(_) => thoughts,
+            None | Some(_) => thoughts,
         };
         let tools = tools::offer(fields.take("tools", ignored)?.unwrap_or_default(), config.server_tools, receipt)?;
         let (choice, parallel) = match fields.take("tool_choice", ignored)? {
@@ -218,8 +217,8 @@ impl<'a> Thinking<'a> {
             }
         };
         let level = |budget: u64| match budget {
-            ..=2048 => "low",
-            ..=8192 => "medium",
+            0..=2048 => "low",
+            2049..=8192 => "medium",
             _ => "high",
         };
         let effort = match (effort, budget) {

@@ -3,6 +3,7 @@
 //! Each law has a name. A run or a scenario can switch laws off; one defect is one breach.
 
 mod chunks;
+mod messages;
 mod responses;
 
 use std::{collections::BTreeSet, fmt::Write};
@@ -36,8 +37,8 @@ const fn strict(name: &'static str, what: &'static str) -> Law {
     Law { name, what, is_strict: true }
 }
 
-/// Every law: of all event streams, of chats and completions, of responses.
-pub const LAWS: [Law; 35] = [
+/// Every law: of all event streams, of chats and completions, of responses, of Anthropic's messages.
+pub const LAWS: [Law; 41] = [
     strict("lf-only", "lines end with LF alone"),
     law("utf-8", "the stream is UTF-8"),
     law("blank-line", "a blank line ends the last event"),
@@ -74,6 +75,12 @@ pub const LAWS: [Law; 35] = [
     law("deltas", "the pieces add up to what is done"),
     law("created-first", "a response begins with response.created"),
     law("end-output", "the last event holds each item that was done, in order"),
+    law("message-begins", "a message begins with message_start, once"),
+    law("message-ends", "a message ends once, with message_stop or an error"),
+    law("message-reason", "a message has one message_delta, with its stop_reason and its usage"),
+    law("block-order", "blocks are numbered from 0, and each ends before the next begins"),
+    law("block-deltas", "the pieces of a block are of its type"),
+    law("block-input", "the pieces of an input add up to JSON"),
 ];
 
 /// A law that a stream breaks.
@@ -190,6 +197,9 @@ pub fn breaches(body: &[u8], laws: &Laws) -> Vec<Breach> {
     }
     if chunks.iter().any(|event| event["response"]["object"] == "response") {
         breaches.extend(responses::breaches(&text, &chunks));
+    }
+    if chunks.iter().any(|event| event["message"]["type"] == "message" || event["type"] == "message_stop") {
+        breaches.extend(messages::breaches(&text, &chunks));
     }
     laws.first_of_each(breaches)
 }

@@ -99,7 +99,11 @@ pub(super) fn not_found(model: &str, upstream: &str, instead: Option<&Instead>) 
             format!(" Available models: {}{more}.", quoted(names).join(", "))
         }
     };
-    format!("The model `{model}` does not exist or you do not have access to it. (Ollama: {upstream}){instead}")
+    let alias = match model.starts_with("claude-") {
+        true => " Set anthropic.model in the settings of farllama to the model that Anthropic's names stand for.",
+        false => "",
+    };
+    format!("The model `{model}` does not exist or you do not have access to it. (Ollama: {upstream}){instead}{alias}")
 }
 
 #[cfg(test)]

@@ -111,6 +111,14 @@ struct Kind<'a> {
 
 /// What kind of item this is; its type may be missing.
 pub(super) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Error> {
+    // A list would be read as the fields in their order.
+    if !item.get().starts_with('{') {
+        return Err(Error::Invalid {
+            message: format!("Invalid type for '{at}': expected an object."),
+            param: Some(at.to_owned()),
+            code: Some("invalid_type"),
+        });
+    }
     let told: Kind<'a> = read(at, item)?;
     match (told.kind, told.role, told.id) {
         (Some(kind), ..) => Ok(kind.0),
