@@ -9,7 +9,7 @@ use super::{
     wire::{Block, Message, OutputConfig, ThinkingConfig},
 };
 use crate::{
-    config::Anthropic,
+    config::{Anthropic, Tools},
     error::Error,
     openai::{
         request::{
@@ -18,7 +18,7 @@ use crate::{
             options::Native,
             parameters::{Endpoint, settle},
         },
-        tools::{Tool, forced::Form, note_strict},
+        tools::{Tool, forced::Form, repair::Repairs, repairs},
         upstream_request::message,
     },
     receipt::Receipt,
@@ -50,6 +50,8 @@ pub(crate) struct Facts {
     pub(super) form: Form,
     /// Whether the model was offered tools.
     pub(super) offers: bool,
+    /// What its calls are checked against.
+    pub(super) repairs: Repairs,
     /// How many of its calls count.
     pub(super) most_calls: usize,
     /// The strings that end the answer.
@@ -78,7 +80,7 @@ pub(super) enum For {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`. `settings` are those of tools.
     ///
     /// # Errors
     /// Fails on a field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
@@ -86,6 +88,7 @@ impl<'a> Request<'a> {
         mut fields: Fields<'a>,
         purpose: For,
         config: &Anthropic,
+        settings: &Tools,
         receipt: &mut Receipt,
     ) -> Result<Self, Error> {
         let mut unknown = Vec::new();
@@ -154,7 +157,7 @@ impl<'a> Request<'a> {
         }
         let form = Form::of(&tools, mode, format.is_some());
         stops.extend(form.take_stops(&mut native.options, receipt));
-        note_strict(&tools, &form, "tools[].strict", receipt);
+        let repairs = repairs(&tools, &form, settings, "tools[].strict", receipt);
         if matches!(form, Form::CallOrAnswer(_)) {
             receipt.emulated(at);
         }
@@ -163,6 +166,7 @@ impl<'a> Request<'a> {
             stream,
             offers: !tools.is_empty(),
             form,
+            repairs,
             most_calls: if parallel && !one { usize::MAX } else { 1 },
             stops,
             thoughts,

@@ -208,8 +208,9 @@ impl Messages {
     }
 
     /// A call, which Ollama reports as a whole.
-    fn call(&mut self, call: ToolCall<'_>, out: &mut Frames) {
+    fn call(&mut self, mut call: ToolCall<'_>, out: &mut Frames) {
         self.flush(out);
+        self.facts.repairs.fix(&mut call.function, &mut self.receipt);
         let (id, name, arguments) = (call.id, call.function.name.into_owned(), call.function.arguments);
         let block = |input: Cow<'_, RawValue>| AnswerBlock::ToolUse {
             id: id.clone(),

@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) fn check(case: &mut Case) {
     let json = Json::of_test(case.input("client.json").unwrap());
+    let tools = case.tools();
     let server_tools = if case.input("server-tools-refused").is_some() { Hosted::Refuse } else { Hosted::Skip };
     let config = Anthropic {
         model: "qwen3-coder".to_owned(),
@@ -32,7 +33,7 @@ pub(crate) fn check(case: &mut Case) {
     let mut receipt = Receipt::default();
     let translated = json
         .fields()
-        .and_then(|fields| Request::read(fields, For::Message, &config, &mut receipt))
+        .and_then(|fields| Request::read(fields, For::Message, &config, &tools, &mut receipt))
         .and_then(|request| translate::ask(request, &Policy::default(), &mut receipt));
     let facts = match translated {
         Ok((ask, facts)) => {
