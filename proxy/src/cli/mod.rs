@@ -45,7 +45,14 @@ Examples:
   farllama serve gpu-box --port 18000 --context-max 65536 --verbose
       beside an Ollama on this machine, with room for an agent's prompts, showing payloads";
 
-const MORE: &str = "`farllama serve --help` lists all settings. `farllama config show` prints those in force.";
+/// What follows the flags in `-h`, which fits on one screen.
+const SHORT: &str = "\
+Examples:
+  farllama serve gpu-box
+  farllama serve https://ollama.example/prefix --remote-api-key KEY
+  farllama serve gpu-box --port 18000 --context-max 65536 --verbose
+
+All settings: farllama serve --help. Those in force: farllama config show.";
 
 const SOURCES: &str = "\
 Settings come from a file, then from FARLLAMA_… variables, then from flags; a later source wins.
@@ -54,16 +61,16 @@ Settings come from a file, then from FARLLAMA_… variables, then from flags; a 
 /// The flag that may be repeated: one header each.
 const HEADERS: &str = "remote.headers";
 
-/// The settings that `-h` shows.
-const COMMON: [&str; 8] = [
-    "remote.host",
-    "remote.api_key",
-    "local.host",
-    "local.port",
-    "local.public",
-    "context.max",
-    "auth.enabled",
-    "log.format",
+/// The settings that `-h` shows, each in a few words: one line each on a terminal of 80 columns.
+const COMMON: [(&str, &str); 8] = [
+    ("remote.host", "Where Ollama runs: a name, host:port or a URL"),
+    ("remote.api_key", "API key that the remote requires"),
+    ("local.host", "Address to listen on"),
+    ("local.port", "Port to listen on"),
+    ("local.public", "Allow a public address without keys"),
+    ("context.max", "Grow contexts up to this size for long prompts"),
+    ("auth.enabled", "Require a key for every request"),
+    ("log.format", "Format of log lines"),
 ];
 
 /// Other names of a setting's flag: those that people try first, and old ones.
@@ -92,16 +99,16 @@ enum Shown {
 }
 
 fn setting_flag(setting: &'static Setting, shown: Shown) -> Arg {
-    let common = COMMON.contains(&setting.key);
+    let common = COMMON.iter().find(|(key, _)| *key == setting.key).map(|(_, short)| *short);
     let title = SECTIONS.iter().find(|(name, _)| *name == setting.section()).map_or("", |(_, title)| title);
     let arg = Arg::new(setting.key)
         .long(setting.flag())
-        .value_name(setting.takes)
-        .help(setting.help)
+        .value_name(if setting.is_flag() { "BOOL" } else { setting.takes })
+        .help(common.unwrap_or(setting.help))
         .long_help(format!("{} [{}]", setting.help, setting.variable()))
-        .help_heading(title)
+        .help_heading(common.is_none().then_some(title))
         .hide(shown == Shown::Nothing)
-        .hide_short_help(!common);
+        .hide_short_help(common.is_none());
     let arg = aliases(setting.key).iter().fold(arg, |arg, alias| {
         if SHOWN_ALIASES.contains(alias) { arg.visible_alias(*alias) } else { arg.alias(*alias) }
     });
@@ -117,7 +124,7 @@ fn file_flag() -> Arg {
         .long("config")
         .value_name("FILE")
         .value_parser(clap::value_parser!(PathBuf))
-        .help("The settings file [default: ~/.config/farllama/config.toml, if it exists]")
+        .help("The settings file")
         .long_help("The settings file [FARLLAMA_CONFIG; default: ~/.config/farllama/config.toml, if it exists]")
 }
 
@@ -126,9 +133,10 @@ fn with_settings(command: Command, shown: Shown) -> Command {
     let verbose = Arg::new("verbose")
         .long("verbose")
         .short('v')
-        .visible_alias("debug")
+        .alias("debug")
         .action(ArgAction::SetTrue)
-        .help("Log payload snippets and each SSE frame, keys masked (--log-level debug)");
+        .help("Log payloads and SSE frames, keys masked")
+        .long_help("Log payload snippets and each SSE frame, keys masked (as --log-level debug)");
     command
         .arg(file_flag())
         .arg(verbose.hide(shown == Shown::Nothing))
@@ -142,16 +150,17 @@ pub(crate) fn command() -> Command {
     let root = group(Command::new("farllama").version(env!("CARGO_PKG_VERSION")).about(about));
     let file_only = |command: Command| command.arg(file_flag());
     with_settings(root, Shown::All)
-        .after_help(format!("{EXAMPLES}\n\n{MORE}"))
+        .after_help(SHORT)
         .after_long_help(format!("{EXAMPLES}\n\n{SOURCES}"))
         .subcommand(
             with_settings(Command::new("serve").about("Run the proxy until interrupted"), Shown::All)
                 .arg(
-                    Arg::new("remote").value_name("REMOTE").conflicts_with("remote.host").help(
-                        "The machine that runs Ollama: a name, an address, host:port, or a URL (as --remote-host)",
-                    ),
+                    Arg::new("remote")
+                        .value_name("REMOTE")
+                        .conflicts_with("remote.host")
+                        .help("Where Ollama runs: a name, host:port or a URL (as --remote-host)"),
                 )
-                .after_help(format!("{EXAMPLES}\n\n{MORE}"))
+                .after_help(SHORT)
                 .after_long_help(format!("{EXAMPLES}\n\n{SOURCES}")),
         )
         .subcommand(
@@ -219,7 +228,8 @@ fn explain() -> Command {
     let switch =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     Command::new("explain")
-        .about("Show the Ollama request that an OpenAI request becomes. Sends nothing (except with --loaded)")
+        .about("Show the Ollama request that an OpenAI request becomes")
+        .long_about("Show the Ollama request that an OpenAI request becomes. Sends nothing, except with --loaded")
         .arg(
             Arg::new("file")
                 .value_name("FILE")
