@@ -263,7 +263,7 @@ fn a_missing_docker_engine_skips_and_fails_on_ci() {
     run("").code(3).stdout(contains("there is no Docker engine").and(contains("0 passed, 0 failed, 1 skipped")));
     run("true")
         .code(2)
-        .stdout(contains("BROKEN").and(contains("CI=true")).and(contains("0 passed, 1 failed, 0 skipped")));
+        .stdout(contains("BROKEN").and(contains("CI=true")).and(contains("0 passed, 0 failed, 1 broken, 0 skipped")));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn reports_for_programs_keep_failed_and_broken_apart() {
         .current_dir(folder.path())
         .assert()
         .code(1)
-        .stdout(contains("1 of the failed could not be run").and(contains("1 passed, 2 failed, 0 skipped")));
+        .stdout(contains("1 passed, 1 failed, 1 broken, 0 skipped"));
     let read = |name: &str| fs::read_to_string(folder.path().join(Path::new(name))).unwrap();
     let json: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
     assert_eq!(
