@@ -15,7 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Semaphore;
 
 /// Work on fewer bytes than this is done at once. Parsing takes up to 5 ms for a MiB, and a stream should not wait for longer than one.
-const LARGE: usize = 256 << 10;
+pub(crate) const LARGE: usize = 256 << 10;
 
 /// As many jobs at a time as leave one core to the event loop. One for the process, as the cores are.
 static CORES: LazyLock<Semaphore> =

@@ -44,6 +44,29 @@ async fn a_stream_has_its_role_first_its_finish_once_and_done_last() {
 }
 
 #[tokio::test]
+async fn a_long_line_stands_in_its_place_among_the_others() {
+    // So long that it is read off the event loop.
+    let long = "long ".repeat(200_000);
+    let reading = stream(&[word("first"), word(&long), word("second"), word(&long), last()]);
+    for cut in [false, true] {
+        let end = if cut { reading.len() - STREAM_END.len() - last().len() - 9 } else { reading.len() };
+        let upstream = Upstream::start(vec![Act::Write(reading[..end].to_vec()), Act::Close]).await;
+        let proxy = proxy(upstream.addr).await;
+        let events = ask(proxy.addr(), post("/v1/chat/completions", CHAT_STREAM)).await.events();
+        let (end, said) = events.split_last().unwrap();
+        let said: String = said
+            .iter()
+            .filter_map(|event| Some(json(event)["choices"][0]["delta"]["content"].as_str()?.to_owned()))
+            .collect();
+        if cut {
+            assert!(said == format!("first{long}second") && json(end)["error"].is_object(), "{} {end}", said.len());
+        } else {
+            assert!(said == format!("first{long}second{long}") && end == "[DONE]", "{} {end}", said.len());
+        }
+    }
+}
+
+#[tokio::test]
 async fn usage_comes_last_and_only_when_it_is_asked_for() {
     let upstream = Upstream::answering(stream(&[word("Hi"), last()])).await;
     let proxy = proxy(upstream.addr).await;

@@ -19,6 +19,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// How many bytes of a line are here that has not ended.
+    pub(crate) fn begun(&self) -> usize {
+        self.held.len() + self.packet.len()
+    }
+
     /// Takes the next packet. Every line of the one before must have been taken out with [`Lines::next`].
     pub(crate) fn push(&mut self, packet: Bytes) -> Result<(), Error> {
         if !self.packet.is_empty() {

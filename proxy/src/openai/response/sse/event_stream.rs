@@ -20,6 +20,7 @@ use crate::{
     deadline::Alarm,
     error::Error,
     observe::Recorder,
+    offload::{self, LARGE},
     openai::upstream_request::send::{AT_ONCE, Opening, Openings},
     upstream::client::Upstream,
 };
@@ -73,11 +74,12 @@ pub(crate) async fn respond<T: Translator>(
         heard: false,
         recorder,
         failed: false,
+        large: None,
     };
     if waiting {
         stream.feed.heartbeat();
     }
-    Ok(event_stream(Body::new(stream)))
+    Ok(event_stream(Body::new(Events { stream: Some(stream), working: None })))
 }
 
 /// An answer whose body is an event stream.
@@ -120,7 +122,18 @@ struct EventStream<T> {
     recorder: Recorder,
     /// Whether the stream ends with an error.
     failed: bool,
+    /// What completes a long line of an upstream answer, a packet or the end: it is taken off the event loop.
+    large: Option<(usize, Option<Bytes>)>,
 }
+
+/// The body. The stream is elsewhere while a long line is read.
+struct Events<T> {
+    stream: Option<EventStream<T>>,
+    working: Option<Working<T>>,
+}
+
+/// Gives the stream back, and whether it has panicked.
+type Working<T> = Pin<Box<dyn Future<Output = (EventStream<T>, bool)> + Send>>;
 
 impl<T: Translator> EventStream<T> {
     /// Notes what went wrong, if anything did.
@@ -164,13 +177,12 @@ impl<T: Translator> EventStream<T> {
                     if !std::mem::replace(&mut self.heard, true) {
                         self.recorder.first_token();
                     }
-                    let outcome = frame.into_data().map_or(Ok(()), |packet| self.feed.packet_of(nth, packet));
-                    if (self.feed.translator().closed() || self.feed.translator().finished(nth))
-                        && let Stage::Flowing(body) = std::mem::replace(&mut self.sources[nth], Stage::Ended)
-                    {
-                        self.sources[nth] = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
+                    let Ok(packet) = frame.into_data() else { return Poll::Ready(()) };
+                    if self.feed.begun(nth) + packet.len() >= LARGE && memchr::memchr(b'\n', &packet).is_some() {
+                        self.large = Some((nth, Some(packet)));
+                        return Poll::Ready(());
                     }
-                    outcome
+                    self.take_packet(nth, packet)
                 }
                 Some(Err(error)) => {
                     self.sources[nth] = Stage::Ended;
@@ -178,6 +190,10 @@ impl<T: Translator> EventStream<T> {
                 }
                 None => {
                     self.sources[nth] = Stage::Ended;
+                    if self.feed.begun(nth) >= LARGE {
+                        self.large = Some((nth, None));
+                        return Poll::Ready(());
+                    }
                     self.feed.eof_of(nth)
                 }
             },
@@ -194,6 +210,31 @@ impl<T: Translator> EventStream<T> {
             }
             Stage::Ended => return Poll::Pending,
         };
+        self.settle(nth, outcome);
+        Poll::Ready(())
+    }
+
+    fn take_packet(&mut self, nth: usize, packet: Bytes) -> Result<(), Error> {
+        let outcome = self.feed.packet_of(nth, packet);
+        if (self.feed.translator().closed() || self.feed.translator().finished(nth))
+            && let Stage::Flowing(body) = std::mem::replace(&mut self.sources[nth], Stage::Ended)
+        {
+            self.sources[nth] = Stage::Lingering(body, Box::pin(tokio::time::sleep(LINGER)));
+        }
+        outcome
+    }
+
+    /// Takes what was set aside for its size.
+    fn take_large(&mut self, nth: usize, packet: Option<Bytes>) {
+        let outcome = match packet {
+            Some(packet) => self.take_packet(nth, packet),
+            None => self.feed.eof_of(nth),
+        };
+        self.settle(nth, outcome);
+    }
+
+    /// Ends the stream if the step of one upstream answer failed.
+    fn settle(&mut self, nth: usize, outcome: Result<(), Error>) {
         if outcome.is_err() {
             // One response of several has failed, and with it the whole: the others are given up.
             let others = self.sources.iter_mut().enumerate().filter(|(other, _)| *other != nth);
@@ -201,7 +242,6 @@ impl<T: Translator> EventStream<T> {
             self.next = self.sources.len();
         }
         self.note(outcome);
-        Poll::Ready(())
     }
 
     /// What is written goes out as one data frame.
@@ -253,7 +293,7 @@ impl<T: Translator> EventStream<T> {
         Poll::Ready(Some(Ok(Frame::data(self.feed.frames.take()))))
     }
 
-    /// Takes steps until there is something to write.
+    /// Takes steps until there is something to write. Pending without a wake-up if something large was set aside.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             self.begin_more();
@@ -263,6 +303,9 @@ impl<T: Translator> EventStream<T> {
                     return self.hand_over();
                 }
                 moved |= self.poll_source(self.live[at], cx).is_ready();
+                if self.large.is_some() {
+                    return Poll::Pending;
+                }
             }
             if moved {
                 continue;
@@ -282,18 +325,37 @@ impl<T: Translator> EventStream<T> {
     }
 }
 
-impl<T: Translator> HttpBody for EventStream<T> {
+impl<T: Translator> HttpBody for Events<T> {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let polled = catch_unwind(AssertUnwindSafe(|| this.poll_events(cx)));
-        polled.unwrap_or_else(|_| this.panicked())
+        loop {
+            if let Some(working) = &mut this.working {
+                let (mut stream, panicked) = ready!(working.as_mut().poll(cx));
+                this.working = None;
+                let ended = panicked.then(|| stream.panicked());
+                this.stream = Some(stream);
+                if let Some(ended) = ended {
+                    return ended;
+                }
+            }
+            let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
+            let polled = catch_unwind(AssertUnwindSafe(|| stream.poll_events(cx)));
+            let polled = polled.unwrap_or_else(|_| stream.panicked());
+            let Some((nth, packet)) = stream.large.take() else { return polled };
+            let size = stream.feed.begun(nth) + packet.as_ref().map_or(0, Bytes::len);
+            let Some(mut stream) = this.stream.take() else { return Poll::Ready(None) };
+            this.working = Some(Box::pin(offload::run(size, move || {
+                let taken = catch_unwind(AssertUnwindSafe(|| stream.take_large(nth, packet)));
+                (stream, taken.is_err())
+            })));
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended() && self.feed.frames.is_empty()
+        self.stream.as_ref().is_some_and(|stream| stream.ended() && stream.feed.frames.is_empty())
     }
 }
 
@@ -335,7 +397,7 @@ mod tests {
             let recorder = Recorder::default();
             let mut feed = Feed::of(Panics { stubborn, closed: false }, 1);
             feed.frames.append(b"data: half an ev");
-            let mut stream = EventStream {
+            let stream = EventStream {
                 sources: vec![Stage::Opening(Box::pin(async { panic!("on purpose") }))],
                 live: Vec::new(),
                 next: 0,
@@ -345,8 +407,10 @@ mod tests {
                 wrote: Instant::now(),
                 heard: false,
                 failed: false,
+                large: None,
                 recorder: recorder.clone(),
             };
+            let mut stream = Events { stream: Some(stream), working: None };
             let frame = stream.frame().await.unwrap().unwrap().into_data().unwrap();
             let frame = str::from_utf8(&frame).unwrap();
             assert!(frame.starts_with(event) && frame.contains("the proxy failed"), "{frame}");

@@ -65,6 +65,11 @@ impl<T: Translator> Feed<T> {
         Ok(())
     }
 
+    /// How many bytes of a line of one upstream answer are here that has not ended.
+    pub(crate) fn begun(&self, nth: usize) -> usize {
+        self.lines[nth].begun()
+    }
+
     /// Takes the end of the packets.
     ///
     /// # Errors
