@@ -146,12 +146,14 @@ impl Plan {
             wire.truncate(dice.roll(wire.len()));
         }
         let whole = ends.iter().filter(|end| **end <= wire.len()).count();
+        // A line is there once its own bytes are, whether the line break that ends its chunk has come or not.
+        let last = ends.last().is_none_or(|end| *end <= wire.len() + "\r\n".len());
         let mut writes: Vec<_> = (0..dice.roll(6))
             .map(|_| (dice.roll(wire.len().max(1)), if dice.one_in(3) { dice.roll(20) as u64 } else { 0 }))
             .collect();
         writes.push((wire.len(), 0));
         writes.sort_unstable();
-        let done = whole == lines.len() && !matches!(end, End::Unfinished | End::Error);
+        let done = last && !matches!(end, End::Unfinished | End::Error);
         Self { lane, end, reader, lines: lines[..whole].concat().into_bytes(), words, wire, writes, done }
     }
 
