@@ -75,6 +75,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     lags();
     thread::sleep(Duration::from_secs(options.seconds));
     let [alone, _] = lags();
+    let scheduled = proxy.scheduled();
     let done = Arc::new(AtomicBool::new(false));
     let bodies = Arc::new(AtomicUsize::new(0));
     let failed = Arc::new(Mutex::new(Vec::new()));
@@ -97,7 +98,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     thread::sleep(Duration::from_secs(options.seconds));
     let [loaded, noise] = lags();
     let bodies = bodies.load(Ordering::Relaxed);
-    let peak = proxy.memory("VmHWM:");
+    let (peak, loaded_schedule) = (proxy.memory("VmHWM:"), proxy.scheduled());
     done.store(true, Ordering::Relaxed);
     load.into_iter().for_each(|thread| {
         let _ = thread.join();
@@ -118,6 +119,12 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let rows = [("alone", alone), ("under load", loaded), ("under load, past the proxy", noise)];
     let [_, p99, noise] = rows.map(|(name, lags)| report(name, &lags));
     println!("{bodies} requests with {} MiB bodies or replies in {} s", options.body, options.seconds);
+    if let (Some((ran, waited)), Some((now_ran, now_waited))) = (scheduled, loaded_schedule) {
+        let (ran, waited) = ((now_ran - ran).as_secs_f64(), (now_waited - waited).as_secs_f64());
+        println!(
+            "under load the thread of the event loop ran for {ran:.2} s, and waited {waited:.2} s for a processor"
+        );
+    }
     println!(
         "resident memory: {fresh} KiB fresh, {peak} KiB at the peak, then {} after 10, 20 and 30 s",
         after.join(", ")
@@ -174,6 +181,13 @@ fn requests(size: usize) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("embeddings of many texts", post("/v1/embeddings", input)),
         ("long embeddings", post("/v1/embeddings", format!(r#"{{"model":"long{size}","input":"x"}}"#))),
+        (
+            "long streamed reply",
+            post(
+                "/v1/chat/completions",
+                format!(r#"{{"model":"long{size}","stream":true,"messages":[{{"role":"user","content":"x"}}]}}"#),
+            ),
+        ),
         (
             "long reply",
             post(

@@ -266,6 +266,13 @@ impl Proxy {
         found.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }
 
+    /// For how long the thread of its event loop has run, and has waited for a processor that others used; None where the system does not say.
+    pub(crate) fn scheduled(&self) -> Option<(Duration, Duration)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).ok()?;
+        let mut nanos = status.split_whitespace().map(|number| number.parse().map(Duration::from_nanos));
+        Some((nanos.next()?.ok()?, nanos.next()?.ok()?))
+    }
+
     /// The size of its log so far.
     pub(crate) fn logged(&self) -> usize {
         self.logged.load(Ordering::Relaxed)
