@@ -73,7 +73,7 @@ const ROWS: &[Row] = &[
     }),
     ("inputs to judge", |n| {
         let json = body(&json!({"model": "m", "input": list(n.min(2048), |n| format!("p{n}").into())}));
-        black_box(moderations::prepare(&json, &context()).unwrap().asks.len());
+        black_box(moderations::explain(&json, &context()).unwrap().0.asks.len());
     }),
     ("keywords of a recording", |n| {
         let keywords = list(n, |n| format!("k{n}").into());

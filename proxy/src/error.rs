@@ -193,6 +193,21 @@ impl Error {
         }
     }
 
+    /// Field `param` is not there, and must be.
+    pub(crate) fn missing(param: impl Into<String>) -> Self {
+        let param = param.into();
+        Self::Invalid {
+            message: format!("Missing required parameter: '{param}'."),
+            param: Some(param),
+            code: Some("missing_required_parameter"),
+        }
+    }
+
+    /// Whether farllama refuses the request by itself, without the remote.
+    pub(crate) fn is_own_refusal(&self) -> bool {
+        matches!(self, Self::NotImplemented { .. } | Self::Busy { .. } | Self::Http { .. } | Self::Loop { .. })
+    }
+
     /// A value of field `param` that is not one of those that OpenAI's API has.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { message: message.into(), param: Some(param.into()), code: Some("invalid_value") }

@@ -125,6 +125,16 @@ async fn a_request_that_runs_for_long_is_logged_while_it_runs() {
 }
 
 #[tokio::test]
+async fn what_farllama_refuses_by_itself_is_not_a_failure_of_the_remote() {
+    let upstream = Upstream::answering(raw_response("200 OK", JSON, "{}")).await;
+    let program = Program::start(&["--remote-host", &upstream.addr.to_string()], &[]);
+    assert_eq!(ask(program.addr, post("/v1/files", "{}")).await.code(), 501);
+    program.until("\"ended\":\"refused\"").await;
+    let log = program.log();
+    assert!(!log.contains("upstream failed"), "{log}");
+}
+
+#[tokio::test]
 async fn a_prompt_that_is_refused_for_its_length_names_the_setting_once() {
     let error = "{\"error\":\"the input length exceeds the context length\"}";
     let upstream = Upstream::answering(raw_response("400 Bad Request", JSON, error)).await;

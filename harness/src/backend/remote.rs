@@ -3,7 +3,7 @@
 use clap::Args;
 use farllama::{
     Config,
-    config::{Error, Protocol, Remote as Settings, Sources, load},
+    config::{Error, Remote as Settings, Sources, load},
 };
 
 /// Where the remote Ollama is.
@@ -66,23 +66,12 @@ impl Remote {
     /// Where it is, without secrets.
     #[must_use]
     pub fn url(&self) -> String {
-        url(&self.0)
+        self.0.url()
     }
 
     pub(super) fn settings(&self) -> &Settings {
         &self.0
     }
-}
-
-/// Where a remote is, without secrets.
-#[must_use]
-pub fn url(settings: &Settings) -> String {
-    let protocol = match settings.protocol {
-        Protocol::Http => "http",
-        Protocol::Https => "https",
-    };
-    let host = if settings.host.contains(':') { format!("[{}]", settings.host) } else { settings.host.clone() };
-    format!("{protocol}://{host}:{}{}", settings.port, settings.base_path)
 }
 
 #[cfg(test)]
@@ -97,7 +86,7 @@ mod tests {
             remote_base_path: Some("/other".to_owned()),
             ..Flags::default()
         };
-        assert_eq!(url(&flags.config().unwrap().remote), "https://gpu-box:1/prefix");
+        assert_eq!(flags.config().unwrap().remote.url(), "https://gpu-box:1/prefix");
     }
 
     #[test]

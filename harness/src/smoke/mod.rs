@@ -22,7 +22,7 @@ use crate::{
     process::{interrupted, print, runtime},
     report::{Files, RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
     run::{self, Plan},
-    scenario::{loaded::Loaded, variables::Variables},
+    scenario::{Call, loaded::Loaded, variables::Variables},
 };
 use limit::Limit;
 use proxy::Proxy;
@@ -120,7 +120,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         };
         let name = match &mock {
             Some(_) => "the built-in mock".to_owned(),
-            None => format!("the remote {}", remote::url(&config.remote)),
+            None => format!("the remote {}", config.remote.url()),
         };
         let backend = Backend::Standing(Standing {
             name,
@@ -173,7 +173,14 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
     for loaded in scenarios()? {
         let result = match unfit(&results, &loaded, &flags.model) {
             Some(result) => result,
-            None => Box::pin(waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, &flags.model)).await,
+            None => {
+                // A list of models needs none of them.
+                let asks = |call: &Call| !matches!(call, Call::Models);
+                let needed =
+                    loaded.scenario.steps.iter().flat_map(|step| &step.parts).any(|part| asks(&part.call.value));
+                let model = needed.then_some(&*flags.model);
+                Box::pin(waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, model)).await
+            }
         };
         match cause(&result).filter(|_| !flags.verbose) {
             // What was expected instead is plain enough.
@@ -262,6 +269,6 @@ mod tests {
         let scenarios = scenarios().unwrap();
         assert!(scenarios.len() >= 4);
         let first = &scenarios[0].scenario.steps[0].parts[0].call.value;
-        assert!(matches!(first, crate::scenario::Call::Models), "the list of models comes first");
+        assert!(matches!(first, Call::Models), "the list of models comes first");
     }
 }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use farllama::{Config, config::Loaded};
+use farllama::{
+    Config,
+    config::{Loaded, bracketed},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -87,8 +90,7 @@ fn taken(who: &Listener, config: &Config) -> String {
 
 /// Where we want to listen.
 fn local(config: &Config) -> String {
-    let (host, port) = (&config.local.host, config.local.port);
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    format!("{}:{}", bracketed(&config.local.host), config.local.port)
 }
 
 /// Whether this machine has the address: only then can a socket be bound to it.

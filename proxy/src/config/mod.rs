@@ -12,7 +12,7 @@ mod value;
 
 use std::{path::PathBuf, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, uri::Scheme};
 pub use load::{Error, Loaded, Sources, load};
 pub use settings::{SECTIONS, SETTINGS, Setting};
 pub use show::{changes, show};
@@ -120,6 +120,31 @@ pub struct Remote {
     /// Maximum size of a native request body that is kept until the response begins, to be sent again if the pooled connection turns out
     /// to be closed: 1 MiB by default. 0: such bodies are sent once.
     pub replay_body: usize,
+}
+
+impl Remote {
+    /// Scheme, host and port as a URL has them: an IPv6 address in brackets, a port only where it is not the usual one.
+    pub(crate) fn origin(&self) -> (Scheme, String) {
+        let (scheme, usual) = match self.protocol {
+            Protocol::Http => (Scheme::HTTP, 80),
+            Protocol::Https => (Scheme::HTTPS, 443),
+        };
+        let host = bracketed(&self.host);
+        (scheme, if self.port == usual { host } else { format!("{host}:{}", self.port) })
+    }
+
+    /// The remote as a URL, without credentials: `http://gpu-box:11434/prefix`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let (scheme, authority) = self.origin();
+        format!("{scheme}://{authority}{}", self.base_path)
+    }
+}
+
+/// A host as a URL has it: an IPv6 address in brackets.
+#[must_use]
+pub fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 impl Default for Remote {
@@ -352,7 +377,7 @@ impl Default for Heartbeat {
 /// Bounds on what one request may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 256 MiB by default.
+    /// Bytes of a request body on the OpenAI lane (which reads bodies whole): 64 MiB by default.
     pub body: usize,
     /// Names in one object of a request body on the OpenAI lane, and parts of a form: 1,000 by default. 0: unlimited.
     pub fields: usize,
@@ -386,7 +411,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body: 256 << 20,
+            body: 64 << 20,
             fields: 1000,
             native_body: 0,
             buffered: 0,

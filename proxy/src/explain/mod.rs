@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub use self::endpoint::endpoints;
 use crate::{
     anthropic, app,
-    config::{Config, Protocol},
+    config::Config,
     error::{self, Dialect, Error},
     observe::Recorder,
     openai::{
@@ -43,6 +43,9 @@ pub struct Explained {
     notes: Vec<String>,
     #[serde(skip)]
     asks: Vec<UpstreamRequest>,
+    /// Whether their model only stands for one that is chosen later.
+    #[serde(skip)]
+    is_stand_in: bool,
 }
 
 /// A native request.
@@ -96,6 +99,11 @@ impl Explained {
     /// Asks the remote which version it is and what is loaded there, and warns by that.
     pub async fn compare(&mut self, config: &Config) {
         let Some(ask) = self.asks.first() else { return };
+        if self.is_stand_in {
+            self.warnings
+                .push("not compared with what is loaded: the remote's guard model is chosen per request".to_owned());
+            return;
+        }
         let seen = match Client::new(config, app::via()) {
             Ok(client) => loaded::look(&client, &ask.model).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -134,20 +142,24 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
     let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
     // Nothing has grown yet.
     let context = &Context { config, grown: &Grown::default(), recorder: &Recorder::default() };
+    let mut stand_in = None;
     let (asks, receipt) = match endpoint {
         Endpoint::Chat => chat::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Completions => completions::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Embeddings => embeddings::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Responses => responses::explain(json, config),
         Endpoint::Messages => anthropic::prepare(json, context).map(|all| (all.asks, all.receipt)),
-        Endpoint::Moderations => moderations::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Moderations => moderations::explain(json, context).map(|(all, guard)| {
+            stand_in = guard;
+            (all.asks, all.receipt)
+        }),
         Endpoint::Images => images::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Transcriptions | Endpoint::Translations => audio::prepare(json, context, endpoint),
     }?;
     let request = |ask: &UpstreamRequest| {
         let body = serde_json::from_slice::<Box<RawValue>>(&ask.body);
         let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
-        Ok(Request { method: "POST", url: url(config, ask.path), body })
+        Ok(Request { method: "POST", url: config.remote.url() + ask.path, body })
     };
     let mut notes: Vec<_> =
         urls.iter().map(|url| format!("the picture at {url} is fetched first: a stand-in is shown")).collect();
@@ -155,6 +167,11 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         let others: Vec<_> = others.into_iter().map(endpoint::path).collect();
         let (guess, others) = (endpoint::path(endpoint), others.join(" or "));
         notes.push(format!("guessed {guess}; the body fits {others} as well: name the endpoint with --endpoint"));
+    }
+    if let Some(guard) = stand_in {
+        notes.push(format!(
+            "no model is named or configured, so a guard model that the remote has will judge: {guard} stands for it here (moderation.model chooses one)"
+        ));
     }
     notes.extend(receipt.hint());
     let same = asks.first().is_some_and(|first| asks.iter().skip(1).any(|ask| ask.body == first.body));
@@ -174,17 +191,8 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         notes,
         keyed: config.remote.authorization.is_some() || !config.remote.headers.is_empty(),
         asks,
+        is_stand_in: stand_in.is_some(),
     })
-}
-
-fn url(config: &Config, path: &str) -> String {
-    let remote = &config.remote;
-    let scheme = match remote.protocol {
-        Protocol::Http => "http",
-        Protocol::Https => "https",
-    };
-    let host = if remote.host.contains(':') { format!("[{}]", remote.host) } else { remote.host.clone() };
-    format!("{scheme}://{host}:{}{}{path}", remote.port, remote.base_path)
 }
 
 #[cfg(test)]
@@ -212,6 +220,17 @@ mod tests {
     fn a_refused_request_is_shown_as_its_refusal() {
         let refusal = explain(br#"{"model":"m"}"#.to_vec(), None, &Config::default()).unwrap_err();
         assert!(refusal.contains("missing_required_parameter") && refusal.contains("messages"), "{refusal}");
+    }
+
+    #[test]
+    fn moderations_without_a_model_are_shown_with_a_guard_model_in_its_place() {
+        let explained = explain(br#"{"input":"x"}"#.to_vec(), Some("moderations"), &Config::default()).unwrap();
+        assert!(explained.requests[0].body.get().contains(r#""model":"llama-guard3""#), "{}", explained.json());
+        assert!(explained.warnings.iter().any(|line| line.contains("a guard model that the remote has")));
+        let mut named = Config::default();
+        named.moderation.model = "judge".to_owned();
+        let explained = explain(br#"{"input":"x"}"#.to_vec(), Some("moderations"), &named).unwrap();
+        assert!(explained.warnings.iter().all(|line| !line.contains("a guard model")), "{}", explained.json());
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Opened {
         let ending = match &notes.error {
             _ if ended == Ending::ClientGone => Ending::ClientGone,
             Some(Error::Internal { .. }) => Ending::ProxyFailed,
+            Some(error) if error.is_own_refusal() => Ending::Refused,
             Some(error) if error.row().status.is_server_error() => Ending::UpstreamFailed,
             Some(_) => Ending::Refused,
             None if ended == Ending::Complete && refused => Ending::Refused,

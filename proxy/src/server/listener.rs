@@ -42,6 +42,9 @@ const READ_BUFFER: usize = 256 << 10;
 /// After how long without traffic the system asks whether a client is still there, how often it asks, and how many times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
+/// How many connections are accepted in a row before others get a turn.
+const ACCEPTS: usize = 8;
+
 /// How often a listener that cannot accept logs it.
 const ACCEPT_LOG: Duration = Duration::from_secs(10);
 
@@ -105,6 +108,7 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
     let mut accept_failed: Option<Instant> = None;
     // Accepted while all connections were busy: it waits until one of them is idle or gone, and no other is accepted meanwhile.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+    let mut accepted_in_a_row = 0;
     let grace = loop {
         tokio::select! {
             accepted = listener.accept(), if waiting.is_none() => match accepted {
@@ -141,6 +145,11 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
             let over = full(&open).then_some(OverAddressLimit(per_address));
             let serving = serve_connection(stream, setup.clone(), state.clone(), over, graceful.watcher());
             open.spawn(state, serving);
+            accepted_in_a_row += 1;
+            if accepted_in_a_row == ACCEPTS {
+                accepted_in_a_row = 0;
+                tokio::task::yield_now().await;
+            }
         }
     };
     drop(listener);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    config::{Config, Protocol, Remote},
+    config::{Config, Remote},
     deadline::Alarm,
     error::{self, Error},
     offload,
@@ -59,13 +59,8 @@ impl Client {
     /// # Errors
     /// Fails if `remote.host` is not a host name, or TLS cannot be set up.
     pub(crate) fn new(config: &Config, via: HeaderValue) -> io::Result<Self> {
-        let Remote { protocol, host, port, base_path, authorization, headers, .. } = &config.remote;
-        let (scheme, usual) = match protocol {
-            Protocol::Http => (Scheme::HTTP, 80),
-            Protocol::Https => (Scheme::HTTPS, 443),
-        };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let authority = if *port == usual { host } else { format!("{host}:{port}") };
+        let Remote { base_path, authorization, headers, .. } = &config.remote;
+        let (scheme, authority) = config.remote.origin();
         let authority: Authority = authority.parse().map_err(|error| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,

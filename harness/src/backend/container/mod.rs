@@ -16,7 +16,7 @@ use testcontainers::{
 };
 use tokio::sync::{Mutex, OnceCell, watch};
 
-use super::{Missing, remote::url};
+use super::Missing;
 use crate::{net, text::chain};
 
 /// Ollama's port in its image.
@@ -119,7 +119,7 @@ impl Container {
     /// Why nothing that was found can be trusted, if the container has gone in mid-run.
     pub(super) async fn gone(&self, http: &reqwest::Client) -> Option<String> {
         let started = self.started.get()?.as_ref().ok()?;
-        let url = format!("{}/api/version", url(&started.settings));
+        let url = format!("{}/api/version", started.settings.url());
         if http.get(url).timeout(MOMENT).send().await.is_ok() {
             return None;
         }
@@ -220,7 +220,7 @@ impl Container {
             }
         };
         if let Some(model) = &self.pull {
-            model::bring(model, &url(&settings), &self.tell).await.map_err(Missing::Broken)?;
+            model::bring(model, &settings.url(), &self.tell).await.map_err(Missing::Broken)?;
         }
         Ok(settings)
     }
@@ -252,7 +252,7 @@ async fn answering(container: &ContainerAsync<GenericImage>) -> Option<Settings>
     loop {
         if let (Ok(host), Ok(port)) = (container.get_host().await, container.get_host_port_ipv4(PORT).await) {
             let settings = Settings { host: host.to_string(), port, ..Settings::default() };
-            let asked = http.get(format!("{}/api/version", url(&settings))).timeout(MOMENT).send().await;
+            let asked = http.get(format!("{}/api/version", settings.url())).timeout(MOMENT).send().await;
             if asked.is_ok_and(|answer| answer.status().is_success()) {
                 return Some(settings);
             }

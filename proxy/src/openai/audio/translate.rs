@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Params},
     ollama::wire::{ChatRequest, Message},
     openai::{
-        audio::wire::{AudioUsage, Request, Transcription, missing},
+        audio::wire::{AudioUsage, Request, Transcription},
         request::{json::Text, options::limit},
         upstream_request::{
             context::Policy,
@@ -55,7 +55,7 @@ pub(super) fn source<'r>(
                 ),
             )
         }),
-        (None, None) => prompt.ok_or_else(|| missing("file")),
+        (None, None) => prompt.ok_or_else(|| Error::missing("file")),
     }
 }
 

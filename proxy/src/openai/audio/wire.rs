@@ -50,7 +50,7 @@ impl<'a> Request<'a> {
         let ignored = &mut unknown;
         let model: Text<'a> = fields.need("model", ignored)?;
         if model.is_empty() {
-            return Err(missing("model"));
+            return Err(Error::missing("model"));
         }
         let some = |text: &Text<'a>| !text.is_empty();
         let text = fields.take("text", ignored)?.filter(some);
@@ -69,14 +69,6 @@ impl<'a> Request<'a> {
         ignored.extend(native.format.map(|_| "format".to_owned()));
         settle(endpoint, fields, unknown, receipt)?;
         Ok(Self { model, text, prompt, languages, keywords, plain, file: given.file.as_deref(), native })
-    }
-}
-
-pub(super) fn missing(name: &str) -> Error {
-    Error::Invalid {
-        message: format!("Missing required parameter: '{name}'."),
-        param: Some(name.to_owned()),
-        code: Some("missing_required_parameter"),
     }
 }
 

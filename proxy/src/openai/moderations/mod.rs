@@ -36,15 +36,23 @@ use crate::{
     usage::Usage,
 };
 
-/// Translates a body as if the remote had no guard model of its own.
+/// Translates a body as if the remote had a guard model where one is needed; returns also the name that stands for it.
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<translate::Facts>, Error> {
-    prepare_with(json, context, &Means::default())
+pub(crate) fn explain(
+    json: &Json,
+    context: &Context<'_>,
+) -> Result<(Prepared<translate::Facts>, Option<&'static str>), Error> {
+    const STAND_IN: &str = "llama-guard3";
+    let named: Option<Text<'_>> = json.fields()?.take("model", &mut Vec::new())?;
+    let needed = translate::is_open(named.as_deref()) && context.config.moderation.model.is_empty();
+    let guard = needed.then_some(STAND_IN);
+    let means = Means { guard: guard.map(str::to_owned), ..Means::default() };
+    Ok((prepare(json, context, &means)?, guard))
 }
 
-fn prepare_with(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared<translate::Facts>, Error> {
+fn prepare(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared<translate::Facts>, Error> {
     let mut receipt = Receipt::default();
     let request = wire::Request::read(json.fields()?, &mut receipt)?;
     let config = context.config;
@@ -61,7 +69,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let json = image_urls::inline(&app, &recorder, json).await?;
     let means = means(&app, json.clone()).await?;
     let (shared, notes) = (app.clone(), recorder.clone());
-    let prepared = offload::run(json.bytes().len(), move || prepare_with(&json, &Context::of(&shared, &notes), &means));
+    let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&shared, &notes), &means));
     let Prepared { mut asks, facts, receipt } = prepared.await?;
     hold(&mut asks, &app.buffered);
     recorder.receipt(receipt);

@@ -145,14 +145,7 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathe
     let mut texts: Vec<Cow<'a, str>> = Vec::with_capacity(parts.len());
     let mut images = Vec::new();
     for (n, part) in parts.into_iter().enumerate() {
-        let missing = |field: &str| {
-            let path = format!("{at}[{n}].{field}");
-            Error::Invalid {
-                message: format!("Missing required parameter: '{path}'."),
-                param: Some(path),
-                code: Some("missing_required_parameter"),
-            }
-        };
+        let missing = |field: &str| Error::missing(format!("{at}[{n}].{field}"));
         match &*part.kind {
             "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text" => {
                 texts.push(part.text.ok_or_else(|| missing("text"))?.0);

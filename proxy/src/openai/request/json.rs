@@ -183,11 +183,7 @@ impl<'a> Fields<'a> {
 
     /// Takes field `name` out, which must be there.
     pub(crate) fn need<T: Deserialize<'a>>(&mut self, name: &str, ignored: &mut Vec<String>) -> Result<T, Error> {
-        self.take(name, ignored)?.ok_or_else(|| Error::Invalid {
-            message: format!("Missing required parameter: '{name}'."),
-            param: Some(name.to_owned()),
-            code: Some("missing_required_parameter"),
-        })
+        self.take(name, ignored)?.ok_or_else(|| Error::missing(name))
     }
 
     /// What nobody took, without what is null.
@@ -303,14 +299,7 @@ fn blame(name: &str, failure: impl FnOnce() -> Option<(String, String)>) -> Erro
     let path = join(name, &path);
     let missing = told.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     match missing {
-        Some(field) => {
-            let path = join(&path, field);
-            Error::Invalid {
-                message: format!("Missing required parameter: '{path}'."),
-                param: Some(path),
-                code: Some("missing_required_parameter"),
-            }
-        }
+        Some(field) => Error::missing(join(&path, field)),
         None => Error::Invalid {
             message: format!("Invalid type for '{path}': {told}."),
             param: Some(path),

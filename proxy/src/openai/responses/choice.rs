@@ -46,11 +46,7 @@ pub(super) fn read_choice<'a>(
         return ToolChoice::read(raw);
     }
     let choice: Choice<'a> = read("tool_choice", raw)?;
-    let need = |field: &str| Error::Invalid {
-        message: format!("Missing required parameter: 'tool_choice.{field}'."),
-        param: Some(format!("tool_choice.{field}")),
-        code: Some("missing_required_parameter"),
-    };
+    let need = |field: &str| Error::missing(format!("tool_choice.{field}"));
     let natives = offered.natives();
     // A name that stands for nothing is kept, so that the error can name it.
     let names = |kind: &str, name: Text<'a>, at: &'static str| -> Vec<(Text<'a>, &'static str)> {

@@ -197,12 +197,7 @@ pub(super) fn reference(item: &RawValue, at: &str) -> Result<Option<String>, Err
 }
 
 fn missing(at: &str, field: &str) -> Error {
-    let path = format!("{at}.{field}");
-    Error::Invalid {
-        message: format!("Missing required parameter: '{path}'."),
-        param: Some(path),
-        code: Some("missing_required_parameter"),
-    }
+    Error::missing(format!("{at}.{field}"))
 }
 
 /// A conversation as it grows, item by item.

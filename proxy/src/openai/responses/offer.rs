@@ -206,14 +206,7 @@ impl<'a> Offer<'a> {
             return Ok(());
         }
         let told: Told<'a> = read(at, raw)?;
-        let need = |field: &str| {
-            let path = format!("{at}.{field}");
-            Error::Invalid {
-                message: format!("Missing required parameter: '{path}'."),
-                param: Some(path),
-                code: Some("missing_required_parameter"),
-            }
-        };
+        let need = |field: &str| Error::missing(format!("{at}.{field}"));
         let name = told.name.as_ref().filter(|name| !name.is_empty()).ok_or_else(|| need("name"));
         match &*told.kind {
             "function" => {

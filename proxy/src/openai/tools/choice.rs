@@ -96,8 +96,8 @@ impl<'a> ToolChoice<'a> {
                         .collect(),
                 ),
             }),
-            ("function", None, _) => Err(missing("tool_choice.function")),
-            ("allowed_tools", _, None) => Err(missing("tool_choice.allowed_tools")),
+            ("function", None, _) => Err(Error::missing("tool_choice.function")),
+            ("allowed_tools", _, None) => Err(Error::missing("tool_choice.allowed_tools")),
             ("custom", ..) => Err(Error::unsupported(
                 "tool_choice.type",
                 "Ollama has no custom tools; supported are 'function' and 'allowed_tools'.",
@@ -180,13 +180,5 @@ pub(crate) fn mode(word: &str, at: &str, none: bool) -> Result<Mode, Error> {
             let known = if none { "'none', 'auto', and 'required'" } else { "'auto' and 'required'" };
             Err(Error::invalid(at, format!("Invalid value: '{other}'. Supported values are: {known}.")))
         }
-    }
-}
-
-fn missing(path: &str) -> Error {
-    Error::Invalid {
-        message: format!("Missing required parameter: '{path}'."),
-        param: Some(path.to_owned()),
-        code: Some("missing_required_parameter"),
     }
 }

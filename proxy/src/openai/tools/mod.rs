@@ -126,11 +126,7 @@ pub(crate) fn offer<'a>(tools: Vec<Tool<'a>>) -> Result<Vec<NativeTool<'a>>, Err
                 format!("Tools of type '{}' cannot be given to Ollama; supported is 'function'.", &*tool.kind),
             ));
         }
-        let function = tool.function.ok_or_else(|| Error::Invalid {
-            message: format!("Missing required parameter: 'tools[{n}].function'."),
-            param: Some(format!("tools[{n}].function")),
-            code: Some("missing_required_parameter"),
-        })?;
+        let function = tool.function.ok_or_else(|| Error::missing(format!("tools[{n}].function")))?;
         let parameters = match function.parameters {
             Some(parameters) if parameters.get() != "null" => parameters,
             _ => Cow::Owned(raw_object(r#"{"type":"object","properties":{}}"#)?),

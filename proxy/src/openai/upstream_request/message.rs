@@ -141,11 +141,7 @@ pub(crate) fn format<'a>(
         "json_object" => Ok(Some(Cow::Owned(raw(&"json")?))),
         "json_schema" => match schema.filter(|schema| schema.get() != "null") {
             Some(schema) => grammar(schema, schema_at, receipt).map(Some),
-            None => Err(Error::Invalid {
-                message: format!("Missing required parameter: '{schema_at}'."),
-                param: Some(schema_at.to_owned()),
-                code: Some("missing_required_parameter"),
-            }),
+            None => Err(Error::missing(schema_at)),
         },
         other => Err(Error::invalid(
             format!("{at}.type"),
