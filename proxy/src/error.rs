@@ -384,6 +384,23 @@ struct AnthropicBody<'a> {
 struct AnthropicError<'a> {
     r#type: &'static str,
     message: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<AnthropicDetails>,
+}
+
+/// What Anthropic's clients go by when they ask for what cannot be had.
+#[derive(Serialize)]
+struct AnthropicDetails {
+    error_code: &'static str,
+    unsupported: [&'static str; 1],
+}
+
+impl AnthropicDetails {
+    /// A conversation that the server is to hold: clients that are told so hold it themselves.
+    fn of(error: &Error) -> Option<Self> {
+        let thread = matches!(error, Error::Unsupported { param, .. } if param.as_deref() == Some("thread"));
+        thread.then_some(Self { error_code: "thread_unsupported_request", unsupported: ["thread"] })
+    }
 }
 
 #[derive(Serialize)]
@@ -405,7 +422,7 @@ pub(crate) fn body(error: &Error, dialect: Dialect, id: Option<&str>) -> Vec<u8>
     let written = match dialect {
         Dialect::Anthropic => serde_json::to_vec(&AnthropicBody {
             r#type: "error",
-            error: AnthropicError { r#type: error.anthropic().1, message },
+            error: AnthropicError { r#type: error.anthropic().1, message, details: AnthropicDetails::of(error) },
             request_id: id,
         }),
         Dialect::OpenAi => serde_json::to_vec(&OpenAiBody {

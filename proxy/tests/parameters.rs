@@ -276,11 +276,12 @@ fn messages(field: &str) -> Seen {
             json!({"type": "any"}),
             json!({"type": "tool", "name": "g"}),
         ]),
+        "thread" => Refused(json!({"type": "create"})),
         "mcp_servers" => Refused(json!([{"type": "url", "url": "https://mcp.example", "name": "x"}])),
         "service_tier" | "speed" => NoEffect(json!("fast")),
         "metadata" => NoEffect(json!({"user_id": "u1"})),
         "context_management" => NoEffect(json!({"edits": [{"type": "clear_tool_uses_20250919"}]})),
-        "billing_policy" | "cache_control" | "compaction" | "diagnostics" | "thread" => NoEffect(json!({"type": "x"})),
+        "billing_policy" | "cache_control" | "compaction" | "diagnostics" => NoEffect(json!({"type": "x"})),
         "container" | "fallback_credit_token" | "fallbacks" | "inference_geo" | "user_profile_id" | "workspace_id" => {
             NoEffect(json!("x"))
         }

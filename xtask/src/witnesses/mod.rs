@@ -26,18 +26,21 @@ struct Witness {
     script: &'static str,
 }
 
-const WITNESSES: [Witness; 12] = [
+const WITNESSES: [Witness; 15] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
     Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
     Witness { client: "openai-agents for Python", runtime: Runtime::Python, script: "agents_sdk.py" },
+    Witness { client: "anthropic for Python", runtime: Runtime::Python, script: "anthropic_sdk.py" },
     Witness { client: "openai for Node", runtime: Runtime::Node, script: "openai_sdk.mjs" },
     Witness { client: "openai responses for Node", runtime: Runtime::Node, script: "openai_responses.mjs" },
     Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs" },
     Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs" },
+    Witness { client: "anthropic for Node", runtime: Runtime::Node, script: "anthropic_sdk.mjs" },
     Witness { client: "openai for Go", runtime: Runtime::Go, script: "openai" },
     Witness { client: "ollama for Go", runtime: Runtime::Go, script: "ollama" },
     Witness { client: "openai for Java", runtime: Runtime::Java, script: "Witness" },
+    Witness { client: "claude code", runtime: Runtime::Node, script: "claude_code.mjs" },
     Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
 ];
 

@@ -53,7 +53,9 @@ impl Runtime {
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore::DeprecationWarning");
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            let speaks_to_sdks = ["OPENAI_", "OLLAMA_", "CODEX_", "FARLLAMA_"].iter().any(|one| text.starts_with(one));
+            let speaks_to_sdks = ["OPENAI_", "ANTHROPIC_", "OLLAMA_", "CODEX_", "CLAUDE", "FARLLAMA_"]
+                .iter()
+                .any(|one| text.starts_with(one));
             if speaks_to_sdks || text.to_ascii_lowercase().ends_with("_proxy") {
                 command.env_remove(&name);
             }

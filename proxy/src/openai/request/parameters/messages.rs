@@ -81,7 +81,14 @@ pub(crate) const TABLE: &[Row] = &[
         "`think`: enabled by `budget_tokens` (up to 2048 low, up to 8192 medium, else high) or by `output_config.effort`; \
          where it is absent or disabled, a model that can choose does not think, and no thoughts are shown",
     ),
-    row("thread", &[Messages], NoEffect, &[], "no threads are kept here; all messages are in the request"),
+    // The official clients go on without threads where they get this refusal.
+    row(
+        "thread",
+        &[Messages],
+        Refused,
+        &[],
+        "No threads are kept here; send all messages in each request, and leave out 'thread'.",
+    ),
     row(
         "tool_choice",
         &[Messages],
