@@ -1,9 +1,12 @@
 //! The layers and the two lanes, on one page; and the only clock and the only dice.
 
 use std::{
+    future::poll_fn,
     ops::Deref,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,7 +29,7 @@ use crate::{
     error::{self, Dialect, Error},
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models},
-    observe::{self, ExchangeLog, Facts, InFlight, Opened, Readers, Recorder},
+    observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
     openai::{responses::store::Store, upstream_request::context::Grown},
     routes::{self, Handler, Id, Route, Row},
     server::{connection::Peer, request_check, unread::UnreadBody},
@@ -72,13 +75,15 @@ pub(crate) struct Shared {
     pub(crate) grown: Arc<Grown>,
     pub(crate) responses: Arc<Store>,
     pub(crate) fetcher: Fetcher,
+    pub(crate) traffic: Arc<Traffic>,
     in_flight: Arc<InFlight>,
     readers: Arc<Readers>,
+    inspector: Arc<Inspector>,
     gate: Gate,
 }
 
 /// State that outlives a reload of the settings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Persistent {
     pub(crate) counts: Arc<Counts>,
     pub(crate) buffered: Arc<Budget>,
@@ -86,12 +91,34 @@ pub(crate) struct Persistent {
     pub(crate) responses: Arc<Store>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) history: Arc<History>,
+    pub(crate) inspector: Arc<Inspector>,
+}
+
+impl Default for Persistent {
+    fn default() -> Self {
+        Self::logging(None)
+    }
 }
 
 impl Persistent {
     /// Nothing yet. The lines of exchanges go to `log`, or to `tracing` where there is none.
     pub(crate) fn logging(log: Option<ExchangeLog>) -> Self {
-        Self { readers: Arc::new(Readers::logging(log)), ..Self::default() }
+        let (metrics, history) = (Arc::<Metrics>::default(), Arc::<History>::default());
+        let inspector = Arc::<Inspector>::default();
+        let readers = Readers::logging(log).and(metrics.clone(), history.clone(), inspector.clone());
+        Self {
+            counts: Arc::default(),
+            buffered: Arc::default(),
+            grown: Arc::default(),
+            responses: Arc::default(),
+            in_flight: Arc::default(),
+            readers: Arc::new(readers),
+            metrics,
+            history,
+            inspector,
+        }
     }
 }
 
@@ -101,8 +128,20 @@ impl Shared {
         let fetcher = Fetcher::new(config.images.clone());
         let (grown, responses, in_flight) =
             (persistent.grown.clone(), persistent.responses.clone(), persistent.in_flight.clone());
-        let readers = persistent.readers.clone();
-        Self { config, remote: Arc::new(remote), grown, responses, fetcher, in_flight, readers, gate }
+        let (readers, inspector) = (persistent.readers.clone(), persistent.inspector.clone());
+        let traffic = persistent.metrics.traffic.clone();
+        Self {
+            config,
+            remote: Arc::new(remote),
+            grown,
+            responses,
+            fetcher,
+            traffic,
+            in_flight,
+            readers,
+            inspector,
+            gate,
+        }
     }
 
     /// Time and identity of an answer that begins now.
@@ -138,9 +177,16 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Re
     let (translated, dialect) = (route.translated(), route.dialect);
     let (opened, id) = open(&shared, &route, &request);
     let unread = UnreadBody::of(&mut request);
+    if let Some(capture) = shared.inspector.capture(&mut request, &shared.config.auth.header) {
+        opened.recorder().set_capture(capture);
+    }
     let answering = admit(shared, route, opened.recorder().clone(), request);
-    let answering = AssertUnwindSafe(answering).catch_unwind();
-    let mut response = answering.await.unwrap_or_else(|_| Error::panicked().into_response());
+    let mut answering = pin!(AssertUnwindSafe(answering).catch_unwind());
+    let answering = poll_fn(|cx| match answering.as_mut().poll(cx) {
+        Poll::Ready(answered) => Poll::Ready(answered.unwrap_or_else(|_| Error::panicked().into_response())),
+        Poll::Pending => opened.recorder().cancel().poll(cx).map(IntoResponse::into_response),
+    });
+    let mut response = answering.await;
     let refused = response.extensions_mut().remove::<Error>();
     if let Some(error) = &refused {
         let added = std::mem::take(response.headers_mut());
@@ -160,6 +206,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Re
         && !unread.discard().await
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(capture) = opened.recorder().capture() {
+        response = observe::tee_response(response, capture);
     }
     observe::watch(opened, refused.as_ref(), !translated, response)
 }

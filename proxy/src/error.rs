@@ -86,6 +86,9 @@ pub(crate) enum Error {
     /// The request has already passed this process.
     #[error("{message}")]
     Loop { message: String },
+    /// The request was canceled on the proxy's side: because it stops (`shutdown`), or by an operator.
+    #[error("{}", if *shutdown { "the proxy is shutting down and has ended this request; send it again" } else { "an operator of the proxy has canceled this request" })]
+    Canceled { shutdown: bool },
     /// A bug of ours.
     #[error("internal error: {message}")]
     Internal { message: String },
@@ -153,6 +156,9 @@ impl Error {
             Self::Timeout { .. } => row(StatusCode::GATEWAY_TIMEOUT, SERVER, Some("timeout")),
             Self::Cut { .. } => row(StatusCode::BAD_GATEWAY, SERVER, Some("upstream_cut")),
             Self::Loop { .. } => row(StatusCode::LOOP_DETECTED, SERVER, Some("loop_detected")),
+            Self::Canceled { shutdown: true } => row(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("shutting_down")),
+            // Clients retry a 5xx, and what an operator cancels should not come back.
+            Self::Canceled { shutdown: false } => row(StatusCode::FORBIDDEN, CALLER, Some("request_canceled")),
             Self::Internal { .. } => row(StatusCode::INTERNAL_SERVER_ERROR, SERVER, None),
         }
     }
@@ -543,6 +549,8 @@ mod tests {
             Error::Timeout { message: message() },
             Error::Cut { message: message() },
             Error::Loop { message: message() },
+            Error::Canceled { shutdown: true },
+            Error::Canceled { shutdown: false },
             Error::Internal { message: message() },
         ]
     }

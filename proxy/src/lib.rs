@@ -4,9 +4,11 @@
 
 pub mod config;
 
+pub mod admin;
 mod anthropic;
 mod app;
 mod buffered;
+mod control;
 #[cfg(test)]
 mod costs;
 mod deadline;
@@ -41,33 +43,35 @@ mod whole_body;
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use config::Config;
+use control::Control;
 pub use explain::{Explained, endpoints, explain};
 use gate::{Gate, origin::Rules};
-pub use observe::{ExchangeLog, LineSink};
+pub use observe::{ExchangeLog, LineSink, LogLine, LogRing};
 pub use ollama::version::VERSIONS;
-pub use probe::{Probe, Probed, unmatched};
-use server::listener::{self, Setup};
-use tokio::{net::TcpListener, task::JoinSet};
+pub use probe::{Probe, Probed, leads_to_itself, unmatched};
+use server::listener::Setup;
+use tokio::net::TcpListener;
 
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]
-pub struct Running {
-    server: listener::Server,
-    persistent: app::Persistent,
-    /// Closes idle connections to the remote: one task for each configuration that requests were answered by.
-    reapers: Mutex<JoinSet<()>>,
-}
+pub struct Running(Arc<Control>);
 
 impl Running {
-    /// Where it listens; the port is the one that was taken, also if 0 was asked for.
+    /// Where it listens, or listened last; the port is the one that was taken, also if 0 was asked for.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.server.addr
+        self.0.addr()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.0.config()
     }
 
     /// From now on requests are answered by `config`, while answers in flight go on as they began. The address that it listens on, and
@@ -76,30 +80,42 @@ impl Running {
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
     pub fn reload(&self, config: Config) -> io::Result<()> {
-        let setup = setup(config, self.addr(), &self.persistent)?;
-        let reaper = setup.shared.remote.reaper();
-        self.server.replace(setup);
-        let mut reapers = self.reapers.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of configurations that are gone have ended.
-        while reapers.try_join_next().is_some() {}
-        reapers.spawn(reaper);
-        Ok(())
+        self.0.reload(config)
+    }
+
+    /// Returns once the remote in force is another one.
+    pub async fn remote_changed(&self) {
+        self.0.remote_changed().await;
     }
 
     /// The number of requests that are running, streams included.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.persistent.in_flight.count()
+        self.0.persistent.in_flight.count()
     }
 
     /// Logs each request that has run for another `every` since it was last logged.
     pub fn log_long_requests(&self, every: Duration) {
-        self.persistent.in_flight.log_long(Instant::now(), every);
+        self.0.persistent.in_flight.log_long(Instant::now(), every);
     }
 
-    /// Stops: no new connections, answers in flight may end within `grace`, then they are cut.
+    /// Starts the admin listener as the configuration says. `log` is what it shows of the log, `sources` where it saves settings.
+    ///
+    /// # Errors
+    /// Fails if the address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken).
+    pub async fn admin(&self, log: LogRing, sources: config::Sources) -> io::Result<admin::Admin> {
+        admin::Admin::start(self.0.clone(), log, sources).await
+    }
+
+    /// Stops: no new connections; answers in flight may end within `grace`, then they end with an error.
     pub async fn stop(self, grace: Duration) {
-        self.server.stop(grace).await;
+        self.0.shut_down(grace).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.cut();
     }
 }
 
@@ -117,12 +133,7 @@ pub async fn serve(config: Config) -> io::Result<Running> {
 /// As [`serve`].
 pub async fn serve_logging(config: Config, log: Option<ExchangeLog>) -> io::Result<Running> {
     let listener = TcpListener::bind((&*config.local.host, config.local.port)).await?;
-    let addr = listener.local_addr()?;
-    let persistent = app::Persistent::logging(log);
-    let setup = setup(config, addr, &persistent)?;
-    let mut reapers = JoinSet::new();
-    reapers.spawn(setup.shared.remote.reaper());
-    Ok(Running { server: listener::Server::start(listener, addr, setup), persistent, reapers: Mutex::new(reapers) })
+    Control::start(config, listener, app::Persistent::logging(log)).map(|control| Running(Arc::new(control)))
 }
 
 /// Checks all that [`serve`] checks, but for whether the port is free.

@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
+use clap::ArgMatches;
 use cli::{
     Verb, keys,
     log_writer::{FlushOnDrop, LogWriter},
     process, remote, startup,
 };
 use farllama::{
-    Config, ExchangeLog, Running,
+    Config, ExchangeLog, LogRing, Running,
+    admin::Admin,
     config::{Loaded, Local, Log, LogFormat, LogLevel, Sources, changes, load, show},
 };
 use tracing::level_filters::LevelFilter;
@@ -25,9 +27,6 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// How long running requests may take once the proxy stops.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Input that cannot be used, or a start that is not possible.
 const UNUSABLE: u8 = 2;
@@ -66,6 +65,7 @@ fn main() -> ExitCode {
         Verb::ConfigShow => print(&format!("# {}\n{}", source_of(&loaded, &sources), show(&loaded))),
         Verb::ConfigCheck => check(&loaded, &sources),
         Verb::KeyList => print(&keys::list(&loaded)),
+        Verb::Control => control(&matches, &loaded.config),
         Verb::Explain => explain(&cli::explained(&matches, &sources), loaded.config),
         Verb::Serve | Verb::KeyNew | Verb::KeyRevoke | Verb::Reload => {
             finish(serve(&loaded, &sources).map(|()| String::new()))
@@ -87,6 +87,21 @@ fn source_of(loaded: &Loaded, sources: &Sources) -> String {
         (Some(file), _) => format!("settings file: {}", file.display()),
         (None, Some(usual)) => format!("settings file: none ({} does not exist)", usual.display()),
         (None, None) => "settings file: none".to_owned(),
+    }
+}
+
+/// Steers a running farllama.
+fn control(matches: &ArgMatches, config: &Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start: {error}")),
+    };
+    match runtime.block_on(cli::control::run(matches, config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("farllama: {}", failed.text);
+            ExitCode::from(failed.code)
+        }
     }
 }
 
@@ -175,7 +190,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
-    let log = LogWriter::start().map_err(|error| format!("cannot start a thread: {error}"))?;
+    let ring = LogRing::default();
+    let log = LogWriter::start(ring.clone()).map_err(|error| format!("cannot start a thread: {error}"))?;
     let exchanges = log_to_stderr(&loaded.config, log.clone());
     let _flush = FlushOnDrop(log);
     raise_open_files();
@@ -187,16 +203,37 @@ fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
         .on_thread_start(yield_to_the_event_loop)
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let outcome = runtime.block_on(run(&loaded.config, sources, exchanges, refusal));
+    let outcome = runtime.block_on(run(&loaded.config, sources, (exchanges, ring), refusal));
     // A name lookup may still hang in a thread of its own.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
+/// Starts the admin listener. If it cannot listen, that is an error only with `admin.required`.
+async fn admin(running: &Running, config: &Config, sources: &Sources, ring: LogRing) -> Result<Option<Admin>, String> {
+    if !config.admin.enabled {
+        return Ok(None);
+    }
+    match running.admin(ring, sources.clone()).await {
+        Ok(admin) => {
+            tracing::info!(target: "farllama", console = format!("http://{}", admin.addr()), "admin listener");
+            Ok(Some(admin))
+        }
+        Err(error) => {
+            let text = startup::no_admin(config, &error);
+            if config.admin.required {
+                return Err(text);
+            }
+            tracing::warn!(target: "farllama", "{text}; going on without it");
+            Ok(None)
+        }
+    }
+}
+
 async fn run(
     config: &Config,
     sources: &Sources,
-    exchanges: Option<ExchangeLog>,
+    (exchanges, ring): (Option<ExchangeLog>, LogRing),
     refusal: Option<String>,
 ) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -207,6 +244,7 @@ async fn run(
         Ok(running) => running,
         Err(error) => return Err(startup::cannot_listen(config, &error).await),
     };
+    let _admin = admin(&running, config, sources, ring).await?;
     let (native, openai) = startup::urls(running.addr(), config);
     tracing::info!(target: "farllama", ollama = native, openai, "listening");
     for warning in startup::warnings(running.addr(), config) {
@@ -216,14 +254,13 @@ async fn run(
         tracing::info!(target: "farllama", "OLLAMA_HOST is {host}: farllama does not use it, and tools on this machine that use it bypass farllama");
     }
     let mut registration = process::Registration::new(&sources.environment, running.addr());
-    let mut current = config.clone();
     loop {
-        let mut remote = remote::Watch::new(&current);
+        let mut remote = remote::Watch::new(&running.config());
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break,
                 Signal::Reload => {
-                    let outcome = reload(&running, &mut current, sources);
+                    let outcome = reload(&running, sources);
                     match &outcome {
                         Ok(text) => tracing::info!(target: "farllama", "{text}"),
                         Err(text) => tracing::error!(target: "farllama", "{text}"),
@@ -234,20 +271,22 @@ async fn run(
                 }
             },
             () = remote.run() => {}
-            () = log_long_requests(&running, current.log.running) => {}
+            () = running.remote_changed() => {}
+            () = log_long_requests(&running, running.config().log.running) => {}
         }
     }
+    let grace = running.config().shutdown.grace;
     match running.requests() {
         0 => tracing::info!(target: "farllama", "stopping"),
         requests => tracing::info!(
             target: "farllama",
             "stopping: waiting up to {} s for {requests} running {}; press Ctrl-C again to stop now",
-            GRACE.as_secs(),
+            grace.as_secs(),
             if requests == 1 { "request" } else { "requests" }
         ),
     }
     tokio::select! {
-        () = running.stop(GRACE) => {}
+        () = running.stop(grace) => {}
         _ = signals.next() => {}
     }
     Ok(())
@@ -265,14 +304,14 @@ async fn log_long_requests(running: &Running, every: Duration) {
     }
 }
 
-/// Reads the settings again, and returns what has changed in `current`. If they cannot be used, the old ones stay in force.
-fn reload(running: &Running, current: &mut Config, sources: &Sources) -> Result<String, String> {
+/// Reads the settings again, and returns what has changed. If they cannot be used, the old ones stay in force.
+fn reload(running: &Running, sources: &Sources) -> Result<String, String> {
     let failed = |error: String| format!("reload failed, keeping the previous configuration: {error}");
     let mut loaded = load(sources).map_err(|error| failed(error.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!(target: "farllama", "{warning}");
     }
-    running.reload(loaded.config.clone()).map_err(|error| failed(error.to_string()))?;
+    let current = running.config();
     let (local, log) = (&mut loaded.config.local, &mut loaded.config.log);
     let fixed = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
     if fixed(local, log) != fixed(&current.local, &current.log) {
@@ -280,8 +319,8 @@ fn reload(running: &Running, current: &mut Config, sources: &Sources) -> Result<
     }
     (local.host, local.port) = (current.local.host.clone(), current.local.port);
     (log.level, log.format) = (current.log.level, current.log.format);
-    let changes = changes(current, &loaded.config);
-    *current = loaded.config;
+    let changes = changes(&current, &loaded.config);
+    running.reload(loaded.config).map_err(|error| failed(error.to_string()))?;
     Ok(if changes.is_empty() {
         "configuration reloaded: nothing changed".to_owned()
     } else {

@@ -1,8 +1,12 @@
 //! Looks at the remote before any request does: whether it answers, which version it is, and which models it has.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, ToSocketAddrs, UdpSocket},
+    time::Duration,
+};
 
-use http::Method;
+use http::{HeaderValue, Method};
 use serde::Deserialize;
 
 use crate::{app, config::Config, error::Error, gate::allows, upstream::client::Client};
@@ -51,9 +55,17 @@ impl Probe {
     /// # Errors
     /// Fails if TLS cannot be set up.
     pub fn new(config: &Config) -> io::Result<Self> {
+        Self::with_via(config, app::via())
+    }
+
+    /// A probe whose requests carry `via`, so that a proxy which sends the same refuses them as a loop.
+    ///
+    /// # Errors
+    /// Fails if TLS cannot be set up.
+    pub(crate) fn with_via(config: &Config, via: HeaderValue) -> io::Result<Self> {
         let mut config = config.clone();
         config.timeouts.first_byte = PATIENCE;
-        Ok(Self { client: Client::new(&config, app::via())? })
+        Ok(Self { client: Client::new(&config, via)? })
     }
 
     /// The remote as a URL, without credentials.
@@ -102,6 +114,31 @@ impl std::fmt::Display for Probed {
             Some(count) => write!(f, ", {count} models"),
         }
     }
+}
+
+/// Whether the remote is the listener itself. Names that have no address are not: the first request will say so. Waits for name resolution.
+#[must_use]
+pub fn leads_to_itself(config: &Config) -> bool {
+    let Config { local, remote, .. } = config;
+    if local.port == 0 || local.port != remote.port {
+        return false;
+    }
+    let addresses = |host: &str| -> Vec<IpAddr> {
+        (host, 0).to_socket_addrs().map(|found| found.map(|addr| addr.ip()).collect()).unwrap_or_default()
+    };
+    let (locals, remotes) = (addresses(&local.host), addresses(&remote.host));
+    remotes.iter().any(|remote| {
+        locals.iter().any(|local| {
+            local == remote
+                || (local.is_unspecified() && is_own(*remote))
+                || (remote.is_unspecified() && local.is_loopback())
+        })
+    })
+}
+
+/// Whether this machine has the address: only then can a socket be bound to it.
+fn is_own(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// What the settings say of models that the remote does not have, one text each.

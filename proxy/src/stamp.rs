@@ -1,5 +1,12 @@
 //! Time and identity of a response, made once per request by the impure side and handed to pure code.
 
+/// Unix milliseconds.
+#[expect(clippy::disallowed_methods, reason = "rows and captures show when they happened")]
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Time and identity, handed to pure code.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {

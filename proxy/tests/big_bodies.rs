@@ -23,7 +23,18 @@ struct Proxy {
 impl Proxy {
     fn start(remote: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_farllama"))
-            .args(["serve", "--local-port", "0", "--log", "json", "--remote-host", remote, "--remote-probe", "0s"])
+            .args([
+                "serve",
+                "--local-port",
+                "0",
+                "--admin-enabled=false",
+                "--log",
+                "json",
+                "--remote-host",
+                remote,
+                "--remote-probe",
+                "0s",
+            ])
             .env_clear()
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -29,7 +29,7 @@ struct Serving {
 impl Serving {
     fn start(args: &[&str]) -> Self {
         let mut child = Process::new(env!("CARGO_BIN_EXE_farllama"))
-            .args(["serve", "--local-port", "0", "--log", "json"])
+            .args(["serve", "--local-port", "0", "--admin-enabled=false", "--log", "json"])
             .args(args)
             .env_clear()
             .stdout(Stdio::null())

@@ -353,7 +353,16 @@ impl Unread {
     fn start() -> Self {
         use std::{io::BufRead, process::Stdio};
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_farllama"))
-            .args(["serve", "--local-port", "0", "--log", "json", "--remote-host", "127.0.0.1:9"])
+            .args([
+                "serve",
+                "--local-port",
+                "0",
+                "--admin-enabled=false",
+                "--log",
+                "json",
+                "--remote-host",
+                "127.0.0.1:9",
+            ])
             .env_clear()
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -128,7 +128,7 @@ fn command(binary: &PathBuf, flags: &Flags, mock: Option<&Mock>) -> Command {
     let mut command = Command::new(binary);
     command.arg("serve").args(["--log", "json", "--local-host", &flags.local_host]);
     // What the scenarios cause is looked for in the mock's journal: nothing else may ask the mock.
-    command.args(["--remote-probe", "0s"]);
+    command.args(["--remote-probe", "0s", "--admin-enabled=false"]);
     command.args(["--local-port", &flags.local_port.to_string(), "--openai-base-path", &flags.openai_base_path]);
     // What the flags say is what is checked: neither a settings file nor variables of the user's own proxy count.
     for (name, _) in std::env::vars_os() {

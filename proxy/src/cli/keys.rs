@@ -1,13 +1,7 @@
 //! `farllama key`: creates, lists and revokes the callers' keys in the settings file. Comments and layout of the file are preserved.
 
-use std::{
-    fs, io,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
-
 use clap::ArgMatches;
-use farllama::config::{Digest, Loaded, Sources, Token, load};
+use farllama::config::{Digest, Loaded, Sources, Token, edit, load};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value};
 
 /// A key to create.
@@ -81,7 +75,7 @@ pub(crate) fn create(new: &New, sources: &Sources) -> Result<String, String> {
         let path = path.display();
         return Ok(format!("{shown}Saved in {path}. A running farllama takes it after `farllama reload`.\n"));
     }
-    let place = usual_path(sources).map_or("the settings file".to_owned(), |path| path.display().to_string());
+    let place = sources.path().map_or("the settings file".to_owned(), |path| path.display().to_string());
     Ok(if tokens.is_empty() {
         format!(
             "{shown}Add this to {place} (or let `--save` do it):\n  [auth]\n  enabled = true\n  keys = [\n    {row},\n  ]\n"
@@ -150,55 +144,6 @@ pub(crate) fn revoke(name: &str, sources: &Sources) -> Result<String, String> {
     Ok(format!("Removed the key of {name} from {path}. A running farllama forgets it after `farllama reload`.\n"))
 }
 
-/// The file that the settings are read from, or would be.
-fn usual_path(sources: &Sources) -> Option<&PathBuf> {
-    sources.file.as_ref().or(sources.usual_file.as_ref())
-}
-
-/// Changes the settings file. The new text must load as settings before it takes the old one's place.
-fn edit(sources: &Sources, change: impl FnOnce(&mut DocumentMut) -> Result<(), String>) -> Result<PathBuf, String> {
-    let path = usual_path(sources).ok_or("there is no settings file: name one with --config FILE")?;
-    // What a link points at is changed, not the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(failed(&error)),
-    };
-    let mut document: DocumentMut = text.parse().map_err(|error| failed(&error))?;
-    change(&mut document)?;
-    let new = path.with_extension("toml.new");
-    write_private(&new, &path, &document.to_string()).map_err(|error| failed(&error))?;
-    let environment = sources.environment.iter().filter(|(name, _)| name != "FARLLAMA_CONFIG").cloned().collect();
-    let check = Sources { file: Some(new.clone()), environment, ..Sources::default() };
-    let result = load(&check)
-        .map_err(|error| format!("the file was not changed: {error}"))
-        .and_then(|_| fs::rename(&new, &path).map_err(|error| failed(&error)));
-    if result.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    result.map(|()| path)
-}
-
-/// Writes `text` to a new file with the permissions of `like`; if there is no such file, only the owner may read it.
-fn write_private(path: &Path, like: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let _ = fs::remove_file(path);
-    let mut options = fs::File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    if let Ok(known) = fs::metadata(like) {
-        file.set_permissions(known.permissions())?;
-    }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
 /// The list of keys, under its new or its old name.
 fn keys_of(auth: &mut Table) -> &mut Item {
     let name = if auth.contains_key("tokens") { "tokens" } else { "keys" };
@@ -250,6 +195,8 @@ fn remove(document: &mut DocumentMut, at: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn sources(text: &str) -> (tempfile::TempDir, Sources) {

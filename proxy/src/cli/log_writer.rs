@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farllama::LineSink;
+use farllama::{LineSink, LogRing};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -50,18 +50,40 @@ struct State {
     writing: bool,
 }
 
+/// A sink that copies what is written into the ring for the console.
+struct Copied<W> {
+    ring: LogRing,
+    sink: W,
+}
+
+impl<W: Write> Write for Copied<W> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.sink.write(lines)
+    }
+
+    fn write_all(&mut self, lines: &[u8]) -> io::Result<()> {
+        // First, because stderr may not be read.
+        self.ring.push(lines);
+        self.sink.write_all(lines)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
 impl LogWriter {
     /// Starts the thread, which writes to stderr.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(ring: LogRing) -> io::Result<Self> {
         let writer = Self::new(CAPACITY);
         let thread = writer.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
             .stack_size(128 << 10)
-            .spawn(move || thread.run(io::stderr(), PAUSE))?;
+            .spawn(move || thread.run(Copied { ring, sink: io::stderr() }, PAUSE))?;
         Ok(writer)
     }
 

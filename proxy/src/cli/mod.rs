@@ -1,5 +1,6 @@
 //! The command line: the commands, and a flag for every setting.
 
+pub(crate) mod control;
 pub(crate) mod keys;
 pub(crate) mod log_writer;
 pub(crate) mod process;
@@ -34,6 +35,8 @@ pub(crate) enum Verb {
     KeyRevoke,
     /// Show what Ollama would be asked.
     Explain,
+    /// Steer a running proxy over its admin API.
+    Control,
 }
 
 const EXAMPLES: &str = "\
@@ -185,6 +188,7 @@ pub(crate) fn command() -> Command {
                         .arg(Arg::new("name").value_name("NAME").required(true).help("The name of the key")),
                 )),
         )
+        .subcommands(control::commands().into_iter().map(steering))
         .subcommand(with_settings(explain(), Shown::Nothing))
         .subcommand(
             group(Command::new("config").about("Show or check the settings"))
@@ -199,6 +203,15 @@ pub(crate) fn command() -> Command {
                     Shown::Nothing,
                 )),
         )
+}
+
+/// A command that steers a running farllama, and those below it: settings say where its admin listener is.
+fn steering(command: Command) -> Command {
+    let below: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let command = below
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |command| with_settings(command, Shown::Nothing)));
+    with_settings(command, Shown::Nothing)
 }
 
 fn new_key() -> Command {
@@ -309,6 +322,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
         ["key", ..] => Verb::KeyList,
         ["explain"] => Verb::Explain,
         ["reload"] => Verb::Reload,
+        [name, ..] if control::NAMES.contains(name) => Verb::Control,
         _ => Verb::Serve,
     };
     // A flag may stand before or after the command; the later one wins.

@@ -2,13 +2,14 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use farllama::{
     Config,
     config::{Loaded, bracketed},
+    leads_to_itself,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,25 +20,6 @@ use super::variable;
 
 /// How long a program that holds our port may take to answer.
 const INTRODUCTION: Duration = Duration::from_secs(1);
-
-/// Whether the remote is the listener itself. Names that have no address are not: the first request will say so. Waits for name resolution.
-fn leads_to_itself(config: &Config) -> bool {
-    let Config { local, remote, .. } = config;
-    if local.port == 0 || local.port != remote.port {
-        return false;
-    }
-    let addresses = |host: &str| -> Vec<IpAddr> {
-        (host, 0).to_socket_addrs().map(|found| found.map(|addr| addr.ip()).collect()).unwrap_or_default()
-    };
-    let (locals, remotes) = (addresses(&local.host), addresses(&remote.host));
-    remotes.iter().any(|remote| {
-        locals.iter().any(|local| {
-            local == remote
-                || (local.is_unspecified() && is_own(*remote))
-                || (remote.is_unspecified() && local.is_loopback())
-        })
-    })
-}
 
 /// Why `serve` would refuse these settings, if it would. Waits for name resolution.
 pub(crate) fn refusal(loaded: &Loaded, environment: &[(String, String)]) -> Option<String> {
@@ -93,11 +75,6 @@ fn local(config: &Config) -> String {
     format!("{}:{}", bracketed(&config.local.host), config.local.port)
 }
 
-/// Whether this machine has the address: only then can a socket be bound to it.
-fn is_own(address: IpAddr) -> bool {
-    address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
-}
-
 /// What to say when the proxy cannot listen.
 pub(crate) async fn cannot_listen(config: &Config, error: &io::Error) -> String {
     let at = local(config);
@@ -117,6 +94,18 @@ pub(crate) async fn cannot_listen(config: &Config, error: &io::Error) -> String 
             config.local.host
         ),
         _ => format!("cannot listen on {at}: {error}"),
+    }
+}
+
+/// What to say when the admin listener cannot listen.
+pub(crate) fn no_admin(config: &Config, error: &io::Error) -> String {
+    let (host, port) = (&config.admin.host, config.admin.port);
+    let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "the admin listener's address {at} is taken, perhaps by another farllama: choose another port (--admin-port), or --admin-enabled false"
+        ),
+        _ => format!("the admin listener cannot listen on {at}: {error} (admin.host, admin.port)"),
     }
 }
 

@@ -27,6 +27,14 @@ pub struct Sources {
     pub flags: Vec<(&'static str, String)>,
 }
 
+impl Sources {
+    /// The file that the settings are read from, or would be.
+    #[must_use]
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.file.as_ref().or(self.usual_file.as_ref())
+    }
+}
+
 /// A checked configuration, and where each of its values came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -293,6 +301,15 @@ impl Loader {
                 warnings.push("auth.keys has keys, but auth.enabled is false: no key is required".to_owned());
             }
             _ => {}
+        }
+        let loopback = config.admin.host.eq_ignore_ascii_case("localhost")
+            || config.admin.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if config.admin.enabled && !loopback && config.admin.token.0.is_empty() {
+            mistakes.push(format!(
+                "{}admin.host {:?} is not loopback: set admin.token, or anyone on the network could steer this proxy",
+                at("admin.host"),
+                config.admin.host
+            ));
         }
         if auth.enabled && config.remote.forward_auth {
             mistakes.push(format!(

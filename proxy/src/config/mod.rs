@@ -3,6 +3,7 @@
 //! Nothing here reads a setting later or changes one; whoever holds a `Config` can rely on every value in it.
 
 mod address;
+mod file;
 mod load;
 mod remote;
 mod settings;
@@ -12,6 +13,8 @@ mod value;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use file::edit;
+pub(crate) use file::{Credentials, SavedRemote, save_remote};
 use http::{HeaderName, HeaderValue, uri::Scheme};
 pub use load::{Error, Loaded, Sources, load};
 pub use settings::{SECTIONS, SETTINGS, Setting};
@@ -59,6 +62,10 @@ pub struct Config {
     pub origins: Vec<String>,
     /// What is logged to stderr.
     pub log: Log,
+    /// The second listener, for operators.
+    pub admin: Admin,
+    /// What happens to running requests when the process stops.
+    pub shutdown: Shutdown,
 }
 
 /// Where the proxy listens.
@@ -481,6 +488,74 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self { level: LogLevel::default(), format: LogFormat::default(), running: Duration::from_secs(60) }
+    }
+}
+
+/// A text that no log shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "***" })
+    }
+}
+
+/// The admin listener: health, metrics, an API and a console for operators.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Whether it runs. On by default.
+    pub enabled: bool,
+    /// Whether `serve` fails if it cannot listen. Off by default: that is a warning.
+    pub required: bool,
+    /// Address or host name, `127.0.0.1` by default. Any other than loopback needs a token.
+    pub host: String,
+    /// Port, 11435 by default; 0 takes a free one.
+    pub port: u16,
+    /// What operators send as a Bearer token. Empty, the default: none is asked for, on loopback.
+    pub token: Secret,
+    /// Host names that operators may use, besides this machine's own. `*` once at most in each.
+    pub hosts: Vec<String>,
+    /// Requests that are listed after they have ended: 500 by default.
+    pub requests: usize,
+    /// Bytes of log lines that are kept: 1 MiB by default.
+    pub log_bytes: usize,
+    /// Exchanges that the inspector keeps: 50 by default.
+    pub inspector_requests: usize,
+    /// Bytes that they may take: 16 MiB by default.
+    pub inspector_bytes: usize,
+    /// How long the inspector stays on: 15 min by default.
+    pub inspector_time: Duration,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            required: false,
+            host: "127.0.0.1".to_owned(),
+            port: 11435,
+            token: Secret::default(),
+            hosts: Vec::new(),
+            requests: 500,
+            log_bytes: 1 << 20,
+            inspector_requests: 50,
+            inspector_bytes: 16 << 20,
+            inspector_time: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// What happens to running requests when the process stops.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// How long they may go on: 10 s by default. Then streams end with an error.
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(10) }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Config, Overflow, Protocol, tokens};
+use super::{Config, Overflow, Protocol, Secret, tokens};
 use crate::config::{
     address::{Address, remote_path},
     value::{
@@ -177,6 +177,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("quota", "Quotas"),
     ("", "Browser pages"),
     ("log", "Log"),
+    ("admin", "The admin listener"),
+    ("shutdown", "Shutdown"),
 ];
 
 /// Every setting, in the order of the example file.
@@ -641,6 +643,76 @@ pub const SETTINGS: &[Setting] = &[
     time("log.running", "Interval in which a request that is still running is logged; 0: never", |config| {
         &mut config.log.running
     }),
+    flag("admin.enabled", "Run the admin listener: health, metrics, API and console", |config| {
+        &mut config.admin.enabled
+    }),
+    flag(
+        "admin.required",
+        "Do not start if the admin listener cannot listen, for example because its port is taken",
+        |config| &mut config.admin.required,
+    ),
+    other(
+        "admin.host",
+        "HOST",
+        "Address of the admin listener; any but loopback needs admin.token",
+        |draft, value| text(value).map(|host| draft.config.admin.host = host.trim_matches(['[', ']']).to_owned()),
+        |config| quoted(&config.admin.host),
+    ),
+    other(
+        "admin.port",
+        "PORT",
+        "Port of the admin listener; 0 takes a free one",
+        |draft, value| port(value).map(|port| draft.config.admin.port = port),
+        |config| Shown::Value(config.admin.port.to_string()),
+    ),
+    secret(
+        "admin.token",
+        "TOKEN",
+        "Token for the admin listener, sent as `Authorization: Bearer TOKEN`; no caller's key works there",
+        |draft, value| {
+            let token = text(value)?;
+            if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err("expected letters, digits and punctuation, without spaces".to_owned());
+            }
+            draft.config.admin.token = Secret(token);
+            Ok(())
+        },
+        |config| if config.admin.token.0.is_empty() { Shown::Nothing } else { Shown::Masked },
+    ),
+    other(
+        "admin.hosts",
+        "NAME,…",
+        "Host names under which operators may open the console, besides this machine's own. At most one * in each",
+        |draft, value| list(value).map(|hosts| draft.config.admin.hosts = hosts),
+        |config| Shown::Value(toml::Value::from(config.admin.hosts.clone()).to_string()),
+    ),
+    number_of("admin.requests", "Number of finished requests that the console lists", |config| {
+        &mut config.admin.requests
+    }),
+    size("admin.log_bytes", "Maximum memory for the log lines that the console shows", |config| {
+        &mut config.admin.log_bytes
+    }),
+    number_of("admin.inspector_requests", "Number of exchanges that the inspector keeps while it is on", |config| {
+        &mut config.admin.inspector_requests
+    }),
+    size("admin.inspector_bytes", "Maximum memory for the exchanges that the inspector keeps", |config| {
+        &mut config.admin.inspector_bytes
+    }),
+    other(
+        "admin.inspector_time",
+        "DURATION",
+        "Time after which the inspector switches itself off",
+        |draft, value| {
+            draft.config.admin.inspector_time = lasting(value)?;
+            Ok(())
+        },
+        |config| shown_duration(config.admin.inspector_time),
+    ),
+    time(
+        "shutdown.grace",
+        "Maximum time for running requests when the process stops; streams then end with an error",
+        |config| &mut config.shutdown.grace,
+    ),
 ];
 
 /// The setting with that name in the file. `auth.tokens` is the old name of `auth.keys`.

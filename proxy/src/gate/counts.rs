@@ -9,9 +9,10 @@ use std::{
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
+use serde::Serialize;
 
 use crate::{
-    config::{Digest, Quota, Token},
+    config::{Config, Digest, Quota, Token},
     error::{Dialect, Error},
     gate::{
         concurrency::{Full, Limiter, Permit},
@@ -27,6 +28,21 @@ pub(crate) struct Counts {
     logs: Mutex<HashMap<Digest, Log>>,
     limiter: Arc<Limiter>,
     pub(crate) open: Arc<OpenRequests>,
+}
+
+/// Where a key stands.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct KeyStanding {
+    pub(crate) name: String,
+    /// Requests that began in the current window, and those that wait.
+    pub(crate) used: usize,
+    /// Requests in a window. None: without limit.
+    pub(crate) limit: Option<usize>,
+    pub(crate) left: Option<usize>,
+    /// How long until all are left again.
+    pub(crate) reset_ms: u64,
+    /// Requests at the same time. None: without limit.
+    pub(crate) max_concurrent: Option<usize>,
 }
 
 /// What the settings say of counting.
@@ -114,6 +130,24 @@ impl Drop for Reserved {
 }
 
 impl Counts {
+    /// Where every key of `config` stands.
+    pub(crate) fn standings(&self, config: &Config) -> Vec<KeyStanding> {
+        let standing = |token: &Token| {
+            let limit = token.limit_per_minute.map(|requests| Limit { requests, window: config.quota.window });
+            let standing = limit.map(|limit| self.with(token.digest, |log| log.look(Instant::now(), limit)));
+            let left = standing.map(|standing| standing.remaining);
+            KeyStanding {
+                name: token.name.clone(),
+                used: token.limit_per_minute.zip(left).map_or(0, |(limit, left)| limit - left),
+                limit: token.limit_per_minute,
+                left,
+                reset_ms: standing.map_or(0, |standing| u64::try_from(standing.reset.as_millis()).unwrap_or(u64::MAX)),
+                max_concurrent: token.max_concurrent,
+            }
+        };
+        config.auth.tokens.iter().filter(|_| config.auth.enabled).map(standing).collect()
+    }
+
     fn with<T>(&self, digest: Digest, act: impl FnOnce(&mut Log) -> T) -> T {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         act(logs.entry(digest).or_default())

@@ -11,7 +11,7 @@ mod open_requests;
 pub(crate) mod origin;
 mod owner;
 pub(crate) mod paths;
-mod pattern;
+pub(crate) mod pattern;
 mod quota;
 
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-pub(crate) use counts::Counts;
 use counts::{Admission, Counting};
+pub(crate) use counts::{Counts, KeyStanding};
 use http::{HeaderName, StatusCode};
 use http_body::Body as _;
 use keys::{Caller, Keys};

@@ -15,7 +15,11 @@ use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Ending, Exchange, InFlight, Readers, Recorder};
-use crate::{error::Error, observe::tail::Tail, usage::Usage};
+use crate::{
+    error::{self, Dialect, Error},
+    observe::tail::Tail,
+    usage::Usage,
+};
 
 /// What is known of an exchange from its request's head on.
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Opened {
         let ended = if notes.finished { Ending::Complete } else { ended };
         let refused = response.is_some_and(|seen| seen.status.is_client_error());
         let ending = match &notes.error {
+            Some(Error::Canceled { .. }) => Ending::Canceled,
             _ if ended == Ending::ClientGone => Ending::ClientGone,
             Some(Error::Internal { .. }) => Ending::ProxyFailed,
             Some(error) if error.is_own_refusal() => Ending::Refused,
@@ -82,6 +87,7 @@ impl Opened {
         let first_token = notes.first_token.or(response.filter(|seen| seen.native_stream).and(first_byte));
         let generating = read.generating.or(first_token.map(|first| now.saturating_duration_since(first)));
         self.readers.read(&Exchange {
+            key: self.key,
             id,
             method,
             route,
@@ -100,6 +106,7 @@ impl Opened {
             error: notes.error.as_ref(),
             ending,
             secrets: &notes.secrets,
+            capture: recorder.capture(),
         });
     }
 }
@@ -128,7 +135,7 @@ pub(crate) fn watch(opened: Opened, refused: Option<&Error>, native: bool, respo
         native_stream: native && is_ndjson(response.headers()),
         tail: native.then(Tail::default),
     };
-    response.map(|body| Body::new(Watched { body, opened, seen }))
+    response.map(|body| Body::new(Watched { body, opened, seen, cancelable: false }))
 }
 
 fn is_ndjson(headers: &HeaderMap) -> bool {
@@ -148,11 +155,30 @@ struct Watched {
     body: Body,
     opened: Opened,
     seen: Seen,
+    /// The task that polls this is known to the exchange's [`Cancel`](super::cancel::Cancel).
+    cancelable: bool,
 }
 
 impl Watched {
     fn close(&mut self, ended: Ending) {
         self.opened.close(ended, Some(&self.seen));
+    }
+
+    /// Ends a native body that is canceled: a stream of lines with a last one that says so, any other with a cut connection. A translated
+    /// stream ends itself, with an error event, and a whole answer is complete already.
+    fn cancel(&mut self, error: &Error) -> Option<Result<Frame<Bytes>, axum::Error>> {
+        let between_lines = self.seen.native_stream && self.body.size_hint().exact().is_none();
+        let tail = self.seen.tail.as_ref().filter(|_| !self.body.is_end_stream())?;
+        let between_lines = between_lines && tail.ends_a_line();
+        self.opened.recorder().failed(error);
+        self.body = Body::empty();
+        Some(if between_lines {
+            let mut line = error::body(error, Dialect::Ollama, None);
+            line.push(b'\n');
+            Ok(Frame::data(line.into()))
+        } else {
+            Err(axum::Error::new(error.clone()))
+        })
     }
 }
 
@@ -162,6 +188,12 @@ impl HttpBody for Watched {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
+        if let Some(error) = this.opened.recorder().cancel().error()
+            && let Some(last) = this.cancel(&error)
+        {
+            this.close(Ending::Canceled);
+            return Poll::Ready(Some(last));
+        }
         let polling = AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx));
         let polled = std::panic::catch_unwind(polling).unwrap_or_else(|_| {
             // The panic itself is in the log. The client learns that the body is not whole, because its connection ends.
@@ -181,6 +213,13 @@ impl HttpBody for Watched {
             }
             Poll::Ready(Some(Err(_))) => this.close(Ending::UpstreamFailed),
             Poll::Ready(None) => this.close(Ending::Complete),
+            // Once: a connection polls its bodies on one task.
+            Poll::Pending if !this.cancelable => {
+                this.cancelable = true;
+                if this.opened.recorder().cancel().poll(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+            }
             Poll::Pending => {}
         }
         polled

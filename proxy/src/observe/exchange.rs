@@ -4,11 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode};
 
+use super::inspector::Capture;
 use crate::{error::Error, receipt::Receipt, usage::Usage};
 
 /// Everything that readers want to know, unformatted. A new fact is one field.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange<'a> {
+    /// The key under which it was listed while it ran; unlike the id, no two exchanges have the same.
+    pub(crate) key: u64,
     /// The request's id, `req_…` or what the client sent as `x-request-id`.
     pub(crate) id: &'a str,
     pub(crate) method: &'a Method,
@@ -42,6 +45,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) ending: Ending,
     /// Headers with keys: readers mask these in every text.
     pub(crate) secrets: &'a [HeaderValue],
+    /// What the inspector has copied of it.
+    pub(crate) capture: Option<&'a Capture>,
 }
 
 /// How an exchange ended.
@@ -57,6 +62,8 @@ pub(crate) enum Ending {
     ProxyFailed,
     /// The request was refused, here or by the remote.
     Refused,
+    /// An operator canceled it, or the process stopped.
+    Canceled,
 }
 
 impl Ending {
@@ -67,6 +74,17 @@ impl Ending {
             Self::UpstreamFailed => "upstream failed",
             Self::ProxyFailed => "proxy failed",
             Self::Refused => "refused",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// The value of a metric's label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::ProxyFailed => "proxy_failed",
+            one => one.as_str(),
         }
     }
 }

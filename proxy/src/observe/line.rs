@@ -323,6 +323,8 @@ mod tests {
             let error = message.map(|message| crate::error::Error::Invalid { message, param: None, code: None });
             let ended = if error.is_some() { crate::observe::Ending::Refused } else { crate::observe::Ending::Complete };
             looks_like_tracing(&crate::observe::Exchange {
+                key: 0,
+                capture: None,
                 id: "req_1",
                 method: &http::Method::POST,
                 route: &route,

@@ -3,17 +3,30 @@
 //! Watching never changes traffic: nothing here buffers, delays or narrows anything. It holds facts, never prompts or answers.
 
 mod body;
+mod cancel;
 mod exchange;
+mod history;
 mod in_flight;
+mod inspector;
 mod line;
 mod log;
+mod log_ring;
+mod metrics;
 mod readers;
 mod recorder;
 mod tail;
 
 pub(crate) use body::{Facts, Opened, watch};
+pub(crate) use cancel::Reason;
 pub(crate) use exchange::{Ending, Exchange};
-pub(crate) use in_flight::InFlight;
+pub(crate) use history::{History, Point, Row};
+pub(crate) use in_flight::{InFlight, Open};
+#[cfg(test)]
+pub(crate) use inspector::Ask;
+pub(crate) use inspector::{Inspected, Inspector, Text, tee_response};
 pub use line::{ExchangeLog, LineSink};
-pub(crate) use readers::Readers;
+pub(crate) use log_ring::LEVELS;
+pub use log_ring::{LogLine, LogRing};
+pub(crate) use metrics::{Gauges, Metrics, Traffic};
+pub(crate) use readers::{Reader, Readers};
 pub(crate) use recorder::Recorder;

@@ -2,10 +2,13 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use super::{Exchange, ExchangeLog, log};
+use super::{Exchange, ExchangeLog, History, Inspector, Metrics, log};
 
 /// Reads exchanges that have ended. It must not wait for anything: it runs on the event loop.
 pub(crate) trait Reader: fmt::Debug + Send + Sync {
@@ -28,12 +31,40 @@ impl Default for Readers {
     }
 }
 
+/// Keeps what the inspector has copied.
+impl Reader for Inspector {
+    fn read(&self, exchange: &Exchange<'_>) {
+        self.finish(exchange);
+    }
+
+    fn wants(&self) -> bool {
+        // An exchange that began while it was on may end later.
+        self.was_on()
+    }
+}
+
+impl<T: Reader> Reader for Arc<T> {
+    fn wants(&self) -> bool {
+        T::wants(self)
+    }
+
+    fn read(&self, exchange: &Exchange<'_>) {
+        T::read(self, exchange);
+    }
+}
+
 impl Readers {
     /// All readers. The lines of exchanges go to `log`, or to `tracing` where there is none.
     pub(crate) fn logging(log: Option<ExchangeLog>) -> Self {
         let line = log.map_or(log::Line::Event, log::Line::Direct);
         // The log line comes first: what others log about an exchange follows it.
         Self::new(vec![Box::new(line), Box::<ContextAdvice>::default()])
+    }
+
+    /// These readers too, after the others.
+    pub(crate) fn and(mut self, metrics: Arc<Metrics>, history: Arc<History>, inspector: Arc<Inspector>) -> Self {
+        self.0.extend([Box::new(metrics) as Box<dyn Reader>, Box::new(history), Box::new(inspector)]);
+        self
     }
 
     pub(crate) fn new(readers: Vec<Box<dyn Reader>>) -> Self {
@@ -140,6 +171,7 @@ mod tests {
         let error =
             crate::error::Error::Invalid { message: String::new(), param: None, code: Some("context_length_exceeded") };
         let exchange = Exchange {
+            key: 0,
             id: "",
             method: &Method::GET,
             route: "",
@@ -158,6 +190,7 @@ mod tests {
             error: None,
             ending: Ending::Refused,
             secrets: &[],
+            capture: None,
         };
         advice.read(&exchange);
         assert!(advice.wants(), "nothing was too long");

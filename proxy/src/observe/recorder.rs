@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -10,6 +10,7 @@ use axum::extract::FromRequestParts;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
+use super::{cancel::Cancel, inspector::Capture};
 use crate::{
     error::Error,
     observe::log::{snippet, verbose},
@@ -19,9 +20,17 @@ use crate::{
 
 /// What handlers note. Cheap to clone; all clones note on the same page.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recorder(Arc<Mutex<Notes>>);
+pub(crate) struct Recorder(Arc<Page>);
 
-/// The page.
+#[derive(Debug, Default)]
+struct Page {
+    notes: Mutex<Notes>,
+    cancel: Cancel,
+    /// Set if the inspector was on when the exchange began.
+    capture: OnceLock<Capture>,
+}
+
+/// The facts.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The request's id, for lines in between.
@@ -44,7 +53,23 @@ pub(crate) struct Notes {
 impl Recorder {
     pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
         // A panic elsewhere does not make facts untrue.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What ends the exchange from outside.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.0.cancel
+    }
+
+    /// Copies what the exchange shows from now on.
+    pub(crate) fn set_capture(&self, capture: Capture) {
+        // It is set once, when the exchange begins.
+        let _ = self.0.capture.set(capture);
+    }
+
+    /// Where the inspector's copy is made, if it was on when the exchange began.
+    pub(crate) fn capture(&self) -> Option<&Capture> {
+        self.0.capture.get()
     }
 
     /// Begins the record of the request `id`; `secrets` are headers with keys, to be masked in every text.

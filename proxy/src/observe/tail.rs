@@ -41,6 +41,11 @@ impl Tail {
         self.0.extend_from_slice(new);
     }
 
+    /// Whether the answer so far ends with a whole line, or has not begun.
+    pub(crate) fn ends_a_line(&self) -> bool {
+        self.0.last().is_none_or(|last| *last == b'\n')
+    }
+
     /// Reads the model and the counts in the last line.
     pub(crate) fn read(&self) -> Read {
         let kept = self.0.trim_ascii_end();

@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{config::Limits, deadline::Alarm};
+use crate::{config::Limits, deadline::Alarm, observe::Traffic};
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -169,9 +169,15 @@ pub(crate) struct TimedStream<S> {
     moved: usize,
     read_deadline: Alarm,
     write_deadline: Alarm,
+    traffic: Option<Arc<Traffic>>,
 }
 
 impl<S> TimedStream<S> {
+    /// Counts its bytes.
+    pub(crate) fn counted(self, traffic: Arc<Traffic>) -> Self {
+        Self { traffic: Some(traffic), ..self }
+    }
+
     pub(crate) fn new(inner: S, state: ConnState, limits: &Limits) -> Self {
         let Limits { head_time, idle, write_idle, .. } = *limits;
         Self {
@@ -186,6 +192,7 @@ impl<S> TimedStream<S> {
             moved: 0,
             read_deadline: Alarm::default(),
             write_deadline: Alarm::default(),
+            traffic: None,
         }
     }
 
@@ -201,7 +208,12 @@ impl<S> TimedStream<S> {
 
     fn count_written(&mut self, polled: &Poll<io::Result<usize>>) {
         match polled {
-            Poll::Ready(Ok(n)) => self.moved += n,
+            Poll::Ready(Ok(n)) => {
+                self.moved += n;
+                if let Some(traffic) = &self.traffic {
+                    traffic.sent(*n);
+                }
+            }
             _ => self.moved = 0,
         }
     }
@@ -251,7 +263,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         ready!(this.poll_turn(cx));
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
-        this.moved = if read.is_pending() { 0 } else { this.moved + buffer.filled().len() - before };
+        let came = buffer.filled().len() - before;
+        this.moved = if read.is_pending() { 0 } else { this.moved + came };
+        if came > 0
+            && let Some(traffic) = &this.traffic
+        {
+            traffic.received(came);
+        }
         let (busy, heads, since) = {
             let state = this.state.lock();
             (this.state.busy(&state), state.heads, state.since)

@@ -68,7 +68,9 @@ pub(crate) struct OverAddressLimit(pub(crate) usize);
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     setup: InForce,
-    stop: oneshot::Sender<Duration>,
+    stop: oneshot::Sender<()>,
+    /// Resolves once the socket is closed.
+    closed: oneshot::Receiver<()>,
     set: JoinSet<()>,
 }
 
@@ -81,11 +83,11 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Accepts connections on `listener` and answers their requests with `setup`.
     pub(crate) fn start(listener: TcpListener, addr: SocketAddr, setup: Setup) -> Self {
-        let (stop, stopped) = oneshot::channel();
+        let ((stop, stopped), (close, closed)) = (oneshot::channel(), oneshot::channel());
         let mut set = JoinSet::new();
         let setup = Arc::new(ArcSwap::from_pointee(setup));
-        set.spawn(listen(listener, setup.clone(), stopped));
-        Self { addr, setup, stop, set }
+        set.spawn(listen(listener, setup.clone(), stopped, close));
+        Self { addr, setup, stop, closed, set }
     }
 
     /// Answers requests with `setup` from now on; requests in flight keep theirs.
@@ -93,15 +95,18 @@ impl Server {
         self.setup.store(Arc::new(setup));
     }
 
-    /// Accepts no more connections, lets requests in flight end within `grace`, then cuts the rest.
-    pub(crate) async fn stop(mut self, grace: Duration) {
-        // Fails only if the listener has ended already.
-        let _ = self.stop.send(grace);
-        while self.set.join_next().await.is_some() {}
+    /// Closes the socket, so that the address is free again, and returns what serves the requests in flight until the last one has ended.
+    /// Dropping that cuts them.
+    pub(crate) async fn close(self) -> impl Future<Output = ()> + Send {
+        let Self { stop, closed, mut set, .. } = self;
+        // Both fail only if the listener has ended already.
+        let _ = stop.send(());
+        let _ = closed.await;
+        async move { while set.join_next().await.is_some() {} }
     }
 }
 
-async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Receiver<Duration>) {
+async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Receiver<()>, close: oneshot::Sender<()>) {
     let graceful = GracefulShutdown::new();
     let mut open = Connections::default();
     let idle = Arc::new(Notify::new());
@@ -109,7 +114,7 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
     // Accepted while all connections were busy: it waits until one of them is idle or gone, and no other is accepted meanwhile.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut accepted_in_a_row = 0;
-    let grace = loop {
+    let draining = loop {
         tokio::select! {
             accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok(accepted) => waiting = Some(accepted),
@@ -126,8 +131,8 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
                 open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
             }
             () = idle.notified(), if waiting.is_some() => {}
-            // A dropped sender is a dropped server: no grace.
-            grace = &mut stopped => break grace.unwrap_or_default(),
+            // A dropped sender is a dropped server: nothing is waited for.
+            stop = &mut stopped => break stop.is_ok(),
         }
         if let Some((stream, addr)) = waiting.take() {
             let limits = setup.load();
@@ -153,11 +158,13 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
         }
     };
     drop(listener);
-    let connections = &mut open.tasks;
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!("cutting {} connections whose requests were still in flight at shutdown", connections.len());
+    // A connection that was accepted while all others were busy is closed with the socket.
+    drop(waiting);
+    let _ = close.send(());
+    if draining {
+        graceful.shutdown().await;
     }
-    connections.shutdown().await;
+    open.tasks.shutdown().await;
 }
 
 /// The open connections.
@@ -291,7 +298,8 @@ async fn serve_http<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = TimedStream::new(stream, state.clone(), limits);
+    let traffic = setup.load().shared.traffic.clone();
+    let stream = TimedStream::new(stream, state.clone(), limits).counted(traffic);
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let in_flight = state.begin();
         let setup = setup.load();

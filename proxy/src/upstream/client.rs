@@ -94,6 +94,16 @@ impl Client {
         format!("{}://{}{}", self.scheme, self.authority, self.base_path)
     }
 
+    /// How many connections to the remote there are: idle ones, and all of them.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        self.pool.connections()
+    }
+
+    /// What requests of this client carry in `Via`.
+    pub(crate) fn via(&self) -> &HeaderValue {
+        &self.via
+    }
+
     /// Masks the remote's credentials in texts of its own.
     pub(crate) fn redactor(&self) -> &Redactor {
         &self.redactor

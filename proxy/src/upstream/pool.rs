@@ -216,6 +216,14 @@ impl Pool {
         })
     }
 
+    /// How many connections there are: idle ones, and all of them.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        let idle = self.idle.state().connections.len();
+        // Each connection holds what is known of the remote.
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner).strong_count();
+        (idle, all.max(idle))
+    }
+
     /// What is known of the remote, if there is a connection to it.
     pub(crate) fn known(&self) -> Option<Arc<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).upgrade()

@@ -32,7 +32,7 @@ impl Program {
     /// On a free port, with no settings but these, once it says that it listens.
     pub fn start(flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_farllama"))
-            .args(["serve", "--local-port", "0", "--log", "json"])
+            .args(["serve", "--local-port", "0", "--admin-enabled=false", "--log", "json"])
             .args(flags)
             .env_clear()
             .envs(environment.iter().copied())

@@ -8,6 +8,7 @@ mod stage;
 
 use std::{
     io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::Stdio,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use self::{runtime::Runtime, stage::Stage};
-use crate::step::Step;
+use crate::{built, root, step::Step};
 
 /// A program that asks as a foreign client does.
 struct Witness {
@@ -26,7 +27,7 @@ struct Witness {
     script: &'static str,
 }
 
-const WITNESSES: [Witness; 15] = [
+const WITNESSES: [Witness; 16] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
     Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
@@ -42,7 +43,14 @@ const WITNESSES: [Witness; 15] = [
     Witness { client: "openai for Java", runtime: Runtime::Java, script: "Witness" },
     Witness { client: "claude code", runtime: Runtime::Node, script: "claude_code.mjs" },
     Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
+    Witness { client: "console in Chromium", runtime: Runtime::Node, script: CONSOLE },
 ];
+
+/// The witness that needs a browser.
+const CONSOLE: &str = "console.mjs";
+
+/// What Chromium is called: by Debian, and by others.
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// A witness that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -57,7 +65,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
             WITNESSES.map(|witness| witness.client).join(", ")
         ));
     }
-    Step::cargo("build --quiet -p farllama -p mock-ollama").run()?;
+    Step::cargo("build --quiet -p farllama -p mock-ollama -p farllama-check").run()?;
     let start = Instant::now();
     let mut total = Tally::default();
     thread::scope(|scope| {
@@ -94,6 +102,11 @@ fn lane(runtime: Runtime, witnesses: Vec<&Witness>) -> Tally {
         return Tally { skipped: witnesses.len(), ..total };
     }
     for witness in witnesses {
+        if witness.script == CONSOLE && browser().is_none() {
+            println!("SKIPPED: {}: it is missing (Debian: apt-get install chromium)\n", witness.client);
+            total.skipped += 1;
+            continue;
+        }
         let start = Instant::now();
         let mut report = Report::default();
         if let Err(why) = witness.run(&mut report) {
@@ -103,6 +116,12 @@ fn lane(runtime: Runtime, witnesses: Vec<&Witness>) -> Tally {
         total.add(&report.tally);
     }
     total
+}
+
+/// Where Chromium is.
+fn browser() -> Option<PathBuf> {
+    let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
+    BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file())
 }
 
 /// The lines of a witness, counted.
@@ -159,6 +178,9 @@ impl Witness {
             .env("WITNESS_URL", &stage.open.url)
             .env("WITNESS_KEYED_URL", &stage.keyed.url)
             .env("WITNESS_OLDER_URL", &stage.older.url)
+            .env("WITNESS_BINARIES", built("farllama")?.parent().unwrap_or(Path::new("")))
+            .env("WITNESS_CHROMIUM", browser().unwrap_or_default())
+            .env("WITNESS_SCREENSHOTS", root().join("target").join("witnesses").join("console"))
             .stdin(Stdio::null())
             .stdout(input.try_clone().map_err(failed)?)
             .stderr(input)

@@ -52,7 +52,9 @@ fn mock(flags: &[&str]) -> Result<Server, String> {
 
 fn proxy(remote: &Server, config: &str) -> Result<Server, String> {
     let mut proxy = Command::new(built("farllama")?);
-    proxy.args(["serve", "--local-port", "0", "--remote-host", &remote.url, "--config"]).arg(setting(config));
+    proxy
+        .args(["serve", "--local-port", "0", "--admin-enabled=false", "--remote-host", &remote.url, "--config"])
+        .arg(setting(config));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FARLLAMA_") {
             proxy.env_remove(name);

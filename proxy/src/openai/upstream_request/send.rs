@@ -176,6 +176,9 @@ pub(crate) async fn all(app: &App, asks: Vec<UpstreamRequest>, recorder: &Record
 pub(crate) async fn whole(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Bytes, Error> {
     let reply = client::whole(open(app, ask, recorder).await?).await?;
     recorder.payload("reply", &reply);
+    if let Some(capture) = recorder.capture() {
+        capture.replied(&reply);
+    }
     Ok(reply)
 }
 
@@ -198,6 +201,9 @@ async fn send_with_fallbacks(app: &App, mut ask: UpstreamRequest, recorder: &Rec
     let mut thinking = None;
     // A context grows once, tools are described once, and thinking only becomes less, so this ends.
     loop {
+        if let Some(capture) = recorder.capture() {
+            capture.asked(ask.path, &ask.body);
+        }
         let error = match app.upstream.open(Method::POST, ask.path, Some(ask.body.clone())).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,

@@ -178,6 +178,9 @@ impl<T: Translator> EventStream<T> {
                         self.recorder.first_token();
                     }
                     let Ok(packet) = frame.into_data() else { return Poll::Ready(()) };
+                    if let Some(capture) = self.recorder.capture() {
+                        capture.replied(&packet);
+                    }
                     if self.feed.begun(nth) + packet.len() >= LARGE && memchr::memchr(b'\n', &packet).is_some() {
                         self.large = Some((nth, Some(packet)));
                         return Poll::Ready(());
@@ -293,8 +296,23 @@ impl<T: Translator> EventStream<T> {
         Poll::Ready(Some(Ok(Frame::data(self.feed.frames.take()))))
     }
 
+    /// Ends the stream with an error event if its request is canceled, unless it is at its end anyway.
+    fn end_if_canceled(&mut self) {
+        if self.failed || self.feed.translator().closed() {
+            return;
+        }
+        if let Some(error) = self.recorder.cancel().error() {
+            self.sources.iter_mut().for_each(|stage| *stage = Stage::Ended);
+            self.next = self.sources.len();
+            self.large = None;
+            let error = self.feed.fail(error);
+            self.note(Err(error));
+        }
+    }
+
     /// Takes steps until there is something to write. Pending without a wake-up if something large was set aside.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.end_if_canceled();
         loop {
             self.begin_more();
             let mut moved = false;

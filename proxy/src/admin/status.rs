@@ -1,0 +1,189 @@
+//! Health, readiness, metrics, and where things stand.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, extract,
+    response::{IntoResponse, Response},
+};
+use http::{Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use crate::{error::Error, observe::Gauges, upstream::client::Client};
+
+/// How long a remote may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How old a look at the remote may be.
+pub(crate) const RECENT: Duration = Duration::from_secs(5);
+
+/// How the remote is.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Health {
+    pub(crate) reachable: bool,
+    /// None if it does not say.
+    pub(crate) version: Option<String>,
+    /// Time of `GET /api/version`.
+    pub(crate) latency_ms: Option<f64>,
+    /// Why it is not reachable: the text of the 502 that a request would get.
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct VersionReply {
+    version: Option<String>,
+}
+
+impl Health {
+    /// Asks the remote for its version.
+    pub(crate) async fn of(client: &Client) -> Self {
+        let asked = Instant::now();
+        let reply = tokio::time::timeout(PATIENCE, client.call(Method::GET, "/api/version", None)).await;
+        let latency_ms = Some((asked.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
+        let failed = |error: String| Self { error: Some(error), ..Self::default() };
+        match reply {
+            Ok(Ok(reply)) => match client.read::<VersionReply>("/api/version", &reply) {
+                Ok(read) => Self { reachable: true, version: read.version, latency_ms, error: None },
+                Err(error) => failed(error.to_string()),
+            },
+            // A gateway may let only some paths through.
+            Ok(Err(Error::Refused(refused))) if refused.status.is_client_error() => {
+                Self { reachable: true, version: None, latency_ms, error: None }
+            }
+            Ok(Err(error)) => failed(error.to_string()),
+            Err(_) => failed(format!("{} did not answer within {} s", client.remote(), PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// Everything that `farllama status` and the head of the console show.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Status {
+    version: &'static str,
+    pid: u32,
+    started_ms: u64,
+    uptime_s: u64,
+    listener: Listener,
+    remote: Remote,
+    requests: Requests,
+    inspector: Inspector,
+    admin: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Listener {
+    running: bool,
+    /// Base URL of Ollama's API.
+    ollama: String,
+    /// Base URL of OpenAI's.
+    openai: String,
+    /// Whether callers need a key.
+    keys: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Remote {
+    url: String,
+    #[serde(flatten)]
+    health: Health,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Requests {
+    in_flight: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Inspector {
+    /// Unix milliseconds; None: it is off.
+    until_ms: Option<u64>,
+}
+
+impl State {
+    fn client(&self) -> Arc<Client> {
+        self.control.setup().shared.remote.clone()
+    }
+
+    /// How the remote is, looked at no longer than `age` ago. Callers that ask at the same time share one look.
+    pub(crate) async fn health(&self, age: Duration) -> Health {
+        let client = self.client();
+        let remote = client.remote();
+        let mut known = self.health.lock().await;
+        if let Some((at, of, health)) = &*known
+            && at.elapsed() < age
+            && *of == remote
+        {
+            return health.clone();
+        }
+        let health = Health::of(&client).await;
+        *known = Some((Instant::now(), remote, health.clone()));
+        health
+    }
+
+    pub(crate) async fn current(&self) -> Status {
+        let (config, addr) = (self.control.config(), self.control.addr());
+        let scheme = if config.local.tls_cert.is_some() { "https" } else { "http" };
+        let ollama = format!("{scheme}://{addr}");
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            uptime_s: self.started.elapsed().as_secs(),
+            listener: Listener {
+                running: self.control.is_listening(),
+                openai: format!("{ollama}{}", config.openai.base_path),
+                ollama,
+                keys: config.auth.enabled,
+            },
+            remote: Remote { url: self.client().remote(), health: self.health(RECENT).await },
+            requests: Requests { in_flight: self.control.persistent.in_flight.count() },
+            inspector: Inspector { until_ms: self.control.persistent.inspector.until() },
+            admin: format!("http://{}", self.addr),
+        }
+    }
+}
+
+pub(crate) async fn status(extract::State(state): extract::State<State>) -> Json<Status> {
+    Json(state.current().await)
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// The process is alive.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether a request would be answered: the data listener accepts, and the remote answers.
+pub(crate) async fn readyz(extract::State(state): extract::State<State>) -> Response {
+    let reason = if state.control.is_listening() {
+        let health = state.health(Duration::from_secs(1)).await;
+        health.error.filter(|_| !health.reachable)
+    } else {
+        Some("the data listener is stopped".to_owned())
+    };
+    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready: reason.is_none(), reason })).into_response()
+}
+
+pub(crate) async fn metrics(extract::State(state): extract::State<State>) -> Response {
+    let (control, config) = (&state.control, state.control.config());
+    let standings = control.persistent.counts.standings(&config);
+    let limited = standings.into_iter().filter_map(|key| Some((key.name, key.used, key.limit?)));
+    let text = control.persistent.metrics.text(&Gauges {
+        in_flight: control.persistent.in_flight.count(),
+        listening: control.is_listening(),
+        pool: state.client().connections(),
+        quotas: limited.collect(),
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
