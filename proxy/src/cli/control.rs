@@ -73,7 +73,7 @@ pub(crate) fn commands() -> Vec<Command> {
             .help("The number that `farllama requests` shows")
     };
     vec![
-        plain("status", "Show whether farllama runs, its endpoints, the remote and running requests"),
+        plain("status", "Show whether farllama runs, and where it stands"),
         plain("start", "Start the data listener of the running farllama again"),
         plain("stop", "Stop the data listener of the running farllama; running requests go on"),
         plain("restart", "Stop and start the data listener; running requests go on"),

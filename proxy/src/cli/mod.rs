@@ -55,7 +55,12 @@ Examples:
   farllama serve https://ollama.example/prefix --remote-api-key KEY
   farllama serve gpu-box --port 18000 --context-max 65536 --verbose
 
-All settings: farllama serve --help. Those in force: farllama config show.";
+All settings: farllama serve --help. Those in force: farllama config show.
+A running one: farllama start|stop|restart|remote|logs|requests|top|inspect";
+
+/// The commands that `-h` leaves out.
+const STEERING: &str = "\
+`farllama start`, `stop`, `restart`, `remote`, `logs`, `requests`, `top` and `inspect` steer a running one.";
 
 const SOURCES: &str = "\
 Settings come from a file, then from FARLLAMA_… variables, then from flags; a later source wins.
@@ -154,7 +159,7 @@ pub(crate) fn command() -> Command {
     let file_only = |command: Command| command.arg(file_flag());
     with_settings(root, Shown::All)
         .after_help(SHORT)
-        .after_long_help(format!("{EXAMPLES}\n\n{SOURCES}"))
+        .after_long_help(format!("{EXAMPLES}\n\n{SOURCES}\n\n{STEERING}"))
         .subcommand(
             with_settings(Command::new("serve").about("Run the proxy until interrupted"), Shown::All)
                 .arg(
@@ -188,7 +193,11 @@ pub(crate) fn command() -> Command {
                         .arg(Arg::new("name").value_name("NAME").required(true).help("The name of the key")),
                 )),
         )
-        .subcommands(control::commands().into_iter().map(steering))
+        .subcommands(control::commands().into_iter().map(steering).map(|command| {
+            // The last lines name the others, so that `-h` fits on a screen.
+            let first = command.get_name() == "status";
+            command.hide(!first)
+        }))
         .subcommand(with_settings(explain(), Shown::Nothing))
         .subcommand(
             group(Command::new("config").about("Show or check the settings"))
