@@ -418,7 +418,7 @@ mod tests {
     fn prepared(request: http::request::Builder, body: TestBody) -> (Encoded, Option<TestBody>) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let size = (!body.is_end_stream()).then(|| body.size_hint());
-        (crate::head::encode(parts, size), size.map(|_| body))
+        (crate::head::encode(&parts, size), size.map(|_| body))
     }
 
     async fn post(line: &mut Line, body: TestBody) -> Result<Head, Error> {

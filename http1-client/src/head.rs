@@ -39,36 +39,54 @@ pub struct Encoded {
 /// The exact size of a body wins over its `Content-Length`. A body of unknown size goes out with its `Content-Length` if it has a valid
 /// one, else in chunks, whatever the method.
 #[must_use]
-pub fn encode(mut parts: request::Parts, size: Option<SizeHint>) -> Encoded {
-    let headers = &mut parts.headers;
-    headers.remove(header::TRANSFER_ENCODING);
-    let outgoing = match size.map(|size| size.exact()) {
-        None => Outgoing::Length(0),
-        Some(Some(exact)) => {
-            headers.insert(header::CONTENT_LENGTH, exact.into());
-            Outgoing::Length(exact)
-        }
+pub fn encode(parts: &request::Parts, size: Option<SizeHint>) -> Encoded {
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    encode_with(&parts.method, target, &parts.headers, |_| false, b"", size)
+}
+
+/// [`encode`], without the headers that are `hidden`, and with `lines`: whole lines of other headers, which go out verbatim.
+#[must_use]
+pub fn encode_with(
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    hidden: impl Fn(&HeaderName) -> bool,
+    lines: &[u8],
+    size: Option<SizeHint>,
+) -> Encoded {
+    let (outgoing, announced) = match size.map(|size| size.exact()) {
+        None => (Outgoing::Length(0), true),
+        Some(Some(exact)) => (Outgoing::Length(exact), false),
         Some(None) => match content_length(headers) {
-            Ok(Some(length)) => Outgoing::Length(length),
-            _ => {
-                headers.remove(header::CONTENT_LENGTH);
-                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                Outgoing::Chunked
-            }
+            Ok(Some(length)) => (Outgoing::Length(length), true),
+            _ => (Outgoing::Chunked, false),
         },
     };
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut head = BytesMut::with_capacity(64 + target.len() + 64 * parts.headers.len());
-    for part in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+    let mut head = BytesMut::with_capacity(96 + target.len() + 64 * headers.len() + lines.len());
+    for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in &parts.headers {
+    for (name, value) in headers {
+        let framing = *name == header::TRANSFER_ENCODING || !announced && *name == header::CONTENT_LENGTH;
+        if framing || hidden(name) {
+            continue;
+        }
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);
         }
     }
+    head.extend_from_slice(lines);
+    match outgoing {
+        _ if announced => {}
+        Outgoing::Length(length) => {
+            head.extend_from_slice(b"content-length: ");
+            head.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        Outgoing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
     head.extend_from_slice(b"\r\n");
-    Encoded { head: head.freeze(), outgoing, is_head: parts.method == Method::HEAD }
+    Encoded { head: head.freeze(), outgoing, is_head: *method == Method::HEAD }
 }
 
 /// The head of a response.
@@ -273,7 +291,7 @@ mod tests {
 
     fn encoded(request: http::request::Builder, size: Option<SizeHint>) -> (String, Outgoing) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let encoded = encode(parts, size);
+        let encoded = encode(&parts, size);
         (String::from_utf8(encoded.head.to_vec()).unwrap(), encoded.outgoing)
     }
 

@@ -14,7 +14,7 @@ mod head;
 pub use connection::Connection;
 pub use error::{Error, Invalid};
 pub use framing::{Framing, Part, Taken};
-pub use head::{Encoded, Head, Heads, Outgoing, Parsed, encode};
+pub use head::{Encoded, Head, Heads, Outgoing, Parsed, encode, encode_with};
 
 /// Any error of a request body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -32,7 +32,7 @@ async fn outcome(method: &str, wire: &[u8], piece: usize, closes: bool) -> Outco
         (!closes).then_some(far)
     };
     let asking = async {
-        let head = connection.send(&encode(parts, None), None).await?;
+        let head = connection.send(&encode(&parts, None), None).await?;
         let (mut framing, mut body) = (head.framing, Vec::new());
         while let Some(frame) = connection.frame(&mut framing).await {
             body.extend_from_slice(&frame?.into_data().unwrap_or_default());

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    net::SocketAddr,
     ops::Deref,
     panic::AssertUnwindSafe,
     pin::pin,
@@ -28,11 +29,12 @@ use crate::{
     config::Config,
     error::{self, Dialect, Error},
     fetch::Fetcher,
-    gate::{self, Admitted, Counts, Gate, Models},
+    gate::{self, Admitted, Counts, Gate, Models, Owner},
     observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
     openai::{responses::store::Store, upstream_request::context::Grown},
-    routes::{self, Handler, Id, Route, Row},
-    server::{connection::Peer, request_check, unread::UnreadBody},
+    redact,
+    routes::{self, Handler, Route, Row},
+    server::{request_check, unread::UnreadBody},
     stamp::Stamp,
     text,
     upstream::{client::Client, passthrough},
@@ -51,6 +53,10 @@ pub(crate) struct App {
     pub(crate) buffered: Share,
     /// The models that the caller may use. None: all.
     models: Option<Models>,
+    pub(crate) recorder: Recorder,
+    pub(crate) owner: Owner,
+    /// The path's parameter, decoded.
+    pub(crate) id: Option<String>,
 }
 
 impl App {
@@ -147,7 +153,7 @@ impl Shared {
     /// Time and identity of an answer that begins now.
     pub(crate) fn stamp(&self, prefix: &str) -> Stamp {
         let random = random();
-        Stamp { id: format!("{prefix}{random}"), random, created: self.now() }
+        Stamp { id: [prefix, &random].concat(), random, created: self.now() }
     }
 
     /// Unix seconds.
@@ -165,17 +171,24 @@ pub(crate) fn via() -> HeaderValue {
 }
 
 fn random() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
+    with_random("")
+}
+
+/// `prefix` and 32 random hex digits.
+fn with_random(prefix: &str) -> String {
+    let mut digits = [0; uuid::fmt::Simple::LENGTH];
+    let digits: &str = uuid::Uuid::new_v4().simple().encode_lower(&mut digits);
+    [prefix, digits].concat()
 }
 
 /// Answers one request. The layers, outermost first: the route is found; the exchange is opened; whatever fails inside, a panic too, becomes
 /// an error in the dialect of the route; the gate admits or refuses; the exchange is closed when the response's body ends, fails or is dropped.
 ///
 /// The request is boxed, because each layer would have room for two copies of it otherwise.
-pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Response {
+pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut request: Box<Request>) -> Response {
     let route = Route::of(&request, &shared.config, shared.remote.clone());
     let (translated, dialect) = (route.translated(), route.dialect);
-    let (opened, id) = open(&shared, &route, &request);
+    let opened = open(&shared, &route, peer, &request);
     let unread = UnreadBody::of(&mut request);
     if let Some(capture) = shared.inspector.capture(&mut request, &shared.config.auth.header) {
         opened.recorder().set_capture(capture);
@@ -190,15 +203,18 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Re
     let refused = response.extensions_mut().remove::<Error>();
     if let Some(error) = &refused {
         let added = std::mem::take(response.headers_mut());
-        response = error::speak(error, dialect, id.to_str().ok());
+        response = error::speak(error, dialect, Some(opened.id()));
         // What the gate has added stays.
         response.headers_mut().extend(added);
     }
     if translated {
-        if dialect == Dialect::Anthropic {
-            response.headers_mut().insert(ANTHROPIC_REQUEST_ID, id.clone());
+        // It was one of a header, or is made of hex digits.
+        if let Ok(id) = HeaderValue::try_from(opened.id()) {
+            if dialect == Dialect::Anthropic {
+                response.headers_mut().insert(ANTHROPIC_REQUEST_ID, id.clone());
+            }
+            response.headers_mut().insert(REQUEST_ID, id);
         }
-        response.headers_mut().insert(REQUEST_ID, id);
         let receipt = opened.recorder().take_unsent().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
@@ -214,25 +230,21 @@ pub(crate) async fn answer(shared: Arc<Shared>, mut request: Box<Request>) -> Re
 }
 
 /// Opens the exchange: its start, its id, and a recorder for its facts.
-fn open(shared: &Shared, route: &Route, request: &Request) -> (Opened, HeaderValue) {
-    let id = match request.headers().get(&REQUEST_ID) {
-        Some(id) if id.len() <= 128 && id.to_str().is_ok() => id.clone(),
-        _ => HeaderValue::try_from(format!("req_{}", random())).unwrap_or_else(|_| HeaderValue::from_static("req_")),
-    };
+fn open(shared: &Shared, route: &Route, peer: Option<SocketAddr>, request: &Request) -> Opened {
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 128);
+    let id: Arc<str> = given.map_or_else(|| with_random("req_").into(), Into::into);
     let recorder = Recorder::default();
-    let name = id.to_str().unwrap_or_default();
-    recorder.begin(name, secrets(shared, request.headers()));
+    recorder.begin(id.clone(), secrets(shared, request.headers()));
     let facts = Facts {
-        id: name.to_owned(),
+        id,
         method: request.method().clone(),
         route: request.uri().path().to_owned(),
         endpoint: route.label(),
-        peer: request.extensions().get().map(|Peer(address)| *address),
+        peer,
         started: Instant::now(),
         recorder,
     };
-    let opened = Opened::new(facts, shared.in_flight.clone(), shared.readers.clone());
-    (opened, id)
+    Opened::new(facts, shared.in_flight.clone(), shared.readers.clone())
 }
 
 /// Refuses a request that breaks HTTP's rules or has passed here before; all others meet the gate.
@@ -281,18 +293,15 @@ async fn translate(
     handler: Handler,
     recorder: &Recorder,
     admitted: Admitted,
-    mut request: Box<Request>,
+    request: Box<Request>,
 ) -> Result<Response, Error> {
     if !row.verb.allows(request.method()) {
         return Err(Error::Method { method: request.method().to_string(), allow: routes::allow(row.path) });
     }
     let head = request.method() == Method::HEAD;
-    if let Some(id) = &route.id {
-        request.extensions_mut().insert(Id(id.clone()));
-    }
-    request.extensions_mut().insert(recorder.clone());
-    request.extensions_mut().insert(admitted.owner);
-    let app = App { shared, upstream: route.upstream.clone(), buffered: admitted.buffered, models: admitted.models };
+    let Admitted { owner, models, buffered } = admitted;
+    let (upstream, recorder, id) = (route.upstream.clone(), recorder.clone(), route.id.clone());
+    let app = App { shared, upstream, buffered, models, recorder, owner, id };
     let mut response = handler(*request, app).await;
     if head {
         let length = response.body().size_hint().exact().map(HeaderValue::from);
@@ -344,11 +353,18 @@ fn is_bare_not_found(response: &Response) -> bool {
         && length.is_some_and(|length| length == BARE || length == BARE + 1)
 }
 
-/// Every key that a text might hold.
+/// Every header with a key that a text might hold.
 fn secrets(shared: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
     let sent = gate::key_headers(&shared.config.auth.header).flat_map(|name| headers.get_all(name));
     let carried =
         shared.config.remote.authorization.iter().chain(shared.config.remote.headers.iter().map(|(_, value)| value));
     // Copies: a clone would hold the buffer that the head was read into for as long as the answer lasts.
-    sent.chain(carried).filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
+    let copies =
+        sent.filter(|value| holds_key(value)).filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+    copies.chain(carried.filter(|value| holds_key(value)).cloned()).collect()
+}
+
+/// Whether a header has a word that is masked. What tools send for want of a key is none.
+fn holds_key(value: &HeaderValue) -> bool {
+    redact::keys_of(value).next().is_some()
 }

@@ -19,6 +19,7 @@ mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod json_writer;
 mod near;
 mod observe;
 mod offload;

@@ -443,11 +443,11 @@ pub(crate) fn hint(method: &Method, path: &str, base: &str) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Id(pub(crate) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl FromRequestParts<App> for Id {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.remove::<Self>().unwrap_or_else(|| Self(String::new())))
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(Self(app.id.clone().unwrap_or_default()))
     }
 }
 

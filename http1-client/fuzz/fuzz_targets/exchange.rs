@@ -56,7 +56,7 @@ fuzz_target!(|input: (u8, u16, u16, Vec<u8>)| {
     let mut connection = Connection::new(remote);
     let body = Full::new(Bytes::from(vec![b'b'; usize::from(size)]));
     let (parts, body) = Request::post("/").body(body).expect("a valid request").into_parts();
-    let request = encode(parts, Some(http_body::Body::size_hint(&body)));
+    let request = encode(&parts, Some(http_body::Body::size_hint(&body)));
     let cx = &mut Context::from_waker(Waker::noop());
     connection.start(&request, Some(body));
     let mut head = match connection.poll_head(cx) {

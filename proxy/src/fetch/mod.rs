@@ -140,7 +140,7 @@ impl Fetcher {
     async fn ask(&self, io: impl AsyncRead + AsyncWrite + Unpin, url: &Uri, budget: &Budget) -> Result<Reply, Refused> {
         let (parts, ()) = request(url)?.into_parts();
         let mut connection = Connection::<_, Empty<Bytes>>::new(io);
-        let head = connection.send(&http1_client::encode(parts, None), None).await.map_err(|_| Refused::Broken)?;
+        let head = connection.send(&http1_client::encode(&parts, None), None).await.map_err(|_| Refused::Broken)?;
         if matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308)
             && let Some(location) = head.headers.get(header::LOCATION)
         {

@@ -5,7 +5,10 @@ use std::convert::Infallible;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::config::{Digest, Token};
+use crate::{
+    app::App,
+    config::{Digest, Token},
+};
 
 /// The key that made it; none where no key was needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,11 +20,11 @@ impl Owner {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Owner {
+impl FromRequestParts<App> for Owner {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().copied().unwrap_or_default())
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(app.owner)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Facts {
     /// The request's id, `req_…` or what the client sent as `x-request-id`.
-    pub(crate) id: String,
+    pub(crate) id: Arc<str>,
     pub(crate) method: Method,
     /// The path, without its query.
     pub(crate) route: String,
@@ -51,6 +51,11 @@ impl Opened {
         let facts = Arc::new(facts);
         let key = in_flight.enter(facts.clone());
         Self { facts, in_flight, readers, key, closed: false }
+    }
+
+    /// The request's id.
+    pub(crate) fn id(&self) -> &str {
+        &self.facts.id
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {
@@ -268,7 +273,7 @@ mod tests {
     async fn a_panic_fails_the_body_and_is_recorded_as_a_failure_of_the_proxy() {
         let recorder = Recorder::default();
         let facts = Facts {
-            id: String::new(),
+            id: "".into(),
             method: Method::GET,
             route: "/".to_owned(),
             endpoint: "native",

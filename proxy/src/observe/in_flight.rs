@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::fast::RandomState;
 use serde::Serialize;
 
 use super::{Facts, Reason, log, log::shown};
@@ -18,7 +19,7 @@ pub(crate) struct InFlight(Mutex<List>);
 #[derive(Debug, Default)]
 struct List {
     next: u64,
-    exchanges: HashMap<u64, (Arc<Facts>, u32)>,
+    exchanges: HashMap<u64, (Arc<Facts>, u32), RandomState>,
 }
 
 /// An exchange that is open now. Every text is masked and cut.
@@ -139,7 +140,7 @@ mod tests {
     fn an_exchange_is_due_once_in_each_interval_while_it_is_open() {
         let (open, started, minute) = (InFlight::default(), Instant::now(), Duration::from_secs(60));
         let facts = Facts {
-            id: "req_1".to_owned(),
+            id: "req_1".into(),
             method: Method::GET,
             route: "/".to_owned(),
             endpoint: "other",

@@ -4,6 +4,7 @@
 use std::{
     fmt::{self, Debug, Display},
     io::Write,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -161,12 +162,26 @@ impl Fields<'_> {
     }
 
     /// A value that is text in JSON, and stands without quotes elsewhere.
-    pub(super) fn display(&mut self, name: &str, value: Option<impl Display>) {
+    fn display(&mut self, name: &str, value: Option<impl Display>) {
         let Some(value) = value else { return };
         self.name(name);
         let quote: &[u8] = if self.style == Style::Json { b"\"" } else { b"" };
         self.put(quote);
         self.format(format_args!("{value}"));
+        self.put(quote);
+    }
+
+    pub(super) fn peer(&mut self, name: &str, value: Option<SocketAddr>) {
+        let Some(SocketAddr::V4(peer)) = value else { return self.display(name, value) };
+        self.name(name);
+        let quote: &[u8] = if self.style == Style::Json { b"\"" } else { b"" };
+        self.put(quote);
+        let [a, b, c, d] = peer.ip().octets().map(u16::from);
+        for (number, end) in [(a, b"."), (b, b"."), (c, b"."), (d, b":")] {
+            self.put(Buffer::new().format(number).as_bytes());
+            self.put(end);
+        }
+        self.put(Buffer::new().format(peer.port()).as_bytes());
         self.put(quote);
     }
 
@@ -313,7 +328,7 @@ mod tests {
             (first, total) in (prop::option::of(0..100_000_000_000_000_u64), 0..4_000_000_u64),
             (input, output) in (0..2000_u64, any::<u64>()),
             speed in prop::option::of(prop_oneof![0.0..1e4_f64, 0.0..1e18_f64]),
-            peer in prop::option::of(any::<[u8; 4]>()),
+            peer in prop::option::of(prop_oneof![any::<[u8; 4]>().prop_map(std::net::IpAddr::from), any::<[u16; 8]>().prop_map(Into::into)]),
             misspelled in prop::option::of("[a-z]{1,3}"),
         ) {
             let mut receipt = crate::receipt::Receipt::default();

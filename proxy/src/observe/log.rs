@@ -44,7 +44,7 @@ pub(super) fn direct(log: &ExchangeLog, exchange: &Exchange<'_>) {
     log.line([exchange.method.as_str(), &route], |line| {
         line.text("id", Some(exchange.id));
         line.text("endpoint", Some(exchange.endpoint));
-        line.display("peer", exchange.peer);
+        line.peer("peer", exchange.peer);
         line.text("caller", exchange.caller);
         line.text("model", exchange.model.map(|model| shown(model, secrets)).as_deref());
         line.number("status", exchange.status.map(|status| status.as_u16().into()));
@@ -101,7 +101,7 @@ pub(crate) fn running(facts: &Facts, now: Instant) {
     let notes = recorder.notes();
     tracing::info!(
         target: "farllama",
-        id,
+        id = &**id,
         peer = peer.map(tracing::field::display),
         caller = notes.caller.as_deref(),
         model = notes.model.as_ref().map(|model| masked(model, &notes.secrets)).as_deref(),

@@ -139,7 +139,7 @@ mod tests {
         let recorder = Recorder::default();
         recorder.model("m");
         let facts = Facts {
-            id: "req_1".to_owned(),
+            id: "req_1".into(),
             method: Method::GET,
             route: "/".to_owned(),
             endpoint: "other",

@@ -12,6 +12,7 @@ use http::{HeaderValue, request::Parts};
 
 use super::{cancel::Cancel, inspector::Capture};
 use crate::{
+    app::App,
     error::Error,
     observe::log::{snippet, verbose},
     receipt::Receipt,
@@ -34,7 +35,7 @@ struct Page {
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The request's id, for lines in between.
-    id: String,
+    id: Arc<str>,
     /// Whose key it was.
     pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
@@ -73,15 +74,15 @@ impl Recorder {
     }
 
     /// Begins the record of the request `id`; `secrets` are headers with keys, to be masked in every text.
-    pub(crate) fn begin(&self, id: &str, secrets: Vec<HeaderValue>) {
+    pub(crate) fn begin(&self, id: Arc<str>, secrets: Vec<HeaderValue>) {
         let mut notes = self.notes();
-        notes.id = id.to_owned();
+        notes.id = id;
         notes.secrets = secrets;
     }
 
     /// The id of the request.
     pub(crate) fn id(&self) -> String {
-        self.notes().id.clone()
+        self.notes().id.to_string()
     }
 
     /// Records what the exchange waits for from now on.
@@ -131,7 +132,7 @@ impl Recorder {
         if verbose() {
             let notes = self.notes();
             let text = snippet(payload, &notes.secrets);
-            tracing::debug!(target: "farllama::payload", id = notes.id, "{what} {text}");
+            tracing::debug!(target: "farllama::payload", id = &*notes.id, "{what} {text}");
         }
     }
 
@@ -145,11 +146,10 @@ impl Recorder {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Recorder {
+impl FromRequestParts<App> for Recorder {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // Without the layer that opens the exchange, what is noted is noted for nobody.
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(app.recorder.clone())
     }
 }

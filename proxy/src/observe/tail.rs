@@ -2,9 +2,7 @@
 //!
 //! What cannot be read is unknown, not zero.
 
-use std::{borrow::Cow, time::Duration};
-
-use serde::Deserialize;
+use std::time::Duration;
 
 use crate::usage::Usage;
 
@@ -15,13 +13,109 @@ const KEPT: usize = 8 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Tail(Vec<u8>);
 
-#[derive(Deserialize)]
-struct Last<'a> {
-    #[serde(borrow)]
-    model: Option<Cow<'a, str>>,
+/// What is read of a line.
+#[derive(Debug, Default, PartialEq)]
+struct Last {
+    model: Option<String>,
     prompt_eval_count: Option<u64>,
     eval_count: Option<u64>,
     eval_duration: Option<u64>,
+}
+
+impl Last {
+    /// Reads a line, which must be one JSON object. The text of the answer, most of the line, is skipped and not parsed.
+    fn of(line: &[u8]) -> Option<Self> {
+        let mut last = Self::default();
+        let mut cursor = Cursor(line);
+        cursor.take(b'{')?;
+        if cursor.take(b'}').is_some() {
+            return cursor.0.is_empty().then_some(last);
+        }
+        loop {
+            let key = cursor.string()?;
+            cursor.take(b':')?;
+            let value = cursor.value()?;
+            let number = || std::str::from_utf8(value).ok()?.parse().ok();
+            match key {
+                b"\"model\"" => last.model = serde_json::from_slice(value).ok(),
+                b"\"prompt_eval_count\"" => last.prompt_eval_count = number(),
+                b"\"eval_count\"" => last.eval_count = number(),
+                b"\"eval_duration\"" => last.eval_duration = number(),
+                _ => {}
+            }
+            if cursor.take(b',').is_none() {
+                cursor.take(b'}')?;
+                return cursor.0.is_empty().then_some(last);
+            }
+        }
+    }
+}
+
+/// The rest of a line of JSON.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn skip_space(&mut self) {
+        self.0 = self.0.trim_ascii_start();
+    }
+
+    /// Takes a byte that must come next, and the space around it.
+    fn take(&mut self, byte: u8) -> Option<()> {
+        self.skip_space();
+        self.0 = self.0.strip_prefix(&[byte])?;
+        self.skip_space();
+        Some(())
+    }
+
+    fn split(&mut self, end: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(end)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// Takes a string, its quotes included.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.0.first().filter(|byte| **byte == b'"')?;
+        let mut end = 1;
+        loop {
+            end += memchr::memchr2(b'"', b'\\', self.0.get(end..)?)? + 1;
+            if self.0[end - 1] == b'"' {
+                return self.split(end);
+            }
+            end += 1;
+        }
+    }
+
+    /// Takes a value.
+    fn value(&mut self) -> Option<&'a [u8]> {
+        let begin = self.0;
+        match begin.first()? {
+            b'"' => return self.string(),
+            b'{' | b'[' => {}
+            _ => {
+                let end =
+                    begin.iter().position(|byte| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace())?;
+                return self.split(end).filter(|value| !value.is_empty());
+            }
+        }
+        let mut depth = 0_usize;
+        loop {
+            let next = self.0.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']'))?;
+            self.0 = &self.0[next..];
+            match self.0[0] {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                _ => depth -= 1,
+            }
+            self.0 = &self.0[1..];
+            if depth == 0 {
+                return Some(&begin[..begin.len() - self.0.len()]);
+            }
+        }
+    }
 }
 
 /// What the last line of an answer says.
@@ -50,20 +144,55 @@ impl Tail {
     pub(crate) fn read(&self) -> Read {
         let kept = self.0.trim_ascii_end();
         let line = memchr::memrchr(b'\n', kept).map_or(kept, |end| &kept[end + 1..]);
-        let Ok(last) = serde_json::from_slice::<Last<'_>>(line) else { return Read::default() };
+        let Some(last) = Last::of(line) else { return Read::default() };
         let counted = last.prompt_eval_count.is_some() || last.eval_count.is_some();
         let usage = counted.then(|| Usage {
             input: last.prompt_eval_count.unwrap_or(0),
             output: last.eval_count.unwrap_or(0),
             ..Usage::default()
         });
-        Read { model: last.model.map(Cow::into_owned), usage, generating: last.eval_duration.map(Duration::from_nanos) }
+        Read { model: last.model, usage, generating: last.eval_duration.map(Duration::from_nanos) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// Any JSON of a few levels.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let text = "[a{}\\[\\]\":,\\\\é\n]{0,9}";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.prop_map(Value::from)
+        ];
+        leaf.prop_recursive(3, 12, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(text, inner, 0..4).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_read_as_a_parser_reads_it(
+            model in "[a-z\\\\\"é]{0,9}", count in prop::option::of(any::<u64>()), (message, other) in (any_json(), any_json()), pretty: bool, cut in 0_usize..200,
+        ) {
+            let line = json!({"model": model, "message": message, "eval_count": count, "x": other, "eval_duration": 7});
+            let text = if pretty { serde_json::to_string_pretty(&line) } else { serde_json::to_string(&line) }.unwrap();
+            let expected = Last { model: Some(model), prompt_eval_count: None, eval_count: count, eval_duration: Some(7) };
+            prop_assert_eq!(Last::of(text.as_bytes()), Some(expected));
+            // What is cut off, or is followed by anything, is no line.
+            prop_assert_eq!(Last::of(&text.as_bytes()[..cut.min(text.len() - 1)]), None);
+            prop_assert_eq!(Last::of(format!("{text}}}").as_bytes()), None);
+        }
+    }
 
     #[test]
     fn the_last_line_tells_model_and_counts() {

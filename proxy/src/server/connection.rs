@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -22,10 +22,6 @@ use tokio::{
 };
 
 use crate::{config::Limits, deadline::Alarm, observe::Traffic};
-
-/// The address at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// How many bytes a connection moves before others get a turn: a large body would keep the event loop to itself for as long as the other
 /// side keeps up.

@@ -32,7 +32,7 @@ use crate::{
     retain::Retain,
     server::{
         body_timeout::TimedBody,
-        connection::{ConnState, Peer, TimedStream, network},
+        connection::{ConnState, TimedStream, network},
     },
 };
 
@@ -228,7 +228,7 @@ async fn serve_connection(
 ) {
     let begun = setup.load_full();
     let limits = &begun.limits;
-    let peer = stream.peer_addr().ok().map(Peer);
+    let peer = stream.peer_addr().ok();
     if let Err(error) = set_socket_options(&stream, limits) {
         tracing::debug!("cannot set socket options: {error}");
     }
@@ -289,7 +289,7 @@ fn ends_with_connection(response: &Response<Body>) -> bool {
 struct Evicted;
 
 async fn serve_http<S>(
-    (stream, peer): (S, Option<Peer>),
+    (stream, peer): (S, Option<SocketAddr>),
     setup: InForce,
     limits: &Limits,
     state: ConnState,
@@ -307,11 +307,8 @@ async fn serve_http<S>(
         if let Some(over) = over {
             request.extensions_mut().insert(over);
         }
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
         let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits, state.clone())));
-        let answering = app::answer(setup.shared.clone(), Box::new(request));
+        let answering = app::answer(setup.shared.clone(), peer, Box::new(request));
         // Boxed: the room for it is given back once the response begins.
         Box::pin(async move {
             let in_flight = in_flight.ok_or(Evicted)?;
@@ -336,6 +333,6 @@ async fn serve_http<S>(
         .serve_connection(TokioIo::new(stream), answer);
     // Clients leave in many ways; the exchange's own log line says how it ended.
     if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(peer = peer.map(|Peer(address)| tracing::field::display(address)), "connection ended: {error}");
+        tracing::debug!(peer = peer.map(tracing::field::display), "connection ended: {error}");
     }
 }

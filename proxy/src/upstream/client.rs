@@ -3,15 +3,16 @@
 //! Does not follow redirects or decompress.
 
 use std::{
+    borrow::Cow,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -23,7 +24,7 @@ use crate::{
     config::{Config, Remote},
     deadline::Alarm,
     error::{self, Error},
-    offload,
+    json_writer, offload,
     ollama::{refusal, version::Version},
     redact::Redactor,
     upstream::{
@@ -45,8 +46,11 @@ pub(crate) struct Client {
     scheme: Scheme,
     authority: Authority,
     base_path: String,
-    /// What every request carries: `Host`, credentials and extra headers.
-    headers: HeaderMap,
+    /// The names of what every request carries: `Host`, credentials and extra headers.
+    carried: Vec<HeaderName>,
+    /// These headers and `Via`, as lines; and the same for a request with a JSON body.
+    lines: Bytes,
+    json_lines: Bytes,
     /// Masks the credentials among them.
     redactor: Redactor,
     /// What every request adds to `Via`, to detect loops.
@@ -76,12 +80,23 @@ impl Client {
         }
         let origin = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/").build();
         let pool = Pool::new(Connector::new(&config.remote, &config.timeouts)?, origin.map_err(invalid)?);
+        let mut lines = BytesMut::new();
+        for (name, value) in carried.iter().chain([(&header::VIA, &via)]) {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        let kind: &[u8] =
+            if carried.contains_key(header::CONTENT_TYPE) { b"" } else { b"content-type: application/json\r\n" };
+        let json_lines = [kind, &lines].concat().into();
         Ok(Self {
             pool,
             scheme,
             authority,
             base_path: base_path.clone(),
-            headers: carried,
+            carried: carried.keys().cloned().collect(),
+            lines: lines.freeze(),
+            json_lines,
             redactor: Redactor::new(authorization.iter().chain(headers.iter().map(|(_, value)| value)).cloned()),
             via,
             first_byte: config.timeouts.first_byte,
@@ -124,23 +139,23 @@ impl Client {
 
     /// The names of the headers that every request carries, in place of the caller's.
     pub(crate) fn carried(&self) -> impl Iterator<Item = &HeaderName> {
-        self.headers.keys()
+        self.carried.iter()
     }
 
-    /// Encodes `request`, whose URI is a raw path and query, as it goes to the remote, under its base path.
+    /// Encodes a request as it goes to the remote: its raw path and query under the base path, its headers without those that are `hidden`
+    /// or that the settings set.
     ///
     /// # Errors
     /// Fails if the path leaves the base path.
-    pub(crate) fn prepare(&self, mut request: Request<RequestBody>) -> Result<Outgoing, Error> {
-        *request.uri_mut() = self.target(request.uri())?;
-        for name in self.headers.keys() {
-            request.headers_mut().remove(name);
-        }
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name, value.clone());
-        }
-        request.headers_mut().append(header::VIA, self.via.clone());
-        Ok(Outgoing::new(request))
+    pub(crate) fn prepare(
+        &self,
+        request: &request::Parts,
+        hidden: impl Fn(&HeaderName) -> bool,
+        body: RequestBody,
+    ) -> Result<Outgoing, Error> {
+        let target = self.target(request.uri.path_and_query())?;
+        let hidden = |name: &HeaderName| hidden(name) || self.carried().any(|carried| carried == name);
+        Ok(Outgoing::new(&request.method, &target, &request.headers, hidden, &self.lines, body))
     }
 
     /// Sends `request` and waits for the head of the response.
@@ -165,7 +180,7 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub(crate) async fn open(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
-        let response = self.send(self.asking(method, path, ask)?).await?;
+        let response = self.send(self.asking(&method, path, ask)?).await?;
         // A login page comes with 200 as well.
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if response.status() == StatusCode::OK && kind.contains("json") {
@@ -174,15 +189,12 @@ impl Client {
         Err(Box::pin(self.refused(path, response)).await)
     }
 
-    fn asking(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Outgoing, Error> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_static(path);
-        if let Some(ask) = ask {
-            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = RequestBody::whole(ask);
-        }
-        self.prepare(request)
+    fn asking(&self, method: &Method, path: &'static str, ask: Option<Bytes>) -> Result<Outgoing, Error> {
+        let path = PathAndQuery::from_static(path);
+        let target = self.target(Some(&path))?;
+        let lines = if ask.is_some() { &self.json_lines } else { &self.lines };
+        let body = RequestBody::whole(ask.unwrap_or_default());
+        Ok(Outgoing::new(method, &target, &HeaderMap::new(), |_| false, lines, body))
     }
 
     /// Why a response is not a success.
@@ -199,8 +211,9 @@ impl Client {
     /// # Errors
     /// It is not what Ollama answers there.
     pub(crate) fn read<'a, T: Deserialize<'a>>(&self, path: &str, reply: &'a [u8]) -> Result<T, Error> {
-        serde_json::from_slice(reply)
-            .map_err(|_| refusal::read(StatusCode::OK, &HeaderMap::new(), reply, &self.asked(path), &self.redactor))
+        // One look at all of it is cheaper than one at each string. Strings that nothing reads may have other bytes.
+        let read = std::str::from_utf8(reply).map_or_else(|_| serde_json::from_slice(reply), serde_json::from_str);
+        read.map_err(|_| refusal::read(StatusCode::OK, &HeaderMap::new(), reply, &self.asked(path), &self.redactor))
     }
 
     /// Returns the remote's version. Asks for it at most once a minute while connections live, and anew after all were lost. A remote that
@@ -229,18 +242,16 @@ impl Client {
     }
 
     /// The raw path and query under the remote's base path.
-    fn target(&self, raw: &Uri) -> Result<Uri, Error> {
-        let target = match raw.path_and_query() {
-            None => PathAndQuery::from_static("/"),
-            Some(target) if self.base_path.is_empty() => target.clone(),
+    fn target<'a>(&self, raw: Option<&'a PathAndQuery>) -> Result<Cow<'a, str>, Error> {
+        Ok(match raw {
+            None => Cow::Borrowed("/"),
+            Some(target) if self.base_path.is_empty() => Cow::Borrowed(target.as_str()),
             Some(target) if fence::leaves(target.path()) => {
                 let message = "the path leaves the remote's base path".to_owned();
                 return Err(Error::Invalid { message, param: None, code: None });
             }
-            Some(target) => PathAndQuery::try_from(format!("{}{target}", self.base_path))
-                .map_err(|error| Error::Internal { message: error.to_string() })?,
-        };
-        Ok(Uri::from(target))
+            Some(target) => Cow::Owned(format!("{}{target}", self.base_path)),
+        })
     }
 
     /// Why there was no answer, in words that name the remote, the cause and what to change.
@@ -318,13 +329,21 @@ impl Client {
     }
 }
 
-/// What is asked, as it crosses the wire.
+/// What is asked, as it crosses the wire, in about `size` bytes.
 ///
 /// # Errors
 /// None that a plain struct can cause.
-pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
-    let body = serde_json::to_vec(ask).map_err(|error| Error::Internal { message: error.to_string() })?;
+pub(crate) fn encode_sized(ask: &impl Serialize, size: usize) -> Result<Bytes, Error> {
+    let body = json_writer::to_vec(ask, size).map_err(|error| Error::Internal { message: error.to_string() })?;
     Ok(offload::freed_elsewhere(body.into()))
+}
+
+/// What is asked, as it crosses the wire.
+///
+/// # Errors
+/// As [`encode_sized`].
+pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
+    encode_sized(ask, 1 << 10)
 }
 
 /// Reads the whole of `body`.

@@ -78,15 +78,18 @@ pub(crate) async fn pass(
 /// # Errors
 /// Fails if its path leaves the remote's base path.
 fn outgoing(client: &Client, request: Request<Body>, config: &Config) -> Result<Outgoing, Error> {
-    let (mut parts, body) = request.into_parts();
-    strip_hop_by_hop(&mut parts.headers);
-    for name in hidden(config) {
-        parts.headers.remove(name);
-    }
+    let (parts, body) = request.into_parts();
+    let named = named_by_connection(&parts.headers);
+    let stops = |name: &HeaderName| {
+        HOP_BY_HOP.contains(name) || hidden(config).any(|hidden| hidden == name) || named.contains(name)
+    };
     // A trailer must not say what a header may not. Unannounced trailers are dropped.
-    let passed = announced(&parts.headers, || hidden(config).chain(client.carried()).chain(&HOP_BY_HOP));
+    let passed = match stops(&header::TRAILER) {
+        true => Vec::new(),
+        false => announced(&parts.headers, || hidden(config).chain(client.carried()).chain(&HOP_BY_HOP)),
+    };
     let body = RequestBody::stream(body, config.remote.replay_body, passed);
-    client.prepare(Request::from_parts(parts, body))
+    client.prepare(&parts, stops, body)
 }
 
 /// Request headers, and trailers, that stop here.
@@ -169,20 +172,18 @@ fn redirected(client: &Client, location: &HeaderValue) -> Error {
     }
 }
 
+/// The headers that `Connection` names, which concern this connection only.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    for name in named_by_connection(headers) {
+        headers.remove(name);
     }
-    for name in &HOP_BY_HOP {
+    // Most responses have none.
+    while let Some(name) = headers.keys().find(|name| HOP_BY_HOP.contains(name)).cloned() {
         headers.remove(name);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http1_client::{Connection, Encoded, Error, Framing, Head};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -94,13 +94,19 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn new(request: Request<RequestBody>) -> Self {
-        let (parts, body) = request.into_parts();
-        let is_head = parts.method == Method::HEAD;
-        if body.is_end_stream() {
-            return Self { head: http1_client::encode(parts, None), body: None, is_head };
-        }
-        Self { head: http1_client::encode(parts, Some(body.size_hint())), body: Some(body), is_head }
+    /// A request with those `headers` that are not `hidden`, and with `lines`, whole lines of headers.
+    pub(crate) fn new(
+        method: &Method,
+        target: &str,
+        headers: &HeaderMap,
+        hidden: impl Fn(&HeaderName) -> bool,
+        lines: &[u8],
+        body: RequestBody,
+    ) -> Self {
+        let body = (!body.is_end_stream()).then_some(body);
+        let size = body.as_ref().map(HttpBody::size_hint);
+        let head = http1_client::encode_with(method, target, headers, hidden, lines, size);
+        Self { head, body, is_head: *method == Method::HEAD }
     }
 }
 

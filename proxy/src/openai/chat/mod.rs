@@ -6,10 +6,7 @@ mod translate;
 pub(crate) mod vectors;
 mod wire;
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 
 use crate::{
     app::App,
@@ -18,7 +15,7 @@ use crate::{
     ollama::wire::ChatReply,
     openai::{
         request::json::Json,
-        response::sse,
+        response::{self, sse},
         upstream_request::{
             prepare::{Context, Prepared, take_with_images},
             send,
@@ -58,7 +55,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let mut receipt = Receipt::default();
         let answer = translate::response(&stamp, &facts, replies, &mut receipt);
         recorder.receipt(receipt);
-        Ok(axum::Json(answer?).into_response())
+        response::json(&answer?, bodies.iter().map(|body| body.len() + 512).sum())
     })
     .await
 }

@@ -46,7 +46,7 @@ pub(super) fn asks(
     let ask = turn.ask(Params::default(), policy);
     let mut native = turn.request(messages, policy, receipt)?;
     let ask = UpstreamRequest { version_gated: VersionGated::of(&native), ..ask };
-    let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room));
+    let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room).of_size(size(&native)));
     seeds.first(&mut native.options);
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
@@ -56,6 +56,17 @@ pub(super) fn asks(
         asks.push(UpstreamRequest { body: bodies.last(), ..ask.clone() });
     }
     Ok(asks)
+}
+
+/// About how long a request is as JSON, somewhat more than less.
+fn size(native: &native::ChatRequest<'_>) -> usize {
+    let message = |message: &native::Message<'_>| {
+        let images: usize = message.images.iter().map(|image| image.len() + 3).sum();
+        let thinking = message.thinking.as_ref().map_or(0, |text| text.len());
+        128 + (message.content.len() + thinking) / 8 * 9 + images + message.tool_calls.len() * 256
+    };
+    let raw = [&native.tools, &native.format].map(|raw| raw.as_ref().map_or(0, |raw| raw.get().len()));
+    512 + native.messages.iter().map(message).sum::<usize>() + raw.iter().sum::<usize>()
 }
 
 /// Client → upstream.
@@ -103,8 +114,9 @@ fn messages<'a>(messages: Vec<Message<'a>>, receipt: &mut Receipt) -> Result<Vec
     let mut called: HashMap<String, Cow<'a, str>> = HashMap::new();
     let mut out = Vec::with_capacity(messages.len());
     for (n, message) in messages.into_iter().enumerate() {
-        let at = format!("messages[{n}]");
-        let Gathered { text, images } = gather(message.content, &format!("{at}.content"))?;
+        // Written only where something is wrong.
+        let at = |field: &str| format!("messages[{n}]{field}");
+        let Gathered { text, images } = gather(message.content, || at(".content"))?;
         let mut asked = native::Message { content: text, images, ..native::Message::default() };
         match &*message.role {
             // Few templates know OpenAI's newer name for the system's voice.
@@ -119,7 +131,7 @@ fn messages<'a>(messages: Vec<Message<'a>>, receipt: &mut Receipt) -> Result<Vec
                 }
                 let mut calls = message.tool_calls.unwrap_or_default();
                 calls.extend(message.function_call.map(PastCall::from));
-                asked.tool_calls = tools::history(calls, &format!("{at}.tool_calls"), receipt)?;
+                asked.tool_calls = tools::history(calls, || at(".tool_calls"), receipt)?;
                 for call in &asked.tool_calls {
                     if let Some(id) = &call.id {
                         called.insert(id.to_string(), call.function.name.clone());
@@ -136,7 +148,7 @@ fn messages<'a>(messages: Vec<Message<'a>>, receipt: &mut Receipt) -> Result<Vec
             }
             other => {
                 return Err(Error::invalid(
-                    format!("{at}.role"),
+                    at(".role"),
                     format!(
                         "Invalid value: '{other}'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool', and 'developer'."
                     ),

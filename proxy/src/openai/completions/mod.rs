@@ -6,10 +6,7 @@ pub(crate) mod translate;
 pub(crate) mod vectors;
 mod wire;
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 
 use crate::{
     app::App,
@@ -18,7 +15,7 @@ use crate::{
     ollama::generate::GenerateReply,
     openai::{
         request::json::Json,
-        response::sse,
+        response::{self, sse},
         upstream_request::{
             prepare::{Context, Prepared, take},
             send,
@@ -58,7 +55,8 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let replies = bodies.iter().map(|body| app.upstream.read(translate::PATH, body));
         let replies = replies.collect::<Result<Vec<GenerateReply<'_>>, _>>()?;
         recorder.usage(replies.iter().map(Usage::from).sum());
-        Ok(axum::Json(translate::response(&stamp, &facts, replies)?).into_response())
+        let answer = translate::response(&stamp, &facts, replies)?;
+        response::json(&answer, bodies.iter().map(|body| body.len() + 512).sum())
     })
     .await
 }

@@ -5,10 +5,7 @@ mod translate;
 pub(crate) mod vectors;
 mod wire;
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 
 use crate::{
     app::App,
@@ -17,6 +14,7 @@ use crate::{
     ollama::embed::EmbedReply,
     openai::{
         request::json::Json,
+        response,
         upstream_request::{
             prepare::{Context, Prepared, take},
             send,
@@ -46,7 +44,7 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         let body = bodies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
         let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, body)?;
         recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), ..Usage::default() });
-        Ok(axum::Json(translate::response(&facts, &reply)?).into_response())
+        response::json(&translate::response(&facts, &reply)?, body.len() + 512 + 64 * facts.inputs)
     })
     .await
 }

@@ -91,7 +91,7 @@ fn inputs(raw: &RawValue) -> Result<Vec<Gathered<'_>>, Error> {
         ));
     };
     if first.get().starts_with('{') {
-        let gathered = gather(Some(read::<Content<'_>>("input", raw)?), "input")?;
+        let gathered = gather(Some(read::<Content<'_>>("input", raw)?), || "input".to_owned())?;
         if gathered.text.is_empty() && gathered.images.is_empty() {
             return Err(wrong("Invalid 'input': there is nothing to judge in it.", "invalid_value"));
         }

@@ -136,12 +136,13 @@ pub(crate) struct Gathered<'a> {
 ///
 /// # Errors
 /// A part that Ollama cannot be given.
-pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: &str) -> Result<Gathered<'a>, Error> {
+pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: impl Fn() -> String) -> Result<Gathered<'a>, Error> {
     let parts = match content {
         None => return Ok(Gathered::default()),
         Some(Content::Text(text)) => return Ok(Gathered { text: text.0, images: Vec::new() }),
         Some(Content::Parts(parts)) => parts,
     };
+    let at = at();
     let mut texts: Vec<Cow<'a, str>> = Vec::with_capacity(parts.len());
     let mut images = Vec::new();
     for (n, part) in parts.into_iter().enumerate() {
@@ -352,7 +353,7 @@ mod tests {
     use super::*;
 
     fn gathered(json: &str) -> Result<Gathered<'_>, Error> {
-        gather(serde_json::from_str(json).unwrap(), "messages[0].content")
+        gather(serde_json::from_str(json).unwrap(), || "messages[0].content".to_owned())
     }
 
     #[test]

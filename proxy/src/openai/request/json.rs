@@ -2,13 +2,12 @@
 //!
 //! A field that nobody takes is not lost: it is left over in [`Fields`], and what is left over is recorded.
 
-use std::{borrow::Cow, cell::Cell, fmt, ops::Deref};
+use std::{borrow::Cow, cell::Cell, collections::HashMap, fmt, ops::Deref};
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use indexmap::IndexMap;
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed},
@@ -138,13 +137,55 @@ pub(crate) fn too_many_fields(param: Option<&str>, max: usize) -> Error {
 /// The top level of a body: names with their raw values, in order. Of a name that stands twice, the last value counts, as in Go.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
-    /// A field that was taken leaves its place empty, so that taking needs no search and moves nothing.
-    map: IndexMap<Cow<'a, str>, Option<&'a RawValue>, RandomState>,
+    /// A field that was taken leaves its place empty, so that taking moves nothing.
+    list: Vec<(Cow<'a, str>, Option<&'a RawValue>)>,
+    /// Where each name is, if there are more than [`FEW`]: most bodies have few, which are found sooner without hashing a name.
+    index: HashMap<Cow<'a, str>, usize, RandomState>,
+    /// How many were not taken yet.
+    left: usize,
     /// The maximum number of names of this object and of those inside it; 0: unlimited.
     max: usize,
 }
 
+/// Up to this number of names, looking at all of them is cheaper than an index.
+const FEW: usize = 16;
+
 impl<'a> Fields<'a> {
+    fn find(&self, name: &str) -> Option<usize> {
+        if self.left == 0 {
+            return None;
+        }
+        match self.list.len() {
+            ..=FEW => self.list.iter().position(|(known, _)| *known == name),
+            _ => self.index.get(name).copied(),
+        }
+    }
+
+    /// Adds a field, in the place of an earlier one of its name.
+    fn put(&mut self, name: Cow<'a, str>, raw: &'a RawValue) {
+        if let Some(at) = self.find(&name) {
+            self.list[at].1 = Some(raw);
+            return;
+        }
+        self.left += 1;
+        match self.list.len() {
+            ..FEW => {}
+            FEW => {
+                let known = self.list.iter().enumerate().map(|(at, (known, _))| (known.clone(), at));
+                self.index = known.chain([(name.clone(), FEW)]).collect();
+            }
+            at => {
+                self.index.insert(name.clone(), at);
+            }
+        }
+        self.list.push((name, Some(raw)));
+    }
+
+    /// Whether all fields were taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
     /// Takes field `name` out. `null` counts as absent: clients send it for what they do not set.
     pub(crate) fn take<T: Deserialize<'a>>(
         &mut self,
@@ -156,13 +197,15 @@ impl<'a> Fields<'a> {
 
     /// Field `name` as it stands, which stays where it is.
     pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let raw = (*self.map.get(name)?)?;
+        let raw = self.list[self.find(name)?].1?;
         (raw.get() != "null").then_some(raw)
     }
 
     /// Takes field `name` out as it stands.
     pub(crate) fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
-        let raw = self.map.get_mut(name)?.take()?;
+        let at = self.find(name)?;
+        let raw = self.list[at].1.take()?;
+        self.left -= 1;
         (raw.get() != "null").then_some(raw)
     }
 
@@ -188,7 +231,7 @@ impl<'a> Fields<'a> {
 
     /// What nobody took, without what is null.
     pub(crate) fn left(self) -> impl Iterator<Item = (Cow<'a, str>, &'a RawValue)> {
-        let fields = self.map.into_iter().filter_map(|(name, raw)| Some((name, raw?)));
+        let fields = self.list.into_iter().filter_map(|(name, raw)| Some((name, raw?)));
         fields.filter(|(_, raw)| raw.get() != "null")
     }
 }
@@ -221,15 +264,15 @@ impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let Self(FieldsSeed { max, exceeded }) = self;
-                let mut fields = IndexMap::with_capacity_and_hasher(16, RandomState::default());
+                let mut fields = Fields { list: Vec::with_capacity(8), max, ..Fields::default() };
                 while let Some(Text(name)) = map.next_key()? {
-                    fields.insert(name, Some(map.next_value()?));
-                    if max > 0 && fields.len() > max {
+                    fields.put(name, map.next_value()?);
+                    if max > 0 && fields.list.len() > max {
                         exceeded.set(true);
                         return Err(de::Error::custom("too many fields"));
                     }
                 }
-                Ok(Fields { map: fields, max })
+                Ok(fields)
             }
         }
         deserializer.deserialize_map(Visitor(self))

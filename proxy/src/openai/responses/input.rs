@@ -285,7 +285,7 @@ impl<'a> Conversation<'a> {
                     (None, None) => return Err(missing(at, "call_id")),
                 };
                 let output = item.output.ok_or_else(|| missing(at, "output"))?;
-                let Gathered { text, images } = gather(Some(output), &format!("{at}.output"))?;
+                let Gathered { text, images } = gather(Some(output), || format!("{at}.output"))?;
                 let tool_name = Some(name);
                 self.push(Message {
                     role: "tool".into(),
@@ -357,7 +357,7 @@ impl<'a> Conversation<'a> {
 
     fn message(&mut self, item: Item<'a>, at: &str) -> Result<(), Error> {
         let role = item.role.ok_or_else(|| missing(at, "role"))?;
-        let Gathered { text, images } = gather(item.content, &format!("{at}.content"))?;
+        let Gathered { text, images } = gather(item.content, || format!("{at}.content"))?;
         match &*role {
             // Few templates know OpenAI's newer name for the system's voice.
             "system" | "developer" => {
@@ -384,8 +384,8 @@ impl<'a> Conversation<'a> {
 
     fn thought(&mut self, item: Item<'a>, at: &str, receipt: &mut Receipt) -> Result<(), Error> {
         // The words themselves if they are there, else what stands for them.
-        let content = gather(item.content, &format!("{at}.content"))?.text;
-        let summary = gather(item.summary, &format!("{at}.summary"))?.text;
+        let content = gather(item.content, || format!("{at}.content"))?.text;
+        let summary = gather(item.summary, || format!("{at}.summary"))?.text;
         let carried = item.encrypted_content.map(|carried| sealed::open(&carried));
         let thought = match carried {
             _ if !content.is_empty() => content,

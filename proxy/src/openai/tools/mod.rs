@@ -185,11 +185,11 @@ pub(crate) struct PastFunction<'a> {
 /// None that readable calls can cause.
 pub(crate) fn history<'a>(
     calls: Vec<PastCall<'a>>,
-    at: &str,
+    at: impl Fn() -> String,
     receipt: &mut Receipt,
 ) -> Result<Vec<AskedCall<'a>>, Error> {
     let call = |(n, call): (usize, PastCall<'a>)| {
-        let arguments = arguments(call.function.arguments, || format!("{at}[{n}].function.arguments"), receipt)?;
+        let arguments = arguments(call.function.arguments, || format!("{}[{n}].function.arguments", at()), receipt)?;
         Ok(AskedCall {
             id: call.id.map(|id| id.0),
             function: AskedFunction { index: n, name: call.function.name.0, arguments },
@@ -315,8 +315,12 @@ mod tests {
     fn arguments_of_the_history_become_objects_and_keep_their_key_order() {
         let calls = r#"[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"b\": 1.0, \"a\": 2}"}},
             {"function":{"name":"g","arguments":""}},{"function":{"name":"h","arguments":{"z":1}}},{"function":{"name":"i"}}]"#;
-        let calls =
-            history(serde_json::from_str(calls).unwrap(), "messages[1].tool_calls", &mut Receipt::default()).unwrap();
+        let calls = history(
+            serde_json::from_str(calls).unwrap(),
+            || "messages[1].tool_calls".to_owned(),
+            &mut Receipt::default(),
+        )
+        .unwrap();
         let arguments: Vec<_> = calls.iter().map(|call| call.function.arguments.get()).collect();
         assert_eq!(arguments, [r#"{"b": 1.0, "a": 2}"#, "{}", r#"{"z":1}"#, "{}"]);
     }
@@ -334,7 +338,9 @@ mod tests {
         ] {
             let calls = format!(r#"[{{"function":{{"name":"f","arguments":{arguments}}}}}]"#);
             let mut receipt = Receipt::default();
-            let calls = history(serde_json::from_str(&calls).unwrap(), "messages[1].tool_calls", &mut receipt).unwrap();
+            let calls =
+                history(serde_json::from_str(&calls).unwrap(), || "messages[1].tool_calls".to_owned(), &mut receipt)
+                    .unwrap();
             assert_eq!(calls[0].function.arguments.get(), expected);
             assert_eq!(receipt.to_string(), "messages[].tool_calls[].function.arguments=malformed");
         }

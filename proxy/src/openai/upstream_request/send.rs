@@ -23,7 +23,7 @@ use crate::{
     openai::{self, request::json::Fields, upstream_request::context::size},
     receipt::Receipt,
     redact::Redactor,
-    upstream::client::{self, Upstream, encode},
+    upstream::client::{self, Upstream, encode, encode_sized},
 };
 
 /// What is asked, and what may be changed about it.
@@ -72,6 +72,8 @@ impl VersionGated {
 /// long prompt, long options or an image.
 pub(crate) struct Bodies {
     limit: usize,
+    /// About how large each is.
+    size: usize,
     /// Bytes of all bodies but the first, which is about as large as the client's own.
     held: usize,
     last: Bytes,
@@ -80,7 +82,12 @@ pub(crate) struct Bodies {
 impl Bodies {
     /// Bodies of `limit` bytes together, the first not counted.
     pub(crate) fn within(limit: usize) -> Self {
-        Self { limit, held: 0, last: Bytes::new() }
+        Self { limit, size: 1 << 10, held: 0, last: Bytes::new() }
+    }
+
+    /// The same, where each is about `size` bytes long.
+    pub(crate) fn of_size(self, size: usize) -> Self {
+        Self { size, ..self }
     }
 
     /// Encodes the next body.
@@ -88,7 +95,7 @@ impl Bodies {
     /// # Errors
     /// Fails if the bodies are too large together.
     pub(crate) fn encode(&mut self, request: &impl Serialize) -> Result<(), Error> {
-        let body = encode(request)?;
+        let body = encode_sized(request, self.size)?;
         if !self.last.is_empty() {
             self.held += body.len();
         }

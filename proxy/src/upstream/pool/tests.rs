@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::Request;
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,8 +31,13 @@ fn post(body: &'static str) -> Request<RequestBody> {
     Request::post("/x").body(RequestBody::whole(body.into())).unwrap()
 }
 
+fn outgoing(request: Request<RequestBody>) -> Outgoing {
+    let (parts, body) = request.into_parts();
+    Outgoing::new(&parts.method, parts.uri.path(), &parts.headers, |_| false, b"", body)
+}
+
 async fn send(pool: &Pool, request: Request<RequestBody>) -> Result<Bytes, Failure> {
-    let response = pool.send(Outgoing::new(request), Duration::ZERO).await?;
+    let response = pool.send(outgoing(request), Duration::ZERO).await?;
     Ok(response.into_body().collect().await.map_err(Failure::Exchange)?.to_bytes())
 }
 
@@ -65,7 +71,7 @@ async fn a_connection_is_reused_and_a_dropped_response_closes_it() {
         read(&mut stream, "b").await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
     };
-    let (second, ()) = tokio::join!(pool.send(Outgoing::new(post("b")), Duration::ZERO), again);
+    let (second, ()) = tokio::join!(pool.send(outgoing(post("b")), Duration::ZERO), again);
     drop(second.unwrap());
     assert_eq!(idle(&pool), 0);
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap_or(0), 0, "the unread rest must not reach the next request");
@@ -148,8 +154,7 @@ async fn no_more_idle_connections_are_kept_than_the_bound() {
     let mut held = Vec::new();
     let mut streams = Vec::new();
     for _ in 0..MAX_IDLE_CONNECTIONS + 2 {
-        let (response, stream) =
-            tokio::join!(pool.send(Outgoing::new(post("a")), Duration::ZERO), answer(&listener, "a"));
+        let (response, stream) = tokio::join!(pool.send(outgoing(post("a")), Duration::ZERO), answer(&listener, "a"));
         held.push(response.unwrap());
         streams.push(stream);
     }
@@ -223,7 +228,7 @@ async fn the_first_byte_is_waited_for_from_when_the_request_has_been_sent() {
         (tokio::time::Instant::now(), stream)
     };
     let begun = tokio::time::Instant::now();
-    let sending = pool.send(Outgoing::new(Request::post("/x").body(body).unwrap()), Duration::from_millis(200));
+    let sending = pool.send(outgoing(Request::post("/x").body(body).unwrap()), Duration::from_millis(200));
     let (sent, (), (received, _stream)) = tokio::join!(sending, uploading, serving);
     assert!(matches!(sent, Err(Failure::FirstByte)));
     assert!(received - begun >= Duration::from_millis(300) && received.elapsed() >= Duration::from_millis(150));

@@ -98,7 +98,9 @@ pub(crate) fn settle(
     unknown: Vec<String>,
     receipt: &mut Receipt,
 ) -> Result<(), Error> {
-    for row in rows(endpoint) {
+    // Most requests have nothing else.
+    let others = if fields.is_empty() { None } else { Some(rows(endpoint)) };
+    for row in others.into_iter().flatten() {
         match row.fate {
             Mapped | Emulated => {}
             Refused => {

@@ -116,7 +116,10 @@ impl<T: Translator> Feed<T> {
             return Ok(());
         }
         self.translator.source(nth);
-        let unreadable = match serde_json::from_slice::<T::Reply<'_>>(line) {
+        // One look at all of it is cheaper than one at each string. Strings that nothing reads may have other bytes.
+        let read: Result<T::Reply<'_>, serde_json::Error> =
+            std::str::from_utf8(line).map_or_else(|_| serde_json::from_slice(line), serde_json::from_str);
+        let unreadable = match read {
             Ok(reply) => {
                 self.translator.reply(reply, &mut self.frames);
                 return self.translator.wrong().map_or(Ok(()), |error| Err(self.fail(error)));

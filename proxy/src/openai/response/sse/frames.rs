@@ -3,7 +3,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
-use crate::error::{self, Dialect, Error};
+use crate::{
+    error::{self, Dialect, Error},
+    json_writer,
+};
 
 /// Events on their way out, whole ones only.
 #[derive(Debug, Default)]
@@ -14,7 +17,7 @@ impl Frames {
     pub(crate) fn data(&mut self, value: &impl Serialize) {
         self.0.put_slice(b"data: ");
         let begin = self.0.len();
-        let written = serde_json::to_writer((&mut self.0).writer(), value);
+        let written = json_writer::append(&mut self.0, value);
         debug_assert!(written.is_ok(), "plain structs always serialize");
         keep_on_one_line(&mut self.0, begin);
         self.0.put_slice(b"\n\n");
