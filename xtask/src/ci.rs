@@ -1,7 +1,7 @@
 //! `cargo xtask ci`, everything that must hold; and its kin, which rewrite or measure.
 
 use crate::{
-    built, root,
+    built, instructions, root,
     step::{Step, timed},
     tidy, witnesses,
 };
@@ -22,6 +22,7 @@ pub(crate) fn run() -> Result<(), String> {
     let proxy = built("farllama")?;
     Step::built("farllama-check")?.arg("smoke").arg("--local-port").arg("0").arg("--proxy-bin").arg(proxy).run()?;
     witnesses::run(&[])?;
+    timed("cargo xtask instructions", || instructions::run(&[]))?;
     println!("all is well");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod ci;
 mod headofline;
+mod instructions;
 mod linear;
 mod rig;
 mod siege;
@@ -33,6 +34,9 @@ Commands:
   headofline [ARGS…]
                   how late the chunks of streams are while other clients send and receive very large bodies
                   (cargo xtask headofline --help)
+  instructions [ARGS…]
+                  counts the instructions of a request and of a chunk, and fails if one has grown; needs valgrind
+                  (cargo xtask instructions --help)
   linear [WORD…]  counts instructions at n, 2n and 4n for everything whose number a client or the remote chooses; needs valgrind
                   (cargo xtask linear --help)
   siege [ARGS…]   what one hostile key does to another key's chats and streams, and to memory, attack by attack
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         "bench" => ci::bench(&rest),
         "chaos" => ci::chaos(&rest),
         "headofline" => headofline::run(&rest),
+        "instructions" => instructions::run(&rest),
         "linear" => linear::run(&rest),
         "siege" => siege::run(&rest),
         "help" | "--help" | "-h" => {

@@ -231,14 +231,19 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts `farllama serve` with `flags`, which make it log JSON, and waits until it listens.
     pub(crate) fn start(program: &Path, flags: &[String]) -> Result<Self, String> {
-        let mut child = Command::new(program)
+        Self::spawn(Command::new(program), flags)
+    }
+
+    /// The same, where `command` runs the proxy with the arguments that follow.
+    pub(crate) fn spawn(mut command: Command, flags: &[String]) -> Result<Self, String> {
+        let mut child = command
             .arg("serve")
             .args(flags)
             .env_clear()
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+            .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
         let mut log = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
         let addr = loop {
             let line = log.next().and_then(Result::ok).ok_or("the proxy ended before it listened")?;
@@ -271,6 +276,15 @@ impl Proxy {
         let status = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).ok()?;
         let mut nanos = status.split_whitespace().map(|number| number.parse().map(Duration::from_nanos));
         Some((nanos.next()?.ok()?, nanos.next()?.ok()?))
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn end(mut self) -> Result<(), String> {
+        let pid = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status();
+        asked.map_err(|error| format!("cannot start kill: {error}"))?;
+        let ended = self.child.wait().map_err(|error| format!("the proxy did not end: {error}"))?;
+        if ended.success() { Ok(()) } else { Err(format!("the proxy failed: {ended}")) }
     }
 
     /// The size of its log so far.

@@ -1,0 +1,305 @@
+//! `cargo xtask instructions`: counts the instructions that a request and a chunk of a stream cost the proxy, under valgrind. Counts are
+//! repeatable on a busy machine, where times are not, so they may fail a build: none may exceed its entry in `instructions.txt` by more than
+//! [`MOST`].
+//!
+//! Each row is counted twice, for few and for many, and the difference is divided: what starting and connecting cost has no part in it. The
+//! remote and the client are this process. The remote writes a chunk when the client has received the one before it, so that each chunk
+//! travels alone.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+};
+
+use crate::{
+    rig::{self, Proxy},
+    root,
+};
+
+const HELP: &str = "\
+cargo xtask instructions [--bless] [--proxy FILE] [WORD…]
+
+Counts instructions in user space for each row, or for those whose name has a WORD, and compares them with xtask/instructions.txt. Fails if a
+count has grown by more than 5 %. --bless writes the counts there. Builds the proxy in release mode unless --proxy names one. Needs valgrind.
+";
+
+/// How much a count may exceed its entry: the difference between two machines and two minor versions of the compiler is smaller.
+const MOST: f64 = 1.05;
+
+/// The committed counts: a name and a number a line.
+const BASELINE: &str = "xtask/instructions.txt";
+
+/// What is counted.
+struct Row {
+    name: &'static str,
+    path: &'static str,
+    /// What the remote answers with, by the name of the model.
+    model: &'static str,
+    unit: Unit,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Unit {
+    Request,
+    /// A chunk of a stream.
+    Chunk,
+}
+
+const CHAT: &str = "/v1/chat/completions";
+
+const ROWS: &[Row] = &[
+    row("chat, translated", CHAT, "whole", Unit::Request),
+    row("chat, native", "/api/chat", "whole", Unit::Request),
+    row("embeddings, translated", "/v1/embeddings", "vectors", Unit::Request),
+    row("text chunk, translated", CHAT, "text", Unit::Chunk),
+    row("text chunk, native", "/api/chat", "text", Unit::Chunk),
+    row("thinking chunk, translated", CHAT, "thinking", Unit::Chunk),
+    row("tool call chunk, translated", CHAT, "calls", Unit::Chunk),
+];
+
+const fn row(name: &'static str, path: &'static str, model: &'static str, unit: Unit) -> Row {
+    Row { name, path, model, unit }
+}
+
+impl Row {
+    fn body(&self) -> String {
+        let model = self.model;
+        if self.path == "/v1/embeddings" {
+            let inputs: Vec<String> = (0..16).map(|n| format!("\"sentence number {n} of some length\"")).collect();
+            return format!(r#"{{"model":"{model}","input":[{}]}}"#, inputs.join(","));
+        }
+        let system = "You are a helpful assistant. Answer briefly and precisely. ".repeat(6);
+        let user = "Explain what a reverse proxy does,\\nand why \\\"buffering\\\" matters for streaming. ".repeat(8);
+        let stream = self.unit == Unit::Chunk;
+        format!(
+            r#"{{"model":"{model}","messages":[{{"role":"system","content":"{system}"}},{{"role":"user","content":"{user}"}}],"stream":{stream},"temperature":0.7,"max_tokens":100}}"#
+        )
+    }
+
+    /// Two amounts of work: requests, and chunks in each.
+    fn amounts(&self) -> [(usize, usize); 2] {
+        match self.unit {
+            Unit::Request => [(20, 0), (220, 0)],
+            Unit::Chunk => [(4, 10), (4, 110)],
+        }
+    }
+}
+
+pub(crate) fn run(args: &[String]) -> Result<(), String> {
+    let (mut bless, mut proxy, mut words) = (false, None, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match &**arg {
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            "--bless" => bless = true,
+            "--proxy" => proxy = Some(PathBuf::from(args.next().ok_or("--proxy needs a file")?)),
+            word => words.push(word.to_lowercase()),
+        }
+    }
+    let program = rig::program(proxy.as_deref(), true)?;
+    let file = root().join(BASELINE);
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    let known = |name: &str| known.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
+    let (mut counts, mut grown) = (String::new(), Vec::new());
+    println!("{:<30} {:>12} {:>12}  change", "instructions", "baseline", "now");
+    for row in ROWS {
+        let baseline: Option<u64> = known(row.name);
+        let wanted = words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
+        let count = match baseline {
+            Some(count) if !wanted => count,
+            _ => count(&program, row)?,
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(counts, "{}: {count}", row.name);
+        if !wanted {
+            continue;
+        }
+        let Some(baseline) = baseline else {
+            println!("{:<30} {:>12} {count:>12}", row.name, "-");
+            if !bless {
+                grown.push(format!("{} has no entry", row.name));
+            }
+            continue;
+        };
+        let change = count as f64 / baseline as f64;
+        println!("{:<30} {baseline:>12} {count:>12}  {:+.1} %", row.name, (change - 1.0) * 100.0);
+        if change > MOST {
+            grown.push(format!("{}: {count} instead of {baseline}", row.name));
+        }
+    }
+    if bless {
+        return std::fs::write(&file, counts).map_err(|error| format!("cannot write {BASELINE}: {error}"));
+    }
+    if grown.is_empty() {
+        return Ok(());
+    }
+    Err(format!("more instructions than {BASELINE} allows (--bless accepts them): {}", grown.join("; ")))
+}
+
+/// The instructions of one unit.
+fn count(program: &Path, row: &Row) -> Result<u64, String> {
+    let [few, many] = row.amounts().map(|(requests, chunks)| {
+        let units = if row.unit == Unit::Request { requests } else { requests * chunks };
+        total(program, row, requests, chunks).map(|total| (total, units as u64))
+    });
+    let (few, many) = (few?, many?);
+    Ok(many.0.saturating_sub(few.0) / (many.1 - few.1))
+}
+
+/// The instructions of a proxy from its start to its end, with so many requests.
+fn total(program: &Path, row: &Row, requests: usize, chunks: usize) -> Result<u64, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", row.name);
+    let (received, next) = channel();
+    let remote = remote(chunks, next).map_err(failed)?;
+    let log = std::env::temp_dir().join(format!("farllama-instructions-{}", std::process::id()));
+    let mut counted = Command::new("valgrind");
+    counted.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]);
+    counted.arg(format!("--log-file={}", log.display())).arg(program);
+    let flags = ["--local-port", "0", "--log", "json", "--remote-probe", "0s", "--remote-host", &remote.to_string()];
+    let proxy = Proxy::spawn(counted, &flags.map(str::to_owned))
+        .map_err(|error| format!("{error} (valgrind is needed: apt-get install valgrind)"))?;
+    ask(proxy.addr, row, requests, &received).map_err(failed)?;
+    proxy.end()?;
+    let text = std::fs::read_to_string(&log).map_err(failed)?;
+    let _ = std::fs::remove_file(&log);
+    let refs = text.lines().rev().find_map(|line| line.split_once("I refs:").or(line.split_once("I   refs:")));
+    let refs = refs.and_then(|(_, count)| count.trim().replace(',', "").parse().ok());
+    refs.ok_or_else(|| format!("valgrind counted nothing:\n{text}"))
+}
+
+/// Sends requests one after the other on one connection, and reads each response to its end.
+fn ask(addr: SocketAddr, row: &Row, requests: usize, received: &Sender<()>) -> std::io::Result<()> {
+    let body = row.body();
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: xtask\r\nContent-Type: application/json\r\nAuthorization: Bearer sk-placeholder\r\nContent-Length: {}\r\n\r\n{body}",
+        row.path,
+        body.len()
+    );
+    let stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(&stream);
+    for _ in 0..requests {
+        (&stream).write_all(request.as_bytes())?;
+        let (status, length) = head(&mut reader)?;
+        if !status.contains(" 200 ") {
+            return Err(std::io::Error::other(status));
+        }
+        if let Some(length) = length {
+            std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
+            continue;
+        }
+        // A chunk of the transfer coding is one write of the proxy.
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size)?;
+            let size = u64::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+            std::io::copy(&mut (&mut reader).take(size + 2), &mut std::io::sink())?;
+            if size == 0 {
+                break;
+            }
+            // The remote has gone when it has written its last chunk.
+            let _ = received.send(());
+        }
+    }
+    Ok(())
+}
+
+/// Reads the head of a message: its first line, and its length if it has one.
+fn head(reader: &mut impl BufRead) -> std::io::Result<(String, Option<u64>)> {
+    let (mut first, mut length) = (String::new(), None);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            return Ok((first, length));
+        }
+        if first.is_empty() {
+            first = line.to_owned();
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok();
+        }
+    }
+}
+
+/// A remote for one proxy, which keeps one connection at a time busy. A stream has `chunks` chunks; each is written when the one before has
+/// been received.
+fn remote(chunks: usize, received: Receiver<()>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let addr = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Ends when the connection does.
+            while answer(&stream, chunks, &received).is_ok() {}
+        }
+    });
+    Ok(addr)
+}
+
+fn answer(mut stream: &TcpStream, chunks: usize, received: &Receiver<()>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    let (first, length) = head(&mut reader)?;
+    let mut body = String::new();
+    (&mut reader).take(length.unwrap_or(0)).read_to_string(&mut body)?;
+    let model = body.split_once(r#""model":""#).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
+    let whole = match model {
+        _ if first.contains("/api/version") => Some(r#"{"version":"0.33.0"}"#.to_owned()),
+        "whole" => {
+            let text = "Hello, \\\"world\\\".\\nThis is an answer of some length, with a café in it. ".repeat(6);
+            Some(message("whole", &format!(r#""content":"{text}""#), true))
+        }
+        "vectors" => {
+            let vectors = vec![format!("[{}]", vec!["-0.0123456789"; 256].join(",")); 16].join(",");
+            Some(format!(r#"{{"model":"vectors","embeddings":[{vectors}],"total_duration":1,"prompt_eval_count":9}}"#))
+        }
+        _ => None,
+    };
+    if let Some(whole) = whole {
+        let response = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nDate: Thu, 26 Nov 2026 00:00:00 GMT\r\nContent-Length: {}\r\n\r\n{whole}",
+            whole.len()
+        );
+        // In one write, so that it comes in one piece.
+        return stream.write_all(response.as_bytes());
+    }
+    let chunk = match model {
+        "thinking" => r#""content":"","thinking":" maybe""#,
+        "calls" => {
+            r#""content":"","tool_calls":[{"id":"call_1","function":{"index":0,"name":"weather","arguments":{"city":"Paris"}}}]"#
+        }
+        _ => r#""content":" word""#,
+    };
+    let framed = |line: &str| format!("{:x}\r\n{line}\n\r\n", line.len() + 1);
+    // What the client received of the stream before.
+    while received.try_recv().is_ok() {}
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    for _ in 0..chunks {
+        stream.write_all(framed(&message(model, chunk, false)).as_bytes())?;
+        received.recv().map_err(std::io::Error::other)?;
+    }
+    stream.write_all((framed(&message(model, r#""content":"""#, true)) + "0\r\n\r\n").as_bytes())
+}
+
+/// One reply of Ollama's.
+fn message(model: &str, content: &str, done: bool) -> String {
+    let end = if done {
+        r#","done_reason":"stop","total_duration":174560334,"load_duration":101397084,"prompt_eval_count":26,"prompt_eval_duration":13074791,"eval_count":64,"eval_duration":52479709"#
+    } else {
+        ""
+    };
+    format!(
+        r#"{{"model":"{model}","created_at":"2026-11-22T12:37:41.512345678Z","message":{{"role":"assistant",{content}}},"done":{done}{end}}}"#
+    )
+}
