@@ -9,6 +9,7 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use crate::{
+    anthropic,
     config::{Config, Limits, Responses},
     gate::Owner,
     ollama::wire::ChatReply,
@@ -104,6 +105,21 @@ const ROWS: &[Row] = &[
         for nth in 0..n {
             assert!(store.item(owner, &format!("item_{nth}")).is_some());
         }
+    }),
+    ("blocks of a message", |n| {
+        message(
+            &json!({"messages": [{"role": "user", "content": list(n, |n| json!({"type": "text", "text": format!("m{n}"), "x": n}))}]}),
+        );
+    }),
+    ("calls of messages and their results", |n| {
+        let call = |n| json!({"type": "tool_use", "id": format!("c{n}"), "name": "f", "input": {}});
+        let result = |n| json!({"type": "tool_result", "tool_use_id": format!("c{n}"), "content": "a"});
+        let turn = |role: &str, blocks: Value| json!({"role": role, "content": blocks});
+        message(&json!({"messages": [turn("assistant", list(n, call)), turn("user", list(n, result))]}));
+    }),
+    ("tools of a message", |n| {
+        let tools = list(n, |n| json!({"name": format!("f{n}"), "input_schema": {"type": "object"}}));
+        message(&json!({"tools": tools, "tool_choice": {"type": "any"}}));
     }),
     ("calls in an answer", |n| {
         let call = |n| json!({"id": format!("c{n}"), "function": {"name": "f", "arguments": {}}});
@@ -205,6 +221,13 @@ fn chat(own: &Value, more: &Value) {
     let messages = json!({"messages": [{"role": "user", "content": "a"}]});
     let json = body(&joined(&[&messages, own, more]));
     black_box(chat::prepare(&json, &context()).unwrap().asks.len());
+}
+
+/// Translates a message with `more`.
+fn message(more: &Value) {
+    let mut fields = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]});
+    fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    black_box(anthropic::prepare(&body(&fields), &context()).unwrap().asks.len());
 }
 
 fn response(own: &Value, more: &Value) {

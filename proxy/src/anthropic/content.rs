@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
 use super::{
+    pdf,
     request::missing,
     wire::{Block, Source},
 };
@@ -204,7 +206,21 @@ fn document<'a>(source: Source<'a>, at: &str, said: &mut Gathered<'a>, receipt: 
         "base64" => {
             let at = format!("{at}.data");
             let data = content::bare_base64(source.data.ok_or_else(|| missing(&at))?.0, &at)?;
-            said.texts.push(Cow::Owned(content::text_of_file(&data, &at)?));
+            let text = if data.starts_with(pdf::BEGINNING) {
+                let bytes = STANDARD.decode(&*data);
+                let bytes = bytes.map_err(|error| Error::invalid(&*at, format!("The data is not base64: {error}.")))?;
+                pdf::text(&bytes).map_err(|why| {
+                    Error::unsupported(
+                        &*at,
+                        format!(
+                            "The PDF cannot be given to Ollama as text: {why}. Send its text, or its pages as images."
+                        ),
+                    )
+                })?
+            } else {
+                content::text_of_file(&data, &at)?
+            };
+            said.texts.push(Cow::Owned(text));
         }
         "url" => {
             return Err(Error::unsupported(

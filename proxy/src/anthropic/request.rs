@@ -145,13 +145,7 @@ impl<'a> Request<'a> {
         }
         let (mode, one) = (choice.mode, choice.is_for_one());
         let tools = choice.cut(tools)?;
-        let mut stops: Vec<String> = fields
-            .take::<Vec<Text<'a>>>("stop_sequences", ignored)?
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|stop| !stop.is_empty())
-            .map(|stop| stop.0.into_owned())
-            .collect();
+        let mut stops = stop_sequences(fields.take("stop_sequences", ignored)?.unwrap_or_default())?;
         if !stops.is_empty() {
             receipt.emulated("stop_sequences");
         }
@@ -233,6 +227,22 @@ impl<'a> Thinking<'a> {
         let switch = effort.is_none().then_some(("thinking", true));
         Ok(Self { thoughts, effort, switch })
     }
+}
+
+/// The strings that end the answer, without empty ones. Each is looked for in each piece of the answer, so they are bounded.
+///
+/// # Errors
+/// Fails if there are too many, or one is too long.
+fn stop_sequences(given: Vec<Text<'_>>) -> Result<Vec<String>, Error> {
+    const MOST: usize = 128;
+    const LONGEST: usize = 1024;
+    if given.len() > MOST || given.iter().any(|stop| stop.len() > LONGEST) {
+        return Err(Error::invalid(
+            "stop_sequences",
+            format!("Invalid 'stop_sequences': expected at most {MOST} strings of at most {LONGEST} bytes each."),
+        ));
+    }
+    Ok(given.into_iter().filter(|stop| !stop.is_empty()).map(|stop| stop.0.into_owned()).collect())
 }
 
 /// The error for a required field at `path` that is missing.

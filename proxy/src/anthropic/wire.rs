@@ -381,7 +381,8 @@ impl Capabilities {
                 supported: thinks.supported,
             },
             image_input: has("vision"),
-            pdf_input: no,
+            // As text.
+            pdf_input: yes,
             server_tools: ServerTools { code_execution: no, web_search: no, supported: false },
             structured_outputs: yes,
             thinking: ThinkingCapability {

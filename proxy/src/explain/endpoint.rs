@@ -60,10 +60,33 @@ pub(super) fn found(json: &Json) -> Result<Endpoint, Error> {
         let part = first.get("type").is_some_and(|kind| kind == "text" || kind == "image_url");
         return Ok(if part { Endpoint::Moderations } else { Endpoint::Responses });
     }
+    if is_message(json)? {
+        return Ok(Endpoint::Messages);
+    }
     // The first of those that are equally likely.
     let score = |endpoint: Endpoint| (has(main_field(endpoint)), rows(endpoint).filter(|row| has(row.name)).count());
     let endpoints = rows_with_fields().rev().map(|(endpoint, _)| endpoint);
     Ok(endpoints.max_by_key(|endpoint| score(*endpoint)).unwrap_or(Endpoint::Chat))
+}
+
+/// Whether a body has what only Anthropic's messages have: tools with an `input_schema`, or blocks of its types.
+///
+/// # Errors
+/// Fails if the body is no JSON object.
+fn is_message(json: &Json) -> Result<bool, Error> {
+    let fields = json.fields()?;
+    let has = |list: &str, of: &dyn Fn(&Map<String, Value>) -> bool| {
+        let list = fields.raw(list).and_then(|raw| serde_json::from_str::<Vec<Map<String, Value>>>(raw.get()).ok());
+        list.is_some_and(|list| list.iter().any(of))
+    };
+    let block = |block: &Value| {
+        let kind = block["type"].as_str().unwrap_or_default();
+        matches!(kind, "tool_use" | "tool_result" | "thinking" | "image" | "document" | "search_result")
+    };
+    let blocks = |message: &Map<String, Value>| {
+        message.get("content").and_then(Value::as_array).is_some_and(|all| all.iter().any(block))
+    };
+    Ok(has("tools", &|tool| tool.contains_key("input_schema")) || has("messages", &blocks))
 }
 
 /// The other endpoints that a body is just as likely for as for `found`: then `found` is a guess.
@@ -79,8 +102,9 @@ pub(super) fn as_likely(json: &Json, found: Endpoint) -> Result<Vec<Endpoint>, E
         return Ok(Vec::new());
     }
     let score = |endpoint: Endpoint| rows(endpoint).filter(|row| has(row.name)).count();
-    let alike =
-        |endpoint: &Endpoint| *endpoint != found && has(main_field(*endpoint)) && score(*endpoint) == score(found);
+    // A message says how long it may be.
+    let fits = |endpoint: Endpoint| has(main_field(endpoint)) && (endpoint != Endpoint::Messages || has("max_tokens"));
+    let alike = |endpoint: &Endpoint| *endpoint != found && fits(*endpoint) && score(*endpoint) == score(found);
     Ok(rows_with_fields().map(|(endpoint, _)| endpoint).filter(alike).collect())
 }
 
@@ -93,6 +117,13 @@ mod tests {
         for (body, name) in [
             (r#"{"model":"m","messages":[]}"#, "chat"),
             (r#"{"model":"m"}"#, "chat"),
+            (r#"{"model":"m","max_tokens":5,"system":"s","messages":[]}"#, "messages"),
+            (r#"{"model":"m","messages":[],"tools":[{"name":"f","input_schema":{}}]}"#, "messages"),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t"}]}]}"#,
+                "messages",
+            ),
+            (r#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, "chat"),
             (r#"{"model":"m","prompt":"p"}"#, "completions"),
             (r#"{"model":"m","prompt":"p","suffix":"s","max_tokens":5}"#, "completions"),
             (r#"{"model":"m","prompt":"p","reasoning_effort":"max"}"#, "completions"),

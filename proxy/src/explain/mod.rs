@@ -242,6 +242,7 @@ mod tests {
             ("completions", r#"{"model":"m","prompt":["a","b"]}"#, "/api/generate", 2),
             ("embeddings", r#"{"model":"m","input":["a","b"]}"#, "/api/embed", 1),
             ("responses", r#"{"model":"m","input":"hi"}"#, "/api/chat", 1),
+            ("messages", r#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}"#, "/api/chat", 1),
             ("moderations", r#"{"input":["a","b"]}"#, "/api/chat", 2),
             ("images", r#"{"model":"m","prompt":"a cat","size":"8x8"}"#, "/api/generate", 1),
             ("transcriptions", r#"{"model":"m","file":"QUJD"}"#, "/api/chat", 1),

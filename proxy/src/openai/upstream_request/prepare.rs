@@ -62,7 +62,8 @@ pub(crate) async fn take<F: Send + 'static>(
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
     recorder.payload("request", json.bytes());
-    prepared(app, recorder, json, prepare).await
+    let size = json.bytes().len();
+    prepared(app, recorder, json, size, prepare).await
 }
 
 /// Takes a body apart with the endpoint's `prepare`, once the images that it names by a URL are fetched, if the settings say so.
@@ -75,9 +76,24 @@ pub(crate) async fn take_with_images<F: Send + 'static>(
     json: Json,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
+    take_sized(app, recorder, json, 0, prepare).await
+}
+
+/// As [`take_with_images`], for a body that is as much work as another of `size` bytes.
+///
+/// # Errors
+/// As [`take_with_images`].
+pub(crate) async fn take_sized<F: Send + 'static>(
+    app: &App,
+    recorder: &Recorder,
+    json: Json,
+    size: usize,
+    prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
+) -> Result<(Vec<UpstreamRequest>, F), Error> {
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(app, recorder, json).await?;
-    prepared(app, recorder, json, prepare).await
+    let size = size.max(json.bytes().len());
+    prepared(app, recorder, json, size, prepare).await
 }
 
 /// Off the event loop if the body is large, which is dropped before the remote is asked.
@@ -85,10 +101,11 @@ async fn prepared<F: Send + 'static>(
     app: &App,
     recorder: &Recorder,
     json: Json,
+    size: usize,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
     let (state, notes) = (app.clone(), recorder.clone());
-    let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&state, &notes))).await;
+    let prepared = offload::run(size, move || prepare(&json, &Context::of(&state, &notes))).await;
     let Prepared { mut asks, facts, receipt } = prepared?;
     recorder.receipt(receipt);
     hold(&mut asks, &app.buffered);

@@ -43,7 +43,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[Messages],
         Mapped,
         &[],
-        "`messages`; each result of a tool is a message of its own; documents are their text, and images go beside the text",
+        "`messages`; each result of a tool is a message of its own; documents, PDFs too, are their text, and images go beside the text",
     ),
     row("metadata", &[Messages], NoEffect, &[], "for Anthropic's own abuse detection"),
     row(
