@@ -21,6 +21,7 @@ use crate::{
     smoke,
 };
 
+mod bench_tools;
 mod init;
 mod mutate;
 mod run;
@@ -59,6 +60,9 @@ enum Verb {
     /// Breaks the traffic in named ways, and tells which scenarios notice (on the built-in mock)
     #[command(after_help = mutate::HELP)]
     Mutate(mutate::Flags),
+    /// Compares how servers deal with tool calls that models get wrong
+    #[command(name = "bench-tools", after_help = bench_tools::HELP)]
+    BenchTools(bench_tools::Flags),
     /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
     #[command(after_help = smoke::HELP)]
     Smoke(Box<smoke::Flags>),
@@ -98,6 +102,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Mutate(flags) => mutate::run(&flags),
+        Verb::BenchTools(flags) => bench_tools::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
     code.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@
 //! files, `run` brings the five together. A module uses only modules before it in that order; `tests/layers.rs` checks it.
 
 pub mod backend;
+pub mod bench_tools;
 pub mod call;
 pub mod check;
 pub mod cli;

@@ -8,9 +8,25 @@ use std::{
 };
 
 /// From the lowest to the highest.
-const ORDER: [&str; 17] = [
-    "text", "net", "exit", "scenario", "finding", "mutants", "backend", "call", "expect", "check", "report", "process",
-    "run", "proof", "smoke", "cli", "lib",
+const ORDER: [&str; 18] = [
+    "text",
+    "net",
+    "exit",
+    "scenario",
+    "finding",
+    "mutants",
+    "backend",
+    "call",
+    "expect",
+    "check",
+    "report",
+    "process",
+    "run",
+    "proof",
+    "bench_tools",
+    "smoke",
+    "cli",
+    "lib",
 ];
 
 fn source() -> PathBuf {

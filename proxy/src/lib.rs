@@ -50,7 +50,7 @@ use std::{
 
 pub use config::Config;
 use control::Control;
-pub use explain::{Explained, endpoints, explain};
+pub use explain::{Explained, Pasted, PastedCall, endpoints, explain, explain_with};
 use gate::{Gate, origin::Rules};
 pub use observe::{ExchangeLog, LineSink, LogLine, LogRing};
 pub use ollama::version::VERSIONS;

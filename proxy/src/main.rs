@@ -124,7 +124,7 @@ fn explain(asked: &cli::Explain, mut config: Config) -> ExitCode {
         Ok(body) => body,
         Err(message) => return complain(&message),
     };
-    let mut explained = match farllama::explain(body, asked.endpoint.as_deref(), &config) {
+    let mut explained = match farllama::explain_with(body, asked.endpoint.as_deref(), asked.call.as_deref(), &config) {
         Ok(explained) => explained,
         Err(refusal) => {
             print(&format!("{refusal}\n"));

@@ -47,11 +47,13 @@ pub(crate) enum Call {
     Unknown,
     /// It was written as text; it is counted as one of the others as well.
     Rescued,
+    /// The model was asked for it again; the new one is counted as one of the others as well.
+    Reasked,
 }
 
 /// How many calls of an exchange there were of each kind. Calls that were not checked are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Calls([u32; 5]);
+pub(crate) struct Calls([u32; 6]);
 
 impl Receipt {
     /// Adds `name=what`, unless it is there.

@@ -125,6 +125,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("header-dropped", "each header of an answer in turn is dropped", Kind::Answers(answers::header_dropped)),
     mutant("value-changed", "each value in a JSON answer in turn is another", Kind::Answers(answers::value_changed)),
     mutant("stream-ignored", "`stream` is ignored", Kind::Request(requests::stream_ignored)),
+    mutant("strict-ignored", "`strict` of a tool is ignored", Kind::Request(requests::strict_ignored)),
     mutant("option-dropped", "each option of a request in turn is ignored", Kind::Request(requests::option_dropped)),
     mutant(
         "arguments-object",

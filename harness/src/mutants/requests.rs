@@ -40,6 +40,21 @@ pub(super) fn stream_ignored(request: &mut Message, nth: usize) {
     }
 }
 
+pub(super) fn strict_ignored(request: &mut Message, nth: usize) {
+    let Ok(mut body) = serde_json::from_slice::<Value>(&request.body) else { return };
+    if nth > 0 || !request.head.target().starts_with("/v1/") {
+        return;
+    }
+    for tool in body["tools"].as_array_mut().into_iter().flatten() {
+        for at in ["", "/function"] {
+            tool.pointer_mut(at).and_then(Value::as_object_mut).map(|tool| tool.shift_remove("strict"));
+        }
+    }
+    if body["tools"].is_array() {
+        request.body = body.to_string().into_bytes();
+    }
+}
+
 pub(super) fn option_dropped(request: &mut Message, nth: usize) {
     let options = fields(request).into_iter().filter(|name| !CORE.contains(&name.as_str()));
     if let Some(option) = options.collect::<Vec<_>>().get(nth) {

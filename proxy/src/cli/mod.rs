@@ -265,6 +265,12 @@ fn explain() -> Command {
                 .value_parser(PossibleValuesParser::new(endpoints()))
                 .help("The endpoint of the request [default: guessed from its fields]"),
         )
+        .arg(
+            Arg::new("call")
+                .long("call")
+                .value_name("TEXT")
+                .help("A tool call as JSON, or the text of an answer: show what is repaired or rescued in it"),
+        )
         .arg(switch("curl", "Print curl commands instead of JSON, without keys"))
         .arg(switch(
             "loaded",
@@ -380,6 +386,8 @@ pub(crate) struct Explain {
     pub(crate) file: Option<PathBuf>,
     /// The short name of one of [`farllama::endpoints`].
     pub(crate) endpoint: Option<String>,
+    /// A call, or the text of an answer.
+    pub(crate) call: Option<String>,
     /// Whether curl commands are wanted.
     pub(crate) curl: bool,
     /// Whether the remote is to be asked.
@@ -392,6 +400,7 @@ pub(crate) fn explained(matches: &ArgMatches, sources: &Sources) -> Explain {
     Explain {
         file: leaf.get_one::<PathBuf>("file").cloned(),
         endpoint: leaf.get_one::<String>("endpoint").cloned(),
+        call: leaf.get_one::<String>("call").cloned(),
         curl: leaf.get_flag("curl"),
         loaded: leaf.get_flag("loaded") || sources.flags.iter().any(|(key, _)| *key == "remote.host"),
     }

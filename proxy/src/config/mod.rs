@@ -240,6 +240,9 @@ pub struct Tools {
     pub repair: Repair,
     /// Whether calls that a model writes as text become calls. On by default.
     pub rescue: Repair,
+    /// Whether the model is asked once more for a call that does not fit its schema, which then forces its form. Off by default; a tool
+    /// with `strict: true` is asked for again in any case.
+    pub reask: bool,
 }
 
 /// Whether something is repaired.

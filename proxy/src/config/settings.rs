@@ -423,6 +423,11 @@ pub const SETTINGS: &[Setting] = &[
         |draft, value| word(value).map(|rescue| draft.config.tools.rescue = rescue),
         |config| shown_word(config.tools.rescue),
     ),
+    flag(
+        "tools.reask",
+        "Ask the model once more for a tool call that does not fit its schema; tools with strict: true always are",
+        |config| &mut config.tools.reask,
+    ),
     size("responses.max_bytes", "Maximum memory for stored responses; 0 stores none", |config| {
         &mut config.responses.max_bytes
     }),

@@ -181,6 +181,7 @@ mod tests {
             effort: Some("reasoning_effort"),
             forced: false,
             version_gated: VersionGated { max: true, ..VersionGated::default() },
+            reask: crate::openai::tools::repair::Repairs::default(),
         }
     }
 

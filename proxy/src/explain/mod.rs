@@ -1,6 +1,7 @@
 //! `farllama explain`: the Ollama request that a request becomes, and what happens to its fields. Translation is pure, so nothing is sent;
 //! only [`Explained::compare`] asks a remote which models it has and what is loaded there.
 
+mod calls;
 mod endpoint;
 mod loaded;
 
@@ -9,7 +10,10 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-pub use self::endpoint::endpoints;
+pub use self::{
+    calls::{Pasted, PastedCall},
+    endpoint::endpoints,
+};
 use crate::{
     anthropic, app,
     config::Config,
@@ -19,6 +23,7 @@ use crate::{
         audio, chat, completions, embeddings, images, moderations,
         request::{image_urls, json::Json, parameters::Endpoint},
         responses,
+        tools::repair::Repairs,
         upstream_request::{context::Grown, prepare::Context, send::UpstreamRequest},
     },
     upstream::client::Client,
@@ -33,6 +38,9 @@ pub struct Explained {
     pub requests: Vec<Request>,
     /// What is emulated and what has no effect, as in the header `x-farllama-receipt`; empty where nothing is.
     pub receipt: String,
+    /// What would become of a pasted call, or of the text of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pasted: Option<Pasted>,
     /// What may surprise.
     pub warnings: Vec<String>,
     /// Whether the remote wants credentials, which are not shown.
@@ -76,6 +84,9 @@ impl Explained {
         let mut text = format!("# {}\n", self.endpoint);
         if !self.receipt.is_empty() {
             let _ = writeln!(text, "# receipt: {}", self.receipt);
+        }
+        for line in self.pasted.iter().flat_map(Pasted::lines) {
+            let _ = writeln!(text, "# {}", line.replace(char::is_control, " "));
         }
         for warning in &self.warnings {
             // A name or a URL of the request must not end the comment.
@@ -126,11 +137,24 @@ impl Explained {
 /// # Errors
 /// The refusal that a client would get, as JSON.
 pub fn explain(body: Vec<u8>, endpoint: Option<&str>, config: &Config) -> Result<Explained, String> {
-    prepare(&Json::new(body, &config.limits), endpoint, config)
+    explain_with(body, endpoint, None, config)
+}
+
+/// Translates a body, and shows what would become of `pasted`: a call as JSON, or the text of an answer.
+///
+/// # Errors
+/// As [`explain`].
+pub fn explain_with(
+    body: Vec<u8>,
+    endpoint: Option<&str>,
+    pasted: Option<&str>,
+    config: &Config,
+) -> Result<Explained, String> {
+    prepare(&Json::new(body, &config.limits), endpoint, pasted, config)
         .map_err(|error| String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi, None)).into_owned())
 }
 
-fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Explained, Error> {
+fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &Config) -> Result<Explained, Error> {
     let (endpoint, others) = match endpoint.and_then(endpoint::named) {
         Some(endpoint) => (endpoint, Vec::new()),
         None => {
@@ -143,11 +167,18 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
     // Nothing has grown yet.
     let context = &Context { config, grown: &Grown::default(), recorder: &Recorder::default() };
     let mut stand_in = None;
+    let mut repairs = Repairs::default();
     let (asks, receipt) = match endpoint {
-        Endpoint::Chat => chat::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Chat => chat::prepare(json, context).map(|all| {
+            repairs = all.facts.repairs;
+            (all.asks, all.receipt)
+        }),
         Endpoint::Completions => completions::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Embeddings => embeddings::prepare(json, context).map(|all| (all.asks, all.receipt)),
-        Endpoint::Responses => responses::explain(json, config),
+        Endpoint::Responses => responses::explain(json, config).map(|(asks, receipt, offered)| {
+            repairs = offered;
+            (asks, receipt)
+        }),
         Endpoint::Messages => anthropic::prepare(json, context).map(|all| (all.asks, all.receipt)),
         Endpoint::Moderations => moderations::explain(json, context).map(|(all, guard)| {
             stand_in = guard;
@@ -187,6 +218,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, config: &Config) -> Result<Expla
         endpoint: endpoint::path(endpoint),
         requests: asks.iter().map(request).collect::<Result<_, Error>>()?,
         receipt: receipt.to_string(),
+        pasted: pasted.map(|text| Pasted::of(text, &repairs)),
         warnings,
         notes,
         keyed: config.remote.authorization.is_some() || !config.remote.headers.is_empty(),
@@ -214,6 +246,49 @@ mod tests {
         );
         let json: serde_json::Value = serde_json::from_str(&explained.json()).unwrap();
         assert_eq!(json["requests"][0]["body"]["options"]["num_ctx"], 8192);
+    }
+
+    #[test]
+    fn a_pasted_call_is_shown_as_what_it_becomes() {
+        let tool = r#"{"name":"get_weather","parameters":{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}},"required":["city"]}}"#;
+        let chat = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],"tools":[{{"type":"function","function":{tool}}}]}}"#
+        );
+        let responses = format!(r#"{{"model":"m","input":"hi","tools":[{{"type":"function",{}]}}"#, &tool[1..]);
+        for body in [chat, responses] {
+            for (pasted, calls, text, receipt) in [
+                (
+                    r#"{"name":"getWeather","arguments":{"city":"Oslo","days":"3"}}"#,
+                    r#"[get_weather {"city":"Oslo","days":3}]"#,
+                    "",
+                    "tools.get_weather=renamed, tools.get_weather.days=coerced",
+                ),
+                (
+                    r#"{"id":"1","type":"function","function":{"name":"get_weather","arguments":"{\"city\":7}"}}"#,
+                    r#"[get_weather {"city":"7"}]"#,
+                    "",
+                    "tools.get_weather.city=coerced",
+                ),
+                (r#"{"name":"other","arguments":{}}"#, "[other {}]", "", "tools.other=unknown-tool"),
+                (
+                    "Yes.\n<tool_call>{\"name\":\"get_weather\",\"arguments\":{}}",
+                    "[get_weather {}]",
+                    "Yes.\n",
+                    "tool_calls=rescued, tools.get_weather=does-not-fit",
+                ),
+                ("It is sunny.", "[]", "It is sunny.", ""),
+            ] {
+                let explained = explain_with(body.as_bytes().to_vec(), None, Some(pasted), &Config::default()).unwrap();
+                let shown = explained.pasted.as_ref().unwrap();
+                let told: Vec<_> = shown.calls.iter().map(|call| format!("{} {}", call.name, call.arguments)).collect();
+                assert_eq!(
+                    (format!("[{}]", told.join(", ")), &*shown.text, &*shown.receipt),
+                    (calls.to_owned(), text, receipt),
+                    "{pasted}"
+                );
+                assert!(explained.curl().lines().all(|line| line.starts_with("# ") || line.starts_with("curl ")));
+            }
+        }
     }
 
     #[test]

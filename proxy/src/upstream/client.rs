@@ -370,11 +370,20 @@ pub(crate) struct Upstream {
     failed: Option<Error>,
     /// Fails a stream that ends in order before it is done.
     last_line: Option<Box<LastLine>>,
+    /// What was read already.
+    front: Option<Box<Front>>,
+}
+
+/// What of a body was read already, or stands in its place.
+struct Front {
+    bytes: Bytes,
+    /// Whether the rest of the body follows.
+    more: bool,
 }
 
 impl Upstream {
     fn new(body: Body, idle: Duration, remote: Authority) -> Self {
-        Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None, last_line: None }
+        Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None, last_line: None, front: None }
     }
 
     /// Fails at the end of the stream unless its last line says that it is complete.
@@ -382,7 +391,28 @@ impl Upstream {
         self.last_line = Some(Box::default());
     }
 
+    /// Puts `bytes` in front of the rest of the body, or in its place if there is no `more` of it.
+    pub(crate) fn put_back(&mut self, bytes: Bytes, more: bool) {
+        self.front = Some(Box::new(Front { bytes, more }));
+    }
+
+    /// Fails with `error` once what was put back is read.
+    pub(crate) fn fail_later(&mut self, error: Error) {
+        self.failed = Some(error);
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(front) = &mut self.front {
+            let bytes = std::mem::take(&mut front.bytes);
+            let more = front.more;
+            if !bytes.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if !more && self.failed.is_none() {
+                return Poll::Ready(None);
+            }
+            self.front = None;
+        }
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -449,11 +479,11 @@ impl HttpBody for Upstream {
 
     fn is_end_stream(&self) -> bool {
         // The end of a stream that may fail there must be polled.
-        self.last_line.is_none() && self.failed.is_none() && self.body.is_end_stream()
+        self.last_line.is_none() && self.failed.is_none() && self.front.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.front.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }
 

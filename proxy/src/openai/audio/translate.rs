@@ -8,6 +8,7 @@ use crate::{
     openai::{
         audio::wire::{AudioUsage, Request, Transcription},
         request::{json::Text, options::limit},
+        tools::repair::Repairs,
         upstream_request::{
             context::Policy,
             send::{UpstreamRequest, VersionGated},
@@ -135,6 +136,7 @@ fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Re
         effort: None,
         forced: false,
         version_gated: VersionGated::default(),
+        reask: Repairs::default(),
     })
 }
 

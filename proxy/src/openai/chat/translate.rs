@@ -16,6 +16,7 @@ use crate::{
         tools::{
             self, Numbering, PastCall,
             forced::{Form, Said, cut_at},
+            repair::Repairs,
         },
         upstream_request::{
             context::Policy,
@@ -42,10 +43,11 @@ pub(super) fn asks(
     receipt: &mut Receipt,
 ) -> Result<Vec<UpstreamRequest>, Error> {
     let n = asked.choices.0;
+    let reask = if asked.form() == Form::Free { asked.repairs.for_asking_again() } else { Repairs::default() };
     let (turn, messages) = turn(asked, receipt)?;
     let ask = turn.ask(Params::default(), policy);
     let mut native = turn.request(messages, policy, receipt)?;
-    let ask = UpstreamRequest { version_gated: VersionGated::of(&native), ..ask };
+    let ask = UpstreamRequest { version_gated: VersionGated::of(&native), reask, ..ask };
     let (mut seeds, mut bodies) = (Seeds::of(&native.options), Bodies::within(room).of_size(size(&native)));
     seeds.first(&mut native.options);
     let mut asks = Vec::with_capacity(n);

@@ -14,6 +14,7 @@ use crate::{
     openai::{
         completions::wire::{Alternatives, Choice, Completion, Facts, Logprobs, Request},
         request::options::{Seeds, limit, think},
+        tools::repair::Repairs,
         upstream_request::{
             context::Policy,
             send::{Bodies, UpstreamRequest, VersionGated},
@@ -88,6 +89,7 @@ pub(super) fn asks(
                 effort,
                 forced: false,
                 version_gated,
+                reask: Repairs::default(),
             });
         }
     }

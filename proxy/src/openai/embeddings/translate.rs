@@ -8,6 +8,7 @@ use crate::{
     ollama::embed::{EmbedReply, EmbedRequest},
     openai::{
         embeddings::wire::{Embedding, EmbeddingUsage, Encoding, Facts, List, Request, Vector},
+        tools::repair::Repairs,
         upstream_request::{
             context::Policy,
             send::{UpstreamRequest, VersionGated},
@@ -37,6 +38,7 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<UpstreamRequest
         effort: None,
         forced: false,
         version_gated: VersionGated::default(),
+        reask: Repairs::default(),
     })
 }
 

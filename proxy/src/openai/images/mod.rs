@@ -17,6 +17,7 @@ use crate::{
     openai::{
         models::can,
         request::json::Json,
+        tools::repair::Repairs,
         upstream_request::{
             prepare::{Context, Prepared, take},
             send::{self, UpstreamRequest, VersionGated},
@@ -50,6 +51,7 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
             effort: None,
             forced: false,
             version_gated: VersionGated::default(),
+            reask: Repairs::default(),
         })
     };
     let asks = translate::requests(&request).into_iter().map(ask).collect::<Result<_, Error>>()?;

@@ -11,6 +11,7 @@ use crate::{
             wire::{CATEGORIES, Judged, Map, Moderation, Request},
         },
         request::options::limit,
+        tools::repair::Repairs,
         upstream_request::{
             context::Policy,
             send::{Bodies, UpstreamRequest, VersionGated},
@@ -131,6 +132,7 @@ pub(super) fn asks(
             effort: None,
             forced: false,
             version_gated,
+            reask: Repairs::default(),
         });
     }
     Ok((asks, facts))

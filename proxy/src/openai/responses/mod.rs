@@ -40,6 +40,7 @@ use crate::{
             json::{Fields, Json, Text, read},
         },
         response::sse::{self, Feed, Frames, Translator},
+        tools::repair::Repairs,
         upstream_request::{
             context::{Grown, Policy},
             prepare::hold,
@@ -155,10 +156,11 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
 ///
 /// # Errors
 /// As [`prepare`].
-pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt), Error> {
+pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt, Repairs), Error> {
     let (grown, kept) = (Grown::default(), Store::default());
     let around = Around { config, grown: &grown, kept: &kept, owner: Owner::default(), random: "" };
-    prepare(json, None, &around, &Recorder::default()).map(|prepared| (vec![prepared.ask], prepared.receipt))
+    prepare(json, None, &around, &Recorder::default())
+        .map(|prepared| (vec![prepared.ask], prepared.receipt, prepared.facts.repairs))
 }
 
 /// One response, streamed or not.

@@ -11,6 +11,7 @@ use crate::{
             input::Conversation,
             request::{Facts, Request},
         },
+        tools::{forced::Form, repair::Repairs},
         upstream_request::{
             context::Policy,
             estimate,
@@ -45,6 +46,7 @@ pub(super) fn ask<'a>(
         conversation.add(item, &format!("input[{n}]"), receipt)?;
     }
     let mut facts = request.facts;
+    let reask = if facts.form == Form::Free { facts.repairs.for_asking_again() } else { Repairs::default() };
     let turn = Turn {
         model: request.model,
         stream: true,
@@ -62,5 +64,5 @@ pub(super) fn ask<'a>(
     let ask = turn.ask(params, &policy);
     let native = turn.request(conversation.messages(), &policy, receipt)?;
     facts.estimate = estimate::tokens(&native);
-    Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), ..ask }, facts))
+    Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), reask, ..ask }, facts))
 }

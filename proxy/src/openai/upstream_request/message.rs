@@ -17,6 +17,7 @@ use crate::{
         tools::{
             self, Tool,
             forced::{self, Form},
+            repair::Repairs,
         },
         upstream_request::{
             context::Policy,
@@ -76,6 +77,7 @@ impl<'a> Turn<'a> {
             effort,
             forced: self.form != Form::Free,
             version_gated: VersionGated::default(),
+            reask: Repairs::default(),
         }
     }
 

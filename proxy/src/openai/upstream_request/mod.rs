@@ -5,4 +5,5 @@ pub(crate) mod context;
 pub(crate) mod estimate;
 pub(crate) mod message;
 pub(crate) mod prepare;
+mod reask;
 pub(crate) mod send;

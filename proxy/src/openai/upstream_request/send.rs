@@ -20,7 +20,12 @@ use crate::{
         refusal::{Refusal, Refused},
         wire::{ChatRequest, Options},
     },
-    openai::{self, request::json::Fields, upstream_request::context::size},
+    openai::{
+        self,
+        request::json::Fields,
+        tools::repair::Repairs,
+        upstream_request::{context::size, reask},
+    },
     receipt::Receipt,
     redact::Redactor,
     upstream::client::{self, Upstream, encode, encode_sized},
@@ -44,6 +49,8 @@ pub(crate) struct UpstreamRequest {
     pub(crate) forced: bool,
     /// What it has that older remotes do not know.
     pub(crate) version_gated: VersionGated,
+    /// What calls must fit, or the model is asked once more; empty if it is not.
+    pub(crate) reask: Repairs,
 }
 
 /// What of an ask only newer versions of Ollama understand. Most asks have none of it, and then no version is asked for.
@@ -195,11 +202,18 @@ pub(crate) async fn whole(app: &App, ask: UpstreamRequest, recorder: &Recorder) 
 /// What Ollama refuses for good.
 pub(crate) async fn open(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
     let params = ask.params;
+    if !ask.reask.is_empty() {
+        return Box::pin(reask::open(app, ask, recorder)).await.map_err(|error| error.blaming(params));
+    }
     send_with_fallbacks(app, ask, recorder).await.map_err(|error| error.blaming(params))
 }
 
 // What is rare is boxed here and below: every request would carry the room for it otherwise.
-async fn send_with_fallbacks(app: &App, mut ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
+pub(super) async fn send_with_fallbacks(
+    app: &App,
+    mut ask: UpstreamRequest,
+    recorder: &Recorder,
+) -> Result<Upstream, Error> {
     if ask.version_gated != VersionGated::default() {
         Box::pin(adapt_to_version(app, &mut ask, recorder)).await?;
     }
@@ -392,7 +406,7 @@ async fn warn_if_it_spills(app: &App, model: &str, context: u64) {
 }
 
 /// The ask with another top level.
-async fn changed(
+pub(super) async fn changed(
     body: Bytes,
     change: impl FnOnce(&mut Options<'_>) -> Result<(), Error> + Send + 'static,
 ) -> Result<Bytes, Error> {
@@ -413,7 +427,7 @@ fn fields(text: &str) -> Result<Options<'_>, Error> {
     Ok(options)
 }
 
-fn set(options: &mut Options<'_>, name: &'static str, value: &str) -> Result<(), Error> {
+pub(super) fn set(options: &mut Options<'_>, name: &'static str, value: &str) -> Result<(), Error> {
     let value =
         RawValue::from_string(value.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })?;
     options.set(name, Cow::Owned(value));

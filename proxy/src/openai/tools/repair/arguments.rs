@@ -25,6 +25,13 @@ const WRAPPERS: [&str; 14] = [
 const ENVELOPES: [&str; 9] =
     ["arguments", "argument", "parameters", "params", "args", "kwargs", "input", "properties", "payload"];
 
+/// What may stand beside arguments in a call that is written again.
+const CALL: [&str; 5] = ["name", "function", "tool", "tool_name", "type"];
+
+/// What may stand beside `properties` in a schema.
+const SCHEMA: [&str; 8] =
+    ["type", "required", "additionalProperties", "title", "description", "$schema", "$defs", "definitions"];
+
 /// What was changed, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -261,16 +268,17 @@ impl<'c, 's> Mender<'c, 's> {
                 _ => {}
             }
         }
-        if let Value::Object(given) = value
-            && let Some((name, inner)) = given.iter().next()
-            && given.len() == 1
-        {
-            let object = types.contains(&"object");
-            if object && is_envelope(layer, name, inner) {
-                // The envelope is all that there is: dropping it would lose everything.
-                candidates.0.clear();
-                self.go_on(layer, inner.clone(), What::Unwrapped, path, depth, &mut candidates);
-            } else if !object && says_nothing(name, path) {
+        if let Value::Object(given) = value {
+            if types.contains(&"object") {
+                if let Some(inner) = envelope(layer, given) {
+                    // The envelope is all that there is: dropping it would lose everything.
+                    candidates.0.clear();
+                    self.go_on(layer, inner.clone(), What::Unwrapped, path, depth, &mut candidates);
+                }
+            } else if let Some((name, inner)) = given.iter().next()
+                && given.len() == 1
+                && says_nothing(name, path)
+            {
                 self.go_on(layer, inner.clone(), What::Unwrapped, path, depth, &mut candidates);
             }
         }
@@ -416,18 +424,24 @@ impl<'c, 's> Mender<'c, 's> {
     }
 }
 
-/// Whether an object that is asked for is the only property of the one that is given.
-fn is_envelope(layer: &Value, name: &str, inner: &Value) -> bool {
-    let declared = layer.get("properties").and_then(Value::as_object);
-    let known = |name: &str| declared.is_some_and(|declared| declared.contains_key(name));
+/// The object that is asked for, where it stands in another one that says nothing more: under a name for arguments, in a call that is
+/// written again, or in the schema that the model was shown.
+fn envelope<'v>(layer: &Value, given: &'v Map<String, Value>) -> Option<&'v Value> {
+    let declared = layer.get("properties").and_then(Value::as_object)?;
+    if given.keys().any(|name| declared.contains_key(name) || declared_alike(Some(declared), name)) {
+        return None;
+    }
+    let (name, inner) = given.iter().find(|(name, _)| ENVELOPES.contains(&normal(name).as_str()))?;
     let inside = match inner {
-        Value::Object(inner) => {
-            !inner.is_empty() && inner.keys().all(|name| known(name) || declared_alike(declared, name))
-        }
+        Value::Object(inner) => !inner.is_empty() && inner.keys().all(|name| declared_alike(Some(declared), name)),
         Value::String(text) => text.trim_start().starts_with('{'),
         _ => false,
     };
-    inside && !known(name) && !declared_alike(declared, name) && ENVELOPES.contains(&normal(name).as_str())
+    let mut others = given.iter().filter(|(other, _)| *other != name);
+    let beside = others.all(|(other, value)| {
+        name == "properties" && SCHEMA.contains(&other.as_str()) || CALL.contains(&other.as_str()) && value.is_string()
+    });
+    (inside && beside).then_some(inner)
 }
 
 fn declared_alike(declared: Option<&Map<String, Value>>, name: &str) -> bool {

@@ -22,11 +22,13 @@ use std::{
 use arguments::{Change, Mended, Mender, keeps_numbers};
 use jsonschema::{PatternOptions, Validator};
 use schema::{Checker, Fit};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
-use super::{CalledFunction, Tool, forced};
+use super::{CalledFunction, Function, Tool, forced};
 use crate::{
     config,
+    error::Error,
+    openai::request::json::Text,
     receipt::{Call, Receipt},
 };
 
@@ -51,6 +53,7 @@ pub(crate) struct Repairs(Option<Arc<Offer>>);
 pub(super) struct Offer {
     repair: bool,
     rescue: bool,
+    reask: bool,
     tools: Vec<Offered>,
 }
 
@@ -237,7 +240,54 @@ impl Repairs {
             strict: function.strict == Some(true),
             schema: OnceLock::new(),
         });
-        Self(Some(Arc::new(Offer { repair, rescue, tools: offered.collect() })))
+        Self(Some(Arc::new(Offer { repair, rescue, reask: settings.reask, tools: offered.collect() })))
+    }
+
+    /// The same, if the model may be asked again for a call that does not fit: the settings say so, or a tool is strict.
+    pub(crate) fn for_asking_again(&self) -> Self {
+        let asks = |offer: &&Arc<Offer>| offer.repair && (offer.reask || offer.tools.iter().any(|tool| tool.strict));
+        Self(self.0.as_ref().filter(asks).cloned())
+    }
+
+    /// Whether there are no tools whose calls are checked or looked for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The number of the tool, if a call does not fit and the model is to be asked for it again.
+    pub(crate) fn to_ask_again(&self, name: &str, arguments: &str) -> Option<usize> {
+        let offer = self.0.as_ref()?;
+        let nth = offer.nth(name)?;
+        let tool = &offer.tools[nth];
+        ((offer.reask || tool.strict) && matches!(tool.repair(arguments), Outcome::Misfit)).then_some(nth)
+    }
+
+    /// The name of a tool, and the format that forces one call of it.
+    ///
+    /// # Errors
+    /// None that readable schemas can cause.
+    pub(crate) fn forced_call(&self, nth: usize) -> Result<(String, Box<RawValue>), Error> {
+        let internal = |error: serde_json::Error| Error::Internal { message: error.to_string() };
+        let tool = self.0.as_ref().and_then(|offer| offer.tools.get(nth));
+        let tool = tool.ok_or_else(|| Error::Internal { message: "a tool is missing".to_owned() })?;
+        let parameters = (!tool.parameters.is_empty()).then(|| RawValue::from_string(tool.parameters.to_string()));
+        let function = Function {
+            name: Text(tool.name.as_str().into()),
+            description: None,
+            parameters: parameters.transpose().map_err(internal)?.map(Cow::Owned),
+            strict: None,
+        };
+        let format = forced::format(&[Tool::from(function)], None, 1, &mut Receipt::default())?;
+        Ok((tool.name.clone(), format))
+    }
+
+    /// Arguments that fit, if need be after a repair.
+    pub(crate) fn fitting(&self, nth: usize, arguments: &str) -> Option<String> {
+        match self.0.as_ref()?.tools.get(nth)?.repair(arguments) {
+            Outcome::Fits => Some(arguments.to_owned()),
+            Outcome::Repaired(json, _) => Some(json),
+            _ => None,
+        }
     }
 
     /// Whether calls are checked.

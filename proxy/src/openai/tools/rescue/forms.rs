@@ -60,6 +60,7 @@ pub(super) enum Body {
     Deepseek,
     Kimi,
     Action,
+    Gemma,
 }
 
 #[derive(Debug, Deserialize)]

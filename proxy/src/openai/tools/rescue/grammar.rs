@@ -205,6 +205,7 @@ impl<'a> Parser<'a> {
             Body::Deepseek => self.deepseek(),
             Body::Kimi => self.kimi(),
             Body::Action => self.action(),
+            Body::Gemma => self.gemma(),
         }
     }
 
@@ -589,6 +590,43 @@ impl<'a> Parser<'a> {
         self.blanks()?;
         self.closer("<|tool_call_end|>")?;
         Ok(vec![call])
+    }
+
+    /// `call:get_weather{city:<|"|>Oslo<|"|>}`: names without quotes, texts between marks.
+    fn gemma(&mut self) -> Got<Vec<Call>> {
+        const QUOTE: &str = "<|\"|>";
+        self.literal("call:")?;
+        let name = self.name(&['{'])?;
+        let (mut json, mut depth, mut key) = (String::new(), 0, true);
+        loop {
+            let rest = self.rest();
+            if rest.starts_with(QUOTE) || QUOTE.starts_with(rest) {
+                self.literal(QUOTE)?;
+                let (text, _) = self.until(&[QUOTE])?;
+                json.push_str(&Value::from(text).to_string());
+                continue;
+            }
+            let Some(c) = rest.chars().next() else { return Err(self.end()) };
+            if key && (c.is_alphabetic() || c == '_') {
+                let end = rest.find(':').ok_or(self.end())?;
+                json.push_str(&Value::from(&rest[..end]).to_string());
+                (self.at, key) = (self.at + end, false);
+                continue;
+            }
+            self.at += c.len_utf8();
+            json.push(c);
+            match c {
+                '{' => (depth, key) = (depth + 1, true),
+                '[' => (depth, key) = (depth + 1, false),
+                '}' | ']' => depth -= 1,
+                // Of an object or of a list: only the former has names, which are followed by a colon.
+                ',' => key = rest[1..].split([',', '}', ']', '<']).next().is_some_and(|next| next.contains(':')),
+                _ => {}
+            }
+            if depth == 0 {
+                return Ok(vec![self.call(name, &parsed(&json).ok_or(No)?)?]);
+            }
+        }
     }
 
     /// The rest of `Action: get_weather`, then `Action Input: {"city": "Oslo"}`.

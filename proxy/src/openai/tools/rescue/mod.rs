@@ -4,6 +4,8 @@
 //! call: [`Rescue::push`] returns what cannot at once. A call in the middle of text, or in front of more text, is text, and so is one that
 //! the text calls an example. Whole answers go through the same machine in one piece, so both ways give the same.
 
+#[cfg(test)]
+mod corpus;
 mod forms;
 mod grammar;
 mod tail;
