@@ -51,7 +51,7 @@ pub(crate) struct Facts {
     /// Whether the model was offered tools.
     pub(super) offers: bool,
     /// What its calls are checked against.
-    pub(super) repairs: Repairs,
+    pub(crate) repairs: Repairs,
     /// How many of its calls count.
     pub(super) most_calls: usize,
     /// The strings that end the answer.

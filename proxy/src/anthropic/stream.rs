@@ -27,6 +27,8 @@ use crate::{
             Numbering, ToolCall,
             forced::{Form, Said},
             lost,
+            rescue::Rescue,
+            rescued,
         },
     },
     receipt::Receipt,
@@ -51,6 +53,8 @@ pub(crate) struct Messages {
     calls: Numbering,
     /// The text of a model that is held to a form, until it is whole.
     held: String,
+    /// Looks for calls in text.
+    rescue: Option<Rescue>,
     stops: Stops,
     /// The stop sequence that ended the message.
     stop: Option<String>,
@@ -81,6 +85,7 @@ impl Messages {
     pub(crate) fn new(stamp: Stamp, facts: Facts, request_id: Option<String>) -> Self {
         Self {
             calls: Numbering::new(&stamp.random),
+            rescue: if facts.form == Form::Free { facts.repairs.rescue() } else { None },
             stops: Stops::new(facts.stops.clone()),
             stamp,
             facts,
@@ -181,6 +186,30 @@ impl Messages {
         let (text, stop) = self.stops.push(text);
         self.speak(&text, out);
         self.stop = stop;
+    }
+
+    /// Adds to the text of the answer what cannot become a call.
+    fn look(&mut self, text: &str, called: bool, out: &mut Frames) {
+        let passed = match &mut self.rescue {
+            Some(rescue) if called => Cow::Owned(rescue.stop() + text),
+            Some(rescue) => rescue.push(text),
+            None => Cow::Borrowed(text),
+        };
+        self.text(&passed, out);
+    }
+
+    /// Takes the end of the text: what was held back is calls, or text after all.
+    fn look_at_the_end(&mut self, done_reason: Option<&str>, out: &mut Frames) {
+        let Some(rest) = self.rescue.as_mut().map(|rescue| rescue.finish(done_reason)) else { return };
+        if self.stop.is_some() {
+            return;
+        }
+        self.text(&rest.text, out);
+        rescued(&rest.calls, &mut self.receipt);
+        for call in rest.calls.into_iter().take(self.facts.most_calls.saturating_sub(self.calls.count())) {
+            let (_, call) = self.calls.read(call);
+            self.call(call, out);
+        }
     }
 
     /// Gives out what was held back because a stop sequence might have begun there.
@@ -322,7 +351,11 @@ impl Translator for Messages {
             None => {}
         }
         if self.facts.form == Form::Free {
-            self.text(&message.content, out);
+            let called = message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty());
+            self.look(&message.content, called, out);
+        }
+        if reply.done {
+            self.look_at_the_end(done_reason, out);
         }
         if self.stop.is_none() {
             for call in message.tool_calls.into_iter().flatten() {
@@ -351,6 +384,10 @@ impl Translator for Messages {
 
     fn fail(&mut self, error: &Error, out: &mut Frames) {
         if std::mem::replace(&mut self.state, State::Closed) != State::Closed {
+            let held = self.rescue.as_mut().map(Rescue::stop).filter(|held| !held.is_empty());
+            if let Some(held) = held.filter(|_| self.facts.stream) {
+                self.text(&held, out);
+            }
             out.anthropic_error(error, self.request_id.as_deref());
         }
     }

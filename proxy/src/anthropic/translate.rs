@@ -12,7 +12,7 @@ use crate::{
     ollama::wire as native,
     openai::{
         request::content::Content,
-        tools::arguments,
+        tools::{arguments, forced::Form, repair::Repairs},
         upstream_request::{
             context::Policy,
             estimate,
@@ -48,6 +48,7 @@ pub(super) fn ask(
     if conversation.cached {
         receipt.no_effect("cache_control");
     }
+    let reask = if facts.form == Form::Free { facts.repairs.for_asking_again() } else { Repairs::default() };
     let turn = Turn {
         model: request.model,
         stream: true,
@@ -65,7 +66,7 @@ pub(super) fn ask(
     let ask = turn.ask(params, policy);
     let native = turn.request(conversation.messages, policy, receipt)?;
     facts.estimate = estimate::tokens(&native);
-    Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), ..ask }, facts))
+    Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), reask, ..ask }, facts))
 }
 
 /// A conversation as it grows, message by message.

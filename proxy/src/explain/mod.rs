@@ -179,7 +179,10 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
             repairs = offered;
             (asks, receipt)
         }),
-        Endpoint::Messages => anthropic::prepare(json, context).map(|all| (all.asks, all.receipt)),
+        Endpoint::Messages => anthropic::prepare(json, context).map(|all| {
+            repairs = all.facts.repairs;
+            (all.asks, all.receipt)
+        }),
         Endpoint::Moderations => moderations::explain(json, context).map(|(all, guard)| {
             stand_in = guard;
             (all.asks, all.receipt)
