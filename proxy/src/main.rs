@@ -254,6 +254,7 @@ async fn run(
         tracing::info!(target: "farllama", "OLLAMA_HOST is {host}: farllama does not use it, and tools on this machine that use it bypass farllama");
     }
     let mut registration = process::Registration::new(&sources.environment, running.addr());
+    process::notify(&sources.environment, "READY=1");
     loop {
         let mut remote = remote::Watch::new(&running.config());
         tokio::select! {
@@ -275,6 +276,7 @@ async fn run(
             () = log_long_requests(&running, running.config().log.running) => {}
         }
     }
+    process::notify(&sources.environment, "STOPPING=1");
     let grace = running.config().shutdown.grace;
     match running.requests() {
         0 => tracing::info!(target: "farllama", "stopping"),

@@ -581,3 +581,100 @@ async fn explain_checks_the_model_and_the_context_against_the_remote() {
     let long = warnings("smollm2:135m", 9000).await;
     assert!(long.contains("tokens") && long.contains("--context-max"), "{long}");
 }
+
+#[cfg(unix)]
+#[test]
+fn systemd_learns_when_the_proxy_is_ready_and_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let received = || {
+        let mut buffer = [0; 100];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut child = Process::new(env!("CARGO_BIN_EXE_farllama"))
+        .args(["serve", "--local-port", "0", "--admin-enabled=false", "--remote-host", "127.0.0.1:9"])
+        .env_clear()
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(received(), "READY=1");
+    Process::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert_eq!(received(), "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_running_farllama_is_steered_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "# ours\n").unwrap();
+    let mut child = Process::new(env!("CARGO_BIN_EXE_farllama"))
+        .args(["serve", "--local-port", "0", "--admin-port", "0", "--log", "json", "--remote-host", "127.0.0.1:9"])
+        .args(["--remote-probe", "0s", "--config", config.to_str().unwrap()])
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let port = log.find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        Some(line["console"].as_str()?.rsplit(':').next()?.to_owned())
+    });
+    let port = port.unwrap();
+    let run = |args: &[&str]| {
+        let mut all = args.to_vec();
+        all.extend(["--admin-port", &port]);
+        farllama(&all).assert()
+    };
+    run(&["status"]).success().stdout(contains("data listener running").and(contains("refused")));
+    run(&["status", "--json"]).success().stdout(contains("\"running\":true"));
+    run(&["stop"]).success().stdout("data listener: stopped\n");
+    run(&["stop"]).success().stdout("data listener: stopped already\n");
+    run(&["status"]).success().stdout(contains("stopped (farllama start)"));
+    run(&["start", "--json"]).success().stdout("{\"running\":true,\"changed\":true}\n");
+    run(&["restart"]).success().stdout("data listener: running\n");
+    run(&["remote", "show"]).success().stdout("http://127.0.0.1:9 (credentials: none)\n");
+    run(&["remote", "set", "127.0.0.1:10"]).code(1).stderr(contains("nothing was changed"));
+    run(&["remote", "set", "127.0.0.1:10", "--test"]).code(1);
+    run(&["remote", "set", "127.0.0.1:10", "--force", "--save"])
+        .success()
+        .stdout(contains("remote set to http://127.0.0.1:10").and(contains("saved in")))
+        .stderr(contains("--remote-host names the remote too"));
+    assert!(std::fs::read_to_string(&config).unwrap().starts_with("# ours\n"));
+    run(&["requests"]).success().stdout(contains("KEY"));
+    run(&["requests", "--cancel", "7"]).code(1).stderr(contains("no request with the key 7"));
+    run(&["inspect", "on"]).success();
+    run(&["top", "--once"]).success().stdout(contains("inspector   ON").and(contains("last minute 0 requests")));
+    run(&["inspect", "show", "7"]).code(1).stderr(contains("no exchange"));
+    run(&["logs", "--search", "remote set to"]).success().stdout(contains("remote set to http://127.0.0.1:10"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    run(&["status"]).code(3).stderr(contains("not running"));
+    run(&["remote"]).code(2);
+}
+
+#[test]
+fn a_taken_admin_port_is_a_warning_unless_it_is_required() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let serve = ["serve", "--local-port", "0", "--remote-host", "127.0.0.1:9", "--admin-port", &port];
+    let mut required = serve.to_vec();
+    required.push("--admin-required");
+    farllama(&required)
+        .assert()
+        .code(2)
+        .stderr(contains("is taken, perhaps by another farllama: choose another port (--admin-port)"));
+    let mut child =
+        Process::new(env!("CARGO_BIN_EXE_farllama")).args(serve).env_clear().stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("going on without it")));
+    assert!(log.any(|line| line.contains("listening")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

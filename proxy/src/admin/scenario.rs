@@ -76,14 +76,14 @@ pub(crate) fn scenario(one: &Inspected, base: &str) -> Result<String, &'static s
     let mut out = String::new();
     let model = one.model.as_deref().unwrap_or_default();
     let title = format!("recorded: {} {path} {model}", one.method);
-    let _ = writeln!(out, "title: {}", written(&json!(title.trim())));
+    let _ = writeln!(out, "title: {}", json!(title.trim()));
     out.push_str("tags: [recorded]\n");
     if base != "/v1" {
-        let _ = writeln!(out, "config: {}", written(&json!(format!("[openai]\nbase_path = {base:?}\n"))));
+        let _ = writeln!(out, "config: {}", json!(format!("[openai]\nbase_path = {base:?}\n")));
     }
     if let Some((path, reply)) = &upstream {
-        let _ =
-            writeln!(out, "upstream:\n  - when: {{ path: {} }}\n    reply: {}", written(&json!(path)), written(reply));
+        // What the mock plays has no variables.
+        let _ = writeln!(out, "upstream:\n  - when: {{ path: {} }}\n    reply: {reply}", json!(path));
     }
     let mut http = Map::new();
     http.insert("method".to_owned(), json!(one.method));
@@ -214,7 +214,7 @@ mod tests {
                 "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"it's ${model} \u{2028}\"}]}",
             ),
             asks: vec![Ask { path: "/api/chat".to_owned(), body: text("{\"model\":\"m\",\"stream\":false}") }],
-            reply: text("{\"model\":\"m\",\"message\":{\"content\":\"hi\"},\"done\":true}"),
+            reply: text("{\"model\":\"m\",\"message\":{\"content\":\"${hi}\"},\"done\":true}"),
             response_headers: vec![("content-type".to_owned(), "application/json".to_owned())],
             response: text("{\"id\":\"chatcmpl-1\",\"created\":7,\"model\":\"m\",\"usage\":{\"total_tokens\":3}}"),
             receipt: None,
@@ -227,7 +227,7 @@ mod tests {
         let made = scenario(&inspected(), "/v1").unwrap();
         for part in [
             "when: { path: \"/api/chat\" }",
-            "\"body\":{\"model\":\"m\",\"message\":{\"content\":\"hi\"},\"done\":true}",
+            "\"body\":{\"model\":\"m\",\"message\":{\"content\":\"${hi}\"},\"done\":true}",
             "it's $${model}",
             "\"$.usage.total_tokens\":{\"equals\":3}",
             "sent: {\"path\":\"/api/chat\",\"$.model\":{\"equals\":\"m\"},\"$.stream\":{\"equals\":false}}",

@@ -169,6 +169,33 @@ fn hang_up(_pid: u32) -> Result<(), String> {
     Err("a reload needs SIGHUP, which this system does not have: restart farllama".to_owned())
 }
 
+/// Reports a state, such as `READY=1`, to systemd where `NOTIFY_SOCKET` names its socket (sd_notify(3)).
+pub(crate) fn notify(environment: &[(String, String)], state: &str) {
+    if let Some(socket) = variable(environment, "NOTIFY_SOCKET")
+        && let Err(error) = send(socket, state)
+    {
+        tracing::warn!(target: "farllama", "cannot notify systemd at {socket}: {error}");
+    }
+}
+
+#[cfg(unix)]
+fn send(socket: &str, state: &str) -> io::Result<()> {
+    use std::os::unix::net::UnixDatagram;
+    let sender = UnixDatagram::unbound()?;
+    // An address that begins with `@` has no file.
+    #[cfg(target_os = "linux")]
+    if let Some(name) = socket.strip_prefix('@') {
+        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+        return sender.send_to_addr(state.as_bytes(), &SocketAddr::from_abstract_name(name)?).map(drop);
+    }
+    sender.send_to(state.as_bytes(), socket).map(drop)
+}
+
+#[cfg(not(unix))]
+fn send(_socket: &str, _state: &str) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,9 +85,15 @@ pub fn edit(sources: &Sources, change: impl FnOnce(&mut DocumentMut) -> Result<(
         Err(error) => return Err(failed(&error)),
     };
     let mut document: DocumentMut = text.parse().map_err(|error| failed(&error))?;
+    // A comment in a file without settings would end up behind the first one.
+    let lead = document.as_table().is_empty().then(|| document.trailing().as_str().unwrap_or_default().to_owned());
     change(&mut document)?;
+    if lead.is_some() {
+        document.set_trailing("");
+    }
+    let text = lead.unwrap_or_default() + &document.to_string();
     let new = path.with_extension("toml.new");
-    write_private(&new, &path, &document.to_string()).map_err(|error| failed(&error))?;
+    write_private(&new, &path, &text).map_err(|error| failed(&error))?;
     let environment = sources.environment.iter().filter(|(name, _)| name != "FARLLAMA_CONFIG").cloned().collect();
     let check = Sources { file: Some(new.clone()), environment, ..Sources::default() };
     let result = load(&check)

@@ -400,6 +400,41 @@ mod tests {
     }
 
     #[test]
+    fn the_dashboard_asks_only_for_metrics_and_labels_that_exist() {
+        let (metrics, receipt) = (Metrics::default(), Receipt::default());
+        metrics.read(&exchange(&receipt, "m"));
+        let refused = Error::TooLarge { limit: 1 };
+        for (ending, error) in
+            [(Ending::ClientGone, None), (Ending::UpstreamFailed, None), (Ending::Refused, Some(&refused))]
+        {
+            metrics.read(&Exchange { ending, error, ..exchange(&receipt, "m") });
+        }
+        let text = metrics.text(&Gauges { quotas: vec![("ann".to_owned(), 1, 2)], ..Gauges::default() });
+        let dashboard = include_str!("../../../contrib/grafana/farllama.json");
+        let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+        let panels = dashboard["panels"].as_array().unwrap();
+        let mut asked = std::collections::BTreeSet::new();
+        for target in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+            let expr = target["expr"].as_str().unwrap();
+            let apart = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+            let names: Vec<&str> = expr.split(apart).filter(|name| name.starts_with("farllama_")).collect();
+            assert!(!names.is_empty(), "{expr}");
+            for name in names {
+                let is = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+                let series = text.lines().find(is).unwrap_or_else(|| panic!("{name} in {expr} is no metric"));
+                let by = expr.split("by (").nth(1).and_then(|rest| rest.split(')').next()).unwrap_or_default();
+                for label in by.split(", ").filter(|label| !label.is_empty()) {
+                    assert!(series.contains(&format!("{label}=")), "{name} has no label {label}: {expr}");
+                }
+                asked.insert(name.trim_end_matches("_bucket").to_owned());
+            }
+        }
+        let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let unseen: Vec<&str> = kinds.filter(|name| !asked.contains(*name)).collect();
+        assert!(unseen.is_empty(), "the dashboard shows all metrics but {unseen:?}");
+    }
+
+    #[test]
     fn names_that_callers_choose_make_a_bounded_number_of_series() {
         let (metrics, receipt) = (Metrics::default(), Receipt::default());
         for n in 0..1000 {
