@@ -9,7 +9,7 @@ use super::{
     frame::{Frame, Tamper},
     frames,
     message::Message,
-    requests,
+    messages, requests,
 };
 
 /// One way to be wrong.
@@ -161,6 +161,27 @@ pub const MUTANTS: &[Mutant] = &[
         Kind::Document(events::content_index_wrong),
     ),
     mutant("item-id-wrong", "events name an item that is not there", Kind::Document(events::item_id_wrong)),
+    mutant("message-end-missing", "message_stop does not come", Kind::Only(EVENTS, messages::end_missing)),
+    mutant(
+        "message-error-hidden",
+        "an error within a message is told as its end",
+        Kind::Only(EVENTS, messages::error_hidden),
+    ),
+    mutant("signature-missing", "thoughts have no signature", Kind::Only(EVENTS, messages::signature_missing)),
+    mutant("ping-missing", "pings do not come", Kind::Only(EVENTS, messages::ping_missing)),
+    mutant("stop-reason-wrong", "a message ends for another reason", Kind::Document(messages::stop_reason_wrong)),
+    mutant(
+        "stop-sequence-missing",
+        "a message does not name its stop sequence",
+        Kind::Document(messages::stop_sequence_missing),
+    ),
+    mutant("message-usage-wrong", "a message has another usage", Kind::Document(messages::usage_wrong)),
+    mutant(
+        "block-index-wrong",
+        "the blocks of a message are not numbered from 0",
+        Kind::Document(messages::block_index_wrong),
+    ),
+    mutant("input-cut", "the input of a streamed call lacks its end", Kind::Document(messages::input_cut)),
     mutant("retry-after-missing", "a 429 does not say when to come again", Kind::Answer(answers::retry_after_missing)),
     blunt("length-lies", "content-length promises more than comes", Kind::Answer(answers::length_lies)),
     blunt("gzip-unasked", "an answer is compressed that nobody wanted so", Kind::Answer(answers::gzip_unasked)),

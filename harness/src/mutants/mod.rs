@@ -15,6 +15,7 @@ mod frames;
 mod layer;
 mod library;
 mod message;
+mod messages;
 mod requests;
 
 pub use deed::{Mutation, Traffic};
