@@ -12,6 +12,7 @@ pub mod cli;
 pub mod exit;
 pub mod expect;
 pub mod finding;
+mod limit;
 pub mod mutants;
 pub mod net;
 mod process;

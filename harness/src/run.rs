@@ -88,19 +88,28 @@ pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&Sc
     RunResult { container, ..run }
 }
 
+/// What becomes of a scenario that cannot run here, and why, as far as that is known without a call.
+#[must_use]
+pub fn ruled_out(loaded: &Loaded, plan: &Plan) -> Option<(Verdict, String)> {
+    if let Some(reason) = plan.backend.refuses(&loaded.scenario) {
+        return Some((Verdict::Skipped, reason));
+    }
+    if let Err(reason) = steps::variables(loaded, plan) {
+        return Some(if plan.strict {
+            (Verdict::Broken, format!("{reason}; on CI (CI=true) this is a failure"))
+        } else {
+            (Verdict::Skipped, reason)
+        });
+    }
+    let excluded = plan.capabilities.excluded(&loaded.scenario.needs()).filter(|_| !plan.backend.is_mock());
+    excluded.map(|reason| (Verdict::Skipped, reason))
+}
+
 /// Runs one scenario.
 pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     let start = Instant::now();
     let backend: &Backend = &plan.backend;
-    if let Some(reason) = backend.refuses(&loaded.scenario) {
-        return unrun(loaded, Verdict::Skipped, reason);
-    }
-    if let Err(reason) = steps::variables(loaded, plan) {
-        let (verdict, reason) = if plan.strict {
-            (Verdict::Broken, format!("{reason}; on CI (CI=true) this is a failure"))
-        } else {
-            (Verdict::Skipped, reason)
-        };
+    if let Some((verdict, reason)) = ruled_out(loaded, plan) {
         return unrun(loaded, verdict, reason);
     }
     let mut result = match backend.target(&loaded.scenario).await {

@@ -311,6 +311,22 @@ fn a_call_that_takes_too_long_is_a_finding() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_is_noticed_before_the_run() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    for (flag, path) in
+        [("--json", "no/run.json"), ("--junit", "no/run.xml"), ("--markdown", "no/run.md"), ("--json", "a.yaml/x")]
+    {
+        for more in [&[][..], &["--dry-run"]] {
+            let run = check().args(["run", "a.yaml", flag, path]).args(more).current_dir(folder.path()).assert();
+            run.code(2).stdout("").stderr(contains(format!("{flag} {path} cannot be written: there is no folder ")));
+        }
+        let smoke = check().args(["smoke", flag, path]).current_dir(folder.path()).assert();
+        smoke.code(2).stdout("").stderr(contains("there is no folder "));
+    }
+    check().args(["run", "a.yaml", "--json", "."]).current_dir(folder.path()).assert().code(2).stdout("");
+}
+
+#[test]
 fn a_report_that_cannot_be_written_is_exit_code_2() {
     let folder = folder(&[("a.yaml", GOOD)]);
     check()
@@ -387,13 +403,84 @@ fn a_flag_implies_its_backend_and_contradictions_are_refused() {
         ),
         (&["--pull", "--backend", "remote", "--remote-host", "b"], "--pull is for --backend container"),
         (&["--mock-version", "each", "--base-url", "http://a/v1"], "contradicts --base-url"),
+        (
+            &["--remote-host", "b", "--api-key", "k"],
+            "--api-key is for --backend target, which contradicts --remote-host: leave out one of them (the key of a remote is --remote-api-key)",
+        ),
+        (
+            &["--base-url", "http://a/v1", "--remote-api-key", "k"],
+            "contradicts --base-url: leave out one of them (the key of a target is --api-key)",
+        ),
+        (&["--api-key", "k", "--backend", "mock"], "--api-key is for --backend target"),
+        (&["--api-key", "k"], "--backend target needs --base-url"),
+        (&["--remote-api-key", "k", "--image", "i"], "contradicts"),
         (&["--remote-port", "1"], "--remote-port is given without --remote-host"),
         (&["--capability", "tools"], "--capability is for other backends"),
         (&["--base-url", "http://a/v1", "--capability", "tool"], "did you mean `tools`?"),
         (&["--no-law", "role-frst"], "--no-law unknown law `role-frst`; did you mean `role-first`?"),
     ] {
         run(args).code(2).stdout("").stderr(contains(told));
+        run(&[args, &["--dry-run"]].concat()).code(2).stdout("").stderr(contains(told));
     }
+    // Keys in the environment may be there for other runs.
+    check()
+        .args(["run", "a.yaml"])
+        .current_dir(folder.path())
+        .env("FARLLAMA_CHECK_API_KEY", "k")
+        .env("FARLLAMA_REMOTE_API_KEY", "k")
+        .assert()
+        .code(0);
+}
+
+#[test]
+fn an_address_that_cannot_be_used_is_one_sentence() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    let run = |url: &str| check().args(["run", "a.yaml", "--base-url", url]).current_dir(folder.path()).assert();
+    run("http://127.0.0.1:9/v1").code(2).stderr(
+        "farllama-check: cannot reach the target http://127.0.0.1:9/v1: connection refused. Is it running, and is the address right?\n",
+    );
+    run("").code(2).stderr(contains("--base-url is empty: "));
+    // A server that speaks plain HTTP, and one that speaks something else.
+    let answering = |text: &'static [u8]| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                use std::io::{Read, Write};
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(text);
+            }
+        });
+        address
+    };
+    let plain = answering(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    run(&format!("https://{plain}/v1")).code(2).stderr(
+        contains("it does not speak TLS on that port; it is probably plain http")
+            .and(contains("InvalidContentType").not()),
+    );
+    let secure = answering(
+        b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+    );
+    run(&format!("http://{secure}/v1")).code(2).stderr(contains(format!("use --base-url https://{secure}/v1")));
+    let alert = answering(b"\x15\x03\x01\x00\x02\x02\x46");
+    run(&format!("http://{alert}/v1")).code(2).stderr(contains("does not speak HTTP; if it speaks TLS, use https://"));
+}
+
+#[test]
+fn times_and_jobs_follow_one_rule_in_every_verb() {
+    let folder = folder(&[("a.yaml", GOOD)]);
+    for verb in ["run", "mutate", "smoke"] {
+        let with = |args: &[&str]| check().arg(verb).args(args).current_dir(folder.path()).assert();
+        with(&["--timeout", "1500"]).code(2).stderr(contains("1500 of what?"));
+        with(&["--timeout", "0"]).code(2).stderr(contains("a call needs some time"));
+        with(&["--timeout", "soon"]).code(2).stderr(contains("write it as 30s, 500ms or 2m"));
+    }
+    for verb in ["run", "mutate"] {
+        check().args([verb, "--jobs", "0"]).assert().code(2).stderr(contains("1 or more"));
+    }
+    let run = |time: &str| check().args(["run", "a.yaml", "--timeout", time]).current_dir(folder.path()).assert();
+    run("5").code(0).stderr("");
+    run("60000").code(0).stderr(contains("note: --timeout 60000 is taken as milliseconds (1m)"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use farllama_check::{
     check::library,
     scenario::Need,
 };
-use predicates::str::contains;
+use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::{Value, json};
 
 const MODEL: &str = "gpt-4.1-mini";
@@ -23,9 +23,10 @@ const SNAPSHOT: &str = "gpt-4.1-mini-2025-04-14";
 const EMBEDDER: &str = "text-embedding-3-small";
 const WORDS: &str = "One two three four five six seven eight nine ten, said the llama to the sea, and then it counted again until the sun went down.";
 
-/// A whole body, or the events of a stream.
+/// A whole body, a page for people, or the events of a stream.
 enum Answer {
     Json(u16, Value),
+    Page(u16),
     Stream(String),
 }
 
@@ -370,6 +371,7 @@ fn one(mut stream: TcpStream, of: fn(&str, &str, &[u8]) -> Answer) {
     };
     let (status, kind, text) = match answer {
         Answer::Json(status, body) => (status, "application/json", body.to_string()),
+        Answer::Page(status) => (status, "text/html", "<!DOCTYPE html><html><h1>Welcome</h1></html>".to_owned()),
         Answer::Stream(events) => (200, "text/event-stream; charset=utf-8", events),
     };
     let head = format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n");
@@ -416,6 +418,103 @@ fn what_a_server_refuses_is_skipped_unless_it_is_required() {
         .code(3)
         .stdout(contains("which --capability does not name"));
     run(&url, &["--skip", "response", "--skip", "completion", "--skip", "embedding"]).code(0);
+}
+
+/// A run that names no model.
+fn run_unnamed(url: &str, args: &[&str]) -> assert_cmd::assert::Assert {
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    command.args(["run", "--library", "--filter", "conformance/", "--base-url", url]).args(args);
+    command.env("FARLLAMA_CHECK_API_KEY", "sk-conformance").env_remove("CI").assert()
+}
+
+#[test]
+fn a_wrong_path_is_exit_code_2_and_names_the_right_one() {
+    let url = serve(answer);
+    let root = url.strip_suffix("/v1").unwrap();
+    for wrong in ["", "/v2", "/api", "/v1/v1", "/v1/chat/completions", "/v1/models/"] {
+        run(&format!("{root}{wrong}"), &[]).code(2).stdout("").stderr(contains(format!("use --base-url {url}\n")));
+    }
+    // It is no matter of the path if the scenarios call none of OpenAI's API.
+    let nowhere = serve(|_, _, _| error(404, "Not found", Value::Null, Value::Null));
+    run(&nowhere, &[]).code(2).stdout("").stderr(
+        contains(format!("there is no OpenAI API at {nowhere}: GET {nowhere}/models answers 404 Not Found, POST "))
+            .and(contains("ends in /v1")),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let raw = "title: raw\nsteps:\n  - { call: { http: { path: /health } }, wire: { status: 404 } }\n";
+    std::fs::write(folder.path().join("raw.yaml"), raw).unwrap();
+    let mut command = Command::cargo_bin("farllama-check").unwrap();
+    command.args(["run", "raw.yaml", "--base-url", &nowhere, "--api-key", "sk-conformance"]);
+    command.env_remove("CI").current_dir(folder.path()).assert().code(0);
+}
+
+#[test]
+fn a_server_whose_list_of_models_is_no_list_is_exit_code_2() {
+    let with_models = |models: fn() -> Answer| {
+        // A function has no captures, so each kind of answer is a server of its own.
+        serve(match models() {
+            Answer::Page(200) => |method, path, body| match path {
+                "/v1/models" => Answer::Page(200),
+                _ => answer(method, path, body),
+            },
+            Answer::Page(_) => |_, _, _| Answer::Page(404),
+            _ => |method, path, body| match path {
+                "/v1/models" => error(500, "the database is gone", Value::Null, Value::Null),
+                _ => answer(method, path, body),
+            },
+        })
+    };
+    let page = contains("answers 200 OK with an HTML page");
+    run(&with_models(|| Answer::Page(200)), &[]).code(2).stdout("").stderr(page);
+    let page = contains("answers 404 Not Found with an HTML page");
+    run(&with_models(|| Answer::Page(404)), &[]).code(2).stdout("").stderr(page);
+    let failing = with_models(|| Answer::Json(500, Value::Null));
+    run(&failing, &[]).code(2).stdout("").stderr(contains("/models answers 500 Internal Server Error: the database"));
+    run(&failing, &["--filter", "chat-plain", "--no-preflight"]).code(predicates::ord::ne(2));
+}
+
+#[test]
+fn a_server_without_a_list_of_models_is_checked_with_the_model_that_is_named() {
+    let url = serve(|method, path, body| match (method, path) {
+        ("GET", _) => error(404, "Not found", Value::Null, Value::Null),
+        _ => answer(method, path, body),
+    });
+    run(&url, &["--filter", "chat"]).code(predicates::ord::ne(2));
+    let told = contains("name the model to ask with --model").and(contains("does not list its models"));
+    run_unnamed(&url, &[]).code(2).stdout("").stderr(told);
+    let told = contains("name the model to ask with --model: without the preflight");
+    run_unnamed(&url, &["--no-preflight"]).code(2).stdout("").stderr(told);
+}
+
+#[test]
+fn a_key_that_only_the_list_of_models_can_do_without_is_asked_for() {
+    // As llama.cpp's server does.
+    let url = serve(|method, path, body| match method {
+        "GET" => answer(method, path, body),
+        _ => error(401, "Invalid API Key", Value::Null, Value::Null),
+    });
+    run(&url, &[]).code(2).stdout("").stderr(contains("refuses access (401 Unauthorized): Invalid API Key"));
+}
+
+#[test]
+fn a_dry_run_counts_what_the_run_runs_and_skips() {
+    let url = serve(answer);
+    for capabilities in ["none", "tools,embeddings"] {
+        let numbers = |args: &[&str]| {
+            let ran = run(&url, &[&["--capability", capabilities], args].concat()).code(0);
+            let out = String::from_utf8_lossy(&ran.get_output().stdout).into_owned();
+            let last = out.lines().last().unwrap().replace("would ", "");
+            let words = last.split([',', ' ']).filter(|word| word.parse::<usize>().is_ok());
+            let numbers: Vec<usize> = words.map(|word| word.parse().unwrap()).collect();
+            (numbers[0], *numbers.last().unwrap(), out)
+        };
+        let (runs, skips, shown) = numbers(&["--dry-run"]);
+        let (passed, skipped, _) = numbers(&[]);
+        assert!((runs, skips) == (passed, skipped) && skipped > 5, "{runs} {skips}, {passed} {skipped}: {shown}");
+        assert!(shown.contains("which --capability does not name"), "{shown}");
+        // What was required is no longer open.
+        assert!(!shown.contains("if it has tools"), "{shown}");
+    }
 }
 
 #[test]

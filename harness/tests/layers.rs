@@ -8,10 +8,11 @@ use std::{
 };
 
 /// From the lowest to the highest.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "text",
     "net",
     "exit",
+    "limit",
     "scenario",
     "finding",
     "mutants",

@@ -96,6 +96,25 @@ fn a_target_that_does_not_answer_makes_scenarios_broken_whatever_they_need() {
     command.env_remove("CI").current_dir(folder.path()).assert().code(2).stdout(told);
 }
 
+#[test]
+fn a_model_that_nobody_named_is_announced() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mock = runtime.block_on(Mock::start_with(Options::default(), Script::default())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("asks.yaml"), ASKS).unwrap();
+    fs::write(folder.path().join("list.yaml"), SCENARIOS[0].1).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::cargo_bin("farllama-check").unwrap();
+        command.args(["run", "--remote-host", &mock.url()]).args(args);
+        command.env_remove("FARLLAMA_REMOTE_API_KEY").env_remove("CI").current_dir(folder.path()).assert()
+    };
+    let told = "model: gpt-oss:20b, the default (--model names another)\n";
+    run(&["asks.yaml"]).code(0).stderr(told);
+    run(&["asks.yaml", "--no-preflight"]).code(0).stderr(told);
+    run(&["asks.yaml", "--model", "gpt-oss:20b"]).code(0).stderr("");
+    run(&["list.yaml"]).code(0).stderr("");
+}
+
 const ASKS: &str = "title: it answers\nsteps:\n  - call: { chat: { model: '${model}', messages: [{ role: user, content: hi }] } }\n    expect: { $.object: chat.completion }\n";
 
 /// A mock Ollama as a target: its own `/v1` is not played, so farllama stands before it.

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::Target;
 use crate::{
+    net,
     scenario::{Capability, Need, variables::Variables},
-    text::{chain, suggestion},
+    text::suggestion,
 };
 
 /// How long a question may take that needs no model to be loaded.
@@ -51,6 +52,20 @@ impl Capabilities {
         Ok(Self { given: Some(given), ..Self::default() })
     }
 
+    /// Whether a person said that this is there.
+    #[must_use]
+    pub fn requires(&self, capability: Capability) -> bool {
+        self.given.as_ref().is_some_and(|given| given.contains(&capability))
+    }
+
+    /// Why a scenario with these needs does not run, if a person said that something of them is missing.
+    #[must_use]
+    pub fn excluded(&self, needs: &[Need]) -> Option<String> {
+        let given = self.given.as_ref()?;
+        let lacking = needs.iter().find(|need| matches!(need, Need::Capability(one) if !given.contains(one)))?;
+        Some(format!("it needs {lacking}, which --capability does not name"))
+    }
+
     fn known(&self, question: &str) -> Option<Option<String>> {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner).get(question).cloned()
     }
@@ -72,19 +87,19 @@ impl Target {
         capabilities: &Capabilities,
         http: &reqwest::Client,
     ) -> Result<Option<String>, String> {
+        if let Some(reason) = capabilities.excluded(needs) {
+            return Ok(Some(reason));
+        }
         for need in needs {
             let lacking = match need {
-                Need::Capability(capability) => match &capabilities.given {
-                    Some(given) if given.contains(capability) => None,
-                    Some(_) => Some(format!("it needs {need}, which --capability does not name")),
-                    None => {
-                        let model = match capability {
-                            Capability::Embeddings => variables.embedding_model(),
-                            _ => variables.model(),
-                        };
-                        self.capability(*capability, &model, capabilities, http).await?
-                    }
-                },
+                Need::Capability(capability) if capabilities.requires(*capability) => None,
+                Need::Capability(capability) => {
+                    let model = match capability {
+                        Capability::Embeddings => variables.embedding_model(),
+                        _ => variables.model(),
+                    };
+                    self.capability(*capability, &model, capabilities, http).await?
+                }
                 Need::Ollama(version) => self.version(version, http).await?,
                 Need::Native if self.foreign => {
                     let answer = self.ask(http.get(format!("{}/api/version", self.url))).await?;
@@ -143,7 +158,7 @@ impl Target {
             )));
         };
         let request = self.with_key(http.post(format!("{}{path}", self.openai))).json(&body).timeout(TRIAL);
-        let answer = request.send().await.map_err(|error| format!("{name} cannot be tried: {}", chain(&error)))?;
+        let answer = request.send().await.map_err(|error| format!("{name} cannot be tried: {}", net::why(&error)))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(None);
@@ -187,7 +202,7 @@ impl Target {
     /// The JSON of an answer; none if the server does not know the path.
     async fn ask(&self, request: RequestBuilder) -> Result<Option<Value>, String> {
         let asked = self.with_key(request).timeout(PATIENCE).send().await;
-        let answer = asked.map_err(|error| format!("what it can do cannot be asked: {}", chain(&error)))?;
+        let answer = asked.map_err(|error| format!("what it can do cannot be asked: {}", net::why(&error)))?;
         let status = answer.status();
         // An own server answers to unknown paths as it likes, also with 500.
         if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED && !self.foreign {

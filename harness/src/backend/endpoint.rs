@@ -4,6 +4,21 @@ use clap::Args;
 
 use super::Target;
 
+/// The variable that holds the target's key.
+pub const KEY: &str = "FARLLAMA_CHECK_API_KEY";
+
+/// What is below the root of the API. A base URL that ends so was copied from an example of a request.
+const ENDPOINTS: [&str; 8] = [
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/images/generations",
+    "/messages",
+    "/models",
+    "/moderations",
+    "/responses",
+];
+
 /// Where the server is.
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)]
@@ -13,7 +28,7 @@ pub struct Flags {
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,
     /// The key that it wants; better given by the environment than as a flag, which others can see
-    #[arg(long, value_name = "KEY", env = "FARLLAMA_CHECK_API_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "KEY", env = KEY, hide_env_values = true)]
     pub api_key: Option<String>,
 }
 
@@ -42,7 +57,8 @@ impl Endpoint {
     pub fn new(flags: &Flags) -> Result<Self, String> {
         let given = flags.base_url.as_deref().unwrap_or_default().trim().trim_end_matches('/');
         if given.is_empty() {
-            return Err("--backend target needs --base-url, such as http://127.0.0.1:11434/v1".to_owned());
+            let empty = if flags.base_url.is_some() { "--base-url is empty: " } else { "" };
+            return Err(format!("{empty}--backend target needs --base-url, such as http://127.0.0.1:11434/v1"));
         }
         let url = reqwest::Url::parse(given)
             .ok()
@@ -50,6 +66,9 @@ impl Endpoint {
             .ok_or_else(|| format!("invalid --base-url {given:?}: expected a URL such as http://127.0.0.1:11434/v1"))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err("--base-url takes no user and no query; give the key by FARLLAMA_CHECK_API_KEY".to_owned());
+        }
+        if let Some(root) = ENDPOINTS.iter().find_map(|endpoint| given.strip_suffix(endpoint)) {
+            return Err(format!("--base-url is the root of the API, not one of its endpoints: use --base-url {root}"));
         }
         let root = given.strip_suffix("/v1").unwrap_or(given);
         Ok(Self { url: root.to_owned(), openai: given.to_owned(), key: flags.api_key.clone() })
@@ -86,6 +105,15 @@ mod tests {
         is("http://a:1/v1/", "http://a:1", "http://a:1/v1");
         is("https://a/ollama/v1", "https://a/ollama", "https://a/ollama/v1");
         is("http://a/openai", "http://a/openai", "http://a/openai");
+    }
+
+    #[test]
+    fn an_endpoint_is_no_base_url() {
+        for endpoint in ENDPOINTS {
+            let told = at(&format!("http://a:1/v1{endpoint}/")).unwrap_err();
+            assert!(told.ends_with("use --base-url http://a:1/v1"), "{told}");
+        }
+        assert!(at("").unwrap_err().starts_with("--base-url is empty"));
     }
 
     #[test]

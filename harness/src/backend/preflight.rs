@@ -1,31 +1,40 @@
-//! The check before a run: the server can be reached, it accepts the key, and it has the model.
+//! The check before a run: the server can be reached, it accepts the key, the API is at that path, and it has the model.
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use serde_json::Value;
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
 
 use super::{Backend, Target, proxied};
-use crate::text::{chain, shorten};
+use crate::{net, text::shorten};
 
-/// How long the list of models may take.
+/// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest number of models that a message lists.
 const LISTED: usize = 20;
+/// Endpoints of which a server without a list of models has one at least.
+const MAKERS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/responses"];
+
+/// What a run is about to ask of the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Question<'a> {
+    /// The model, if one was named or is the default.
+    pub model: Option<&'a str>,
+    /// Nobody named it.
+    pub is_default: bool,
+    /// Whether a scenario asks a model.
+    pub asks_model: bool,
+    /// Whether a scenario makes a call of OpenAI's API.
+    pub asks_api: bool,
+}
 
 impl Backend {
-    /// Checks once whether scenarios can run at all. `named` is the model that was asked for, if any, and `is_needed` whether
-    /// a scenario asks a model. Returns the model to use if none was asked for and the server has one alone.
+    /// Checks once whether scenarios can run at all. Returns the model to use if none was named and the server has one alone.
     ///
     /// # Errors
     /// Fails if the server cannot be reached, refuses the key, is no OpenAI server, or does not have the model: one paragraph
     /// for people, with what to change.
-    pub async fn preflight(
-        &self,
-        named: Option<&str>,
-        is_needed: bool,
-        http: &reqwest::Client,
-    ) -> Result<Option<String>, String> {
+    pub async fn preflight(&self, question: Question<'_>, http: &reqwest::Client) -> Result<Option<String>, String> {
         let target = match self {
             Self::Endpoint(endpoint) => endpoint.target(),
             // What keeps the proxy from starting is reported by the run.
@@ -42,58 +51,85 @@ impl Backend {
             },
             Self::Mock | Self::Tampered(_) | Self::Standing(_) => return Ok(None),
         };
-        let checked = target.usable(self, named, is_needed, http).await;
+        let checked = Preflight { target: &target, name: self.name(), http }.check(question).await;
         target.stop().await;
         checked
     }
 }
 
-impl Target {
-    async fn usable(
-        &self,
-        backend: &Backend,
-        named: Option<&str>,
-        is_needed: bool,
-        http: &reqwest::Client,
-    ) -> Result<Option<String>, String> {
-        let name = backend.name();
-        let url = format!("{}/models", self.openai);
-        let answer = self.with_key(http.get(&url)).timeout(PATIENCE).send().await;
-        let answer = answer.map_err(|error| {
-            format!("cannot reach {name}: {}. Is it running, and is the address right?", chain(&error))
-        })?;
-        let status = answer.status();
-        let body = answer.text().await.unwrap_or_default();
-        let document: Value = serde_json::from_str(&body).unwrap_or_default();
-        let message = self.without_key(document["error"]["message"].as_str().unwrap_or(&body));
-        let message = shorten(message.trim(), 500);
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let (variable, flag) = match self.foreign {
-                    true => ("FARLLAMA_CHECK_API_KEY", "--api-key"),
-                    false => ("FARLLAMA_REMOTE_API_KEY", "--remote-api-key"),
-                };
-                let key = if self.foreign && self.key.is_none() {
-                    format!("No key was given: set {variable}")
-                } else {
-                    format!("The key comes from {variable}, or from {flag}: is it right?")
-                };
-                return Err(format!("{name} refuses access ({status}): {message}\n{key} (--no-preflight runs anyway)"));
-            }
-            status if status.is_success() && document["data"].is_array() => {}
-            StatusCode::NOT_FOUND if self.foreign && self.is_below_v1(http).await => {
-                let openai = &self.openai;
-                return Err(format!(
-                    "there is no OpenAI API at {openai}, but there is one at {openai}/v1: use --base-url {openai}/v1"
-                ));
-            }
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                return Err(format!("{name} cannot be used ({status}): {message}"));
-            }
-            status if !self.foreign => return Err(format!("{name} cannot be used ({status}): {message}")),
-            // A server without a list of models is judged by the scenarios.
-            _ => return Ok(None),
+/// What a server answered.
+struct Answer {
+    status: StatusCode,
+    body: String,
+    /// Null if the body is no JSON.
+    document: Value,
+}
+
+impl Answer {
+    fn is_list(&self) -> bool {
+        self.status.is_success() && self.document["data"].is_array()
+    }
+
+    fn is_page(&self) -> bool {
+        let start = self.body.trim_start().get(..9).unwrap_or_default().to_ascii_lowercase();
+        start.starts_with("<!doctype") || start.starts_with("<html")
+    }
+
+    /// Whether the path leads nowhere. A 404 may also be about the model, which the path does lead to.
+    fn is_nowhere(&self) -> bool {
+        let message = self.document["error"]["message"].as_str().unwrap_or_default().to_lowercase();
+        match self.status {
+            StatusCode::NOT_FOUND => !message.contains("model"),
+            status => matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED),
         }
+    }
+}
+
+struct Preflight<'a> {
+    target: &'a Target,
+    name: String,
+    http: &'a reqwest::Client,
+}
+
+impl Preflight<'_> {
+    async fn check(&self, question: Question<'_>) -> Result<Option<String>, String> {
+        let Self { target, name, http } = self;
+        let url = format!("{}/models", target.openai);
+        let answer = self.ask(http.get(&url)).await.map_err(|error| {
+            format!("cannot reach {name}: {}. Is it running, and is the address right?", net::why(&error))
+        })?;
+        match answer.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.refused(&answer)),
+            _ if answer.is_list() => {}
+            status if !target.foreign => {
+                return Err(format!("{name} cannot be used ({status}): {}", self.words(&answer)));
+            }
+            _ if !question.asks_api => {}
+            _ => self.find_api(&answer).await?,
+        }
+        if !answer.is_list() {
+            return match question.model {
+                None if question.asks_model => {
+                    Err(format!("name the model to ask with --model: {name} does not list its models"))
+                }
+                _ => Ok(None),
+            };
+        }
+        // Some servers list their models to everyone, and want the key for the rest.
+        if target.foreign && question.asks_model && question.asks_api {
+            let url = format!("{}{}", target.openai, MAKERS[0]);
+            if let Ok(answer) = self.ask(http.post(url).json(&json!({}))).await
+                && answer.status == StatusCode::UNAUTHORIZED
+            {
+                return Err(self.refused(&answer));
+            }
+        }
+        self.choose(&answer.document, question).await
+    }
+
+    /// The model to use, from the list.
+    async fn choose(&self, document: &Value, question: Question<'_>) -> Result<Option<String>, String> {
+        let name = &self.name;
         let names: Vec<&str> =
             document["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str()).collect();
         let listed = match &names[..] {
@@ -103,41 +139,127 @@ impl Target {
             }
             names => names.join(", "),
         };
-        match (named, &names[..]) {
+        match (question.model, &names[..]) {
             (None, [only]) => Ok(Some((*only).to_owned())),
-            _ if !is_needed => Ok(None),
+            _ if !question.asks_model => Ok(None),
             (None, _) => Err(format!("name the model to ask with --model; {name} has: {listed}")),
             (Some(model), names) if lists(names, model) => Ok(None),
-            (Some(model), _) if self.knows(model, http).await => Ok(None),
-            (Some(model), _) => Err(format!(
-                "{name} does not have the model `{model}`. It has: {listed}. Name one of these with --model (--no-preflight runs anyway)"
-            )),
+            (Some(model), _) if self.knows(model).await => Ok(None),
+            (Some(model), _) => {
+                let default = if question.is_default { ", the default" } else { "" };
+                Err(format!(
+                    "{name} does not have the model `{model}`{default}. It has: {listed}. Name one of these with --model \
+                     (--no-preflight runs anyway)"
+                ))
+            }
         }
     }
 
-    /// Whether the API is below `/v1`, which the base URL does not have.
-    async fn is_below_v1(&self, http: &reqwest::Client) -> bool {
-        let url = format!("{}/v1/models", self.openai);
-        let answer = self.with_key(http.get(url)).timeout(PATIENCE).send().await;
-        answer.is_ok_and(|answer| answer.status().is_success())
+    /// Fails if there is no OpenAI API at this path, as far as that can be known from a server without a list of models.
+    async fn find_api(&self, models: &Answer) -> Result<(), String> {
+        let Self { target, name, http } = self;
+        let openai = &target.openai;
+        for elsewhere in candidates(openai) {
+            let answer = self.ask(http.get(format!("{elsewhere}/models"))).await;
+            if answer.is_ok_and(|answer| answer.is_list()) {
+                return Err(format!(
+                    "there is no OpenAI API at {openai}, but there is one at {elsewhere}: use --base-url {elsewhere}"
+                ));
+            }
+        }
+        let status = models.status;
+        let path =
+            "Is the path right? Most servers have the API at a path that ends in /v1 (--no-preflight runs anyway)";
+        if models.is_page() {
+            return Err(format!(
+                "there is no OpenAI API at {openai}: GET {openai}/models answers {status} with an HTML page. {path}"
+            ));
+        }
+        if wants_tls(models) && openai.starts_with("http://") {
+            let secure = openai.replacen("http://", "https://", 1);
+            return Err(format!("{name} speaks TLS on that port: use --base-url {secure}"));
+        }
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+            let words = self.words(models);
+            return Err(format!(
+                "{name} cannot be used: GET {openai}/models answers {status}: {words} (--no-preflight runs anyway)"
+            ));
+        }
+        let mut last = None;
+        for maker in MAKERS {
+            match self.ask(http.post(format!("{openai}{maker}")).json(&json!({}))).await {
+                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => return Err(self.refused(&answer)),
+                Ok(answer) if answer.is_page() || answer.is_nowhere() => last = Some(answer.status),
+                // What answers there may be right or wrong; the scenarios show it.
+                Ok(_) => return Ok(()),
+                Err(_) => {}
+            }
+        }
+        let last = last.map(|status| format!(", POST {openai}/chat/completions answers {status}")).unwrap_or_default();
+        Err(format!("there is no OpenAI API at {openai}: GET {openai}/models answers {status}{last}. {path}"))
+    }
+
+    fn refused(&self, answer: &Answer) -> String {
+        let Self { target, name, .. } = self;
+        let (variable, flag) = match target.foreign {
+            true => (super::endpoint::KEY, "--api-key"),
+            false => (super::remote::KEY, "--remote-api-key"),
+        };
+        let key = if target.foreign && target.key.is_none() {
+            format!("No key was given: set {variable}")
+        } else {
+            format!("The key comes from {variable}, or from {flag}: is it right?")
+        };
+        let (status, words) = (answer.status, self.words(answer));
+        format!("{name} refuses access ({status}): {words}\n{key} (--no-preflight runs anyway)")
+    }
+
+    async fn ask(&self, request: RequestBuilder) -> reqwest::Result<Answer> {
+        let answer = self.target.with_key(request).timeout(PATIENCE).send().await?;
+        let status = answer.status();
+        let body = answer.text().await.unwrap_or_default();
+        let document = serde_json::from_str(&body).unwrap_or_default();
+        Ok(Answer { status, body, document })
+    }
+
+    /// An answer's own message, without the key.
+    fn words(&self, answer: &Answer) -> String {
+        let words = answer.document["error"]["message"].as_str().unwrap_or(&answer.body);
+        let words = match &self.target.key {
+            Some(key) if !key.is_empty() => words.replace(key.as_str(), "***"),
+            _ => words.to_owned(),
+        };
+        shorten(words.trim(), 500)
     }
 
     /// Whether a model that is not listed can be looked up all the same.
-    async fn knows(&self, model: &str, http: &reqwest::Client) -> bool {
-        let Ok(mut url) = reqwest::Url::parse(&format!("{}/models", self.openai)) else { return false };
+    async fn knows(&self, model: &str) -> bool {
+        let Ok(mut url) = reqwest::Url::parse(&format!("{}/models", self.target.openai)) else { return false };
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(model);
         }
-        let answer = self.with_key(http.get(url)).timeout(PATIENCE).send().await;
-        answer.is_ok_and(|answer| answer.status().is_success())
+        self.ask(self.http.get(url)).await.is_ok_and(|answer| answer.status.is_success())
     }
+}
 
-    fn without_key(&self, text: &str) -> String {
-        match &self.key {
-            Some(key) if !key.is_empty() => text.replace(key, "***"),
-            _ => text.to_owned(),
-        }
+/// Where the API may be instead: below the path that was given, beside its last part, or at the root.
+fn candidates(openai: &str) -> Vec<String> {
+    let start = openai.find("://").map_or(0, |at| at + 3);
+    let host = openai[start..].find('/').map_or(openai.len(), |at| start + at);
+    let mut all = vec![format!("{openai}/v1")];
+    if let Some(last) = openai.rfind('/').filter(|last| *last >= host) {
+        all.push(format!("{}/v1", &openai[..last]));
     }
+    all.push(format!("{}/v1", &openai[..host]));
+    all.dedup();
+    all.retain(|candidate| candidate != openai);
+    all
+}
+
+/// Whether a server that speaks TLS complains about a request without it, as nginx and Go's server do.
+fn wants_tls(answer: &Answer) -> bool {
+    let body = answer.body.to_lowercase();
+    answer.status == StatusCode::BAD_REQUEST && body.contains("http request") && body.contains("https")
 }
 
 /// Whether a model is listed; `m` is `m:latest`, and case does not count.
@@ -150,7 +272,15 @@ pub fn lists(names: &[&str], model: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::lists;
+    use super::{candidates, lists};
+
+    #[test]
+    fn the_api_is_looked_for_below_beside_and_at_the_root() {
+        assert_eq!(candidates("http://a:1"), ["http://a:1/v1"]);
+        assert_eq!(candidates("http://a/v2"), ["http://a/v2/v1", "http://a/v1"]);
+        assert_eq!(candidates("http://a/x/api"), ["http://a/x/api/v1", "http://a/x/v1", "http://a/v1"]);
+        assert_eq!(candidates("http://a/v1"), ["http://a/v1/v1"]);
+    }
 
     #[test]
     fn a_model_without_a_tag_is_the_latest() {

@@ -6,6 +6,9 @@ use farllama::{
     config::{Error, Remote as Settings, Sources, load},
 };
 
+/// The variable that holds the remote's key.
+pub const KEY: &str = "FARLLAMA_REMOTE_API_KEY";
+
 /// Where the remote Ollama is.
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)]
@@ -24,7 +27,7 @@ pub struct Flags {
     #[arg(long, value_name = "PATH")]
     pub remote_base_path: Option<String>,
     /// The key that the remote or its gateway wants; better given by the environment than as a flag, which others can see
-    #[arg(long, value_name = "KEY", env = "FARLLAMA_REMOTE_API_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "KEY", env = KEY, hide_env_values = true)]
     pub remote_api_key: Option<String>,
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), S
     }
     let request = request.build().map_err(|error| crate::text::chain(&error))?;
     if verbatim::tidied(&call.path).is_some_and(|tidied| tidied == call.path) {
-        return tap.send(request).await.map(drop).map_err(|error| crate::text::chain(&error));
+        return tap.send(request).await.map(drop).map_err(|error| crate::net::why(&error));
     }
     let root = reqwest::Url::parse(door.url).map_err(|error| error.to_string())?;
     let target = format!("{}{}", root.path().trim_end_matches('/'), call.path);

@@ -26,6 +26,7 @@ use mock_ollama::Seen;
 use serde_json::{Value, json};
 
 use crate::{
+    net,
     scenario::{Call, Client as Settings, Retries, client::Key},
     text::chain,
 };
@@ -251,7 +252,7 @@ pub(crate) fn error(error: &OpenAIError) -> Value {
             }
         }
         OpenAIError::StreamError(reason) => json!({"kind": "stream", "message": chain(reason)}),
-        OpenAIError::Reqwest(reason) => json!({"kind": "transport", "message": chain(reason)}),
+        OpenAIError::Reqwest(reason) => json!({"kind": "transport", "message": net::why(reason)}),
         other => json!({"kind": "client", "message": other.to_string()}),
     };
     json!({"error": without_nulls(told)})

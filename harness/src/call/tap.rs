@@ -21,7 +21,7 @@ use futures_util::{StreamExt, stream};
 use mock_ollama::Seen;
 use tokio::sync::{mpsc, watch};
 
-use crate::text::chain;
+use crate::{net, text::chain};
 
 /// How a recorded answer ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Tap {
     /// As the transport has them.
     pub async fn send(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
         let (http, url) = (&self.http, request.url().to_string());
-        self.send_by(request, url, |request| http.execute(request), |error| chain(error)).await
+        self.send_by(request, url, |request| http.execute(request), net::why).await
     }
 
     /// As [`Self::send`], by another transport, to what is told as `url`; `words` tells its errors.

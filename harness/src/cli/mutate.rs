@@ -1,6 +1,6 @@
 //! `farllama-check mutate`: whether scenarios notice broken traffic.
 
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::Args;
@@ -10,6 +10,7 @@ use crate::{
     backend::{Backend, Capabilities},
     exit::Exit,
     expect::laws::Laws,
+    limit::{self, Limit},
     mutants::MUTANTS,
     net,
     process::{interrupted, print, runtime},
@@ -48,11 +49,11 @@ pub(super) struct Flags {
     #[arg(long)]
     list: bool,
     /// How many scenarios run at a time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit::jobs)]
     jobs: Option<usize>,
-    /// How long each call may take
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// How long each call may take: 30s, 500ms; a bare number below 1000 is seconds, from 10000 on milliseconds
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = limit::parse)]
+    timeout: Limit,
 }
 
 pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -61,6 +62,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         let lines: Vec<_> = MUTANTS.iter().map(|mutant| format!("{:width$}  {}\n", mutant.name, mutant.what)).collect();
         print(&lines.concat());
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(note) = flags.timeout.note() {
+        eprintln!("{note}");
     }
     let mutants = proof::choose(&flags.mutants).map_err(anyhow::Error::msg)?;
     let fields = match &flags.parameters {
@@ -89,7 +93,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         http: net::client()?,
         variables: Variables::new(smoke::MODEL, smoke::PROMPT, smoke::SYSTEM_PROMPT),
         given: BTreeMap::new(),
-        timeout: flags.timeout,
+        timeout: flags.timeout.time(),
         jobs: flags.jobs.unwrap_or(Kind::Mock.jobs()),
         strict: false,
         fail_fast: false,

@@ -12,16 +12,18 @@ use crate::{
         Backend, Capabilities,
         container::{Container, Tell},
         endpoint::{self, Endpoint},
-        remote,
+        preflight, remote,
     },
     check::warn,
     exit::Exit,
     expect::laws::Laws,
+    limit::{self, Limit},
     net,
     process::{interrupted, print, runtime},
     report::{Files, Verdict, console, github},
     run::{self, Plan},
     scenario::{
+        Call, Need, Scenario,
         loaded::Loaded,
         variables::Variables,
         versions::{self, Asked},
@@ -85,11 +87,12 @@ pub(super) struct Flags {
     #[arg(long)]
     no_preflight: bool,
     /// How many scenarios run at a time [default: several on the mock, one elsewhere]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit::jobs)]
     jobs: Option<usize>,
-    /// How long each call may take [default: 30s on the mock, 5m elsewhere]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    timeout: Option<Duration>,
+    /// How long each call may take: 30s, 500ms; a bare number below 1000 is seconds, from 10000 on milliseconds
+    /// [default: 30s on the mock, 5m elsewhere]
+    #[arg(long, value_name = "TIME", value_parser = limit::parse)]
+    timeout: Option<Limit>,
     /// A variable of the scenarios, such as city=Oslo (may be given several times)
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
     vars: Vec<(String, String)>,
@@ -157,6 +160,8 @@ impl Flags {
         let implied = [
             ("--base-url", self.target.base_url.is_some(), Kind::Target),
             ("--remote-host", self.remote.remote_host.is_some(), Kind::Remote),
+            ("--api-key", is_flag(self.target.api_key.as_deref(), endpoint::KEY), Kind::Target),
+            ("--remote-api-key", is_flag(self.remote.remote_api_key.as_deref(), remote::KEY), Kind::Remote),
             ("--image", self.image.is_some(), Kind::Container),
             ("--pull", self.pull, Kind::Container),
             ("--volume", self.volume.is_some(), Kind::Container),
@@ -166,7 +171,15 @@ impl Flags {
         for (flag, _, kind) in implied.into_iter().filter(|(_, is_given, _)| *is_given) {
             match &chosen {
                 Some((other, chosen)) if *chosen != kind => {
-                    bail!("{flag} is for --backend {}, which contradicts {other}: leave out one of them", kind.name());
+                    let instead = match (flag, chosen) {
+                        ("--api-key", Kind::Remote) => " (the key of a remote is --remote-api-key)",
+                        ("--remote-api-key", Kind::Target) => " (the key of a target is --api-key)",
+                        _ => "",
+                    };
+                    bail!(
+                        "{flag} is for --backend {}, which contradicts {other}: leave out one of them{instead}",
+                        kind.name()
+                    );
                 }
                 Some(_) => {}
                 None => chosen = Some((flag.to_owned(), kind)),
@@ -193,7 +206,10 @@ impl Flags {
     fn backend(&self, kind: Kind, bar: &ProgressBar) -> anyhow::Result<Backend> {
         Ok(match kind {
             Kind::Mock => Backend::Mock,
-            Kind::Remote if !self.remote.named() => bail!("--backend remote needs --remote-host"),
+            Kind::Remote if !self.remote.named() => {
+                let empty = if self.remote.remote_host.is_some() { "--remote-host is empty: " } else { "" };
+                bail!("{empty}--backend remote needs --remote-host, such as gpu-box or http://gpu-box:11434");
+            }
             Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(self.remote.config()?.remote))),
             Kind::Container => {
                 let model = self.pull.then(|| self.model.clone().unwrap_or_else(|| smoke::MODEL.to_owned()));
@@ -247,7 +263,7 @@ impl Flags {
             http: net::client()?,
             variables,
             given,
-            timeout: self.timeout.unwrap_or(kind.timeout()),
+            timeout: self.timeout.map_or(kind.timeout(), Limit::time),
             jobs: self.jobs.unwrap_or(kind.jobs()),
             strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
             fail_fast: self.fail_fast,
@@ -259,6 +275,9 @@ impl Flags {
 
 pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let kind = flags.kind()?;
+    if let Some(note) = flags.timeout.and_then(Limit::note) {
+        eprintln!("{note}");
+    }
     let bar = progress();
     let backend = flags.backend(kind, &bar)?;
     let scenarios = match select(&flags.select) {
@@ -284,23 +303,31 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             return Ok(Exit::NothingChecked.into());
         }
     }
-    if flags.dry_run {
-        return Ok(dry_run(&scenarios, &backend));
-    }
     let mut plan = flags.plan(kind, backend, &scenarios)?;
+    flags.files.check()?;
+    if flags.dry_run {
+        return Ok(dry_run(&scenarios, &plan));
+    }
     let runtime = runtime()?;
-    let asks_model = scenarios
+    let able: Vec<_> = scenarios
         .iter()
-        .filter(|loaded| plan.backend.refuses(&loaded.scenario).is_none())
-        .map(|loaded| loaded.scenario.mentions("model"))
-        .reduce(|one, other| one || other);
-    if let Some(asks_model) = asks_model.filter(|_| !flags.no_preflight) {
-        let named = flags.model.as_deref().or(match kind {
-            Kind::Target => None,
-            _ => Some(smoke::MODEL),
-        });
+        .filter(|loaded| run::ruled_out(loaded, &plan).is_none())
+        .map(|loaded| &loaded.scenario)
+        .collect();
+    let is_default = flags.model.is_none() && !plan.backend.is_mock();
+    let asks_model = able.iter().any(|scenario| scenario.mentions("model"));
+    if flags.no_preflight && kind == Kind::Target && is_default && asks_model {
+        bail!("name the model to ask with --model: without the preflight, what the server has is not known");
+    }
+    if !flags.no_preflight && !able.is_empty() {
+        let question = preflight::Question {
+            model: flags.model.as_deref().or((kind != Kind::Target).then_some(smoke::MODEL)),
+            is_default,
+            asks_model: asks_model || able.iter().any(|scenario| tries_model(scenario, &plan.capabilities)),
+            asks_api: able.iter().any(|scenario| asks_api(scenario)),
+        };
         let asked = runtime.block_on(async {
-            let mut preflight = std::pin::pin!(plan.backend.preflight(named, asks_model, &plan.http));
+            let mut preflight = std::pin::pin!(plan.backend.preflight(question, &plan.http));
             tokio::select! {
                 asked = &mut preflight => Some(asked),
                 () = interrupted() => {
@@ -335,6 +362,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
                 bail!("{problem}");
             }
         }
+    }
+    if kind != Kind::Target && is_default && asks_model {
+        eprintln!("model: {}, the default (--model names another)", smoke::MODEL);
     }
     bar.set_length(u64::try_from(scenarios.len()).unwrap_or(u64::MAX));
     let github = github::reads().then(github::quoted);
@@ -378,29 +408,65 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     Ok(run.exit().into())
 }
 
-/// What would be done with each scenario.
-fn dry_run(scenarios: &[Loaded], backend: &Backend) -> ExitCode {
+/// Shows what would be done with each scenario, by the same rules as the run.
+fn dry_run(scenarios: &[Loaded], plan: &Plan) -> ExitCode {
     let mut out = String::new();
-    let mut runs = 0;
-    for Loaded { file, scenario, .. } in scenarios {
-        let _ = match backend.refuses(scenario) {
+    let (mut runs, mut skipped, mut broken) = (0, 0, 0);
+    for loaded in scenarios {
+        let (file, scenario) = (&loaded.file, &loaded.scenario);
+        let _ = match run::ruled_out(loaded, plan) {
             None => {
                 runs += 1;
-                let asked: Vec<_> = if backend.is_mock() {
+                let is_open = |need: &Need| match need {
+                    Need::Capability(capability) => !plan.capabilities.requires(*capability),
+                    need => need.is_asked(),
+                };
+                let asked: Vec<_> = if plan.backend.is_mock() {
                     Vec::new()
                 } else {
-                    scenario.needs().iter().filter(|need| need.is_asked()).map(ToString::to_string).collect()
+                    scenario.needs().iter().filter(|need| is_open(need)).map(ToString::to_string).collect()
                 };
                 let provided =
                     if asked.is_empty() { String::new() } else { format!(" (if it has {})", asked.join(" and ")) };
                 writeln!(out, "run     {file}  {}{provided}", scenario.title.value)
             }
-            Some(reason) => writeln!(out, "skip    {file}  {}\n    {reason}", scenario.title.value),
+            Some((Verdict::Broken, reason)) => {
+                broken += 1;
+                writeln!(out, "broken  {file}  {}\n    {reason}", scenario.title.value)
+            }
+            Some((_, reason)) => {
+                skipped += 1;
+                writeln!(out, "skip    {file}  {}\n    {reason}", scenario.title.value)
+            }
         };
     }
-    let _ = writeln!(out, "{runs} would run on {}, {} would be skipped", backend.name(), scenarios.len() - runs);
+    let could_not = if broken > 0 { format!(", {broken} could not be run") } else { String::new() };
+    let _ = writeln!(out, "{runs} would run on {}, {skipped} would be skipped{could_not}", plan.backend.name());
     print(&out);
-    if runs > 0 { Exit::Fit } else { Exit::NothingChecked }.into()
+    match (broken, runs) {
+        (1.., _) => Exit::Unusable,
+        (0, 0) => Exit::NothingChecked,
+        _ => Exit::Fit,
+    }
+    .into()
+}
+
+/// Whether the model is asked to find out whether it can do what a scenario needs.
+fn tries_model(scenario: &Scenario, capabilities: &Capabilities) -> bool {
+    scenario.needs().iter().any(|need| matches!(need, Need::Capability(one) if !capabilities.requires(*one)))
+}
+
+/// Whether a scenario makes a call of OpenAI's API, and not only raw calls of other paths.
+fn asks_api(scenario: &Scenario) -> bool {
+    scenario.all_steps().flat_map(|step| &step.parts).any(|part| match &part.call.value {
+        Call::Http(http) => http.path.starts_with("/v1/"),
+        _ => true,
+    })
+}
+
+/// Whether a key was given by its flag. One in the environment may be there for another run, so it implies no backend.
+fn is_flag(key: Option<&str>, variable: &str) -> bool {
+    key.is_some() && std::env::var(variable).ok().as_deref() != key
 }
 
 /// Reads `NAME=VALUE`.

@@ -122,12 +122,8 @@ pub fn ending(run: &RunResult, verbose: bool) -> String {
     if !verbose {
         skipped(&mut out, run);
     }
-    if summary.failed_by_model > 0 {
-        let _ = writeln!(
-            out,
-            "{} of the failed are to blame on the model alone; the server kept its promises",
-            summary.failed_by_model
-        );
+    if let Some(sentence) = run.failed_by_model() {
+        let _ = writeln!(out, "{sentence}");
     }
     if let Some(sentence) = run.passed_in_part() {
         let _ = writeln!(out, "{DIM}{sentence}{DIM:#}");
@@ -234,6 +230,33 @@ mod tests {
         );
         assert!(text.contains("the law role-first is broken in 1 scenario ("), "{text}");
         assert!(text.contains("skipped 1: it needs script, which a remote cannot promise\n"), "{text}");
+    }
+
+    #[test]
+    fn the_server_kept_its_promises_only_if_no_failure_is_its_own() {
+        let fixed = crate::report::fixed::run();
+        let failed = |blame: Blame| {
+            let mut scenario = fixed.scenarios[1].clone();
+            scenario.steps.iter_mut().flat_map(|step| &mut step.findings).for_each(|told| told.blame = blame);
+            scenario
+        };
+        let sentence = |of_model: usize, of_server: usize| {
+            let mut scenarios = vec![failed(Blame::Model); of_model];
+            scenarios.extend(vec![failed(Blame::Server); of_server]);
+            let run = RunResult::new("x".to_owned(), fixed.took, scenarios);
+            let text = anstream::adapter::strip_str(&ending(&run, false)).to_string();
+            assert_eq!(text.contains("kept its promises"), of_model > 0 && of_server == 0, "{text}");
+            let markdown = crate::report::markdown::render(&run);
+            run.failed_by_model().inspect(|sentence| assert!(text.contains(sentence) && markdown.contains(sentence)))
+        };
+        assert_eq!(sentence(3, 16).unwrap(), "3 of the 19 failures are the model's; 16 are the server's.");
+        assert_eq!(sentence(1, 1).unwrap(), "1 of the 2 failures is the model's; 1 is the server's.");
+        assert_eq!(sentence(1, 0).unwrap(), "The failure is the model's; the server kept its promises.");
+        assert_eq!(sentence(2, 0).unwrap(), "All 2 failures are the model's; the server kept its promises.");
+        assert_eq!(sentence(0, 2), None);
+        let broken = fixed.scenarios.iter().find(|scenario| scenario.verdict == Verdict::Broken).unwrap().clone();
+        let run = RunResult::new("x".to_owned(), fixed.took, vec![failed(Blame::Model), broken]);
+        assert_eq!(run.failed_by_model().unwrap(), "The failure is the model's.");
     }
 
     #[test]

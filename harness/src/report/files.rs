@@ -1,8 +1,8 @@
 //! Report files for programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{RunResult, json, junit, markdown};
@@ -22,6 +22,29 @@ pub struct Files {
 }
 
 impl Files {
+    /// Checks before a run that the reports can be written after it.
+    ///
+    /// # Errors
+    /// Fails if a file's folder does not exist, or the path is a folder.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let given = [("--json", &self.json), ("--junit", &self.junit), ("--markdown", &self.markdown)];
+        for (flag, path) in given.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let shown = path.display();
+            if path.is_dir() {
+                bail!("{flag} {shown} is a folder: name a file in it");
+            }
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                bail!("{flag} {shown} cannot be written: there is no folder {}", folder.display());
+            }
+            let is_readonly = |path: &Path| path.metadata().is_ok_and(|data| data.permissions().readonly());
+            if is_readonly(path) || !path.exists() && is_readonly(folder.unwrap_or(Path::new("."))) {
+                bail!("{flag} {shown} cannot be written: it is read-only");
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what was asked for.
     ///
     /// # Errors

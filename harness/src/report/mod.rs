@@ -74,6 +74,29 @@ impl RunResult {
         })
     }
 
+    /// A sentence about failures that only the model is to blame for. Only if there are no others has the server kept its promises.
+    #[must_use]
+    pub fn failed_by_model(&self) -> Option<String> {
+        let Summary { failed, failed_by_model: of_model, broken, .. } = self.summary;
+        let of_server = failed - of_model;
+        match (of_model, of_server) {
+            (0, _) => None,
+            (_, 0) => {
+                let all = if failed == 1 { "The failure is".to_owned() } else { format!("All {failed} failures are") };
+                let kept = if broken == 0 { "; the server kept its promises" } else { "" };
+                Some(format!("{all} the model's{kept}."))
+            }
+            _ => {
+                let are = |count: usize| if count == 1 { "is" } else { "are" };
+                Some(format!(
+                    "{of_model} of the {failed} failures {} the model's; {of_server} {} the server's.",
+                    are(of_model),
+                    are(of_server)
+                ))
+            }
+        }
+    }
+
     /// 0: all that ran passed. 1: the target is not fit. 2: something could not be run. 3: nothing was checked.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -2,7 +2,6 @@
 //!
 //! The checks are scenarios (`scenarios/smoke/`), which stand in the binary; here is what they run on, and what is said about it.
 
-mod limit;
 mod proxy;
 mod waiting;
 
@@ -18,13 +17,13 @@ use crate::{
     exit::Exit,
     expect::laws::Laws,
     finding::Finding,
+    limit::{self, Limit},
     net,
     process::{interrupted, print, runtime},
     report::{Files, RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
     run::{self, Plan},
     scenario::{Call, loaded::Loaded, variables::Variables},
 };
-use limit::Limit;
 use proxy::Proxy;
 
 /// The model that is asked unless another is named.
@@ -45,8 +44,9 @@ Examples:
 
 Exit codes:
   0  everything that ran passed
-  1  the remote is not fit: a check failed, it cannot be reached, it refuses the key, it lacks the model
-  2  unusable flags, or the proxy could not be started (its port is taken, say)";
+  1  the remote is not fit: a check failed, or it lacks the model
+  2  nothing could be checked: the remote cannot be reached, refuses the key or is no Ollama; unusable flags; or the
+     proxy could not be started (its port is taken, say)";
 
 /// The flags of the smoke test.
 #[derive(Args, Debug)]
@@ -103,6 +103,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             );
         }
     }
+    flags.files.check()?;
     // The proxy reads these itself; asking first gives its words without starting anything.
     let config = remote.config()?;
     if let Some(note) = flags.timeout.note() {
@@ -182,6 +183,7 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
                 Box::pin(waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, model)).await
             }
         };
+        let result = if results.is_empty() { unusable(result) } else { result };
         match cause(&result).filter(|_| !flags.verbose) {
             // What was expected instead is plain enough.
             Some(cause) => print(&format!("{}  {cause}\n", console::line(&result))),
@@ -252,6 +254,20 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
         ..StepResult::default()
     });
     Some(result)
+}
+
+/// The result of the first check. If the remote cannot be used at all (it cannot be reached, it refuses the key, it is no Ollama),
+/// nothing was checked: that is no failed check. An answer that a client cannot read is one.
+fn unusable(result: ScenarioResult) -> ScenarioResult {
+    let failed = result.steps.iter().find(|step| !step.findings.is_empty());
+    let error = failed.map(|step| &step.understood["error"]);
+    let kind = error.and_then(|error| error["kind"].as_str());
+    match cause(&result).map(str::to_owned) {
+        Some(cause) if matches!(kind, Some("api" | "transport")) => {
+            ScenarioResult { verdict: Verdict::Broken, reason: Some(cause), ..result }
+        }
+        _ => result,
+    }
 }
 
 /// The error's own words: the proxy says what is wrong with the remote and what to change.

@@ -1,10 +1,10 @@
-//! `--timeout`: a duration, or a bare number whose unit is plain from its size. Pure.
+//! `--timeout`, for every verb: a duration, or a bare number whose unit is plain from its size. `--jobs` too. Pure.
 
 use std::time::Duration;
 
-/// How long a check may take.
+/// How long a call or a check may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// As given.
     Given(Duration),
     /// A bare number, taken as milliseconds, which is worth a note.
@@ -12,7 +12,7 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    pub(super) fn time(self) -> Duration {
+    pub(crate) fn time(self) -> Duration {
         match self {
             Self::Given(time) => time,
             Self::Millis(millis) => Duration::from_millis(millis),
@@ -20,14 +20,15 @@ impl Limit {
     }
 
     /// What is to be said about a bare number.
-    pub(super) fn note(self) -> Option<String> {
+    pub(crate) fn note(self) -> Option<String> {
         let Self::Millis(millis) = self else { return None };
         let time = humantime::format_duration(self.time());
         Some(format!("note: --timeout {millis} is taken as milliseconds ({time}); write {millis}ms to say so"))
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Limit, String> {
+/// Reads a time.
+pub(crate) fn parse(text: &str) -> Result<Limit, String> {
     let limit = match text.parse::<u64>() {
         Ok(seconds @ ..1_000) => Limit::Given(Duration::from_secs(seconds)),
         Ok(number @ 1_000..10_000) => {
@@ -39,14 +40,27 @@ pub(super) fn parse(text: &str) -> Result<Limit, String> {
         ),
     };
     if limit.time().is_zero() {
-        return Err("no check can be done in no time".to_owned());
+        return Err("a call needs some time: write it as 30s, 500ms or 2m".to_owned());
     }
     Ok(limit)
+}
+
+/// Reads how many scenarios run at a time.
+pub(crate) fn jobs(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| "expected a number of scenarios, 1 or more".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn at_least_one_job_runs() {
+        assert_eq!(jobs("8"), Ok(8));
+        for text in ["0", "-1", "", "many"] {
+            assert!(jobs(text).unwrap_err().contains("1 or more"), "{text}");
+        }
+    }
 
     fn time(text: &str) -> Duration {
         parse(text).unwrap().time()
