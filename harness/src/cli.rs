@@ -19,6 +19,7 @@ use crate::{
     process::print,
     scenario::loaded::Loaded,
     smoke,
+    text::nearest,
 };
 
 mod bench_tools;
@@ -126,7 +127,7 @@ fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
         load::find(&select.paths).map_err(|problem| vec![problem]).and_then(|files| load::load(&files))
     };
     let loaded = loaded.map_err(|problems| {
-        eprintln!("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n\n"));
+        eprintln!("farllama-check: {}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n\n"));
         ExitCode::from(Exit::Unusable)
     })?;
     let wanted = |loaded: &Loaded| {
@@ -137,12 +138,25 @@ fn select(select: &Select) -> Result<Vec<Loaded>, ExitCode> {
                 .as_ref()
                 .is_none_or(|text| loaded.file.contains(text) || scenario.title.value.contains(text))
     };
-    let selected: Vec<_> = loaded.into_iter().filter(wanted).collect();
+    let (selected, others): (Vec<_>, Vec<_>) = loaded.into_iter().partition(wanted);
     if selected.is_empty() {
-        eprintln!("farllama-check: no scenario is selected; `farllama-check list` shows what there is");
+        let meant = meant(select, &others);
+        eprintln!("farllama-check: no scenario is selected{meant}; `farllama-check list` shows what there is");
         return Err(Exit::NothingChecked.into());
     }
     Ok(selected)
+}
+
+/// The tag, or the word of a file or title, that was probably meant when nothing was selected.
+fn meant(select: &Select, all: &[Loaded]) -> String {
+    let tags = || all.iter().flat_map(|loaded| &loaded.scenario.tags).map(String::as_str);
+    let words = || {
+        let titles = all.iter().flat_map(|loaded| [&*loaded.file, &*loaded.scenario.title.value]);
+        titles.flat_map(|text| text.split(|c: char| !c.is_alphanumeric())).filter(|word| word.len() > 2)
+    };
+    let near = select.tags.iter().find_map(|tag| nearest(tag, tags()));
+    let near = near.or_else(|| select.filter.as_ref().and_then(|text| nearest(text, words())));
+    near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
 fn list(flags: &Select) -> anyhow::Result<ExitCode> {
@@ -175,7 +189,8 @@ fn check(flags: &Select) -> anyhow::Result<ExitCode> {
     for warning in warn::of(&scenarios) {
         eprintln!("warning: {warning}");
     }
-    print(&format!("{} scenarios can be run\n", scenarios.len()));
+    let count = if scenarios.len() == 1 { "1 scenario".to_owned() } else { format!("{} scenarios", scenarios.len()) };
+    print(&format!("{count} can be run\n"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,6 +49,7 @@ pub struct Plan {
 pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&ScenarioResult)) -> RunResult {
     let start = Instant::now();
     let stopped = Arc::new(AtomicBool::new(false));
+    let needs: Vec<_> = scenarios.iter().map(|loaded| loaded.scenario.needs()).collect();
     let running = scenarios.into_iter().enumerate().map(|(nth, loaded)| {
         let plan = plan.clone();
         let stopped = stopped.clone();
@@ -82,10 +83,16 @@ pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&Sc
         results.push((nth, result));
     }
     results.sort_by_key(|(nth, _)| *nth);
+    let mut tried: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for (nth, _) in results.iter().filter(|(_, result)| result.verdict == Verdict::Failed) {
+        for capability in plan.capabilities.found(&needs[*nth]) {
+            *tried.entry(capability.name()).or_default() += 1;
+        }
+    }
     let container = plan.backend.container();
     let run =
         RunResult::new(plan.backend.name(), start.elapsed(), results.into_iter().map(|(_, result)| result).collect());
-    RunResult { container, ..run }
+    RunResult { container, tried, ..run }
 }
 
 /// What becomes of a scenario that cannot run here, and why, as far as that is known without a call.

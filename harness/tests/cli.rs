@@ -189,6 +189,17 @@ fn nothing_selected_is_exit_code_3() {
             .stderr(contains("no scenario is selected"));
     }
     check().args(["run", "--tag", "quick", "."]).current_dir(folder.path()).assert().success();
+    for (args, near) in [(["run", "--tag", "quik"], "quick"), (["list", "--filter", "modles"], "models")] {
+        let told = contains(format!("no scenario is selected; did you mean `{near}`?"));
+        check().args(args).arg(".").current_dir(folder.path()).assert().code(3).stderr(told);
+    }
+    check().args(["check", "a.yaml"]).current_dir(folder.path()).assert().success().stdout("1 scenario can be run\n");
+    check()
+        .args(["run", "nope.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(predicate::str::starts_with("farllama-check: nope.yaml: cannot be read"));
 }
 
 #[test]

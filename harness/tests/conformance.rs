@@ -420,6 +420,50 @@ fn what_a_server_refuses_is_skipped_unless_it_is_required() {
     run(&url, &["--skip", "response", "--skip", "completion", "--skip", "embedding"]).code(0);
 }
 
+#[test]
+fn what_a_server_ignores_is_skipped_and_a_failure_of_what_was_tried_points_to_the_flag() {
+    // It knows messages and `max_tokens`, and passes over every other field in silence.
+    let url = serve(|method, path, body| {
+        let Ok(request) = serde_json::from_slice::<Value>(body) else { return answer(method, path, body) };
+        let known: serde_json::Map<String, Value> = request
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .filter(|(name, _)| {
+                ["model", "messages", "max_tokens", "stream", "stream_options"].contains(&name.as_str())
+            })
+            .collect();
+        match path {
+            "/v1/chat/completions" => answer(method, path, Value::Object(known).to_string().as_bytes()),
+            _ => answer(method, path, body),
+        }
+    });
+    let ran = run(&url, &["-v"]);
+    let out = String::from_utf8_lossy(&ran.get_output().stdout).into_owned();
+    for (name, effect) in [
+        ("tools", "a tool that had to be called was not"),
+        ("structured", "the text is no JSON object"),
+        ("logprobs", "the answer has no log probabilities"),
+        ("choices", "two choices were asked for, and one came"),
+    ] {
+        assert!(out.contains(&format!("it needs {name}, and the server ignores it ({effect}")), "{name}: {out}");
+    }
+    run(&url, &["--capability", "choices"]).code(1);
+    // It seems to have vectors, and numbers them wrongly.
+    let wrong = serve(|method, path, body| match (path, answer(method, path, body)) {
+        ("/v1/embeddings", Answer::Json(200, mut whole)) => {
+            whole["object"] = "vectors".into();
+            whole["data"][0]["index"] = 7.into();
+            Answer::Json(200, whole)
+        }
+        (_, answer) => answer,
+    });
+    let told =
+        contains("seemed to have when it was tried: embeddings (").and(contains("--capability NAME,… (or none)"));
+    run(&wrong, &["--filter", "embedding"]).code(1).stdout(told);
+}
+
 /// A run that names no model.
 fn run_unnamed(url: &str, args: &[&str]) -> assert_cmd::assert::Assert {
     let mut command = Command::cargo_bin("farllama-check").unwrap();

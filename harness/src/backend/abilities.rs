@@ -66,6 +66,20 @@ impl Capabilities {
         Some(format!("it needs {lacking}, which --capability does not name"))
     }
 
+    /// Those that were found to be there by trying or asking.
+    #[must_use]
+    pub fn found(&self, needs: &[Need]) -> Vec<Capability> {
+        let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_found = |capability: &Capability| {
+            tried
+                .iter()
+                .any(|(question, lacking)| lacking.is_none() && question.split(' ').next() == Some(capability.name()))
+        };
+        let capabilities =
+            needs.iter().filter_map(|need| if let Need::Capability(one) = need { Some(*one) } else { None });
+        capabilities.filter(is_found).collect()
+    }
+
     fn known(&self, question: &str) -> Option<Option<String>> {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner).get(question).cloned()
     }
@@ -160,11 +174,13 @@ impl Target {
         let request = self.with_key(http.post(format!("{}{path}", self.openai))).json(&body).timeout(TRIAL);
         let answer = request.send().await.map_err(|error| format!("{name} cannot be tried: {}", net::why(&error)))?;
         let status = answer.status();
-        if status.is_success() {
-            return Ok(None);
-        }
         let body = answer.text().await.unwrap_or_default();
         let document: Value = serde_json::from_str(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(ignored(capability, &document).map(|effect| {
+                format!("it needs {name}, and the server ignores it ({effect}); --capability {name} requires it")
+            }));
+        }
         let message = document["error"]["message"].as_str().unwrap_or(&body);
         let told = crate::text::shorten(message.trim(), 200);
         let told = self.key.as_ref().map_or(told.clone(), |key| told.replace(key.as_str(), "***"));
@@ -212,6 +228,41 @@ impl Target {
     }
 }
 
+/// What is missing from a successful answer to a trial if the server ignores what was asked for. Many servers do not refuse unknown
+/// fields, so only the effect shows a capability. Whatever else may be wrong is for the scenarios to find.
+fn ignored(capability: Capability, answer: &Value) -> Option<&'static str> {
+    let choices = answer["choices"].as_array().filter(|choices| !choices.is_empty());
+    // An answer cut at the token limit shows nothing, such as that of a model that thinks first.
+    let is_cut = answer["choices"][0]["finish_reason"] == "length";
+    let is_list = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
+    match capability {
+        Capability::Tools => {
+            let message = &choices?[0]["message"];
+            (!is_list(&message["tool_calls"]) && !is_cut).then_some("a tool that had to be called was not")
+        }
+        Capability::Structured => {
+            let text = choices?[0]["message"]["content"].as_str().unwrap_or_default().trim();
+            let fits = serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
+            (!fits && !is_cut).then_some("the text is no JSON object, as the schema wants")
+        }
+        Capability::Logprobs => {
+            let logprobs = &choices?[0]["logprobs"];
+            logprobs.is_null().then_some("the answer has no log probabilities")
+        }
+        Capability::Choices => (choices?.len() == 1).then_some("two choices were asked for, and one came"),
+        Capability::Embeddings => answer["data"].is_null().then_some("the answer has no vectors"),
+        Capability::Completions => {
+            let first = &choices?[0];
+            (first["text"].is_null() && first["message"].is_object()).then_some("it answers as to a chat")
+        }
+        Capability::Responses => {
+            (answer["output"].is_null() && answer["choices"].is_array()).then_some("it answers as to a chat")
+        }
+        // Whether a model saw an image or thought, no answer proves.
+        Capability::Vision | Capability::Thinking => None,
+    }
+}
+
 /// A small request that needs the capability.
 fn trial(capability: Capability, model: &str) -> Option<(&'static str, Value)> {
     let chat = |more: Value| {
@@ -235,6 +286,7 @@ fn trial(capability: Capability, model: &str) -> Option<(&'static str, Value)> {
         ]}]})),
         Capability::Structured => chat(json!({
             "response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": true, "schema": object}},
+            "max_tokens": 64,
         })),
         Capability::Logprobs => chat(json!({"logprobs": true, "top_logprobs": 2})),
         Capability::Choices => chat(json!({"n": 2})),
@@ -261,6 +313,35 @@ mod tests {
     fn versions_are_compared_by_their_numbers() {
         assert!(numbers("0.9.0") < numbers("0.14.0"));
         assert!(numbers("0.33.0-rc2") >= numbers("0.33.0"));
+    }
+
+    #[test]
+    fn a_capability_is_judged_by_its_effect() {
+        let chat = |message: Value| json!({"choices": [{"message": message, "finish_reason": "stop"}]});
+        let plain = chat(json!({"role": "assistant", "content": "Hello!"}));
+        for (capability, _) in Capability::ALL {
+            let is_ignored = ignored(capability, &plain).is_some();
+            let shows = !matches!(capability, Capability::Vision | Capability::Thinking);
+            assert_eq!(is_ignored, shows, "{}", capability.name());
+        }
+        let call = json!([{"id": "1", "type": "function", "function": {"name": "greet", "arguments": "{}"}}]);
+        let cut = json!({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]});
+        let logprobs = json!({"choices": [{"message": {"content": "a"}, "logprobs": {"content": []}}]});
+        for (capability, answer) in [
+            (Capability::Tools, chat(json!({"content": null, "tool_calls": call}))),
+            (Capability::Tools, cut.clone()),
+            (Capability::Structured, chat(json!({"content": " {\"b\": 1} "}))),
+            (Capability::Structured, cut),
+            (Capability::Logprobs, logprobs),
+            (Capability::Choices, json!({"choices": [{}, {}]})),
+            (Capability::Embeddings, json!({"data": []})),
+            (Capability::Completions, json!({"choices": [{"text": ""}]})),
+            (Capability::Responses, json!({"object": "response", "output": []})),
+            // What is no answer at all is for the scenarios to find.
+            (Capability::Tools, json!({})),
+        ] {
+            assert_eq!(ignored(capability, &answer), None, "{} {answer}", capability.name());
+        }
     }
 
     #[test]

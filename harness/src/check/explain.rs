@@ -17,6 +17,10 @@ const BESIDE: [&str; 12] =
 /// What a message means in a scenario file, and what to change. `line` is the line that it is about.
 pub(super) fn explain(message: &str, line: Option<&str>) -> String {
     let mut told = rewritten(message, line).unwrap_or_else(|| message.to_owned());
+    let in_flow = message.contains("flow mapping") || message.contains("flow sequence");
+    if in_flow && let Some(variable) = line.and_then(unquoted_variable) {
+        return format!("a text with {variable} needs quotes within braces and brackets: \"{variable}\"");
+    }
     if message.contains("flow mapping") && line.is_some_and(|line| line.contains('[')) {
         told.push_str(" (a key with brackets, such as $.choices[0], needs quotes within braces)");
     }
@@ -24,6 +28,23 @@ pub(super) fn explain(message: &str, line: Option<&str>) -> String {
         told = format!("{told}; did you mean `{near}`?");
     }
     told
+}
+
+/// The first `${…}` of a line that stands outside of quotes.
+fn unquoted_variable(line: &str) -> Option<&str> {
+    let mut quote = None;
+    for (at, c) in line.char_indices() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '$') if line[at..].starts_with("${") => {
+                let end = line[at..].find('}')?;
+                return Some(&line[at..=at + end]);
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 fn rewritten(message: &str, line: Option<&str>) -> Option<String> {
@@ -87,6 +108,22 @@ mod tests {
             (
                 "title: a\nsteps:\n  - call:\n      chat: { model: m }\n      expect: { $.a: 1 }\n",
                 "`expect` is indented too far: it belongs beside `call`, not below it",
+            ),
+            (
+                "title: a\nsteps:\n  - call: { chat: { model: ${model}, messages: [{ role: user, content: hi }] } }\n    expect: { $.a: 1 }\n",
+                "a text with ${model} needs quotes within braces and brackets: \"${model}\"\n",
+            ),
+            (
+                "title: a\nsteps:\n  - call: { chat: { model: \"${model}\", messages: [{ role: user, content: ${prompt} }] } }\n    expect: { $.a: 1 }\n",
+                "a text with ${prompt} needs quotes",
+            ),
+            (
+                "title: a\nsteps:\n  - call: { embeddings: { model: m, input: [${model}] } }\n    expect: { $.a: 1 }\n",
+                "a text with ${model} needs quotes",
+            ),
+            (
+                "title: a\nsteps:\n  - call: models\n    expect: { $.id: x${model} }\n",
+                "a text with ${model} needs quotes",
             ),
             ("title: a\nsteps:\n  call: models\n", "begin each entry with `- `"),
             ("title: a\n", "the scenario has no `steps`"),

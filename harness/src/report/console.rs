@@ -122,7 +122,7 @@ pub fn ending(run: &RunResult, verbose: bool) -> String {
     if !verbose {
         skipped(&mut out, run);
     }
-    if let Some(sentence) = run.failed_by_model() {
+    for sentence in [run.failed_by_model(), run.failed_though_tried()].into_iter().flatten() {
         let _ = writeln!(out, "{sentence}");
     }
     if let Some(sentence) = run.passed_in_part() {

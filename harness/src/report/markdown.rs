@@ -24,7 +24,7 @@ pub fn render(run: &RunResult) -> String {
     let _ = writeln!(out, "On {}, in {}.\n", plain(&run.backend), duration(run.took));
     let _ = writeln!(out, "| passed | failed | broken | skipped |\n|---|---|---|---|");
     let _ = writeln!(out, "| {} | {} | {} | {} |", summary.passed, summary.failed, summary.broken, summary.skipped);
-    for sentence in [run.failed_by_model(), run.passed_in_part()].into_iter().flatten() {
+    for sentence in [run.failed_by_model(), run.failed_though_tried(), run.passed_in_part()].into_iter().flatten() {
         let _ = writeln!(out, "\n{}", plain(&sentence));
     }
     for scenario in &run.scenarios {

@@ -8,7 +8,7 @@ pub mod junit;
 pub mod markdown;
 mod secrets;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -41,6 +41,9 @@ pub struct RunResult {
     pub took: Duration,
     /// The scenarios, in order of their files.
     pub scenarios: Vec<ScenarioResult>,
+    /// Of the failed: how many need which capability that a trial found.
+    #[serde(skip)]
+    pub tried: BTreeMap<&'static str, usize>,
 }
 
 impl RunResult {
@@ -60,16 +63,31 @@ impl RunResult {
         let in_part = |scenario: &&ScenarioResult| scenario.steps.iter().any(|step| !step.unchecked.is_empty());
         let passed = |scenario: &&ScenarioResult| scenario.verdict == Verdict::Passed;
         summary.passed_in_part = scenarios.iter().filter(passed).filter(in_part).count();
-        Self { backend, container: None, summary, took, scenarios }
+        Self { backend, container: None, summary, took, scenarios, tried: BTreeMap::new() }
     }
 
     /// A sentence about those that passed, but not with everything that they expect.
     #[must_use]
     pub fn passed_in_part(&self) -> Option<String> {
         (self.summary.passed_in_part > 0).then(|| {
+            let count = self.summary.passed_in_part;
+            let scenarios = if count == 1 { "scenario" } else { "scenarios" };
             format!(
-                "Note: `sent` checks were skipped in {} passed scenarios ({} does not show what reached Ollama).",
-                self.summary.passed_in_part, self.backend
+                "Note: `sent` checks were skipped in {count} passed {scenarios} ({} does not show what reached Ollama).",
+                self.backend
+            )
+        })
+    }
+
+    /// A sentence about failures of what the server seemed to have when it was tried.
+    #[must_use]
+    pub fn failed_though_tried(&self) -> Option<String> {
+        let list: Vec<_> = self.tried.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        (!list.is_empty()).then(|| {
+            format!(
+                "Note: some failures need what the server seemed to have when it was tried: {}. Name what it has with --capability NAME,… \
+                 (or none); scenarios that need more are skipped.",
+                list.join(", ")
             )
         })
     }
