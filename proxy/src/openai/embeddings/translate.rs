@@ -99,24 +99,25 @@ fn too_short(length: u64, asked: u64) -> String {
     }
 }
 
-/// The numbers of an array.
-fn numbers(raw: &RawValue) -> Result<impl Iterator<Item = &str>, Error> {
-    let inside = raw.get().strip_prefix('[').and_then(|text| text.strip_suffix(']')).ok_or_else(no_vector)?;
-    Ok(inside.split(',').map(str::trim).filter(|number| !number.is_empty()))
+/// What stands in an array.
+fn inside(raw: &RawValue) -> Result<&str, Error> {
+    raw.get().strip_prefix('[').and_then(|text| text.strip_suffix(']')).map(str::trim).ok_or_else(no_vector)
 }
 
 fn no_vector() -> Error {
     Error::NotOllama { message: "the remote gave something that is no vector of numbers".to_owned() }
 }
 
+/// How many numbers an array has. It is valid JSON, so they have one comma less.
 fn length(raw: &RawValue) -> Result<u64, Error> {
-    Ok(numbers(raw)?.count() as u64)
+    let inside = inside(raw)?;
+    Ok(if inside.is_empty() { 0 } else { memchr::memchr_iter(b',', inside.as_bytes()).count() as u64 + 1 })
 }
 
 /// Exact: Ollama writes float32 in its shortest form, and each is read as float32 again.
 fn floats(raw: &RawValue) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(4096);
-    for number in numbers(raw)? {
+    for number in inside(raw)?.split(',').map(str::trim).filter(|number| !number.is_empty()) {
         let number: f32 = number.parse().map_err(|_| no_vector())?;
         bytes.extend_from_slice(&number.to_le_bytes());
     }
@@ -138,6 +139,16 @@ mod tests {
             let expected: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             prop_assert_eq!(floats(raw).unwrap(), expected);
             prop_assert_eq!(length(raw).unwrap(), numbers.len() as u64);
+        }
+
+        #[test]
+        fn the_length_does_not_depend_on_how_an_array_is_printed(numbers in prop::collection::vec(any::<i32>(), 0..50)) {
+            let pretty = serde_json::to_string_pretty(&numbers).unwrap();
+            for text in [&*pretty, &serde_json::to_string(&numbers).unwrap()] {
+                prop_assert_eq!(length(serde_json::from_str(text).unwrap()).unwrap(), numbers.len() as u64);
+            }
+            let object = length(serde_json::from_str("{}").unwrap());
+            prop_assert!(object.is_err());
         }
     }
 
