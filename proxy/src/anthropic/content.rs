@@ -16,6 +16,7 @@ use crate::{
     openai::request::{
         content::{self, Content},
         json::{Text, parse, read},
+        parameters::unread,
     },
     receipt::Receipt,
 };
@@ -92,7 +93,7 @@ pub(super) fn system<'a>(
 pub(super) fn gather<'a>(raw: &'a RawValue, at: &str, receipt: &mut Receipt) -> Result<Gathered<'a>, Error> {
     let mut unknown = Vec::new();
     let content: Content<'a, Block<'a>> = parse(at, raw, &mut unknown)?;
-    unknown.iter().for_each(|path| receipt.no_effect(path));
+    unknown.iter().for_each(|path| unread(path, receipt));
     let mut said = Gathered::default();
     all(content, at, &mut said, receipt)?;
     Ok(said)

@@ -115,7 +115,7 @@ impl<'a> Request<'a> {
         if purpose == For::Message && fields.raw("max_tokens").is_none() {
             return Err(missing("max_tokens"));
         }
-        let mut native = Native::take(&mut fields, &["max_tokens"])?;
+        let mut native = Native::take(&mut fields, &["max_tokens"], receipt)?;
         let system = fields.take("system", ignored)?;
         let stream = fields.take("stream", ignored)?.unwrap_or(false);
         let OutputConfig { effort, format } = fields.take("output_config", ignored)?.unwrap_or_default();

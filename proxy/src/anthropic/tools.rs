@@ -11,7 +11,10 @@ use crate::{
     config::Hosted,
     error::Error,
     openai::{
-        request::json::{Text, parse, read},
+        request::{
+            json::{Text, parse, read},
+            parameters::unread,
+        },
         tools::{
             Function, Tool,
             choice::{Mode, ToolChoice},
@@ -65,7 +68,7 @@ pub(super) fn offer<'a>(
     if cached {
         receipt.no_effect("cache_control");
     }
-    unknown.iter().for_each(|path| receipt.no_effect(path));
+    unknown.iter().for_each(|path| unread(path, receipt));
     Ok(offered)
 }
 

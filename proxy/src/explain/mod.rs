@@ -21,7 +21,11 @@ use crate::{
     observe::Recorder,
     openai::{
         audio, chat, completions, embeddings, images, moderations,
-        request::{image_urls, json::Json, parameters::Endpoint},
+        request::{
+            image_urls,
+            json::Json,
+            parameters::{Endpoint, misspelled},
+        },
         responses,
         tools::repair::Repairs,
         upstream_request::{context::Grown, prepare::Context, send::UpstreamRequest},
@@ -135,7 +139,7 @@ impl Explained {
 /// Translates a body. `endpoint` is one of [`endpoints`]; absent, it is found from the body.
 ///
 /// # Errors
-/// The refusal that a client would get, as JSON.
+/// Fails with the refusal that a client would get, as JSON; a line below it hints at misspelled names.
 pub fn explain(body: Vec<u8>, endpoint: Option<&str>, config: &Config) -> Result<Explained, String> {
     explain_with(body, endpoint, None, config)
 }
@@ -150,8 +154,17 @@ pub fn explain_with(
     pasted: Option<&str>,
     config: &Config,
 ) -> Result<Explained, String> {
-    prepare(&Json::new(body, &config.limits), endpoint, pasted, config)
-        .map_err(|error| String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi, None)).into_owned())
+    let json = Json::new(body, &config.limits);
+    prepare(&json, endpoint, pasted, config).map_err(|error| {
+        let mut text = String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi, None)).into_owned();
+        let endpoint = endpoint.and_then(endpoint::named).or_else(|| endpoint::found(&json).ok());
+        let hint = json.fields().ok().zip(endpoint).and_then(|(fields, endpoint)| misspelled(endpoint, fields));
+        if let Some(hint) = hint {
+            text.push('\n');
+            text.push_str(&hint);
+        }
+        text
+    })
 }
 
 fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &Config) -> Result<Explained, Error> {
@@ -233,6 +246,25 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn misspelled_names_are_hinted_at_wherever_they_stand_and_if_the_request_fails() {
+        let explained = |body: &str| explain(body.as_bytes().to_vec(), None, &Config::default());
+        let found =
+            explained(r#"{"model":"m","options":{"num_ctxx":5},"messages":[{"role":"user","contnt":"hi"}]}"#).unwrap();
+        assert_eq!(found.receipt, "options.num_ctxx=unknown, messages[].contnt=unknown");
+        for hint in ["`options.num_ctxx`: did you mean `num_ctx`?", "`messages[].contnt`: did you mean `content`?"] {
+            assert!(found.warnings.iter().any(|warning| warning.contains(hint)), "{:?}", found.warnings);
+        }
+        for (body, hint) in [
+            (r#"{"modle":"m","messages":[{"role":"user","content":"hi"}]}"#, "`modle`: did you mean `model`?"),
+            (r#"{"model":"m","mesages":[],"max_tokens":5}"#, "`mesages`: did you mean `messages`?"),
+            (r#"{"model":"m","temprature":1,"logit_bias":{"1":2},"messages":[]}"#, "did you mean `temperature`?"),
+        ] {
+            let refusal = explained(body).unwrap_err();
+            assert!(refusal.starts_with("{\"error\"") && refusal.contains(hint), "{refusal}");
+        }
+    }
 
     #[test]
     fn a_request_is_shown_as_what_it_becomes() {

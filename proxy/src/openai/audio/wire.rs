@@ -65,7 +65,7 @@ impl<'a> Request<'a> {
         if plain {
             receipt.emulated("response_format");
         }
-        let native = Native::take(&mut fields, &[])?;
+        let native = Native::take(&mut fields, &[], receipt)?;
         ignored.extend(native.format.map(|_| "format".to_owned()));
         settle(endpoint, fields, unknown, receipt)?;
         Ok(Self { model, text, prompt, languages, keywords, plain, file: given.file.as_deref(), native })

@@ -208,7 +208,7 @@ impl<'a> Request<'a> {
                 }
             }
         }
-        let native = Native::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
+        let native = Native::take(&mut fields, &["max_completion_tokens", "max_tokens"], receipt)?;
         let effort = match fields.take::<Reasoning<'a>>("reasoning", ignored)?.and_then(|reasoning| reasoning.effort) {
             Some(effort) => Some(("reasoning.effort", effort)),
             None => fields.take("reasoning_effort", ignored)?.map(|effort| ("reasoning_effort", effort)),

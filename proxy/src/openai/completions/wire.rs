@@ -80,7 +80,7 @@ impl<'a> Request<'a> {
         let ignored = &mut unknown;
         let model = fields.need("model", ignored)?;
         let prompts = prompts(fields.need("prompt", ignored)?)?;
-        let native = Native::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
+        let native = Native::take(&mut fields, &["max_tokens", "max_completion_tokens"], receipt)?;
         let n = fields.take_raw("n").map_or(Ok(1), |raw| within("n", raw, 1, 128))?;
         if let Some(raw) = fields.take_raw("best_of") {
             let best_of = within("best_of", raw, 0, 20)?;

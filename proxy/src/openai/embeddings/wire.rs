@@ -81,7 +81,7 @@ impl<'a> Request<'a> {
                 }
             },
         };
-        let native = Native::take(&mut fields, &[])?;
+        let native = Native::take(&mut fields, &[], receipt)?;
         ignored.extend(native.think.map(|_| "think".to_owned()));
         ignored.extend(native.format.map(|_| "format".to_owned()));
         ignored.extend(native.shift.map(|_| "shift".to_owned()));

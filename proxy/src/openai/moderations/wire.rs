@@ -51,7 +51,7 @@ impl<'a> Request<'a> {
         let ignored = &mut unknown;
         let model = fields.take::<Text<'a>>("model", ignored)?;
         let inputs = inputs(fields.need("input", ignored)?)?;
-        let native = Native::take(&mut fields, &[])?;
+        let native = Native::take(&mut fields, &[], receipt)?;
         ignored.extend(native.format.map(|_| "format".to_owned()));
         settle(Endpoint::Moderations, fields, unknown, receipt)?;
         Ok(Self { model, inputs, native })

@@ -9,8 +9,10 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     error::Error,
+    near::nearest,
     ollama::wire::Options,
     openai::request::json::{Fields, Text, read},
+    receipt::Receipt,
 };
 
 /// Ollama's options by name, those of old versions too. Whatever else stands in an `options` object is passed on as well.
@@ -65,12 +67,17 @@ pub(crate) struct Native<'a> {
 impl<'a> Native<'a> {
     /// Takes all that steers a generation out of `fields`. `limits` are OpenAI's names for the longest answer, the stronger first.
     ///
-    /// What stands at the top level wins over the same option in an `options` object.
+    /// What stands at the top level wins over the same option in an `options` object. A name in that object that is no option of Ollama is
+    /// passed on, for a newer Ollama may know it, and noted as unknown.
     ///
     /// # Errors
     /// A value of the wrong type or out of OpenAI's range.
-    pub(crate) fn take(fields: &mut Fields<'a>, limits: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn take(fields: &mut Fields<'a>, limits: &[&str], receipt: &mut Receipt) -> Result<Self, Error> {
+        // An object may have a thousand unknown names, and each is compared with all known ones.
+        const COMPARED: usize = 16;
+        let known = || NATIVE.into_iter().chain(SAMPLING.map(|(name, ..)| name)).chain(["seed", "stop"]);
         let mut options = Options::default();
+        let mut unknown = 0;
         if let Some(given) = fields.take_fields("options")? {
             for (name, value) in given.left() {
                 if name == "stop" {
@@ -78,6 +85,12 @@ impl<'a> Native<'a> {
                         options.set(name, stops);
                     }
                 } else {
+                    if !known().any(|known| known == name) {
+                        let path = format!("options.{name}");
+                        let near = (unknown < COMPARED).then(|| nearest(&name, known())).flatten();
+                        unknown += 1;
+                        receipt.unknown(&path, near);
+                    }
                     options.set(name, Cow::Borrowed(value));
                 }
             }

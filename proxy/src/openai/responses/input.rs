@@ -13,6 +13,7 @@ use crate::{
         request::{
             content::{Content, Gathered, gather},
             json::{Text, parse, read},
+            parameters::unread,
         },
         tools::arguments,
     },
@@ -240,7 +241,7 @@ impl<'a> Conversation<'a> {
         }
         let mut unknown = Vec::new();
         let item: Item<'a> = parse(at, raw, &mut unknown)?;
-        unknown.iter().for_each(|path| receipt.no_effect(path));
+        unknown.iter().for_each(|path| unread(path, receipt));
         match &*kind {
             "message" => self.message(item, at),
             "reasoning" => {

@@ -145,7 +145,7 @@ impl<'a> Request<'a> {
             (number("presence_penalty", "0")?, number("frequency_penalty", "0")?);
         let max_output_tokens =
             fields.raw("max_output_tokens").map(|raw| read::<u64>("max_output_tokens", raw)).transpose();
-        let mut native = Native::take(&mut fields, &["max_output_tokens"])?;
+        let mut native = Native::take(&mut fields, &["max_output_tokens"], receipt)?;
         let include: Vec<Text<'a>> = fields.take("include", ignored)?.unwrap_or_default();
         if let Some((n, wrong)) = include.iter().enumerate().find(|(_, name)| !INCLUDES.contains(&&***name)) {
             return Err(Error::invalid(

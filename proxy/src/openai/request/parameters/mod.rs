@@ -1,13 +1,16 @@
 //! The one table of request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`, those of responses in
-//! `responses.rs`, those of Anthropic's messages in `messages.rs`.
+//! `responses.rs`, those of Anthropic's messages in `messages.rs`; `nested.rs` has the names inside of objects.
 //!
 //! Read by the endpoints (which refuse and note by it), by the tests (a field without a row fails), and by the page `docs/parameters.md`.
 
 mod messages;
+mod nested;
 mod responses;
 mod table;
 
 use serde_json::{Value, value::RawValue};
+
+pub(crate) use nested::unread;
 
 use crate::{
     error::Error,
@@ -87,8 +90,11 @@ impl Row {
     }
 }
 
+/// How many unknown names of a body are compared with all known ones: it may have a thousand.
+const COMPARED: usize = 16;
+
 /// Settles what the endpoint has not taken: refuses it, or notes that it has no effect. A name that neither OpenAI nor Ollama has is noted as
-/// unknown, with the name that it may be a misspelling of. Paths in `unknown`, which the types of what was taken do not have, have no effect.
+/// unknown, with the name that it may be a misspelling of. Paths in `unknown` are those that the types of what was taken do not have: see [`unread`].
 ///
 /// # Errors
 /// A field that asks for what cannot be had.
@@ -115,8 +121,6 @@ pub(crate) fn settle(
             }
         }
     }
-    // A body may have a thousand unknown names, and each is compared with all known ones.
-    const COMPARED: usize = 16;
     let asks = |raw: &RawValue| serde_json::from_str(raw.get()).map_or(true, |value| !is_empty(&value));
     for (nth, (name, _)) in fields.left().filter(|(_, raw)| asks(raw)).enumerate() {
         let known = || rows(endpoint).map(|row| row.name);
@@ -127,8 +131,18 @@ pub(crate) fn settle(
             receipt.unknown(&name, near);
         }
     }
-    unknown.into_iter().for_each(|path| receipt.no_effect(&path));
+    unknown.iter().for_each(|path| unread(path, receipt));
     Ok(())
+}
+
+/// Hints at names of a body that are probably misspelled, for a request that fails before [`settle`] sees them.
+pub(crate) fn misspelled(endpoint: Endpoint, fields: Fields<'_>) -> Option<String> {
+    let known = || rows(endpoint).map(|row| row.name).chain(options::names());
+    let mut receipt = Receipt::default();
+    for (name, _) in fields.left().filter(|(name, _)| !known().any(|known| known == name)).take(COMPARED) {
+        receipt.unknown(&name, nearest(&name, known()));
+    }
+    receipt.hint()
 }
 
 #[cfg(test)]
