@@ -157,10 +157,13 @@ fn refuse_public(config: &Config, addr: SocketAddr) -> io::Result<()> {
     if addr.ip().is_loopback() || config.auth.enabled || config.local.public {
         return Ok(());
     }
-    let message = format!(
-        "refusing to listen on {} without keys: create one (`farllama key new --name NAME --save`), or pass --local-public",
-        config.local.host
-    );
+    let host = &config.local.host;
+    let change = if config.auth.tokens.is_empty() {
+        "create one (`farllama key new --name NAME --save`)"
+    } else {
+        "auth.enabled is false, so those in auth.keys are not required: set it to true"
+    };
+    let message = format!("refusing to listen on {host} without keys: {change}, or pass --local-public");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 

@@ -306,6 +306,9 @@ async fn log_long_requests(running: &Running, every: Duration) {
     }
 }
 
+/// Said of a reload that meets a setting that it cannot change.
+const RESTART: &str = "local.host, local.port, log.level and log.format change only with a restart";
+
 /// Reads the settings again, and returns what has changed. If they cannot be used, the old ones stay in force.
 fn reload(running: &Running, sources: &Sources) -> Result<String, String> {
     let failed = |error: String| format!("reload failed, keeping the previous configuration: {error}");
@@ -316,18 +319,17 @@ fn reload(running: &Running, sources: &Sources) -> Result<String, String> {
     let current = running.config();
     let (local, log) = (&mut loaded.config.local, &mut loaded.config.log);
     let fixed = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
-    if fixed(local, log) != fixed(&current.local, &current.log) {
-        tracing::warn!(target: "farllama", "local.host, local.port, log.level and log.format change only with a restart");
+    let restart = fixed(local, log) != fixed(&current.local, &current.log);
+    if restart {
+        tracing::warn!(target: "farllama", "{RESTART}");
     }
     (local.host, local.port) = (current.local.host.clone(), current.local.port);
     (log.level, log.format) = (current.log.level, current.log.format);
     let changes = changes(&current, &loaded.config);
     running.reload(loaded.config).map_err(|error| failed(error.to_string()))?;
-    Ok(if changes.is_empty() {
-        "configuration reloaded: nothing changed".to_owned()
-    } else {
-        format!("configuration reloaded: {}", changes.join("; "))
-    })
+    let changes = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join("; ") };
+    let restart = if restart { format!("; {RESTART}") } else { String::new() };
+    Ok(format!("configuration reloaded: {changes}{restart}"))
 }
 
 /// A signal to the process.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{app, config::Config, error::Error, gate::allows, upstream::client::Client};
 
-/// How long a probe may wait for each response.
+/// How long a probe may wait for each response, once it is connected.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The response of `GET /api/version`, as far as a probe reads it.
@@ -34,6 +34,8 @@ struct TagReply {
 /// Probes one remote.
 pub struct Probe {
     client: Client,
+    /// The limit of each request.
+    within: Duration,
 }
 
 impl std::fmt::Debug for Probe {
@@ -64,8 +66,9 @@ impl Probe {
     /// Fails if TLS cannot be set up.
     pub(crate) fn with_via(config: &Config, via: HeaderValue) -> io::Result<Self> {
         let mut config = config.clone();
-        config.timeouts.first_byte = PATIENCE;
-        Ok(Self { client: Client::new(&config, via)? })
+        // The probe has a limit of its own: an error must not name a setting that the user has not set.
+        config.timeouts.first_byte = Duration::ZERO;
+        Ok(Self { client: Client::new(&config, via)?, within: config.timeouts.connect + PATIENCE })
     }
 
     /// The remote as a URL, without credentials.
@@ -79,22 +82,33 @@ impl Probe {
     /// # Errors
     /// Fails with the text of the 502 that a request would get.
     pub async fn look(&self) -> Result<Probed, String> {
-        let version = match self.client.call(Method::GET, "/api/version", None).await {
-            Ok(reply) => {
+        let asking = self.client.call(Method::GET, "/api/version", None);
+        let version = match tokio::time::timeout(self.within, asking).await {
+            Err(_) => {
+                return Err(format!(
+                    "the remote Ollama at {} accepted the connection, but did not answer GET /api/version within {}: is it overloaded, \
+                     or not an Ollama?",
+                    self.remote(),
+                    humantime::format_duration(self.within)
+                ));
+            }
+            Ok(Ok(reply)) => {
                 let read = self.client.read::<VersionReply>("/api/version", &reply);
                 read.map_err(|error| error.to_string())?.version
             }
             // A gateway may let only some paths through.
-            Err(Error::Refused(_)) => None,
-            Err(error) => return Err(error.to_string()),
+            Ok(Err(Error::Refused(_))) => None,
+            Ok(Err(error)) => return Err(error.to_string()),
         };
-        let models = match self.client.call(Method::GET, "/api/tags", None).await {
-            Ok(reply) => {
+        let asking = self.client.call(Method::GET, "/api/tags", None);
+        let models = match tokio::time::timeout(self.within, asking).await {
+            Ok(Ok(reply)) => {
                 let tags = self.client.read::<TagsReply>("/api/tags", &reply).map_err(|error| error.to_string())?;
                 Some(tags.models.into_iter().map(|tag| tag.name).collect())
             }
-            Err(_) if version.is_some() => None,
-            Err(error) => return Err(error.to_string()),
+            Err(_) => None,
+            Ok(Err(_)) if version.is_some() => None,
+            Ok(Err(error)) => return Err(error.to_string()),
         };
         Ok(Probed { version, models })
     }

@@ -165,7 +165,14 @@ fn a_check_fails_where_serve_would_refuse_and_names_the_file() {
     check(fine).assert().success().stdout(contains("OK. settings file: ").and(contains(path)));
     for (text, why) in [
         ("[remote]\nhost = \"localhost\"\n", "this proxy itself"),
-        ("[remote]\nhost = \"gpu-box\"\n[local]\nhost = \"0.0.0.0\"\n", "refusing to listen on 0.0.0.0 without keys"),
+        (
+            "[remote]\nhost = \"gpu-box\"\n[local]\nhost = \"0.0.0.0\"\n",
+            "refusing to listen on 0.0.0.0 without keys: create one",
+        ),
+        (
+            "[remote]\nhost = \"gpu-box\"\n[local]\nhost = \"0.0.0.0\"\n[auth]\nenabled = false\nkeys = [{ key = \"k\" }]\n",
+            "auth.enabled is false, so those in auth.keys are not required: set it to true",
+        ),
     ] {
         check(text).assert().code(2).stderr(contains(why).and(contains(path)));
         farllama(&["serve", "--config", path]).assert().code(2).stderr(contains(why));
@@ -202,6 +209,12 @@ fn keys_are_created_listed_and_revoked_in_the_file() {
     run(&["key", "revoke", "ann"]).assert().code(2).stderr(contains("There are: bob"));
     run(&["key", "list"]).assert().success().stdout(contains("ann").not());
     run(&["key", "new", "--limit", "0"]).assert().code(2);
+    let off = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(off.path(), "[auth]\nenabled = false\n").unwrap();
+    farllama(&["key", "new", "--save", "--config", off.path().to_str().unwrap()])
+        .assert()
+        .success()
+        .stdout(contains("Saved in").and(contains("auth.enabled is false, so no key is required yet")));
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("enabled = true") && !text.contains("fl-"), "{text}");
 }

@@ -243,6 +243,10 @@ async fn a_reload_says_what_changed_and_which_patterns_match_no_model() {
     let changes = "configuration reloaded: auth.keys: ann changed; quota.queue: 100 → 5";
     assert!(code == 0 && text.contains(changes), "{code} {text}");
     program.until("ann is allowed \\\"gpt-os\\\", but the remote has no such model").await;
+    std::fs::write(&file, keys("gpt-os") + "[quota]\nqueue = 5\n[local]\nhost = \"127.0.0.2\"\n").unwrap();
+    let (code, text) = reload().await;
+    let restart = "nothing changed; local.host, local.port, log.level and log.format change only with a restart";
+    assert!(code == 0 && text.contains(restart), "{code} {text}");
     std::fs::write(&file, "[quota]\nqueue = \"x\"\n").unwrap();
     let (code, text) = reload().await;
     assert!(

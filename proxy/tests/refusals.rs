@@ -86,6 +86,17 @@ async fn tls_spoken_to_a_plain_port_is_told() {
     both_tell(&proxy, 502, &["https://", "does not speak TLS", "--remote-protocol http"]).await;
 }
 
+#[tokio::test]
+async fn a_port_that_accepts_connections_but_no_tls_handshake_is_not_called_a_dead_machine() {
+    // The kernel accepts; nothing reads.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(silent.local_addr().unwrap());
+    config.remote.protocol = Protocol::Https;
+    config.timeouts.connect = Duration::from_millis(300);
+    let proxy = serve(config).await.unwrap();
+    both_tell(&proxy, 504, &["connected, but no answer to the TLS handshake", "--remote-protocol http"]).await;
+}
+
 /// A TLS server that answers every connection with `OK`; gives the PEM of its authority.
 async fn tls_server() -> (std::net::SocketAddr, String) {
     let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();

@@ -73,7 +73,13 @@ pub(crate) fn create(new: &New, sources: &Sources) -> Result<String, String> {
     if new.save {
         let path = edit(sources, |document| add(document, row))?;
         let path = path.display();
-        return Ok(format!("{shown}Saved in {path}. A running farllama takes it after `farllama reload`.\n"));
+        let off = match load(sources) {
+            Ok(loaded) if !loaded.config.auth.enabled => {
+                "\nauth.enabled is false, so no key is required yet: set it to true under [auth].\n"
+            }
+            _ => "",
+        };
+        return Ok(format!("{shown}Saved in {path}. A running farllama takes it after `farllama reload`.\n{off}"));
     }
     let place = sources.path().map_or("the settings file".to_owned(), |path| path.display().to_string());
     Ok(if tokens.is_empty() {

@@ -335,6 +335,16 @@ fn unknown(key: &str, table: &str) -> String {
         };
     }
     let tables = || SECTIONS.iter().map(|(name, _)| *name).filter(|name| !name.is_empty());
+    if let Some(first) = SETTINGS.iter().find(|setting| setting.section() == key) {
+        let first = name_of(first.key);
+        return format!(
+            "{key} is a section: write [{key}] on a line of its own, and its settings below it, such as {first} = …"
+        );
+    }
+    let named: Vec<_> = SETTINGS.iter().map(|setting| setting.key).filter(|known| name_of(known) == key).collect();
+    if !named.is_empty() {
+        return meant(&named.join(" or "));
+    }
     if let Some(near) = nearest(key, tables().chain(SETTINGS.iter().map(|setting| setting.key))) {
         return meant(near);
     }
@@ -489,6 +499,8 @@ mod tests {
             told("[remote]\nhots = \"x\"")
                 .starts_with("settings:2:1: unknown setting remote.hots: did you mean remote.host?")
         );
+        assert!(told("remote = \"gpu-box\"").contains("remote is a section: write [remote] on a line of its own"));
+        assert!(told("host = \"gpu-box\"").contains("did you mean local.host or remote.host?"));
         let unknown = told("[zzz]\na = 1");
         assert!(unknown.contains("there are [local], [remote],") && !unknown.contains("local.host"), "{unknown}");
         assert!(told("[heartbeat]\nzzz = 1").contains("[heartbeat] has after, every"));

@@ -312,6 +312,9 @@ impl Client {
                  or raise timeouts.connect"
                     .to_owned()
             }
+            Cause::NoHandshake(_) => {
+                "does that port speak TLS? If not, set remote.protocol to http (--remote-protocol http)".to_owned()
+            }
             Cause::PlainPort => {
                 "set remote.protocol to http (--remote-protocol http), or name the port that speaks TLS".to_owned()
             }
@@ -323,7 +326,7 @@ impl Client {
         };
         let message = format!("cannot reach the remote Ollama at {remote}: {cause}; {change}");
         match cause {
-            Cause::Timeout(_) => Error::Timeout { message },
+            Cause::Timeout(_) | Cause::NoHandshake(_) => Error::Timeout { message },
             _ => Error::Unreachable { message },
         }
     }

@@ -51,6 +51,9 @@ pub(crate) enum Cause {
     /// No connection within the bound.
     #[error("no connection within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// TCP connected, but nothing answered the TLS handshake within the bound.
+    #[error("connected, but no answer to the TLS handshake within {}", humantime::format_duration(*.0))]
+    NoHandshake(Duration),
     /// We spoke TLS and were answered in something else.
     #[error("it does not speak TLS on that port")]
     PlainPort,
@@ -105,13 +108,16 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.inner.call(uri);
+        let connecting = self.inner.call(uri.clone());
         let within = self.within;
         Box::pin(async move {
             let connected = if within.is_zero() {
                 connecting.await
             } else {
-                tokio::time::timeout(within, connecting).await.map_err(|_| Cause::Timeout(within))?
+                match tokio::time::timeout(within, connecting).await {
+                    Ok(connected) => connected,
+                    Err(_) => return Err(timed_out(&uri, within).await),
+                }
             };
             let io: Box<dyn Io> = match connected.map_err(|error: BoxError| cause(error.as_ref()))? {
                 MaybeHttpsStream::Http(tcp) => Box::new(tcp.into_inner()),
@@ -119,6 +125,20 @@ impl Service<Uri> for Connector {
             };
             Ok(io)
         })
+    }
+}
+
+/// Why there is no connection within the limit: an HTTPS address that accepts TCP has not answered the handshake.
+async fn timed_out(uri: &Uri, within: Duration) -> Cause {
+    /// For one more TCP connection to a machine that the failed one has just reached.
+    const AGAIN: Duration = Duration::from_secs(1);
+    let (Some("https"), Some(host), Some(port)) = (uri.scheme_str(), uri.host(), uri.port_u16()) else {
+        return Cause::Timeout(within);
+    };
+    let address = (host.trim_matches(['[', ']']), port);
+    match tokio::time::timeout(AGAIN, tokio::net::TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Cause::NoHandshake(within),
+        _ => Cause::Timeout(within),
     }
 }
 
