@@ -131,7 +131,9 @@ pub(crate) fn settle(
             receipt.unknown(&name, near);
         }
     }
-    unknown.iter().for_each(|path| unread(path, receipt));
+    for path in &unknown {
+        if rows(endpoint).any(|row| row.name == path) { receipt.no_effect(path) } else { unread(path, receipt) }
+    }
     Ok(())
 }
 
