@@ -55,8 +55,19 @@ impl LogRing {
         if ring.capacity == 0 {
             return;
         }
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let mut text = plain(&String::from_utf8_lossy(&line[..line.len().min(LINE)]));
+        let mut begin = 0;
+        for end in memchr::memchr_iter(b'\n', lines).chain([lines.len()]) {
+            let line = &lines[begin..end];
+            begin = end + 1;
+            if line.is_empty() {
+                continue;
+            }
+            let kept = &line[..line.len().min(LINE)];
+            // Most lines are ASCII, which is validated in blocks.
+            let mut text = match std::str::from_utf8(kept) {
+                Ok(kept) => plain(kept),
+                Err(_) => plain(&String::from_utf8_lossy(kept)),
+            };
             if line.len() > LINE {
                 text.push('…');
             }
@@ -109,10 +120,11 @@ fn rank(level: &str) -> usize {
 
 /// The level of a line in either format.
 fn level(line: &str) -> &'static str {
-    let word = match line.split_once("\"level\":\"") {
-        Some((before, rest)) if before.starts_with('{') => rest.split('"').next(),
+    let json = line.strip_prefix('{').and_then(|line| line.split_once("\"level\":\""));
+    let word = match json {
+        Some((_, rest)) => rest.split('"').next(),
         // The time comes first.
-        _ => line.split_whitespace().nth(1),
+        None => line.split_whitespace().nth(1),
     };
     let word = word.unwrap_or_default();
     LEVELS.into_iter().find(|level| word.eq_ignore_ascii_case(level)).unwrap_or("info")
@@ -120,6 +132,9 @@ fn level(line: &str) -> &'static str {
 
 /// A line without the escape sequences that color it.
 fn plain(line: &str) -> String {
+    if memchr::memchr(0x1b, line.as_bytes()).is_none() {
+        return line.to_owned();
+    }
     let mut pieces = line.split("\u{1b}[");
     let mut text = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
