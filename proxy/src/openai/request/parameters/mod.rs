@@ -131,8 +131,8 @@ pub(crate) fn settle(
             receipt.unknown(&name, near);
         }
     }
-    for path in &unknown {
-        if rows(endpoint).any(|row| row.name == path) { receipt.no_effect(path) } else { unread(path, receipt) }
+    for path in unknown {
+        if rows(endpoint).any(|row| row.name == path) { receipt.no_effect(&path) } else { unread(&path, receipt) }
     }
     Ok(())
 }
