@@ -500,7 +500,8 @@ mod tests {
                 .starts_with("settings:2:1: unknown setting remote.hots: did you mean remote.host?")
         );
         assert!(told("remote = \"gpu-box\"").contains("remote is a section: write [remote] on a line of its own"));
-        assert!(told("host = \"gpu-box\"").contains("did you mean local.host or remote.host?"));
+        let host = told("host = \"gpu-box\"");
+        assert!(host.contains("did you mean local.host or remote.host"), "{host}");
         let unknown = told("[zzz]\na = 1");
         assert!(unknown.contains("there are [local], [remote],") && !unknown.contains("local.host"), "{unknown}");
         assert!(told("[heartbeat]\nzzz = 1").contains("[heartbeat] has after, every"));
