@@ -240,7 +240,7 @@ async fn a_key_with_models_is_counted_before_its_body_is_read() {
 async fn a_model_is_refused_before_the_rest_of_its_body_comes() {
     let upstream = upstream().await;
     let proxy = gated(&upstream, vec![only(Some(&["m"]), None)]).await;
-    let begun = with("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 209715200\r\n\r\n", ANN);
+    let begun = with("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 62914560\r\n\r\n", ANN);
     let refused = ask(proxy.addr(), [&begun[..], br#"{"model":"other","#].concat()).await;
     assert!(forbidden(&refused, true), "{}", refused.text());
     assert!(upstream.seen().is_empty());
