@@ -51,6 +51,18 @@ pub(crate) enum Call {
     Reasked,
 }
 
+impl Call {
+    /// All kinds, each with its name in metrics.
+    pub(crate) const NAMED: [(Self, &str); 6] = [
+        (Self::Fits, "fits"),
+        (Self::Repaired, "repaired"),
+        (Self::Misfit, "misfit"),
+        (Self::Unknown, "unknown_tool"),
+        (Self::Rescued, "rescued"),
+        (Self::Reasked, "reasked"),
+    ];
+}
+
 /// How many calls of an exchange there were of each kind. Calls that were not checked are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Calls([u32; 6]);
@@ -74,8 +86,7 @@ impl Receipt {
         self.calls.0[call as usize] += 1;
     }
 
-    /// How many calls there were of one kind, for readers that count them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for metrics, which are not there yet"))]
+    /// How many calls there were of one kind.
     pub(crate) fn counted(&self, call: Call) -> u32 {
         self.calls.0[call as usize]
     }

@@ -15,7 +15,7 @@ use prometheus::{
 };
 
 use super::{Ending, Exchange, Reader};
-use crate::{error::Error, routes};
+use crate::{error::Error, receipt::Call, routes};
 
 /// Series of one label at most, for labels whose values callers choose; further values share `other`.
 const MOST_VALUES: usize = 100;
@@ -90,19 +90,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The series of one model.
+#[derive(Clone, Debug)]
+struct Model {
+    label: std::sync::Arc<str>,
+    input: IntCounter,
+    output: IntCounter,
+}
+
 /// All series.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     on: AtomicBool,
     registry: Registry,
     routes: HashMap<&'static str, Route, foldhash::fast::RandomState>,
-    models: Open<(IntCounter, IntCounter)>,
+    models: Open<Model>,
     callers: Open<IntCounter>,
     requests: IntCounterVec,
     duration: HistogramVec,
     first_token: HistogramVec,
     input_tokens: IntCounterVec,
     output_tokens: IntCounterVec,
+    tool_calls: IntCounterVec,
     by_caller: IntCounterVec,
     upstream_failures: IntCounterVec,
     refusals: IntCounterVec,
@@ -158,8 +167,10 @@ impl Default for Metrics {
         Self {
             on: AtomicBool::new(false),
             routes: labels.map(route).collect(),
-            models: Open::new(|metrics, model| {
-                (metrics.input_tokens.with_label_values(&[model]), metrics.output_tokens.with_label_values(&[model]))
+            models: Open::new(|metrics, model| Model {
+                label: model.into(),
+                input: metrics.input_tokens.with_label_values(&[model]),
+                output: metrics.output_tokens.with_label_values(&[model]),
             }),
             callers: Open::new(|metrics, caller| metrics.by_caller.with_label_values(&[caller])),
             requests: counters(
@@ -177,6 +188,11 @@ impl Default for Metrics {
             ),
             input_tokens: counters("farllama_input_tokens_total", "Tokens of prompts, by model.", &["model"]),
             output_tokens: counters("farllama_output_tokens_total", "Tokens of answers, by model.", &["model"]),
+            tool_calls: counters(
+                "farllama_tool_calls_total",
+                "Tool calls of models that were checked, by model and outcome. Rescued and reasked ones count as another outcome too.",
+                &["model", "outcome"],
+            ),
             by_caller: counters(
                 "farllama_caller_requests_total",
                 "Requests that have ended, by the name of the caller's key.",
@@ -306,9 +322,15 @@ impl Reader for Metrics {
         }
         // Only names that a model has answered to: others are the callers' inventions.
         if let (Some(model), Some(usage)) = (exchange.model, exchange.usage) {
-            let (input, output) = self.models.of(self, model);
-            input.inc_by(usage.input);
-            output.inc_by(usage.output);
+            let series = self.models.of(self, model);
+            series.input.inc_by(usage.input);
+            series.output.inc_by(usage.output);
+            for (call, outcome) in Call::NAMED {
+                let count = exchange.receipt.counted(call);
+                if count > 0 {
+                    self.tool_calls.with_label_values(&[&*series.label, outcome]).inc_by(count.into());
+                }
+            }
         }
         if let Some(caller) = exchange.caller {
             self.callers.of(self, caller).inc();
@@ -371,7 +393,8 @@ mod tests {
 
     #[test]
     fn an_exchange_is_counted_under_its_labels() {
-        let (metrics, receipt) = (Metrics::default(), Receipt::default());
+        let (metrics, mut receipt) = (Metrics::default(), Receipt::default());
+        receipt.count(Call::Repaired);
         assert!(!metrics.wants(), "nothing is counted until it is switched on");
         metrics.switch_on();
         metrics.read(&exchange(&receipt, "m"));
@@ -386,6 +409,7 @@ mod tests {
             "farllama_requests_total{ending=\"client_gone\",endpoint=\"chat\",status=\"none\"} 1",
             "farllama_input_tokens_total{model=\"m\"} 14",
             "farllama_output_tokens_total{model=\"m\"} 6",
+            "farllama_tool_calls_total{model=\"m\",outcome=\"repaired\"} 2",
             "farllama_time_to_first_token_seconds_bucket{endpoint=\"chat\",le=\"0.05\"} 3",
             "farllama_request_duration_seconds_sum{endpoint=\"chat\"} 6",
             "farllama_canceled_requests_total{by=\"client\"} 1",
@@ -401,7 +425,8 @@ mod tests {
 
     #[test]
     fn the_dashboard_asks_only_for_metrics_and_labels_that_exist() {
-        let (metrics, receipt) = (Metrics::default(), Receipt::default());
+        let (metrics, mut receipt) = (Metrics::default(), Receipt::default());
+        receipt.count(Call::Fits);
         metrics.read(&exchange(&receipt, "m"));
         let refused = Error::TooLarge { limit: 1 };
         for (ending, error) in
