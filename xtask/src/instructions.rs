@@ -52,11 +52,15 @@ enum Unit {
 
 const CHAT: &str = "/v1/chat/completions";
 
+const MESSAGES: &str = "/v1/messages";
+
 const ROWS: &[Row] = &[
     row("chat, translated", CHAT, "whole", Unit::Request),
     row("chat, native", "/api/chat", "whole", Unit::Request),
+    row("messages, translated", MESSAGES, "whole", Unit::Request),
     row("embeddings, translated", "/v1/embeddings", "vectors", Unit::Request),
     row("text chunk, translated", CHAT, "text", Unit::Chunk),
+    row("text chunk, messages", MESSAGES, "text", Unit::Chunk),
     row("text chunk, native", "/api/chat", "text", Unit::Chunk),
     row("thinking chunk, translated", CHAT, "thinking", Unit::Chunk),
     row("tool call chunk, translated", CHAT, "calls", Unit::Chunk),
@@ -76,6 +80,11 @@ impl Row {
         let system = "You are a helpful assistant. Answer briefly and precisely. ".repeat(6);
         let user = "Explain what a reverse proxy does,\\nand why \\\"buffering\\\" matters for streaming. ".repeat(8);
         let stream = self.unit == Unit::Chunk;
+        if self.path == MESSAGES {
+            return format!(
+                r#"{{"model":"{model}","system":"{system}","messages":[{{"role":"user","content":"{user}"}}],"stream":{stream},"temperature":0.7,"max_tokens":100}}"#
+            );
+        }
         format!(
             r#"{{"model":"{model}","messages":[{{"role":"system","content":"{system}"}},{{"role":"user","content":"{user}"}}],"stream":{stream},"temperature":0.7,"max_tokens":100}}"#
         )

@@ -139,7 +139,8 @@ const SHOWN: usize = 200;
 /// `text` from a client or a remote as a log line shows it: masked, then cut, without characters that change how the line looks.
 pub(crate) fn shown<'a>(text: &'a str, secrets: &[HeaderValue]) -> Cow<'a, str> {
     // Masking looks at no more than can be shown, and a key at its end is masked whole.
-    let window = text.char_indices().nth(SHOWN + 4096).map_or(text, |(end, _)| &text[..end]);
+    let cut = || text.char_indices().nth(SHOWN + 4096).map_or(text, |(end, _)| &text[..end]);
+    let window = if text.len() <= SHOWN + 4096 { text } else { cut() };
     let masked = masked(window, secrets);
     // Most texts are short and have nothing to escape.
     if text.len() <= SHOWN && masked.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
