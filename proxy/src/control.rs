@@ -5,7 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,8 @@ pub(crate) struct Control {
     reapers: Mutex<JoinSet<()>>,
     /// Changes with the remote.
     remote: watch::Sender<()>,
+    /// Set when the process is about to end.
+    stopping: AtomicBool,
     /// Held while the listener is stopped or started: one of these at a time.
     operation: tokio::sync::Mutex<()>,
 }
@@ -65,6 +70,7 @@ impl Control {
             addr,
             listener: Mutex::new(Some(Server::start(listener, addr, setup))),
             draining: Mutex::default(),
+            stopping: AtomicBool::new(false),
             reapers: Mutex::new(reapers),
             remote: watch::Sender::new(()),
             operation: tokio::sync::Mutex::default(),
@@ -78,6 +84,11 @@ impl Control {
     /// Whether the data listener accepts connections.
     pub(crate) fn is_listening(&self) -> bool {
         lock(&self.listener).is_some()
+    }
+
+    /// Whether the process is about to end: requests in flight have their grace.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     pub(crate) fn config(&self) -> Arc<Config> {
@@ -154,6 +165,9 @@ impl Control {
     }
 
     async fn open(&self) -> io::Result<bool> {
+        if self.is_stopping() {
+            return Err(io::Error::other("farllama is shutting down"));
+        }
         if self.is_listening() {
             return Ok(false);
         }
@@ -165,6 +179,7 @@ impl Control {
 
     /// Stops for good: no new connections; requests in flight may end within `grace`, then they end with an error.
     pub(crate) async fn shut_down(&self, grace: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.stop().await;
         let mut draining = std::mem::take(&mut *lock(&self.draining));
         let mut drained = pin!(async { while draining.join_next().await.is_some() {} });
@@ -181,6 +196,8 @@ impl Control {
 
     /// Ends everything at once.
     pub(crate) fn cut(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.persistent.in_flight.cancel_all();
         drop(lock(&self.listener).take());
         lock(&self.draining).abort_all();
         lock(&self.reapers).abort_all();

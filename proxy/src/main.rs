@@ -18,7 +18,7 @@ use cli::{
 use farllama::{
     Config, ExchangeLog, LogRing, Running,
     admin::Admin,
-    config::{Loaded, Local, Log, LogFormat, LogLevel, Sources, changes, load, show},
+    config::{Loaded, LogFormat, LogLevel, Sources, changes, load, show},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -306,9 +306,6 @@ async fn log_long_requests(running: &Running, every: Duration) {
     }
 }
 
-/// Said of a reload that meets a setting that it cannot change.
-const RESTART: &str = "local.host, local.port, log.level and log.format change only with a restart";
-
 /// Reads the settings again, and returns what has changed. If they cannot be used, the old ones stay in force.
 fn reload(running: &Running, sources: &Sources) -> Result<String, String> {
     let failed = |error: String| format!("reload failed, keeping the previous configuration: {error}");
@@ -317,19 +314,22 @@ fn reload(running: &Running, sources: &Sources) -> Result<String, String> {
         tracing::warn!(target: "farllama", "{warning}");
     }
     let current = running.config();
+    let all = changes(&current, &loaded.config);
+    // What the process has opened once stays as it is.
     let (local, log) = (&mut loaded.config.local, &mut loaded.config.log);
-    let fixed = |local: &Local, log: &Log| (local.host.clone(), local.port, log.level, log.format);
-    let restart = fixed(local, log) != fixed(&current.local, &current.log);
-    if restart {
-        tracing::warn!(target: "farllama", "{RESTART}");
-    }
     (local.host, local.port) = (current.local.host.clone(), current.local.port);
     (log.level, log.format) = (current.log.level, current.log.format);
+    loaded.config.admin = current.admin.clone();
     let changes = changes(&current, &loaded.config);
     running.reload(loaded.config).map_err(|error| failed(error.to_string()))?;
-    let changes = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join("; ") };
-    let restart = if restart { format!("; {RESTART}") } else { String::new() };
-    Ok(format!("configuration reloaded: {changes}{restart}"))
+    let later: Vec<_> = all.into_iter().filter(|change| !changes.contains(change)).collect();
+    let mut outcome = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join("; ") };
+    if !later.is_empty() {
+        let later = format!("only a restart changes {}", later.join("; "));
+        tracing::warn!(target: "farllama", "{later}");
+        outcome = format!("{outcome}; {later}");
+    }
+    Ok(format!("configuration reloaded: {outcome}"))
 }
 
 /// A signal to the process.

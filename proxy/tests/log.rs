@@ -45,6 +45,26 @@ async fn a_client_that_leaves_before_the_response_is_logged_with_what_it_waited_
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_signal_cuts_the_connections_and_does_not_blame_the_clients() {
+    for (path, body) in [("/api/chat", "{}"), ("/v1/chat/completions", CHAT_STREAM)] {
+        let upstream = Upstream::start(vec![Act::Hold]).await;
+        let program = Program::start(&["--remote-host", &upstream.addr.to_string()], &[]);
+        let _client = Client::sending(program.addr, post(path, body)).await;
+        upstream.until(|seen| seen.text().contains("POST /api/chat")).await;
+        let interrupt =
+            || std::process::Command::new("kill").args(["-INT", &program.id().to_string()]).status().unwrap();
+        interrupt();
+        program.until("topping").await;
+        interrupt();
+        program.until(&format!("POST {path}")).await;
+        let log = program.told();
+        let found = lines(&log, &format!("POST {path}"));
+        assert_eq!(found[0]["ended"], "canceled", "{log}");
+    }
+}
+
 #[tokio::test]
 async fn the_first_token_is_told_apart_from_a_heartbeat() {
     let head = [support::STREAM_HEAD.as_bytes(), &word("one")].concat();
@@ -243,9 +263,14 @@ async fn a_reload_says_what_changed_and_which_patterns_match_no_model() {
     let changes = "configuration reloaded: auth.keys: ann changed; quota.queue: 100 → 5";
     assert!(code == 0 && text.contains(changes), "{code} {text}");
     program.until("ann is allowed \\\"gpt-os\\\", but the remote has no such model").await;
-    std::fs::write(&file, keys("gpt-os") + "[quota]\nqueue = 5\n[local]\nhost = \"127.0.0.2\"\n").unwrap();
+    std::fs::write(
+        &file,
+        keys("gpt-os") + "[quota]\nqueue = 5\n[local]\nhost = \"127.0.0.2\"\n[admin]\nrequests = 7\n",
+    )
+    .unwrap();
     let (code, text) = reload().await;
-    let restart = "nothing changed; local.host, local.port, log.level and log.format change only with a restart";
+    let restart =
+        "nothing changed; only a restart changes local.host: \"127.0.0.1\" → \"127.0.0.2\"; admin.requests: 500 → 7";
     assert!(code == 0 && text.contains(restart), "{code} {text}");
     std::fs::write(&file, "[quota]\nqueue = \"x\"\n").unwrap();
     let (code, text) = reload().await;

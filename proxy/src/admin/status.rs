@@ -77,6 +77,8 @@ pub(crate) struct Status {
 #[derive(Clone, Debug, Serialize)]
 struct Listener {
     running: bool,
+    /// Whether the process is about to end.
+    shutting_down: bool,
     /// Base URL of Ollama's API.
     ollama: String,
     /// Base URL of OpenAI's.
@@ -135,6 +137,7 @@ impl State {
             uptime_s: self.started.elapsed().as_secs(),
             listener: Listener {
                 running: self.control.is_listening(),
+                shutting_down: self.control.is_stopping(),
                 openai: format!("{ollama}{}", config.openai.base_path),
                 ollama,
                 keys: config.auth.enabled,
@@ -169,7 +172,8 @@ pub(crate) async fn readyz(extract::State(state): extract::State<State>) -> Resp
         let health = state.health(Duration::from_secs(1)).await;
         health.error.filter(|_| !health.reachable)
     } else {
-        Some("the data listener is stopped".to_owned())
+        let stopping = state.control.is_stopping();
+        Some(if stopping { "farllama is shutting down" } else { "the data listener is stopped" }.to_owned())
     };
     let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: reason.is_none(), reason })).into_response()

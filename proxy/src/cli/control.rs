@@ -294,7 +294,11 @@ fn status_text(status: &Value) -> String {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:12}{value}");
     };
-    let state = if listener["running"] == true { "running" } else { "stopped (farllama start)" };
+    let state = match (&listener["running"], &listener["shutting_down"]) {
+        (Value::Bool(true), _) => "running",
+        (_, Value::Bool(true)) => "shutting down",
+        _ => "stopped (farllama start)",
+    };
     row("farllama", format!("{} (pid {}), data listener {state}", shown(&status["version"]), status["pid"]));
     row("Ollama API", shown(&listener["ollama"]));
     row("OpenAI API", shown(&listener["openai"]));

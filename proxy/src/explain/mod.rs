@@ -256,6 +256,13 @@ mod tests {
         for hint in ["`options.num_ctxx`: did you mean `num_ctx`?", "`messages[].contnt`: did you mean `content`?"] {
             assert!(found.warnings.iter().any(|warning| warning.contains(hint)), "{:?}", found.warnings);
         }
+        let off = explained(r#"{"model":"m","thnik":false,"other":false,"messages":[{"role":"user","content":"hi"}]}"#)
+            .unwrap();
+        assert_eq!(off.receipt, "thnik=unknown");
+        let tool = r#"[{"type":"function","name":"f","paramters":{"type":"object"}}]"#;
+        let response =
+            explained(&format!(r#"{{"model":"m","stor":false,"input":"hi","tools":{tool},"truncation":"auto"}}"#));
+        assert_eq!(response.unwrap().receipt, "tools[].paramters=unknown, stor=unknown");
         for (body, hint) in [
             (r#"{"modle":"m","messages":[{"role":"user","content":"hi"}]}"#, "`modle`: did you mean `model`?"),
             (r#"{"model":"m","mesages":[],"max_tokens":5}"#, "`mesages`: did you mean `messages`?"),

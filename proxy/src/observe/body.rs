@@ -76,6 +76,10 @@ impl Opened {
         notes.usage = notes.usage.or(read.usage);
         // Some clients close right after the last event, before the body's own end.
         let ended = if notes.finished { Ending::Complete } else { ended };
+        if ended == Ending::ClientGone && notes.error.is_none() {
+            // The proxy itself has cut the connection.
+            notes.error = recorder.cancel().error();
+        }
         let refused = response.is_some_and(|seen| seen.status.is_client_error());
         let ending = match &notes.error {
             Some(Error::Canceled { .. }) => Ending::Canceled,

@@ -13,7 +13,10 @@ use crate::{
     config::Hosted,
     error::Error,
     openai::{
-        request::json::{Text, read},
+        request::{
+            json::{Text, parse, read},
+            parameters::unread,
+        },
         tools::{Function, Tool, parameters},
     },
     receipt::Receipt,
@@ -68,6 +71,9 @@ struct Told<'a> {
 
 #[derive(Debug, Deserialize)]
 struct Format<'a> {
+    /// `text` or `grammar`: what follows from the other fields.
+    #[serde(borrow, default, rename = "type")]
+    _kind: Option<Text<'a>>,
     #[serde(borrow, default)]
     syntax: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -205,7 +211,9 @@ impl<'a> Offer<'a> {
             self.echo.extend((namespace.is_none()).then(|| raw.to_owned()));
             return Ok(());
         }
-        let told: Told<'a> = read(at, raw)?;
+        let mut unknown = Vec::new();
+        let told: Told<'a> = parse(at, raw, &mut unknown)?;
+        unknown.iter().for_each(|path| unread(path, receipt));
         let need = |field: &str| Error::missing(format!("{at}.{field}"));
         let name = told.name.as_ref().filter(|name| !name.is_empty()).ok_or_else(|| need("name"));
         match &*told.kind {

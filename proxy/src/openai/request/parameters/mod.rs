@@ -122,13 +122,18 @@ pub(crate) fn settle(
         }
     }
     let asks = |raw: &RawValue| serde_json::from_str(raw.get()).map_or(true, |value| !is_empty(&value));
-    for (nth, (name, _)) in fields.left().filter(|(_, raw)| asks(raw)).enumerate() {
+    for (nth, (name, raw)) in fields.left().enumerate() {
         let known = || rows(endpoint).map(|row| row.name);
         if known().any(|known| known == name) {
-            receipt.no_effect(&name);
+            if asks(raw) {
+                receipt.no_effect(&name);
+            }
         } else {
             let near = (nth < COMPARED).then(|| nearest(&name, known().chain(options::names()))).flatten();
-            receipt.unknown(&name, near);
+            // `false` asks for nothing, but `stor: false` asks for something.
+            if asks(raw) || near.is_some() && raw.get() != "null" {
+                receipt.unknown(&name, near);
+            }
         }
     }
     for path in unknown {

@@ -123,14 +123,23 @@ const NAMES: &[&str] = &[
     "video_url",
 ];
 
+/// The name at the end of a path.
+fn last(path: &str) -> &str {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    name.split('[').next().unwrap_or(name)
+}
+
+/// Whether the field at the end of `path` is one of an API's.
+fn is_known(path: &str) -> bool {
+    NAMES.binary_search(&last(path)).is_ok()
+}
+
 /// Notes a field that nothing read, by its path: without effect if its name is known, unknown otherwise.
 pub(crate) fn unread(path: &str, receipt: &mut Receipt) {
-    let name = path.rsplit('.').next().unwrap_or(path);
-    let name = name.split('[').next().unwrap_or(name);
-    if NAMES.binary_search(&name).is_ok() {
+    if is_known(path) {
         receipt.no_effect(path);
     } else {
-        receipt.unknown(path, nearest(name, NAMES.iter().copied()));
+        receipt.unknown(path, nearest(last(path), NAMES.iter().copied()));
     }
 }
 
