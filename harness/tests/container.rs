@@ -141,7 +141,7 @@ fn a_container_that_is_killed_in_mid_run_makes_scenarios_broken() {
     let rest = rest.join("\n");
     assert_eq!(check.wait().unwrap().code(), Some(2), "{rest}");
     assert!(rest.contains("BROKEN") && rest.contains("has ended in mid-run"), "{rest}");
-    assert!(rest.ends_with("1 passed, 1 failed, 0 skipped"), "{rest}");
+    assert!(rest.ends_with("1 passed, 0 failed, 1 broken, 0 skipped"), "{rest}");
 }
 
 /// A run in a folder with [`FIRST`] and [`LONG`], whose lines can be read as they come.

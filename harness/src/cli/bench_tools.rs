@@ -49,8 +49,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let http = net::client()?;
     let scores = runtime()?.block_on(async {
         tokio::select! {
-            scores = bench_tools::run(&flags.targets, flags.port, &http) => Some(scores),
+            biased;
             () = interrupted() => None,
+            scores = bench_tools::run(&flags.targets, flags.port, &http) => Some(scores),
         }
     });
     let Some(scores) = scores else { return Ok(Exit::Interrupted.into()) };

@@ -103,8 +103,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let question = Question { mutants, fields, all: flags.all };
     let proof = runtime()?.block_on(async {
         tokio::select! {
-            proof = proof::prove(&scenarios, &question, &plan) => Some(proof),
+            biased;
             () = interrupted() => None,
+            proof = proof::prove(&scenarios, &question, &plan) => Some(proof),
         }
     });
     let Some(proof) = proof else {

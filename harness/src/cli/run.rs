@@ -329,7 +329,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         let asked = runtime.block_on(async {
             let mut preflight = std::pin::pin!(plan.backend.preflight(question, &plan.http));
             tokio::select! {
-                asked = &mut preflight => Some(asked),
+                biased;
                 () = interrupted() => {
                     // A container that is being started must be started before it can be removed, so its start goes on.
                     let starting = async {
@@ -342,6 +342,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
                     }
                     None
                 }
+                asked = &mut preflight => Some(asked),
             }
         });
         match asked {
@@ -384,8 +385,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             bar.inc(1);
         });
         let run = tokio::select! {
-            run = running => Some(run),
+            biased;
             () = interrupted() => None,
+            run = running => Some(run),
         };
         plan.backend.stop().await;
         run

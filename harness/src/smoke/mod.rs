@@ -116,8 +116,9 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             Some(Mock::start(Script::default()).await.context("the built-in mock cannot start")?)
         };
         let mut proxy = tokio::select! {
-            proxy = Proxy::start(flags, mock.as_ref()) => proxy?,
+            biased;
             () = interrupted() => return Ok(Exit::Interrupted.into()),
+            proxy = Proxy::start(flags, mock.as_ref()) => proxy?,
         };
         let name = match &mock {
             Some(_) => "the built-in mock".to_owned(),
