@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Breach, breach, shorten};
+use super::{Breach, breach, shorten, usage_sum};
 
 /// One role, one finish for each choice, one usage at the end, one ending of two kinds.
 pub(super) fn breaches(chunks: &[Value], done: bool) -> Vec<Breach> {
@@ -34,6 +34,8 @@ pub(super) fn breaches(chunks: &[Value], done: bool) -> Vec<Breach> {
     {
         breaches.push(breach("usage-last", "chunks follow it"));
     }
+    let sums = chunks.iter().filter_map(|chunk| usage_sum(&chunk["usage"], ["prompt_tokens", "completion_tokens"]));
+    breaches.extend(sums.take(1));
     let mut choices: HashMap<String, Choice> = HashMap::new();
     for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().into_iter().flatten()) {
         choices.entry(choice["index"].to_string()).or_default().add(choice, &mut breaches);

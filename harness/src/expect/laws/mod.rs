@@ -38,7 +38,7 @@ const fn strict(name: &'static str, what: &'static str) -> Law {
 }
 
 /// Every law: of all event streams, of chats and completions, of responses, of Anthropic's messages.
-pub const LAWS: [Law; 41] = [
+pub const LAWS: [Law; 42] = [
     strict("lf-only", "lines end with LF alone"),
     law("utf-8", "the stream is UTF-8"),
     law("blank-line", "a blank line ends the last event"),
@@ -55,6 +55,7 @@ pub const LAWS: [Law; 41] = [
     law("same-model", "`model` is the same in all chunks"),
     strict("same-created", "`created` is the same in all chunks"),
     law("usage-last", "the usage chunk (without choices) is the last"),
+    law("usage-sum", "the total of a usage is the sum of its parts"),
     law("finish", "each choice has a finish_reason before [DONE]"),
     law("finish-last", "nothing follows a choice's finish_reason"),
     strict("finish-last-at-all", "nothing follows a choice's finish_reason, not even an empty delta"),
@@ -95,6 +96,14 @@ pub struct Breach {
 fn breach(law: &'static str, actual: impl Into<String>) -> Breach {
     debug_assert!(named(law).is_some(), "the law {law} is in the list");
     Breach { law, actual: actual.into() }
+}
+
+/// A usage whose total is another than the sum of its two parts.
+fn usage_sum(usage: &Value, [input, output]: [&str; 2]) -> Option<Breach> {
+    let count = |name: &str| usage[name].as_u64();
+    let (input, output, total) = (count(input)?, count(output)?, count("total_tokens")?);
+    (input.checked_add(output) != Some(total))
+        .then(|| breach("usage-sum", format!("{input} and {output} make {total}")))
 }
 
 /// The law of this name.
@@ -301,7 +310,7 @@ mod tests {
     #[test]
     fn a_proper_stream_breaks_no_law() {
         assert_eq!(found(&[": waiting\n\n", &first(), &word(), &finish(), DONE_EVENT]), Vec::<String>::new());
-        let usage = chunk(r#""choices":[],"usage":{"total_tokens":1}"#);
+        let usage = chunk(r#""choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#);
         assert_eq!(found(&[&first(), &finish(), &usage, DONE_EVENT]), Vec::<String>::new());
         assert_eq!(found(&[&first(), &word(), ERROR_EVENT]), Vec::<String>::new());
     }
@@ -314,6 +323,7 @@ mod tests {
         let gap =
             chunk(r#""choices":[{"index":0,"delta":{"tool_calls":[{"index":1,"id":"a","function":{"name":"f"}}]}}]"#);
         let usage = chunk(r#""choices":[]"#);
+        let wrong_sum = chunk(r#""choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":12}"#);
         for (parts, law) in [
             (vec![&*first(), &finish(), "data: [DONE]\r\n\r\n"], "carriage return"),
             (vec![&*first(), &finish(), "data: [DONE]\n"], "blank line is missing"),
@@ -336,6 +346,7 @@ mod tests {
             (vec![&*first(), &gap, &finish(), DONE_EVENT], "without gaps"),
             (vec![&*first(), &usage, &finish(), DONE_EVENT], "chunks follow it"),
             (vec![&*first(), "data: {\n\n", &finish(), DONE_EVENT], "one JSON document"),
+            (vec![&*first(), &finish(), &wrong_sum, DONE_EVENT], "sum of its parts: 3 and 4 make 12"),
         ] {
             let found = found(&parts);
             assert!(found.iter().any(|breach| breach.contains(law)), "{law}: {found:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Breach, breach, shorten};
+use super::{Breach, breach, shorten, usage_sum};
 
 const ENDS: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
 
@@ -51,6 +51,7 @@ fn end(event: &Value) -> Vec<Breach> {
     if kind == "response.completed" && !response["usage"].is_object() {
         breaches.push(breach("end-usage", "this one has none"));
     }
+    breaches.extend(usage_sum(&response["usage"], ["input_tokens", "output_tokens"]));
     breaches
 }
 
@@ -214,6 +215,10 @@ mod tests {
             (changed(4, "/content_index", json!(1)), "item-numbers"),
             (changed(8, "/response/output", json!([])), "end-output"),
             (changed(8, "/response/usage", Value::Null), "end-usage"),
+            (
+                changed(8, "/response/usage", json!({"input_tokens": 1, "output_tokens": 1, "total_tokens": 3})),
+                "usage-sum",
+            ),
             (changed(8, "/response/status", json!("incomplete")), "end-status"),
         ] {
             let found = found(&events);
