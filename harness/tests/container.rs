@@ -239,7 +239,7 @@ fn a_container_that_is_not_ready_yet_is_removed_when_the_run_is_interrupted() {
     }
     interrupt(check.id());
     let output = check.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(130), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     assert_eq!(image.containers(), "", "the container is still there");
 }
 
