@@ -65,8 +65,8 @@ impl Image {
     fn of(tag: &str, flags: &[&str]) -> Self {
         let context = tempfile::tempdir().unwrap();
         fs::copy(&*MOCK, context.path().join("mock-ollama")).unwrap();
-        // Its own id, by which its containers are told from those of other tests.
-        let text = format!("{DOCKERFILE}CMD {flags:?}\nLABEL test={tag}\n");
+        // An id of its own, by which its containers differ from those of other tests and of earlier runs.
+        let text = format!("{DOCKERFILE}CMD {flags:?}\nLABEL test={tag}-{}\n", std::process::id());
         fs::write(context.path().join("Dockerfile"), text).unwrap();
         let name = format!("farllama-check-test:{tag}-{}", std::process::id());
         run(docker(&["build", "--quiet", "--tag", &name]).arg(context.path()));
