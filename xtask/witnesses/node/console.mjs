@@ -62,7 +62,16 @@ const text = (selector) => page.locator(selector).innerText();
 const until = (selector, wanted) => page.waitForFunction(
   ([selector, wanted]) => new RegExp(wanted).test(document.querySelector(selector)?.innerText ?? ''), [selector, wanted]);
 const view = (name) => page.locator(`#tab-${name}`).click();
-const clipboard = () => page.evaluate(() => navigator.clipboard.readText());
+// A click returns before the page has written the clipboard.
+async function copied(pattern) {
+  let text = '';
+  for (let tries = 0; tries < 60; tries += 1) {
+    text = await page.evaluate(() => navigator.clipboard.readText());
+    if (pattern.test(text)) return;
+    await page.waitForTimeout(50);
+  }
+  assert.match(text, pattern);
+}
 async function shoot(name) {
   if (!screenshots) return;
   await mkdir(screenshots, { recursive: true });
@@ -90,7 +99,7 @@ check('the page shows status, endpoints, remote and models', async () => {
   await page.reload();
   await until('#loaded', 'slow');
   await page.locator('[data-copy="openai-url"]').click();
-  assert.equal(await clipboard(), `${proxy}/v1`);
+  await copied(new RegExp(`^${proxy}/v1$`));
   await shoot('overview');
 });
 
@@ -163,7 +172,7 @@ check('logs are filtered, copied and cleared', async () => {
   await page.locator('#log-search').fill('remote set to');
   assert.equal(await page.locator('#log div').count(), 1);
   await page.locator('#log-copy').click();
-  assert.match(await clipboard(), /remote set to http/);
+  await copied(/remote set to http/);
   await page.locator('#log-search').fill('');
   await page.locator('#log-level').selectOption('error');
   assert.equal(await page.locator('#log div').count(), 0);
@@ -203,7 +212,7 @@ check('the inspector keeps an exchange, and the scenario that it makes passes', 
     });
     assert.match(stdout, /1 passed/);
     await page.locator('#copy-curl').click();
-    assert.match(await clipboard(), /^curl -sS -X POST 'http/);
+    await copied(/^curl -sS -X POST 'http/);
   }
   await page.locator('#inspector-switch').click();
   await page.locator('#inspecting').waitFor({ state: 'hidden' });
