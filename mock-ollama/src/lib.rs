@@ -21,6 +21,8 @@ mod go;
 mod journal;
 mod models;
 mod names;
+pub mod recording;
+mod replay;
 mod routes;
 mod schema;
 mod script;
@@ -44,6 +46,7 @@ pub use self::{
     chaos::{Chaos, NoChaos},
     journal::{Ending, Entry, Journal},
     models::{Model, NoModel, Stock},
+    replay::{Replay, ReplayError},
     script::{BodyIs, Content, Line, Reply, Rule, Script, Then, Wait, When},
     seen::Seen,
     version::{NoVersion, Version},
@@ -77,6 +80,8 @@ pub struct Options {
     pub models: Vec<Model>,
     /// Seeded misbehavior of every response; a script's own wins.
     pub chaos: Option<Chaos>,
+    /// Recordings to answer from, where no rule of the script applies.
+    pub replay: Option<Replay>,
 }
 
 impl Default for Options {
@@ -91,6 +96,7 @@ impl Default for Options {
             stock: Stock::default(),
             models: Vec::new(),
             chaos: None,
+            replay: None,
         }
     }
 }
@@ -140,6 +146,7 @@ impl Mock {
             fates: chaos::Fates::new(script.chaos.or(options.chaos)),
             playing: script::Playing::new(script, seen.clone()),
             journal: journal.clone(),
+            replaying: options.replay.map(replay::Replaying::new),
         };
         let server = tokio::spawn(server::serve(listener, Arc::new(app)));
         Ok(Self { addr, journal, seen, server })

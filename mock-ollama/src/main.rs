@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{ArgAction, Parser, ValueEnum};
-use mock_ollama::{Chaos, Mock, Model, Options, Script, Stock, Version};
+use mock_ollama::{Chaos, Mock, Model, Options, Replay, Script, Stock, Version};
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Plays an Ollama server without a model: faithful answers that obey the request, in the manner of the version that you choose, and
@@ -25,8 +25,9 @@ struct Flags {
     #[arg(long, value_name = "PORT", default_value_t = 11436)]
     port: u16,
     /// Ollama version to play, such as 0.20.0 (for this program's own version see --about)
-    #[arg(long, value_name = "X", default_value_t = Version::default())]
-    version: Version,
+    /// [default: 0.33.0-rc2, or that of the recordings]
+    #[arg(long, value_name = "X")]
+    version: Option<Version>,
     /// Tokens of context where no request or Modelfile sets them, as OLLAMA_CONTEXT_LENGTH [default: 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     context_length: Option<u32>,
@@ -52,6 +53,16 @@ struct Flags {
     /// split=0.2,slow=0.1
     #[arg(long, value_name = "SETTINGS")]
     chaos: Option<Chaos>,
+    /// Answer from the recordings of a folder, as `farllama-check record` makes them: the recorded response for the request that was
+    /// recorded, and for another one of the same shape that response with the request's own text
+    #[arg(long, value_name = "DIR")]
+    replay: Option<PathBuf>,
+    /// Wait between the chunks of a recording as long as the recorded server did
+    #[arg(long, requires = "replay")]
+    replay_timing: bool,
+    /// Answer like Ollama where no recording fits [default: 501 with the nearest recording]
+    #[arg(long, requires = "replay")]
+    replay_fallback: bool,
     /// Do not log requests on stderr
     #[arg(short, long)]
     quiet: bool,
@@ -106,17 +117,28 @@ async fn run(flags: Flags) -> Result<()> {
     tracing_subscriber::registry().with(log.with_filter(level)).init();
 
     let script = flags.script.as_deref().map(read_script).transpose()?.unwrap_or_default();
-    let version = flags.version.to_string();
+    let mut replay = flags.replay.as_deref().map(|dir| Replay::read(dir, flags.version.as_ref())).transpose()?;
+    if let Some(replay) = &mut replay {
+        replay.timing = flags.replay_timing;
+        replay.fallback = flags.replay_fallback;
+    }
+    let recorded = replay.as_ref().map(|replay| (replay.version().clone(), replay.len()));
+    let version = flags.version.or_else(|| recorded.as_ref().map(|(version, _)| version.clone())).unwrap_or_default();
+    let played = match recorded {
+        Some((_, count)) => format!("replays {count} recordings of Ollama {version}"),
+        None => format!("plays Ollama {version}"),
+    };
     let options = Options {
         host: flags.host,
         port: flags.port,
-        version: flags.version,
+        version,
         context_length: flags.context_length,
         max_queue: flags.max_queue,
         max_loaded_models: flags.max_loaded_models,
         stock: flags.stock.into(),
         models: flags.models,
         chaos: flags.chaos,
+        replay,
     };
     // Signals are caught before the address is told, so that who reads it may send one.
     let signal = signal()?;
@@ -124,7 +146,7 @@ async fn run(flags: Flags) -> Result<()> {
         format!("cannot listen on {}, port {}; choose others with --host and --port", flags.host, flags.port)
     })?;
     let mut stdout = io::stdout();
-    writeln!(stdout, "mock-ollama plays Ollama {version} on {}", mock.url())?;
+    writeln!(stdout, "mock-ollama {played} on {}", mock.url())?;
     stdout.flush()?;
     signal.await;
     Ok(())

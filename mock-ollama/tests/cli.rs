@@ -124,3 +124,42 @@ fn a_signal_ends_it_with_success() {
         assert!(running.0.wait().unwrap().success(), "{signal}");
     }
 }
+
+#[test]
+fn recordings_are_replayed_and_a_request_that_none_fits_names_the_nearest() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
+    let (_running, addr) = start(&["--replay", fixtures, "--version", "0.20.0"]);
+    let recording = mock_ollama::recording::read(format!("{fixtures}/0.20.0/chat/stream.json").as_ref()).unwrap();
+    let body = &recording.request.body;
+    let replayed = post(&addr, "/api/chat", body);
+    let lines: Vec<&str> = recording.response.chunks.iter().map(|(_, chunk)| chunk.trim_end()).collect();
+    let sent: Vec<&str> = replayed.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(sent, lines);
+    let other = body.replace("Say hello to the world.", "These are my own words.");
+    assert!(post(&addr, "/api/chat", &other).contains("words."), "its own text");
+    let refused = post(&addr, "/api/chat", &body.replace("smollm2:135m", "other"));
+    assert!(refused.starts_with("HTTP/1.0 501 ") && refused.contains("whose model is"), "{refused}");
+    assert!(refused.contains("smollm2:135m"), "{refused}");
+}
+
+#[test]
+fn recordings_that_cannot_be_replayed_are_exit_code_2() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
+    for (flags, told) in [
+        (["--replay", fixtures, "--quiet"].as_slice(), "choose one with --version"),
+        (&["--replay", "/nowhere"], "cannot read /nowhere"),
+        (&["--replay-timing"], "--replay <DIR>"),
+    ] {
+        mock().args(flags).assert().code(2).stderr(contains(told));
+    }
+}
+
+/// What a server answers to a body, its head included.
+fn post(addr: &str, path: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(addr).unwrap();
+    let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -10,8 +10,6 @@
 mod recording;
 #[path = "truth/registry.rs"]
 mod registry;
-#[path = "truth/skeleton.rs"]
-mod skeleton;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use mock_ollama::{Mock, Options, Script, Stock, Then};
+use mock_ollama::{
+    Mock, Options, Script, Stock, Then,
+    recording::{self as recordings, Recording, Response, skeleton},
+};
 
 use serde_json::Value;
 use tokio::{
@@ -27,7 +28,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::recording::{Recording, Response, ask};
+use self::recording::ask;
 
 const VERSIONS: [&str; 3] = ["0.13.5", "0.20.0", "0.33.0-rc2"];
 const AREAS: [&str; 9] = ["basic", "chat", "embed", "generate", "manage", "ps", "show", "thinking", "tools"];
@@ -162,7 +163,7 @@ fn fixtures() -> PathBuf {
 }
 
 fn read(version: &str, case: &str) -> Recording {
-    Recording::read(&fixtures().join(version).join(format!("{case}.json")))
+    recordings::read(&fixtures().join(version).join(format!("{case}.json"))).unwrap()
 }
 
 /// The cases of an area, in order.

@@ -29,6 +29,7 @@ use crate::{
     chaos::Fates,
     journal::Journal,
     names::Name,
+    replay::Replaying,
     routes::{self, Outcome},
     script::{self, Playing, Reply},
     state::{State, Ticket},
@@ -46,6 +47,7 @@ pub(crate) struct App {
     pub(crate) playing: Playing,
     pub(crate) journal: Journal,
     pub(crate) fates: Fates,
+    pub(crate) replaying: Option<Replaying>,
 }
 
 /// Accepts until it is dropped; its connections end with it.
@@ -121,8 +123,8 @@ async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, head: Head, app
     let early = early_answer(&head);
     let is_refused = early.as_ref().is_some_and(|answer| answer.status == StatusCode::EXPECTATION_FAILED);
     let unread = Asked::unread(&head);
-    let wants_body =
-        early.is_none() && (!head.has_body() || app.playing.may_be_for(&unread) || reads_body(app, &unread));
+    let wants_body = early.is_none()
+        && (!head.has_body() || app.replaying.is_some() || app.playing.may_be_for(&unread) || reads_body(app, &unread));
     let asked = if wants_body { incoming.receive(&head, stream, buffer, &pencil).await? } else { unread };
     tracing::info!(method = %asked.method, path = asked.path, bytes = asked.body.len(), "asked");
     let answer = match early {
@@ -187,9 +189,18 @@ fn early_answer(head: &Head) -> Option<Answer> {
     (head.path == "*").then(writer::options_star)
 }
 
-/// The answer of the script, or the faithful one.
+/// The answer of the script, of a recording, or the faithful one.
 async fn answer(app: &App, asked: &Asked) -> Answer {
-    let Some(reply) = app.playing.choose(asked) else { return faithful(app, asked, None).await };
+    let Some(reply) = app.playing.choose(asked) else {
+        return match app.replaying.as_ref().map(|replaying| (replaying.answer(asked), replaying.fallback)) {
+            Some((Ok(answer), _)) => answer,
+            Some((Err(why), false)) => {
+                tracing::warn!("{why}");
+                Answer::error(StatusCode::NOT_IMPLEMENTED, &why)
+            }
+            Some((Err(_), true)) | None => faithful(app, asked, None).await,
+        };
+    };
     let seen = &app.playing.seen;
     reply.delay.pass(seen, seen.times()).await;
     let own = match reply.faithful_words() {

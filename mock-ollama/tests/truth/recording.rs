@@ -1,88 +1,30 @@
-//! A recorded exchange, and the same exchange with the mock, over a raw socket.
+//! A recorded exchange with the mock, over a raw socket.
 
-use std::{net::SocketAddr, path::Path};
+use std::net::SocketAddr;
 
-use serde::Deserialize;
+use mock_ollama::recording::{Recording, Request, Response};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
-type Headers = Vec<(String, String)>;
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Recording {
-    pub(crate) request: Request,
-    pub(crate) response: Response,
-    /// The client closed after so many chunks.
-    pub(crate) left_after_chunks: Option<usize>,
-    /// The 100 Continue before the answer, where one was asked for: null if there was none.
-    #[serde(default)]
-    pub(crate) interim: Option<(u64, String, Headers)>,
-    /// The process that runs the model was killed after so many chunks.
-    pub(crate) runner_killed_after_chunks: Option<u64>,
-    /// The same, so many milliseconds after the request.
-    pub(crate) runner_killed_ms: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) headers: Headers,
-    #[serde(default)]
-    pub(crate) body: String,
-    /// HTTP's version, if it is not 1.1.
-    version: Option<String>,
-    /// The body's own chunks.
-    chunks: Option<Vec<String>>,
-    /// Sent instead of all of that.
-    whole_head: Option<String>,
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-pub(crate) struct Response {
-    pub(crate) status: String,
-    pub(crate) headers: Headers,
-    pub(crate) framing: String,
-    /// Time and text of each HTTP chunk, or of the whole body.
-    pub(crate) chunks: Vec<(u64, String)>,
-}
-
-impl Recording {
-    pub(crate) fn read(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+/// The head of a recorded request, for a server at `host`.
+fn head(request: &Request, host: &str) -> String {
+    let version = request.version.as_deref().unwrap_or("1.1");
+    let mut head = format!("{} {} HTTP/{version}\r\nHost: {host}\r\n", request.method, request.path);
+    for (name, value) in request.whole_headers() {
+        head += &format!("{name}: {value}\r\n");
     }
+    if request.chunks.is_none() && (!request.body.is_empty() || request.method == "POST") {
+        head += &format!("Content-Length: {}\r\n", request.whole_body().len());
+    }
+    head + "\r\n"
 }
 
-/// A text that was cut, at its full length: the last character again and again. JSON is closed where it was cut inside a list of texts.
-fn whole(text: &str) -> String {
-    let Some((start, rest)) = text.split_once("…(+") else { return text.to_owned() };
-    let missing: usize = rest.strip_suffix(" characters)").unwrap().parse().unwrap();
-    let last = start.chars().next_back().unwrap().to_string();
-    let end = if start.starts_with('{') { "\"]}" } else { "" };
-    start.to_owned() + &last.repeat(missing - end.len()) + end
-}
-
-impl Request {
-    fn head(&self, host: &str) -> String {
-        let version = self.version.as_deref().unwrap_or("1.1");
-        let mut head = format!("{} {} HTTP/{version}\r\nHost: {host}\r\n", self.method, self.path);
-        for (name, value) in &self.headers {
-            head += &format!("{name}: {}\r\n", whole(value));
-        }
-        if self.chunks.is_none() && (!self.body.is_empty() || self.method == "POST") {
-            head += &format!("Content-Length: {}\r\n", whole(&self.body).len());
-        }
-        head + "\r\n"
-    }
-
-    fn body(&self) -> String {
-        let Some(chunks) = &self.chunks else { return whole(&self.body) };
-        let chunks = chunks.iter().filter(|chunk| !chunk.is_empty());
-        chunks.map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect::<String>() + "0\r\n\r\n"
-    }
+fn body(request: &Request) -> String {
+    let Some(chunks) = &request.chunks else { return request.whole_body() };
+    let chunks = chunks.iter().filter(|chunk| !chunk.is_empty());
+    chunks.map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect::<String>() + "0\r\n\r\n"
 }
 
 /// Sends what was recorded, and reads the answer as the recorder did. Returns the 100 Continue too, if there was one.
@@ -93,7 +35,7 @@ pub(crate) async fn ask(addr: SocketAddr, recording: &Recording, host: &str) -> 
     let mut reader = BufReader::new(reader);
     let (mut head, mut body) = match &request.whole_head {
         Some(whole) => (whole.clone(), String::new()),
-        None => (request.head(host), request.body()),
+        None => (head(request, host), body(request)),
     };
     let expects = request.headers.iter().any(|(name, _)| name == "Expect");
     if !expects {
@@ -148,7 +90,7 @@ pub(crate) async fn ask(addr: SocketAddr, recording: &Recording, host: &str) -> 
         chunks.push((0, rest));
         "close"
     };
-    (interim, Response { status, headers, framing: framing.to_owned(), chunks })
+    (interim, Response { status, headers, head_ms: 0, framing: framing.to_owned(), chunks })
 }
 
 async fn line(socket: &mut (impl AsyncBufReadExt + Unpin)) -> String {

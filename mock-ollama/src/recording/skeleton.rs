@@ -1,11 +1,11 @@
-//! What of an answer has to be the same: its skeleton. Keys in their order, the texts and flags that do not vary, and for everything else
-//! what it is like. Repetitions count once, because how often a model writes the same kind of line is its own affair.
+//! The part of a response that must be the same at every run: its skeleton. Keys in their order, texts and flags that do not vary, and the
+//! kind of everything else. Repetitions count once, because a model decides how often it writes the same kind of line.
 
 use serde_json::Value;
 
-use super::recording::{Recording, Response};
+use super::{Recording, Response};
 
-/// Values that are compared as they are.
+/// Values that are compared verbatim.
 const EXACT: [&str; 21] = [
     "error",
     "role",
@@ -29,11 +29,12 @@ const EXACT: [&str; 21] = [
     "general.basename",
     "general.type",
 ];
-/// Values whose inside is the model's own affair.
+/// Values whose content is up to the model.
 const OPAQUE: [&str; 2] = ["arguments", "projector_info"];
 
-/// All that is compared, as text.
-pub(crate) fn of(response: &Response, recording: &Recording) -> String {
+/// Returns everything that is compared, as text.
+#[must_use]
+pub fn of(response: &Response, recording: &Recording) -> String {
     let mut text = format!("{}\n", response.status);
     let body: String = response.chunks.iter().map(|(_, chunk)| chunk.as_str()).collect();
     // A HEAD of the list has a length, but no body that would tell how it came about.
@@ -70,9 +71,9 @@ pub(crate) fn of(response: &Response, recording: &Recording) -> String {
     text
 }
 
-/// What of an answer the request decides, and not the model's words.
-#[derive(Clone, Copy)]
-struct Forced {
+/// What the request decides about its response, whatever the model writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forced {
     /// Why it ends.
     reason: bool,
     /// The tokens of its prompt; the templates of some models add examples that no client sees.
@@ -80,7 +81,7 @@ struct Forced {
 }
 
 impl Forced {
-    fn by(recording: &Recording) -> Self {
+    pub(super) fn by(recording: &Recording) -> Self {
         let request: Value = serde_json::from_str(&recording.request.body).unwrap_or_default();
         let options = &request["options"];
         let is_short = options["num_predict"].as_u64().is_some_and(|most| (1..=5).contains(&most));
@@ -100,7 +101,7 @@ impl Forced {
 
 fn value_of(key: &str, value: &Value, forced: Forced) -> String {
     match value {
-        _ if OPAQUE.contains(&key) => "…".to_owned(),
+        _ if is_opaque(key) => "…".to_owned(),
         Value::Object(object) => {
             let parts = object.iter().map(|(key, value)| format!("{key}:{}", value_of(key, value, forced)));
             format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
@@ -123,12 +124,23 @@ fn value_of(key: &str, value: &Value, forced: Forced) -> String {
             }
             format!("[{}]", parts.join(","))
         }
+        leaf => self::leaf(key, leaf, forced),
+    }
+}
+
+/// Whether the content of `key` is up to the model.
+pub(super) fn is_opaque(key: &str) -> bool {
+    OPAQUE.contains(&key)
+}
+
+/// A value that is neither object nor array, verbatim or by its kind.
+pub(super) fn leaf(key: &str, value: &Value, forced: Forced) -> String {
+    match value {
         Value::String(text) => text_of(key, text, forced),
         Value::Number(number) if key == "prompt_eval_count" && forced.prompt => number.to_string(),
         Value::Number(number) if EXACT.contains(&key) => number.to_string(),
         Value::Number(number) => if number.is_f64() { "float" } else { "integer" }.to_owned(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Null => "null".to_owned(),
+        value => value.to_string(),
     }
 }
 
