@@ -31,13 +31,16 @@ use crate::{
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models, Owner},
     observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
-    openai::{responses::store::Store, upstream_request::context::Grown},
+    openai::responses::store::Store,
     redact,
     routes::{self, Handler, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
     text,
-    upstream::{client::Client, passthrough},
+    upstream::{
+        passthrough,
+        remotes::{Candidates, Known, Remotes},
+    },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,7 +51,7 @@ const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 #[derive(Clone)]
 pub(crate) struct App {
     shared: Arc<Shared>,
-    pub(crate) upstream: Arc<Client>,
+    pub(crate) upstream: Arc<Candidates>,
     /// The caller's share of the budget for bodies.
     pub(crate) buffered: Share,
     /// The models that the caller may use. None: all.
@@ -77,8 +80,7 @@ impl Deref for App {
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) remote: Arc<Client>,
-    pub(crate) grown: Arc<Grown>,
+    pub(crate) remotes: Remotes,
     pub(crate) responses: Arc<Store>,
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
@@ -93,7 +95,7 @@ pub(crate) struct Shared {
 pub(crate) struct Persistent {
     pub(crate) counts: Arc<Counts>,
     pub(crate) buffered: Arc<Budget>,
-    pub(crate) grown: Arc<Grown>,
+    pub(crate) remotes: Known,
     pub(crate) responses: Arc<Store>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
@@ -117,7 +119,7 @@ impl Persistent {
         Self {
             counts: Arc::default(),
             buffered: Arc::default(),
-            grown: Arc::default(),
+            remotes: Known::default(),
             responses: Arc::default(),
             in_flight: Arc::default(),
             readers: Arc::new(readers),
@@ -129,25 +131,12 @@ impl Persistent {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, remote: Client, gate: Gate, persistent: &Persistent) -> Self {
-        persistent.grown.belongs_to(&remote.remote(), config.context.max);
+    pub(crate) fn new(config: Config, remotes: Remotes, gate: Gate, persistent: &Persistent) -> Self {
         let fetcher = Fetcher::new(config.images.clone());
-        let (grown, responses, in_flight) =
-            (persistent.grown.clone(), persistent.responses.clone(), persistent.in_flight.clone());
+        let (responses, in_flight) = (persistent.responses.clone(), persistent.in_flight.clone());
         let (readers, inspector) = (persistent.readers.clone(), persistent.inspector.clone());
         let traffic = persistent.metrics.traffic.clone();
-        Self {
-            config,
-            remote: Arc::new(remote),
-            grown,
-            responses,
-            fetcher,
-            traffic,
-            in_flight,
-            readers,
-            inspector,
-            gate,
-        }
+        Self { config, remotes, responses, fetcher, traffic, in_flight, readers, inspector, gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -186,7 +175,7 @@ fn with_random(prefix: &str) -> String {
 ///
 /// The request is boxed, because each layer would have room for two copies of it otherwise.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut request: Box<Request>) -> Response {
-    let route = Route::of(&request, &shared.config, shared.remote.clone());
+    let route = Route::of(&request, &shared.config);
     let (translated, dialect) = (route.translated(), route.dialect);
     let opened = open(&shared, &route, peer, &request);
     let unread = UnreadBody::of(&mut request);
@@ -257,10 +246,10 @@ async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: B
         let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned();
         return Error::Method { method: request.method().to_string(), allow }.into_response();
     }
-    if route.upstream.has_sent(request.headers()) {
+    if shared.remotes.first().client.has_sent(request.headers()) {
         let message = format!(
             "this request has passed here before: the remote {} leads back to this proxy; point --remote-host at the machine that runs Ollama",
-            route.upstream.remote()
+            shared.remotes.first().client.remote()
         );
         return Error::Loop { message }.into_response();
     }
@@ -300,7 +289,7 @@ async fn translate(
     }
     let head = request.method() == Method::HEAD;
     let Admitted { owner, models, buffered } = admitted;
-    let (upstream, recorder, id) = (route.upstream.clone(), recorder.clone(), route.id.clone());
+    let (upstream, recorder, id) = (shared.remotes.only(), recorder.clone(), route.id.clone());
     let app = App { shared, upstream, buffered, models, recorder, owner, id };
     let mut response = handler(*request, app).await;
     if head {
@@ -330,7 +319,7 @@ async fn native(shared: &Shared, route: &Route, mut request: Box<Request>) -> Re
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Limited::new(body, limit).map_err(too_large));
     }
-    let response = passthrough::pass(&route.upstream, request, config).await?;
+    let response = passthrough::pass(&shared.remotes.first().client, request, config).await?;
     match unknown {
         Some((method, path)) if is_bare_not_found(&response) => {
             let hint = routes::hint(&method, &path, &config.openai.base_path);
@@ -356,8 +345,7 @@ fn is_bare_not_found(response: &Response) -> bool {
 /// Every header with a key that a text might hold.
 fn secrets(shared: &Shared, headers: &http::HeaderMap) -> Vec<HeaderValue> {
     let sent = gate::key_headers(&shared.config.auth.header).flat_map(|name| headers.get_all(name));
-    let carried =
-        shared.config.remote.authorization.iter().chain(shared.config.remote.headers.iter().map(|(_, value)| value));
+    let carried = shared.remotes.secrets().iter();
     // Copies: a clone would hold the buffer that the head was read into for as long as the answer lasts.
     let copies =
         sent.filter(|value| holds_key(value)).filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());

@@ -62,7 +62,9 @@ impl Control {
         let addr = listener.local_addr()?;
         let setup = setup(config.clone(), addr, &persistent)?;
         let mut reapers = JoinSet::new();
-        reapers.spawn(setup.shared.remote.reaper());
+        for member in setup.shared.remotes.all() {
+            reapers.spawn(member.client.reaper());
+        }
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             setup: ArcSwap::from_pointee(setup.clone()),
@@ -106,8 +108,10 @@ impl Control {
     /// Fails if TLS cannot be set up. Then nothing changes.
     pub(crate) fn reload(&self, config: Config) -> io::Result<()> {
         let setup = setup(config.clone(), self.addr, &self.persistent)?;
-        let reaper = setup.shared.remote.reaper();
-        let other = self.setup.load().shared.remote.remote() != setup.shared.remote.remote();
+        let remotes =
+            |setup: &Setup| setup.shared.remotes.all().iter().map(|member| member.client.remote()).collect::<Vec<_>>();
+        let other = remotes(&self.setup.load()) != remotes(&setup);
+        let own: Vec<_> = setup.shared.remotes.all().iter().map(|member| member.client.reaper()).collect();
         self.setup.store(Arc::new(setup.clone()));
         self.config.store(Arc::new(config));
         if let Some(server) = &*lock(&self.listener) {
@@ -116,7 +120,9 @@ impl Control {
         let mut reapers = lock(&self.reapers);
         // Those of configurations that are gone have ended.
         while reapers.try_join_next().is_some() {}
-        reapers.spawn(reaper);
+        for reaper in own {
+            reapers.spawn(reaper);
+        }
         drop(reapers);
         if other {
             self.remote.send_replace(());

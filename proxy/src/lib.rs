@@ -57,6 +57,7 @@ pub use ollama::version::VERSIONS;
 pub use probe::{Probe, Probed, leads_to_itself, unmatched};
 use server::listener::Setup;
 use tokio::net::TcpListener;
+use upstream::remotes::{Known, Remotes};
 
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ pub fn check(config: &Config) -> io::Result<()> {
     if let Some(addr) = found {
         refuse_public(config, addr)?;
     }
-    upstream::client::Client::new(config, app::via())?;
+    Remotes::new(config, &app::via(), &Known::default())?;
     server::tls::acceptor(&config.local).map(|_| ())
 }
 
@@ -173,12 +174,12 @@ fn refuse_public(config: &Config, addr: SocketAddr) -> io::Result<()> {
 /// Fails if TLS cannot be set up, or if anyone could use the proxy without a key.
 fn setup(config: Config, addr: SocketAddr, persistent: &app::Persistent) -> io::Result<Setup> {
     refuse_public(&config, addr)?;
-    let ollama = upstream::client::Client::new(&config, app::via())?;
+    let remotes = Remotes::new(&config, &app::via(), &persistent.remotes)?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config), &config.local.hosts);
     persistent.buffered.set(config.limits.buffered);
     let gate = Gate::new(&config, origins, persistent.counts.clone(), persistent.buffered.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
-    let shared = Arc::new(app::Shared::new(config, ollama, gate, persistent));
+    let shared = Arc::new(app::Shared::new(config, remotes, gate, persistent));
     Ok(Setup { shared, tls, limits })
 }
 

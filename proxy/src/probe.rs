@@ -9,7 +9,13 @@ use std::{
 use http::{HeaderValue, Method};
 use serde::Deserialize;
 
-use crate::{app, config::Config, error::Error, gate::allows, upstream::client::Client};
+use crate::{
+    app,
+    config::{Config, Remote},
+    error::Error,
+    gate::allows,
+    upstream::client::Client,
+};
 
 /// How long a probe may wait for each response, once it is connected.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -130,10 +136,13 @@ impl std::fmt::Display for Probed {
     }
 }
 
-/// Whether the remote is the listener itself. Names that have no address are not: the first request will say so. Waits for name resolution.
+/// Whether a remote is the listener itself. Names that have no address are not: the first request will say so. Waits for name resolution.
 #[must_use]
 pub fn leads_to_itself(config: &Config) -> bool {
-    let Config { local, remote, .. } = config;
+    config.every_remote().iter().any(|entry| is_itself(config, &entry.remote))
+}
+
+fn is_itself(Config { local, .. }: &Config, remote: &Remote) -> bool {
     if local.port == 0 || local.port != remote.port {
         return false;
     }

@@ -1,7 +1,7 @@
 //! The table of routes: everything that the proxy knows of a path, in one row. Router, error dialect, gate, `explain`, `docs/parameters.md`,
 //! the log's label and `cargo xtask tidy` read it. A new endpoint is one row here and one folder under `openai/`.
 
-use std::{borrow::Cow, convert::Infallible, future::Future, ops::Range, pin::Pin, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, future::Future, ops::Range, pin::Pin};
 
 use axum::{
     extract::{FromRequestParts, Request},
@@ -21,7 +21,6 @@ use crate::{
         responses,
     },
     text,
-    upstream::client::Client,
 };
 
 /// Which requests a row is for.
@@ -367,15 +366,13 @@ pub(crate) struct Route {
     pub(crate) based: bool,
     /// Whether the path reads the same for who cleans it and who does not. One that does not has no row.
     pub(crate) plain: bool,
-    /// The remote that it goes to.
-    pub(crate) upstream: Arc<Client>,
     /// The path as it was read, where that differs from the raw one.
     path: Option<String>,
 }
 
 impl Route {
     /// The route of `request`.
-    pub(crate) fn of(request: &Request, config: &Config, upstream: Arc<Client>) -> Self {
+    pub(crate) fn of(request: &Request, config: &Config) -> Self {
         let base = &*config.openai.base_path;
         let paths::Reading { clean: path, plain, slash } = paths::read(request.uri().path());
         let found = if plain { find(request.method(), &path, base) } else { None };
@@ -400,7 +397,6 @@ impl Route {
             id: found.and_then(|found| found.parameter).map(|at| path[at].to_owned()),
             based,
             plain,
-            upstream,
             path: match path {
                 Cow::Borrowed(path) if path.len() == request.uri().path().len() => None,
                 path => Some(path.into_owned()),

@@ -159,7 +159,7 @@ pub(crate) struct Models {
 
 /// The models of the remote: those that are loaded, and those that are installed, with their capabilities.
 pub(crate) async fn models(Extract(state): Extract<State>) -> Result<Json<Models>, Problem> {
-    let client = state.control.setup().shared.remote.clone();
+    let client = state.control.setup().shared.remotes.first().client.clone();
     let list = async |path| -> Result<Vec<Value>, Problem> {
         let failed = |error: crate::error::Error| Problem::new(StatusCode::BAD_GATEWAY, error.to_string());
         let reply = client.call(Method::GET, path, None).await.map_err(failed)?;

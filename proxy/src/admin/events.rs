@@ -96,7 +96,7 @@ impl Listening {
         let key = format!(
             "{} {} {:?} {:?}",
             self.state.control.is_listening(),
-            self.state.control.setup().shared.remote.remote(),
+            self.state.control.setup().shared.remotes.first().client.remote(),
             self.state.control.persistent.inspector.until(),
             config.auth.enabled,
         );

@@ -71,7 +71,7 @@ pub(crate) async fn show(Extract(state): Extract<State>) -> Json<Shown> {
         .as_ref()
         .map_or("none", |value| if value.as_bytes().starts_with(b"Basic ") { "basic_auth" } else { "api_key" });
     Json(Shown {
-        url: setup.shared.remote.remote(),
+        url: setup.shared.remotes.first().client.remote(),
         protocol: protocol(remote.protocol),
         host: remote.host.clone(),
         port: remote.port,
@@ -117,6 +117,11 @@ fn candidate(state: &State, change: &Change) -> Result<Candidate, Problem> {
     let loaded =
         config::load(&Sources { flags, ..Sources::default() }).map_err(|error| Problem::bad(error.to_string()))?;
     let mut config = Config::clone(&state.control.config());
+    if !config.remotes.is_empty() {
+        return Err(Problem::bad(
+            "[[remotes]] names the remotes: change the settings file, and farllama reads it again on SIGHUP",
+        ));
+    }
     let (old, new) = (&config.remote, loaded.config.remote);
     let mut warnings = Vec::new();
     let same = (&old.host, old.port) == (&new.host, new.port);
@@ -171,7 +176,7 @@ async fn look(state: &State, config: &Config) -> Result<Outcome, Problem> {
     let looped = tokio::task::spawn_blocking(move || leads_to_itself(&own)).await.unwrap_or(false);
     let setup = state.control.setup();
     // It carries what requests of this proxy carry, so a way back to here is noticed behind other names, too.
-    let via = setup.shared.remote.via().clone();
+    let via = setup.shared.remotes.first().client.via().clone();
     let mut quick = config.clone();
     quick.timeouts.connect = quick.timeouts.connect.min(std::time::Duration::from_secs(5));
     let probe = Probe::with_via(&quick, via).map_err(|error| Problem::bad(error.to_string()))?;

@@ -107,7 +107,7 @@ struct Inspector {
 
 impl State {
     fn client(&self) -> Arc<Client> {
-        self.control.setup().shared.remote.clone()
+        self.control.setup().shared.remotes.first().client.clone()
     }
 
     /// How the remote is, looked at no longer than `age` ago. Callers that ask at the same time share one look.

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Config, remote, tokens};
+use super::{Config, remote, remotes, tokens};
 use crate::config::{
     settings::{Draft, SECTIONS, SETTINGS, Setting, find},
     value::Value,
@@ -57,9 +57,12 @@ impl Loaded {
     /// Whether any source names the remote: its host or URL, or another port on this machine.
     #[must_use]
     pub fn names_remote(&self) -> bool {
-        ["remote.host", "remote.url", "remote.port"].iter().any(|key| self.places.contains_key(key))
+        ["remotes"].iter().chain(&NAMES_REMOTE).any(|key| self.places.contains_key(key))
     }
 }
+
+/// The settings that name the remote of `[remote]`.
+const NAMES_REMOTE: [&str; 3] = ["remote.host", "remote.url", "remote.port"];
 
 /// Where a value stands.
 #[derive(Clone, Debug)]
@@ -215,6 +218,9 @@ impl Loader {
                         DeValue::Array(items) if setting.key == "auth.keys" && items.iter().all(is_table) => {
                             self.keys(source, items);
                         }
+                        DeValue::Array(items) if setting.key == "remotes" && items.iter().all(is_table) => {
+                            self.remotes(source, items);
+                        }
                         _ => {
                             let set = value_of(value).and_then(|value| setting.set(&mut self.draft, value));
                             if let Err(wrong) = set {
@@ -264,6 +270,36 @@ impl Loader {
         self.draft.config.auth.tokens = found;
     }
 
+    /// The remotes, each a table of its own.
+    fn remotes(&mut self, source: &Source<'_>, items: &[Spanned<DeValue<'_>>]) {
+        let mut found = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let mut entry = remotes::Entry::default();
+            let DeValue::Table(table) = item.get_ref() else { continue };
+            let before = self.mistakes.len();
+            for (name, value) in table {
+                let field = name.get_ref();
+                let (line, column) = source.line_and_column(value.span().start);
+                let place = Place::File { path: source.path.to_owned(), line, column };
+                let set = value_of(value).and_then(|given| entry.set(field, given, place));
+                if let Err(what) = set {
+                    let point = if remotes::is_secret(field) { Source::hidden } else { Source::wrong };
+                    self.mistakes.push(point(source, value.span(), &format!("remotes: {field}: {what}")));
+                }
+            }
+            if self.mistakes.len() > before {
+                continue;
+            }
+            match entry.finish(at + 1) {
+                Ok(remote) => found.push(remote),
+                Err(Error(wrong)) => {
+                    self.mistakes.extend(wrong.into_iter().map(|what| source.hidden(item.span(), &what)));
+                }
+            }
+        }
+        self.draft.config.remotes = found;
+    }
+
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
         let Self { draft, mut places, mut mistakes, mut warnings, environment: _, read } = self;
@@ -275,14 +311,18 @@ impl Loader {
             Ok(remote) => config.remote = remote,
             Err(Error(wrong)) => mistakes.extend(wrong),
         }
+        let named = NAMES_REMOTE.iter().any(|key| places.contains_key(key));
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
+        if let Err(wrong) = remotes::join(&mut config, named) {
+            mistakes.push(format!("{}remotes: {wrong}", at("remotes")));
+        }
         if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
             mistakes.push(format!(
                 "{}local.tls_cert and local.tls_key belong together: set both, or neither",
                 at(if config.local.tls_cert.is_some() { "local.tls_cert" } else { "local.tls_key" })
             ));
         }
-        if !config.remote.verify {
+        if config.every_remote().iter().any(|entry| !entry.remote.verify) {
             warnings.push(
                 "remote.verify is false: THE REMOTE'S CERTIFICATE IS NOT VERIFIED; anyone on the way can read and change everything"
                     .to_owned(),

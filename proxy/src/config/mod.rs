@@ -6,6 +6,7 @@ mod address;
 mod file;
 mod load;
 mod remote;
+mod remotes;
 mod settings;
 mod show;
 mod tokens;
@@ -17,6 +18,7 @@ pub use file::edit;
 pub(crate) use file::{Credentials, SavedRemote, save_remote};
 use http::{HeaderName, HeaderValue, uri::Scheme};
 pub use load::{Error, Loaded, Sources, load};
+pub use remotes::NamedRemote;
 pub use settings::{SECTIONS, SETTINGS, Setting};
 pub use show::{changes, show};
 pub use tokens::{Digest, Token};
@@ -28,6 +30,10 @@ pub struct Config {
     pub local: Local,
     /// The Ollama that it speaks to.
     pub remote: Remote,
+    /// Every remote, where `[[remotes]]` names some: that of `[remote]` first, if it is named too. Else empty.
+    pub remotes: Vec<NamedRemote>,
+    /// How remotes are watched, where there are several.
+    pub health: Health,
     /// The native lane.
     pub native: Native,
     /// The OpenAI lane.
@@ -140,6 +146,12 @@ impl Remote {
         (scheme, if self.port == usual { host } else { format!("{host}:{}", self.port) })
     }
 
+    /// The same with its port, so that it reads the same wherever it stands.
+    pub(crate) fn url_with_port(&self) -> String {
+        let (scheme, _) = self.origin();
+        format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, self.base_path)
+    }
+
     /// The remote as a URL, without credentials: `http://gpu-box:11434/prefix`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -169,6 +181,33 @@ impl Default for Remote {
             forward_auth: false,
             forward_cookies: false,
             replay_body: 1 << 20,
+        }
+    }
+}
+
+/// How remotes are watched, where there are several.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// How often each remote is asked for its version and its models, give or take a tenth: 10 s by default. Zero: never.
+    pub interval: Duration,
+    /// How long it may take to answer: 5 s by default.
+    pub timeout: Duration,
+    /// After how many failures in a row it is out of use: 2 by default.
+    pub fail_after: usize,
+    /// After how many successes in a row it is in use again: 1 by default.
+    pub return_after: usize,
+    /// How old the list of its models may be: 30 s by default.
+    pub models_age: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            fail_after: 2,
+            return_after: 1,
+            models_age: Duration::from_secs(30),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Config, Overflow, Protocol, Secret, tokens};
+use super::{Config, Overflow, Protocol, Secret, remotes, tokens};
 use crate::config::{
     address::{Address, remote_path},
     value::{
@@ -161,6 +161,7 @@ const fn secret(
 pub const SECTIONS: &[(&str, &str)] = &[
     ("local", "Where farllama listens"),
     ("remote", "The remote Ollama"),
+    ("health", "How several remotes are watched"),
     ("openai", "The OpenAI routes"),
     ("context", "Context size, and prompts that do not fit"),
     ("completions", "Legacy completions"),
@@ -175,7 +176,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("limits", "Limits on requests and connections"),
     ("auth", "Keys"),
     ("quota", "Quotas"),
-    ("", "Browser pages"),
+    ("", "Browser pages, and several remotes"),
     ("log", "Log"),
     ("admin", "The admin listener"),
     ("shutdown", "Shutdown"),
@@ -344,6 +345,28 @@ pub const SETTINGS: &[Setting] = &[
         "Maximum size of a native request body that is sent again if a pooled connection turns out to be closed; 0: never",
         |config| &mut config.remote.replay_body,
     ),
+    time(
+        "health.interval",
+        "With several remotes: interval in which each is asked for its version and models; 0: never",
+        |config| &mut config.health.interval,
+    ),
+    other(
+        "health.timeout",
+        "DURATION",
+        "Maximum time for its response",
+        |draft, value| {
+            draft.config.health.timeout = lasting(value)?;
+            Ok(())
+        },
+        |config| shown_duration(config.health.timeout),
+    ),
+    number_of("health.fail_after", "Failures in a row after which a remote is out of use", |config| {
+        &mut config.health.fail_after
+    }),
+    number_of("health.return_after", "Successes in a row after which it is in use again", |config| {
+        &mut config.health.return_after
+    }),
+    time("health.models_age", "Maximum age of the list of a remote's models", |config| &mut config.health.models_age),
     flag("native.truthful_end", "Cut the connection if the remote ends a native stream before it is done", |config| {
         &mut config.native.truthful_end
     }),
@@ -612,6 +635,13 @@ pub const SETTINGS: &[Setting] = &[
         |config| &mut config.quota.queue,
     ),
     time("quota.wait", "Maximum wait for a free slot before a 429; 0: no limit", |config| &mut config.quota.wait),
+    secret(
+        "remotes",
+        "NAME=URL,…",
+        "Several remotes; in the file as [[remotes]] with keys, priorities, weights and models (docs/remotes.md)",
+        |draft, value| remotes::plain(value).map(|remotes| draft.config.remotes = remotes),
+        |config| Shown::Value(remotes::shown(config)),
+    ),
     other(
         "origins",
         "ORIGIN,…",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{Config, load::Loaded, settings::SETTINGS, tokens, value::Shown};
+use crate::config::{Config, load::Loaded, remotes, settings::SETTINGS, tokens, value::Shown};
 
 /// The text of `farllama config show`.
 #[must_use]
@@ -16,6 +16,9 @@ pub fn show(loaded: &Loaded) -> String {
         if of != table {
             let _ = write!(out, "\n[{of}]\n");
             table = of;
+        }
+        if !loaded.config.uses_section() && remotes::is_of_one(setting.key) {
+            continue;
         }
         let value = match setting.show(&loaded.config) {
             Shown::Value(value) => value,
@@ -37,6 +40,9 @@ pub fn changes(before: &Config, after: &Config) -> Vec<String> {
             _ if key == "auth.keys" => {
                 changes.extend(tokens::changes(&before.auth.tokens, &after.auth.tokens));
             }
+            _ if key == "remotes" => changes.extend(remotes::changes(before, after)),
+            // The first of several stands in for it.
+            _ if remotes::is_of_one(key) && !before.uses_section() && !after.uses_section() => {}
             _ if key == "remote.headers" => {
                 if before.remote.headers != after.remote.headers {
                     changes.push(key.to_owned());

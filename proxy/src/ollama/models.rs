@@ -6,22 +6,22 @@ use http::Method;
 use crate::{
     error::Error,
     ollama::wire::{Ps, Show, ShowRequest},
-    upstream::client::{Client, encode},
+    upstream::{client::encode, remotes::Candidates},
 };
 
 /// Returns the response of `POST /api/show`, to be read as [`Show`].
 ///
 /// # Errors
-/// As [`Client::call`].
-pub(crate) async fn show(client: &Client, model: &str) -> Result<Bytes, Error> {
+/// As [`Candidates::call`].
+pub(crate) async fn show(client: &Candidates, model: &str) -> Result<Bytes, Error> {
     client.call(Method::POST, "/api/show", Some(encode(&ShowRequest { model })?)).await
 }
 
 /// Returns the response of `GET /api/tags`, to be read as [`Tags`](crate::ollama::wire::Tags).
 ///
 /// # Errors
-/// As [`Client::call`].
-pub(crate) async fn tags(client: &Client) -> Result<Bytes, Error> {
+/// As [`Candidates::call`].
+pub(crate) async fn tags(client: &Candidates) -> Result<Bytes, Error> {
     client.call(Method::GET, "/api/tags", None).await
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn tags(client: &Client) -> Result<Bytes, Error> {
 ///
 /// # Errors
 /// As [`show`].
-pub(crate) async fn can(client: &Client, model: &str, capability: &str) -> Result<bool, Error> {
+pub(crate) async fn can(client: &Candidates, model: &str, capability: &str) -> Result<bool, Error> {
     let reply = show(client, model).await?;
     let show: Show<'_> = client.read("/api/show", &reply)?;
     Ok(show.capabilities.is_some_and(|all| all.iter().any(|known| known == capability)))
@@ -39,21 +39,21 @@ pub(crate) async fn can(client: &Client, model: &str, capability: &str) -> Resul
 ///
 /// # Errors
 /// As [`show`].
-pub(crate) async fn senses(client: &Client, model: &str) -> Result<bool, Error> {
+pub(crate) async fn senses(client: &Candidates, model: &str) -> Result<bool, Error> {
     let reply = show(client, model).await?;
     let show: Show<'_> = client.read("/api/show", &reply)?;
     Ok(show.capabilities.is_none_or(|all| all.iter().any(|known| known == "vision" || known == "audio")))
 }
 
 /// Returns the context that the model was made for, if the remote reports it.
-pub(crate) async fn own_context(client: &Client, model: &str) -> Option<u64> {
+pub(crate) async fn own_context(client: &Candidates, model: &str) -> Option<u64> {
     let reply = show(client, model).await.ok()?;
     let show: Show<'_> = client.read("/api/show", &reply).ok()?;
     show.context_length()
 }
 
 /// Returns the bytes of a loaded model, all of them and those on the graphics card. `is` finds it by its name.
-pub(crate) async fn loaded_size(client: &Client, is: impl Fn(&str) -> bool) -> Option<(u64, u64)> {
+pub(crate) async fn loaded_size(client: &Candidates, is: impl Fn(&str) -> bool) -> Option<(u64, u64)> {
     let reply = client.call(Method::GET, "/api/ps", None).await.ok()?;
     let ps: Ps<'_> = client.read("/api/ps", &reply).ok()?;
     ps.models.iter().find(|loaded| is(&loaded.name)).map(|loaded| (loaded.size, loaded.size_vram))

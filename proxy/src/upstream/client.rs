@@ -60,11 +60,23 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The client of `config.remote`.
+    ///
     /// # Errors
-    /// Fails if `remote.host` is not a host name, or TLS cannot be set up.
+    /// As [`Client::of`].
     pub(crate) fn new(config: &Config, via: HeaderValue) -> io::Result<Self> {
-        let Remote { base_path, authorization, headers, .. } = &config.remote;
-        let (scheme, authority) = config.remote.origin();
+        let remote = &config.remote;
+        let secrets = remote.authorization.iter().chain(remote.headers.iter().map(|(_, value)| value));
+        Self::of(config, remote, via, Redactor::new(secrets.cloned()))
+    }
+
+    /// The client of `remote`. `redactor` masks its credentials, and those of the other remotes.
+    ///
+    /// # Errors
+    /// Fails if the remote's host is not a host name, or TLS cannot be set up.
+    pub(crate) fn of(config: &Config, remote: &Remote, via: HeaderValue, redactor: Redactor) -> io::Result<Self> {
+        let Remote { base_path, authorization, headers, .. } = remote;
+        let (scheme, authority) = remote.origin();
         let authority: Authority = authority.parse().map_err(|error| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -79,7 +91,7 @@ impl Client {
             carried.append(name, value.clone());
         }
         let origin = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/").build();
-        let pool = Pool::new(Connector::new(&config.remote, &config.timeouts)?, origin.map_err(invalid)?);
+        let pool = Pool::new(Connector::new(remote, &config.timeouts)?, origin.map_err(invalid)?);
         let mut lines = BytesMut::new();
         for (name, value) in carried.iter().chain([(&header::VIA, &via)]) {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
@@ -97,7 +109,7 @@ impl Client {
             carried: carried.keys().cloned().collect(),
             lines: lines.freeze(),
             json_lines,
-            redactor: Redactor::new(authorization.iter().chain(headers.iter().map(|(_, value)| value)).cloned()),
+            redactor,
             via,
             first_byte: config.timeouts.first_byte,
             idle: config.timeouts.idle,

@@ -6,4 +6,5 @@ pub(crate) mod fence;
 mod last_line;
 pub(crate) mod passthrough;
 pub(crate) mod pool;
+pub(crate) mod remotes;
 pub(crate) mod request_body;

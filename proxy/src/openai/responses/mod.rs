@@ -27,7 +27,7 @@ use axum::{
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{App, Shared},
+    app::App,
     config::Config,
     error::Error,
     gate::Owner,
@@ -77,8 +77,8 @@ struct Around<'a> {
 }
 
 impl<'a> Around<'a> {
-    fn new(app: &'a Shared, owner: Owner, random: &'a str) -> Self {
-        Self { config: &app.config, grown: &app.grown, kept: &app.responses, owner, random }
+    fn new(app: &'a App, owner: Owner, random: &'a str) -> Self {
+        Self { config: &app.config, grown: app.upstream.grown(), kept: &app.responses, owner, random }
     }
 
     /// The responses that this one goes on from.

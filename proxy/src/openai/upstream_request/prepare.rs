@@ -28,7 +28,7 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(crate) fn of(app: &'a App, recorder: &'a Recorder) -> Self {
-        Self { config: &app.config, grown: &app.grown, recorder }
+        Self { config: &app.config, grown: app.upstream.grown(), recorder }
     }
 
     /// Returns the policy for `model`, which is recorded as the model of the exchange.

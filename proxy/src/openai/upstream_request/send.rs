@@ -358,14 +358,14 @@ async fn grow(app: &App, ask: &UpstreamRequest, refused: Refused, recorder: &Rec
         Refusal::ContextLength { counts, .. } => *counts,
         _ => None,
     };
-    let turn = app.grown.turn(&ask.model).await;
+    let turn = app.upstream.grown().turn(&ask.model).await;
     let cap = app.config.context.max.min(models::own_context(&app.upstream, &ask.model).await.unwrap_or(u64::MAX));
     let size = match counts {
         Some((prompt, _)) => size(prompt, ask.limit, cap),
         // This version does not report how long the prompt is.
         None => Some(cap),
     };
-    let size = size.map(|size| size.max(app.grown.of(&ask.model).unwrap_or(0)).min(cap));
+    let size = size.map(|size| size.max(app.upstream.grown().of(&ask.model).unwrap_or(0)).min(cap));
     let Some(size) = size.filter(|size| counts.is_none_or(|(_, context)| *size > context)) else {
         return Err(Refused { refusal: Refusal::ContextLength { counts, cap: Some(cap) }, ..refused }.into());
     };
@@ -379,7 +379,7 @@ async fn grow(app: &App, ask: &UpstreamRequest, refused: Refused, recorder: &Rec
     .await?;
     tracing::info!(target: "farllama", model = ask.model, num_ctx = size, "the prompt does not fit: asking once more with a bigger context");
     let answer = app.upstream.open(Method::POST, ask.path, Some(body)).await?;
-    app.grown.remember(&ask.model, size);
+    app.upstream.grown().remember(&ask.model, size);
     drop(turn);
     let mut receipt = Receipt::default();
     receipt.note("num_ctx", format!("raised:{size}"));
