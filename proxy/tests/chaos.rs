@@ -306,8 +306,23 @@ fn judge(plan: &Plan, bytes: &[u8]) -> Result<(), String> {
             }
             lines
         };
-        if !all.starts_with(&body) {
+        // What the proxy adds to a stream that fails between two lines.
+        let added = body.iter().rposition(|byte| *byte == b'{').filter(|at| body[*at..].starts_with(b"{\"error\":\""));
+        let (body, reported) = match added.filter(|_| plan.end != End::Error) {
+            Some(at) => (&body[..at], true),
+            None => (&*body, false),
+        };
+        if !all.starts_with(body) {
             return Err("a byte that the remote did not send".to_owned());
+        }
+        let between = body.ends_with(b"\n") || body.is_empty();
+        let fails = matches!(plan.end, End::Cut | End::Stall | End::Unfinished) && body != all;
+        let fails = fails || plan.end == End::Unfinished;
+        if reported && !(between && body.len() < all.len() || plan.end == End::Unfinished) {
+            return Err("an error is reported within a line, or after the last".to_owned());
+        }
+        if fails && between && !reported && plan.reader == Reader::Prompt {
+            return Err("the failure is not reported".to_owned());
         }
         return match plan.end {
             End::Whole | End::Error if !(whole && body == all) => Err(format!("not the whole of it; whole: {whole}")),

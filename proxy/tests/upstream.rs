@@ -9,7 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use farllama::serve;
 use support::{
-    CHAT, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response, word,
+    Act, CHAT, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response, word,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -233,7 +233,7 @@ async fn streamed(path: &str, head: &str, chunks: &[Vec<u8>], truthful: bool) ->
 }
 
 #[tokio::test]
-async fn a_native_stream_that_ends_before_it_is_done_does_not_end_in_order() {
+async fn a_native_stream_that_ends_before_it_is_done_ends_with_an_error_line_and_not_in_order() {
     let status = |status: &str| chunk(&format!("{{\"status\":\"{status}\"}}\n"));
     let error = chunk("{\"error\":\"an error was encountered while running the model\"}\n");
     let plain = STREAM_HEAD.replace("x-ndjson", "json");
@@ -259,9 +259,39 @@ async fn a_native_stream_that_ends_before_it_is_done_does_not_end_in_order() {
                 chunks.iter().flat_map(|chunk| chunk.split(|byte| *byte == b'\n').nth(1).unwrap().to_vec()).collect();
             let got: Vec<u8> = answer.body.iter().copied().filter(|byte| *byte != b'\n').collect();
             let sent: Vec<u8> = sent.into_iter().filter(|byte| *byte != b'\r').collect();
-            assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&sent), "bytes stay bytes");
+            let (got, sent) = (String::from_utf8_lossy(&got), String::from_utf8_lossy(&sent));
+            let added = got.strip_prefix(&*sent).expect("bytes stay bytes");
             assert_eq!(answer.whole, whole || !truthful, "{path}: {}", answer.text());
+            match answer.whole {
+                true => assert_eq!(added, ""),
+                false => assert!(added.starts_with("{\"error\":\"the remote Ollama ended its answer"), "{added}"),
+            }
         }
+    }
+}
+
+/// Ollama's client for Go takes a cut connection for the end of a complete answer; it notices the line.
+#[tokio::test]
+async fn a_native_stream_that_breaks_off_ends_with_an_error_line_unless_it_broke_off_within_one() {
+    let half = b"5\r\n{\"mes\r\n".to_vec();
+    for (chunks, reported) in [
+        (vec![], true),
+        (vec![word("one")], true),
+        (vec![word("one"), half], false),
+        // Complete, but for HTTP's own end.
+        (vec![word("one"), last()], false),
+    ] {
+        let response = [STREAM_HEAD.as_bytes(), &chunks.concat()].concat();
+        let upstream = Upstream::start(vec![Act::Write(response), Act::Close]).await;
+        let proxy = proxy(upstream.addr).await;
+        let answer = ask(proxy.addr(), post("/api/chat", "{\"model\":\"m\"}")).await;
+        assert!(!answer.whole, "{}", answer.text());
+        let text = answer.text();
+        let last = text.lines().last().unwrap_or_default();
+        let error = serde_json::from_str::<serde_json::Value>(last)
+            .ok()
+            .and_then(|line| line["error"].as_str().map(str::to_owned));
+        assert_eq!(error.as_deref().is_some_and(|error| error.contains("broke off")), reported, "{text}");
     }
 }
 

@@ -224,7 +224,8 @@ pub enum Protocol {
 /// The native lane.
 #[derive(Clone, Debug)]
 pub struct Native {
-    /// Cuts the connection where the remote ends a stream in order before it is done, so that clients report it. On by default.
+    /// Ends a stream that fails, or that the remote ends before it is done, with an error line and a cut connection, so that every client
+    /// reports it. On by default.
     pub truthful_end: bool,
 }
 

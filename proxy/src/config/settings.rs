@@ -367,9 +367,11 @@ pub const SETTINGS: &[Setting] = &[
         &mut config.health.return_after
     }),
     time("health.models_age", "Maximum age of the list of a remote's models", |config| &mut config.health.models_age),
-    flag("native.truthful_end", "Cut the connection if the remote ends a native stream before it is done", |config| {
-        &mut config.native.truthful_end
-    }),
+    flag(
+        "native.truthful_end",
+        "End a native stream that fails, or ends before it is done, with an error line and a cut connection",
+        |config| &mut config.native.truthful_end,
+    ),
     other(
         "openai.base_path",
         "PATH",

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::{
     config::{Config, Remote},
     deadline::Alarm,
-    error::{self, Error},
+    error::{self, Dialect, Error},
     json_writer, offload,
     ollama::{refusal, version::Version},
     redact::Redactor,
@@ -401,7 +401,7 @@ impl Upstream {
         Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None, last_line: None, front: None }
     }
 
-    /// Fails at the end of the stream unless its last line says that it is complete.
+    /// Fails at the end of the stream unless its last line says that it is complete, and reports every failure in a line of the stream.
     pub(crate) fn expect_final_line(&mut self) {
         self.last_line = Some(Box::default());
     }
@@ -431,42 +431,46 @@ impl Upstream {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
+        let failed = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
                 self.idle.heard();
-                if let Some(last_line) = &mut self.last_line {
-                    match &frame {
-                        Some(Ok(frame)) => {
-                            if let Some(data) = frame.data_ref() {
-                                last_line.push(data);
-                            }
-                        }
-                        None if !last_line.is_final() => {
-                            self.last_line = None;
-                            return Poll::Ready(Some(Err(Error::unfinished())));
-                        }
-                        _ => {}
-                    }
+                if let (Some(last_line), Some(data)) = (&mut self.last_line, frame.data_ref()) {
+                    last_line.push(data);
                 }
-                Poll::Ready(frame.map(|frame| {
-                    frame.map_err(|error| Error::Cut {
-                        message: format!(
-                            "the answer of the remote Ollama at {} broke off: {}",
-                            self.remote,
-                            cause(&error)
-                        ),
-                    })
-                }))
+                return Poll::Ready(Some(Ok(frame)));
             }
+            Poll::Ready(Some(Err(error))) => Error::Cut {
+                message: format!("the answer of the remote Ollama at {} broke off: {}", self.remote, cause(&error)),
+            },
+            Poll::Ready(None) if self.last_line.as_ref().is_some_and(|last_line| !last_line.is_final()) => {
+                Error::unfinished()
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {
                 ready!(self.idle.poll_over(cx));
-                let message = format!(
-                    "the remote Ollama at {} fell silent for {} in the middle of its answer; raise timeouts.idle, or set it to 0s",
-                    self.remote,
-                    humantime::format_duration(self.idle.within)
-                );
-                Poll::Ready(Some(Err(Error::Timeout { message })))
+                Error::Timeout {
+                    message: format!(
+                        "the remote Ollama at {} fell silent for {} in the middle of its answer; raise timeouts.idle, or set it to 0s",
+                        self.remote,
+                        humantime::format_duration(self.idle.within)
+                    ),
+                }
             }
+        };
+        Poll::Ready(Some(self.fail(failed)))
+    }
+
+    /// How the stream fails: with `error`, and before it with Ollama's own line for it where the last line is known to be complete. Some
+    /// clients notice the line alone, Ollama's own for Go among them, others the cut connection alone (`docs/streams.md`).
+    fn fail(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
+        match self.last_line.take() {
+            Some(last_line) if last_line.takes_another() => {
+                let mut line = error::body(&error, Dialect::Ollama, None);
+                line.push(b'\n');
+                self.failed = Some(error);
+                Ok(Frame::data(line.into()))
+            }
+            _ => Err(error),
         }
     }
 }

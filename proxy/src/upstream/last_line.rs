@@ -50,6 +50,11 @@ impl LastLine {
         self.complete |= line_end.contains(&b'\n');
     }
 
+    /// Whether another line may follow: nothing came yet, or a whole line that is not final.
+    pub(crate) fn takes_another(&self) -> bool {
+        self.line.is_empty() || self.complete && !self.is_final()
+    }
+
     /// Whether a stream may end after this line: an answer that is done, a transfer that succeeded, or an error.
     pub(crate) fn is_final(&self) -> bool {
         if self.cut {

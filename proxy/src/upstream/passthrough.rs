@@ -2,7 +2,8 @@
 //!
 //! Never parses, decodes, buffers or re-encodes a body. This file has all that differs between what comes in and what goes out: hop-by-hop
 //! headers, `Host`, `Origin` (checked here), credentials, headers that only this proxy may set, redirects to elsewhere, one `Via`; and a
-//! stream that ends before it is done ends as a cut connection (`native.truthful_end`). `http1-client` adds the framing.
+//! stream that fails, or ends before it is done, ends with a line that says so and a cut connection (`native.truthful_end`).
+//! `http1-client` adds the framing.
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
