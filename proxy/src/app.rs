@@ -31,11 +31,11 @@ use crate::{
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models, Owner},
     observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
-    openai::responses::store::Store,
     redact,
     routes::{self, Handler, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
+    store::{Memory, Store},
     text,
     upstream::{
         passthrough,
@@ -81,7 +81,7 @@ impl Deref for App {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) remotes: Remotes,
-    pub(crate) responses: Arc<Store>,
+    pub(crate) store: Store,
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
     in_flight: Arc<InFlight>,
@@ -96,7 +96,7 @@ pub(crate) struct Persistent {
     pub(crate) counts: Arc<Counts>,
     pub(crate) buffered: Arc<Budget>,
     pub(crate) remotes: Known,
-    pub(crate) responses: Arc<Store>,
+    pub(crate) records: Arc<Memory>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) metrics: Arc<Metrics>,
@@ -120,7 +120,7 @@ impl Persistent {
             counts: Arc::default(),
             buffered: Arc::default(),
             remotes: Known::default(),
-            responses: Arc::default(),
+            records: Arc::default(),
             in_flight: Arc::default(),
             readers: Arc::new(readers),
             metrics,
@@ -133,10 +133,11 @@ impl Persistent {
 impl Shared {
     pub(crate) fn new(config: Config, remotes: Remotes, gate: Gate, persistent: &Persistent) -> Self {
         let fetcher = Fetcher::new(config.images.clone());
-        let (responses, in_flight) = (persistent.responses.clone(), persistent.in_flight.clone());
+        let store = Store::new(&config, persistent.records.clone());
+        let in_flight = persistent.in_flight.clone();
         let (readers, inspector) = (persistent.readers.clone(), persistent.inspector.clone());
         let traffic = persistent.metrics.traffic.clone();
-        Self { config, remotes, responses, fetcher, traffic, in_flight, readers, inspector, gate }
+        Self { config, remotes, store, fetcher, traffic, in_flight, readers, inspector, gate }
     }
 
     /// Time and identity of an answer that begins now.

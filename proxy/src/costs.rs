@@ -2,15 +2,16 @@
 //!
 //! `cargo xtask linear` counts the instructions of each row at n, 2n and 4n. A search within a loop shows as a factor of four.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::HeaderValue;
 use serde_json::{Value, json};
 
 use crate::{
     anthropic,
-    config::{Config, Limits, Responses},
+    config::{Config, Limits},
     gate::Owner,
     ollama::wire::ChatReply,
     openai::{
@@ -23,6 +24,7 @@ use crate::{
     },
     receipt::Receipt,
     redact::masked,
+    store::Store,
     vectors::stamp,
 };
 
@@ -99,12 +101,13 @@ const ROWS: &[Row] = &[
         response(&json!({"input": "a", "tools": [namespace], "tool_choice": choice}), &json!({}));
     }),
     ("stored items that are referred to", |n| {
-        let store = responses::store::Store::default();
-        let (owner, bounds, now) = (Owner::default(), Responses::default(), Instant::now());
-        store.put(responses::store::tests::response_of(n), &bounds, now);
-        for nth in 0..n {
-            assert!(store.item(owner, &format!("item_{nth}")).is_some());
-        }
+        let store = Store::new(&Config::default(), Arc::default());
+        let stored = store.put(responses::stored::tests::response_of(n)).now_or_never().unwrap();
+        assert!(stored.unwrap());
+        let items = list(n, |nth| json!({"type": "item_reference", "id": format!("item_{nth}")}));
+        let needs = responses::needs(&body(&json!({"model": "m", "input": items})));
+        let fetched = needs.fetch(&store, Owner::default()).now_or_never().unwrap().unwrap();
+        assert_eq!(fetched.found().unwrap().len(), n);
     }),
     ("blocks of a message", |n| {
         message(

@@ -33,6 +33,7 @@ mod routes;
 mod sealed;
 mod server;
 mod stamp;
+mod store;
 mod text;
 mod tls_client;
 mod upstream;

@@ -10,7 +10,7 @@ use serde_json::{
 
 use crate::{
     error::Error,
-    openai::responses::{input::kind, store::StoredItem, wire::Item},
+    openai::responses::{input::kind, stored::StoredItem},
 };
 
 /// What was asked, as it is kept. `random` are hex digits that belong to this response alone.
@@ -38,15 +38,6 @@ pub(crate) fn asked(input: &[Cow<'_, RawValue>], random: &str) -> Result<Vec<Sto
         Ok(StoredItem { id, json: to_raw_value(&item).map_err(internal)? })
     };
     input.iter().enumerate().map(item).collect()
-}
-
-/// What was answered, as it is kept.
-///
-/// # Errors
-/// None that items can cause.
-pub(crate) fn answered(output: &[Item]) -> Result<Vec<StoredItem>, Error> {
-    let item = |item: &Item| Ok(StoredItem { id: item.id.clone(), json: to_raw_value(item).map_err(internal)? });
-    output.iter().map(item).collect()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

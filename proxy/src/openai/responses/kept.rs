@@ -1,6 +1,6 @@
 //! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and why none is cancelled.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -16,16 +16,17 @@ use crate::{
     gate::Owner,
     openai::{
         response::sse,
-        responses::{items::Wanted, store::Stored},
+        responses::{items::Wanted, stored::Stored, stream::Answer},
     },
     routes::Id,
+    store::{Kind, Record},
 };
 
 /// Names and values, in their order.
 type Pairs = Vec<(String, String)>;
 
-fn find(app: &App, owner: Owner, id: &str) -> Result<Arc<Stored>, Error> {
-    app.responses.get(owner, id, &app.config.responses, Instant::now()).ok_or_else(|| missing(id))
+async fn find(app: &App, owner: Owner, id: &str) -> Result<Arc<Record>, Error> {
+    app.store.get(Kind::Response, owner, id).await?.ok_or_else(|| missing(id))
 }
 
 fn missing(id: &str) -> Error {
@@ -43,13 +44,13 @@ pub(crate) async fn retrieve(
     Id(id): Id,
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
-    let stored = find(&app, owner, &id)?;
+    let stored = Stored::read(&*find(&app, owner, &id).await?)?;
     let value = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
     if !matches!(value("stream"), Some("true" | "1")) {
-        return Ok(axum::Json(stored.answer.response()).into_response());
+        return Ok(axum::Json(stored.response).into_response());
     }
     let after = starting_after(&query)?;
-    Ok(sse::event_stream(Body::from(stored.answer.replay(after).take())))
+    Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take())))
 }
 
 /// The number of the last event that the client has.
@@ -67,7 +68,7 @@ pub(crate) fn starting_after(query: &[(String, String)]) -> Result<Option<u64>, 
 
 /// `DELETE /v1/responses/{id}`.
 pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
-    if !app.responses.remove(owner, &id) {
+    if !app.store.remove(Kind::Response, owner, &id).await? {
         return Err(missing(&id));
     }
     Ok(axum::Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
@@ -75,7 +76,7 @@ pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> 
 
 /// `POST /v1/responses/{id}/cancel`. Nothing runs in the background here, and what runs is cancelled by hanging up.
 pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<StatusCode, Error> {
-    find(&app, owner, &id)?;
+    find(&app, owner, &id).await?;
     Err(Error::invalid(
         "response_id",
         "Cannot cancel a synchronous response: only those with 'background' can be cancelled.",
@@ -90,14 +91,16 @@ pub(crate) async fn input_items(
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
     let wanted = Wanted::read(&query)?;
-    let stored = find(&app, owner, &id)?;
+    let record = find(&app, owner, &id).await?;
+    let chain = match &record.previous {
+        Some(previous) => app.store.chain(Kind::Response, owner, previous).await?,
+        None => Ok(Vec::new()),
+    };
     let mut items = Vec::new();
-    let before = stored.answer.facts().echo.previous_response_id.as_deref();
-    // What is gone of what went before cannot be listed.
-    let chain = before.and_then(|id| app.responses.chain(owner, id, &app.config.responses, Instant::now()).ok());
+    // What is missing of what went before cannot be listed.
     for earlier in chain.iter().flatten() {
-        items.extend(earlier.items());
+        items.extend(Stored::read(earlier)?.into_items()?);
     }
-    items.extend(&stored.input);
-    Ok(axum::Json(wanted.of(&items)?).into_response())
+    items.extend(Stored::read(&record)?.input);
+    Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
 }

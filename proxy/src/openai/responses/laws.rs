@@ -4,14 +4,16 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{items, request, translate};
+use super::{items, request, stored, translate};
 use crate::{
+    gate::Owner,
     openai::{
         arbitrary::{lines, wire},
         request::json::Json,
         response::sse::Feed,
         responses::{
             request::{Facts, Request, Terms, tests::facts},
+            stored::Stored,
             stream::Answer,
         },
         upstream_request::context::Policy,
@@ -224,9 +226,15 @@ proptest! {
         }
         let text = run(&request, [bytes.clone()]);
         let feed = feed(facts(&request), [bytes]);
-        let again = String::from_utf8(feed.translator().replay(None).take().to_vec()).unwrap();
+        let record = stored::record(Owner::default(), feed.translator(), Vec::new()).unwrap();
+        let restored = Answer::restore(&Stored::read(&record).unwrap()).unwrap();
+        prop_assert_eq!(
+            serde_json::to_string(&restored.response()).unwrap(),
+            serde_json::to_string(&feed.translator().response()).unwrap()
+        );
+        let again = String::from_utf8(restored.replay(None).take().to_vec()).unwrap();
         prop_assert_eq!(fold(&again), fold(&text));
-        let later = String::from_utf8(feed.translator().replay(Some(after)).take().to_vec()).unwrap();
+        let later = String::from_utf8(restored.replay(Some(after)).take().to_vec()).unwrap();
         let blocks: Vec<&str> = again.split_terminator("\n\n").collect();
         let from = usize::try_from(after + 1).unwrap().min(blocks.len() - 2);
         prop_assert_eq!(later.split_terminator("\n\n").collect::<Vec<_>>(), &blocks[from..]);

@@ -11,14 +11,14 @@ pub(crate) mod kept;
 mod laws;
 mod offer;
 mod request;
-pub(crate) mod store;
+pub(crate) mod stored;
 mod stream;
 mod translate;
 #[cfg(test)]
 pub(crate) mod vectors;
 mod wire;
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, collections::HashMap};
 
 use axum::{
     extract::State,
@@ -39,7 +39,7 @@ use crate::{
             image_urls,
             json::{Fields, Json, Text, read},
         },
-        response::sse::{self, Feed, Frames, Translator},
+        response::sse::{self, Feed, Frames, Saving, Translator},
         tools::repair::Repairs,
         upstream_request::{
             context::{Grown, Policy},
@@ -48,13 +48,14 @@ use crate::{
         },
     },
     receipt::Receipt,
+    store::{Kind, Record, Store},
     usage::Usage,
 };
 pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
 use request::{Facts, Request, Terms};
-use store::{Store, Stored, StoredItem};
+use stored::{Fetched, Stored, StoredItem};
 use stream::Answer;
 
 /// A request, ready to be asked.
@@ -66,59 +67,119 @@ struct Prepared {
     input: Vec<StoredItem>,
 }
 
+/// What became of preparing a request.
+enum Step {
+    Ready(Box<Prepared>),
+    /// It names records, which have to be fetched first.
+    Fetch(Needs),
+}
+
+/// The ids of the records that a request names.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// The response that it goes on from.
+    previous: Option<String>,
+    /// The items that it refers to.
+    items: Vec<String>,
+}
+
+impl Needs {
+    fn is_empty(&self) -> bool {
+        self.previous.is_none() && self.items.is_empty()
+    }
+
+    /// Fetches the records.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn fetch(self, store: &Store, owner: Owner) -> Result<Fetched, Error> {
+        let chain = match &self.previous {
+            Some(id) => Some(store.chain(Kind::Response, owner, id).await?),
+            None => None,
+        };
+        let found = match self.items.is_empty() {
+            true => Vec::new(),
+            false => store.find(Kind::Response, owner, &self.items).await?,
+        };
+        Ok(Fetched { chain, items: self.items.into_iter().zip(found).collect() })
+    }
+}
+
 /// What `prepare` must know besides the body.
 struct Around<'a> {
     config: &'a Config,
     grown: &'a Grown,
-    kept: &'a Store,
-    owner: Owner,
     /// Hex digits that belong to this response alone.
     random: &'a str,
 }
 
 impl<'a> Around<'a> {
-    fn new(app: &'a App, owner: Owner, random: &'a str) -> Self {
-        Self { config: &app.config, grown: app.upstream.grown(), kept: &app.responses, owner, random }
-    }
-
-    /// The responses that this one goes on from.
-    fn chain(&self, previous: Option<&str>) -> Result<Vec<Arc<Stored>>, Error> {
-        let Some(id) = previous else { return Ok(Vec::new()) };
-        self.kept.chain(self.owner, id, &self.config.responses, Instant::now()).map_err(|missing| {
-            let told =
-                if missing == id { String::new() } else { format!(" ('{missing}', which it goes on from, is gone)") };
-            Error::Invalid {
-                message: format!("Previous response with id '{id}' not found{told}."),
-                param: Some("previous_response_id".to_owned()),
-                code: Some("previous_response_not_found"),
-            }
-        })
-    }
-
-    /// Puts items in the place of references to them.
-    fn resolve(&self, input: &mut [Cow<'_, RawValue>]) -> Result<(), Error> {
-        for (n, item) in input.iter_mut().enumerate() {
-            let at = format!("input[{n}]");
-            if let Some(id) = input::reference(item, &at)? {
-                let found = self.kept.item(self.owner, &id).ok_or_else(|| Error::NotFound {
-                    message: format!(
-                        "Item with id '{id}' not found. Items are not kept when `store` is set to false, or once they are too old or too many; send the item itself."
-                    ),
-                    param: Some(at),
-                    code: "item_not_found",
-                })?;
-                *item = Cow::Owned(found.json);
-            }
-        }
-        Ok(())
+    fn new(app: &'a App, random: &'a str) -> Self {
+        Self { config: &app.config, grown: app.upstream.grown(), random }
     }
 }
 
-/// Translates a body. `more` are items that go after those of the input.
+/// The items of the responses that a request with `previous_response_id` goes on from.
+fn earlier(previous: Option<&str>, fetched: &Fetched) -> Result<Vec<StoredItem>, Error> {
+    let Some(id) = previous else { return Ok(Vec::new()) };
+    let chain = fetched.chain.as_ref().ok_or(id).and_then(|chain| chain.as_deref().map_err(|missing| &**missing));
+    let chain = chain.map_err(|missing| {
+        let which =
+            if missing == id { String::new() } else { format!(" ('{missing}', which it goes on from, is gone)") };
+        Error::Invalid {
+            message: format!("Previous response with id '{id}' not found{which}."),
+            param: Some("previous_response_id".to_owned()),
+            code: Some("previous_response_not_found"),
+        }
+    })?;
+    let mut items = Vec::new();
+    for record in chain {
+        items.extend(Stored::read(record)?.into_items()?);
+    }
+    Ok(items)
+}
+
+/// The ids of the items that `input` refers to, each with its place.
+fn references(input: &[Cow<'_, RawValue>]) -> Result<Vec<(usize, String)>, Error> {
+    let mut references = Vec::new();
+    for (n, item) in input.iter().enumerate() {
+        if let Some(id) = input::reference(item, &format!("input[{n}]"))? {
+            references.push((n, id));
+        }
+    }
+    Ok(references)
+}
+
+/// Puts items in the place of references to them.
+fn resolve(
+    input: &mut [Cow<'_, RawValue>],
+    references: Vec<(usize, String)>,
+    found: &HashMap<&str, Box<RawValue>>,
+) -> Result<(), Error> {
+    for (n, id) in references {
+        let item = found.get(&*id).ok_or_else(|| Error::NotFound {
+            message: format!(
+                "Item with id '{id}' not found. Items are not kept when `store` is set to false, or once they are too old or too many; send the item itself."
+            ),
+            param: Some(format!("input[{n}]")),
+            code: "item_not_found",
+        })?;
+        input[n] = Cow::Owned(item.clone());
+    }
+    Ok(())
+}
+
+/// Translates a body with the records that it names. `more` are items that go after those of the input.
 ///
 /// # Errors
 /// What the client got wrong, and what cannot be had here.
-fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: &Recorder) -> Result<Prepared, Error> {
+fn prepare(
+    json: &Json,
+    more: Option<&RawValue>,
+    around: &Around<'_>,
+    fetched: Option<&Fetched>,
+    recorder: &Recorder,
+) -> Result<Step, Error> {
     let config = around.config;
     let mut receipt = Receipt::default();
     let mut fields: Fields<'_> = json.fields()?;
@@ -130,10 +191,23 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
         tools: config.tools,
     };
     let mut input = request::input(&mut fields)?;
-    around.resolve(&mut input)?;
+    let references = references(&input)?;
     let previous = fields.raw("previous_response_id").map(|raw| read::<Text<'_>>("previous_response_id", raw));
-    let before = around.chain(previous.transpose()?.as_deref())?;
-    let earlier = || before.iter().flat_map(|stored| stored.items()).map(|item| &*item.json);
+    let before = match fetched {
+        Some(fetched) => {
+            resolve(&mut input, references, &fetched.found()?)?;
+            earlier(previous.transpose()?.as_deref(), fetched)?
+        }
+        None => {
+            let items = references.into_iter().map(|(_, id)| id).collect();
+            let needs = Needs { previous: previous.transpose()?.map(|id| id.to_string()), items };
+            if !needs.is_empty() {
+                return Ok(Step::Fetch(needs));
+            }
+            Vec::new()
+        }
+    };
+    let earlier = || before.iter().map(|item| &*item.json);
     let brought = input::brought(earlier(), &input)?;
     let request = Request::read(model.clone(), fields, &brought, terms, &mut receipt)?;
     if input.is_empty() && before.is_empty() && more.is_none() {
@@ -149,7 +223,7 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
     let (ask, facts) = translate::ask(request, earlier(), &input, policy, &mut receipt)?;
     receipt.enforce_strict(config)?;
     let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
-    Ok(Prepared { ask, facts, receipt, input })
+    Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input })))
 }
 
 /// Translates a body for those who only want to see what it becomes: nothing has grown, and nothing is kept that it could go on from.
@@ -157,10 +231,16 @@ fn prepare(json: &Json, more: Option<&RawValue>, around: &Around<'_>, recorder: 
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt, Repairs), Error> {
-    let (grown, kept) = (Grown::default(), Store::default());
-    let around = Around { config, grown: &grown, kept: &kept, owner: Owner::default(), random: "" };
-    prepare(json, None, &around, &Recorder::default())
-        .map(|prepared| (vec![prepared.ask], prepared.receipt, prepared.facts.repairs))
+    let around = Around { config, grown: &Grown::default(), random: "" };
+    match prepare(json, None, &around, Some(&Fetched::default()), &Recorder::default())? {
+        Step::Ready(prepared) => Ok((vec![prepared.ask], prepared.receipt, prepared.facts.repairs)),
+        Step::Fetch(needs) => Err(unfetched(&needs)),
+    }
+}
+
+/// Records were fetched, and more are asked for.
+fn unfetched(needs: &Needs) -> Error {
+    Error::Internal { message: format!("records were not fetched: {needs:?}") }
 }
 
 /// One response, streamed or not.
@@ -177,25 +257,35 @@ pub(crate) async fn create(
         take(&app, &recorder, owner, json, None, stamp.random.clone()).await?;
     recorder.receipt(receipt);
     let stream = facts.stream;
-    let kept =
-        Keeping { answer: Answer::new(stamp, facts), app: app.clone(), owner, input, receipt: Receipt::default() };
+    let kept = Keeping {
+        answer: Answer::new(stamp, facts),
+        app: app.clone(),
+        owner,
+        input,
+        record: None,
+        receipt: Receipt::default(),
+    };
     if stream {
         let openings = send::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
     }
     let body = send::whole(&app, ask, &recorder).await?;
-    offload::run(body.len(), move || {
+    let fed = offload::run(body.len(), move || {
         let mut feed = Feed::of(kept, 1).redacting(app.upstream.redactor());
         let fed = feed.packet_of(0, body).and_then(|()| feed.eof_of(0));
-        recorder.receipt(feed.receipt());
-        let kept = feed.translator();
-        if let Some(usage) = kept.usage() {
-            recorder.usage(usage);
-        }
-        fed?;
-        Ok(axum::Json(kept.answer.response()).into_response())
-    })
-    .await
+        let response = fed.map(|()| axum::Json(feed.translator().answer.response()).into_response());
+        (feed, response)
+    });
+    let (mut feed, response) = fed.await;
+    if let Some(saving) = feed.saving() {
+        let stored = saving.await;
+        feed.saved(stored);
+    }
+    recorder.receipt(feed.receipt());
+    if let Some(usage) = feed.translator().usage() {
+        recorder.usage(usage);
+    }
+    response
 }
 
 /// Calls [`prepare`], off the event loop if the body is large.
@@ -207,13 +297,34 @@ async fn take(
     more: Option<Box<RawValue>>,
     random: String,
 ) -> Result<Prepared, Error> {
-    let (state, recorder) = (app.clone(), recorder.clone());
-    let prepared = offload::run(json.bytes().len(), move || {
-        prepare(&json, more.as_deref(), &Around::new(&state, owner, &random), &recorder)
-    });
-    let mut prepared = prepared.await?;
-    hold(std::slice::from_mut(&mut prepared.ask), &app.buffered);
-    Ok(prepared)
+    let mut fetched = None;
+    loop {
+        let (state, recorder, json) = (app.clone(), recorder.clone(), json.clone());
+        let (more, random) = (more.clone(), random.clone());
+        let size = json.bytes().len() + fetched.as_ref().map_or(0, Fetched::size);
+        let had = fetched.is_some();
+        let step = offload::run(size, move || {
+            prepare(&json, more.as_deref(), &Around::new(&state, &random), fetched.as_ref(), &recorder)
+        });
+        match step.await? {
+            Step::Ready(mut prepared) => {
+                hold(std::slice::from_mut(&mut prepared.ask), &app.buffered);
+                return Ok(*prepared);
+            }
+            Step::Fetch(needs) if had => return Err(unfetched(&needs)),
+            Step::Fetch(needs) => fetched = Some(needs.fetch(&app.store, owner).await?),
+        }
+    }
+}
+
+/// The records that a body names.
+#[cfg(test)]
+pub(crate) fn needs(json: &Json) -> Needs {
+    let around = Around { config: &Config::default(), grown: &Grown::default(), random: "" };
+    match prepare(json, None, &around, None, &Recorder::default()) {
+        Ok(Step::Fetch(needs)) => needs,
+        _ => Needs::default(),
+    }
 }
 
 /// A response that is kept once it is whole, if it is to be.
@@ -222,6 +333,8 @@ struct Keeping {
     app: App,
     owner: Owner,
     input: Vec<StoredItem>,
+    /// What the driver is to store.
+    record: Option<Record>,
     receipt: Receipt,
 }
 
@@ -232,10 +345,9 @@ impl Keeping {
             return;
         }
         let input = std::mem::take(&mut self.input);
-        let kept = Stored::new(self.owner, self.answer.clone(), input)
-            .is_ok_and(|stored| self.app.responses.put(stored, &self.app.config.responses, Instant::now()));
-        if !kept {
-            self.receipt.note("store", "too-big");
+        match stored::record(self.owner, &self.answer, input) {
+            Ok(record) => self.record = Some(record),
+            Err(_) => self.saved(false),
         }
     }
 }
@@ -275,6 +387,17 @@ impl Translator for Keeping {
         let mut receipt = self.answer.receipt();
         receipt.add(std::mem::take(&mut self.receipt));
         receipt
+    }
+
+    fn saving(&mut self) -> Option<Saving> {
+        let (record, store) = (self.record.take()?, self.app.store.clone());
+        Some(Box::pin(async move { store.put(record).await.unwrap_or(false) }))
+    }
+
+    fn saved(&mut self, stored: bool) {
+        if !stored {
+            self.receipt.note("store", "too-big");
+        }
     }
 
     fn wrong(&mut self) -> Option<Error> {

@@ -70,6 +70,25 @@ pub(crate) struct Facts {
     pub(crate) echo: Echo,
 }
 
+impl Facts {
+    /// What is known of a response that is stored.
+    pub(super) fn stored(model: String, sealed: bool, echo: Echo) -> Self {
+        Self {
+            model,
+            stream: true,
+            form: Form::Free,
+            offers: false,
+            offered: Offered::default(),
+            repairs: Repairs::default(),
+            most_calls: 0,
+            stops: Vec::new(),
+            sealed,
+            estimate: 0,
+            echo,
+        }
+    }
+}
+
 /// What the settings say about requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terms {

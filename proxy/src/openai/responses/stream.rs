@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{events, offer};
@@ -21,7 +21,8 @@ use crate::{
             events::Events,
             offer::Called,
             request::Facts,
-            wire::{Event, Failure, Incomplete, Item, Part, Response},
+            stored::{Stored, unreadable},
+            wire::{Echo, Event, Failure, Incomplete, Item, Part, Response, ResponseUsage},
         },
         tools::{
             Numbering, ToolCall,
@@ -105,6 +106,43 @@ impl Answer {
         }
     }
 
+    /// The response that is stored, as far as its events need it.
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    pub(crate) fn restore(stored: &Stored) -> Result<Self, Error> {
+        /// What the object has besides what it repeats of its request.
+        #[derive(Deserialize)]
+        struct Object {
+            id: String,
+            created_at: u64,
+            completed_at: Option<u64>,
+            status: String,
+            error: Option<Failure>,
+            model: String,
+            output: Vec<Item>,
+            usage: Option<ResponseUsage>,
+        }
+        let json = stored.response.get();
+        let object: Object = serde_json::from_str(json).map_err(|error| unreadable("response", &error))?;
+        let echo: Echo = serde_json::from_str(json).map_err(|error| unreadable("response", &error))?;
+        let stamp = Stamp { id: object.id, random: stored.random.clone(), created: object.created_at };
+        let status = match (object.error, &*object.status) {
+            (Some(failure), _) => Status::Failed(failure),
+            (None, "completed") => Status::Completed,
+            (None, "incomplete") => Status::Incomplete,
+            (None, _) => Status::InProgress,
+        };
+        Ok(Self {
+            ended: object.completed_at.unwrap_or(object.created_at),
+            state: State::Closed,
+            status,
+            output: object.output,
+            usage: object.usage.map(Into::into),
+            ..Self::new(stamp, Facts::stored(object.model, stored.sealed, echo))
+        })
+    }
+
     /// Tells the time, in Unix seconds, before the reply that may be the last.
     pub(crate) fn at(&mut self, now: u64) {
         self.ended = now.max(self.stamp.created);
@@ -112,6 +150,11 @@ impl Answer {
 
     pub(crate) fn id(&self) -> &str {
         &self.stamp.id
+    }
+
+    /// The hex digits that its ids are made of.
+    pub(crate) fn random(&self) -> &str {
+        &self.stamp.random
     }
 
     pub(crate) fn facts(&self) -> &Facts {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
 use crate::{error::Error, usage::Usage};
@@ -46,7 +46,7 @@ pub(crate) struct Response<'a> {
 }
 
 /// What a response repeats of its request, with OpenAI's defaults for what was not said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Echo {
     pub(crate) instructions: Option<String>,
     pub(crate) max_output_tokens: Option<u64>,
@@ -63,7 +63,8 @@ pub(crate) struct Echo {
     pub(crate) text: Box<RawValue>,
     pub(crate) tool_choice: Box<RawValue>,
     pub(crate) tools: Box<RawValue>,
-    pub(crate) truncation: &'static str,
+    #[serde(deserialize_with = "constant")]
+    pub(crate) truncation: Constant,
     pub(crate) user: Option<String>,
     pub(crate) metadata: Box<RawValue>,
     pub(crate) safety_identifier: Option<String>,
@@ -71,17 +72,18 @@ pub(crate) struct Echo {
 }
 
 /// How a response was to be thought about.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Reasoning {
     pub(crate) effort: Option<String>,
     pub(crate) summary: Option<String>,
 }
 
 /// Why a response failed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Failure {
     /// One of the few codes that the API has.
-    pub(crate) code: &'static str,
+    #[serde(deserialize_with = "constant")]
+    pub(crate) code: Constant,
     pub(crate) message: String,
 }
 
@@ -104,7 +106,7 @@ pub(crate) struct Incomplete {
 }
 
 /// `usage`. Details that Ollama does not tell are 0.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct ResponseUsage {
     input_tokens: u64,
     input_tokens_details: InputDetails,
@@ -113,13 +115,13 @@ pub(crate) struct ResponseUsage {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 struct InputDetails {
     cached_tokens: u64,
     cache_write_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 struct OutputDetails {
     reasoning_tokens: u64,
 }
@@ -136,15 +138,60 @@ impl From<Usage> for ResponseUsage {
     }
 }
 
+impl From<ResponseUsage> for Usage {
+    fn from(usage: ResponseUsage) -> Self {
+        Self {
+            input: usage.input_tokens,
+            output: usage.output_tokens,
+            cached: usage.input_tokens_details.cached_tokens,
+        }
+    }
+}
+
+/// One of [`CONSTANTS`]. An alias, because `serde` borrows what is written as a reference.
+type Constant = &'static str;
+
+/// Every constant that a stored response has in a field of a fixed set of values.
+const CONSTANTS: [&str; 15] = [
+    "reasoning",
+    "message",
+    "function_call",
+    "custom_tool_call",
+    "in_progress",
+    "completed",
+    "incomplete",
+    "assistant",
+    "output_text",
+    "summary_text",
+    "auto",
+    "disabled",
+    "rate_limit_exceeded",
+    "invalid_prompt",
+    "server_error",
+];
+
+/// Reads one of [`CONSTANTS`].
+fn constant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Constant, D::Error> {
+    let read = Cow::<'de, str>::deserialize(deserializer)?;
+    let known = CONSTANTS.into_iter().find(|known| *known == read);
+    known.ok_or_else(|| de::Error::custom(format!("unknown value {read:?}")))
+}
+
+/// As [`constant`], where the field may be missing.
+fn some_constant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Constant>, D::Error> {
+    constant(deserializer).map(Some)
+}
+
 /// One item of the output; which keys it has depends on its type. What is not set is left out: some checkers take null amiss.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Item {
-    pub(crate) r#type: &'static str,
+    #[serde(deserialize_with = "constant")]
+    pub(crate) r#type: Constant,
     pub(crate) id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) status: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) role: Option<&'static str>,
+    #[serde(default, deserialize_with = "some_constant", skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<Constant>,
+    #[serde(default, deserialize_with = "some_constant", skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<Constant>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<Vec<Part>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,9 +213,10 @@ pub(crate) struct Item {
 }
 
 /// A part of a message's content, or of a reasoning's summary.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Part {
-    pub(crate) r#type: &'static str,
+    #[serde(deserialize_with = "constant")]
+    pub(crate) r#type: Constant,
     pub(crate) text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) annotations: Option<[(); 0]>,

@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep};
 
-use super::{Feed, Frames, Translator};
+use super::{Feed, Frames, Saving, Translator};
 use crate::{
     config::Heartbeat,
     deadline::Alarm,
@@ -75,6 +75,7 @@ pub(crate) async fn respond<T: Translator>(
         recorder,
         failed: false,
         large: None,
+        saving: None,
     };
     if waiting {
         stream.feed.heartbeat();
@@ -124,6 +125,8 @@ struct EventStream<T> {
     failed: bool,
     /// What completes a long line of an upstream answer, a packet or the end: it is taken off the event loop.
     large: Option<(usize, Option<Bytes>)>,
+    /// What has to be stored before anything else is sent.
+    saving: Option<Saving>,
 }
 
 /// The body. The stream is elsewhere while a long line is read.
@@ -310,14 +313,29 @@ impl<T: Translator> EventStream<T> {
         }
     }
 
+    /// Ready when everything is stored that what is written depends on.
+    fn poll_saving(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.saving.is_none() {
+                self.saving = self.feed.saving();
+            }
+            let Some(saving) = &mut self.saving else { return Poll::Ready(()) };
+            let stored = ready!(saving.as_mut().poll(cx));
+            self.saving = None;
+            self.feed.saved(stored);
+        }
+    }
+
     /// Takes steps until there is something to write. Pending without a wake-up if something large was set aside.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.end_if_canceled();
         loop {
+            ready!(self.poll_saving(cx));
             self.begin_more();
             let mut moved = false;
             for at in 0..self.live.len() {
                 if self.feed.frames.len() >= ENOUGH {
+                    ready!(self.poll_saving(cx));
                     return self.hand_over();
                 }
                 moved |= self.poll_source(self.live[at], cx).is_ready();
@@ -426,6 +444,7 @@ mod tests {
                 heard: false,
                 failed: false,
                 large: None,
+                saving: None,
                 recorder: recorder.clone(),
             };
             let mut stream = Events { stream: Some(stream), working: None };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::{Frames, Translator};
+use super::{Frames, Saving, Translator};
 use crate::{
     error::Error,
     ollama::{ndjson::Lines, refusal, wire::ErrorLine},
@@ -109,6 +109,16 @@ impl<T: Translator> Feed<T> {
     /// What has become known of the receipt since this was last asked.
     pub(crate) fn receipt(&mut self) -> Receipt {
         self.translator.receipt()
+    }
+
+    /// What has to be stored before the frames go out.
+    pub(crate) fn saving(&mut self) -> Option<Saving> {
+        self.translator.saving()
+    }
+
+    /// Reports what came of [`Self::saving`].
+    pub(crate) fn saved(&mut self, stored: bool) {
+        self.translator.saved(stored);
     }
 
     fn line(&mut self, nth: usize, line: &[u8]) -> Result<(), Error> {

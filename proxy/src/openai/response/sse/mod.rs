@@ -12,4 +12,4 @@ mod translator;
 pub(crate) use event_stream::{event_stream, respond};
 pub(crate) use feed::Feed;
 pub(crate) use frames::Frames;
-pub(crate) use translator::{OpenChoices, Translator};
+pub(crate) use translator::{OpenChoices, Saving, Translator};

@@ -1,9 +1,14 @@
 //! What every streamed endpoint implements, and what those with several choices share. Pure.
 
+use std::pin::Pin;
+
 use serde::Deserialize;
 
 use super::Frames;
 use crate::{error::Error, receipt::Receipt, usage::Usage};
+
+/// Work of a translator that must be done before its last frames go out; whether it succeeded.
+pub(crate) type Saving = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Turns native replies into wire text. A state machine without clock, dice or IO.
 ///
@@ -33,6 +38,13 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn receipt(&mut self) -> Receipt {
         Receipt::default()
     }
+    /// What has to be stored before the frames that are written go out, so that a client which acts on them finds it. Asked after each
+    /// packet; what it gives is polled to its end, and [`saved`](Translator::saved) hears of it.
+    fn saving(&mut self) -> Option<Saving> {
+        None
+    }
+    /// Takes what came of [`saving`](Translator::saving).
+    fn saved(&mut self, _stored: bool) {}
     /// What was wrong with the reply that was taken last, so that the stream must fail.
     fn wrong(&mut self) -> Option<Error> {
         None

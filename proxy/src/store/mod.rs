@@ -1,0 +1,286 @@
+//! Records that outlive a request: responses today, and whatever else a client may come back for. In memory by default.
+//!
+//! A [`Record`] is bytes (JSON, mostly) with a [`Kind`], an owner and an id. It belongs to the key that made it; for all others it does not
+//! exist, so every method takes the owner and there is none without. [`Bounds`] apply to each kind on its own: how many records, how many
+//! bytes, how long after the last use. Beyond them the least recently used record of the owner who has the most is evicted, so one owner
+//! never evicts another's records.
+//!
+//! # Using it
+//!
+//! A handler works in three steps: collect the ids that a request names (pure), fetch their records (async), translate with what was found
+//! (pure). [`Store`] is in `app.store`:
+//!
+//! | method | does |
+//! |---|---|
+//! | [`Store::put`] | stores a record, in the place of one with the same id; returns false if it alone exceeds the bounds |
+//! | [`Store::get`] | returns the record of an id |
+//! | [`Store::chain`] | returns a record and all that it goes on from ([`Record::previous`]), the oldest first |
+//! | [`Store::find`] | returns, for each of several names ([`Record::names`]), the newest record that has it |
+//! | [`Store::list`] | returns a page of an owner's records of one kind, in order of creation |
+//! | [`Store::update`] | changes a record from what it is now, atomically; the closure may run more than once |
+//! | [`Store::remove`] | deletes a record |
+//!
+//! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find` and `list` do not. A record keeps its place in the
+//! order of creation when it is replaced or updated. What belongs together is one record, so that it is evicted together: a conversation
+//! with its items, found by their ids through `names`. Large content that lists should not load, such as a file's, is a record of a kind of
+//! its own with the same id.
+//!
+//! The methods are async because records may be in another process. In memory they never yield. A [`Translator`] cannot await: it hands
+//! what is to be stored to the driver of the stream ([`Translator::saving`]), which sends the last events once it is stored.
+//!
+//! # Adding a kind
+//!
+//! Its variant in [`Kind`], its line in [`Kind::ALL`] and its arm in [`Kind::bounds`]. A body is read by other versions of this program:
+//! add fields with a default, and rename none.
+//!
+//! [`Translator`]: crate::openai::response::sse::Translator
+//! [`Translator::saving`]: crate::openai::response::sse::Translator::saving
+
+mod memory;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+pub(crate) use memory::Memory;
+
+use crate::{config::Config, error::Error, gate::Owner};
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A response of `/v1/responses`.
+    Response,
+}
+
+impl Kind {
+    /// Every kind, in the order of the variants.
+    pub(crate) const ALL: [Self; 1] = [Self::Response];
+
+    fn bounds(self, config: &Config) -> Bounds {
+        match self {
+            Self::Response => {
+                let responses = &config.responses;
+                Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
+            }
+        }
+    }
+}
+
+/// How much of a kind is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Maximum number of records. 0: none is stored.
+    pub(crate) count: usize,
+    /// Maximum size of all records together.
+    pub(crate) bytes: usize,
+    /// For how long after its last use a record is there. Zero: without limit.
+    pub(crate) ttl: Duration,
+}
+
+/// What is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) kind: Kind,
+    pub(crate) owner: Owner,
+    pub(crate) id: String,
+    /// The id of the record of the same kind that this one goes on from.
+    pub(crate) previous: Option<String>,
+    /// Further names that it is found by, such as the ids of its items.
+    pub(crate) names: Vec<String>,
+    pub(crate) body: Bytes,
+}
+
+impl Record {
+    /// Roughly how much memory it takes.
+    fn size(&self) -> usize {
+        const EACH: usize = 128;
+        self.body.len() + self.id.len() + EACH + self.names.iter().map(|name| name.len() + EACH).sum::<usize>()
+    }
+}
+
+/// Which page of a list is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    /// The id that the page begins after.
+    pub(crate) after: Option<String>,
+    pub(crate) limit: usize,
+    /// The oldest first.
+    pub(crate) ascending: bool,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "no endpoint lists records yet"))]
+pub(crate) struct Listed {
+    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) has_more: bool,
+}
+
+/// What became of an update.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Updated {
+    /// The owner has no such record.
+    Missing,
+    /// The new record alone exceeds the bounds; the old one is there still.
+    TooBig,
+    /// The record as it is now.
+    Stored(Arc<Record>),
+}
+
+/// Where records are, and the bounds that the settings give them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    backend: Backend,
+    bounds: [Bounds; Kind::ALL.len()],
+}
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Memory(Arc<Memory>),
+}
+
+impl Store {
+    /// The store that the settings describe; `memory` is what the settings before these stored.
+    pub(crate) fn new(config: &Config, memory: Arc<Memory>) -> Self {
+        Self { backend: Backend::Memory(memory), bounds: Kind::ALL.map(|kind| kind.bounds(config)) }
+    }
+
+    fn bounds(&self, kind: Kind) -> &Bounds {
+        &self.bounds[kind as usize]
+    }
+
+    /// Stores a record, in the place of one with the same id. False: it alone exceeds the bounds, and nothing has changed.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn put(&self, record: Record) -> Result<bool, Error> {
+        let bounds = self.bounds(record.kind);
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.put(record, bounds, Instant::now())),
+        }
+    }
+
+    /// The record of that id, if it is `owner`'s.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn get(&self, kind: Kind, owner: Owner, id: &str) -> Result<Option<Arc<Record>>, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.get(kind, owner, id, self.bounds(kind), Instant::now())),
+        }
+    }
+
+    /// The record of that id and all that it goes on from, the oldest first; or the id of the first one that is missing.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn chain(
+        &self,
+        kind: Kind,
+        owner: Owner,
+        id: &str,
+    ) -> Result<Result<Vec<Arc<Record>>, String>, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.chain(kind, owner, id, self.bounds(kind), Instant::now())),
+        }
+    }
+
+    /// For each of `names`, the newest record of `owner`'s that has it.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn find(
+        &self,
+        kind: Kind,
+        owner: Owner,
+        names: &[String],
+    ) -> Result<Vec<Option<Arc<Record>>>, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.find(kind, owner, names)),
+        }
+    }
+
+    /// A page of `owner`'s records, in order of creation. None: there is no record `page.after`.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no endpoint lists records yet"))]
+    pub(crate) async fn list(&self, kind: Kind, owner: Owner, page: &Page) -> Result<Option<Listed>, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.list(kind, owner, page, self.bounds(kind), Instant::now())),
+        }
+    }
+
+    /// Changes a record. `change` makes the new one of what is stored; its kind, owner and id stay. It runs again if another change came
+    /// between, so it has no effects of its own.
+    ///
+    /// # Errors
+    /// Fails if `change` does, or if the store cannot be reached.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no endpoint updates records yet"))]
+    pub(crate) async fn update(
+        &self,
+        kind: Kind,
+        owner: Owner,
+        id: &str,
+        change: impl FnMut(&Record) -> Result<Record, Error>,
+    ) -> Result<Updated, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => memory.update(kind, owner, id, self.bounds(kind), Instant::now(), change),
+        }
+    }
+
+    /// Deletes a record; whether `owner` had it.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn remove(&self, kind: Kind, owner: Owner, id: &str) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.remove(kind, owner, id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// The outcome of what must not yield.
+    fn at_once<T>(future: impl Future<Output = Result<T, Error>>) -> T {
+        future.now_or_never().expect("memory never yields").unwrap()
+    }
+
+    #[test]
+    fn no_method_yields_in_memory() {
+        let (store, owner, kind) = (Store::new(&Config::default(), Arc::default()), Owner::default(), Kind::Response);
+        let record = |id: &str| Record {
+            kind,
+            owner,
+            id: id.to_owned(),
+            previous: None,
+            names: vec!["name".to_owned()],
+            body: Bytes::from_static(b"{}"),
+        };
+        assert!(at_once(store.put(record("a"))));
+        assert_eq!(*at_once(store.get(kind, owner, "a")).unwrap(), record("a"));
+        assert_eq!(at_once(store.chain(kind, owner, "a")).unwrap().len(), 1);
+        assert!(at_once(store.find(kind, owner, &["name".to_owned()]))[0].is_some());
+        let page = Page { after: None, limit: 1, ascending: true };
+        let listed = at_once(store.list(kind, owner, &page)).unwrap();
+        assert!(listed.records.len() == 1 && !listed.has_more);
+        let changed = Bytes::from_static(b"[]");
+        let change = |old: &Record| Ok(Record { body: changed.clone(), ..old.clone() });
+        let Updated::Stored(new) = at_once(store.update(kind, owner, "a", change)) else { panic!() };
+        assert_eq!(new.body, changed);
+        assert!(at_once(store.remove(kind, owner, "a")) && !at_once(store.remove(kind, owner, "a")));
+    }
+
+    #[test]
+    fn every_kind_is_at_its_place() {
+        assert!(Kind::ALL.into_iter().enumerate().all(|(at, kind)| kind as usize == at));
+    }
+}
