@@ -2,5 +2,6 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=../scenarios");
+    println!("cargo:rerun-if-changed=../personas");
     println!("cargo:rerun-if-changed=build.rs");
 }

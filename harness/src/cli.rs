@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod bench_tools;
+mod doctor;
 mod init;
 mod mutate;
 mod run;
@@ -64,6 +65,9 @@ enum Verb {
     /// Compares how servers deal with tool calls that models get wrong
     #[command(name = "bench-tools", after_help = bench_tools::HELP)]
     BenchTools(bench_tools::Flags),
+    /// Examines a remote: which tools will work there, which with limits, and what to change
+    #[command(after_help = doctor::HELP)]
+    Doctor(Box<doctor::Flags>),
     /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
     #[command(after_help = smoke::HELP)]
     Smoke(Box<smoke::Flags>),
@@ -104,6 +108,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Verb::Mutate(flags) => mutate::run(&flags),
         Verb::BenchTools(flags) => bench_tools::run(&flags),
+        Verb::Doctor(flags) => doctor::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
     code.unwrap_or_else(|error| {

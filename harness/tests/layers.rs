@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From the lowest to the highest.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "text",
     "net",
     "exit",
@@ -26,6 +26,7 @@ const ORDER: [&str; 19] = [
     "proof",
     "bench_tools",
     "smoke",
+    "doctor",
     "cli",
     "lib",
 ];

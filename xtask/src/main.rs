@@ -19,6 +19,8 @@ cargo xtask COMMAND
 Commands:
   smoke [ARGS…]   builds, and checks a remote Ollama through the proxy; without --remote-host, the embedded mock
                   (cargo xtask smoke --help shows its flags)
+  doctor [ARGS…]  builds, and examines a remote: which tools will work there, which with limits, and what to change
+                  (cargo xtask doctor --help shows its flags)
   ci              everything that must hold: fmt, clippy and docs with warnings denied, all tests, tidy, the scenarios and
                   the smoke test on the mock, and foreign clients
   tidy            the rules of this repository that no compiler checks
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match &*command {
         "smoke" => return smoke::run(&rest),
+        "doctor" => return smoke::doctor(&rest),
         "ci" => ci::run(),
         "tidy" => tidy::run(&root()),
         "mutate" => ci::mutate(&rest),

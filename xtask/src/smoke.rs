@@ -1,4 +1,4 @@
-//! `cargo xtask smoke`: builds, then hands over to `farllama-check smoke` with the built proxy. Flags, help and checks live there.
+//! `cargo xtask smoke` and `cargo xtask doctor`: build, then hand over to `farllama-check`. Flags, help and checks live there.
 
 use std::process::{Command, ExitCode};
 
@@ -7,8 +7,24 @@ use crate::{built, step::Step};
 /// What cannot be built cannot be checked.
 const UNUSABLE: u8 = 2;
 
+/// `farllama-check smoke` with the built proxy.
 pub(crate) fn run(args: &[String]) -> ExitCode {
-    match start(args) {
+    ended(start("-p farllama -p farllama-check", |check| {
+        check.arg("smoke").arg("--proxy-bin").arg(built("farllama")?).args(args);
+        Ok(())
+    }))
+}
+
+/// `farllama-check doctor`.
+pub(crate) fn doctor(args: &[String]) -> ExitCode {
+    ended(start("-p farllama-check", |check| {
+        check.arg("doctor").args(args);
+        Ok(())
+    }))
+}
+
+fn ended(outcome: Result<u8, String>) -> ExitCode {
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(why) => {
             eprintln!("xtask: {why}");
@@ -17,10 +33,10 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     }
 }
 
-fn start(args: &[String]) -> Result<u8, String> {
-    Step::cargo("build --quiet -p farllama -p farllama-check").run()?;
+fn start(packages: &str, with: impl FnOnce(&mut Command) -> Result<(), String>) -> Result<u8, String> {
+    Step::cargo(&format!("build --quiet {packages}")).run()?;
     let mut check = Command::new(built("farllama-check")?);
-    check.arg("smoke").arg("--proxy-bin").arg(built("farllama")?).args(args);
+    with(&mut check)?;
     hand_over(check)
 }
 

@@ -1,0 +1,163 @@
+//! `farllama-check doctor`: which tools will work on a remote, and what to change.
+
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use mock_ollama::{Mock, Script};
+
+use crate::{
+    backend::{
+        endpoint::{self, Endpoint},
+        remote,
+    },
+    doctor::{self, Examination, Patient, page, persona},
+    exit::Exit,
+    limit::{self, Limit},
+    process::{interrupted, print, runtime},
+};
+
+pub(super) const HELP: &str = "\
+Examples:
+  farllama-check doctor --remote-host gpu-box --model qwen3:8b
+      what works with the Ollama on gpu-box:11434, through farllama
+  farllama-check doctor --remote-host gpu-box --for codex,continue
+      whether these two will work
+  farllama-check doctor --base-url http://127.0.0.1:8000/v1
+      any server with OpenAI's API, without farllama
+
+Exit codes:
+  0  each tool is ready, perhaps with limits
+  1  a tool is not ready, or nothing can be said of it
+  2  unusable input (flags), or something could not be started
+  130  interrupted";
+
+#[derive(Args, Debug)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    remote: remote::Flags,
+    #[command(flatten)]
+    target: endpoint::Flags,
+    /// The model (may be given several times) [default: gpt-oss:20b if it is there, else the first that can chat]
+    #[arg(long = "model", value_name = "MODEL")]
+    models: Vec<String>,
+    /// The model of embeddings [default: the first that makes them]
+    #[arg(long, value_name = "MODEL")]
+    embedding_model: Option<String>,
+    /// Only these tools, such as codex,continue [default: all]
+    #[arg(long = "for", value_name = "TOOL,…", value_delimiter = ',')]
+    tools: Vec<String>,
+    /// How often what depends on the model is tried
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    tries: u16,
+    /// After this time no further tries are begun
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = limit::parse)]
+    within: Limit,
+    /// How long one request may take
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = limit::parse)]
+    timeout: Limit,
+    /// Unloads the model first, to see how long a cold start takes (also for others who use it)
+    #[arg(long)]
+    cold: bool,
+    /// Prints JSON instead of the page
+    #[arg(long)]
+    json: bool,
+    /// Lists the tools and where their rules come from
+    #[arg(long)]
+    list: bool,
+    /// Shows every feature of the version
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let tools = persona::chosen(&flags.tools).map_err(|why| anyhow::anyhow!("--for: {why}"))?;
+    if flags.list {
+        let width = tools.iter().map(|tool| tool.id.len()).max().unwrap_or(0);
+        let line = |tool: &persona::Persona| {
+            format!("{:width$}  {} ({})\n{:width$}  source: {}\n", tool.id, tool.tool, tool.version, "", tool.source)
+        };
+        print(&tools.iter().map(line).collect::<String>());
+        return Ok(ExitCode::SUCCESS);
+    }
+    for limit in [flags.timeout, flags.within] {
+        if let Some(note) = limit.note() {
+            eprintln!("{note}");
+        }
+    }
+    if flags.remote.named() && flags.target.base_url.is_some() {
+        bail!("--remote-host and --base-url are two servers: leave out one of them");
+    }
+    let patient = if flags.target.base_url.is_some() {
+        Some(Patient::Endpoint(Endpoint::new(&flags.target).map_err(anyhow::Error::msg)?))
+    } else if flags.remote.named() {
+        Some(Patient::Remote(Box::new(flags.remote.config()?.remote)))
+    } else {
+        None
+    };
+    runtime()?.block_on(async {
+        let (patient, mock) = match patient {
+            Some(patient) => (patient, None),
+            None => {
+                let mock = Mock::start(Script::default()).await.context("the built-in mock cannot start")?;
+                let addr = mock.addr();
+                let remote =
+                    farllama::config::Remote { host: addr.ip().to_string(), port: addr.port(), ..Default::default() };
+                (Patient::Remote(Box::new(remote)), Some(mock))
+            }
+        };
+        let examination = Examination {
+            patient,
+            models: flags.models.clone(),
+            embedding_model: flags.embedding_model.clone(),
+            tools,
+            tries: flags.tries.into(),
+            timeout: flags.timeout.time(),
+            within: flags.within.time(),
+            cold: flags.cold,
+        };
+        let bar = progress();
+        let diagnosis = tokio::select! {
+            biased;
+            () = interrupted() => None,
+            diagnosis = doctor::examine(&examination, |what| tell(&bar, what)) => Some(diagnosis),
+        };
+        bar.finish_and_clear();
+        let Some(diagnosis) = diagnosis else {
+            eprintln!("interrupted");
+            return Ok(Exit::Interrupted.into());
+        };
+        let diagnosis = diagnosis?;
+        if flags.json {
+            print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"));
+        } else {
+            print(&page::render(&diagnosis, flags.verbose));
+        }
+        if mock.is_some() {
+            eprintln!("this examined the built-in mock, not a real Ollama: give --remote-host to examine yours");
+        }
+        Ok(diagnosis.exit().into())
+    })
+}
+
+fn tell(bar: &ProgressBar, what: &str) {
+    if bar.is_hidden() {
+        eprintln!("looking at {what}");
+    } else {
+        bar.set_message(what.to_owned());
+    }
+}
+
+/// A spinner on a terminal.
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} looking at {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

@@ -1,0 +1,398 @@
+//! The doctor: probes a remote, and says of each tool that people use whether it will work there, and what to change.
+//!
+//! Probes give facts ([`fact`]); the rules are data ([`persona`], `personas/*.yaml`); a verdict follows from both.
+
+mod asker;
+pub mod fact;
+mod model;
+pub mod page;
+pub mod persona;
+mod rates;
+mod traps;
+pub mod version;
+mod way;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use farllama::{
+    Config,
+    config::{Local, Remote},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{backend::endpoint::Endpoint, exit::Exit, report::Secrets};
+use asker::{Ask, Asker, Lane};
+use fact::{Fact, State};
+use persona::{Level, Persona, Verdict};
+use way::Server;
+
+/// The probes that rules may name, besides those of the way, which every tool needs.
+pub const PROBES: [&str; 24] = [
+    "version",
+    "native.root",
+    "native.tags",
+    "native.show",
+    "native.stream",
+    "v1.models",
+    "chat",
+    "chat.stream",
+    "responses.stream",
+    "messages.stream",
+    "tools.one",
+    "tools.two",
+    "tools.result",
+    "tools.fits",
+    "schema",
+    "thinking.on",
+    "thinking.off",
+    "embeddings",
+    "vision",
+    "context.model",
+    "context.native",
+    "context.v1",
+    "load",
+    "parallel",
+];
+
+/// How many models are asked what they can do.
+const SHOWN: usize = 24;
+
+/// Which server is examined.
+#[derive(Clone, Debug)]
+pub enum Patient {
+    /// An Ollama, with farllama in front of it.
+    Remote(Box<Remote>),
+    /// Any server, as it is.
+    Endpoint(Endpoint),
+}
+
+/// How it is examined.
+#[derive(Clone, Debug)]
+pub struct Examination {
+    /// Which server.
+    pub patient: Patient,
+    /// The models; one is chosen if none is named.
+    pub models: Vec<String>,
+    /// The model of embeddings, if it is named.
+    pub embedding_model: Option<String>,
+    /// The tools.
+    pub tools: Vec<Persona>,
+    /// How often what depends on the model is tried.
+    pub tries: usize,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// After so long, no further tries are begun.
+    pub within: Duration,
+    /// Unloads the model first, to see how long loading takes.
+    pub cold: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diagnosis {
+    /// The version of this program.
+    pub farllama: &'static str,
+    /// What was examined, without secrets.
+    pub target: String,
+    /// Whether farllama stood in front of it.
+    pub through_farllama: bool,
+    /// The way there and the version.
+    pub facts: Vec<Fact>,
+    /// Each model.
+    pub models: Vec<ModelReport>,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// What was found about a model. Without a model there is one report without a name.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelReport {
+    /// Its name.
+    pub model: Option<String>,
+    /// Its facts.
+    pub facts: Vec<Fact>,
+    /// What they mean for each tool.
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Diagnosis {
+    /// 0: each tool is ready, perhaps with limits. 1: one is not, or nothing can be said of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        let mut verdicts = self.models.iter().flat_map(|model| &model.verdicts);
+        if verdicts.any(|verdict| verdict.level > Level::Limits) { Exit::Unfit } else { Exit::Fit }
+    }
+
+    /// Every fact.
+    pub fn all_facts(&self) -> impl Iterator<Item = &Fact> {
+        self.facts.iter().chain(self.models.iter().flat_map(|model| &model.facts))
+    }
+}
+
+/// The numbers of a version; a release candidate counts as the release.
+pub(crate) fn numbers(version: &str) -> Vec<u64> {
+    let version = version.trim();
+    let release = version.strip_prefix('v').unwrap_or(version).split(['-', '+']).next().unwrap_or_default();
+    release.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+/// Examines a server; `progress` is called with what is looked at.
+///
+/// # Errors
+/// Fails if nothing can be started on this machine.
+pub async fn examine(examination: &Examination, progress: impl Fn(&str)) -> anyhow::Result<Diagnosis> {
+    let start = Instant::now();
+    let http = crate::net::client()?;
+    let (proxy, asker, target) = match &examination.patient {
+        Patient::Remote(remote) => {
+            let config = Config {
+                local: Local { port: 0, ..Local::default() },
+                remote: Remote { probe: Duration::ZERO, ..(**remote).clone() },
+                ..Config::default()
+            };
+            let proxy = farllama::serve(config).await?;
+            let native = format!("http://{}", proxy.addr());
+            let mut secrets = Vec::new();
+            let mut headers = BTreeMap::new();
+            let given = remote.headers.iter().map(|(name, value)| (name.as_str(), value));
+            for (name, value) in given.chain(remote.authorization.as_ref().map(|value| ("authorization", value))) {
+                if let Ok(text) = value.to_str() {
+                    secrets.extend(text.split_ascii_whitespace().next_back().map(str::to_owned));
+                    headers.insert(name.to_owned(), text.to_owned());
+                }
+            }
+            let asker = Asker {
+                http,
+                direct: remote.url(),
+                openai: format!("{native}/v1"),
+                native,
+                headers,
+                key: None,
+                secrets: Secrets::default().and(&secrets),
+                timeout: examination.timeout,
+                until: start + examination.within,
+            };
+            (Some(proxy), asker, format!("the remote {}", remote.url()))
+        }
+        Patient::Endpoint(endpoint) => {
+            let secrets: Vec<_> = endpoint.key.iter().cloned().collect();
+            let asker = Asker {
+                http,
+                direct: endpoint.url.clone(),
+                native: endpoint.url.clone(),
+                openai: endpoint.openai.clone(),
+                headers: BTreeMap::new(),
+                key: endpoint.key.clone(),
+                secrets: Secrets::default().and(&secrets),
+                timeout: examination.timeout,
+                until: start + examination.within,
+            };
+            (None, asker, format!("the server {}", endpoint.openai))
+        }
+    };
+    let is_foreign = proxy.is_none();
+    let (facts, models) = look(examination, &asker, is_foreign, progress).await;
+    if let Some(proxy) = proxy {
+        proxy.stop(Duration::ZERO).await;
+    }
+    let models = models.into_iter().map(|(model, own)| {
+        let all: Vec<&Fact> = own.iter().chain(&facts).collect();
+        let verdicts = examination.tools.iter().map(|tool| persona::judge(tool, &all)).collect();
+        ModelReport { model, facts: own, verdicts }
+    });
+    Ok(Diagnosis {
+        farllama: env!("CARGO_PKG_VERSION"),
+        target,
+        through_farllama: !is_foreign,
+        models: models.collect(),
+        facts,
+        took_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The facts of the server, and those of each model.
+type Looked = (Vec<Fact>, Vec<(Option<String>, Vec<Fact>)>);
+
+async fn look(examination: &Examination, asker: &Asker, is_foreign: bool, progress: impl Fn(&str)) -> Looked {
+    let mut facts = Vec::new();
+    progress("the way there");
+    let Some(server) = way::probe(asker, is_foreign, &mut facts).await else {
+        return (facts, vec![(examination.models.first().cloned(), Vec::new())]);
+    };
+    let version = match &server {
+        Server::Ollama(version) => {
+            facts.extend(version::facts(version));
+            version.clone()
+        }
+        Server::Other => {
+            facts.push(Fact::unknown("version", "version", "the server is no Ollama"));
+            String::new()
+        }
+    };
+    progress("its models");
+    let listed = listed(asker, &server).await;
+    let chosen = match &examination.models[..] {
+        [] => listed.choice(),
+        models => Ok(models.to_vec()),
+    };
+    let models = match chosen {
+        Ok(models) => models,
+        Err(why) => {
+            facts.push(
+                Fact::new("way.models", "models", State::Bad, why)
+                    .cure("name one with --model, or pull one on the remote"),
+            );
+            return (facts, vec![(None, Vec::new())]);
+        }
+    };
+    let embedding = examination.embedding_model.clone().or_else(|| listed.embedding.clone());
+    let mut reports = Vec::new();
+    for model in models {
+        let mut own = Vec::new();
+        if listed.is_known && !crate::backend::preflight::lists(&listed.names(), &model) {
+            let text = format!("the server does not have {model}; it has: {}", listed.names().join(", "));
+            own.push(
+                Fact::new("way.model", "model", State::Bad, text).cure(format!("ollama pull {model} on the remote")),
+            );
+            reports.push((Some(model), own));
+            continue;
+        }
+        progress(&format!("{model}: Ollama's API"));
+        let mut card = model::native(asker, &model, &mut own).await;
+        let mut speed = model::Speed::default();
+        if matches!(server, Server::Ollama(_)) {
+            progress(&format!("{model}: loading and speed"));
+            speed = model::native_stream(asker, &model, examination.cold, &mut own).await;
+            model::memory(asker, &model, &card, &mut own).await;
+        } else {
+            foreign(&listed, &model, &mut card, &mut own);
+        }
+        progress(&format!("{model}: chats, responses, messages"));
+        model::openai(asker, &model, is_foreign, &mut own).await;
+        progress(&format!("{model}: tool calls"));
+        rates::tools(asker, &model, &card, examination.tries, &mut own).await;
+        progress(&format!("{model}: schemas, thinking, embeddings"));
+        rates::answers(asker, &model, &card, examination.tries, &mut own).await;
+        if embedding.is_none() && matches!(server, Server::Other) {
+            own.push(Fact::unknown("embeddings", "embeddings", "no model was named (--embedding-model)"));
+        } else {
+            rates::embeddings(asker, embedding.as_deref(), &mut own).await;
+        }
+        rates::vision(asker, &model, &card, &mut own).await;
+        if matches!(server, Server::Ollama(_)) {
+            progress(&format!("{model}: several clients, and known traps"));
+            model::crowd(asker, &model, speed, &mut own).await;
+            let context = own.iter().find(|fact| fact.id == "context.native").and_then(|fact| fact.value.as_u64());
+            own.push(traps::prompt_cache(asker, &model, &version, speed).await);
+            own.push(traps::canceled_prompt(asker, &model, speed).await);
+            own.push(traps::overflow(asker, &model, &card, context, speed).await);
+            own.push(traps::queue());
+        }
+        reports.push((Some(model), own));
+    }
+    (facts, reports)
+}
+
+/// What only an Ollama shows, of a server that is none.
+fn foreign(listed: &Listed, model: &str, card: &mut model::Card, facts: &mut Vec<Fact>) {
+    let why = "the server is no Ollama, and does not show it";
+    facts.retain(|fact| fact.id != "context.model" && fact.id != "model.capabilities");
+    let entry = listed.models.iter().find(|entry| entry["id"] == model);
+    // vLLM, llama.cpp, and others, as they list models.
+    let context = entry.and_then(|entry| {
+        ["max_model_len", "context_length", "max_context_length"]
+            .iter()
+            .find_map(|name| entry[*name].as_u64())
+            .or_else(|| entry["meta"]["n_ctx"].as_u64())
+    });
+    card.context = context;
+    for (id, title) in [
+        ("context.model", "context of the model"),
+        ("context.native", "context in force"),
+        ("context.v1", "context in force on /v1"),
+    ] {
+        facts.push(match context {
+            Some(context) => {
+                Fact::new(id, title, State::Info, format!("{context} tokens, as /v1/models says")).with(context)
+            }
+            None => Fact::unknown(id, title, why),
+        });
+    }
+    facts.push(Fact::new(
+        "native.stream",
+        "native stream (/api/chat)",
+        State::Bad,
+        "the server has no native API of Ollama",
+    ));
+    for (id, title) in [
+        ("load", "cold start"),
+        ("memory", "memory"),
+        ("speed.first", "time to first token"),
+        ("parallel", "requests side by side"),
+        ("hang-up", "a client that leaves"),
+    ] {
+        facts.push(Fact::unknown(id, title, why));
+    }
+}
+
+/// The models of the server.
+#[derive(Debug, Default)]
+struct Listed {
+    models: Vec<Value>,
+    /// Whether the list could be read.
+    is_known: bool,
+    /// Those that can chat.
+    chat: Vec<String>,
+    embedding: Option<String>,
+}
+
+impl Listed {
+    fn names(&self) -> Vec<&str> {
+        self.models.iter().filter_map(|entry| entry["name"].as_str().or_else(|| entry["id"].as_str())).collect()
+    }
+
+    /// The model to examine if none was named.
+    fn choice(&self) -> Result<Vec<String>, String> {
+        let usual = crate::smoke::MODEL;
+        let first = self.chat.iter().find(|name| *name == usual).or_else(|| self.chat.first());
+        match first {
+            Some(name) => Ok(vec![name.clone()]),
+            None if !self.is_known => Err("the server does not list its models".to_owned()),
+            None => Err("the server has no model that can chat".to_owned()),
+        }
+    }
+}
+
+async fn listed(asker: &Asker, server: &Server) -> Listed {
+    let ask = match server {
+        Server::Ollama(_) => Ask::get(Lane::Native, "/api/tags"),
+        Server::Other => Ask::get(Lane::V1, "/models"),
+    };
+    let answer = asker.ask(ask).await;
+    let list = answer.json()["models"].as_array().or_else(|| answer.json()["data"].as_array()).cloned();
+    let mut listed =
+        Listed { is_known: answer.is_ok() && list.is_some(), models: list.unwrap_or_default(), ..Listed::default() };
+    let names: Vec<String> = listed.names().into_iter().map(str::to_owned).collect();
+    if matches!(server, Server::Other) {
+        listed.chat = names;
+        return listed;
+    }
+    for name in names.into_iter().take(SHOWN) {
+        // Not from the list, which calls a model of embeddings one of completion (seen with 0.33.0-rc2).
+        let show = asker.ask(Ask::post(Lane::Native, "/api/show", json!({"model": name}))).await;
+        let capabilities = show.json()["capabilities"].as_array().cloned();
+        let can = |word: &str| capabilities.as_ref().map(|list| list.iter().any(|known| known == word));
+        // Before 0.6.4 only the name tells.
+        let by_name = ["embed", "minilm", "bge", "e5"].iter().any(|part| name.contains(part));
+        if can("embedding").unwrap_or(by_name) {
+            listed.embedding.get_or_insert(name);
+        } else if can("completion").unwrap_or(true) {
+            listed.chat.push(name);
+        }
+    }
+    listed
+}

@@ -1,0 +1,365 @@
+//! The way there: name, connection, TLS, who answers, the key, and how far away it is.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use hyper_util::client::legacy::connect::HttpInfo;
+use reqwest::Url;
+use serde_json::json;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use super::{
+    asker::{Answer, Ask, Asker, Lane, brief, quantile},
+    fact::{Fact, State},
+};
+use crate::net;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often the latency is measured.
+const ROUNDS: usize = 15;
+/// A certificate that ends sooner is worth a note.
+const SOON_DAYS: i64 = 14;
+
+/// Who answers.
+#[derive(Clone, Debug)]
+pub(super) enum Server {
+    /// An Ollama of this version.
+    Ollama(String),
+    /// Another server that speaks OpenAI's API.
+    Other,
+}
+
+/// Probes the way. Without a server, the last fact says why.
+pub(super) async fn probe(asker: &Asker, is_foreign: bool, facts: &mut Vec<Fact>) -> Option<Server> {
+    let Ok(url) = Url::parse(&asker.direct) else {
+        facts.push(Fact::new("way.name", "name", State::Bad, format!("invalid URL {:?}", asker.direct)));
+        return None;
+    };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = url.port_or_known_default().unwrap_or(80);
+    let addresses = name(&host, port, facts).await?;
+    connect(&addresses, &host, facts).await?;
+    let is_tls = url.scheme() == "https";
+    encryption(&url, &addresses, facts).await?;
+    let server = server(asker, is_foreign, is_tls, facts).await?;
+    headers(asker, &server, facts).await;
+    latency(asker, &server, facts).await;
+    Some(server)
+}
+
+async fn name(host: &str, port: u16, facts: &mut Vec<Fact>) -> Option<Vec<std::net::SocketAddr>> {
+    let start = Instant::now();
+    let found = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<_> = found.map(Iterator::collect).unwrap_or_default();
+    if addresses.is_empty() {
+        facts.push(
+            Fact::new("way.name", "name", State::Bad, format!("there is no host {host:?} (DNS)"))
+                .cure("check the spelling, this machine's DNS, or use the address of the machine"),
+        );
+        return None;
+    }
+    let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    let text = if host.parse::<IpAddr>().is_ok() {
+        format!("{host} is an address")
+    } else {
+        format!("{host} is {} (found in {})", list.join(", "), brief(start.elapsed()))
+    };
+    facts.push(Fact::new("way.name", "name", State::Good, text));
+    Some(addresses)
+}
+
+async fn connect(addresses: &[std::net::SocketAddr], host: &str, facts: &mut Vec<Fact>) -> Option<()> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        let start = Instant::now();
+        match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(address)).await {
+            Ok(Ok(_)) => {
+                let text = format!("connected to {address} in {}", brief(start.elapsed()));
+                let fact = Fact::new("way.connect", "connection", State::Good, text);
+                facts.push(if failures.is_empty() {
+                    fact
+                } else {
+                    Fact {
+                        state: State::Limited,
+                        text: format!("{}, after {}", fact.text, failures.join("; ")),
+                        ..fact
+                    }
+                    .cure(format!("the first address of {host} does not answer: name the other one, or fix DNS"))
+                });
+                return Some(());
+            }
+            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
+            Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT.as_secs())),
+        }
+    }
+    let refused = failures.iter().all(|failure| failure.contains("refused"));
+    let cure = if refused {
+        "is Ollama running there, and on all interfaces (OLLAMA_HOST=0.0.0.0), and is the port right?"
+    } else {
+        "is the machine on, and does its firewall let this port pass?"
+    };
+    facts.push(Fact::new("way.connect", "connection", State::Bad, failures.join("; ")).cure(cure));
+    None
+}
+
+async fn encryption(url: &Url, addresses: &[std::net::SocketAddr], facts: &mut Vec<Fact>) -> Option<()> {
+    if url.scheme() != "https" {
+        let is_near = addresses.iter().all(|address| is_private(address.ip()));
+        let fact = if is_near {
+            Fact::new("way.tls", "encryption", State::Info, "plain HTTP, within this machine or network")
+        } else {
+            Fact::new(
+                "way.tls",
+                "encryption",
+                State::Limited,
+                "plain HTTP over the internet: prompts and keys can be read",
+            )
+            .cure("put TLS in front of Ollama, or reach it by a VPN or an SSH tunnel")
+        };
+        facts.push(fact);
+        return Some(());
+    }
+    let client = reqwest::Client::builder().no_proxy().tls_info(true).timeout(CONNECT * 2).build().ok()?;
+    match client.get(url.clone()).send().await {
+        Ok(response) => {
+            let info = response.extensions().get::<reqwest::tls::TlsInfo>();
+            facts.push(certificate(info.and_then(reqwest::tls::TlsInfo::peer_certificate)));
+            Some(())
+        }
+        Err(error) => {
+            facts
+                .push(Fact::new("way.tls", "encryption", State::Bad, net::why(&error)).cure(
+                    "name the certificate's authority (remote.ca_file), or the host that the certificate is for",
+                ));
+            None
+        }
+    }
+}
+
+fn certificate(der: Option<&[u8]>) -> Fact {
+    let parsed = der.and_then(|der| X509Certificate::from_der(der).ok());
+    let Some((_, certificate)) = parsed else {
+        return Fact::new("way.tls", "encryption", State::Good, "TLS; the certificate is accepted");
+    };
+    let days = (certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp()) / 86400;
+    let left = (certificate.validity().not_after.timestamp() - ASN1Time::now().timestamp()) / 86400;
+    let text = format!(
+        "TLS; certificate of {}, issued by {}, valid for {left} more of {days} days",
+        certificate.subject(),
+        certificate.issuer()
+    );
+    let fact = Fact::new("way.tls", "encryption", State::Good, text).with(left);
+    if left < SOON_DAYS {
+        return Fact { state: State::Limited, ..fact }.cure("renew the certificate");
+    }
+    fact
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            // 100.64.0.0/10 is what VPNs such as Tailscale give (RFC 6598).
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || first == 100 && (64..128).contains(&second)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Who answers, and whether it takes the key.
+async fn server(asker: &Asker, is_foreign: bool, is_tls: bool, facts: &mut Vec<Fact>) -> Option<Server> {
+    let version = asker.ask(Ask::get(Lane::Direct, "/api/version")).await;
+    if let Some(text) = version.json()["version"].as_str().filter(|_| version.is_ok()) {
+        let text = text.to_owned();
+        facts.push(Fact::new("way.server", "server", State::Good, format!("Ollama {text}")));
+        let answer = asker.ask(Ask::get(Lane::Direct, "/api/tags")).await;
+        if matches!(answer.status(), Some(401 | 403)) {
+            facts.push(refused(answer));
+            return None;
+        }
+        key(asker, "/api/version", facts).await;
+        return Some(Server::Ollama(text));
+    }
+    let models = if is_foreign { Some(asker.ask(Ask::get(Lane::V1, "/models")).await) } else { None };
+    if let Some(models) = models.filter(|models| models.status() != Some(404) || !models.json()["error"].is_null()) {
+        if matches!(models.status(), Some(401 | 403)) {
+            facts.push(refused(models));
+            return None;
+        }
+        if models.is_ok() && !models.is_page() {
+            let maker = models.outcome.recording.header("server").unwrap_or("no Server header").to_owned();
+            let text = format!("a server with OpenAI's API, which is no Ollama ({maker})");
+            facts.push(Fact::new("way.server", "server", State::Info, text));
+            return Some(Server::Other);
+        }
+        facts.push(nobody(models, is_tls));
+        return None;
+    }
+    if matches!(version.status(), Some(401 | 403)) {
+        facts.push(refused(version));
+        return None;
+    }
+    facts.push(nobody(version, is_tls));
+    None
+}
+
+fn refused(answer: Answer) -> Fact {
+    let text = format!("the server refuses the request: {}", answer.words());
+    answer.shows(
+        Fact::new("way.auth", "authentication", State::Bad, text)
+            .cure("give the key that it wants: FARLLAMA_REMOTE_API_KEY (with --base-url: FARLLAMA_CHECK_API_KEY)"),
+    )
+}
+
+/// Something answers that cannot be used.
+fn nobody(answer: Answer, is_tls: bool) -> Fact {
+    let words = answer.words();
+    let (text, cure) = match answer.status() {
+        None => {
+            let other = if is_tls { "http://" } else { "https://" };
+            (
+                format!("it accepts connections and gives no answer in HTTP: {words}"),
+                format!("is the port right, and is it {other}?"),
+            )
+        }
+        Some(502..=504) => (
+            format!("a gateway answers, and Ollama behind it does not: {words}"),
+            "start Ollama behind the gateway, and check the gateway's address of it".to_owned(),
+        ),
+        Some(404) => (
+            format!("what answers is no Ollama, or it stands below another path: {words}"),
+            "name the path of the gateway (--remote-base-path), or the right port (Ollama's is 11434)".to_owned(),
+        ),
+        Some(_) if answer.is_page() => (
+            format!("a web page answers, and no Ollama: {words}"),
+            "name the path of the gateway (--remote-base-path), or log in where the page asks for it".to_owned(),
+        ),
+        Some(_) => {
+            (format!("what answers is no Ollama: {words}"), "check the address, the port and the path".to_owned())
+        }
+    };
+    answer.shows(Fact::new("way.server", "server", State::Bad, text).cure(cure))
+}
+
+async fn key(asker: &Asker, path: &str, facts: &mut Vec<Fact>) {
+    if asker.headers.is_empty() && asker.key.is_none() {
+        facts.push(Fact::new("way.auth", "authentication", State::Info, "no key is asked for"));
+        return;
+    }
+    let bare = asker.http.get(format!("{}{path}", asker.direct)).timeout(CONNECT).send().await;
+    let text = if bare.is_ok_and(|answer| answer.status().is_success()) {
+        "the key is accepted, but requests without it are answered too"
+    } else {
+        "the key is accepted, and requests without it are refused"
+    };
+    facts.push(Fact::new("way.auth", "authentication", State::Good, text));
+}
+
+/// What Ollama makes of names and origins that it does not know; farllama sends neither on.
+async fn headers(asker: &Asker, server: &Server, facts: &mut Vec<Fact>) {
+    if !matches!(server, Server::Ollama(_)) {
+        return;
+    }
+    for (id, title, name, value, cure) in [
+        (
+            "way.host",
+            "Host header",
+            "host",
+            "another.example",
+            "behind a gateway of your own name: OLLAMA_HOST=0.0.0.0",
+        ),
+        (
+            "way.origin",
+            "Origin header",
+            "origin",
+            "https://another.example",
+            "for browsers without farllama: OLLAMA_ORIGINS",
+        ),
+    ] {
+        let answer = asker.ask(Ask::get(Lane::Direct, "/api/version").header(name, value)).await;
+        let fact = match answer.status() {
+            Some(403) => {
+                Fact::new(id, title, State::Info, "a foreign one is refused (403); farllama sends its own").cure(cure)
+            }
+            Some(status) => Fact::new(id, title, State::Info, format!("a foreign one is answered with {status}")),
+            None => Fact::unknown(id, title, answer.words()),
+        };
+        facts.push(fact);
+    }
+}
+
+/// Keep-alive, the time of a round trip, and what farllama adds to it.
+async fn latency(asker: &Asker, server: &Server, facts: &mut Vec<Fact>) {
+    let path = if matches!(server, Server::Ollama(_)) { "/api/version" } else { "/models" };
+    let root = if matches!(server, Server::Ollama(_)) { &asker.direct } else { &asker.openai };
+    let mut ports = Vec::new();
+    let mut times = rounds(asker, &format!("{root}{path}"), &mut ports).await;
+    ports.dedup();
+    let keep_alive = match ports.len() {
+        0 => Fact::unknown("way.keep_alive", "keep-alive", "the connections could not be counted"),
+        1 => Fact::new(
+            "way.keep_alive",
+            "keep-alive",
+            State::Good,
+            format!("{} requests on one connection", times.len()),
+        ),
+        many => Fact::new(
+            "way.keep_alive",
+            "keep-alive",
+            State::Limited,
+            format!("{} requests needed {many} connections", times.len()),
+        )
+        .cure("let the gateway keep connections open (nginx: keepalive_timeout)"),
+    };
+    facts.push(keep_alive);
+    if times.is_empty() {
+        facts.push(Fact::unknown("way.latency", "latency", "no request was answered"));
+        return;
+    }
+    let (p50, p95) = (quantile(&mut times, 0.5), quantile(&mut times, 0.95));
+    let text = format!("p50 {}, p95 {} for a small request", brief(p50), brief(p95));
+    facts.push(
+        Fact::new("way.latency", "latency", State::Info, text).with(json!({"p50_ms": ms(p50), "p95_ms": ms(p95)})),
+    );
+    if asker.direct == asker.native {
+        return;
+    }
+    let mut through = rounds(asker, &format!("{}{path}", asker.native), &mut Vec::new()).await;
+    if through.is_empty() {
+        return;
+    }
+    let (with50, with95) = (quantile(&mut through, 0.5), quantile(&mut through, 0.95));
+    let (added50, added95) = (with50.saturating_sub(p50), with95.saturating_sub(p95));
+    let text = format!("p50 {}, p95 {} more through farllama", brief(added50), brief(added95));
+    let value = json!({"p50_ms": ms(added50), "p95_ms": ms(added95)});
+    facts.push(Fact::new("way.added", "added latency", State::Info, text).with(value));
+}
+
+async fn rounds(asker: &Asker, url: &str, ports: &mut Vec<u16>) -> Vec<Duration> {
+    let mut times = Vec::new();
+    // The first one may open the connection.
+    for nth in 0..=ROUNDS {
+        let mut request = asker.http.get(url).timeout(CONNECT);
+        for (name, value) in &asker.headers {
+            request = request.header(name, value);
+        }
+        if let Some(key) = &asker.key {
+            request = request.bearer_auth(key);
+        }
+        let start = Instant::now();
+        let Ok(response) = request.send().await else { continue };
+        if nth > 0 {
+            times.push(start.elapsed());
+            ports.extend(response.extensions().get::<HttpInfo>().map(|info| info.local_addr().port()));
+        }
+        let _ = response.bytes().await;
+    }
+    times
+}
+
+fn ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 100_000.0).round() / 100.0
+}
