@@ -97,6 +97,11 @@ impl<S, B> Connection<S, B> {
         }
     }
 
+    /// What the connection is over.
+    pub fn io(&self) -> &S {
+        &self.io
+    }
+
     /// Whether all of the request was written and flushed.
     #[must_use]
     pub fn is_sent(&self) -> bool {

@@ -165,6 +165,8 @@ fn check(loaded: &Loaded, sources: &Sources) -> ExitCode {
     let config = &loaded.config;
     let files = [
         ("remote.ca_file", &config.remote.ca_file),
+        ("remote.client_cert", &config.remote.reach.client_cert),
+        ("remote.client_key", &config.remote.reach.client_key),
         ("local.tls_cert", &config.local.tls_cert),
         ("local.tls_key", &config.local.tls_key),
     ];

@@ -74,6 +74,8 @@ impl Probe {
         let mut config = config.clone();
         // The probe has a limit of its own: an error must not name a setting that the user has not set.
         config.timeouts.first_byte = Duration::ZERO;
+        // Requests wake the remote's machine, looking at it does not.
+        config.remote.reach.wake = None;
         Ok(Self { client: Client::new(&config, via)?, within: config.timeouts.connect + PATIENCE })
     }
 
@@ -143,6 +145,10 @@ pub fn leads_to_itself(config: &Config) -> bool {
 }
 
 fn is_itself(Config { local, .. }: &Config, remote: &Remote) -> bool {
+    // What it is called elsewhere is not known here.
+    if remote.reach.ssh.is_some() || remote.reach.proxy.is_some() {
+        return false;
+    }
     if local.port == 0 || local.port != remote.port {
         return false;
     }

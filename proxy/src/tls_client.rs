@@ -3,10 +3,11 @@
 use std::{fmt::Display, io, path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore,
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    client::WantsClientCert,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 
 /// Which certificates are accepted.
@@ -16,15 +17,13 @@ pub(crate) enum Trust<'a> {
     System { ca_file: Option<&'a Path> },
     /// Any: `remote.verify = false`.
     Anyone,
-    /// None: for clear text, where no TLS connection is made. Reading the system's certificates takes time and memory.
-    Nobody,
 }
 
-/// Returns a TLS configuration that trusts `trust`.
+/// Returns a TLS configuration that trusts `trust`, and shows the certificate in the first file of `identity`, whose key is in the second.
 ///
 /// # Errors
-/// Fails if `ca_file` cannot be read, or TLS cannot be set up.
-pub(crate) fn config(trust: Trust<'_>) -> io::Result<ClientConfig> {
+/// Fails if a file cannot be read, if certificate and key do not belong together, or if TLS cannot be set up.
+pub(crate) fn config(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -33,9 +32,8 @@ pub(crate) fn config(trust: Trust<'_>) -> io::Result<ClientConfig> {
     match trust {
         Trust::Anyone => {
             let verifier = Arc::new(NoCertificateVerification(provider));
-            return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+            return identify(builder.dangerous().with_custom_certificate_verifier(verifier), identity);
         }
-        Trust::Nobody => {}
         Trust::System { ca_file } => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if let Some(path) = ca_file {
@@ -43,7 +41,34 @@ pub(crate) fn config(trust: Trust<'_>) -> io::Result<ClientConfig> {
             }
         }
     }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    identify(builder.with_root_certificates(roots), identity)
+}
+
+/// Adds the certificate that the client shows, if there is one.
+fn identify(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<(&Path, &Path)>,
+) -> io::Result<ClientConfig> {
+    let Some((cert, key)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let unusable = |setting: &str, path: &Path, error: &dyn Display| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{setting} {}: {error}", path.display()))
+    };
+    let wrong_cert = |error: &dyn Display| unusable("remote.client_cert", cert, error);
+    let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|error: rustls::pki_types::pem::Error| wrong_cert(&error))?;
+    if chain.is_empty() {
+        return Err(wrong_cert(&"no certificate in this file; expected PEM"));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable("remote.client_key", key, &error))?;
+    builder.with_client_auth_cert(chain, private).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => unusable(
+            "remote.client_key",
+            key,
+            &format!("this key does not belong to the certificate in {} (remote.client_cert)", cert.display()),
+        ),
+        other => wrong_cert(&other),
+    })
 }
 
 fn add(path: &Path, roots: &mut RootCertStore) -> io::Result<()> {

@@ -124,7 +124,8 @@ fn candidate(state: &State, change: &Change) -> Result<Candidate, Problem> {
     }
     let (old, new) = (&config.remote, loaded.config.remote);
     let mut warnings = Vec::new();
-    let same = (&old.host, old.port) == (&new.host, new.port);
+    // Over SSH, one address stands for many machines.
+    let same = (&old.host, old.port, &old.reach.ssh) == (&new.host, new.port, &new.reach.ssh);
     // Credentials of one machine are never sent to another.
     let keeps = same && change.api_key.is_none() && new.authorization.is_none();
     let (authorization, headers) = if keeps {
@@ -150,11 +151,21 @@ fn candidate(state: &State, change: &Change) -> Result<Candidate, Problem> {
         host: new.host.clone(),
         port: new.port,
         base_path: new.base_path.clone(),
+        ssh: new.reach.ssh.clone(),
         credentials,
     };
     let remote = &mut config.remote;
     (remote.protocol, remote.host, remote.port) = (new.protocol, new.host, new.port);
     (remote.base_path, remote.authorization, remote.headers) = (new.base_path, authorization, headers);
+    let reach = &mut remote.reach;
+    if !same {
+        // They belong to the old machine; a proxy is on the way to both.
+        (reach.wake, reach.client_cert, reach.client_key) = (None, None, None);
+    }
+    if new.reach.ssh.is_some() {
+        reach.proxy = None;
+    }
+    reach.ssh = new.reach.ssh;
     Ok(Candidate { config, saved, warnings })
 }
 
@@ -241,7 +252,8 @@ pub(crate) async fn set(Extract(state): Extract<State>, body: Bytes) -> Result<J
 
 /// Variables and flags that name a part of the remote.
 fn overriding(sources: &Sources) -> impl Iterator<Item = String> {
-    const PARTS: [&str; 5] = ["remote.url", "remote.host", "remote.port", "remote.protocol", "remote.base_path"];
+    const PARTS: [&str; 6] =
+        ["remote.url", "remote.host", "remote.port", "remote.protocol", "remote.base_path", "remote.ssh"];
     SETTINGS.iter().filter(|setting| PARTS.contains(&setting.key)).filter_map(|setting| {
         if sources.flags.iter().any(|(key, _)| *key == setting.key) {
             return Some(format!("--{}", setting.flag()));

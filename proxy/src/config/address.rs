@@ -2,7 +2,7 @@
 
 use http::{Uri, uri::Authority};
 
-use super::Protocol;
+use super::{Protocol, Ssh};
 use crate::config::value::base_path;
 
 /// The parts that were given; the rest comes from other settings.
@@ -15,6 +15,8 @@ pub(super) struct Address {
     pub(super) base_path: Option<String>,
     /// `user:pass`, percent-decoded.
     pub(super) basic_auth: Option<String>,
+    /// The machine through which the host is reached.
+    pub(super) ssh: Option<Ssh>,
 }
 
 impl Address {
@@ -48,12 +50,15 @@ impl Address {
     /// # Errors
     /// What is wrong, for the one who wrote it.
     pub(super) fn url(text: &str) -> Result<Self, String> {
+        if let Some(rest) = text.trim().strip_prefix("ssh://") {
+            return Self::over_ssh(rest);
+        }
         let safe = without_password(text);
         let uri: Uri = text.trim().parse().map_err(|error| format!("invalid URL {safe:?}: {error}"))?;
         let protocol = match uri.scheme_str() {
             Some("http") => Protocol::Http,
             Some("https") => Protocol::Https,
-            Some(_) => return Err(format!("invalid URL {safe:?}: expected the protocol http or https")),
+            Some(_) => return Err(format!("invalid URL {safe:?}: expected the protocol http, https or ssh")),
             None => return Err(format!("invalid URL {safe:?}: expected one such as \"http://gpu-box:11434\"")),
         };
         if uri.query().is_some() {
@@ -75,6 +80,18 @@ impl Address {
         Ok(address)
     }
 
+    /// An Ollama on the machine that SSH connects to, which listens where Ollama usually does there: the single settings say where else.
+    fn over_ssh(rest: &str) -> Result<Self, String> {
+        let (machine, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let path = remote_path(path)?;
+        Ok(Self {
+            host: "127.0.0.1".to_owned(),
+            base_path: (!path.is_empty()).then_some(path),
+            ssh: Some(Ssh::parse(machine)?),
+            ..Self::default()
+        })
+    }
+
     /// These parts, and where there is none, those of `other`.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
@@ -83,6 +100,7 @@ impl Address {
             port: self.port.or(other.port),
             base_path: self.base_path.or(other.base_path),
             basic_auth: self.basic_auth.or(other.basic_auth),
+            ssh: self.ssh.or(other.ssh),
         }
     }
 
@@ -94,6 +112,7 @@ impl Address {
             port: self.port.filter(|_| !is("remote.port")),
             base_path: self.base_path.filter(|_| !is("remote.base_path")),
             basic_auth: self.basic_auth.filter(|_| !is("remote.basic_auth")),
+            ssh: self.ssh.filter(|_| !is("remote.ssh")),
         }
     }
 
@@ -104,6 +123,7 @@ impl Address {
             "remote.port" => self.port.is_some(),
             "remote.base_path" => self.base_path.is_some(),
             "remote.basic_auth" => self.basic_auth.is_some(),
+            "remote.ssh" => self.ssh.is_some(),
             _ => !self.host.is_empty(),
         }
     }
@@ -130,7 +150,7 @@ impl Address {
             ),
             Some(_) => return Err("the URL has a user without password; write user:pass@".to_owned()),
         };
-        Ok(Self { protocol: None, host, port, base_path: None, basic_auth })
+        Ok(Self { host, port, basic_auth, ..Self::default() })
     }
 }
 
@@ -191,6 +211,7 @@ mod tests {
                 port: None,
                 base_path: Some("/a/b".to_owned()),
                 basic_auth: Some("u:p@ss".to_owned()),
+                ssh: None,
             }
         );
     }

@@ -8,10 +8,10 @@ use std::{
 
 use toml_edit::{DocumentMut, Item, Table, Value};
 
-use super::{Protocol, Sources, load, value::Word};
+use super::{Protocol, Sources, Ssh, load, value::Word};
 
 /// The parts of a remote that a file can have, without its credentials.
-const PARTS: [&str; 5] = ["url", "protocol", "host", "port", "base_path"];
+const PARTS: [&str; 6] = ["url", "protocol", "host", "port", "base_path", "ssh"];
 
 /// A remote to write into the settings file.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct SavedRemote {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) base_path: String,
+    /// The machine over which it is reached.
+    pub(crate) ssh: Option<Ssh>,
     /// None: the credentials in the file stay as they are.
     pub(crate) credentials: Option<Credentials>,
 }
@@ -44,6 +46,10 @@ pub(crate) fn save_remote(sources: &Sources, remote: &SavedRemote) -> Result<Pat
         }
         let table = table.as_table_mut().ok_or("remote is not a table in the settings file")?;
         table.remove(PARTS[0]);
+        match &remote.ssh {
+            Some(ssh) => set(table, "ssh", ssh.to_string().into()),
+            None => drop(table.remove("ssh")),
+        }
         set(table, "protocol", remote.protocol.word().into());
         set(table, "host", remote.host.as_str().into());
         set(table, "port", i64::from(remote.port).into());
@@ -139,6 +145,7 @@ mod tests {
             host: "new".to_owned(),
             port: 8080,
             base_path: String::new(),
+            ssh: None,
             credentials: None,
         };
         save_remote(&sources, &remote).unwrap();
@@ -151,6 +158,9 @@ mod tests {
         remote.credentials = Some(Credentials::None);
         save_remote(&sources, &remote).unwrap();
         assert!(!fs::read_to_string(&path).unwrap().contains("hunter2"));
+        remote.ssh = Some(Ssh { user: Some("me".to_owned()), host: "gpu-box".to_owned(), port: None });
+        save_remote(&sources, &remote).unwrap();
+        assert_eq!(load(&sources).unwrap().config.remote.reach.ssh, remote.ssh);
         let bad = SavedRemote { port: 0, ..remote };
         let before = fs::read_to_string(&path).unwrap();
         assert!(save_remote(&sources, &bad).unwrap_err().contains("port"));

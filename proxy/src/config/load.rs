@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Config, remote, remotes, tokens};
+use super::{Config, Protocol, Proxy, remote, remotes, tokens};
 use crate::config::{
     settings::{Draft, SECTIONS, SETTINGS, Setting, find},
     value::Value,
@@ -302,7 +302,7 @@ impl Loader {
 
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
-        let Self { draft, mut places, mut mistakes, mut warnings, environment: _, read } = self;
+        let Self { draft, mut places, mut mistakes, mut warnings, environment, read } = self;
         if !mistakes.is_empty() {
             return Err(Error(mistakes));
         }
@@ -312,6 +312,14 @@ impl Loader {
             Err(Error(wrong)) => mistakes.extend(wrong),
         }
         let named = NAMES_REMOTE.iter().any(|key| places.contains_key(key));
+        if let Err(wrong) = proxy_of_environment(&mut config.remote, &environment, &mut places) {
+            mistakes.push(wrong);
+        }
+        for entry in &mut config.remotes {
+            if let Err(wrong) = proxy_of_environment(&mut entry.remote, &environment, &mut HashMap::new()) {
+                mistakes.push(wrong);
+            }
+        }
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
         if let Err(wrong) = remotes::join(&mut config, named) {
             mistakes.push(format!("{}remotes: {wrong}", at("remotes")));
@@ -321,6 +329,12 @@ impl Loader {
                 "{}local.tls_cert and local.tls_key belong together: set both, or neither",
                 at(if config.local.tls_cert.is_some() { "local.tls_cert" } else { "local.tls_key" })
             ));
+        }
+        for entry in config.every_remote() {
+            let at = |key: &str| if entry.section { at(key) } else { format!("remotes: {}: ", entry.name) };
+            let remote::Checked { wrong, odd } = remote::check(&entry.remote, &at);
+            mistakes.extend(wrong);
+            warnings.extend(odd);
         }
         if config.every_remote().iter().any(|entry| !entry.remote.verify) {
             warnings.push(
@@ -359,6 +373,32 @@ impl Loader {
         }
         if mistakes.is_empty() { Ok(Loaded { config, warnings, file: read, places }) } else { Err(Error(mistakes)) }
     }
+}
+
+/// Uses the proxy that the environment names, unless the settings say how the remote is reached.
+///
+/// # Errors
+/// Fails if such a variable has a value that cannot be used.
+pub(super) fn proxy_of_environment(
+    remote: &mut super::Remote,
+    environment: &[(String, String)],
+    places: &mut HashMap<&'static str, Place>,
+) -> Result<(), String> {
+    let reach = &mut remote.reach;
+    if reach.proxy.is_some() || reach.no_proxy || reach.ssh.is_some() {
+        return Ok(());
+    }
+    match Proxy::of_environment(environment, remote.protocol == Protocol::Https, &remote.host) {
+        Ok(None) => {}
+        Ok(Some((name, proxy))) => {
+            places.insert("remote.proxy", Place::Variable(name.to_owned()));
+            reach.proxy = Some(proxy);
+        }
+        Err((name, wrong)) => {
+            return Err(format!("{name}: {wrong}; to ignore this variable, set remote.proxy to \"none\""));
+        }
+    }
+    Ok(())
 }
 
 /// Says what there is instead of the setting `key`, which stands in `table`.

@@ -5,6 +5,7 @@
 mod address;
 mod file;
 mod load;
+mod reach;
 mod remote;
 mod remotes;
 mod settings;
@@ -18,6 +19,7 @@ pub use file::edit;
 pub(crate) use file::{Credentials, SavedRemote, save_remote};
 use http::{HeaderName, HeaderValue, uri::Scheme};
 pub use load::{Error, Loaded, Sources, load};
+pub use reach::{Proxy, ProxyProtocol, Reach, Ssh, Wake};
 pub use remotes::NamedRemote;
 pub use settings::{SECTIONS, SETTINGS, Setting};
 pub use show::{changes, show};
@@ -124,6 +126,8 @@ pub struct Remote {
     pub ca_file: Option<PathBuf>,
     /// Whether the remote must prove who it is. On by default; off, anybody on the way can read and change everything.
     pub verify: bool,
+    /// Through what it is reached, with which certificate, and how its machine is woken.
+    pub reach: Reach,
     /// How often the remote is probed, from the start on, to log when it comes or goes: 30 s by default. Zero: never.
     pub probe: Duration,
     /// Sends the caller's `Authorization` on to the remote instead of stopping it here.
@@ -158,6 +162,18 @@ impl Remote {
         let (scheme, authority) = self.origin();
         format!("{scheme}://{authority}{}", self.base_path)
     }
+
+    /// The remote as a person names it, without credentials. Unlike its URL, this tells apart machines that are reached over SSH.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.reach.ssh {
+            None => self.url(),
+            Some(ssh) if self.origin() == (Scheme::HTTP, "127.0.0.1:11434".to_owned()) => {
+                format!("{ssh}{}", self.base_path)
+            }
+            Some(ssh) => format!("{} (over {ssh})", self.url()),
+        }
+    }
 }
 
 /// A host as a URL has it: an IPv6 address in brackets.
@@ -177,6 +193,7 @@ impl Default for Remote {
             headers: Vec::new(),
             ca_file: None,
             verify: true,
+            reach: Reach::default(),
             probe: Duration::from_secs(30),
             forward_auth: false,
             forward_cookies: false,

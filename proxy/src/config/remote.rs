@@ -14,7 +14,8 @@ use crate::config::{
 type Places = HashMap<&'static str, Place>;
 
 /// The parts of the remote that an address can give, with the settings that give them singly.
-const PARTS: [&str; 5] = ["remote.protocol", "remote.host", "remote.port", "remote.base_path", "remote.basic_auth"];
+const PARTS: [&str; 6] =
+    ["remote.protocol", "remote.host", "remote.port", "remote.base_path", "remote.basic_auth", "remote.ssh"];
 
 /// Puts `draft.config.remote` together, and notes in `places` where each part came from.
 ///
@@ -51,6 +52,7 @@ pub(super) fn join(draft: Draft, places: &mut Places) -> Result<Remote, Error> {
     if !address.host.is_empty() {
         remote.host = address.host;
     }
+    remote.reach.ssh = address.ssh.or(remote.reach.ssh);
     remote.protocol = address.protocol.or(protocol).unwrap_or(remote.protocol);
     // As with OLLAMA_HOST: a URL without port means the protocol's own, a bare host means 11434.
     remote.port = address.port.or(port).unwrap_or(match address.protocol {
@@ -94,4 +96,34 @@ pub(super) fn join(draft: Draft, places: &mut Places) -> Result<Remote, Error> {
         remote.authorization = Some(secret_header(&value).map_err(unsendable)?);
     }
     Ok(remote)
+}
+
+/// What does not go together in how a remote is reached, and what looks odd.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    pub(super) wrong: Vec<String>,
+    pub(super) odd: Vec<String>,
+}
+
+/// Checks how a remote is reached; `at` returns the place of a setting.
+pub(super) fn check(remote: &Remote, at: &impl Fn(&str) -> String) -> Checked {
+    let mut checked = Checked::default();
+    let reach = &remote.reach;
+    if reach.client_cert.is_some() != reach.client_key.is_some() {
+        let given = if reach.client_cert.is_some() { "remote.client_cert" } else { "remote.client_key" };
+        checked.wrong.push(format!(
+            "{}remote.client_cert and remote.client_key belong together: set both, or neither",
+            at(given)
+        ));
+    }
+    if reach.ssh.is_some() && reach.proxy.is_some() {
+        checked.wrong.push(format!(
+            "{}remote.proxy cannot be used with remote.ssh: name the proxy in the configuration of ssh (ProxyCommand, ProxyJump)",
+            at("remote.proxy")
+        ));
+    }
+    if reach.client_cert.is_some() && remote.protocol == Protocol::Http {
+        checked.odd.push("remote.client_cert has no effect: remote.protocol is http".to_owned());
+    }
+    checked
 }

@@ -200,8 +200,8 @@ pub(super) fn join(config: &mut Config, named: bool) -> Result<(), String> {
             let hint = if entry.name == SECTION { " (it is the name of what [remote] describes)" } else { "" };
             return Err(format!("two remotes have the name {:?}{hint}: names must differ", entry.name));
         }
-        if let Some(same) = earlier.iter().find(|earlier| earlier.remote.url() == entry.remote.url()) {
-            return Err(format!("{:?} and {:?} are the same remote, {}", same.name, entry.name, entry.remote.url()));
+        if let Some(same) = earlier.iter().find(|earlier| earlier.remote.name() == entry.remote.name()) {
+            return Err(format!("{:?} and {:?} are the same remote, {}", same.name, entry.name, entry.remote.name()));
         }
     }
     Ok(())
@@ -226,6 +226,20 @@ pub(super) fn shown(config: &Config) -> String {
         }
         if !remote.verify {
             row += ", verify = false";
+        }
+        let reach = &remote.reach;
+        let given = [
+            ("ssh", reach.ssh.as_ref().map(ToString::to_string)),
+            ("proxy", reach.proxy.as_ref().map(ToString::to_string)),
+            ("proxy", reach.no_proxy.then(|| "none".to_owned())),
+            ("client_cert", reach.client_cert.as_ref().map(|path| path.to_string_lossy().into_owned())),
+            ("client_key", reach.client_key.as_ref().map(|path| path.to_string_lossy().into_owned())),
+            ("wake", reach.wake.as_ref().map(ToString::to_string)),
+        ];
+        for (name, value) in given {
+            if let Some(value) = value {
+                let _ = write!(row, ", {name} = {value:?}");
+            }
         }
         if entry.priority != 0 {
             let _ = write!(row, ", priority = {}", entry.priority);

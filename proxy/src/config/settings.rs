@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Config, Overflow, Protocol, Secret, remotes, tokens};
+use super::{Config, Overflow, Protocol, Proxy, Secret, Ssh, Wake, remotes, tokens};
 use crate::config::{
     address::{Address, remote_path},
     value::{
@@ -327,6 +327,59 @@ pub const SETTINGS: &[Setting] = &[
         "Verify the remote's TLS certificate. If false, anyone on the way can read and change everything",
         |config| &mut config.remote.verify,
     ),
+    path(
+        "remote.client_cert",
+        "PEM file with the certificate (and its chain) that the remote asks clients for",
+        |config| &mut config.remote.reach.client_cert,
+    ),
+    path("remote.client_key", "PEM file with the private key of remote.client_cert", |config| {
+        &mut config.remote.reach.client_key
+    }),
+    secret(
+        "remote.proxy",
+        "URL",
+        "Proxy on the way to the remote: http://, https:// (CONNECT) or socks5://, with user:pass@ if it asks for them; \
+         none: ignore HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
+        |draft, value| {
+            let text = text(value)?;
+            let reach = &mut draft.config.remote.reach;
+            (reach.proxy, reach.no_proxy) = match text.trim() {
+                "" => (None, false),
+                "none" => (None, true),
+                url => (Some(Proxy::parse(url)?), false),
+            };
+            Ok(())
+        },
+        |config| match &config.remote.reach {
+            reach if reach.no_proxy => quoted("none"),
+            reach => reach.proxy.as_ref().map_or(Shown::Nothing, |proxy| quoted(&proxy.to_string())),
+        },
+    ),
+    other(
+        "remote.ssh",
+        "USER@HOST",
+        "Machine over which the remote is reached, through this machine's ssh; remote.host and remote.port are as it sees them",
+        |draft, value| {
+            let text = text(value)?;
+            draft.config.remote.reach.ssh = if text.is_empty() { None } else { Some(Ssh::parse(&text)?) };
+            Ok(())
+        },
+        |config| config.remote.reach.ssh.as_ref().map_or(Shown::Nothing, |ssh| quoted(&ssh.to_string())),
+    ),
+    other(
+        "remote.wake",
+        "MAC",
+        "Network card that is woken (Wake-on-LAN) if the remote cannot be reached; MAC@ADDRESS sends the packet to ADDRESS",
+        |draft, value| {
+            let text = text(value)?;
+            draft.config.remote.reach.wake = if text.is_empty() { None } else { Some(Wake::parse(&text)?) };
+            Ok(())
+        },
+        |config| config.remote.reach.wake.as_ref().map_or(Shown::Nothing, |wake| quoted(&wake.to_string())),
+    ),
+    time("remote.wake_time", "Maximum time for the remote's machine to wake", |config| {
+        &mut config.remote.reach.wake_time
+    }),
     time(
         "remote.probe",
         "Interval in which the remote is probed, from the start on, to log when it comes or goes; 0: never",

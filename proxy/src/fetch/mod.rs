@@ -132,7 +132,7 @@ impl Fetcher {
         if let Some(tls) = self.tls.get() {
             return Ok(tls.clone());
         }
-        let tls = Arc::new(tls_client::config(Trust::System { ca_file: None })?);
+        let tls = Arc::new(tls_client::config(Trust::System { ca_file: None }, None)?);
         Ok(self.tls.get_or_init(|| tls).clone())
     }
 

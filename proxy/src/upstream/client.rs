@@ -12,8 +12,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request,
-    uri::{Authority, PathAndQuery, Scheme},
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request,
+    uri::{Authority, PathAndQuery},
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http1_client::{Error as Broken, Invalid};
@@ -43,7 +43,8 @@ const MAX_WHOLE: usize = 256 << 20;
 /// The client of the remote.
 pub(crate) struct Client {
     pool: Pool,
-    scheme: Scheme,
+    /// The remote as a person names it.
+    name: String,
     authority: Authority,
     base_path: String,
     /// The names of what every request carries: `Host`, credentials and extra headers.
@@ -76,7 +77,7 @@ impl Client {
     /// Fails if the remote's host is not a host name, or TLS cannot be set up.
     pub(crate) fn of(config: &Config, remote: &Remote, via: HeaderValue, redactor: Redactor) -> io::Result<Self> {
         let Remote { base_path, authorization, headers, .. } = remote;
-        let (scheme, authority) = remote.origin();
+        let (_, authority) = remote.origin();
         let authority: Authority = authority.parse().map_err(|error| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -90,8 +91,7 @@ impl Client {
         for (name, value) in headers {
             carried.append(name, value.clone());
         }
-        let origin = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/").build();
-        let pool = Pool::new(Connector::new(remote, &config.timeouts)?, origin.map_err(invalid)?);
+        let pool = Pool::new(Connector::new(remote, &config.timeouts)?);
         let mut lines = BytesMut::new();
         for (name, value) in carried.iter().chain([(&header::VIA, &via)]) {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
@@ -103,7 +103,7 @@ impl Client {
         let json_lines = [kind, &lines].concat().into();
         Ok(Self {
             pool,
-            scheme,
+            name: remote.name(),
             authority,
             base_path: base_path.clone(),
             carried: carried.keys().cloned().collect(),
@@ -116,9 +116,9 @@ impl Client {
         })
     }
 
-    /// The remote as a person writes it, without credentials: `http://gpu-box:11434/prefix`.
+    /// The remote as a person writes it, without credentials: `http://gpu-box:11434/prefix`, `ssh://gpu-box`.
     pub(crate) fn remote(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.authority, self.base_path)
+        self.name.clone()
     }
 
     /// How many connections to the remote there are: idle ones, and all of them.
@@ -301,46 +301,20 @@ impl Client {
                     ),
                 };
             }
-            Failure::Exchange(error) => {
-                return Error::Unreachable {
-                    message: format!(
-                        "the remote Ollama at {remote} closed the connection without an answer ({}); see its log (ollama serve)",
-                        cause(&error)
-                    ),
-                };
-            }
+            Failure::Exchange(error) => match cause(&error) {
+                // Some are noticed only when the connection is used.
+                found @ (Cause::Ssh(_) | Cause::ClientCertificate(_)) => found,
+                other => {
+                    return Error::Unreachable {
+                        message: format!(
+                            "the remote Ollama at {remote} closed the connection without an answer ({other}); see its log (ollama serve)"
+                        ),
+                    };
+                }
+            },
         };
-        let change = match &cause {
-            Cause::NameNotFound => {
-                "check the spelling of remote.host (--remote-host), and this machine's DNS".to_owned()
-            }
-            Cause::Refused => {
-                "is Ollama running there, on that port (--remote-port)? A remote Ollama listens on loopback only, \
-                 unless OLLAMA_HOST says otherwise (OLLAMA_HOST=0.0.0.0 ollama serve)"
-                    .to_owned()
-            }
-            Cause::Timeout(_) => {
-                "the machine is off or a firewall drops the packets: check --remote-host and --remote-port, \
-                 or raise timeouts.connect"
-                    .to_owned()
-            }
-            Cause::NoHandshake(_) => {
-                "does that port speak TLS? If not, set remote.protocol to http (--remote-protocol http)".to_owned()
-            }
-            Cause::PlainPort => {
-                "set remote.protocol to http (--remote-protocol http), or name the port that speaks TLS".to_owned()
-            }
-            Cause::UnknownCa => "name that authority's PEM file in remote.ca_file".to_owned(),
-            Cause::Tls(_) => {
-                "check the certificate, and that remote.host is the name that it is made out to".to_owned()
-            }
-            Cause::Other(_) => "check --remote-host and --remote-port".to_owned(),
-        };
-        let message = format!("cannot reach the remote Ollama at {remote}: {cause}; {change}");
-        match cause {
-            Cause::Timeout(_) | Cause::NoHandshake(_) => Error::Timeout { message },
-            _ => Error::Unreachable { message },
-        }
+        let message = format!("cannot reach the remote Ollama at {remote}: {cause}; {}", cause.advice());
+        if cause.is_timeout() { Error::Timeout { message } } else { Error::Unreachable { message } }
     }
 }
 

@@ -13,12 +13,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http1_client::{Connection, Encoded, Error, Framing, Head};
 use tokio::time::{Instant, sleep, sleep_until};
-use tower::ServiceExt;
 
+#[cfg(target_os = "linux")]
+use crate::upstream::connect::{UNACKNOWLEDGED, UNACKNOWLEDGED_UPLOAD};
 use crate::{
     ollama::version::Version,
     upstream::{
@@ -82,7 +83,30 @@ impl Known {
 /// A connection, and what is known of the remote while it lives.
 struct Pooled {
     connection: Box<Connection<Box<dyn Io>, RequestBody>>,
+    /// Whether its written bytes may stay unacknowledged for as long as an upload needs.
+    patient: bool,
     _known: Arc<Known>,
+}
+
+impl Pooled {
+    /// Gives an upload more time than other requests, whose bytes are acknowledged even by a remote that does not read them.
+    #[cfg(target_os = "linux")]
+    fn allow_for(&mut self, body: Option<&RequestBody>) {
+        /// What fits into any receive window, with the head.
+        const SMALL: u64 = 32 << 10;
+        let patient = body.is_some_and(|body| body.size_hint().upper().is_none_or(|size| size > SMALL));
+        if patient != self.patient
+            && let Some(tcp) = self.connection.io().tcp()
+        {
+            let time = if patient { UNACKNOWLEDGED_UPLOAD } else { UNACKNOWLEDGED };
+            // Without it, a dead connection is only noticed later.
+            let _ = socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(time));
+            self.patient = patient;
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn allow_for(&mut self, _: Option<&RequestBody>) {}
 }
 
 /// A request as it goes out. It is encoded before anything is waited for, so that no future has room for its headers.
@@ -113,7 +137,6 @@ impl Outgoing {
 /// The connections to one remote.
 pub(crate) struct Pool {
     connector: Connector,
-    remote: Uri,
     idle: Arc<Idle>,
     /// Held by the connections.
     known: Mutex<Weak<Known>>,
@@ -203,9 +226,9 @@ impl Drop for Idle {
 }
 
 impl Pool {
-    /// For connections to the scheme and authority of `remote`.
-    pub(crate) fn new(connector: Connector, remote: Uri) -> Self {
-        Self { connector, remote, idle: Arc::default(), known: Mutex::default() }
+    /// For connections that `connector` makes.
+    pub(crate) fn new(connector: Connector) -> Self {
+        Self { connector, idle: Arc::default(), known: Mutex::default() }
     }
 
     /// Watches the idle connections until the pool is dropped: closes those that are too old, and those that the remote has closed.
@@ -262,11 +285,11 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Pooled, Failure> {
-        let io = self.connector.clone().oneshot(self.remote.clone()).await.map_err(Failure::Connect)?;
+        let io = self.connector.connect().await.map_err(Failure::Connect)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let held = known.upgrade().unwrap_or_default();
         *known = Arc::downgrade(&held);
-        Ok(Pooled { connection: Box::new(Connection::new(io)), _known: held })
+        Ok(Pooled { connection: Box::new(Connection::new(io)), patient: false, _known: held })
     }
 }
 
@@ -277,6 +300,7 @@ async fn exchange(
     body: Option<RequestBody>,
     first_byte: Duration,
 ) -> Result<Head, Failure> {
+    pooled.allow_for(body.as_ref());
     let connection = &mut pooled.connection;
     connection.start(request, body);
     let mut timer = None;

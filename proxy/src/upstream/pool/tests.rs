@@ -18,8 +18,7 @@ async fn pool() -> (Pool, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let remote = Remote { port: listener.local_addr().unwrap().port(), ..Remote::default() };
     let connector = Connector::new(&remote, &Timeouts::default()).unwrap();
-    let uri = Uri::try_from(format!("http://127.0.0.1:{}/", remote.port)).unwrap();
-    (Pool::new(connector, uri), listener)
+    (Pool::new(connector), listener)
 }
 
 /// A pool whose clock the test moves by seconds.
@@ -243,4 +242,57 @@ fn a_version_is_believed_for_a_minute() {
     assert!(known.version_at(now + MAX_VERSION_AGE / 2).is_some());
     assert!(known.version_at(now + MAX_VERSION_AGE).is_none());
     assert!(known.version_at(now).is_none(), "what was forgotten is asked for again");
+}
+
+/// How long written bytes of the idle connection may stay unacknowledged.
+#[cfg(target_os = "linux")]
+fn patience(pool: &Pool) -> Option<Duration> {
+    let state = pool.idle.state();
+    socket2::SockRef::from(state.connections[0].0.connection.io().tcp().unwrap()).tcp_user_timeout().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_upload_may_stay_unread_for_longer_than_a_small_request() {
+    let (pool, listener) = pool().await;
+    let large: &'static str = Box::leak("x".repeat(100 << 10).into_boxed_str());
+    let mut stream = None;
+    for (body, expected) in [("a", UNACKNOWLEDGED), (large, UNACKNOWLEDGED_UPLOAD), ("a", UNACKNOWLEDGED)] {
+        let serving = async {
+            let mut stream = match stream.take() {
+                None => listener.accept().await.unwrap().0,
+                Some(stream) => stream,
+            };
+            read(&mut stream, body).await;
+            stream.write_all(OK).await.unwrap();
+            stream
+        };
+        let (sent, served) = tokio::join!(send(&pool, post(body)), serving);
+        sent.unwrap();
+        stream = Some(served);
+        assert_eq!(patience(&pool), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_laptop_that_slept_serves_its_first_request() {
+    static NOW: AtomicU64 = AtomicU64::new(1_000_000);
+    for (slept, closed) in [(MAX_IDLE.as_secs() / 2, true), (MAX_IDLE.as_secs() * 2, false)] {
+        let (mut pool, listener) = pool().await;
+        with_clock(&mut pool, || SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.load(Ordering::Relaxed)));
+        let (first, stream) = tokio::join!(send(&pool, post("a")), answer(&listener, "a"));
+        first.unwrap();
+        // The remote has reset the connection meanwhile, or it is just forgotten on the way and stays silent.
+        let silent = if closed {
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(stream);
+            None
+        } else {
+            Some(stream)
+        };
+        NOW.fetch_add(slept, Ordering::Relaxed);
+        let (second, _fresh) = tokio::join!(send(&pool, post("b")), answer(&listener, "b"));
+        assert_eq!(second.unwrap(), "ok");
+        drop(silent);
+    }
 }
