@@ -26,7 +26,9 @@ mod bench_tools;
 mod doctor;
 mod init;
 mod mutate;
+mod record;
 mod run;
+mod verify;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -68,6 +70,12 @@ enum Verb {
     /// Examines a remote: which tools will work there, which with limits, and what to change
     #[command(after_help = doctor::HELP)]
     Doctor(Box<doctor::Flags>),
+    /// Records what clients and a remote Ollama say to each other, secrets masked
+    #[command(after_help = record::HELP)]
+    Record(record::Flags),
+    /// Sends recorded requests to a remote Ollama and lists how its responses differ
+    #[command(after_help = verify::HELP)]
+    Verify(verify::Flags),
     /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
     #[command(after_help = smoke::HELP)]
     Smoke(Box<smoke::Flags>),
@@ -109,6 +117,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Mutate(flags) => mutate::run(&flags),
         Verb::BenchTools(flags) => bench_tools::run(&flags),
         Verb::Doctor(flags) => doctor::run(&flags),
+        Verb::Record(flags) => record::run(&flags),
+        Verb::Verify(flags) => verify::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
     };
     code.unwrap_or_else(|error| {

@@ -18,6 +18,7 @@ pub mod mutants;
 pub mod net;
 mod process;
 pub mod proof;
+mod recorder;
 pub mod report;
 pub mod run;
 pub mod scenario;

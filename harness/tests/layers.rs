@@ -22,6 +22,7 @@ const ORDER: [&str; 20] = [
     "check",
     "report",
     "process",
+    "recorder",
     "run",
     "proof",
     "bench_tools",

@@ -9,6 +9,7 @@ mod siege;
 mod smoke;
 mod step;
 mod tidy;
+mod truth;
 mod witnesses;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -43,6 +44,8 @@ Commands:
                   (cargo xtask linear --help)
   siege [ARGS…]   what one hostile key does to another key's chats and streams, and to memory, attack by attack
                   (cargo xtask siege --help)
+  truth [ARGS…]   compares the recordings that the mock is held to with another Ollama, and refreshes them
+                  (cargo xtask truth --help)
   help            this text
 ";
 
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         "headofline" => headofline::run(&rest),
         "instructions" => instructions::run(&rest),
         "linear" => linear::run(&rest),
+        "truth" => truth::run(&rest),
         "siege" => siege::run(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub use files::Files;
 pub use secrets::Secrets;
+pub(crate) use secrets::masked;
 
 use crate::{
     call::{

@@ -41,8 +41,8 @@ impl Secrets {
     }
 }
 
-/// The value of a header as reports show it.
-pub(super) fn masked<'a>(name: &str, value: &'a str) -> &'a str {
+/// Returns the value of a header as reports and recordings show it.
+pub(crate) fn masked<'a>(name: &str, value: &'a str) -> &'a str {
     if is_secret(name) { "***" } else { value }
 }
 

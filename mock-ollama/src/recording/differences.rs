@@ -31,17 +31,66 @@ const ABSENT: &str = "(absent)";
 #[must_use]
 pub fn differences(recording: &Recording, now: &Response) -> Vec<Difference> {
     let forced = Forced::by(recording);
+    let is_same_kind = recording.response.code() == now.code();
     let (recorded, now) = (facts(&recording.response, recording, forced), facts(now, recording, forced));
     let names: BTreeSet<&String> = recorded.keys().chain(now.keys()).collect();
-    let differing = names.into_iter().filter_map(|name| {
-        let (recorded, now) = (recorded.get(name), now.get(name));
-        (recorded != now).then(|| Difference {
-            what: name.split_once('\t').map_or(&**name, |(_, name)| name).to_owned(),
-            recorded: shown(recorded),
-            now: shown(now),
-        })
+    let differing = names.into_iter().filter(|name| recorded.get(*name) != now.get(*name)).filter(|name| {
+        if !name.starts_with(BODY) {
+            return true;
+        }
+        // A success and an error have nothing to compare; and what is new or gone as a whole is one difference.
+        let is_part_of_absent = parent(name).is_some_and(|parent| {
+            let (recorded, now) = (recorded.get(parent), now.get(parent));
+            recorded.is_none() || now.is_none() || kind(recorded) != kind(now)
+        });
+        is_same_kind && !is_part_of_absent && !only_keys_differ(name, &recorded, &now)
+    });
+    let differing = differing.map(|name| Difference {
+        what: name.split_once('\t').map_or(&**name, |(_, name)| name).to_owned(),
+        recorded: shown(recorded.get(name)),
+        now: shown(now.get(name)),
     });
     differing.collect()
+}
+
+/// The rank of facts about the body, and the tab after it.
+const BODY: &str = "4\t";
+
+/// The fact about what holds the value of another fact.
+fn parent(name: &str) -> Option<&str> {
+    let (document, path) = name.rsplit_once(' ')?;
+    let end = path.rfind(['.', '['])?;
+    match end {
+        0 if path == "." => None,
+        // The document itself is called `.`.
+        0 => Some(&name[..=document.len() + 1]),
+        end => Some(&name[..=document.len() + end]),
+    }
+}
+
+/// Objects, lists, or values.
+fn kind(values: Option<&BTreeSet<String>>) -> Option<char> {
+    values?.first()?.chars().next().filter(|first| matches!(first, '{' | '['))
+}
+
+/// Whether two objects differ in nothing but keys that one of them lacks: each such key is a fact of its own.
+fn only_keys_differ(name: &str, recorded: &Facts, now: &Facts) -> bool {
+    let (Some(one), Some(other)) = (recorded.get(name), now.get(name)) else { return false };
+    if kind(Some(one)) != Some('{') || kind(Some(other)) != Some('{') {
+        return false;
+    }
+    let keys = |set: &BTreeSet<String>| -> Vec<Vec<String>> {
+        let lists = set.iter().map(|keys| keys.trim_matches(['{', '}']).split(", ").map(str::to_owned).collect());
+        lists.collect()
+    };
+    let (one, other) = (keys(one), keys(other));
+    let (in_one, in_other): (BTreeSet<&String>, BTreeSet<&String>) =
+        (one.iter().flatten().collect(), other.iter().flatten().collect());
+    let common = |lists: &[Vec<String>]| -> BTreeSet<Vec<String>> {
+        let is_common = |key: &&String| in_one.contains(key) && in_other.contains(key);
+        lists.iter().map(|keys| keys.iter().filter(is_common).cloned().collect()).collect()
+    };
+    in_one != in_other && common(&one) == common(&other)
 }
 
 fn shown(values: Option<&BTreeSet<String>>) -> String {
@@ -84,7 +133,7 @@ fn facts(response: &Response, recording: &Recording, forced: Forced) -> Facts {
         match serde_json::from_str::<Value>(text) {
             Ok(value) => walk(&mut facts, &Place { name, forced, lists_models }, "", "", &value),
             Err(_) => {
-                facts.entry(format!("4\t{name}")).or_default().insert((*text).to_owned());
+                facts.entry(format!("{BODY}{name}")).or_default().insert((*text).to_owned());
             }
         }
     }
@@ -105,7 +154,7 @@ struct Place<'a> {
 fn walk(facts: &mut Facts, place: &Place<'_>, path: &str, key: &str, value: &Value) {
     let mut add = |path: &str, value: String| {
         let path = if path.is_empty() { "." } else { path };
-        facts.entry(format!("4\t{} {path}", place.name)).or_default().insert(value);
+        facts.entry(format!("{BODY}{} {path}", place.name)).or_default().insert(value);
     };
     match value {
         _ if skeleton::is_opaque(key) => add(path, "…".to_owned()),
@@ -146,23 +195,24 @@ mod tests {
         now.chunks[0].1 = line.replace("Hi", "Hello");
         assert_eq!(differences(&recording, &now), []);
 
-        now.status = "HTTP/1.1 500 Internal Server Error".to_owned();
         now.headers.push(("Vary".to_owned(), "Origin".to_owned()));
-        now.chunks[0].1 = line.replace("\"content\":\"Hi\"", "\"content\":\"Hi\",\"thinking\":\"x\"");
+        now.chunks[0].1 = line.replace("\"content\":\"Hi\"", "\"content\":\"Hi\",\"calls\":[{\"a\":1}]");
         now.chunks[1].1 = last.replace(",\"eval_count\":2", "").replace("\"done\":true", "\"done\":1");
         let found = differences(&recording, &now);
         assert_eq!(
             found,
             [
-                row("status", "HTTP/1.1 200 OK", "HTTP/1.1 500 Internal Server Error"),
                 row("header Vary", ABSENT, "Origin"),
-                row("last line .", "{model, done, done_reason, eval_count}", "{model, done, done_reason}"),
                 row("last line .done", "true", "1"),
                 row("last line .eval_count", "integer", ABSENT),
-                row("line .message", "{role, content}", "{role, content, thinking}"),
-                row("line .message.thinking", ABSENT, "text"),
+                row("line .message.calls", ABSENT, "[…]"),
             ]
         );
+
+        now.status = "HTTP/1.1 500 Internal Server Error".to_owned();
+        let found = differences(&recording, &now);
+        let status = row("status", "HTTP/1.1 200 OK", "HTTP/1.1 500 Internal Server Error");
+        assert_eq!(found, [status, row("header Vary", ABSENT, "Origin")], "an error has no parts to compare");
     }
 
     #[test]

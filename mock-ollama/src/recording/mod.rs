@@ -25,7 +25,7 @@ pub use self::differences::{Difference, differences};
 pub type Headers = Vec<(String, String)>;
 
 /// One exchange.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recording {
     /// The version that the server reported.
     pub ollama: String,
@@ -216,11 +216,6 @@ pub(crate) mod tests {
         Recording {
             ollama: "0.33.0".to_owned(),
             name: "chat/one".to_owned(),
-            why: String::new(),
-            left_after_chunks: None,
-            interim: None,
-            runner_killed_after_chunks: None,
-            runner_killed_ms: None,
             request: Request {
                 method: "POST".to_owned(),
                 path: path.to_owned(),
@@ -234,6 +229,7 @@ pub(crate) mod tests {
                 framing: framing.to_owned(),
                 chunks: chunks.iter().map(|chunk| (0, (*chunk).to_owned())).collect(),
             },
+            ..Recording::default()
         }
     }
 
