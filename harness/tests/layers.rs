@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From the lowest to the highest.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "text",
     "net",
     "exit",
