@@ -31,11 +31,13 @@ use crate::{
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models, Owner},
     observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
+    openai::responses::background::Runs,
     redact,
     routes::{self, Handler, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
     store::{Memory, Store},
+    tasks::Tasks,
     text,
     upstream::{
         passthrough,
@@ -69,6 +71,13 @@ impl App {
     }
 }
 
+impl App {
+    /// What all requests share, for a request of the proxy's own.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+}
+
 impl Deref for App {
     type Target = Shared;
 
@@ -77,11 +86,17 @@ impl Deref for App {
     }
 }
 
+/// Why a request was refused, beside the body that says so.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal(pub(crate) Error);
+
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) remotes: Remotes,
     pub(crate) store: Store,
+    pub(crate) background: Arc<Runs>,
+    pub(crate) tasks: Arc<Tasks>,
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
     in_flight: Arc<InFlight>,
@@ -97,6 +112,8 @@ pub(crate) struct Persistent {
     pub(crate) buffered: Arc<Budget>,
     pub(crate) remotes: Known,
     pub(crate) records: Arc<Memory>,
+    pub(crate) background: Arc<Runs>,
+    pub(crate) tasks: Arc<Tasks>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) metrics: Arc<Metrics>,
@@ -121,6 +138,8 @@ impl Persistent {
             buffered: Arc::default(),
             remotes: Known::default(),
             records: Arc::default(),
+            background: Arc::default(),
+            tasks: Arc::default(),
             in_flight: Arc::default(),
             readers: Arc::new(readers),
             metrics,
@@ -135,9 +154,10 @@ impl Shared {
         let fetcher = Fetcher::new(config.images.clone());
         let store = Store::new(&config, persistent.records.clone());
         let in_flight = persistent.in_flight.clone();
+        let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
         let (readers, inspector) = (persistent.readers.clone(), persistent.inspector.clone());
         let traffic = persistent.metrics.traffic.clone();
-        Self { config, remotes, store, fetcher, traffic, in_flight, readers, inspector, gate }
+        Self { config, remotes, store, background, tasks, fetcher, traffic, in_flight, readers, inspector, gate }
     }
 
     /// Time and identity of an answer that begins now.
@@ -196,6 +216,8 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
         response = error::speak(error, dialect, Some(opened.id()));
         // What the gate has added stays.
         response.headers_mut().extend(added);
+        // For whoever called without a connection.
+        response.extensions_mut().insert(Refusal(error.clone()));
     }
     if translated {
         // It was one of a header, or is made of hex digits.

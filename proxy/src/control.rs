@@ -188,7 +188,11 @@ impl Control {
         self.stopping.store(true, Ordering::Relaxed);
         self.stop().await;
         let mut draining = std::mem::take(&mut *lock(&self.draining));
-        let mut drained = pin!(async { while draining.join_next().await.is_some() {} });
+        let tasks = &self.persistent.tasks;
+        let mut drained = pin!(async {
+            while draining.join_next().await.is_some() {}
+            tasks.ended().await;
+        });
         if tokio::time::timeout(grace, &mut drained).await.is_ok() {
             return;
         }
@@ -207,5 +211,6 @@ impl Control {
         drop(lock(&self.listener).take());
         lock(&self.draining).abort_all();
         lock(&self.reapers).abort_all();
+        self.persistent.tasks.abort_all();
     }
 }

@@ -89,6 +89,9 @@ pub(crate) enum Error {
     /// The request was canceled on the proxy's side: because it stops (`shutdown`), or by an operator.
     #[error("{}", if *shutdown { "the proxy is shutting down and has ended this request; send it again" } else { "an operator of the proxy has canceled this request" })]
     Canceled { shutdown: bool },
+    /// The caller has canceled its own request, with another one.
+    #[error("the caller has canceled this request")]
+    CanceledByCaller,
     /// A bug of ours.
     #[error("internal error: {message}")]
     Internal { message: String },
@@ -158,7 +161,9 @@ impl Error {
             Self::Loop { .. } => row(StatusCode::LOOP_DETECTED, SERVER, Some("loop_detected")),
             Self::Canceled { shutdown: true } => row(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("shutting_down")),
             // Clients retry a 5xx, and what an operator cancels should not come back.
-            Self::Canceled { shutdown: false } => row(StatusCode::FORBIDDEN, CALLER, Some("request_canceled")),
+            Self::Canceled { shutdown: false } | Self::CanceledByCaller => {
+                row(StatusCode::FORBIDDEN, CALLER, Some("request_canceled"))
+            }
             Self::Internal { .. } => row(StatusCode::INTERNAL_SERVER_ERROR, SERVER, None),
         }
     }
@@ -551,6 +556,7 @@ mod tests {
             Error::Loop { message: message() },
             Error::Canceled { shutdown: true },
             Error::Canceled { shutdown: false },
+            Error::CanceledByCaller,
             Error::Internal { message: message() },
         ]
     }

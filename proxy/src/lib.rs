@@ -34,6 +34,7 @@ mod sealed;
 mod server;
 mod stamp;
 mod store;
+mod tasks;
 mod text;
 mod tls_client;
 mod upstream;

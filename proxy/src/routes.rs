@@ -103,6 +103,8 @@ pub(crate) struct Row {
     pub(crate) api: Option<Dialect>,
     /// The handler for clients of Anthropic's API, where theirs has a route of the same path.
     anthropic: Option<Handler>,
+    /// Whether it opens a WebSocket.
+    socket: bool,
     /// What it is for, in a few words.
     pub(crate) summary: &'static str,
     pattern: Pattern,
@@ -172,7 +174,7 @@ pub(crate) const TABLE: &[Row] = &[
         .handler(handler!(responses::retrieve)),
     row(Delete, "{base}/responses/{id}", "responses/{id}", Nowhere, "Deletes a stored response.")
         .handler(handler!(responses::delete)),
-    row(Post, "{base}/responses/{id}/cancel", "responses/{id}/cancel", Nowhere, "Always refused.")
+    row(Post, "{base}/responses/{id}/cancel", "responses/{id}/cancel", Nowhere, "Cancels one in the background.")
         .handler(handler!(responses::cancel)),
     row(Get, "{base}/responses/{id}/input_items", "responses/{id}/input_items", Nowhere, "What it was asked.")
         .handler(handler!(responses::input_items)),
@@ -229,6 +231,7 @@ const fn row(verb: Verb, path: &'static str, name: &'static str, names: Names, s
         names,
         api: None,
         anthropic: None,
+        socket: false,
         summary,
         pattern: Pattern::of(path),
     }
@@ -407,6 +410,11 @@ impl Route {
     /// Whether farllama answers, and not the remote.
     pub(crate) fn translated(&self) -> bool {
         self.handler.is_some()
+    }
+
+    /// Whether it opens a WebSocket, whose messages are requests of their own.
+    pub(crate) fn opens_socket(&self) -> bool {
+        self.translated() && self.row.is_some_and(|row| row.socket)
     }
 
     /// A label for logs and metrics that has only so many values.

@@ -241,11 +241,10 @@ fn responses(field: &str) -> Seen {
             json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}),
         ]),
         "truncation" => two(json!("auto"), json!("disabled")),
-        "stream" | "store" => Answered(vec![json!(false), json!(true)]),
+        "stream" | "store" | "background" => Answered(vec![json!(false), json!(true)]),
         "metadata" => Answered(vec![json!({"a": "b"}), json!({"b": "c"})]),
         "max_tool_calls" => Answered(vec![json!(1), json!(2)]),
         "previous_response_id" => GoesOn,
-        "background" => Refused(json!(true)),
         "conversation" | "prompt" => Refused(json!({"id": "x"})),
         "access_programs" | "background_options" | "image" => NoEffect(json!({"mode": "x"})),
         "context_management" => NoEffect(json!([{"type": "compaction"}])),
@@ -380,7 +379,8 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                             answer.text().matches("\"index\":").count() + answer.text().matches("b64_json").count(),
                             answer.text().contains("\"text\":\"hi"),
                             answer.text().contains("\"stop_sequence\":\""),
-                            ["\"store\":true", "\"metadata\":{\"a\""].map(|told| answer.text().contains(told)),
+                            ["\"store\":true", "\"metadata\":{\"a\"", "\"background\":true"]
+                                .map(|told| answer.text().contains(told)),
                             answer.text().contains("\"embedding\":["),
                             answer.header("content-type").map(str::to_owned),
                         ));

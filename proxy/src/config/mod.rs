@@ -323,6 +323,8 @@ pub struct Responses {
     pub ttl: Duration,
     /// What becomes of tools that OpenAI runs itself.
     pub hosted_tools: Hosted,
+    /// Responses that run or wait in the background at the same time: 64 by default. 0: none.
+    pub max_background: usize,
 }
 
 impl Default for Responses {
@@ -332,6 +334,7 @@ impl Default for Responses {
             max_count: 1000,
             ttl: Duration::from_secs(24 * 60 * 60),
             hosted_tools: Hosted::default(),
+            max_background: 64,
         }
     }
 }

@@ -517,6 +517,11 @@ pub const SETTINGS: &[Setting] = &[
     time("responses.ttl", "Time after its last use until a stored response expires; 0: never", |config| {
         &mut config.responses.ttl
     }),
+    number_of(
+        "responses.max_background",
+        "Maximum number of responses that run or wait in the background; 0 refuses `background: true`",
+        |config| &mut config.responses.max_background,
+    ),
     other(
         "responses.hosted_tools",
         "skip|refuse",

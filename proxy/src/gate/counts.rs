@@ -161,12 +161,13 @@ impl Counting {
         Self { quota: quota.clone(), counts }
     }
 
-    /// Reserves what is the caller's own: a place in its window, and a slot within its `max_concurrent`, which it waits for.
+    /// Reserves what is the caller's own: a place in its window, unless it was `counted` there, and a slot within its `max_concurrent`, which it
+    /// waits for.
     ///
     /// # Errors
     /// There were too many in this window, or too many wait already. Then nothing is counted.
-    pub(crate) async fn admit<'a>(&'a self, caller: Option<&'a Token>) -> Result<Admission<'a>, Error> {
-        let reserved = match caller.and_then(|caller| Some((caller, self.limit(caller)?))) {
+    pub(crate) async fn admit<'a>(&'a self, caller: Option<&'a Token>, counted: bool) -> Result<Admission<'a>, Error> {
+        let reserved = match caller.filter(|_| !counted).and_then(|caller| Some((caller, self.limit(caller)?))) {
             Some((caller, limit)) => Some(self.reserve(caller, limit)?),
             None => None,
         };

@@ -60,6 +60,20 @@ impl Keys {
         self.find_caller(request.headers(), exempt.then(|| route.path(request)))
     }
 
+    /// The caller with this digest, who was admitted before.
+    ///
+    /// # Errors
+    /// Fails if the key is not valid any more, or keys are required since.
+    pub(crate) fn known(&self, digest: Option<Digest>) -> Result<Option<&Caller>, Error> {
+        match digest.and_then(|digest| self.find(digest)) {
+            Some(caller) => Ok(Some(caller)),
+            None => {
+                let message = "The API key that this began with is not valid any more".to_owned();
+                Err(Error::Key { message, sent: digest.is_some() })
+            }
+        }
+    }
+
     /// The same, where only `path` may be exempt.
     fn find_caller(&self, headers: &HeaderMap, path: Option<&str>) -> Result<Option<&Caller>, Error> {
         let mut sent = false;

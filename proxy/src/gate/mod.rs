@@ -4,6 +4,7 @@ mod access;
 mod concurrency;
 mod counts;
 mod held_body;
+mod inner;
 mod keys;
 mod model_names;
 mod models;
@@ -24,6 +25,7 @@ use counts::{Admission, Counting};
 pub(crate) use counts::{Counts, KeyStanding};
 use http::{HeaderName, StatusCode};
 use http_body::Body as _;
+pub(crate) use inner::Inner;
 use keys::{Caller, Keys};
 pub(crate) use models::{Models, allows};
 use open_requests::{OpenRequest, OpenRequests};
@@ -99,6 +101,9 @@ impl Gate {
         recorder: &Recorder,
         next: impl FnOnce(Box<Request>, Admitted) -> F,
     ) -> Response {
+        if Inner::of(&request).is_some() {
+            return self.judge(request, route, recorder, next).await;
+        }
         match self.origins.judge(request.method(), request.headers()) {
             Ok(Verdict::Pass) => self.judge(request, route, recorder, next).await,
             Ok(Verdict::Allow(allowed)) => {
@@ -122,9 +127,13 @@ impl Gate {
         recorder: &Recorder,
         next: impl FnOnce(Box<Request>, Admitted) -> F,
     ) -> Response {
-        let mut caller = None;
+        let (mut caller, inner) = (None, Inner::of(&request));
         if let Some(keys) = &self.keys {
-            caller = match keys.caller(&request, route) {
+            let found = match inner {
+                Some(inner) => keys.known(inner.digest),
+                None => keys.caller(&request, route),
+            };
+            caller = match found {
                 Ok(caller) => caller,
                 Err(error) => return error.into_response(),
             };
@@ -140,9 +149,12 @@ impl Gate {
             Ok(open) => open,
             Err(error) => return error.into_response(),
         };
-        if self.counting.is_some() {
+        // What opens a WebSocket runs nothing; each of its turns is a request of its own.
+        let counting = self.counting.as_ref().filter(|_| !route.opens_socket());
+        if counting.is_some() {
             recorder.waits_for("a free slot");
         }
+        let counted = inner.is_some_and(|inner| inner.counted);
         let owner = Owner::of(token);
         let buffered = Share::new(self.buffered.clone(), owner);
         let models = caller.and_then(|caller| caller.access.models()).cloned();
@@ -151,15 +163,15 @@ impl Gate {
         let answer = match caller {
             // Boxed, so that all others do not carry the room for it.
             Some(caller) if !caller.access.is_free() => {
-                Box::pin(self.restricted(caller, route, &share, recorder, request, next)).await
+                Box::pin(self.restricted((caller, counted), route, &share, recorder, request, next)).await
             }
             // Who cleans it and who does not would take it for two different paths.
             _ if self.keys.is_some() && !route.plain => Err(unclear_path()),
-            _ => match &self.counting {
+            _ => match counting {
                 None => Ok(next(request).await),
                 Some(counting) => {
                     Box::pin(async {
-                        let admission = counting.admit(token).await?;
+                        let admission = counting.admit(token, counted).await?;
                         self.run(admission, route, &share, recorder, request, next).await
                     })
                     .await
@@ -167,7 +179,7 @@ impl Gate {
             },
         };
         let mut response = counts::hold(open, answer.into_response());
-        if let Some(counting) = &self.counting {
+        if let Some(counting) = counting {
             counting.add_headers(token, route.dialect, response.headers_mut());
         }
         response
@@ -196,7 +208,7 @@ impl Gate {
 
     async fn restricted<F: Future<Output = Response>>(
         &self,
-        caller: &Caller,
+        (caller, counted): (&Caller, bool),
         route: &Route,
         share: &Share,
         recorder: &Recorder,
@@ -210,8 +222,11 @@ impl Gate {
             return Err(unclear_path());
         }
         // Its own share is reserved before the body is read, so that a key has no more bodies read than it may have requests.
+        if route.opens_socket() {
+            return Ok(next(request).await);
+        }
         let admission = match &self.counting {
-            Some(counting) => Some(counting.admit(Some(&caller.token)).await?),
+            Some(counting) => Some(counting.admit(Some(&caller.token), counted).await?),
             None => None,
         };
         let (request, shown) = caller.access.check_body(*request, route, aliases, self.limit(route), share).await?;

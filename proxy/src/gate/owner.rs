@@ -18,6 +18,11 @@ impl Owner {
     pub(crate) fn of(token: Option<&Token>) -> Self {
         Self(token.map(|token| token.digest))
     }
+
+    /// The digest of the key; None where no key was needed.
+    pub(crate) fn digest(self) -> Option<Digest> {
+        self.0
+    }
 }
 
 impl FromRequestParts<App> for Owner {

@@ -82,7 +82,7 @@ impl Opened {
         }
         let refused = response.is_some_and(|seen| seen.status.is_client_error());
         let ending = match &notes.error {
-            Some(Error::Canceled { .. }) => Ending::Canceled,
+            Some(Error::Canceled { .. } | Error::CanceledByCaller) => Ending::Canceled,
             _ if ended == Ending::ClientGone => Ending::ClientGone,
             Some(Error::Internal { .. }) => Ending::ProxyFailed,
             Some(error) if error.is_own_refusal() => Ending::Refused,

@@ -17,11 +17,14 @@ pub(crate) enum Reason {
     Operator,
     /// The process stops.
     Shutdown,
+    /// The caller canceled it, with another request or message.
+    Caller,
 }
 
 const RUNNING: u8 = 0;
 const OPERATOR: u8 = 1;
 const SHUTDOWN: u8 = 2;
+const CALLER: u8 = 3;
 
 /// Whether an exchange is canceled, and the task to wake when it is.
 #[derive(Debug, Default)]
@@ -36,6 +39,7 @@ impl Cancel {
         let reason = match reason {
             Reason::Operator => OPERATOR,
             Reason::Shutdown => SHUTDOWN,
+            Reason::Caller => CALLER,
         };
         let running = self.reason.compare_exchange(RUNNING, reason, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -49,6 +53,7 @@ impl Cancel {
         match self.reason.load(Ordering::Acquire) {
             RUNNING => None,
             OPERATOR => Some(Error::Canceled { shutdown: false }),
+            CALLER => Some(Error::CanceledByCaller),
             _ => Some(Error::Canceled { shutdown: true }),
         }
     }

@@ -350,8 +350,12 @@ impl Reader for Metrics {
             }
             Ending::ClientGone => self.canceled.with_label_values(&["client"]).inc(),
             Ending::Canceled => {
-                let shutdown = matches!(exchange.error, Some(Error::Canceled { shutdown: true }));
-                self.canceled.with_label_values(&[if shutdown { "shutdown" } else { "operator" }]).inc();
+                let by = match exchange.error {
+                    Some(Error::Canceled { shutdown: true }) => "shutdown",
+                    Some(Error::CanceledByCaller) => "client",
+                    _ => "operator",
+                };
+                self.canceled.with_label_values(&[by]).inc();
             }
         }
     }

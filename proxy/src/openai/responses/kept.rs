@@ -1,13 +1,12 @@
-//! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and why none is cancelled.
+//! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and cancel one in the background.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::{Query, State},
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
 use serde_json::json;
 
 use crate::{
@@ -44,13 +43,22 @@ pub(crate) async fn retrieve(
     Id(id): Id,
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
-    let stored = Stored::read(&*find(&app, owner, &id).await?)?;
     let value = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
-    if !matches!(value("stream"), Some("true" | "1")) {
-        return Ok(axum::Json(stored.response).into_response());
+    let streamed = matches!(value("stream"), Some("true" | "1"));
+    let after = if streamed { starting_after(&query)? } else { None };
+    let run = app.background.get(owner, &id);
+    if let Some(now) = run.as_ref().filter(|_| !streamed).and_then(|run| run.response()) {
+        return Ok(now);
     }
-    let after = starting_after(&query)?;
-    Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take())))
+    if let Some(run) = run.clone().filter(|run| streamed && !run.ended()) {
+        return Ok(run.stream(after, app.config.heartbeat.every));
+    }
+    let stored = Stored::read(&*find(&app, owner, &id).await?)?;
+    match run {
+        _ if !streamed => Ok(axum::Json(stored.response).into_response()),
+        Some(run) => Ok(run.stream(after, Duration::ZERO)),
+        None => Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take()))),
+    }
 }
 
 /// The number of the last event that the client has.
@@ -68,19 +76,29 @@ pub(crate) fn starting_after(query: &[(String, String)]) -> Result<Option<u64>, 
 
 /// `DELETE /v1/responses/{id}`.
 pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
-    if !app.store.remove(Kind::Response, owner, &id).await? {
+    let run = app.background.get(owner, &id);
+    if let Some(run) = &run {
+        app.background.remove(run).await;
+    }
+    if !app.store.remove(Kind::Response, owner, &id).await? && run.is_none() {
         return Err(missing(&id));
     }
     Ok(axum::Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
 }
 
-/// `POST /v1/responses/{id}/cancel`. Nothing runs in the background here, and what runs is cancelled by hanging up.
-pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<StatusCode, Error> {
-    find(&app, owner, &id).await?;
-    Err(Error::invalid(
-        "response_id",
-        "Cannot cancel a synchronous response: only those with 'background' can be cancelled.",
-    ))
+/// `POST /v1/responses/{id}/cancel`: of one in the background. One that has ended stays what it is; what else runs is canceled by hanging up.
+pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
+    if let Some(run) = app.background.get(owner, &id) {
+        run.cancel().await;
+    }
+    let stored = Stored::read(&*find(&app, owner, &id).await?)?;
+    if !stored.background()? {
+        return Err(Error::invalid(
+            "response_id",
+            "Cannot cancel a synchronous response: only those with 'background' can be cancelled.",
+        ));
+    }
+    Ok(axum::Json(stored.response).into_response())
 }
 
 /// `GET /v1/responses/{id}/input_items`: what it was asked, and what went before, page by page.
@@ -91,8 +109,15 @@ pub(crate) async fn input_items(
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
     let wanted = Wanted::read(&query)?;
-    let record = find(&app, owner, &id).await?;
-    let chain = match &record.previous {
+    let running = app.background.get(owner, &id).and_then(|run| run.input());
+    let (previous, input) = match running {
+        Some(running) => running,
+        None => {
+            let record = find(&app, owner, &id).await?;
+            (record.previous.clone(), Stored::read(&record)?.input)
+        }
+    };
+    let chain = match &previous {
         Some(previous) => app.store.chain(Kind::Response, owner, previous).await?,
         None => Ok(Vec::new()),
     };
@@ -101,6 +126,6 @@ pub(crate) async fn input_items(
     for earlier in chain.iter().flatten() {
         items.extend(Stored::read(earlier)?.into_items()?);
     }
-    items.extend(Stored::read(&record)?.input);
+    items.extend(input);
     Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
 }

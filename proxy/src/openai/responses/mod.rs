@@ -1,5 +1,6 @@
 //! `POST /v1/responses` and what is done with a response, over `POST /api/chat`.
 
+pub(crate) mod background;
 mod choice;
 mod compact;
 mod estimate;
@@ -18,9 +19,10 @@ mod translate;
 pub(crate) mod vectors;
 mod wire;
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -243,28 +245,39 @@ fn unfetched(needs: &Needs) -> Error {
     Error::Internal { message: format!("records were not fetched: {needs:?}") }
 }
 
-/// One response, streamed or not.
+/// How a response is asked for, other than by a client's request.
+#[derive(Clone, Debug)]
+pub(crate) enum Turn {
+    /// By the task of a response in the background.
+    Background(Arc<background::Run>),
+}
+
+/// One response, streamed or not, or in the background.
 pub(crate) async fn create(
     State(app): State<App>,
     recorder: Recorder,
     owner: Owner,
+    turn: Option<Extension<Turn>>,
     json: Json,
 ) -> Result<Response, Error> {
+    if let Some(Extension(Turn::Background(run))) = turn {
+        return background::run(&app, run, recorder).await;
+    }
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
     let Prepared { ask, facts, receipt, input } =
         take(&app, &recorder, owner, json, None, stamp.random.clone()).await?;
-    recorder.receipt(receipt);
     let stream = facts.stream;
-    let kept = Keeping {
-        answer: Answer::new(stamp, facts),
-        app: app.clone(),
-        owner,
-        input,
-        record: None,
-        receipt: Receipt::default(),
-    };
+    if facts.echo.background {
+        recorder.receipt(receipt.clone());
+        // Its events are kept, whether somebody reads them or not.
+        let facts = Facts { stream: true, ..facts };
+        let keeping = Keeping::new(Answer::new(stamp, facts), &app, owner, input);
+        return background::start(&app, ask, receipt, keeping, stream);
+    }
+    recorder.receipt(receipt);
+    let kept = Keeping::new(Answer::new(stamp, facts), &app, owner, input);
     if stream {
         let openings = send::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
@@ -338,7 +351,17 @@ struct Keeping {
     receipt: Receipt,
 }
 
+impl std::fmt::Debug for Keeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeping").field("answer", &self.answer).finish_non_exhaustive()
+    }
+}
+
 impl Keeping {
+    fn new(answer: Answer, app: &App, owner: Owner, input: Vec<StoredItem>) -> Self {
+        Self { answer, app: app.clone(), owner, input, record: None, receipt: Receipt::default() }
+    }
+
     fn keep(&mut self) {
         let echo = &self.answer.facts().echo;
         if !self.answer.closed() || !echo.store {

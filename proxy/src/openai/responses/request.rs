@@ -227,6 +227,18 @@ impl<'a> Request<'a> {
         if store == Some(true) && !terms.keeps {
             ignored.push("store".to_owned());
         }
+        let background = fields.take("background", ignored)?.unwrap_or(false);
+        if background && (store == Some(false) || !terms.keeps) {
+            let why = if terms.keeps {
+                "set 'store' to true"
+            } else {
+                "this proxy stores no responses (responses.max_bytes, responses.max_count)"
+            };
+            return Err(Error::invalid(
+                "background",
+                format!("A response in the background must be stored, so that it can be fetched: {why}."),
+            ));
+        }
         let metadata = fields.take_raw("metadata");
         if let Some(raw) = metadata {
             read::<std::collections::HashMap<String, String>>("metadata", raw)?;
@@ -247,6 +259,7 @@ impl<'a> Request<'a> {
             Ok(fields.raw(name).map(|raw| read::<Text<'a>>(name, raw)).transpose()?.map(|text| text.to_string()))
         };
         let echo = Echo {
+            background,
             instructions: instructions.as_deref().map(ToOwned::to_owned),
             max_output_tokens: max_output_tokens?,
             max_tool_calls,

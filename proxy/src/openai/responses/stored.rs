@@ -112,6 +112,21 @@ impl Stored {
         Ok(object.output)
     }
 
+    /// Whether it was made in the background.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn background(&self) -> Result<bool, Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            #[serde(default)]
+            background: bool,
+        }
+        let object: Object =
+            serde_json::from_str(self.response.get()).map_err(|error| unreadable("response", &error))?;
+        Ok(object.background)
+    }
+
     /// What was asked and answered, in order.
     ///
     /// # Errors

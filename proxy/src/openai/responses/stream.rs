@@ -4,6 +4,8 @@
 //! Opening ──reply──► Flowing ──done──► Closed     (created · in_progress · items in the model's order · completed or incomplete · [DONE])
 //!    └───────── end before done ───────┘          (… · failed · [DONE])
 //! ```
+//! A response in the background is queued before it is asked for: created · queued · in_progress · …
+//!
 //! An unstreamed response is this machine's object, without the events on the way, so the two cannot differ.
 
 use std::borrow::Cow;
@@ -45,6 +47,8 @@ pub(crate) struct Answer {
     facts: Facts,
     events: Events,
     state: State,
+    /// Whether the remote has replied, or was to.
+    begun: bool,
     status: Status,
     /// When the end came, in Unix seconds.
     ended: u64,
@@ -64,14 +68,19 @@ pub(crate) struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Opening,
+    /// In the background: its first events are out, and the remote has not replied yet.
+    Queued,
     Flowing,
     Closed,
 }
 
 #[derive(Clone, Debug)]
 enum Status {
+    Queued,
     InProgress,
     Completed,
+    /// The caller has canceled it.
+    Canceled,
     /// The answer was cut at its limit.
     Incomplete,
     Failed(Failure),
@@ -92,9 +101,9 @@ impl Answer {
             ended: stamp.created,
             events: Events::new(facts.stream),
             stamp,
-            facts,
             state: State::Opening,
-            status: Status::InProgress,
+            begun: false,
+            status: if facts.echo.background { Status::Queued } else { Status::InProgress },
             output: Vec::new(),
             open: Open::Nothing,
             calls,
@@ -103,6 +112,7 @@ impl Answer {
             usage: None,
             receipt: Receipt::default(),
             wrong: None,
+            facts,
         }
     }
 
@@ -131,10 +141,12 @@ impl Answer {
             (Some(failure), _) => Status::Failed(failure),
             (None, "completed") => Status::Completed,
             (None, "incomplete") => Status::Incomplete,
+            (None, "cancelled") => Status::Canceled,
             (None, _) => Status::InProgress,
         };
         Ok(Self {
             ended: object.completed_at.unwrap_or(object.created_at),
+            begun: !echo.background || object.usage.is_some() || !object.output.is_empty(),
             state: State::Closed,
             status,
             output: object.output,
@@ -170,7 +182,9 @@ impl Answer {
     pub(crate) fn response(&self) -> Response<'_> {
         let echo = &self.facts.echo;
         let (status, error, incomplete) = match &self.status {
+            Status::Queued => ("queued", None, None),
             Status::InProgress => ("in_progress", None, None),
+            Status::Canceled => ("cancelled", None, None),
             Status::Completed => ("completed", None, None),
             Status::Incomplete => ("incomplete", None, Some(Incomplete { reason: "max_output_tokens" })),
             Status::Failed(failure) => ("failed", Some(failure.clone()), None),
@@ -181,7 +195,7 @@ impl Answer {
             created_at: self.stamp.created,
             completed_at: (status == "completed").then_some(self.ended),
             status,
-            background: false,
+            background: echo.background,
             error,
             incomplete_details: incomplete,
             instructions: echo.instructions.as_deref(),
@@ -218,10 +232,23 @@ impl Answer {
         self.events = events;
     }
 
-    fn begin(&mut self, out: &mut Frames) {
-        if self.state == State::Opening {
-            self.state = State::Flowing;
+    /// Sends the first events of a response in the background, which waits for its turn.
+    pub(crate) fn queue(&mut self, out: &mut Frames) {
+        if self.state == State::Opening && self.facts.echo.background {
+            self.state = State::Queued;
             self.tell("response.created", out);
+            self.tell("response.queued", out);
+        }
+    }
+
+    fn begin(&mut self, out: &mut Frames) {
+        self.queue(out);
+        if matches!(self.state, State::Opening | State::Queued) {
+            self.status = Status::InProgress;
+            if self.state == State::Opening {
+                self.tell("response.created", out);
+            }
+            (self.state, self.begun) = (State::Flowing, true);
             self.tell("response.in_progress", out);
         }
     }
@@ -449,8 +476,9 @@ impl Answer {
     fn end(&mut self, status: Status, out: &mut Frames) {
         let (kind, item) = match &status {
             Status::Completed => ("response.completed", "completed"),
-            Status::Incomplete => ("response.incomplete", "incomplete"),
-            Status::Failed(_) | Status::InProgress => ("response.failed", "incomplete"),
+            // The API has no event for a canceled response; clients read this one as the end of what there is.
+            Status::Incomplete | Status::Canceled => ("response.incomplete", "incomplete"),
+            Status::Failed(_) | Status::InProgress | Status::Queued => ("response.failed", "incomplete"),
         };
         self.close(item, out);
         self.state = State::Closed;
@@ -466,7 +494,10 @@ impl Answer {
         let mut out = Frames::default();
         let mut again = Self::new(self.stamp.clone(), Facts { stream: true, ..self.facts.clone() });
         again.events.known_to(after);
-        again.begin(&mut out);
+        again.queue(&mut out);
+        if self.begun {
+            again.begin(&mut out);
+        }
         for item in &self.output {
             let words = |parts: &Option<Vec<Part>>| parts.iter().flatten().next().map(|part| part.text.clone());
             match item.r#type {
@@ -541,12 +572,19 @@ impl Translator for Answer {
         if self.state == State::Closed {
             return;
         }
-        self.begin(out);
+        // One that has waited in vain was never in progress.
+        self.queue(out);
+        if self.state != State::Queued {
+            self.begin(out);
+        }
         let held = self.rescue.as_mut().map(Rescue::stop).filter(|held| !held.is_empty());
         if let Some(held) = held {
             self.speak(&held, Vec::new(), out);
         }
-        self.end(Status::Failed(Failure::from(error)), out);
+        self.end(
+            if *error == Error::CanceledByCaller { Status::Canceled } else { Status::Failed(Failure::from(error)) },
+            out,
+        );
     }
 
     fn closed(&self) -> bool {

@@ -48,6 +48,8 @@ pub(crate) struct Response<'a> {
 /// What a response repeats of its request, with OpenAI's defaults for what was not said.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Echo {
+    #[serde(default)]
+    pub(crate) background: bool,
     pub(crate) instructions: Option<String>,
     pub(crate) max_output_tokens: Option<u64>,
     pub(crate) max_tool_calls: Option<u64>,

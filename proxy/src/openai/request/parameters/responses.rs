@@ -13,11 +13,17 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "background",
         &[Responses],
-        Refused,
+        Emulated,
         &["false"],
-        "Nothing runs here after its request has ended; leave 'background' out.",
+        "a task here asks Ollama and stores the response, which is polled, streamed or canceled meanwhile; at most `responses.max_background` of them",
     ),
-    row("background_options", &[Responses], NoEffect, &[], "nothing runs in the background here"),
+    row(
+        "background_options",
+        &[Responses],
+        NoEffect,
+        &[],
+        "responses in the background run as soon as there is a slot",
+    ),
     row(
         "context_management",
         &[Responses],
