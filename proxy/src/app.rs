@@ -33,6 +33,7 @@ use crate::{
     observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
     openai::responses::background::Runs,
     redact,
+    resolve::{self, Installed, Target},
     routes::{self, Handler, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
@@ -62,6 +63,8 @@ pub(crate) struct App {
     pub(crate) owner: Owner,
     /// The path's parameter, decoded.
     pub(crate) id: Option<String>,
+    /// The models that the request names, where the settings need them.
+    pub(crate) target: Option<Arc<Target>>,
 }
 
 impl App {
@@ -99,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) installed: Installed,
     in_flight: Arc<InFlight>,
     readers: Arc<Readers>,
     inspector: Arc<Inspector>,
@@ -157,7 +161,21 @@ impl Shared {
         let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
         let (readers, inspector) = (persistent.readers.clone(), persistent.inspector.clone());
         let traffic = persistent.metrics.traffic.clone();
-        Self { config, remotes, store, background, tasks, fetcher, traffic, in_flight, readers, inspector, gate }
+        let installed = Installed::default();
+        Self {
+            config,
+            remotes,
+            store,
+            background,
+            tasks,
+            fetcher,
+            traffic,
+            installed,
+            in_flight,
+            readers,
+            inspector,
+            gate,
+        }
     }
 
     /// Time and identity of an answer that begins now.
@@ -280,7 +298,7 @@ async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: B
     shared.gate.pass(request, &route, &recorder, next).await
 }
 
-/// Calls the handler of a translated route; all else goes to the remote.
+/// Finds the model that is asked for, where the settings need it, and calls the handler of a translated route; all else goes to the remote.
 async fn dispatch(
     shared: Arc<Shared>,
     route: &Route,
@@ -288,8 +306,17 @@ async fn dispatch(
     admitted: Admitted,
     request: Box<Request>,
 ) -> Response {
+    let (request, target) = if resolve::is_needed(&shared, route) {
+        // Boxed, so that all others do not carry the room for it.
+        match Box::pin(resolve::resolve(&shared, route, recorder, &admitted, request)).await {
+            Ok((request, target)) => (request, target.map(Arc::new)),
+            Err(error) => return error.into_response(),
+        }
+    } else {
+        (request, None)
+    };
     let answered = match (route.handler, route.row) {
-        (Some(handler), Some(row)) => translate(shared, route, row, handler, recorder, admitted, request).await,
+        (Some(handler), Some(row)) => translate(shared, route, row, handler, recorder, admitted, target, request).await,
         _ => {
             recorder.waits_for("the remote");
             native(&shared, route, request).await
@@ -298,6 +325,7 @@ async fn dispatch(
     answered.into_response()
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is what one layer above has found")]
 async fn translate(
     shared: Arc<Shared>,
     route: &Route,
@@ -305,6 +333,7 @@ async fn translate(
     handler: Handler,
     recorder: &Recorder,
     admitted: Admitted,
+    target: Option<Arc<Target>>,
     request: Box<Request>,
 ) -> Result<Response, Error> {
     if !row.verb.allows(request.method()) {
@@ -313,7 +342,7 @@ async fn translate(
     let head = request.method() == Method::HEAD;
     let Admitted { owner, models, buffered } = admitted;
     let (upstream, recorder, id) = (shared.remotes.only(), recorder.clone(), route.id.clone());
-    let app = App { shared, upstream, buffered, models, recorder, owner, id };
+    let app = App { shared, upstream, buffered, models, recorder, owner, id, target };
     let mut response = handler(*request, app).await;
     if head {
         let length = response.body().size_hint().exact().map(HeaderValue::from);

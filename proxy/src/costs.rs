@@ -178,7 +178,7 @@ const ROWS: &[Row] = &[
 /// Of a proxy that has just begun.
 fn context() -> Context<'static> {
     let (config, grown, recorder) = (Box::default(), Box::default(), Box::default());
-    Context { config: Box::leak(config), grown: Box::leak(grown), recorder: Box::leak(recorder) }
+    Context { config: Box::leak(config), grown: Box::leak(grown), recorder: Box::leak(recorder), target: None }
 }
 
 fn unlimited() -> Limits {

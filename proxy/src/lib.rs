@@ -28,6 +28,7 @@ mod openai;
 mod probe;
 mod receipt;
 mod redact;
+mod resolve;
 mod retain;
 mod routes;
 mod sealed;

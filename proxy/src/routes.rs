@@ -99,6 +99,8 @@ pub(crate) struct Row {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) lane: Lane,
     pub(crate) names: Names,
+    /// Whether it changes which models the remote has. Names mean the remote's own models there, never aliases.
+    pub(crate) management: bool,
     /// Whose API it is, where it is not OpenAI's or Ollama's.
     pub(crate) api: Option<Dialect>,
     /// The handler for clients of Anthropic's API, where theirs has a route of the same path.
@@ -210,14 +212,14 @@ pub(crate) const TABLE: &[Row] = &[
     row(Any, "/api/embed", "api/embed", MODEL, "Ollama's embeddings."),
     row(Any, "/api/embeddings", "api/embeddings", MODEL, "Ollama's older embeddings."),
     row(Any, "/api/show", "api/show", NAMED, "What a model is."),
-    row(Any, "/api/delete", "api/delete", NAMED, "Deletes a model."),
-    row(Any, "/api/pull", "api/pull", NAMED, "Fetches a model from a registry."),
-    row(Any, "/api/push", "api/push", NAMED, "Sends a model to a registry."),
-    row(Any, "/api/create", "api/create", Names::Definition(&["model", "name", "from"]), "Makes a model."),
-    row(Any, "/api/copy", "api/copy", Names::Body(&["source", "destination"]), "Copies a model."),
+    row(Any, "/api/delete", "api/delete", NAMED, "Deletes a model.").management(),
+    row(Any, "/api/pull", "api/pull", NAMED, "Fetches a model from a registry.").management(),
+    row(Any, "/api/push", "api/push", NAMED, "Sends a model to a registry.").management(),
+    row(Any, "/api/create", "api/create", Names::Definition(&["model", "name", "from"]), "Makes a model.").management(),
+    row(Any, "/api/copy", "api/copy", Names::Body(&["source", "destination"]), "Copies a model.").management(),
     row(Any, "/api/tags", "api/tags", Listed("models", &["name", "model"]), "The models of the remote."),
     row(Any, "/api/ps", "api/ps", Listed("models", &["name", "model"]), "The models that are loaded."),
-    row(Any, "/api/blobs/{*digest}", "api/blobs", Names::Weights, "The files of models."),
+    row(Any, "/api/blobs/{*digest}", "api/blobs", Names::Weights, "The files of models.").management(),
 ];
 
 /// A row of the native lane.
@@ -229,6 +231,7 @@ const fn row(verb: Verb, path: &'static str, name: &'static str, names: Names, s
         endpoint: None,
         lane: Lane::Native,
         names,
+        management: false,
         api: None,
         anthropic: None,
         socket: false,
@@ -248,6 +251,10 @@ impl Row {
 
     const fn api(self, api: Dialect) -> Self {
         Self { api: Some(api), ..self }
+    }
+
+    const fn management(self) -> Self {
+        Self { management: true, ..self }
     }
 
     const fn fields(self, endpoint: Endpoint) -> Self {

@@ -10,7 +10,7 @@ use super::{
     translate,
 };
 use crate::{
-    config::{Anthropic, Tools},
+    config::{Config, Tools},
     openai::{
         arbitrary::{lines, wire},
         request::json::Json,
@@ -49,7 +49,7 @@ fn facts(request: &Value) -> Facts {
     let json = Json::of_test(request.to_string().into_bytes());
     let mut receipt = Receipt::default();
     let request =
-        Request::read(json.fields().unwrap(), For::Message, &Anthropic::default(), &Tools::default(), &mut receipt)
+        Request::read(json.fields().unwrap(), For::Message, &Config::default(), &Tools::default(), &mut receipt)
             .unwrap();
     translate::ask(request, &Policy::default(), &mut receipt).unwrap().1
 }
@@ -310,7 +310,7 @@ proptest! {
         let mut receipt = Receipt::default();
         let ask = json
             .fields()
-            .and_then(|fields| Request::read(fields, For::Message, &Anthropic::default(), &Tools::default(), &mut receipt))
+            .and_then(|fields| Request::read(fields, For::Message, &Config::default(), &Tools::default(), &mut receipt))
             .and_then(|request| translate::ask(request, &Policy::default(), &mut receipt));
         match ask {
             Ok((ask, _)) => prop_assert!(serde_json::from_slice::<Value>(&ask.body).unwrap()["messages"].is_array()),

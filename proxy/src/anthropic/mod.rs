@@ -48,8 +48,10 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Fac
 
 fn prepare_for(purpose: For, json: &Json, context: &Context<'_>) -> Result<Prepared<Facts>, Error> {
     let (config, mut receipt) = (context.config, Receipt::default());
-    let request = Request::read(json.fields()?, purpose, &config.anthropic, &config.tools, &mut receipt)?;
-    let policy = context.policy(&request.model, &request.native, &mut receipt)?;
+    let fields = json.fields()?;
+    let tools = context.tools(&fields);
+    let mut request = Request::read(fields, purpose, config, &tools, &mut receipt)?;
+    let policy = context.policy(&mut request.model, &mut request.native, &mut receipt)?;
     let (ask, facts) = translate::ask(request, &policy, &mut receipt)?;
     receipt.enforce_strict(config)?;
     Ok(Prepared { asks: vec![ask], facts, receipt })

@@ -9,7 +9,7 @@ use super::{
     wire::{Block, Message, OutputConfig, ThinkingConfig},
 };
 use crate::{
-    config::{Anthropic, Tools},
+    config::{Config, Tools},
     error::Error,
     openai::{
         request::{
@@ -87,7 +87,7 @@ impl<'a> Request<'a> {
     pub(super) fn read(
         mut fields: Fields<'a>,
         purpose: For,
-        config: &Anthropic,
+        config: &Config,
         settings: &Tools,
         receipt: &mut Receipt,
     ) -> Result<Self, Error> {
@@ -97,7 +97,10 @@ impl<'a> Request<'a> {
         if named.is_empty() {
             return Err(missing("model"));
         }
-        let model = match config.behind(&named) {
+        // An alias of that very name wins.
+        let alias = config.models.preset(&named).is_some();
+        let config = &config.anthropic;
+        let model = match config.behind(&named).filter(|_| !alias) {
             Some(model) => {
                 receipt.note("model", format!("alias:{model}"));
                 Text(Cow::Owned(model.to_owned()))

@@ -10,7 +10,7 @@ use super::{
     translate,
 };
 use crate::{
-    config::{Anthropic, Hosted},
+    config::{Anthropic, Config, Hosted},
     openai::{
         request::json::Json,
         response::sse::{Feed, Translator},
@@ -24,12 +24,13 @@ pub(crate) fn check(case: &mut Case) {
     let json = Json::of_test(case.input("client.json").unwrap());
     let tools = case.tools();
     let server_tools = if case.input("server-tools-refused").is_some() { Hosted::Refuse } else { Hosted::Skip };
-    let config = Anthropic {
+    let anthropic = Anthropic {
         model: "qwen3-coder".to_owned(),
         small_model: "qwen3:0.6b".to_owned(),
         server_tools,
         ..Anthropic::default()
     };
+    let config = Config { anthropic, ..Config::default() };
     let mut receipt = Receipt::default();
     let translated = json
         .fields()

@@ -1,13 +1,13 @@
 //! From the sources to one checked [`Config`]: file, then environment, then flags; a later one wins. All mistakes are reported at once.
 
-use std::{collections::HashMap, fmt, fs, io, ops::Range, path::PathBuf};
+use std::{borrow::Cow, collections::HashMap, fmt, fs, io, ops::Range, path::PathBuf};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{Config, Protocol, Proxy, remote, remotes, tokens};
+use super::{Config, Protocol, Proxy, models, remote, remotes, tokens};
 use crate::config::{
     settings::{Draft, SECTIONS, SETTINGS, Setting, find},
     value::Value,
@@ -45,6 +45,8 @@ pub struct Loaded {
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
     places: HashMap<&'static str, Place>,
+    /// Where the entries of `[models]` stand, by name.
+    models: HashMap<String, Place>,
 }
 
 impl Loaded {
@@ -52,6 +54,12 @@ impl Loaded {
     #[must_use]
     pub fn origin(&self, setting: &Setting) -> String {
         self.places.get(setting.key).map_or_else(|| "default".to_owned(), ToString::to_string)
+    }
+
+    /// Where an entry of `[models]` came from. Those that stand nowhere else came with `models.aliases`.
+    pub(super) fn origin_of_model(&self, name: &str) -> String {
+        let place = self.models.get(name).or_else(|| self.places.get("models.aliases"));
+        place.map_or_else(|| "default".to_owned(), ToString::to_string)
     }
 
     /// Whether any source names the remote: its host or URL, or another port on this machine.
@@ -154,6 +162,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
 struct Loader {
     draft: Draft,
     places: HashMap<&'static str, Place>,
+    models: HashMap<String, Place>,
     mistakes: Vec<String>,
     warnings: Vec<String>,
     /// Where `key_env` looks.
@@ -234,8 +243,40 @@ impl Loader {
                 (None, DeValue::Table(inner)) if SETTINGS.iter().any(|setting| setting.section() == key) => {
                     self.table(source, &key, inner);
                 }
+                (None, DeValue::Table(fields)) if prefix == "models" => self.model(source, name, fields),
                 (None, _) => self.mistakes.push(source.wrong(name.span(), &unknown(&key, prefix))),
             }
+        }
+    }
+
+    /// An alias or a preset: a table of its own.
+    fn model(&mut self, source: &Source<'_>, name: &Spanned<Cow<'_, str>>, fields: &DeTable<'_>) {
+        let (model, before) = (&**name.get_ref(), self.mistakes.len());
+        let mut draft = models::Draft::default();
+        for (name, value) in fields {
+            let known = || models::FIELDS.iter().map(|(field, _)| *field);
+            let Some((field, set)) = models::FIELDS.iter().find(|(field, _)| *field == name.get_ref()) else {
+                let near = match nearest(name.get_ref(), known()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+                };
+                let what = format!("models.{model:?}: unknown field {}; {near}", name.get_ref());
+                self.mistakes.push(source.wrong(name.span(), &what));
+                continue;
+            };
+            if let Err(what) = set(&mut draft, value.get_ref()) {
+                self.mistakes.push(source.wrong(value.span(), &format!("models.{model:?}.{field}: {what}")));
+            }
+        }
+        if self.mistakes.len() > before {
+            return;
+        }
+        match self.draft.config.models.add(model, draft) {
+            Ok(()) => {
+                let (line, column) = source.line_and_column(name.span().start);
+                self.models.insert(model.to_owned(), Place::File { path: source.path.to_owned(), line, column });
+            }
+            Err(what) => self.mistakes.push(source.wrong(name.span(), &format!("models.{model:?}: {what}"))),
         }
     }
 
@@ -302,7 +343,7 @@ impl Loader {
 
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
-        let Self { draft, mut places, mut mistakes, mut warnings, environment, read } = self;
+        let Self { draft, mut places, models, mut mistakes, mut warnings, environment, read } = self;
         if !mistakes.is_empty() {
             return Err(Error(mistakes));
         }
@@ -323,6 +364,15 @@ impl Loader {
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
         if let Err(wrong) = remotes::join(&mut config, named) {
             mistakes.push(format!("{}remotes: {wrong}", at("remotes")));
+        }
+        for (name, what) in config.models.finish().err().unwrap_or_default() {
+            let place = models.get(&name).map_or_else(|| at("models.aliases"), |place| format!("{place}: "));
+            mistakes.push(format!("{place}models.{name:?}: {what}"));
+        }
+        if config.models.default.contains('*') {
+            let default = &config.models.default;
+            mistakes
+                .push(format!("{}models.default: invalid name {default:?}: expected one model", at("models.default")));
         }
         if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
             mistakes.push(format!(
@@ -371,7 +421,11 @@ impl Loader {
                 at("remote.forward_auth")
             ));
         }
-        if mistakes.is_empty() { Ok(Loaded { config, warnings, file: read, places }) } else { Err(Error(mistakes)) }
+        if mistakes.is_empty() {
+            Ok(Loaded { config, warnings, file: read, places, models })
+        } else {
+            Err(Error(mistakes))
+        }
     }
 }
 
@@ -405,6 +459,12 @@ pub(super) fn proxy_of_environment(
 fn unknown(key: &str, table: &str) -> String {
     let meant = |near: &str| format!("unknown setting {key}: did you mean {near}?");
     let within = || SETTINGS.iter().filter(|setting| setting.section() == table).map(|setting| setting.key);
+    if table == "models" && nearest(name_of(key), within().map(name_of)).is_none() {
+        let name = key.strip_prefix("models.").unwrap_or(key);
+        return format!(
+            "unknown setting {key}: an alias is a table: write [models.{name:?}] and, below it, to = \"MODEL\""
+        );
+    }
     if !table.is_empty() {
         // Compared without the table: it makes all names in it alike.
         return match nearest(name_of(key), within().map(name_of)) {

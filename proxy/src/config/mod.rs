@@ -5,6 +5,7 @@
 mod address;
 mod file;
 mod load;
+mod models;
 mod reach;
 mod remote;
 mod remotes;
@@ -19,6 +20,8 @@ pub use file::edit;
 pub(crate) use file::{Credentials, SavedRemote, save_remote};
 use http::{HeaderName, HeaderValue, uri::Scheme};
 pub use load::{Error, Loaded, Sources, load};
+pub use models::Models;
+pub(crate) use models::{Preset, Resolved};
 pub use reach::{Proxy, ProxyProtocol, Reach, Ssh, Wake};
 pub use remotes::NamedRemote;
 pub use settings::{SECTIONS, SETTINGS, Setting};
@@ -40,6 +43,8 @@ pub struct Config {
     pub native: Native,
     /// The OpenAI lane.
     pub openai: OpenAi,
+    /// Aliases and presets of models, and which are listed.
+    pub models: Models,
     /// How much a model remembers, and what becomes of a prompt that is longer.
     pub context: Context,
     /// The legacy completions.
@@ -74,6 +79,16 @@ pub struct Config {
     pub admin: Admin,
     /// What happens to running requests when the process stops.
     pub shutdown: Shutdown,
+}
+
+impl Config {
+    /// Returns what the model's name `asked` stands for: an alias, one of Anthropic's names on a route of its API, or itself. The default
+    /// model is not tried, because only the remote knows whether it is needed.
+    pub(crate) fn resolve(&self, asked: &str, anthropic: bool) -> Resolved {
+        let (model, preset) = self.models.behind(asked, anthropic.then_some(&self.anthropic));
+        let preset = preset.cloned().unwrap_or_default();
+        Resolved { asked: asked.to_owned(), model: model.to_owned(), preset }
+    }
 }
 
 /// Where the proxy listens.

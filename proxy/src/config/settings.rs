@@ -163,6 +163,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("remote", "The remote Ollama"),
     ("health", "How several remotes are watched"),
     ("openai", "The OpenAI routes"),
+    ("models", "Aliases and presets of models, and which models are listed"),
     ("context", "Context size, and prompts that do not fit"),
     ("completions", "Legacy completions"),
     ("moderation", "Moderations"),
@@ -443,6 +444,35 @@ pub const SETTINGS: &[Setting] = &[
         "openai.strict",
         "Reject request fields that are unknown or have no effect, instead of listing them in x-farllama-receipt",
         |config| &mut config.openai.strict,
+    ),
+    other(
+        "models.aliases",
+        "NAME=MODEL,…",
+        "Names that stand for models of the remote; in the file with presets, as [models.\"NAME\"]",
+        |draft, value| draft.config.models.set_aliases(value),
+        // Shown with the other entries, each a table of its own.
+        |_| Shown::Nothing,
+    ),
+    other(
+        "models.default",
+        "MODEL",
+        "Model for names that neither an alias nor the remote has; empty: such requests fail",
+        |draft, value| text(value).map(|model| draft.config.models.default = model.trim().to_owned()),
+        |config| quoted(&config.models.default),
+    ),
+    other(
+        "models.hidden",
+        "NAME,…",
+        "Names that no list of models shows, with * for any characters. Requests may still use them",
+        |draft, value| list(value).map(|names| draft.config.models.hidden = names),
+        |config| Shown::Value(toml::Value::from(config.models.hidden.clone()).to_string()),
+    ),
+    other(
+        "models.shown",
+        "NAME,…",
+        "The only names that lists of models show, with * for any characters; empty: all",
+        |draft, value| list(value).map(|names| draft.config.models.shown = names),
+        |config| Shown::Value(toml::Value::from(config.models.shown.clone()).to_string()),
     ),
     tokens_of("context.num_ctx", "Context size for OpenAI requests that set none; 0 lets Ollama decide", |config| {
         &mut config.context.num_ctx

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{Config, load::Loaded, remotes, settings::SETTINGS, tokens, value::Shown};
+use crate::config::{Config, Models, load::Loaded, remotes, settings::SETTINGS, tokens, value::Shown};
 
 /// The text of `farllama config show`.
 #[must_use]
@@ -14,6 +14,9 @@ pub fn show(loaded: &Loaded) -> String {
     for setting in plain.into_iter().chain(tabled) {
         let (of, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
         if of != table {
+            if table == "models" {
+                out += &loaded.config.models.show(|name| loaded.origin_of_model(name));
+            }
             let _ = write!(out, "\n[{of}]\n");
             table = of;
         }
@@ -37,6 +40,7 @@ pub fn changes(before: &Config, after: &Config) -> Vec<String> {
     for setting in SETTINGS {
         let key = setting.key;
         match (setting.show(before), setting.show(after)) {
+            _ if key == "models.aliases" => changes.extend(Models::changes(&before.models, &after.models)),
             _ if key == "auth.keys" => {
                 changes.extend(tokens::changes(&before.auth.tokens, &after.auth.tokens));
             }

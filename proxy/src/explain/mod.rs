@@ -178,7 +178,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
     let stood_in = config.images.fetch.then(|| image_urls::stand_in(json));
     let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
     // Nothing has grown yet.
-    let context = &Context { config, grown: &Grown::default(), recorder: &Recorder::default() };
+    let context = &Context { config, grown: &Grown::default(), recorder: &Recorder::default(), target: None };
     let mut stand_in = None;
     let mut repairs = Repairs::default();
     let (asks, receipt) = match endpoint {

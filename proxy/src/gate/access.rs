@@ -8,9 +8,13 @@ use http::{Method, header};
 
 use crate::{
     buffered::Share,
-    config::{Anthropic, Token},
+    config::Token,
     error::Error,
-    gate::{model_names::Scan, models::Models, paths::Paths},
+    gate::{
+        model_names::Scan,
+        models::{Aliases, Models},
+        paths::Paths,
+    },
     routes::{Names, Route},
     text,
 };
@@ -25,6 +29,7 @@ pub(crate) struct Access {
 /// The part of an answer's list that a key is shown.
 pub(crate) struct Shown<'a> {
     models: &'a Models,
+    aliases: Aliases,
     list: &'static str,
     names: &'static [&'static str],
 }
@@ -33,7 +38,7 @@ impl Shown<'_> {
     /// # Errors
     /// The list cannot be read.
     pub(crate) async fn of(&self, response: Response, method: &Method) -> Result<Response, Error> {
-        Ok(self.models.filter(response, self.list, self.names, method).await?.into_response())
+        Ok(self.models.filter(response, &self.aliases, self.list, self.names, method).await?.into_response())
     }
 }
 
@@ -57,7 +62,7 @@ impl Access {
     ///
     /// # Errors
     /// The key may not do this, or it is unknown whether it may.
-    pub(crate) fn check(&self, route: &Route, path: &str, aliases: Option<&Anthropic>) -> Result<(), Error> {
+    pub(crate) fn check(&self, route: &Route, path: &str, aliases: &Aliases) -> Result<(), Error> {
         if self.routes.as_ref().is_some_and(|routes| !routes.contain(path)) {
             return Err(Error::Denied { message: format!("this key may not ask for {}", text::name(path)) });
         }
@@ -74,7 +79,7 @@ impl Access {
             }),
             Some(Names::Path) => {
                 let id = route.id.as_deref().unwrap_or_default();
-                models.check(aliases.and_then(|aliases| aliases.behind(id)).unwrap_or(id))
+                models.check(aliases.behind(id))
             }
             Some(_) => Ok(()),
         }
@@ -90,7 +95,7 @@ impl Access {
         &self,
         mut request: Request,
         route: &Route,
-        aliases: Option<&Anthropic>,
+        aliases: &Aliases,
         limit: usize,
         share: &Share,
     ) -> Result<(Request, Option<Shown<'_>>), Error> {
@@ -98,13 +103,13 @@ impl Access {
         let request = match row.names {
             Names::Body(fields) => models.judge(request, Scan::new(fields), aliases, route.based, limit, share).await?,
             Names::Definition(fields) => {
-                models.judge(request, Scan::of_definition(fields), None, route.based, limit, share).await?
+                models.judge(request, Scan::of_definition(fields), aliases, route.based, limit, share).await?
             }
-            Names::Form => models.check_form(request, limit, share).await?,
+            Names::Form => models.check_form(request, aliases, limit, share).await?,
             Names::Listed(list, names) => {
                 // A compressed list could not be read.
                 request.headers_mut().remove(header::ACCEPT_ENCODING);
-                return Ok((request, Some(Shown { models, list, names })));
+                return Ok((request, Some(Shown { models, aliases: aliases.clone(), list, names })));
             }
             Names::Path | Names::Weights | Names::Nowhere => request,
         };

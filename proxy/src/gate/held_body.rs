@@ -1,5 +1,5 @@
-//! A request body that is read before its request gets a slot that other callers wait for (`quota.max_concurrent`). It counts against
-//! `limits.buffered` while it waits.
+//! Request bodies that are read before their requests go on: before one gets a slot that other callers wait for (`quota.max_concurrent`), or
+//! to find the names of models in it. What is held of them counts against `limits.buffered`.
 
 use std::{
     collections::VecDeque,
@@ -11,6 +11,8 @@ use axum::{
     body::{Body, Bytes},
     extract::Request,
 };
+use bytes::BytesMut;
+use http::{HeaderMap, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -39,62 +41,132 @@ pub(crate) async fn read(request: Request, translated: bool, limit: usize, share
         parts.extensions.insert(Counted);
         return Ok(Request::from_parts(parts, Body::from(lease.hold(body))));
     }
-    let (parts, mut body) = request.into_parts();
-    let announced = body.size_hint().exact();
+    let (parts, body) = request.into_parts();
     let size = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if size > limit {
         return Err(Error::TooLarge { limit });
     }
     lease.fits(size)?;
-    let (mut frames, mut size) = (VecDeque::new(), 0);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| error::own(&error).unwrap_or_else(|| whole_body::broken(&error)))?;
-        let part = frame.data_ref().map_or(0, Bytes::len);
-        size += part;
-        if size > limit {
-            return Err(Error::TooLarge { limit });
-        }
-        let only = frames.is_empty() && body.is_end_stream();
-        if !(only && size <= FREE) {
-            lease.grow(part).await?;
-        }
-        frames.push_back(frame);
+    let mut held = HeldBody::new(body, lease);
+    held.read(limit, |_| true).await?;
+    if !held.is_whole() || held.left > limit {
+        return Err(Error::TooLarge { limit });
     }
-    Ok(Request::from_parts(parts, Body::new(HeldBody { frames, left: size as u64, sized: announced.is_some(), lease })))
+    Ok(Request::from_parts(parts, Body::new(held)))
 }
 
-/// A body that was read, with the frames and the framing that it came with.
-struct HeldBody {
+/// Whether a body is compressed.
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// A body whose first part was read, or all of it, with the frames and the framing that it came with.
+pub(crate) struct HeldBody {
     frames: VecDeque<Frame<Bytes>>,
     /// Bytes in `frames`.
-    left: u64,
+    left: usize,
     /// Whether its length was announced.
     sized: bool,
     lease: Lease,
+    /// What was not read yet. None: it has ended.
+    rest: Option<Body>,
+}
+
+impl HeldBody {
+    /// `lease` counts what is read.
+    pub(crate) fn new(body: Body, lease: Lease) -> Self {
+        let sized = body.size_hint().exact().is_some();
+        Self { frames: VecDeque::new(), left: 0, sized, lease, rest: Some(body) }
+    }
+
+    /// Whether nothing is left to read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// Reads on until the body ends, more than `limit` bytes are held, or `goes_on` is false for a part that was read.
+    ///
+    /// # Errors
+    /// Fails if the body breaks off, or finds no room in the budget.
+    pub(crate) async fn read(&mut self, limit: usize, mut goes_on: impl FnMut(&Bytes) -> bool) -> Result<(), Error> {
+        while self.left <= limit
+            && let Some(body) = &mut self.rest
+        {
+            let Some(frame) = body.frame().await else {
+                self.rest = None;
+                break;
+            };
+            let frame = frame.map_err(|error| error::own(&error).unwrap_or_else(|| whole_body::broken(&error)))?;
+            let ended = body.is_end_stream();
+            let part = frame.data_ref().cloned().unwrap_or_default();
+            self.left += part.len();
+            let only = self.frames.is_empty() && ended;
+            if !(only && self.left <= FREE) {
+                self.lease.grow(part.len()).await?;
+            }
+            self.frames.push_back(frame);
+            if ended {
+                self.rest = None;
+            }
+            if !goes_on(&part) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes that were read.
+    pub(crate) fn bytes(&self) -> Bytes {
+        let mut parts = self.frames.iter().filter_map(Frame::data_ref);
+        match (parts.next(), parts.next()) {
+            (None, _) => Bytes::new(),
+            (Some(only), None) => only.clone(),
+            (Some(_), Some(_)) => {
+                let mut all = BytesMut::with_capacity(self.left);
+                self.frames.iter().filter_map(Frame::data_ref).for_each(|part| all.extend_from_slice(part));
+                all.freeze()
+            }
+        }
+    }
+
+    /// Puts `bytes` in the place of those that were read. Trailers stay.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        self.frames.retain(Frame::is_trailers);
+        self.left = bytes.len();
+        self.frames.push_front(Frame::data(bytes));
+    }
+
+    /// Changes what is still to come.
+    pub(crate) fn map_rest(&mut self, change: impl FnOnce(Body) -> Body) {
+        self.rest = self.rest.take().map(change);
+    }
 }
 
 impl HttpBody for HeldBody {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = self.frames.pop_front();
-        let part = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
-        self.left -= part as u64;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(frame) = self.frames.pop_front() else {
+            return self.rest.as_mut().map_or(Poll::Ready(None), |rest| Pin::new(rest).poll_frame(cx));
+        };
+        let part = frame.data_ref().map_or(0, Bytes::len);
+        self.left -= part;
         self.lease.shrink(part);
-        Poll::Ready(frame.map(Ok))
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
         // A body without an announced length has an end of its own, also if it is empty.
-        self.sized && self.frames.is_empty()
+        self.frames.is_empty() && self.rest.as_ref().map_or(self.sized, HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
         let mut hint = SizeHint::new();
-        hint.set_lower(self.left);
-        if self.sized {
-            hint.set_upper(self.left);
+        hint.set_lower(self.left as u64 + rest.lower());
+        if let Some(upper) = rest.upper().filter(|_| self.sized) {
+            hint.set_upper(self.left as u64 + upper);
         }
         hint
     }
@@ -103,7 +175,6 @@ impl HttpBody for HeldBody {
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt, StreamExt, stream};
-    use http::HeaderMap;
     use http_body_util::StreamBody;
 
     use super::*;

@@ -3,10 +3,10 @@
 mod access;
 mod concurrency;
 mod counts;
-mod held_body;
+pub(crate) mod held_body;
 mod inner;
 mod keys;
-mod model_names;
+pub(crate) mod model_names;
 mod models;
 mod open_requests;
 pub(crate) mod origin;
@@ -27,6 +27,7 @@ use http::{HeaderName, StatusCode};
 use http_body::Body as _;
 pub(crate) use inner::Inner;
 use keys::{Caller, Keys};
+use models::{AliasSettings, Aliases};
 pub(crate) use models::{Models, allows};
 use open_requests::{OpenRequest, OpenRequests};
 use origin::{Rules, Verdict};
@@ -34,8 +35,8 @@ pub(crate) use owner::Owner;
 
 use crate::{
     buffered::{Budget, Share},
-    config::{Anthropic, Config, Token},
-    error::{Dialect, Error},
+    config::{Config, Token},
+    error::Error,
     observe::Recorder,
     routes::{Names, Route},
     upstream::passthrough,
@@ -62,8 +63,8 @@ pub(crate) struct Gate {
     /// Maximum number of requests of one key in flight. 0: without limit.
     open_per_key: usize,
     buffered: Arc<Budget>,
-    /// The names that stand for other models on Anthropic's routes.
-    aliases: Anthropic,
+    /// The names that stand for other models.
+    aliases: Arc<AliasSettings>,
     /// Maximum size of a body on a translated route.
     body: usize,
     /// Maximum size of a body on a native route; 0: unlimited.
@@ -86,7 +87,7 @@ impl Gate {
             open,
             open_per_key: config.limits.connections_per_key,
             buffered,
-            aliases: config.anthropic.clone(),
+            aliases: Arc::new(AliasSettings { models: config.models.clone(), anthropic: config.anthropic.clone() }),
             body: config.limits.body,
             native_body: config.limits.native_body,
         }
@@ -216,8 +217,8 @@ impl Gate {
         next: impl FnOnce(Box<Request>) -> F,
     ) -> Result<Response, Error> {
         let method = request.method().clone();
-        let aliases = (route.dialect == Dialect::Anthropic && route.translated()).then_some(&self.aliases);
-        caller.access.check(route, route.path(&request), aliases)?;
+        let aliases = Aliases::on(route, &self.aliases);
+        caller.access.check(route, route.path(&request), &aliases)?;
         if !route.plain {
             return Err(unclear_path());
         }
@@ -229,7 +230,7 @@ impl Gate {
             Some(counting) => Some(counting.admit(Some(&caller.token), counted).await?),
             None => None,
         };
-        let (request, shown) = caller.access.check_body(*request, route, aliases, self.limit(route), share).await?;
+        let (request, shown) = caller.access.check_body(*request, route, &aliases, self.limit(route), share).await?;
         let request = Box::new(request);
         let response = match admission {
             Some(admission) => self.run(admission, route, share, recorder, request, next).await?,

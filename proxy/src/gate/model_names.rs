@@ -354,7 +354,7 @@ fn form_type(headers: &HeaderMap) -> Option<&http::HeaderValue> {
 ///
 /// # Errors
 /// It is neither, or broken.
-pub(super) async fn in_form(body: &Bytes, headers: &HeaderMap) -> Result<Vec<Name>, Unreadable> {
+pub(crate) async fn in_form(body: &Bytes, headers: &HeaderMap) -> Result<Vec<Name>, Unreadable> {
     const FIELDS: [&str; 1] = ["model"];
     let Some(kind) = form_type(headers) else {
         let mut scan = Scan::of_form(&FIELDS);

@@ -14,19 +14,20 @@ use axum::{
     extract::Request,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, header, request::Parts};
+use http::{Method, Response, header, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::model_names::{self, Name, Scan};
 use crate::{
     buffered::{Counted, Lease, Share},
-    config::Anthropic,
-    error::{self, Error},
-    gate::pattern,
+    config::{self, Anthropic},
+    error::{self, Dialect, Error},
+    gate::{held_body::is_encoded, pattern},
     offload,
     ollama::name,
     openai::request::encoding,
+    routes::Route,
     text,
     whole_body::{self, Failed},
 };
@@ -39,6 +40,36 @@ pub(crate) struct Models(Arc<[String]>);
 /// Whether the pattern of a key's list covers `model`.
 pub(crate) fn allows(pattern: &str, model: &str) -> bool {
     pattern::fits_segments(&any_tag(pattern), &name::full(model))
+}
+
+/// What names stand for on one route, so that an alias is no way around a key's list: the model that runs is what counts. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Aliases {
+    settings: Option<Arc<AliasSettings>>,
+    /// Whether Anthropic's names stand for models.
+    anthropic: bool,
+}
+
+/// The settings that give models other names.
+#[derive(Debug)]
+pub(crate) struct AliasSettings {
+    pub(crate) models: config::Models,
+    pub(crate) anthropic: Anthropic,
+}
+
+impl Aliases {
+    /// Those of `settings` on `route`.
+    pub(crate) fn on(route: &Route, settings: &Arc<AliasSettings>) -> Self {
+        let anthropic = route.dialect == Dialect::Anthropic && route.translated();
+        let own = route.row.is_some_and(|row| row.management);
+        Self { settings: (!own).then(|| settings.clone()), anthropic }
+    }
+
+    /// The model that a request means by `name`.
+    pub(crate) fn behind<'a>(&'a self, name: &'a str) -> &'a str {
+        let Some(settings) = &self.settings else { return name };
+        settings.models.behind(name, self.anthropic.then_some(&settings.anthropic)).0
+    }
 }
 
 impl Models {
@@ -80,7 +111,7 @@ impl Models {
         &self,
         request: Request,
         scan: Scan,
-        aliases: Option<&Anthropic>,
+        aliases: &Aliases,
         translated: bool,
         limit: usize,
         share: &Share,
@@ -89,7 +120,7 @@ impl Models {
             return Err(Error::TooLarge { limit });
         }
         let (mut parts, mut body) = request.into_parts();
-        if encoded(&parts.headers) {
+        if is_encoded(&parts.headers) {
             if !translated {
                 return Err(refused("the names in a compressed body cannot be read; send it uncompressed"));
             }
@@ -98,7 +129,7 @@ impl Models {
         let mut judging = Judging {
             scan,
             models: self.clone(),
-            aliases: aliases.cloned(),
+            aliases: aliases.clone(),
             translated,
             strict: translated,
             checked: 0,
@@ -142,18 +173,24 @@ impl Models {
     ///
     /// # Errors
     /// One of the models is not in the list, or the names cannot be read for sure.
-    pub(crate) async fn check_form(&self, request: Request, limit: usize, share: &Share) -> Result<Request, Error> {
+    pub(crate) async fn check_form(
+        &self,
+        request: Request,
+        aliases: &Aliases,
+        limit: usize,
+        share: &Share,
+    ) -> Result<Request, Error> {
         let (mut parts, body) = request.into_parts();
         let body = read_whole(&mut parts, body, limit, share).await?;
         let (form, headers) = (body.clone(), parts.headers.clone());
         let reading = async move { model_names::in_form(&form, &headers).await };
         let found = offload::run_future(body.len(), reading).await.map_err(|error| refused(&error.to_string()))?;
-        self.check_all(&found, None)?;
+        self.check_all(&found, aliases)?;
         Ok(Request::from_parts(parts, Body::from(body)))
     }
 
     /// The names of a whole translated request.
-    fn check_all(&self, found: &[Name], aliases: Option<&Anthropic>) -> Result<(), Error> {
+    fn check_all(&self, found: &[Name], aliases: &Aliases) -> Result<(), Error> {
         if found.is_empty() {
             // Without a name the proxy might choose a model of its own.
             return Err(refused("this request names none; say which"));
@@ -161,16 +198,16 @@ impl Models {
         found
             .iter()
             .filter(|found| !found.name.is_empty())
-            .try_for_each(|found| self.check(behind(aliases, &found.name)))
+            .try_for_each(|found| self.check(aliases.behind(&found.name)))
     }
 
     /// The JSON of `body` without what stands in its `list` and is not in this one. None if it cannot be read.
-    fn filtered(&self, body: &[u8], list: &str, names: &[&str]) -> Option<Vec<u8>> {
+    fn filtered(&self, body: &[u8], aliases: &Aliases, list: &str, names: &[&str]) -> Option<Vec<u8>> {
         let mut whole: serde_json::Value = serde_json::from_slice(body).ok()?;
         if let Some(models) = whole.get_mut(list).filter(|models| !models.is_null()) {
             let shown = |model: &serde_json::Value| {
                 let mut told = names.iter().filter_map(|name| model.get(name)?.as_str()).peekable();
-                told.peek().is_some() && told.all(|name| self.contain(name))
+                told.peek().is_some() && told.all(|name| self.contain(aliases.behind(name)))
             };
             models.as_array_mut()?.retain(shown);
         }
@@ -184,6 +221,7 @@ impl Models {
     pub(crate) async fn filter(
         &self,
         response: Response<Body>,
+        aliases: &Aliases,
         list: &'static str,
         names: &'static [&'static str],
         method: &Method,
@@ -202,20 +240,11 @@ impl Models {
             message: "the remote's list of models cannot be read, so it is not shown".to_owned(),
         };
         let body = to_bytes(body, BOUND).await.map_err(|_| unreadable())?;
-        let models = self.clone();
-        let filtered = offload::run(body.len(), move || models.filtered(&body, list, names)).await;
+        let (models, aliases) = (self.clone(), aliases.clone());
+        let filtered = offload::run(body.len(), move || models.filtered(&body, &aliases, list, names)).await;
         let body = filtered.ok_or_else(unreadable)?;
         Ok(Response::from_parts(parts, Body::from(body)))
     }
-}
-
-/// The model that a request means by `name`.
-fn behind<'a>(aliases: Option<&'a Anthropic>, name: &'a str) -> &'a str {
-    aliases.and_then(|aliases| aliases.behind(name)).unwrap_or(name)
-}
-
-fn encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A pattern in lower case. Without a tag and without a `*` it stands for every tag.
@@ -238,7 +267,7 @@ async fn read_whole(parts: &mut Parts, body: Body, limit: usize, share: &Share) 
     })?;
     // The handler need not count it again.
     parts.extensions.insert(Counted);
-    if !encoded(headers) {
+    if !is_encoded(headers) {
         return Ok(lease.hold(body));
     }
     let coded = headers.clone();
@@ -263,7 +292,7 @@ struct Judging {
     scan: Scan,
     models: Models,
     /// Names that stand for other models.
-    aliases: Option<Anthropic>,
+    aliases: Aliases,
     translated: bool,
     /// Whether every name counts, and not the last one alone.
     strict: bool,
@@ -288,7 +317,7 @@ impl Judging {
 
     fn check_new(&mut self) -> Result<(), Error> {
         let new = self.scan.found().get(self.checked..).unwrap_or_default();
-        let names = new.iter().map(|found| behind(self.aliases.as_ref(), &found.name));
+        let names = new.iter().map(|found| self.aliases.behind(&found.name));
         names.filter(|name| !name.is_empty()).try_for_each(|name| self.models.check(name))?;
         self.checked = self.scan.found().len();
         Ok(())
@@ -301,10 +330,11 @@ impl Judging {
         }
         self.scan.end().map_err(|error| refused(&error.to_string()))?;
         if self.translated {
-            return self.models.check_all(self.scan.found(), self.aliases.as_ref());
+            return self.models.check_all(self.scan.found(), &self.aliases);
         }
         let last: HashMap<_, _> = self.scan.found().iter().map(|found| (found.field, &found.name)).collect();
-        last.into_values().filter(|name| !name.is_empty()).try_for_each(|name| self.models.check(name))
+        let names = last.into_values().map(|name| self.aliases.behind(name));
+        names.filter(|name| !name.is_empty()).try_for_each(|name| self.models.check(name))
     }
 }
 
@@ -379,7 +409,7 @@ mod tests {
         let parts: Vec<_> = body.as_bytes().chunks(step).map(|part| Ok::<_, Error>(part.to_vec())).collect();
         let request = Request::new(Body::from_stream(futures_util::stream::iter(parts)));
         let judged = list(models)
-            .judge(request, Scan::new(fields), None, translated, 1 << 20, &Share::default())
+            .judge(request, Scan::new(fields), &Aliases::default(), translated, 1 << 20, &Share::default())
             .now_or_never()
             .unwrap();
         let mut body_that_passes = judged.map_err(|_| 0_usize)?.into_body();

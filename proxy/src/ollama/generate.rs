@@ -14,6 +14,8 @@ pub(crate) struct GenerateRequest<'a> {
     pub(crate) prompt: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) suffix: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) system: Option<Cow<'a, str>>,
     /// Always sent: Ollama's default is true.
     pub(crate) stream: bool,
     /// The prompt as it is, without the model's template.

@@ -96,11 +96,11 @@ pub(crate) fn prepare(
 fn read<'a>(
     given: &'a Given,
     endpoint: Endpoint,
-    context: &Context<'_>,
+    context: &Context<'a>,
     receipt: &mut Receipt,
 ) -> Result<(wire::Request<'a>, Policy), Error> {
-    let request = wire::Request::read(given, endpoint, receipt)?;
-    let policy = context.policy(&request.model, &request.native, receipt)?;
+    let mut request = wire::Request::read(given, endpoint, receipt)?;
+    let policy = context.policy(&mut request.model, &mut request.native, receipt)?;
     Ok((request, policy))
 }
 

@@ -31,9 +31,11 @@ use crate::{
 /// What the client got wrong, and what cannot be had here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
-    let request = wire::Request::read(json.fields()?, &context.config.tools, &mut receipt)?;
+    let fields = json.fields()?;
+    let tools = context.tools(&fields);
+    let mut request = wire::Request::read(fields, &tools, &mut receipt)?;
     let facts = request.facts();
-    let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
+    let policy = context.policy(&mut request.model, &mut request.native, &mut receipt)?;
     let asks = translate::asks(request, &policy, context.config.limits.body, &mut receipt)?;
     receipt.enforce_strict(context.config)?;
     Ok(Prepared { asks, facts, receipt })

@@ -31,9 +31,9 @@ use crate::{
 /// What the client got wrong, and what cannot be had here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
-    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    let mut request = wire::Request::read(json.fields()?, &mut receipt)?;
     let facts = request.facts();
-    let policy = context.policy(&facts.model, &request.native, &mut receipt)?;
+    let policy = context.policy(&mut request.model, &mut request.native, &mut receipt)?;
     let config = context.config;
     Ok(Prepared {
         asks: translate::asks(request, config.completions.raw, &policy, config.limits.body)?,

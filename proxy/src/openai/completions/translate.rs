@@ -50,13 +50,14 @@ pub(super) fn asks(
     let think = match (native.think, request.effort) {
         (Some(raw), _) => Some(Cow::Borrowed(raw)),
         (None, Some(effort)) => Some(Cow::Owned(think(&effort, "reasoning_effort")?)),
-        (None, None) => None,
+        (None, None) => native.preset_think.map(Cow::Borrowed),
     };
     let mut asked = GenerateRequest {
         model: request.model.0,
         prompt: Cow::Borrowed(""),
         raw: request.raw.unwrap_or(raw_by_default && request.suffix.is_none()),
         suffix: request.suffix.map(|suffix| suffix.0),
+        system: native.preset_system.map(Cow::Borrowed),
         stream: request.stream,
         format: native.format,
         keep_alive: native.keep_alive,

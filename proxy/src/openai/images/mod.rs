@@ -16,7 +16,7 @@ use crate::{
     observe::Recorder,
     openai::{
         models::can,
-        request::json::Json,
+        request::{json::Json, options::Native},
         tools::repair::Repairs,
         upstream_request::{
             prepare::{Context, Prepared, take},
@@ -35,12 +35,11 @@ const PATH: &str = "/api/generate";
 /// What the client got wrong, and what cannot be had here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<String>, Error> {
     let mut receipt = Receipt::default();
-    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    let mut request = wire::Request::read(json.fields()?, &mut receipt)?;
     let facts = request.model.to_string();
-    context.recorder.model(&facts);
-    receipt.enforce_strict(context.config)?;
+    context.policy(&mut request.model, &mut Native::default(), &mut receipt)?;
     let ask = |native| {
-        let (model, body) = (facts.clone(), encode(&native)?);
+        let (model, body) = (request.model.to_string(), encode(&native)?);
         Ok(UpstreamRequest {
             path: PATH,
             params: Params::reading("prompt"),
@@ -62,7 +61,8 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     let (asks, model) = take(&app, &recorder, json, prepare).await?;
     let version = app.upstream.version().await?;
-    if !version.makes_pictures() || !can(&app, &model, "image").await? {
+    let target = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
+    if !version.makes_pictures() || !can(&app, &target, "image").await? {
         return Err(translate::refused(&model, &version));
     }
     let mut replies = Vec::with_capacity(asks.len());

@@ -6,6 +6,8 @@ mod translate;
 pub(crate) mod vectors;
 mod wire;
 
+use std::borrow::Cow;
+
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -54,11 +56,12 @@ pub(crate) fn explain(
 
 fn prepare(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared<translate::Facts>, Error> {
     let mut receipt = Receipt::default();
-    let request = wire::Request::read(json.fields()?, &mut receipt)?;
+    let mut request = wire::Request::read(json.fields()?, &mut receipt)?;
     let config = context.config;
     let model =
         translate::model(request.model.as_deref(), &config.moderation.model, means.guard.as_deref(), &mut receipt)?;
-    let policy = context.policy(&model, &request.native, &mut receipt)?;
+    let mut model = Text(Cow::Owned(model));
+    let policy = context.policy(&mut model, &mut request.native, &mut receipt)?;
     let (asks, facts) = translate::asks(request, &model, &policy, config.limits.body, means.scored)?;
     Ok(Prepared { asks, facts, receipt })
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
+    config::Preset,
     error::Error,
     near::nearest,
     ollama::wire::Options,
@@ -62,9 +63,25 @@ pub(crate) struct Native<'a> {
     pub(crate) format: Option<&'a RawValue>,
     pub(crate) truncate: Option<&'a RawValue>,
     pub(crate) shift: Option<&'a RawValue>,
+    /// How to think where the request says nothing in any of its fields for that.
+    pub(crate) preset_think: Option<&'a RawValue>,
+    /// The system message where the request has none.
+    pub(crate) preset_system: Option<&'a str>,
 }
 
 impl<'a> Native<'a> {
+    /// Adds what the request does not say. The context size is left to the policy.
+    pub(crate) fn fill(&mut self, preset: &'a Preset) {
+        for (name, value) in &preset.options {
+            if self.options.get(name).is_none() {
+                self.options.set(&**name, Cow::Borrowed(&**value));
+            }
+        }
+        self.keep_alive = self.keep_alive.or(preset.keep_alive.as_deref());
+        self.preset_think = preset.think.as_deref();
+        self.preset_system = preset.system.as_deref();
+    }
+
     /// Takes all that steers a generation out of `fields`. `limits` are OpenAI's names for the longest answer, the stronger first.
     ///
     /// What stands at the top level wins over the same option in an `options` object. A name in that object that is no option of Ollama is
@@ -136,6 +153,7 @@ impl<'a> Native<'a> {
             format: fields.take_raw("format"),
             truncate: fields.take_raw("truncate"),
             shift: fields.take_raw("shift"),
+            ..Self::default()
         })
     }
 

@@ -50,6 +50,7 @@ use crate::{
         },
     },
     receipt::Receipt,
+    resolve::{self, Target},
     store::{Kind, Record, Store},
     usage::Usage,
 };
@@ -113,11 +114,13 @@ struct Around<'a> {
     grown: &'a Grown,
     /// Hex digits that belong to this response alone.
     random: &'a str,
+    /// The models that the request names, where they were looked for.
+    target: Option<&'a Target>,
 }
 
 impl<'a> Around<'a> {
     fn new(app: &'a App, random: &'a str) -> Self {
-        Self { config: &app.config, grown: app.upstream.grown(), random }
+        Self { config: &app.config, grown: app.upstream.grown(), random, target: app.target.as_deref() }
     }
 }
 
@@ -185,13 +188,13 @@ fn prepare(
     let config = around.config;
     let mut receipt = Receipt::default();
     let mut fields: Fields<'_> = json.fields()?;
-    let model: Text<'_> = fields.need("model", &mut Vec::new())?;
-    recorder.model(&model);
     let terms = Terms {
         hosted: config.responses.hosted_tools,
         keeps: config.responses.max_bytes > 0 && config.responses.max_count > 0,
-        tools: config.tools,
+        tools: resolve::tools(config, around.target, &fields),
     };
+    let mut model: Text<'_> = fields.need("model", &mut Vec::new())?;
+    recorder.model(&model);
     let mut input = request::input(&mut fields)?;
     let references = references(&input)?;
     let previous = fields.raw("previous_response_id").map(|raw| read::<Text<'_>>("previous_response_id", raw));
@@ -211,7 +214,7 @@ fn prepare(
     };
     let earlier = || before.iter().map(|item| &*item.json);
     let brought = input::brought(earlier(), &input)?;
-    let request = Request::read(model.clone(), fields, &brought, terms, &mut receipt)?;
+    let mut request = Request::read(model.clone(), fields, &brought, terms, &mut receipt)?;
     if input.is_empty() && before.is_empty() && more.is_none() {
         return Err(Error::Invalid {
             message: "One of 'input' or 'previous_response_id' must be provided.".to_owned(),
@@ -219,7 +222,13 @@ fn prepare(
             code: Some("missing_required_parameter"),
         });
     }
-    let policy = Policy::of(config, around.grown.of(&model), &model, &request.native, &mut receipt);
+    let preset = resolve::replace(config, around.target, &mut model, &mut receipt);
+    if let Some(preset) = preset {
+        request.native.fill(preset);
+    }
+    let policy = Policy::of(config, preset, around.grown.of(&model), &model, &request.native, &mut receipt);
+    recorder.model(&model);
+    request.model = model;
     let wish = more.map(Cow::Borrowed);
     let input: Vec<_> = input.iter().map(|item| Cow::Borrowed(&**item)).chain(wish).collect();
     let (ask, facts) = translate::ask(request, earlier(), &input, policy, &mut receipt)?;
@@ -233,7 +242,7 @@ fn prepare(
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt, Repairs), Error> {
-    let around = Around { config, grown: &Grown::default(), random: "" };
+    let around = Around { config, grown: &Grown::default(), random: "", target: None };
     match prepare(json, None, &around, Some(&Fetched::default()), &Recorder::default())? {
         Step::Ready(prepared) => Ok((vec![prepared.ask], prepared.receipt, prepared.facts.repairs)),
         Step::Fetch(needs) => Err(unfetched(&needs)),
@@ -333,7 +342,7 @@ async fn take(
 /// The records that a body names.
 #[cfg(test)]
 pub(crate) fn needs(json: &Json) -> Needs {
-    let around = Around { config: &Config::default(), grown: &Grown::default(), random: "" };
+    let around = Around { config: &Config::default(), grown: &Grown::default(), random: "", target: None };
     match prepare(json, None, &around, None, &Recorder::default()) {
         Ok(Step::Fetch(needs)) => needs,
         _ => Needs::default(),

@@ -12,7 +12,7 @@ use std::{
 use serde_json::value::RawValue;
 
 use crate::{
-    config::{Config, Overflow},
+    config::{Config, Overflow, Preset},
     error::Error,
     ollama::name,
     openai::request::options::{Native, raw},
@@ -35,6 +35,7 @@ impl Policy {
     /// What the settings say for `model`, and how far it has grown, which the receipt tells. A client that names a size gets that.
     pub(crate) fn of(
         config: &Config,
+        preset: Option<&Preset>,
         grown: Option<u64>,
         model: &str,
         native: &Native<'_>,
@@ -45,10 +46,11 @@ impl Policy {
         if let Some(tokens) = grown {
             receipt.note("num_ctx", format!("raised:{tokens}"));
         }
+        let num_ctx = preset.and_then(|preset| preset.num_ctx).unwrap_or(context.num_ctx);
         let own = context.overflow_by_model.iter().find(|(name, _)| name::full(name) == name::full(model));
         Self {
             overflow: own.map_or(context.overflow, |(_, overflow)| *overflow),
-            num_ctx: grown.max(Some(context.num_ctx)).filter(|tokens| *tokens > 0),
+            num_ctx: grown.max(Some(num_ctx)).filter(|tokens| *tokens > 0),
         }
     }
 
@@ -153,7 +155,8 @@ mod tests {
     fn a_model_without_a_tag_is_its_latest() {
         let mut config = Config::default();
         config.context.overflow_by_model = vec![("llama3.2".to_owned(), Overflow::Truncate)];
-        let overflow = |model| Policy::of(&config, None, model, &Native::default(), &mut Receipt::default()).overflow;
+        let overflow =
+            |model| Policy::of(&config, None, None, model, &Native::default(), &mut Receipt::default()).overflow;
         assert_eq!(overflow("llama3.2:latest"), Overflow::Truncate);
         assert_eq!(overflow("llama3.2:1b"), Overflow::Refuse);
     }

@@ -87,16 +87,22 @@ impl<'a> Turn<'a> {
     /// Tools or an effort that Ollama cannot be given.
     pub(crate) fn request(
         mut self,
-        messages: Vec<native::Message<'a>>,
+        mut messages: Vec<native::Message<'a>>,
         policy: &Policy,
         receipt: &mut Receipt,
     ) -> Result<native::ChatRequest<'a>, Error> {
         let truncate = policy.apply(&mut self.native)?;
+        if let Some(system) = self.native.preset_system
+            && !messages.iter().any(|message| message.role == "system")
+        {
+            let (role, content) = (Cow::Borrowed("system"), Cow::Borrowed(system));
+            messages.insert(0, native::Message { role, content, ..native::Message::default() });
+        }
         let think = match (self.native.think, &self.effort, self.thinking_switch) {
             (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
             (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
             (None, None, Some((_, on))) => Some(Cow::Owned(raw(&on)?)),
-            (None, None, None) => None,
+            (None, None, None) => self.native.preset_think.map(Cow::Borrowed),
         };
         let wanted = self.format.or(self.native.format.map(Cow::Borrowed));
         let format = match self.form {

@@ -5,18 +5,23 @@ use bytes::Bytes;
 use crate::{
     app::App,
     buffered::Share,
-    config::Config,
+    config::{Config, Tools},
     error::Error,
     observe::Recorder,
     offload,
     openai::{
-        request::{image_urls, json::Json, options::Native},
+        request::{
+            image_urls,
+            json::{Fields, Json, Text},
+            options::Native,
+        },
         upstream_request::{
             context::{Grown, Policy},
             send::UpstreamRequest,
         },
     },
     receipt::Receipt,
+    resolve::{self, Target},
 };
 
 /// What translating a request needs besides its body.
@@ -24,21 +29,41 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     pub(crate) grown: &'a Grown,
     pub(crate) recorder: &'a Recorder,
+    /// The models that the request names, where they were looked for.
+    pub(crate) target: Option<&'a Target>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn of(app: &'a App, recorder: &'a Recorder) -> Self {
-        Self { config: &app.config, grown: app.upstream.grown(), recorder }
+        Self { config: &app.config, grown: app.upstream.grown(), recorder, target: app.target.as_deref() }
     }
 
-    /// Returns the policy for `model`, which is recorded as the model of the exchange.
+    /// Puts the remote's model in the place of `model`, which is recorded as the model of the exchange, adds its preset to `native`, and
+    /// returns its policy.
     ///
     /// # Errors
     /// Fails on a field without effect if the settings are strict.
-    pub(crate) fn policy(&self, model: &str, native: &Native<'_>, receipt: &mut Receipt) -> Result<Policy, Error> {
+    pub(crate) fn policy<'b>(
+        &self,
+        model: &mut Text<'b>,
+        native: &mut Native<'b>,
+        receipt: &mut Receipt,
+    ) -> Result<Policy, Error>
+    where
+        'a: 'b,
+    {
+        let preset = resolve::replace(self.config, self.target, model, receipt);
+        if let Some(preset) = preset {
+            native.fill(preset);
+        }
         self.recorder.model(model);
         receipt.enforce_strict(self.config)?;
-        Ok(Policy::of(self.config, self.grown.of(model), model, native, receipt))
+        Ok(Policy::of(self.config, preset, self.grown.of(model), model, native, receipt))
+    }
+
+    /// The settings of tools for the model that `fields` name.
+    pub(crate) fn tools(&self, fields: &Fields<'_>) -> Tools {
+        resolve::tools(self.config, self.target, fields)
     }
 }
 

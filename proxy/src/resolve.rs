@@ -1,0 +1,316 @@
+//! Which model a request is for, found between the gate and the handler where the settings need it: a name may stand for another model
+//! (`[models]`), and a remote may be chosen by it. Without such settings no request passes here.
+//!
+//! The body of a translated request is read whole, as its handler needs it. Of a native one only the part up to the name is held, unless a
+//! preset changes more than the name.
+
+mod native_body;
+
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+};
+use http::header;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use native_body::Kind;
+
+use crate::{
+    app::Shared,
+    config::{Config, Preset, Resolved, Tools},
+    error::{Dialect, Error},
+    gate::{
+        Admitted,
+        held_body::{self, HeldBody},
+        model_names::{self, Name, Scan},
+    },
+    observe::Recorder,
+    offload,
+    ollama::{models, name, wire::Tags},
+    openai::request::{
+        encoding,
+        json::{Fields, Text},
+    },
+    receipt::Receipt,
+    routes::{Names, Route, Row},
+    text,
+    upstream::remotes::Candidates,
+    whole_body,
+};
+
+/// How much of a native body is read at most in front of the model's name.
+const IN_FRONT: usize = 1 << 20;
+
+/// The models that a request names.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// Every name that was read. Their places are those in the body that came in.
+    pub(crate) names: Vec<Name>,
+    /// The model that runs, or is managed. None: it is not named, or behind the part that was read.
+    pub(crate) model: Option<Resolved>,
+}
+
+/// Puts the remote's model in the place of `model`, as a body names it, and returns its preset.
+pub(crate) fn replace<'a>(
+    config: &'a Config,
+    target: Option<&'a Target>,
+    model: &mut Text<'_>,
+    receipt: &mut Receipt,
+) -> Option<&'a Preset> {
+    if config.models.is_empty() {
+        return None;
+    }
+    let (target, preset) = behind(config, target, model);
+    if let Some(target) = target {
+        receipt.note("model", format!("alias:{}", text::name(&target)));
+        model.0 = Cow::Owned(target);
+    }
+    preset
+}
+
+/// The remote's model behind `model`, if it is another, and its preset.
+fn behind<'a>(config: &'a Config, target: Option<&'a Target>, model: &str) -> (Option<String>, Option<&'a Preset>) {
+    let resolved = target.and_then(|target| target.model.as_ref()).filter(|resolved| resolved.asked == model);
+    let (behind, preset) = match resolved {
+        Some(resolved) => (&*resolved.model, Some(&*resolved.preset)),
+        None => (config.models.behind(model, None).0, config.models.preset(model)),
+    };
+    ((behind != model).then(|| behind.to_owned()), preset)
+}
+
+/// The settings of tools for the model that the `fields` of a body name.
+pub(crate) fn tools(config: &Config, target: Option<&Target>, fields: &Fields<'_>) -> Tools {
+    let mut tools = config.tools;
+    if config.models.is_empty() {
+        return tools;
+    }
+    let named = fields.raw("model").and_then(|raw| serde_json::from_str::<Text<'_>>(raw.get()).ok());
+    if let Some(preset) = named.and_then(|named| behind(config, target, &named).1) {
+        tools.repair = preset.tools.repair.unwrap_or(tools.repair);
+        tools.rescue = preset.tools.rescue.unwrap_or(tools.rescue);
+        tools.reask = preset.tools.reask.unwrap_or(tools.reask);
+    }
+    tools
+}
+
+/// Whether the settings need to know which model a request is for.
+pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
+    !shared.config.models.is_empty() && route.row.is_some()
+}
+
+/// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names that they read.
+///
+/// # Errors
+/// Fails if the body is too large or breaks off, or if the caller may not use the model that takes the place of an unknown one. A body whose
+/// names cannot be read passes on unchanged: the handler, or the remote, says what is wrong with it.
+pub(crate) async fn resolve(
+    shared: &Shared,
+    route: &Route,
+    recorder: &Recorder,
+    admitted: &Admitted,
+    request: Box<Request>,
+) -> Result<(Box<Request>, Option<Target>), Error> {
+    let Some(row) = route.row else { return Ok((request, None)) };
+    let reader = match row.names {
+        Names::Path => {
+            let name = route.id.clone().unwrap_or_default();
+            let target = target(shared, route, row, admitted, vec![Name { field: "model", name, span: None }]).await?;
+            return Ok((request, Some(target)));
+        }
+        Names::Body(fields) | Names::Definition(fields) => Scan::new(fields),
+        Names::Form => Scan::new(&["model"]),
+        Names::Weights | Names::Listed(..) | Names::Nowhere => return Ok((request, None)),
+    };
+    if request.body().is_end_stream() {
+        return Ok((request, None));
+    }
+    recorder.waits_for("the request body");
+    if route.translated() {
+        let (request, body) = whole(shared, admitted, *request).await?;
+        let names = match row.names {
+            Names::Form => {
+                let (form, headers) = (body.clone(), request.headers().clone());
+                let reading = async move { model_names::in_form(&form, &headers).await };
+                offload::run_future(body.len(), reading).await
+            }
+            _ => offload::run(body.len(), move || all_names(reader, &body)).await,
+        };
+        let target = target(shared, route, row, admitted, names.unwrap_or_default()).await?;
+        return Ok((Box::new(request), Some(target)));
+    }
+    if held_body::is_encoded(request.headers()) {
+        return Ok((request, None));
+    }
+    native(shared, route, row, admitted, reader, *request).await
+}
+
+fn all_names(mut scan: Scan, body: &[u8]) -> Result<Vec<Name>, model_names::Unreadable> {
+    scan.push(body)?;
+    scan.end()?;
+    Ok(scan.found().to_vec())
+}
+
+/// Reads the body of a translated request whole, and decompresses it.
+async fn whole(shared: &Shared, admitted: &Admitted, request: Request) -> Result<(Request, Bytes), Error> {
+    let limit = shared.config.limits.body;
+    let request = held_body::read(request, true, limit, &admitted.buffered).await?;
+    let (mut parts, body) = request.into_parts();
+    let mut body = whole_body::read(body, limit).await.map_err(|failed| failed.into_error(limit))?;
+    if held_body::is_encoded(&parts.headers) {
+        let headers = parts.headers.clone();
+        // Text grows to many times its compressed size.
+        body = offload::run(body.len().saturating_mul(20), move || encoding::decode(&headers, body, limit)).await?;
+        body = admitted.buffered.hold(body);
+        parts.headers.remove(header::CONTENT_ENCODING);
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    Ok((Request::from_parts(parts, Body::from(body.clone())), body))
+}
+
+/// Reads the body of a native request up to its model's name, and puts the remote's name for the model in its place.
+async fn native(
+    shared: &Shared,
+    route: &Route,
+    row: &Row,
+    admitted: &Admitted,
+    mut scan: Scan,
+    request: Request,
+) -> Result<(Box<Request>, Option<Target>), Error> {
+    let (parts, body) = request.into_parts();
+    let mut held = HeldBody::new(body, admitted.buffered.lease());
+    let mut readable = true;
+    held.read(IN_FRONT, |part| {
+        readable = scan.push(part).is_ok();
+        readable && scan.found().is_empty() && !scan.closed()
+    })
+    .await?;
+    let names = if readable { scan.found().to_vec() } else { Vec::new() };
+    let target = target(shared, route, row, admitted, names).await?;
+    let Some(model) = &target.model else {
+        return Ok((Box::new(Request::from_parts(parts, Body::new(held))), Some(target)));
+    };
+    let (kind, alias) = (Kind::of(row.name), model.is_alias().then(|| model.model.clone()));
+    if kind.takes(&model.preset) {
+        let limit = shared.config.limits.body;
+        held.read(limit, |part| scan.push(part).is_ok()).await?;
+        if !held.is_whole() {
+            return Err(Error::TooLarge { limit });
+        }
+        let (body, names, preset) = (held.bytes(), scan.found().to_vec(), model.preset.clone());
+        let size = body.len();
+        let edit = move || native_body::with_preset(&body, &names, alias.as_deref(), &preset, kind);
+        if let Some(edited) = offload::run(size, edit).await {
+            held.replace(edited.into());
+        }
+    } else if let Some(alias) = alias {
+        held.replace(native_body::with_name(&held.bytes(), &target.names, &alias).into());
+        let count = scan.found().len();
+        held.map_rest(|body| Body::new(NoOtherName { body, scan, count }));
+    }
+    Ok((Box::new(Request::from_parts(parts, Body::new(held))), Some(target)))
+}
+
+/// Finds what the names of a request stand for.
+async fn target(
+    shared: &Shared,
+    route: &Route,
+    row: &Row,
+    admitted: &Admitted,
+    names: Vec<Name>,
+) -> Result<Target, Error> {
+    let fields: &[&str] = match row.names {
+        Names::Body(fields) | Names::Definition(fields) => fields,
+        _ => &["model"],
+    };
+    // Of a field that stands twice the last counts.
+    let named = |field: &&str| names.iter().rfind(|name| name.field == *field && !name.name.is_empty());
+    let Some(asked) = fields.iter().find_map(named).map(|name| name.name.clone()) else {
+        return Ok(Target { names, model: None });
+    };
+    let anthropic = route.dialect == Dialect::Anthropic && route.translated();
+    let mut model = match row.management {
+        true => Resolved { asked: asked.clone(), model: asked, preset: Default::default() },
+        false => shared.config.resolve(&asked, anthropic),
+    };
+    let unknown = !row.management && !model.is_alias() && shared.config.models.preset(&model.asked).is_none();
+    if unknown
+        && let Some(default) = shared.config.models.fallback(&model.asked)
+        && shared.installed.lacks(&shared.remotes.only(), &model.asked).await
+    {
+        if let Some(models) = &admitted.models {
+            models.check(&default.model)?;
+        }
+        model = default;
+    }
+    Ok(Target { names, model: Some(model) })
+}
+
+/// The rest of a body whose name was replaced. Ollama would take a later name instead, so there must be none.
+struct NoOtherName {
+    body: Body,
+    scan: Scan,
+    count: usize,
+}
+
+impl HttpBody for NoOtherName {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let Poll::Ready(Some(Ok(frame))) = &polled else { return polled };
+        let read = frame.data_ref().map_or(Ok(()), |part| this.scan.push(part));
+        if read.is_err() || this.scan.found().len() > this.count {
+            let message = "the body has another model's name after the first one, or is not a JSON object".to_owned();
+            return Poll::Ready(Some(Err(axum::Error::new(Error::Invalid { message, param: None, code: None }))));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The names of the remote's models, remembered for a moment.
+#[derive(Debug, Default)]
+pub(crate) struct Installed(Mutex<Option<(Instant, HashSet<String>)>>);
+
+impl Installed {
+    /// For how long a model that was there is taken to be there, and for how long one that was not is taken to be absent.
+    const FRESH: Duration = Duration::from_secs(30);
+    const ABSENT: Duration = Duration::from_secs(2);
+
+    /// Whether the remote does not have `model`, as far as it lists its models.
+    pub(crate) async fn lacks(&self, upstream: &Candidates, model: &str) -> bool {
+        let model = name::full(model);
+        let known = |names: &HashSet<String>| names.contains(&*model);
+        let remembered = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, names)) = &*remembered() {
+            match (at.elapsed(), known(names)) {
+                (age, true) if age < Self::FRESH => return false,
+                (age, false) if age < Self::ABSENT => return true,
+                _ => {}
+            }
+        }
+        let Ok(reply) = models::tags(upstream).await else { return false };
+        let Ok(tags) = upstream.read::<Tags<'_>>("/api/tags", &reply) else { return false };
+        let names: HashSet<String> = tags.models.iter().map(|tag| name::full(&tag.name).into_owned()).collect();
+        let lacks = !known(&names);
+        *remembered() = Some((Instant::now(), names));
+        lacks
+    }
+}
