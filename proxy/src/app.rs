@@ -30,7 +30,10 @@ use crate::{
     error::{self, Dialect, Error},
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models, Owner},
-    observe::{self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, Traffic},
+    observe::{
+        self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, TRACEPARENT,
+        Tracer, Traffic,
+    },
     openai::responses::background::Runs,
     redact,
     resolve::{self, Installed, Target},
@@ -106,6 +109,7 @@ pub(crate) struct Shared {
     in_flight: Arc<InFlight>,
     readers: Arc<Readers>,
     inspector: Arc<Inspector>,
+    tracer: Arc<Tracer>,
     gate: Gate,
 }
 
@@ -123,6 +127,7 @@ pub(crate) struct Persistent {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) history: Arc<History>,
     pub(crate) inspector: Arc<Inspector>,
+    pub(crate) tracer: Arc<Tracer>,
 }
 
 impl Default for Persistent {
@@ -136,7 +141,8 @@ impl Persistent {
     pub(crate) fn logging(log: Option<ExchangeLog>) -> Self {
         let (metrics, history) = (Arc::<Metrics>::default(), Arc::<History>::default());
         let inspector = Arc::<Inspector>::default();
-        let readers = Readers::logging(log).and(metrics.clone(), history.clone(), inspector.clone());
+        let tracer = Arc::<Tracer>::default();
+        let readers = Readers::logging(log).and(metrics.clone(), history.clone(), inspector.clone(), tracer.clone());
         Self {
             counts: Arc::default(),
             buffered: Arc::default(),
@@ -149,6 +155,7 @@ impl Persistent {
             metrics,
             history,
             inspector,
+            tracer,
         }
     }
 }
@@ -159,7 +166,8 @@ impl Shared {
         let store = Store::new(&config, persistent.records.clone());
         let in_flight = persistent.in_flight.clone();
         let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
-        let (readers, inspector) = (persistent.readers.clone(), persistent.inspector.clone());
+        let (readers, inspector, tracer) =
+            (persistent.readers.clone(), persistent.inspector.clone(), persistent.tracer.clone());
         let traffic = persistent.metrics.traffic.clone();
         let installed = Installed::default();
         Self {
@@ -174,6 +182,7 @@ impl Shared {
             in_flight,
             readers,
             inspector,
+            tracer,
             gate,
         }
     }
@@ -265,6 +274,9 @@ fn open(shared: &Shared, route: &Route, peer: Option<SocketAddr>, request: &Requ
     let id: Arc<str> = given.map_or_else(|| with_random("req_").into(), Into::into);
     let recorder = Recorder::default();
     recorder.begin(id.clone(), secrets(shared, request.headers()));
+    if let Some(trace) = shared.tracer.begin(request.headers()) {
+        recorder.set_trace(trace);
+    }
     let facts = Facts {
         id,
         method: request.method().clone(),
@@ -319,7 +331,8 @@ async fn dispatch(
         (Some(handler), Some(row)) => translate(shared, route, row, handler, recorder, admitted, target, request).await,
         _ => {
             recorder.waits_for("the remote");
-            native(&shared, route, request).await
+            let upstream = traced(&shared, recorder, shared.remotes.only());
+            native(&shared, route, &upstream, request).await
         }
     };
     answered.into_response()
@@ -341,7 +354,8 @@ async fn translate(
     }
     let head = request.method() == Method::HEAD;
     let Admitted { owner, models, buffered } = admitted;
-    let (upstream, recorder, id) = (shared.remotes.only(), recorder.clone(), route.id.clone());
+    let upstream = traced(&shared, recorder, shared.remotes.only());
+    let (recorder, id) = (recorder.clone(), route.id.clone());
     let app = App { shared, upstream, buffered, models, recorder, owner, id, target };
     let mut response = handler(*request, app).await;
     if head {
@@ -352,8 +366,21 @@ async fn translate(
     Ok(response)
 }
 
+/// Notes that `upstream` is asked now, and passes the trace on to it where the settings say so.
+fn traced(shared: &Shared, recorder: &Recorder, upstream: Arc<Candidates>) -> Arc<Candidates> {
+    let Some(trace) = recorder.trace() else { return upstream };
+    let (host, port) = upstream.client().address();
+    trace.asks(host, port);
+    if shared.tracer.propagates() { upstream.with_header(&TRACEPARENT, &trace.for_remote()) } else { upstream }
+}
+
 /// The native lane.
-async fn native(shared: &Shared, route: &Route, mut request: Box<Request>) -> Result<Response, Error> {
+async fn native(
+    shared: &Shared,
+    route: &Route,
+    upstream: &Candidates,
+    mut request: Box<Request>,
+) -> Result<Response, Error> {
     let config = &shared.config;
     // What the remote does not know either may be a wrong base URL.
     let unknown = route.row.is_none().then(|| (request.method().clone(), route.path(&request).to_owned()));
@@ -371,7 +398,7 @@ async fn native(shared: &Shared, route: &Route, mut request: Box<Request>) -> Re
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Limited::new(body, limit).map_err(too_large));
     }
-    let response = passthrough::pass(&shared.remotes.first().client, request, config).await?;
+    let response = passthrough::pass(upstream.client(), request, config).await?;
     match unknown {
         Some((method, path)) if is_bare_not_found(&response) => {
             let hint = routes::hint(&method, &path, &config.openai.base_path);

@@ -65,6 +65,9 @@ impl Control {
         for member in setup.shared.remotes.all() {
             reapers.spawn(member.client.reaper());
         }
+        if let Some(exporter) = persistent.tracer.set(&config.traces)? {
+            reapers.spawn(exporter);
+        }
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             setup: ArcSwap::from_pointee(setup.clone()),
@@ -112,6 +115,7 @@ impl Control {
             |setup: &Setup| setup.shared.remotes.all().iter().map(|member| member.client.remote()).collect::<Vec<_>>();
         let other = remotes(&self.setup.load()) != remotes(&setup);
         let own: Vec<_> = setup.shared.remotes.all().iter().map(|member| member.client.reaper()).collect();
+        let exporter = self.persistent.tracer.set(&config.traces)?;
         self.setup.store(Arc::new(setup.clone()));
         self.config.store(Arc::new(config));
         if let Some(server) = &*lock(&self.listener) {
@@ -122,6 +126,9 @@ impl Control {
         while reapers.try_join_next().is_some() {}
         for reaper in own {
             reapers.spawn(reaper);
+        }
+        if let Some(exporter) = exporter {
+            reapers.spawn(exporter);
         }
         drop(reapers);
         if other {
@@ -194,7 +201,7 @@ impl Control {
             tasks.ended().await;
         });
         if tokio::time::timeout(grace, &mut drained).await.is_ok() {
-            return;
+            return self.persistent.tracer.flush(LAST).await;
         }
         let requests = self.persistent.in_flight.count();
         tracing::warn!(target: "farllama", "shutdown.grace is over: ending {requests} running requests with an error");
@@ -202,6 +209,7 @@ impl Control {
         if tokio::time::timeout(LAST, drained).await.is_err() {
             tracing::warn!(target: "farllama", "cutting connections whose clients do not read");
         }
+        self.persistent.tracer.flush(LAST).await;
     }
 
     /// Ends everything at once.

@@ -42,6 +42,7 @@ mod upstream;
 mod usage;
 #[cfg(test)]
 mod vectors;
+mod warm;
 mod whole_body;
 
 use std::{
@@ -61,6 +62,7 @@ pub use probe::{Probe, Probed, leads_to_itself, unmatched};
 use server::listener::Setup;
 use tokio::net::TcpListener;
 use upstream::remotes::{Known, Remotes};
+pub use warm::Warmer;
 
 /// A proxy at work. Dropping it stops it at once.
 #[derive(Debug)]

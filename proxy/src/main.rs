@@ -16,7 +16,7 @@ use cli::{
     process, remote, startup,
 };
 use farllama::{
-    Config, ExchangeLog, LogRing, Running,
+    Config, ExchangeLog, LogRing, Running, Warmer,
     admin::Admin,
     config::{Loaded, LogFormat, LogLevel, Sources, changes, load, show},
 };
@@ -259,6 +259,7 @@ async fn run(
     process::notify(&sources.environment, "READY=1");
     loop {
         let mut remote = remote::Watch::new(&running.config());
+        let mut warmer = Warmer::new(&running.config()).ok().flatten();
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break,
@@ -274,6 +275,7 @@ async fn run(
                 }
             },
             () = remote.run() => {}
+            () = keep_warm(&mut warmer) => {}
             () = running.remote_changed() => {}
             () = log_long_requests(&running, running.config().log.running) => {}
         }
@@ -294,6 +296,14 @@ async fn run(
         _ = signals.next() => {}
     }
     Ok(())
+}
+
+/// Keeps models loaded. Never ends.
+async fn keep_warm(warmer: &mut Option<Warmer>) {
+    match warmer {
+        Some(warmer) => warmer.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Logs requests that run for long. Never ends.

@@ -7,6 +7,13 @@ pub(crate) fn unix_ms() -> u64 {
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Unix nanoseconds.
+#[expect(clippy::disallowed_methods, reason = "spans show when they began and ended")]
+pub(crate) fn unix_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Time and identity, handed to pure code.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {

@@ -3,6 +3,7 @@
 //! Nothing here reads a setting later or changes one; whoever holds a `Config` can rely on every value in it.
 
 mod address;
+mod collector;
 mod file;
 mod load;
 mod models;
@@ -16,6 +17,7 @@ mod value;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use collector::CollectorUrl;
 pub use file::edit;
 pub(crate) use file::{Credentials, SavedRemote, save_remote};
 use http::{HeaderName, HeaderValue, uri::Scheme};
@@ -73,10 +75,14 @@ pub struct Config {
     pub quota: Quota,
     /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
     pub origins: Vec<String>,
+    /// Models that stay loaded.
+    pub warm: Warm,
     /// What is logged to stderr.
     pub log: Log,
     /// The second listener, for operators.
     pub admin: Admin,
+    /// Where traces are sent.
+    pub traces: Traces,
     /// What happens to running requests when the process stops.
     pub shutdown: Shutdown,
 }
@@ -552,6 +558,13 @@ impl Default for Quota {
     }
 }
 
+/// Models that stay loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Warm {
+    /// Their names, as the remote has them. Empty by default.
+    pub models: Vec<String>,
+}
+
 /// What is logged to stderr.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -621,6 +634,25 @@ impl Default for Admin {
             inspector_bytes: 16 << 20,
             inspector_time: Duration::from_secs(15 * 60),
         }
+    }
+}
+
+/// Where traces are sent (OpenTelemetry, OTLP over HTTP).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector. None, the default: there are no traces.
+    pub url: Option<CollectorUrl>,
+    /// Extra headers for the collector, such as its key. Values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The name under which spans are found: `farllama` by default.
+    pub service_name: String,
+    /// Passes the trace on to the remote (`traceparent`). Off by default.
+    pub propagate: bool,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { url: None, headers: Vec::new(), service_name: "farllama".to_owned(), propagate: false }
     }
 }
 

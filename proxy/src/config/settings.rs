@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Config, Overflow, Protocol, Proxy, Secret, Ssh, Wake, remotes, tokens};
+use super::{CollectorUrl, Config, Overflow, Protocol, Proxy, Secret, Ssh, Wake, remotes, tokens};
 use crate::config::{
     address::{Address, remote_path},
     value::{
@@ -177,9 +177,11 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("limits", "Limits on requests and connections"),
     ("auth", "Keys"),
     ("quota", "Quotas"),
+    ("warm", "Models that stay loaded"),
     ("", "Browser pages, and several remotes"),
     ("log", "Log"),
     ("admin", "The admin listener"),
+    ("traces", "Traces (OpenTelemetry)"),
     ("shutdown", "Shutdown"),
 ];
 
@@ -312,13 +314,7 @@ pub const SETTINGS: &[Setting] = &[
         "'NAME: VALUE'",
         "Extra header for every request to the remote; may be repeated",
         |draft, value| headers(value).map(|headers| draft.config.remote.headers = headers),
-        |config| {
-            let masked = config.remote.headers.iter().map(|(name, _)| format!("{:?} = \"***\"", name.as_str()));
-            match &*masked.collect::<Vec<_>>() {
-                [] => Shown::Value("{}".to_owned()),
-                pairs => Shown::Value(format!("{{ {} }}", pairs.join(", "))),
-            }
-        },
+        |config| masked_headers(&config.remote.headers),
     ),
     path("remote.ca_file", "PEM file with certificate authorities to trust besides the system's", |config| {
         &mut config.remote.ca_file
@@ -752,6 +748,13 @@ pub const SETTINGS: &[Setting] = &[
         |config| Shown::Value(toml::Value::from(config.origins.clone()).to_string()),
     ),
     other(
+        "warm.models",
+        "MODEL,…",
+        "Models that are loaded when farllama starts or the remote returns, and stay loaded while it runs",
+        |draft, value| list(value).map(|models| draft.config.warm.models = models),
+        |config| Shown::Value(toml::Value::from(config.warm.models.clone()).to_string()),
+    ),
+    other(
         "log.level",
         "LEVEL",
         "error, warn, info (one line per request), debug (payloads and each SSE frame) or trace",
@@ -833,12 +836,49 @@ pub const SETTINGS: &[Setting] = &[
         },
         |config| shown_duration(config.admin.inspector_time),
     ),
+    other(
+        "traces.url",
+        "URL",
+        "Collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; without one there are no traces",
+        |draft, value| {
+            let text = text(value)?;
+            draft.config.traces.url = if text.is_empty() { None } else { Some(CollectorUrl::parse(&text)?) };
+            Ok(())
+        },
+        |config| config.traces.url.as_ref().map_or(Shown::Nothing, |url| quoted(&url.to_string())),
+    ),
+    secret(
+        "traces.headers",
+        "'NAME: VALUE'",
+        "Extra headers for the collector, one per line",
+        |draft, value| headers(value).map(|headers| draft.config.traces.headers = headers),
+        |config| masked_headers(&config.traces.headers),
+    ),
+    other(
+        "traces.service_name",
+        "NAME",
+        "Name under which the spans are found (service.name)",
+        |draft, value| text(value).map(|name| draft.config.traces.service_name = name),
+        |config| quoted(&config.traces.service_name),
+    ),
+    flag("traces.propagate", "Pass the trace on to the remote, in the header traceparent", |config| {
+        &mut config.traces.propagate
+    }),
     time(
         "shutdown.grace",
         "Maximum time for running requests when the process stops; streams then end with an error",
         |config| &mut config.shutdown.grace,
     ),
 ];
+
+/// Headers without their values.
+fn masked_headers(headers: &[(http::HeaderName, http::HeaderValue)]) -> Shown {
+    let masked = headers.iter().map(|(name, _)| format!("{:?} = \"***\"", name.as_str()));
+    match &*masked.collect::<Vec<_>>() {
+        [] => Shown::Value("{}".to_owned()),
+        pairs => Shown::Value(format!("{{ {} }}", pairs.join(", "))),
+    }
+}
 
 /// The setting with that name in the file. `auth.tokens` is the old name of `auth.keys`.
 pub(super) fn find(key: &str) -> Option<&'static Setting> {

@@ -47,6 +47,11 @@ pub fn changes(before: &Config, after: &Config) -> Vec<String> {
             _ if key == "remotes" => changes.extend(remotes::changes(before, after)),
             // The first of several stands in for it.
             _ if remotes::is_of_one(key) && !before.uses_section() && !after.uses_section() => {}
+            _ if key == "traces.headers" => {
+                if before.traces.headers != after.traces.headers {
+                    changes.push(key.to_owned());
+                }
+            }
             _ if key == "remote.headers" => {
                 if before.remote.headers != after.remote.headers {
                     changes.push(key.to_owned());

@@ -116,6 +116,7 @@ impl Opened {
             ending,
             secrets: &notes.secrets,
             capture: recorder.capture(),
+            trace: recorder.trace(),
         });
     }
 }
@@ -214,7 +215,13 @@ impl HttpBody for Watched {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    this.seen.first_byte.get_or_insert_with(Instant::now);
+                    if this.seen.first_byte.is_none() {
+                        this.seen.first_byte = Some(Instant::now());
+                        if this.seen.native_stream {
+                            // Each line is a token: the model is no longer waited for.
+                            this.opened.recorder().first_token();
+                        }
+                    }
                     if let Some(tail) = &mut this.seen.tail {
                         tail.push(data);
                     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode};
 
-use super::inspector::Capture;
+use super::{inspector::Capture, traces::Trace};
 use crate::{error::Error, receipt::Receipt, usage::Usage};
 
 /// Everything that readers want to know, unformatted. A new fact is one field.
@@ -47,6 +47,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) secrets: &'a [HeaderValue],
     /// What the inspector has copied of it.
     pub(crate) capture: Option<&'a Capture>,
+    /// The trace that it belongs to, where there are traces.
+    pub(crate) trace: Option<&'a Trace>,
 }
 
 /// How an exchange ended.

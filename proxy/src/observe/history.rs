@@ -285,6 +285,7 @@ mod tests {
             ending: Ending::Complete,
             secrets: &[],
             capture: None,
+            trace: None,
         }
     }
 

@@ -12,9 +12,12 @@ mod line;
 mod log;
 mod log_ring;
 mod metrics;
+mod otlp;
 mod readers;
 mod recorder;
 mod tail;
+mod trace_context;
+mod traces;
 
 pub(crate) use body::{Facts, Opened, watch};
 pub(crate) use cancel::Reason;
@@ -30,3 +33,5 @@ pub use log_ring::{LogLine, LogRing};
 pub(crate) use metrics::{Gauges, Metrics, Traffic};
 pub(crate) use readers::{Reader, Readers};
 pub(crate) use recorder::Recorder;
+pub(crate) use trace_context::TRACEPARENT;
+pub(crate) use traces::Tracer;

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{Exchange, ExchangeLog, History, Inspector, Metrics, log};
+use super::{Exchange, ExchangeLog, History, Inspector, Metrics, Tracer, log};
 
 /// Reads exchanges that have ended. It must not wait for anything: it runs on the event loop.
 pub(crate) trait Reader: fmt::Debug + Send + Sync {
@@ -62,8 +62,14 @@ impl Readers {
     }
 
     /// These readers too, after the others.
-    pub(crate) fn and(mut self, metrics: Arc<Metrics>, history: Arc<History>, inspector: Arc<Inspector>) -> Self {
-        self.0.extend([Box::new(metrics) as Box<dyn Reader>, Box::new(history), Box::new(inspector)]);
+    pub(crate) fn and(
+        mut self,
+        metrics: Arc<Metrics>,
+        history: Arc<History>,
+        inspector: Arc<Inspector>,
+        tracer: Arc<Tracer>,
+    ) -> Self {
+        self.0.extend([Box::new(metrics) as Box<dyn Reader>, Box::new(history), Box::new(inspector), Box::new(tracer)]);
         self
     }
 
@@ -191,6 +197,7 @@ mod tests {
             ending: Ending::Refused,
             secrets: &[],
             capture: None,
+            trace: None,
         };
         advice.read(&exchange);
         assert!(advice.wants(), "nothing was too long");

@@ -10,7 +10,7 @@ use axum::extract::FromRequestParts;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::{cancel::Cancel, inspector::Capture};
+use super::{cancel::Cancel, inspector::Capture, traces::Trace};
 use crate::{
     app::App,
     error::Error,
@@ -29,6 +29,8 @@ struct Page {
     cancel: Cancel,
     /// Set if the inspector was on when the exchange began.
     capture: OnceLock<Capture>,
+    /// Set if there are traces.
+    trace: OnceLock<Box<Trace>>,
 }
 
 /// The facts.
@@ -71,6 +73,17 @@ impl Recorder {
     /// Where the inspector's copy is made, if it was on when the exchange began.
     pub(crate) fn capture(&self) -> Option<&Capture> {
         self.0.capture.get()
+    }
+
+    /// Notes which trace the exchange belongs to.
+    pub(crate) fn set_trace(&self, trace: Trace) {
+        // It is set once, when the exchange begins.
+        let _ = self.0.trace.set(Box::new(trace));
+    }
+
+    /// The trace that the exchange belongs to, if there are traces.
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.0.trace.get().map(|trace| &**trace)
     }
 
     /// Begins the record of the request `id`; `secrets` are headers with keys, to be masked in every text.

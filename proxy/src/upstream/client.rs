@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -40,12 +41,14 @@ use crate::{
 /// Maximum size of a response that is read whole: an unstreamed chat or a list of models.
 const MAX_WHOLE: usize = 256 << 20;
 
-/// The client of the remote.
+/// The client of the remote. Clones share its connections.
+#[derive(Clone)]
 pub(crate) struct Client {
-    pool: Pool,
+    pool: Arc<Pool>,
     /// The remote as a person names it.
     name: String,
     authority: Authority,
+    port: u16,
     base_path: String,
     /// The names of what every request carries: `Host`, credentials and extra headers.
     carried: Vec<HeaderName>,
@@ -91,7 +94,7 @@ impl Client {
         for (name, value) in headers {
             carried.append(name, value.clone());
         }
-        let pool = Pool::new(Connector::new(remote, &config.timeouts)?);
+        let pool = Arc::new(Pool::new(Connector::new(remote, &config.timeouts)?));
         let mut lines = BytesMut::new();
         for (name, value) in carried.iter().chain([(&header::VIA, &via)]) {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
@@ -105,6 +108,7 @@ impl Client {
             pool,
             name: remote.name(),
             authority,
+            port: remote.port,
             base_path: base_path.clone(),
             carried: carried.keys().cloned().collect(),
             lines: lines.freeze(),
@@ -124,6 +128,22 @@ impl Client {
     /// How many connections to the remote there are: idle ones, and all of them.
     pub(crate) fn connections(&self) -> (usize, usize) {
         self.pool.connections()
+    }
+
+    /// The host of the remote, and its port.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (self.authority.host(), self.port)
+    }
+
+    /// The same client, whose requests carry one more header in place of the caller's.
+    pub(crate) fn with_header(&self, name: HeaderName, value: &HeaderValue) -> Self {
+        let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat();
+        let mut client = self.clone();
+        for lines in [&mut client.lines, &mut client.json_lines] {
+            *lines = [&**lines, &*line].concat().into();
+        }
+        client.carried.push(name);
+        client
     }
 
     /// What requests of this client carry in `Via`.

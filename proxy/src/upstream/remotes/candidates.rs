@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
 use super::Member;
@@ -35,6 +35,12 @@ impl Candidates {
     /// The remote that the request is sent to.
     pub(crate) fn current(&self) -> &Arc<Member> {
         &self.members[self.at.load(Ordering::Relaxed).min(self.members.len() - 1)]
+    }
+
+    /// The same remotes, where requests carry one more header in place of the caller's.
+    pub(crate) fn with_header(&self, name: &HeaderName, value: &HeaderValue) -> Arc<Self> {
+        let members = self.members.iter().map(|member| Arc::new(member.with_header(name, value))).collect();
+        Arc::new(Self { members, at: AtomicUsize::new(self.at.load(Ordering::Relaxed)) })
     }
 
     /// The client of that remote.

@@ -12,7 +12,7 @@ use std::{
 };
 
 pub(crate) use candidates::Candidates;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 pub(crate) use state::State;
 
 use crate::{
@@ -58,6 +58,14 @@ pub(crate) struct Remotes {
     alone: Arc<Candidates>,
     /// The credentials of all of them.
     secrets: Vec<HeaderValue>,
+}
+
+impl Member {
+    /// The same remote, where requests carry one more header.
+    fn with_header(&self, name: &HeaderName, value: &HeaderValue) -> Self {
+        let client = Arc::new(self.client.with_header(name.clone(), value));
+        Self { name: self.name.clone(), client, state: self.state.clone() }
+    }
 }
 
 impl Remotes {
