@@ -6,7 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::anyhow;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     check::{
@@ -79,6 +81,18 @@ enum Verb {
     /// Smoke-tests a remote Ollama through the real proxy (without --remote-host: the built-in mock)
     #[command(after_help = smoke::HELP)]
     Smoke(Box<smoke::Flags>),
+    /// Prints completions for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Writes the manual pages to a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
 }
 
 /// Which scenarios.
@@ -120,6 +134,16 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Record(flags) => record::run(&flags),
         Verb::Verify(flags) => verify::run(&flags),
         Verb::Smoke(flags) => smoke::run(&flags),
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "farllama-check", &mut text);
+            print(&String::from_utf8_lossy(&text));
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Man { dir } => std::fs::create_dir_all(&dir)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &dir))
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| anyhow!("cannot write manual pages to {}: {error}", dir.display())),
     };
     code.unwrap_or_else(|error| {
         eprintln!("farllama-check: {error:#}");

@@ -97,6 +97,19 @@ fn help_tells_the_verbs_and_the_exit_codes() {
 }
 
 #[test]
+fn completions_and_manual_pages_have_every_verb() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        check().args(["completions", shell]).assert().success().stdout(contains("bench-tools").and(contains("record")));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    check().arg("man").arg(folder.path()).assert().success();
+    for name in ["farllama-check.1", "farllama-check-run.1", "farllama-check-verify.1"] {
+        assert!(read(&folder.path().join(name)).contains(".SH NAME"), "{name}");
+    }
+    check().args(["man", "/dev/null/x"]).assert().code(2).stderr(contains("cannot write manual pages"));
+}
+
+#[test]
 fn a_flag_that_is_not_known_is_exit_code_2() {
     check().args(["run", "--verbos"]).assert().code(2).stderr(contains("--verbose"));
     check().assert().code(2);

@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
-    net::IpAddr,
+    io::{self, IsTerminal, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
+use clap_complete::Shell;
 use mock_ollama::{Chaos, Mock, Model, Options, Replay, Script, Stock, Version};
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -66,10 +68,22 @@ struct Flags {
     /// Do not log requests on stderr
     #[arg(short, long)]
     quiet: bool,
+    /// Check that a mock answers at --host and --port, and end: for health checks of containers
+    #[arg(long)]
+    health: bool,
+    /// Print completions for a shell
+    #[arg(long, hide = true, value_name = "SHELL")]
+    completions: Option<Shell>,
+    /// Write the manual page to a folder
+    #[arg(long, hide = true, value_name = "DIR")]
+    man: Option<PathBuf>,
     /// Print this program's own version
     #[arg(short = 'V', long, action = ArgAction::Version)]
     about: Option<bool>,
 }
+
+/// How long a mock may take to answer a health check.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
 Prints the address that it listens on, and runs until Ctrl-C or SIGTERM.
@@ -109,6 +123,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> Result<()> {
+    if let Some(shell) = flags.completions {
+        clap_complete::generate(shell, &mut Flags::command(), "mock-ollama", &mut io::stdout());
+        return Ok(());
+    }
+    if let Some(dir) = &flags.man {
+        let written = fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Flags::command(), dir));
+        return written.with_context(|| format!("cannot write the manual page to {}", dir.display()));
+    }
+    if flags.health {
+        return health(flags.host, flags.port).with_context(|| format!("no mock at {}:{}", flags.host, flags.port));
+    }
     let level = if flags.quiet { LevelFilter::WARN } else { LevelFilter::INFO };
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -150,6 +175,26 @@ async fn run(flags: Flags) -> Result<()> {
     stdout.flush()?;
     signal.await;
     Ok(())
+}
+
+/// Asks a mock for its version.
+fn health(host: IpAddr, port: u16) -> io::Result<()> {
+    // What listens everywhere is asked on this machine.
+    let host = match host {
+        IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    let mut socket = TcpStream::connect_timeout(&(host, port).into(), PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(b"GET /api/version HTTP/1.0\r\n\r\n")?;
+    let mut response = String::new();
+    socket.read_to_string(&mut response)?;
+    if response.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    let line = response.lines().next().unwrap_or_default().to_owned();
+    Err(io::Error::other(format!("unexpected response {line:?}")))
 }
 
 fn read_script(path: &Path) -> Result<Script> {

@@ -42,6 +42,27 @@ fn unusable_flags_say_what_would_do() {
 }
 
 #[test]
+fn a_health_check_succeeds_where_a_mock_runs_and_fails_elsewhere() {
+    let (running, addr) = start(&[]);
+    let port = addr.rsplit(':').next().unwrap();
+    for host in ["127.0.0.1", "0.0.0.0"] {
+        mock().args(["--health", "--host", host, "--port", port]).assert().success();
+    }
+    drop(running);
+    mock().args(["--health", "--port", port]).assert().code(2).stderr(contains("no mock at 127.0.0.1:"));
+}
+
+#[test]
+fn completions_and_the_manual_page_have_the_flags() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        mock().args(["--completions", shell]).assert().success().stdout(contains("replay-timing"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    mock().arg("--man").arg(folder.path()).assert().success();
+    assert!(fs::read_to_string(folder.path().join("mock-ollama.1")).unwrap().contains(r"\-\-replay"));
+}
+
+#[test]
 fn a_script_with_a_mistake_is_refused_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("script.json");

@@ -11,7 +11,7 @@ use std::{
 
 use clap::ArgMatches;
 use cli::{
-    Verb, keys,
+    Verb, generate, keys,
     log_writer::{FlushOnDrop, LogWriter},
     process, remote, startup,
 };
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             let name = leaf.get_one::<String>("name").map_or("", |name| name);
             return finish(keys::revoke(name, &sources));
         }
+        (Verb::Generate, _) => return finish(generate::run(&matches)),
         (Verb::Reload, _) => {
             let pid = matches.subcommand().and_then(|(_, reload)| reload.get_one::<u32>("pid").copied());
             return finish(process::reload(&sources.environment, pid).map(|text| text + "\n"));
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Verb::KeyList => print(&keys::list(&loaded)),
         Verb::Control => control(&matches, &loaded.config),
         Verb::Explain => explain(&cli::explained(&matches, &sources), loaded.config),
+        Verb::Generate => finish(generate::run(&matches)),
         Verb::Serve | Verb::KeyNew | Verb::KeyRevoke | Verb::Reload => {
             finish(serve(&loaded, &sources).map(|()| String::new()))
         }

@@ -103,7 +103,8 @@ fn short_help_fits_on_a_screen_and_shows_what_people_use() {
             help.lines().count()
         );
     }
-    assert!(stdout(&["-h"]).contains("Commands:"));
+    let help = stdout(&["-h"]);
+    assert!(help.contains("Commands:") && help.contains("  serve ") && help.lines().count() <= 24, "{help}");
     for (args, own) in [
         (&["key", "new", "-h"][..], "--models"),
         (&["key", "list", "-h"], "--config"),
@@ -116,6 +117,28 @@ fn short_help_fits_on_a_screen_and_shows_what_people_use() {
         assert!(help.contains(own) && !help.contains("--remote-host <"), "{help}");
         assert!(help.lines().count() <= 30, "{} lines: {help}", help.lines().count());
     }
+}
+
+#[test]
+fn completions_and_manual_pages_have_every_command_and_setting() {
+    for (shell, has) in [
+        ("bash", "--context-max"),
+        ("zsh", "--context-max"),
+        ("fish", "-l context-max"),
+        ("powershell", "--context-max"),
+        ("elvish", "--context-max"),
+    ] {
+        let text = stdout(&["completions", shell]);
+        assert!(text.contains(has) && text.contains("inspect"), "{shell}");
+    }
+    farllama(&["completions", "cmd"]).assert().code(2).stderr(contains("[possible values: bash"));
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&["man", folder.path().to_str().unwrap()]);
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    for name in ["farllama.1", "farllama-key-new.1", "farllama-inspect.1", "farllama-completions.1"] {
+        assert!(page(name).starts_with(".ie \\n(.g .ds Aq"), "{name}");
+    }
+    assert!(page("farllama-serve.1").contains(r"\-\-context\-max"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `cargo xtask ci`, everything that must hold; and its kin, which rewrite or measure.
 
 use crate::{
-    built, instructions, root,
+    built, instructions, licenses, root,
     step::{Step, timed},
     tidy, witnesses,
 };
@@ -14,6 +14,7 @@ pub(crate) fn run() -> Result<(), String> {
     Step::cargo("build --workspace --locked").run()?;
     Step::cargo("test --workspace --locked").env("INSTA_UPDATE", "no").run()?;
     timed("cargo xtask tidy", || tidy::run(&root()))?;
+    timed("cargo xtask licenses", licenses::check)?;
     Step::built("farllama-check")?.arg("run").arg("scenarios").run()?;
     // What a version of Ollama decides, at every version that the proxy branches on.
     let versions = ["run", "scenarios", "--tag", "version", "--mock-version", "each"];

@@ -1,8 +1,10 @@
 //! `cargo xtask`: the build system. It only starts processes and reads files, with nothing but the standard library, so it builds in a second.
 
 mod ci;
+mod dist;
 mod headofline;
 mod instructions;
+mod licenses;
 mod linear;
 mod rig;
 mod siege;
@@ -44,6 +46,9 @@ Commands:
                   (cargo xtask linear --help)
   siege [ARGS…]   what one hostile key does to another key's chats and streams, and to memory, attack by attack
                   (cargo xtask siege --help)
+  dist, deb, images [FLAGS…]
+                  release archives, the Debian package, container images (cargo xtask dist --help)
+  licenses        the dependencies of the programs have licenses that are allowed
   truth [ARGS…]   compares the recordings that the mock is held to with another Ollama, and refreshes them
                   (cargo xtask truth --help)
   help            this text
@@ -66,6 +71,10 @@ fn main() -> ExitCode {
         "headofline" => headofline::run(&rest),
         "instructions" => instructions::run(&rest),
         "linear" => linear::run(&rest),
+        "dist" => dist::archive(&rest),
+        "deb" => dist::debian(&rest),
+        "images" => dist::images(&rest),
+        "licenses" => licenses::check(),
         "truth" => truth::run(&rest),
         "siege" => siege::run(&rest),
         "help" | "--help" | "-h" => {

@@ -147,8 +147,13 @@ fn settings_match_their_example(files: &[File]) -> Vec<String> {
     let mut table = String::new();
     let mut shown = Vec::new();
     for line in example.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+        if line.trim_start_matches("# ").starts_with("[[") {
+            // The fields of an entry are not settings of their own.
+            table = "[[".to_owned();
+        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             table = format!("{name}.");
+        } else if table == "[[" {
+            continue;
         } else if let Some((name, _)) = line.trim_start_matches("# ").split_once(" = ") {
             let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
             shown.extend(plain.then(|| format!("{table}{name}")));
@@ -349,7 +354,7 @@ mod tests {
             "proxy/src/config/settings.rs",
             "pub const SETTINGS: &[Setting] = &[\n    flag(\"a.b\", \"On\", |c| &mut c.b),\n    other(\n        \"a.c\",\n        \"FILE\",\n        \"A file\",\n    ),\n];\n",
         );
-        let example = file("proxy/config.example.toml", "[a]\nb = 1\n# d = 2\n");
+        let example = file("proxy/config.example.toml", "[a]\nb = 1\n# d = 2\n# [[e]]\n# f = 3\n");
         let wrong = settings_match_their_example(&[settings, example]);
         assert_eq!(wrong, ["a.c is not in config.example.toml", "config.example.toml has a.d, which is no setting"]);
         assert!(!settings_match_their_example(&[]).is_empty());

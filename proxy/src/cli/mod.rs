@@ -1,6 +1,7 @@
 //! The command line: the commands, and a flag for every setting.
 
 pub(crate) mod control;
+pub(crate) mod generate;
 pub(crate) mod keys;
 pub(crate) mod log_writer;
 pub(crate) mod process;
@@ -37,6 +38,8 @@ pub(crate) enum Verb {
     Explain,
     /// Steer a running proxy over its admin API.
     Control,
+    /// Print completions or write manual pages.
+    Generate,
 }
 
 const EXAMPLES: &str = "\
@@ -92,6 +95,51 @@ fn aliases(key: &str) -> &'static [&'static str] {
         "log.format" => &["log"],
         _ => &[],
     }
+}
+
+/// The lines of the smallest usual terminal.
+const SCREEN: usize = 24;
+
+/// The settings that `farllama -h` shows, the most useful first: as many as fit.
+const ON_SCREEN: [&str; 7] =
+    ["remote.host", "local.port", "context.max", "local.host", "auth.enabled", "remote.api_key", "log.format"];
+
+/// `farllama -h` on one screen: examples, the commands, and the flags that people use most.
+fn screen() -> String {
+    let command = command();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut lines = vec![
+        about,
+        "Usage: farllama COMMAND [OPTIONS]".to_owned(),
+        String::new(),
+        "Examples:".to_owned(),
+        "  farllama serve gpu-box".to_owned(),
+        "  farllama serve https://ollama.example/prefix --remote-api-key KEY".to_owned(),
+        String::new(),
+        "Commands:".to_owned(),
+    ];
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        lines.push(format!("  {:8} {about}", command.get_name()));
+    }
+    let last = [
+        "A running one: farllama start|stop|restart|remote|logs|requests|top|inspect",
+        "Everything: farllama --help. Of one command: farllama COMMAND -h. Version: -V",
+    ];
+    lines.push("Options:".to_owned());
+    let flags = ON_SCREEN.iter().filter_map(|key| {
+        let setting = SETTINGS.iter().find(|setting| setting.key == *key)?;
+        let (_, short) = COMMON.iter().find(|(common, _)| common == key)?;
+        let value = if setting.is_flag() { "[=<BOOL>]".to_owned() } else { format!(" <{}>", setting.takes) };
+        Some((format!("--{}{value}", setting.flag()), *short))
+    });
+    let file = ("--config <FILE>".to_owned(), "The settings file");
+    let left = SCREEN.saturating_sub(lines.len() + last.len());
+    for (flag, short) in std::iter::once(file).chain(flags).take(left) {
+        lines.push(format!("  {flag:26} {short}"));
+    }
+    lines.extend(last.map(str::to_owned));
+    lines.join("\n") + "\n"
 }
 
 /// Aliases that help texts show.
@@ -199,6 +247,7 @@ pub(crate) fn command() -> Command {
             command.hide(!first)
         }))
         .subcommand(with_settings(explain(), Shown::Nothing))
+        .subcommands(generate::commands())
         .subcommand(
             group(Command::new("config").about("Show or check the settings"))
                 .subcommand(with_settings(
@@ -288,6 +337,11 @@ fn endpoints() -> impl Iterator<Item = PossibleValue> {
 /// # Errors
 /// Fails with the exit code if there is nothing to do but what was printed: help, the version, or what is wrong.
 pub(crate) fn matches(args: impl Iterator<Item = OsString>) -> Result<ArgMatches, ExitCode> {
+    let args: Vec<OsString> = args.collect();
+    if args.len() == 2 && args[1] == "-h" {
+        return Err(super::print(&screen()));
+    }
+    let args = args.into_iter();
     command().try_get_matches_from(join_booleans(args)).map_err(|error| {
         // If the terminal is gone, there is no one to show it to.
         let _ = error.print();
@@ -337,6 +391,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
         ["key", ..] => Verb::KeyList,
         ["explain"] => Verb::Explain,
         ["reload"] => Verb::Reload,
+        ["completions" | "man"] => Verb::Generate,
         [name, ..] if control::NAMES.contains(name) => Verb::Control,
         _ => Verb::Serve,
     };
