@@ -25,7 +25,9 @@ use crate::{
 };
 
 mod bench_tools;
+mod compare;
 mod doctor;
+mod fmt;
 mod init;
 mod mutate;
 mod record;
@@ -59,6 +61,9 @@ enum Verb {
     List(Select),
     /// Checks scenario files without running them
     Check(Select),
+    /// Formats scenario files; comments stay
+    #[command(after_help = fmt::HELP)]
+    Fmt(fmt::Flags),
     /// Lists the laws that every event stream is checked against
     Laws,
     /// Prints the JSON Schema of scenarios, for editors
@@ -69,6 +74,9 @@ enum Verb {
     /// Compares how servers deal with tool calls that models get wrong
     #[command(name = "bench-tools", after_help = bench_tools::HELP)]
     BenchTools(bench_tools::Flags),
+    /// Runs the same scenarios on several targets, and shows what differs and what got worse
+    #[command(after_help = compare::HELP)]
+    Compare(Box<compare::Flags>),
     /// Examines a remote: which tools will work there, which with limits, and what to change
     #[command(after_help = doctor::HELP)]
     Doctor(Box<doctor::Flags>),
@@ -96,7 +104,7 @@ enum Verb {
 }
 
 /// Which scenarios.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct Select {
     /// The scenarios that come with farllama-check
     #[arg(long, conflicts_with = "paths")]
@@ -118,6 +126,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let code = match cli.verb {
         Verb::Run(flags) => run::run(&flags),
         Verb::Init(flags) => init::run(&flags),
+        Verb::Fmt(flags) => fmt::run(&flags),
         Verb::Laws => {
             print(&laws::list());
             Ok(ExitCode::SUCCESS)
@@ -130,6 +139,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Verb::Mutate(flags) => mutate::run(&flags),
         Verb::BenchTools(flags) => bench_tools::run(&flags),
+        Verb::Compare(flags) => compare::run(&flags),
         Verb::Doctor(flags) => doctor::run(&flags),
         Verb::Record(flags) => record::run(&flags),
         Verb::Verify(flags) => verify::run(&flags),

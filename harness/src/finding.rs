@@ -1,6 +1,6 @@
 //! What judging produces: an expectation that does not hold, and who is to blame.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::scenario::Place;
 
@@ -28,7 +28,7 @@ impl Finding {
 }
 
 /// Who is to blame for what does not hold. Every report uses these two words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Blame {
     /// The server, which does not keep the protocol.

@@ -9,6 +9,7 @@ pub mod bench_tools;
 pub mod call;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod expect;

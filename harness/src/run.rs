@@ -160,6 +160,7 @@ fn unrun(loaded: &Loaded, verdict: Verdict, reason: String) -> ScenarioResult {
         verdict,
         reason: Some(reason),
         took: Duration::ZERO,
+        fingerprint: loaded.fingerprint(),
         steps: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From the lowest to the highest.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "text",
     "net",
     "exit",
@@ -28,6 +28,7 @@ const ORDER: [&str; 21] = [
     "bench_tools",
     "smoke",
     "doctor",
+    "compare",
     "cli",
     "lib",
 ];

@@ -1,6 +1,6 @@
 //! `farllama-check doctor`: which tools will work on a remote, and what to change.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,10 +12,11 @@ use crate::{
         endpoint::{self, Endpoint},
         remote,
     },
-    doctor::{self, Examination, Patient, page, persona},
+    doctor::{self, Examination, Patient, bundle, page, persona},
     exit::Exit,
     limit::{self, Limit},
     process::{interrupted, print, runtime},
+    report::check_files,
 };
 
 pub(super) const HELP: &str = "\
@@ -63,12 +64,50 @@ pub(super) struct Flags {
     /// Prints JSON instead of the page
     #[arg(long)]
     json: bool,
+    /// Writes the page as one HTML file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Writes a zip file for a bug report: versions, settings and what was found, keys masked, and the failed requests as scenarios
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
     /// Lists the tools and where their rules come from
     #[arg(long)]
     list: bool,
     /// Shows every feature of the version
     #[arg(long, short)]
     verbose: bool,
+}
+
+impl Flags {
+    /// What was asked for, without secrets.
+    fn settings(&self) -> bundle::Settings {
+        let (remote, target) = (&self.remote, &self.target);
+        let keys = [&remote.remote_api_key, &target.api_key];
+        let mut secrets: Vec<String> = keys.into_iter().flatten().cloned().collect();
+        // A URL may have a user and a password.
+        let host = remote.remote_host.as_deref().and_then(|host| reqwest::Url::parse(host).ok());
+        if let Some(url) = host {
+            secrets.extend(url.password().map(str::to_owned));
+        }
+        let masked = |key: &Option<String>| key.as_ref().map(|_| "***".to_owned());
+        let list = |list: &[String]| (!list.is_empty()).then(|| list.join(","));
+        let given = [
+            ("remote-host", remote.remote_host.clone()),
+            ("remote-port", remote.remote_port.clone()),
+            ("remote-protocol", remote.remote_protocol.clone()),
+            ("remote-base-path", remote.remote_base_path.clone()),
+            ("remote-api-key", masked(&remote.remote_api_key)),
+            ("base-url", target.base_url.clone()),
+            ("api-key", masked(&target.api_key)),
+            ("model", list(&self.models)),
+            ("embedding-model", self.embedding_model.clone()),
+            ("for", list(&self.tools)),
+            ("tries", Some(self.tries.to_string())),
+            ("cold", Some(self.cold.to_string())),
+        ];
+        let flags = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        bundle::Settings { flags, secrets }
+    }
 }
 
 pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -81,6 +120,8 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         print(&tools.iter().map(line).collect::<String>());
         return Ok(ExitCode::SUCCESS);
     }
+    let written = [("--html", &flags.html), ("--bundle", &flags.bundle)];
+    check_files(written.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?))))?;
     for limit in [flags.timeout, flags.within] {
         if let Some(note) = limit.note() {
             eprintln!("{note}");
@@ -133,6 +174,14 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"));
         } else {
             print(&page::render(&diagnosis, flags.verbose));
+        }
+        if let Some(path) = &flags.html {
+            let page = page::html(&diagnosis).render();
+            std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))?;
+        }
+        if let Some(path) = &flags.bundle {
+            let zip = bundle::zip(&diagnosis, &flags.settings())?;
+            std::fs::write(path, zip).with_context(|| format!("--bundle {}", path.display()))?;
         }
         if mock.is_some() {
             eprintln!("this examined the built-in mock, not a real Ollama: give --remote-host to examine yours");

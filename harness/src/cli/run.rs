@@ -1,6 +1,14 @@
 //! `farllama-check run`: which backend the flags mean, the preflight, the run, its reports.
 
-use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -29,19 +37,26 @@ use crate::{
         versions::{self, Asked},
     },
     smoke,
+    text::suggestion,
 };
 
 /// The image of the container backend, unless another is named.
 const IMAGE: &str = "ollama/ollama:0.32.11";
 /// The tag of scenarios that every OpenAI-compatible server is expected to pass.
-const CONFORMANCE: &str = "conformance";
+pub(super) const CONFORMANCE: &str = "conformance";
 /// The tag of scenarios about what only farllama promises.
-const FARLLAMA: &str = "farllama";
+pub(super) const FARLLAMA: &str = "farllama";
 
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     #[command(flatten)]
     select: Select,
+    /// Only what this tool sends, such as codex, of the scenarios that come with farllama-check (may be given several times)
+    #[arg(long = "persona", value_name = "TOOL", conflicts_with = "paths")]
+    personas: Vec<String>,
+    /// Runs scenarios again when their files change, until interrupted
+    #[arg(long, conflicts_with_all = ["library", "personas", "dry_run"])]
+    watch: bool,
     /// Leaves out scenarios whose file or title contains this text (may be given several times)
     #[arg(long = "skip", value_name = "TEXT")]
     skip: Vec<String>,
@@ -226,7 +241,7 @@ impl Flags {
     /// What runs on a target: of the library the conformance set, of other files all that farllama does not promise alone.
     /// Whoever names tags chooses by them.
     fn of_target(&self, scenarios: Vec<Loaded>) -> Vec<Loaded> {
-        if !self.select.tags.is_empty() {
+        if !self.select.tags.is_empty() || !self.personas.is_empty() {
             return scenarios;
         }
         let has = |loaded: &Loaded, name: &str| loaded.scenario.tags.iter().any(|tag| tag == name);
@@ -273,14 +288,98 @@ impl Flags {
     }
 }
 
+/// The tag of scenarios that send what a tool sends.
+const PERSONA: &str = "persona:";
+/// How often files are looked at for changes.
+const LOOK: Duration = Duration::from_millis(300);
+
 pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    if !flags.watch {
+        return once(flags, None);
+    }
+    let mut before = Vec::new();
+    loop {
+        // A file that is being written may be missing, or no YAML; the next look finds it whole.
+        let now = written(&flags.select.paths);
+        let changed: Vec<PathBuf> =
+            now.iter().filter(|entry| !before.contains(*entry)).map(|(path, _)| path.clone()).collect();
+        let is_shared = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('_'));
+        if !changed.is_empty() {
+            let all = before.is_empty() || changed.iter().any(is_shared);
+            match once(flags, (!all).then_some(&changed[..])) {
+                Ok(code) if code == Exit::Interrupted.into() => return Ok(code),
+                Ok(_) => {}
+                Err(error) => eprintln!("farllama-check: {error:#}"),
+            }
+            eprintln!("waiting for changes; Ctrl-C ends");
+        }
+        before = now;
+        let ended = runtime()?.block_on(async {
+            tokio::select! {
+                biased;
+                () = interrupted() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            }
+        });
+        if ended {
+            return Ok(Exit::Interrupted.into());
+        }
+    }
+}
+
+/// The scenario files, shared steps included, each with the time at which it was written.
+fn written(paths: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>)> {
+    let mut found = Vec::new();
+    let mut left = paths.to_vec();
+    while let Some(path) = left.pop() {
+        if let Ok(entries) = std::fs::read_dir(&path) {
+            left.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())));
+        } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            let time = path.metadata().and_then(|data| data.modified()).ok();
+            found.push((path, time));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The scenarios that the flags select, and `only` those of these files.
+fn selected(flags: &Flags, only: Option<&[PathBuf]>) -> anyhow::Result<Result<Vec<Loaded>, ExitCode>> {
+    if flags.personas.is_empty() {
+        let scenarios = select(&flags.select);
+        let is_meant =
+            |loaded: &Loaded| only.is_none_or(|only| only.iter().any(|path| path.as_os_str() == &*loaded.file));
+        return Ok(scenarios.map(|all| all.into_iter().filter(is_meant).collect()));
+    }
+    let all = match select(&Select { library: true, ..flags.select.clone() }) {
+        Ok(all) => all,
+        Err(code) => return Ok(Err(code)),
+    };
+    let names: Vec<&str> =
+        all.iter().flat_map(|loaded| &loaded.scenario.tags).filter_map(|tag| tag.strip_prefix(PERSONA)).collect();
+    for name in &flags.personas {
+        if !names.contains(&&**name) {
+            let known: std::collections::BTreeSet<_> = names.iter().copied().collect();
+            let list = known.iter().copied().collect::<Vec<_>>().join(", ");
+            bail!("--persona: unknown tool `{name}`{}; known are {list}", suggestion(name, known));
+        }
+    }
+    let is_meant = |loaded: &Loaded| {
+        let tags = loaded.scenario.tags.iter().filter_map(|tag| tag.strip_prefix(PERSONA));
+        tags.into_iter().any(|name| flags.personas.iter().any(|wanted| wanted == name))
+    };
+    Ok(Ok(all.into_iter().filter(is_meant).collect()))
+}
+
+/// Runs once.
+fn once(flags: &Flags, only: Option<&[PathBuf]>) -> anyhow::Result<ExitCode> {
     let kind = flags.kind()?;
     if let Some(note) = flags.timeout.and_then(Limit::note) {
         eprintln!("{note}");
     }
     let bar = progress();
     let backend = flags.backend(kind, &bar)?;
-    let scenarios = match select(&flags.select) {
+    let scenarios = match selected(flags, only)? {
         Ok(scenarios) => scenarios,
         Err(code) => return Ok(code),
     };

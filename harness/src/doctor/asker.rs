@@ -52,11 +52,20 @@ pub(super) struct Ask {
     body: Option<Value>,
     headers: BTreeMap<String, String>,
     leave_after: Option<usize>,
+    expect: Value,
 }
 
 impl Ask {
     pub(super) fn get(lane: Lane, path: &str) -> Self {
-        Self { lane, method: "GET", path: path.to_owned(), body: None, headers: BTreeMap::new(), leave_after: None }
+        Self {
+            lane,
+            method: "GET",
+            path: path.to_owned(),
+            body: None,
+            headers: BTreeMap::new(),
+            leave_after: None,
+            expect: Value::Null,
+        }
     }
 
     pub(super) fn post(lane: Lane, path: &str, body: Value) -> Self {
@@ -73,10 +82,20 @@ impl Ask {
         Self { leave_after: Some(lines), ..self }
     }
 
+    /// What the model should answer, for the scenario: JSONPath → matcher.
+    pub(super) fn expecting(self, expect: Value) -> Self {
+        Self { expect, ..self }
+    }
+
     /// The request as a scenario makes it again.
     pub(super) fn replay(&self) -> Replay {
         let path = if self.lane == Lane::V1 { format!("/v1{}", self.path) } else { self.path.clone() };
-        Replay { method: self.method.to_owned(), path, body: self.body.clone().unwrap_or_default() }
+        Replay {
+            method: self.method.to_owned(),
+            path,
+            body: self.body.clone().unwrap_or_default(),
+            expect: self.expect.clone(),
+        }
     }
 }
 

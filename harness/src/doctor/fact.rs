@@ -78,6 +78,9 @@ pub struct Replay {
     /// Its JSON body.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub body: Value,
+    /// What the model should have answered: JSONPath → matcher.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub expect: Value,
 }
 
 /// What a probe found out.

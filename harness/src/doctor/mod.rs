@@ -3,6 +3,7 @@
 //! Probes give facts ([`fact`]); the rules are data ([`persona`], `personas/*.yaml`); a verdict follows from both.
 
 mod asker;
+pub mod bundle;
 pub mod fact;
 mod model;
 pub mod page;

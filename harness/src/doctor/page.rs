@@ -9,7 +9,10 @@ use super::{
     fact::{Fact, State},
     persona::Level,
 };
-use crate::text::duration;
+use crate::{
+    report::html::{Block, Count, Item, Page, Section, Tone},
+    text::duration,
+};
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -115,5 +118,81 @@ fn areas(out: &mut String, facts: &[&Fact], verbose: bool) {
         if !verbose && there > 0 {
             let _ = writeln!(out, "  {DIM}and {there} features that it has (-v lists them){DIM:#}");
         }
+    }
+}
+
+/// The diagnosis as a page of HTML.
+#[must_use]
+pub fn html(diagnosis: &Diagnosis) -> Page {
+    let levels = [Level::Ready, Level::Limits, Level::NotReady, Level::Unknown];
+    let verdicts = || diagnosis.models.iter().flat_map(|model| &model.verdicts);
+    let counts = levels.map(|level| Count {
+        word: level.to_string().to_lowercase(),
+        count: verdicts().filter(|verdict| verdict.level == level).count(),
+        tone: level_tone(level),
+    });
+    let front = if diagnosis.through_farllama { "through farllama" } else { "without farllama" };
+    let took = duration(std::time::Duration::from_millis(diagnosis.took_ms));
+    let mut sections = Vec::new();
+    for report in &diagnosis.models {
+        let name = report.model.as_deref().map_or_else(String::new, |model| format!(" with {model}"));
+        let items = report.verdicts.iter().map(|verdict| Item {
+            tone: level_tone(verdict.level),
+            word: verdict.level.to_string(),
+            area: "tools".to_owned(),
+            title: verdict.tool.clone(),
+            blocks: verdict
+                .reasons
+                .iter()
+                .flat_map(|reason| {
+                    let text = format!("{}: {} [{}]", reason.because, reason.found, reason.probe);
+                    let change = reason.change.iter().map(|change| Block::Labeled("change".to_owned(), change.clone()));
+                    std::iter::once(Block::Labeled(reason.level.to_string(), text)).chain(change)
+                })
+                .chain([Block::Labeled("rules".to_owned(), format!("{}; {}", verdict.version, verdict.source))])
+                .collect(),
+        });
+        sections.push(Section { title: format!("What works{name}"), items: items.collect(), ..Section::default() });
+    }
+    let all = std::iter::once((None, &diagnosis.facts));
+    let all = all.chain(diagnosis.models.iter().map(|report| (report.model.as_deref(), &report.facts)));
+    for (model, facts) in all {
+        for (name, _) in AREAS {
+            let items: Vec<_> =
+                facts.iter().filter(|fact| area(fact) == name).map(|fact| fact_item(fact, name)).collect();
+            if !items.is_empty() {
+                let title = model.map_or_else(|| name.to_owned(), |model| format!("{name} ({model})"));
+                sections.push(Section { title, items, ..Section::default() });
+            }
+        }
+    }
+    Page {
+        title: format!("farllama-check doctor: {}", diagnosis.target),
+        notes: vec![format!("Examined {front}, in {took}, by farllama-check {}.", diagnosis.farllama)],
+        counts: counts.to_vec(),
+        sections,
+    }
+}
+
+fn fact_item(fact: &Fact, area: &str) -> Item {
+    let (tone, word) = match fact.state {
+        State::Good => (Tone::Good, "ok"),
+        State::Limited => (Tone::Limited, "limited"),
+        State::Bad => (Tone::Bad, "bad"),
+        State::Unknown => (Tone::Unknown, "unknown"),
+        State::Info => (Tone::Info, "fact"),
+    };
+    let mut blocks: Vec<_> = fact.cure.iter().map(|cure| Block::Labeled("cure".to_owned(), cure.clone())).collect();
+    blocks.extend(fact.exchange.iter().map(|exchange| Block::Exchange(Box::new(exchange.clone()))));
+    let title = format!("{}: {}", fact.title, fact.text);
+    Item { tone, word: word.to_owned(), area: area.to_owned(), title, blocks }
+}
+
+fn level_tone(level: Level) -> Tone {
+    match level {
+        Level::Ready => Tone::Good,
+        Level::Limits => Tone::Limited,
+        Level::Unknown => Tone::Unknown,
+        Level::NotReady => Tone::Bad,
     }
 }

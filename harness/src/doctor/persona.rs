@@ -282,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn every_tool_has_a_scenario_that_claims_which_mutants_it_notices() {
+        let library = crate::check::library::scenarios(Some("personas")).unwrap();
+        for persona in all().unwrap() {
+            let tag = format!("persona:{}", persona.id);
+            let own: Vec<_> = library.iter().filter(|loaded| loaded.scenario.tags.contains(&tag)).collect();
+            assert!(!own.is_empty(), "no scenario has the tag {tag}");
+            let claims = |tags: &[String]| tags.iter().any(|tag| tag.starts_with(crate::proof::TAG));
+            assert!(own.iter().all(|loaded| claims(&loaded.scenario.tags)), "{tag} claims no mutant");
+        }
+    }
+
+    #[test]
     fn a_version_is_compared_by_its_numbers() {
         let need = need("{ probe: version, at_least: 0.13.4, because: x }");
         let fact = |version: &str| Fact::new("version", "v", State::Info, version).with(version);

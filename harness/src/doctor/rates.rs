@@ -137,6 +137,7 @@ pub(super) async fn tools(asker: &Asker, model: &str, card: &Card, tries: usize,
         |seed| {
             let text = "Call get_weather for the city Oslo and 3 days.";
             chat(model, seed, json!({"tools": [&weather], "messages": [{"role": "user", "content": text}]}))
+                .expecting(json!({"$.choices[0].message.tool_calls": {"length": 1}}))
         },
         |answer| {
             let good = matches!(calls(answer), [call] if call["function"]["name"] == "get_weather" && fits(call));
@@ -156,6 +157,7 @@ pub(super) async fn tools(asker: &Asker, model: &str, card: &Card, tries: usize,
         |seed| {
             let text = "Call get_weather for the city Oslo and get_time for the city Rome, both now, each for 3 days.";
             chat(model, seed, json!({"tools": [&weather, &time], "messages": [{"role": "user", "content": text}]}))
+                .expecting(json!({"$.choices[0].message.tool_calls": {"length": 2}}))
         },
         |answer| {
             let calls = calls(answer);
@@ -179,7 +181,7 @@ pub(super) async fn tools(asker: &Asker, model: &str, card: &Card, tries: usize,
                     {"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]},
                     {"role": "tool", "tool_call_id": "call_1", "content": "11 degrees"},
                 ]}),
-            )
+            ).expecting(json!({"$.choices[0].message.content": {"matches": "11"}}))
         },
         |answer| {
             let text = answer.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default();
@@ -220,7 +222,7 @@ pub(super) async fn answers(asker: &Asker, model: &str, card: &Card, tries: usiz
             let format =
                 json!({"type": "json_schema", "json_schema": {"name": "city", "strict": true, "schema": &schema}});
             let text = "Describe the city Oslo.";
-            chat(model, seed, json!({"response_format": format, "messages": [{"role": "user", "content": text}]}))
+            chat(model, seed, json!({"response_format": format, "messages": [{"role": "user", "content": text}]})).expecting(json!({"$.choices[0].message.content": {"json": {"$.city": {"type": "string"}, "$.inhabitants": {"type": "number"}}}}))
         },
         |answer| {
             let text = answer.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default();

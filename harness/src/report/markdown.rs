@@ -69,7 +69,7 @@ fn list(out: &mut String, run: &RunResult, verdict: Verdict, word: &str) {
 }
 
 /// Text that is no markup.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {
@@ -86,7 +86,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Code in a table.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     let text = shorten(text, MOST).replace('\n', " ").replace('|', "\\|").replace('`', "'");
     format!("`{text}`")
 }

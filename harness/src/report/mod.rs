@@ -3,6 +3,7 @@
 pub mod console;
 mod files;
 pub mod github;
+pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
@@ -10,17 +11,18 @@ mod secrets;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 pub use files::Files;
+pub(crate) use files::check as check_files;
 pub use secrets::Secrets;
 pub(crate) use secrets::masked;
 
 use crate::{
     call::{
         Outcome,
-        tap::{End, Recording},
+        tap::{End, Piece, Recording},
     },
     exit::Exit,
     finding::{Blame, Finding},
@@ -143,7 +145,7 @@ pub struct Summary {
 }
 
 /// What became of a scenario.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Every expectation held.
@@ -174,6 +176,9 @@ pub struct ScenarioResult {
     /// How long it took.
     #[serde(rename = "took_ms", serialize_with = "millis")]
     pub took: Duration,
+    /// What its calls are, whatever its file and title: by it a renamed scenario is known again.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
     /// The steps that were run.
     pub steps: Vec<StepResult>,
 }
@@ -264,7 +269,22 @@ pub struct Exchange {
     /// When the answer ended.
     #[serde(rename = "took_ms", serialize_with = "millis")]
     pub took: Duration,
+    /// Of a stream: when each piece came, the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<Chunk>,
 }
+
+/// A piece of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Chunk {
+    /// When it came, counted from the request.
+    pub after_ms: f64,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// The maximum number of pieces that a report shows.
+const CHUNKS: usize = 400;
 
 impl Exchange {
     /// Shortens and masks a recording.
@@ -291,6 +311,15 @@ impl Exchange {
             },
             head_after: recording.head_after,
             took: recording.took,
+            chunks: if recording.pieces.len() > 1 {
+                let chunk = |piece: &Piece| Chunk {
+                    after_ms: (piece.after.as_secs_f64() * 10_000.0).round() / 10.0,
+                    bytes: piece.bytes.len(),
+                };
+                recording.pieces.iter().take(CHUNKS).map(chunk).collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 }
@@ -313,6 +342,7 @@ pub(crate) mod fixed {
             verdict,
             reason: reason.map(str::to_owned),
             took: Duration::from_millis(12),
+            fingerprint: String::new(),
             steps,
         }
     }
@@ -332,6 +362,7 @@ pub(crate) mod fixed {
             end: "complete".to_owned(),
             head_after: Duration::from_millis(3),
             took: Duration::from_millis(1_250),
+            chunks: vec![Chunk { after_ms: 3.5, bytes: 20 }, Chunk { after_ms: 1_249.0, bytes: 18 }],
         };
         let finding = Told {
             at: "scenarios/chat/tools.yaml:12:7".to_owned(),

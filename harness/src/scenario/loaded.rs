@@ -1,6 +1,7 @@
 //! A scenario that was read from a file, once for each combination of its matrix.
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Scenario, variables::Variables, vars};
 use crate::text::shorten;
@@ -21,6 +22,15 @@ impl Loaded {
     #[must_use]
     pub fn new(file: String, scenario: Scenario) -> Self {
         Self { file, scenario, given: Vec::new() }
+    }
+
+    /// What its calls are, whatever its file and title: 16 hex digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let calls = self.scenario.all_steps().flat_map(|step| &step.parts).map(|part| &part.call.value);
+        let digest = Sha256::new_with_prefix(format!("{:?}", self.given));
+        let digest = calls.fold(digest, |digest, call| digest.chain_update(format!("{call:?}")));
+        digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The file, and the combination where there is one.

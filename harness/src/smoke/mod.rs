@@ -215,6 +215,7 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
         verdict: Verdict::Skipped,
         reason: Some(format!("the first check failed: {}", first.title)),
         took: std::time::Duration::ZERO,
+        fingerprint: loaded.fingerprint(),
         steps: Vec::new(),
     };
     if first.verdict != Verdict::Passed {

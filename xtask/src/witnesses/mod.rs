@@ -27,7 +27,7 @@ struct Witness {
     script: &'static str,
 }
 
-const WITNESSES: [Witness; 16] = [
+const WITNESSES: [Witness; 17] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
     Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
@@ -44,10 +44,12 @@ const WITNESSES: [Witness; 16] = [
     Witness { client: "claude code", runtime: Runtime::Node, script: "claude_code.mjs" },
     Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
     Witness { client: "console in Chromium", runtime: Runtime::Node, script: CONSOLE },
+    Witness { client: "reports in Chromium", runtime: Runtime::Node, script: REPORTS },
 ];
 
-/// The witness that needs a browser.
+/// The witnesses that need a browser.
 const CONSOLE: &str = "console.mjs";
+const REPORTS: &str = "html_report.mjs";
 
 /// What Chromium is called: by Debian, and by others.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -102,7 +104,7 @@ fn lane(runtime: Runtime, witnesses: Vec<&Witness>) -> Tally {
         return Tally { skipped: witnesses.len(), ..total };
     }
     for witness in witnesses {
-        if witness.script == CONSOLE && browser().is_none() {
+        if [CONSOLE, REPORTS].contains(&witness.script) && browser().is_none() {
             println!("SKIPPED: {}: it is missing (Debian: apt-get install chromium)\n", witness.client);
             total.skipped += 1;
             continue;
