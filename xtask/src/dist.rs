@@ -99,13 +99,14 @@ pub(crate) fn archive(args: &[String]) -> Result<(), String> {
 pub(crate) fn debian(args: &[String]) -> Result<(), String> {
     let Some(flags) = Flags::read(args)? else { return Ok(()) };
     let programs = if flags.built { beside()? } else { build("dist-build")? };
-    let package = package(&programs)?;
+    let package = package(&programs, flags.built)?;
+    tidy_up(&flags, &programs)?;
     println!("{}", package.display());
     Ok(())
 }
 
 /// Makes the Debian package of these programs.
-fn package(programs: &Path) -> Result<PathBuf, String> {
+fn package(programs: &Path, quick: bool) -> Result<PathBuf, String> {
     let dist = out()?;
     let stage = dist.join("deb");
     remake(&stage)?;
@@ -158,8 +159,12 @@ fn package(programs: &Path) -> Result<PathBuf, String> {
     )?;
     shell(&format!("chmod -R u=rwX,go=rX {}", quoted(&stage)))?;
     let package = dist.join(format!("farllama_{version}_{architecture}.deb"));
+    // What is not for release is packed quickly.
+    let compression = if quick { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z9"] };
     Step::program("dpkg-deb", "dpkg-deb")
         .env("SOURCE_DATE_EPOCH", &epoch())
+        .arg(compression[0])
+        .arg(compression[1])
         .arg("--root-owner-group")
         .arg("--build")
         .arg(&stage)
@@ -202,7 +207,7 @@ pub(crate) fn images(args: &[String]) -> Result<(), String> {
             .arg(&context)
             .run()?;
     }
-    Ok(())
+    tidy_up(&flags, &programs)
 }
 
 /// Builds static programs, and returns their folder.
@@ -225,12 +230,27 @@ fn build(folder: &str) -> Result<PathBuf, String> {
     Ok(folder.join(target).join("release"))
 }
 
-/// The folder of the programs that `cargo build` left.
+/// A folder with the programs that `cargo build` left, without their debug information, which is most of them.
 fn beside() -> Result<PathBuf, String> {
+    // One for each process: tests package at the same time.
+    let folder = out()?.join(format!("built-{}", std::process::id()));
+    remake(&folder)?;
     for program in PROGRAMS {
-        built(program)?;
+        let (from, to) = (built(program)?, folder.join(program));
+        let stripped = Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(&from).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            copy(&from, &to)?;
+        }
     }
-    Ok(built(PROGRAMS[0])?.parent().unwrap_or(Path::new(".")).to_owned())
+    Ok(folder)
+}
+
+/// Removes the folder that [`beside`] made.
+fn tidy_up(flags: &Flags, programs: &Path) -> Result<(), String> {
+    if !flags.built {
+        return Ok(());
+    }
+    fs::remove_dir_all(programs).map_err(|error| format!("{}: {error}", programs.display()))
 }
 
 /// Fails if two builds of a program differ, and names the first byte that does.

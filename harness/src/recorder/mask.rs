@@ -41,7 +41,7 @@ const RULES: [(&str, &str, &str); 7] = [
     ("JSON web token", r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", MASK),
     (
         "API key",
-        r"\b(?:[sprk]k-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|hf_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}\b|AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,}|farllama-[A-Za-z0-9_-]{16,})",
+        r"\b(?:[sprk]k-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|hf_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}\b|AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,}|fl-[0-9a-f]{32,})",
         MASK,
     ),
     ("bearer token", r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", "${1}***"),
@@ -189,6 +189,7 @@ mod tests {
             ("http://a:b@host/".to_owned(), "http://***:***@host/".to_owned(), "user and password in a URL"),
             ("sk-0123456789abcdef0123!".to_owned(), "***!".to_owned(), "API key"),
             ("\"ghp_0123456789abcdef0123\"".to_owned(), "\"***\"".to_owned(), "API key"),
+            (format!("fl-{}", "0a".repeat(32)), "***".to_owned(), "API key"),
             ("Bearer abcdefgh1".to_owned(), "Bearer ***".to_owned(), "bearer token"),
             ("ann.b@mail.example.org.".to_owned(), "user@example.com.".to_owned(), "e-mail address"),
             ("eyJhbGciOiJI.eyJzdWIiOiIx.c2ln".to_owned(), "***".to_owned(), "JSON web token"),

@@ -1,0 +1,175 @@
+//! What the documentation shows exists: commands, their flags, files, pages.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const PROGRAMS: [&str; 3] = ["farllama", "farllama-check", "mock-ollama"];
+
+/// Commands that need nothing but a home folder: they are run as they are shown, in the order of their page.
+const RUN: [&str; 5] =
+    ["farllama key ", "farllama completions ", "farllama man ", "farllama config show", "farllama-check init"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The pages, by their paths from the root.
+fn pages() -> BTreeMap<String, String> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let docs = docs.map(|name| format!("docs/{}", name.to_string_lossy())).filter(|path| path.ends_with(".md"));
+    let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "scenarios/README.md"];
+    let paths = docs.chain(others.map(str::to_owned));
+    paths.map(|path| (path.clone(), fs::read_to_string(root().join(path)).unwrap())).collect()
+}
+
+/// The lines of the shell blocks of a page, without comments.
+fn commands(page: &str) -> Vec<String> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.flat_map(str::lines).map(|line| line.split("  #").next().unwrap_or(line).trim().to_owned());
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+/// The help of a command, as far as its words are subcommands.
+fn help(words: &[&str]) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(words[0]);
+    let output = Command::new(program).args(&words[1..]).arg("--help").output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn is_built() -> bool {
+    let beside = Path::new(env!("CARGO_BIN_EXE_xtask"));
+    if PROGRAMS.iter().all(|name| beside.with_file_name(name).exists()) {
+        return true;
+    }
+    assert!(env::var("CI").as_deref() != Ok("true"), "run cargo build first");
+    eprintln!("\n*** SKIPPED: run cargo build first; the commands of the documentation were NOT checked ***\n");
+    false
+}
+
+#[test]
+fn every_command_shown_exists_with_its_flags() {
+    if !is_built() {
+        return;
+    }
+    let xtask = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("help").output().unwrap();
+    let xtask = String::from_utf8_lossy(&xtask.stdout).into_owned();
+    // `  name [ARGS…]  text`, or `  name, name [ARGS…]`.
+    let lines = xtask.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<&str> = lines
+        .flat_map(|line| {
+            line.trim().split(' ').scan(true, |more, word| {
+                let is_name = std::mem::replace(more, word.ends_with(','));
+                is_name.then(|| word.trim_end_matches(','))
+            })
+        })
+        .collect();
+    let mut helps: BTreeMap<String, String> = BTreeMap::new();
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for (path, page) in pages() {
+        for line in commands(&page) {
+            let words: Vec<&str> =
+                line.split(' ').filter(|word| !word.contains('=') || word.starts_with("--")).collect();
+            if let ["cargo", "xtask", command, ..] = &words[..] {
+                checked += 1;
+                if !names.contains(command) {
+                    wrong.push(format!("{path}: cargo xtask has no command {command}"));
+                }
+            }
+            let Some(program) = words.first().filter(|word| PROGRAMS.contains(word)) else { continue };
+            checked += 1;
+            // The words before the first flag or argument that are commands.
+            let mut chain = vec![*program];
+            for word in words[1..].iter().take_while(|word| !word.starts_with('-')).take(2) {
+                let help = helps.entry(chain.join(" ")).or_insert_with(|| help(&chain)).clone();
+                let is_command = help.lines().any(|line| line.split_whitespace().next() == Some(*word))
+                    || (chain.len() == 1 && help.contains(&format!("`{word}`")))
+                    || ["completions", "man"].contains(word);
+                if !is_command {
+                    if chain.len() == 1 && *program != "mock-ollama" {
+                        wrong.push(format!("{path}: {program} has no command {word}"));
+                    }
+                    break;
+                }
+                chain.push(word);
+            }
+            let own = helps.entry(chain.join(" ")).or_insert_with(|| help(&chain)).clone();
+            // The settings are flags of every command, but only `serve` lists them.
+            let all = if *program == "farllama" { own + &help(&["farllama", "serve"]) } else { own };
+            for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
+                let flag = flag.split(['=', ']']).next().unwrap_or(flag);
+                if !all.contains(&format!("--{flag}")) && !flag.is_empty() {
+                    wrong.push(format!("{path}: {} has no --{flag}", chain.join(" ")));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked > 20, "{checked} commands found");
+}
+
+#[cfg(unix)]
+#[test]
+fn commands_that_need_no_server_run_as_they_are_shown() {
+    if !is_built() {
+        return;
+    }
+    let bin = Path::new(env!("CARGO_BIN_EXE_xtask")).parent().unwrap().to_owned();
+    let mut path = vec![bin];
+    path.extend(env::split_paths(&env::var_os("PATH").unwrap()));
+    let path = env::join_paths(path).unwrap();
+    let mut ran = 0;
+    for (name, page) in pages() {
+        let home = env::temp_dir().join(format!("farllama-docs-{}-{}", std::process::id(), name.replace('/', "-")));
+        for folder in
+            [".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions", ".config/farllama"]
+        {
+            fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        // A key needs a file to be saved in, and one to be revoked.
+        fs::write(home.join(".config/farllama/config.toml"), "[remote]\nhost = \"gpu-box\"\n").unwrap();
+        for line in commands(&page).iter().filter(|line| RUN.iter().any(|start| line.starts_with(start))) {
+            ran += 1;
+            let mut command = Command::new("sh");
+            command.args(["-c", line]).current_dir(&home).env("HOME", &home).env("PATH", &path);
+            let output = command.env_remove("XDG_CONFIG_HOME").output().unwrap();
+            assert!(output.status.success(), "{name}: {line}\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        fs::remove_dir_all(&home).unwrap();
+    }
+    assert!(ran > 5, "{ran} commands were run");
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_every_page_is_linked() {
+    let mut wrong = Vec::new();
+    for (path, page) in pages() {
+        let folder = root().join(&path).parent().unwrap().to_owned();
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or(link);
+            let is_here = !file.is_empty() && !file.contains("://") && !file.contains(' ');
+            if is_here && !folder.join(file).exists() {
+                wrong.push(format!("{path}: there is no {link}"));
+            }
+        }
+    }
+    let pages = pages();
+    for path in pages.keys().filter(|path| path.starts_with("docs/") && *path != "docs/README.md") {
+        let name = path.trim_start_matches("docs/");
+        let links = |(other, page): (&String, &String)| {
+            other != path
+                && [format!("({name})"), format!("({name}#"), format!("docs/{name}")]
+                    .iter()
+                    .any(|link| page.contains(link))
+        };
+        if !pages.iter().any(links) {
+            wrong.push(format!("no page links to {path}: docs/README.md is the index"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
