@@ -34,7 +34,7 @@ use crate::{
         self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, TRACEPARENT,
         Tracer, Traffic,
     },
-    openai::responses::background::Runs,
+    openai::responses::{background::Runs, socket::Sockets},
     redact,
     resolve::{self, Installed, Target},
     routes::{self, Handler, Route, Row},
@@ -103,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) sockets: Arc<Sockets>,
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) installed: Installed,
@@ -122,6 +123,7 @@ pub(crate) struct Persistent {
     pub(crate) records: Arc<Memory>,
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) sockets: Arc<Sockets>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) metrics: Arc<Metrics>,
@@ -150,6 +152,7 @@ impl Persistent {
             records: Arc::default(),
             background: Arc::default(),
             tasks: Arc::default(),
+            sockets: Arc::default(),
             in_flight: Arc::default(),
             readers: Arc::new(readers),
             metrics,
@@ -166,6 +169,7 @@ impl Shared {
         let store = Store::new(&config, persistent.records.clone());
         let in_flight = persistent.in_flight.clone();
         let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
+        let sockets = persistent.sockets.clone();
         let (readers, inspector, tracer) =
             (persistent.readers.clone(), persistent.inspector.clone(), persistent.tracer.clone());
         let traffic = persistent.metrics.traffic.clone();
@@ -176,6 +180,7 @@ impl Shared {
             store,
             background,
             tasks,
+            sockets,
             fetcher,
             traffic,
             installed,

@@ -106,7 +106,7 @@ const ROWS: &[Row] = &[
         assert!(stored.unwrap());
         let items = list(n, |nth| json!({"type": "item_reference", "id": format!("item_{nth}")}));
         let needs = responses::needs(&body(&json!({"model": "m", "input": items})));
-        let fetched = needs.fetch(&store, Owner::default()).now_or_never().unwrap().unwrap();
+        let fetched = needs.fetch(&store, None, Owner::default()).now_or_never().unwrap().unwrap();
         assert_eq!(fetched.found().unwrap().len(), n);
     }),
     ("blocks of a message", |n| {

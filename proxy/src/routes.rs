@@ -154,6 +154,9 @@ pub(crate) const TABLE: &[Row] = &[
     row(Post, "{base}/responses", "responses", MODEL, "One response, streamed or whole.")
         .handler(handler!(responses::create))
         .fields(Endpoint::Responses),
+    row(Get, "{base}/responses", "responses", MODEL, "A WebSocket for one response after the other.")
+        .handler(handler!(responses::connect))
+        .socket(),
     row(Post, "{base}/moderations", "moderations", MODEL, "The verdict of a guard model.")
         .handler(handler!(moderations::create))
         .fields(Endpoint::Moderations),
@@ -247,6 +250,10 @@ impl Row {
 
     const fn anthropic(self, handler: Handler) -> Self {
         Self { anthropic: Some(handler), ..self }
+    }
+
+    const fn socket(self) -> Self {
+        Self { socket: true, ..self }
     }
 
     const fn api(self, api: Dialect) -> Self {

@@ -344,6 +344,10 @@ pub struct Responses {
     pub ttl: Duration,
     /// What becomes of tools that OpenAI runs itself.
     pub hosted_tools: Hosted,
+    /// WebSockets (`GET /v1/responses`) that are open at the same time: 512 by default. 0: none.
+    pub max_websockets: usize,
+    /// How long a WebSocket may be open without a message or a running response: 10 minutes by default. Zero: without limit.
+    pub websocket_idle: Duration,
     /// Responses that run or wait in the background at the same time: 64 by default. 0: none.
     pub max_background: usize,
 }
@@ -356,6 +360,8 @@ impl Default for Responses {
             ttl: Duration::from_secs(24 * 60 * 60),
             hosted_tools: Hosted::default(),
             max_background: 64,
+            max_websockets: 512,
+            websocket_idle: Duration::from_secs(600),
         }
     }
 }

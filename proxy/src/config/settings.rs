@@ -544,6 +544,16 @@ pub const SETTINGS: &[Setting] = &[
         &mut config.responses.ttl
     }),
     number_of(
+        "responses.max_websockets",
+        "Maximum number of open WebSockets (GET /v1/responses); 0 refuses them",
+        |config| &mut config.responses.max_websockets,
+    ),
+    time(
+        "responses.websocket_idle",
+        "Time without a message or a running response until a WebSocket is closed; 0: never",
+        |config| &mut config.responses.websocket_idle,
+    ),
+    number_of(
         "responses.max_background",
         "Maximum number of responses that run or wait in the background; 0 refuses `background: true`",
         |config| &mut config.responses.max_background,

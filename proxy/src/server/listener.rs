@@ -3,24 +3,22 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
 use http_body::Body as HttpBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::TokioIo,
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     task::{AbortHandle, Id, JoinSet},
     time::Instant,
 };
@@ -29,6 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     app::{self, Shared},
     config::Limits,
+    openai::responses::socket::{self, Socket},
     retain::Retain,
     server::{
         body_timeout::TimedBody,
@@ -107,7 +106,8 @@ impl Server {
 }
 
 async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Receiver<()>, close: oneshot::Sender<()>) {
-    let graceful = GracefulShutdown::new();
+    // True when the listener closes. Every connection subscribes to it, and is waited for.
+    let stopping = watch::Sender::new(false);
     let mut open = Connections::default();
     let idle = Arc::new(Notify::new());
     let mut accept_failed: Option<Instant> = None;
@@ -148,7 +148,7 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
             }
             let state = ConnState::new(addr.ip(), idle.clone());
             let over = full(&open).then_some(OverAddressLimit(per_address));
-            let serving = serve_connection(stream, setup.clone(), state.clone(), over, graceful.watcher());
+            let serving = serve_connection(stream, setup.clone(), state.clone(), over, stopping.subscribe());
             open.spawn(state, serving);
             accepted_in_a_row += 1;
             if accepted_in_a_row == ACCEPTS {
@@ -162,7 +162,8 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
     drop(waiting);
     let _ = close.send(());
     if draining {
-        graceful.shutdown().await;
+        stopping.send_replace(true);
+        stopping.closed().await;
     }
     open.tasks.shutdown().await;
 }
@@ -224,7 +225,7 @@ async fn serve_connection(
     setup: InForce,
     state: ConnState,
     over: Option<OverAddressLimit>,
-    watcher: Watcher,
+    stopping: watch::Receiver<bool>,
 ) {
     let begun = setup.load_full();
     let limits = &begun.limits;
@@ -232,11 +233,11 @@ async fn serve_connection(
     if let Err(error) = set_socket_options(&stream, limits) {
         tracing::debug!("cannot set socket options: {error}");
     }
-    let Some(tls) = &begun.tls else { return serve_http((stream, peer), setup, limits, state, over, watcher).await };
+    let Some(tls) = &begun.tls else { return serve_http((stream, peer), setup, limits, state, over, stopping).await };
     // Boxed, so that connections in clear text do not carry the room for it.
     Box::pin(async {
         if let Some(stream) = accept_tls(stream, tls, limits).await {
-            serve_http((stream, peer), setup, limits, state, over, watcher).await;
+            serve_http((stream, peer), setup, limits, state, over, stopping).await;
         }
     })
     .await;
@@ -294,12 +295,15 @@ async fn serve_http<S>(
     limits: &Limits,
     state: ConnState,
     over: Option<OverAddressLimit>,
-    watcher: Watcher,
+    mut stopping: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let traffic = setup.load().shared.traffic.clone();
     let stream = TimedStream::new(stream, state.clone(), limits).counted(traffic);
+    // The WebSocket that the connection becomes.
+    let opened = Arc::new(Mutex::new(None));
+    let (opening, current) = (opened.clone(), setup.clone());
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let in_flight = state.begin();
         let setup = setup.load();
@@ -308,6 +312,7 @@ async fn serve_http<S>(
             request.extensions_mut().insert(over);
         }
         let request = request.map(|body| Body::new(TimedBody::new(body, &setup.limits, state.clone())));
+        let opening = opening.clone();
         let answering = app::answer(setup.shared.clone(), peer, Box::new(request));
         // Boxed: the room for it is given back once the response begins.
         Box::pin(async move {
@@ -317,10 +322,17 @@ async fn serve_http<S>(
                 // hyper adds `Connection: keep-alive` for a client of HTTP/1.0, but not to a response of that version.
                 *response.version_mut() = Version::HTTP_10;
             }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                && let Some(socket) = Socket::opened_by(&mut response)
+            {
+                let mut opening = opening.lock().unwrap_or_else(PoisonError::into_inner);
+                *opening = Some((socket, in_flight));
+                return Ok(response);
+            }
             if over.is_some() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Evicted>(response.map(|body| Retain::new(body, in_flight)))
+            Ok::<_, Evicted>(response.map(|body| Body::new(Retain::new(body, in_flight))))
         })
     });
     let connection = http1::Builder::new()
@@ -330,9 +342,26 @@ async fn serve_http<S>(
         .max_buf_size(READ_BUFFER.max(limits.head))
         // Responses that pass through get no header of ours.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades();
     // Clients leave in many ways; the exchange's own log line says how it ended.
-    if let Err(error) = watcher.watch(connection).await {
+    let served = {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = socket::stopped(&mut stopping) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(peer = peer.map(tracing::field::display), "connection ended: {error}");
+    }
+    let opened = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((socket, in_flight)) = opened {
+        // Boxed, so that other connections do not carry the room for it.
+        Box::pin(socket.run(move || current.load().shared.clone(), stopping)).await;
+        drop(in_flight);
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::{Keeping, Turn, stored::StoredItem};
 use crate::{
     app::{self, App, Refusal},
-    config::Heartbeat,
+    config::{Config, Heartbeat},
     error::Error,
     gate::{Inner, Owner},
     observe::{Reason, Recorder},
@@ -261,7 +261,9 @@ pub(super) fn start(
     keeping: Keeping,
     streamed: bool,
 ) -> Result<Response, Error> {
-    let (owner, id, model) = (keeping.owner, keeping.answer.id().to_owned(), ask.model.clone());
+    // As the client has named it: the request below is resolved and judged again.
+    let model = keeping.answer.facts().model.clone();
+    let (owner, id) = (keeping.owner, keeping.answer.id().to_owned());
     let state = State {
         ask: Some((ask, receipt)),
         keeping: Some(keeping),
@@ -275,7 +277,8 @@ pub(super) fn start(
     let queued = run.response();
     let most = app.config.responses.max_background;
     let inner = Inner { digest: owner.digest(), counted: true };
-    let request = request(app, inner, Turn::Background(run.clone()), serde_json::json!({"model": model}).to_string())?;
+    let request =
+        request(&app.config, inner, Turn::Background(run.clone()), serde_json::json!({"model": model}).to_string())?;
     let work = work(app.clone(), request, run.clone());
     app.background.add(&run);
     if app.tasks.start(most, work).is_err() {
@@ -298,10 +301,10 @@ fn full(most: usize) -> Error {
 }
 
 /// A request of the proxy's own for one response.
-pub(super) fn request(app: &App, inner: Inner, turn: Turn, body: impl Into<Body>) -> Result<Box<Request>, Error> {
+pub(super) fn request(config: &Config, inner: Inner, turn: Turn, body: impl Into<Body>) -> Result<Box<Request>, Error> {
     let request = Request::builder()
         .method(Method::POST)
-        .uri(format!("{}/responses", app.config.openai.base_path))
+        .uri(format!("{}/responses", config.openai.base_path))
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "application/json")
         .extension(inner)

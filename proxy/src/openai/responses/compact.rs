@@ -36,7 +36,7 @@ pub(crate) async fn compact(
     let wish = to_raw_value(&json!({"type": "message", "role": "user", "content": WISH}))
         .map_err(|error| Error::Internal { message: error.to_string() })?;
     let json = image_urls::inline(&app, &recorder, json).await?;
-    let prepared = take(&app, &recorder, owner, json, Some(wish), stamp.random.clone()).await?;
+    let prepared = take(&app, &recorder, owner, json, Some(wish), stamp.random.clone(), None).await?;
     recorder.receipt(prepared.receipt);
     let (id, created, item) = (stamp.id.clone(), stamp.created, format!("cmp_{}", stamp.random));
     let replies = send::whole(&app, prepared.ask, &recorder).await?;

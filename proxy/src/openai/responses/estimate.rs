@@ -24,7 +24,7 @@ pub(crate) async fn input_tokens(
 ) -> Result<Response, Error> {
     // What is in an image does not matter here.
     let json = if app.config.images.fetch { image_urls::stand_in(&json).0 } else { json };
-    let prepared = take(&app, &recorder, owner, json, None, String::new()).await?;
+    let prepared = take(&app, &recorder, owner, json, None, String::new(), None).await?;
     let mut receipt = prepared.receipt;
     receipt.note("input_tokens", "estimate");
     recorder.receipt(receipt);

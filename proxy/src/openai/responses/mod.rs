@@ -12,6 +12,7 @@ pub(crate) mod kept;
 mod laws;
 mod offer;
 mod request;
+pub(crate) mod socket;
 pub(crate) mod stored;
 mod stream;
 mod translate;
@@ -58,6 +59,8 @@ pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
 use request::{Facts, Request, Terms};
+use socket::Session;
+pub(crate) use socket::connect;
 use stored::{Fetched, Stored, StoredItem};
 use stream::Answer;
 
@@ -95,17 +98,43 @@ impl Needs {
     ///
     /// # Errors
     /// Fails if the store cannot be reached.
-    pub(crate) async fn fetch(self, store: &Store, owner: Owner) -> Result<Fetched, Error> {
-        let chain = match &self.previous {
-            Some(id) => Some(store.chain(Kind::Response, owner, id).await?),
-            None => None,
+    pub(crate) async fn fetch(self, store: &Store, session: Option<&Session>, owner: Owner) -> Result<Fetched, Error> {
+        let chain = match (&self.previous, session) {
+            (Some(id), None) => Some(store.chain(Kind::Response, owner, id).await?),
+            (Some(id), Some(session)) => Some(chain(store, &session.memory, owner, id).await?),
+            (None, _) => None,
         };
-        let found = match self.items.is_empty() {
+        let mut found = match self.items.is_empty() {
             true => Vec::new(),
             false => store.find(Kind::Response, owner, &self.items).await?,
         };
+        if let Some(session) = session.filter(|_| found.iter().any(Option::is_none)) {
+            let own = session.memory.find(Kind::Response, owner, &self.items).await?;
+            found.iter_mut().zip(own).for_each(|(found, own)| *found = found.take().or(own));
+        }
         Ok(Fetched { chain, items: self.items.into_iter().zip(found).collect() })
     }
+}
+
+/// A response on a WebSocket and all that it goes on from, each stored or in the memory of its connection.
+async fn chain(
+    store: &Store,
+    memory: &Store,
+    owner: Owner,
+    id: &str,
+) -> Result<Result<Vec<Arc<Record>>, String>, Error> {
+    let (mut chain, mut wanted) = (Vec::new(), Some(id.to_owned()));
+    while let Some(id) = wanted {
+        let found = match memory.get(Kind::Response, owner, &id).await? {
+            Some(record) => Some(record),
+            None => store.get(Kind::Response, owner, &id).await?,
+        };
+        let Some(record) = found else { return Ok(Err(id)) };
+        wanted = record.previous.clone();
+        chain.push(record);
+    }
+    chain.reverse();
+    Ok(Ok(chain))
 }
 
 /// What `prepare` must know besides the body.
@@ -116,11 +145,14 @@ struct Around<'a> {
     random: &'a str,
     /// The models that the request names, where they were looked for.
     target: Option<&'a Target>,
+    /// Whether it is a turn on a WebSocket.
+    socket: bool,
 }
 
 impl<'a> Around<'a> {
     fn new(app: &'a App, random: &'a str) -> Self {
-        Self { config: &app.config, grown: app.upstream.grown(), random, target: app.target.as_deref() }
+        let target = app.target.as_deref();
+        Self { config: &app.config, grown: app.upstream.grown(), random, target, socket: false }
     }
 }
 
@@ -192,6 +224,7 @@ fn prepare(
         hosted: config.responses.hosted_tools,
         keeps: config.responses.max_bytes > 0 && config.responses.max_count > 0,
         tools: resolve::tools(config, around.target, &fields),
+        socket: around.socket,
     };
     let mut model: Text<'_> = fields.need("model", &mut Vec::new())?;
     recorder.model(&model);
@@ -233,7 +266,7 @@ fn prepare(
     let input: Vec<_> = input.iter().map(|item| Cow::Borrowed(&**item)).chain(wish).collect();
     let (ask, facts) = translate::ask(request, earlier(), &input, policy, &mut receipt)?;
     receipt.enforce_strict(config)?;
-    let input = if facts.echo.store { items::asked(&input, around.random)? } else { Vec::new() };
+    let input = if facts.echo.store || around.socket { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input })))
 }
 
@@ -242,7 +275,7 @@ fn prepare(
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt, Repairs), Error> {
-    let around = Around { config, grown: &Grown::default(), random: "", target: None };
+    let around = Around { config, grown: &Grown::default(), random: "", target: None, socket: false };
     match prepare(json, None, &around, Some(&Fetched::default()), &Recorder::default())? {
         Step::Ready(prepared) => Ok((vec![prepared.ask], prepared.receipt, prepared.facts.repairs)),
         Step::Fetch(needs) => Err(unfetched(&needs)),
@@ -259,6 +292,8 @@ fn unfetched(needs: &Needs) -> Error {
 pub(crate) enum Turn {
     /// By the task of a response in the background.
     Background(Arc<background::Run>),
+    /// By a message on a WebSocket.
+    Socket(Arc<socket::Session>),
 }
 
 /// One response, streamed or not, or in the background.
@@ -269,15 +304,23 @@ pub(crate) async fn create(
     turn: Option<Extension<Turn>>,
     json: Json,
 ) -> Result<Response, Error> {
-    if let Some(Extension(Turn::Background(run))) = turn {
-        return background::run(&app, run, recorder).await;
-    }
+    let session = match turn {
+        Some(Extension(Turn::Background(run))) => return background::run(&app, run, recorder).await,
+        Some(Extension(Turn::Socket(session))) => {
+            session.began(&recorder);
+            Some(session)
+        }
+        None => None,
+    };
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
     let Prepared { ask, facts, receipt, input } =
-        take(&app, &recorder, owner, json, None, stamp.random.clone()).await?;
+        take(&app, &recorder, owner, json, None, stamp.random.clone(), session.as_deref()).await?;
     let stream = facts.stream;
+    if facts.echo.background && session.is_some() {
+        return Err(Error::unsupported("background", "A WebSocket has no responses in the background; use POST."));
+    }
     if facts.echo.background {
         recorder.receipt(receipt.clone());
         // Its events are kept, whether somebody reads them or not.
@@ -286,7 +329,7 @@ pub(crate) async fn create(
         return background::start(&app, ask, receipt, keeping, stream);
     }
     recorder.receipt(receipt);
-    let kept = Keeping::new(Answer::new(stamp, facts), &app, owner, input);
+    let kept = Keeping { session, ..Keeping::new(Answer::new(stamp, facts), &app, owner, input) };
     if stream {
         let openings = send::openings(&app, vec![ask], &recorder);
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
@@ -318,15 +361,17 @@ async fn take(
     json: Json,
     more: Option<Box<RawValue>>,
     random: String,
+    session: Option<&Session>,
 ) -> Result<Prepared, Error> {
-    let mut fetched = None;
+    let (mut fetched, socket) = (None, session.is_some());
     loop {
         let (state, recorder, json) = (app.clone(), recorder.clone(), json.clone());
         let (more, random) = (more.clone(), random.clone());
         let size = json.bytes().len() + fetched.as_ref().map_or(0, Fetched::size);
         let had = fetched.is_some();
         let step = offload::run(size, move || {
-            prepare(&json, more.as_deref(), &Around::new(&state, &random), fetched.as_ref(), &recorder)
+            let around = Around { socket, ..Around::new(&state, &random) };
+            prepare(&json, more.as_deref(), &around, fetched.as_ref(), &recorder)
         });
         match step.await? {
             Step::Ready(mut prepared) => {
@@ -334,7 +379,7 @@ async fn take(
                 return Ok(*prepared);
             }
             Step::Fetch(needs) if had => return Err(unfetched(&needs)),
-            Step::Fetch(needs) => fetched = Some(needs.fetch(&app.store, owner).await?),
+            Step::Fetch(needs) => fetched = Some(needs.fetch(&app.store, session, owner).await?),
         }
     }
 }
@@ -342,7 +387,8 @@ async fn take(
 /// The records that a body names.
 #[cfg(test)]
 pub(crate) fn needs(json: &Json) -> Needs {
-    let around = Around { config: &Config::default(), grown: &Grown::default(), random: "", target: None };
+    let around =
+        Around { config: &Config::default(), grown: &Grown::default(), random: "", target: None, socket: false };
     match prepare(json, None, &around, None, &Recorder::default()) {
         Ok(Step::Fetch(needs)) => needs,
         _ => Needs::default(),
@@ -355,6 +401,8 @@ struct Keeping {
     app: App,
     owner: Owner,
     input: Vec<StoredItem>,
+    /// The connection whose turn it is, if it is one on a WebSocket.
+    session: Option<Arc<Session>>,
     /// What the driver is to store.
     record: Option<Record>,
     receipt: Receipt,
@@ -368,12 +416,12 @@ impl std::fmt::Debug for Keeping {
 
 impl Keeping {
     fn new(answer: Answer, app: &App, owner: Owner, input: Vec<StoredItem>) -> Self {
-        Self { answer, app: app.clone(), owner, input, record: None, receipt: Receipt::default() }
+        Self { answer, app: app.clone(), owner, input, session: None, record: None, receipt: Receipt::default() }
     }
 
     fn keep(&mut self) {
         let echo = &self.answer.facts().echo;
-        if !self.answer.closed() || !echo.store {
+        if !self.answer.closed() || !echo.store && self.session.is_none() {
             return;
         }
         let input = std::mem::take(&mut self.input);
@@ -422,7 +470,9 @@ impl Translator for Keeping {
     }
 
     fn saving(&mut self) -> Option<Saving> {
-        let (record, store) = (self.record.take()?, self.app.store.clone());
+        let record = self.record.take()?;
+        let own = self.session.as_ref().filter(|_| !self.answer.facts().echo.store);
+        let store = own.map_or_else(|| self.app.store.clone(), |session| session.memory.clone());
         Some(Box::pin(async move { store.put(record).await.unwrap_or(false) }))
     }
 

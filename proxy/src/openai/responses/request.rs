@@ -65,6 +65,8 @@ pub(crate) struct Facts {
     pub(crate) stops: Vec<String>,
     /// Whether the client will carry the thoughts.
     pub(crate) sealed: bool,
+    /// Whether the model is to answer: a warm-up on a WebSocket only prepares what a later turn goes on from.
+    pub(crate) generate: bool,
     /// About how many tokens the prompt has.
     pub(crate) estimate: u64,
     pub(crate) echo: Echo,
@@ -83,6 +85,7 @@ impl Facts {
             most_calls: 0,
             stops: Vec::new(),
             sealed,
+            generate: true,
             estimate: 0,
             echo,
         }
@@ -96,6 +99,8 @@ pub(crate) struct Terms {
     /// Whether responses can be kept at all.
     pub(crate) keeps: bool,
     pub(crate) tools: config::Tools,
+    /// Whether it is a turn on a WebSocket.
+    pub(crate) socket: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -227,6 +232,7 @@ impl<'a> Request<'a> {
         if store == Some(true) && !terms.keeps {
             ignored.push("store".to_owned());
         }
+        let generate = if terms.socket { fields.take("generate", ignored)?.unwrap_or(true) } else { true };
         let background = fields.take("background", ignored)?.unwrap_or(false);
         if background && (store == Some(false) || !terms.keeps) {
             let why = if terms.keeps {
@@ -299,6 +305,7 @@ impl<'a> Request<'a> {
             most_calls: if parallel && !one { most } else { 1 },
             stops,
             sealed: includes("reasoning.encrypted_content"),
+            generate,
             estimate: 0,
             echo,
         };

@@ -462,7 +462,7 @@ impl Answer {
     fn finish(&mut self, done_reason: Option<&str>, out: &mut Frames) {
         let length = done_reason == Some("length");
         let spoke = self.output.iter().any(|item| item.r#type != "reasoning");
-        if !length && !spoke {
+        if !length && !spoke && self.facts.generate {
             if self.facts.offers && self.usage.is_some_and(|usage| usage.output > 0) {
                 lost(&mut self.receipt);
             }

@@ -62,7 +62,11 @@ pub(super) fn ask<'a>(
     };
     let params = Params { prompt: "input", format: "text.format", ..Params::default() };
     let ask = turn.ask(params, &policy);
-    let native = turn.request(conversation.messages(), &policy, receipt)?;
+    let mut native = turn.request(conversation.messages(), &policy, receipt)?;
     facts.estimate = estimate::tokens(&native);
+    if !facts.generate {
+        // Ollama then loads the model, and says so (`chat/load` in the recordings).
+        native.messages.clear();
+    }
     Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), reask, ..ask }, facts))
 }

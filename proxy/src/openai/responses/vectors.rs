@@ -34,7 +34,8 @@ pub(crate) fn check(case: &mut Case) {
         let input = request::input(&mut fields)?;
         let before = || earlier.iter().map(|item| &**item);
         let brought = input::brought(before(), &input)?;
-        let request = Request::read(model, fields, &brought, Terms { hosted, keeps: true, tools }, &mut receipt)?;
+        let request =
+            Request::read(model, fields, &brought, Terms { hosted, keeps: true, tools, socket: false }, &mut receipt)?;
         translate::ask(request, before(), &input, Policy::default(), &mut receipt)
     });
     let facts = match translated {
