@@ -60,6 +60,8 @@ pub struct Connection<S, B> {
     after: &'static [u8],
     /// The rest of the request.
     upload: Option<Upload<B>>,
+    /// Whether a request body that was sent is kept after the response head.
+    keep: bool,
     /// Whether something was written that is not flushed: TLS buffers what it encrypts.
     unflushed: bool,
     heads: Heads,
@@ -89,6 +91,7 @@ impl<S, B> Connection<S, B> {
             big: Bytes::new(),
             after: b"",
             upload: None,
+            keep: false,
             unflushed: false,
             heads: Heads::new(false),
             interim: 0,
@@ -121,6 +124,15 @@ impl<S, B> Connection<S, B> {
     /// Takes the request body back from a failed exchange, to send it again.
     pub fn take_body(&mut self) -> Option<B> {
         self.upload.take().map(|upload| upload.body)
+    }
+
+    /// Whether the request body is kept after the response head, so that [`Connection::take_body`] has it. No longer keeping it drops what
+    /// was sent.
+    pub fn keep_body(&mut self, keep: bool) {
+        self.keep = keep;
+        if !keep && self.upload.as_ref().is_some_and(|upload| upload.done) {
+            self.upload = None;
+        }
     }
 
     fn stop_sending(&mut self) {
@@ -157,7 +169,7 @@ where
         // A server that refuses a request may answer and close before it has read all of it.
         match (self.poll_read_head(cx), sent) {
             (Poll::Ready(Ok(head)), _) => {
-                if self.upload.as_ref().is_some_and(|upload| upload.done) {
+                if !self.keep && self.upload.as_ref().is_some_and(|upload| upload.done) {
                     self.upload = None;
                 }
                 Poll::Ready(Ok(head))

@@ -45,13 +45,13 @@ use crate::{
     text,
     upstream::{
         passthrough,
-        remotes::{Candidates, Known, Remotes},
+        remotes::{Candidates, Known, Remotes, Sent},
     },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
+pub(crate) const RECEIPT: HeaderName = HeaderName::from_static("x-farllama-receipt");
 
 /// What a handler works with: what all requests share, and the remote that this one goes to. Cheap to clone.
 #[derive(Clone)]
@@ -74,6 +74,17 @@ impl App {
     /// Whether the caller may use `model`, or see its name in a text.
     pub(crate) fn may_see(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.contain(model))
+    }
+
+    /// The remotes for `model`, which the request does not name itself.
+    ///
+    /// # Errors
+    /// Fails if no remote has it.
+    pub(crate) async fn upstream_for(&self, model: &str) -> Result<Arc<Candidates>, Error> {
+        if !self.upstream.is_choice_of_all() {
+            return Ok(self.upstream.clone());
+        }
+        Box::pin(self.remotes.with(model, Dialect::OpenAi, |name| self.may_see(name))).await
     }
 }
 
@@ -212,6 +223,12 @@ pub(crate) fn via() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("1.1 farllama"))
 }
 
+/// A factor between 0.9 and 1.1.
+pub(crate) fn jitter() -> f64 {
+    let (random, ..) = uuid::Uuid::new_v4().as_fields();
+    0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX)
+}
+
 fn random() -> String {
     with_random("")
 }
@@ -323,7 +340,7 @@ async fn dispatch(
     admitted: Admitted,
     request: Box<Request>,
 ) -> Response {
-    let (request, target) = if resolve::is_needed(&shared, route) {
+    let (mut request, target) = if resolve::is_needed(&shared, route) {
         // Boxed, so that all others do not carry the room for it.
         match Box::pin(resolve::resolve(&shared, route, recorder, &admitted, request)).await {
             Ok((request, target)) => (request, target.map(Arc::new)),
@@ -332,15 +349,41 @@ async fn dispatch(
     } else {
         (request, None)
     };
+    let named = request.headers_mut().remove(&passthrough::REMOTE);
+    let upstream = if named.is_none() && !shared.remotes.are_several() {
+        shared.remotes.only()
+    } else {
+        let model = target.as_deref().and_then(|target| target.model.as_ref()).map(|model| model.model.clone());
+        match Box::pin(choose(&shared, route, request.method().clone(), named, model, &admitted)).await {
+            Ok(Sent::To(upstream)) => upstream,
+            Ok(Sent::Answered(response)) => return response,
+            Err(error) => return error.into_response(),
+        }
+    };
     let answered = match (route.handler, route.row) {
-        (Some(handler), Some(row)) => translate(shared, route, row, handler, recorder, admitted, target, request).await,
+        (Some(handler), Some(row)) => {
+            translate(shared, route, row, handler, recorder, admitted, target, upstream, request).await
+        }
         _ => {
             recorder.waits_for("the remote");
-            let upstream = traced(&shared, recorder, shared.remotes.only());
+            let upstream = traced(&shared, recorder, upstream);
             native(&shared, route, &upstream, request).await
         }
     };
     answered.into_response()
+}
+
+/// Chooses the remotes that a request for `model` may be sent to.
+async fn choose(
+    shared: &Shared,
+    route: &Route,
+    method: Method,
+    named: Option<HeaderValue>,
+    model: Option<String>,
+    admitted: &Admitted,
+) -> Result<Sent, Error> {
+    let may_see = |name: &str| admitted.models.as_ref().is_none_or(|models| models.contain(name));
+    shared.remotes.route(route, &method, named, model.as_deref(), may_see, &shared.config).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "each is what one layer above has found")]
@@ -352,6 +395,7 @@ async fn translate(
     recorder: &Recorder,
     admitted: Admitted,
     target: Option<Arc<Target>>,
+    upstream: Arc<Candidates>,
     request: Box<Request>,
 ) -> Result<Response, Error> {
     if !row.verb.allows(request.method()) {
@@ -359,7 +403,7 @@ async fn translate(
     }
     let head = request.method() == Method::HEAD;
     let Admitted { owner, models, buffered } = admitted;
-    let upstream = traced(&shared, recorder, shared.remotes.only());
+    let upstream = traced(&shared, recorder, upstream);
     let (recorder, id) = (recorder.clone(), route.id.clone());
     let app = App { shared, upstream, buffered, models, recorder, owner, id, target };
     let mut response = handler(*request, app).await;
@@ -403,7 +447,16 @@ async fn native(
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Limited::new(body, limit).map_err(too_large));
     }
-    let response = passthrough::pass(upstream.client(), request, config).await?;
+    let response = if upstream.is_choice() {
+        let managing = route.row.is_some_and(|row| row.management);
+        let passed = Box::pin(passthrough::pass_to(upstream, request, config)).await;
+        if managing {
+            upstream.current().state.forget_lists();
+        }
+        passed?
+    } else {
+        passthrough::pass(upstream.client(), request, config).await?
+    };
     match unknown {
         Some((method, path)) if is_bare_not_found(&response) => {
             let hint = routes::hint(&method, &path, &config.openai.base_path);

@@ -13,7 +13,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
 
 use crate::{
     app::Persistent,
@@ -37,6 +41,8 @@ pub(crate) struct Control {
     draining: Mutex<JoinSet<()>>,
     /// Closes idle connections to the remote: one task for each configuration that requests were answered by.
     reapers: Mutex<JoinSet<()>>,
+    /// Watches the health of the remotes of the configuration in force.
+    watcher: Mutex<AbortHandle>,
     /// Changes with the remote.
     remote: watch::Sender<()>,
     /// Set when the process is about to end.
@@ -68,6 +74,7 @@ impl Control {
         if let Some(exporter) = persistent.tracer.set(&config.traces)? {
             reapers.spawn(exporter);
         }
+        let watcher = reapers.spawn(setup.shared.remotes.watch());
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             setup: ArcSwap::from_pointee(setup.clone()),
@@ -77,6 +84,7 @@ impl Control {
             draining: Mutex::default(),
             stopping: AtomicBool::new(false),
             reapers: Mutex::new(reapers),
+            watcher: Mutex::new(watcher),
             remote: watch::Sender::new(()),
             operation: tokio::sync::Mutex::default(),
         })
@@ -116,6 +124,7 @@ impl Control {
         let other = remotes(&self.setup.load()) != remotes(&setup);
         let own: Vec<_> = setup.shared.remotes.all().iter().map(|member| member.client.reaper()).collect();
         let exporter = self.persistent.tracer.set(&config.traces)?;
+        let watch = setup.shared.remotes.watch();
         self.setup.store(Arc::new(setup.clone()));
         self.config.store(Arc::new(config));
         if let Some(server) = &*lock(&self.listener) {
@@ -130,6 +139,7 @@ impl Control {
         if let Some(exporter) = exporter {
             reapers.spawn(exporter);
         }
+        std::mem::replace(&mut *lock(&self.watcher), reapers.spawn(watch)).abort();
         drop(reapers);
         if other {
             self.remote.send_replace(());

@@ -1,5 +1,5 @@
 //! Which model a request is for, found between the gate and the handler where the settings need it: a name may stand for another model
-//! (`[models]`), and a remote may be chosen by it. Without such settings no request passes here.
+//! (`[models]`), and one of several remotes is chosen by it. Without such settings no request passes here.
 //!
 //! The body of a translated request is read whole, as its handler needs it. Of a native one only the part up to the name is held, unless a
 //! preset changes more than the name.
@@ -103,7 +103,7 @@ pub(crate) fn tools(config: &Config, target: Option<&Target>, fields: &Fields<'_
 
 /// Whether the settings need to know which model a request is for.
 pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
-    !shared.config.models.is_empty() && route.row.is_some()
+    (!shared.config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
 }
 
 /// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names that they read.

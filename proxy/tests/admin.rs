@@ -262,6 +262,7 @@ async fn responses_are_as_the_document_says() {
         ("POST", "/api/start", "/api/start", ""),
         ("POST", "/api/restart", "/api/restart", ""),
         ("GET", "/api/remote", "/api/remote", ""),
+        ("GET", "/api/remotes", "/api/remotes", ""),
         ("PUT", "/api/remote", "/api/remote", &*host),
         ("PUT", "/api/remote", "/api/remote", "{}"),
         ("POST", "/api/remote/test", "/api/remote/test", &*host),

@@ -59,13 +59,22 @@ pub(crate) fn bench(args: &[String]) -> Result<(), String> {
 
 /// Runs the chaos test of the proxy with more streams or another seed than its own.
 pub(crate) fn chaos(args: &[String]) -> Result<(), String> {
-    let mut step = Step::cargo("test --release -p farllama --test chaos");
+    seeded("chaos", &[("--streams", "CHAOS_STREAMS"), ("--seed", "CHAOS_SEED")], args)
+}
+
+/// Runs the failover test of the proxy with more requests or another seed than its own.
+pub(crate) fn failover(args: &[String]) -> Result<(), String> {
+    seeded("failover", &[("--requests", "FAILOVER_REQUESTS"), ("--seed", "FAILOVER_SEED")], args)
+}
+
+/// Runs a test of the proxy, whose numbers are given by `flags`, each with its environment variable.
+fn seeded(test: &str, flags: &[(&str, &str)], args: &[String]) -> Result<(), String> {
+    let mut step = Step::cargo(&format!("test --release -p farllama --test {test}"));
     let mut args = args.iter();
     while let Some(flag) = args.next() {
-        let variable = match &**flag {
-            "--streams" => "CHAOS_STREAMS",
-            "--seed" => "CHAOS_SEED",
-            other => return Err(format!("unknown flag {other}: expected --streams N or --seed S")),
+        let Some((_, variable)) = flags.iter().find(|(known, _)| known == flag) else {
+            let known: Vec<_> = flags.iter().map(|(flag, _)| format!("{flag} N")).collect();
+            return Err(format!("unknown flag {flag}: expected {}", known.join(" or ")));
         };
         let value = args.next().filter(|value| value.parse::<u64>().is_ok());
         step = step.env(variable, value.ok_or_else(|| format!("{flag} needs a number"))?);

@@ -9,6 +9,7 @@ mod linear;
 mod rig;
 mod siege;
 mod smoke;
+mod soak;
 mod step;
 mod tidy;
 mod truth;
@@ -36,6 +37,9 @@ Commands:
   bench [ARGS…]   times the proxy against nginx on this machine (cargo xtask bench --help)
   chaos [--streams N] [--seed S]
                   seeded streams through a misbehaving remote: each ends exactly once, none with a wrong byte, nothing is left over
+  failover [--requests N] [--seed S]
+                  requests while remotes are killed and revived: none fails that another remote could have served before its first
+                  byte, none is sent to a second remote after it
   headofline [ARGS…]
                   how late the chunks of streams are while other clients send and receive very large bodies
                   (cargo xtask headofline --help)
@@ -51,6 +55,9 @@ Commands:
   licenses        the dependencies of the programs have licenses that are allowed
   truth [ARGS…]   compares the recordings that the mock is held to with another Ollama, and refreshes them
                   (cargo xtask truth --help)
+  soak [--minutes N] [--release]
+                  mixed load for N minutes while a remote comes and goes and settings are reloaded: nothing lost, no wrong
+                  response, flat memory and descriptors
   help            this text
 ";
 
@@ -68,6 +75,8 @@ fn main() -> ExitCode {
         "bless" => ci::bless(),
         "bench" => ci::bench(&rest),
         "chaos" => ci::chaos(&rest),
+        "failover" => ci::failover(&rest),
+        "soak" => soak::run(&rest),
         "headofline" => headofline::run(&rest),
         "instructions" => instructions::run(&rest),
         "linear" => linear::run(&rest),

@@ -1,4 +1,4 @@
-//! What `headofline` and `siege` measure with: a remote that stamps each chunk of a stream with the time at which it was written, clients that
+//! What `headofline`, `siege` and `soak` measure with: a remote that stamps each chunk of a stream with the time at which it was written, clients that
 //! compare, and a proxy of its own process. Threads and sockets of the standard library, so that nothing of what is measured does the measuring.
 
 use std::{
@@ -276,6 +276,18 @@ impl Proxy {
         let status = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).ok()?;
         let mut nanos = status.split_whitespace().map(|number| number.parse().map(Duration::from_nanos));
         Some((nanos.next()?.ok()?, nanos.next()?.ok()?))
+    }
+
+    /// How many descriptors it has open; 0 where the system does not say.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    /// Asks it to read its settings again.
+    pub(crate) fn reload(&self) -> Result<(), String> {
+        let pid = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-HUP", &pid]).status();
+        asked.map(|_| ()).map_err(|error| format!("cannot start kill: {error}"))
     }
 
     /// Asks it to stop, and waits until it has.

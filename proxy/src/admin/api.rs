@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Problem, State};
 use crate::{
+    error::Dialect,
     gate::KeyStanding,
     observe::{LEVELS, LogLine, Open, Point, Row},
 };
@@ -159,10 +160,14 @@ pub(crate) struct Models {
 
 /// The models of the remote: those that are loaded, and those that are installed, with their capabilities.
 pub(crate) async fn models(Extract(state): Extract<State>) -> Result<Json<Models>, Problem> {
-    let client = state.control.setup().shared.remotes.first().client.clone();
+    let setup = state.control.setup();
+    let remotes = &setup.shared.remotes;
+    let client = &remotes.first().client;
     let list = async |path| -> Result<Vec<Value>, Problem> {
         let failed = |error: crate::error::Error| Problem::new(StatusCode::BAD_GATEWAY, error.to_string());
-        let reply = client.call(Method::GET, path, None).await.map_err(failed)?;
+        let reply =
+            if remotes.are_several() { remotes.list(path).await } else { client.call(Method::GET, path, None).await };
+        let reply = reply.map_err(failed)?;
         let mut reply: Value = client.read(path, &reply).map_err(failed)?;
         Ok(reply["models"].take().as_array_mut().map(std::mem::take).unwrap_or_default())
     };
@@ -178,7 +183,11 @@ pub(crate) async fn models(Extract(state): Extract<State>) -> Result<Json<Models
             return Some(known.clone());
         }
         let ask = Bytes::from(serde_json::to_vec(&json!({ "model": name })).ok()?);
-        let reply = client.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
+        let at = match remotes.are_several() {
+            true => remotes.with(name, Dialect::Ollama, |_| true).await.ok()?,
+            false => remotes.only(),
+        };
+        let reply = at.call(Method::POST, "/api/show", Some(ask)).await.ok()?;
         let shown: Value = serde_json::from_slice(&reply).ok()?;
         let found: Vec<String> =
             shown["capabilities"].as_array()?.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect();

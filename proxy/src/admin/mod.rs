@@ -9,6 +9,7 @@ mod guard;
 mod inspect;
 mod page;
 mod remote;
+mod remotes;
 mod scenario;
 mod status;
 
@@ -112,6 +113,7 @@ const ROUTES: Routes = &[
     ("get", "/api/remote", || get(remote::show)),
     ("put", "/api/remote", || put(remote::set)),
     ("post", "/api/remote/test", || post(remote::test)),
+    ("get", "/api/remotes", || get(remotes::list)),
     ("get", "/api/models", || get(api::models)),
     ("get", "/api/requests", || get(api::requests)),
     ("post", "/api/requests/{key}/cancel", || post(api::cancel)),

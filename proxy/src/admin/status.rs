@@ -12,8 +12,15 @@ use axum::{
 use http::{Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-use super::State;
-use crate::{error::Error, observe::Gauges, upstream::client::Client};
+use super::{State, remotes::Shown};
+use crate::{
+    error::Error,
+    observe::Gauges,
+    upstream::{
+        client::Client,
+        remotes::{Remotes, Standing},
+    },
+};
 
 /// How long a remote may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,6 +46,25 @@ struct VersionReply {
 }
 
 impl Health {
+    /// How a remote stands that is watched.
+    pub(crate) fn standing(standing: Standing) -> Self {
+        let Standing { up, error, version, latency, .. } = standing;
+        let latency_ms = latency.map(|latency| (latency.as_secs_f64() * 10_000.0).round() / 10.0);
+        match up == Some(true) {
+            true => Self { reachable: true, version, latency_ms, error: None },
+            false => Self { error: error.or_else(|| Some("it has not responded yet".to_owned())), ..Self::default() },
+        }
+    }
+
+    /// How several remotes are: reachable if one of them is.
+    fn of_all(all: Vec<(String, Self)>) -> Self {
+        if let Some((_, up)) = all.iter().find(|(_, health)| health.reachable) {
+            return up.clone();
+        }
+        let errors = all.into_iter().map(|(name, health)| format!("{name}: {}", health.error.unwrap_or_default()));
+        Self { error: Some(errors.collect::<Vec<_>>().join("; ")), ..Self::default() }
+    }
+
     /// Asks the remote for its version.
     pub(crate) async fn of(client: &Client) -> Self {
         let asked = Instant::now();
@@ -69,6 +95,9 @@ pub(crate) struct Status {
     uptime_s: u64,
     listener: Listener,
     remote: Remote,
+    /// All of them, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remotes: Vec<Shown>,
     requests: Requests,
     inspector: Inspector,
     admin: String,
@@ -110,8 +139,15 @@ impl State {
         self.control.setup().shared.remotes.first().client.clone()
     }
 
-    /// How the remote is, looked at no longer than `age` ago. Callers that ask at the same time share one look.
+    /// How the remote is, looked at no longer than `age` ago; of several, whether one is there. Callers that ask at the same time share one look.
     pub(crate) async fn health(&self, age: Duration) -> Health {
+        let setup = self.control.setup();
+        if setup.shared.remotes.are_several() {
+            let all = setup.shared.remotes.survey().await;
+            return Health::of_all(
+                all.into_iter().map(|(one, standing)| (one.name.clone(), Health::standing(standing))).collect(),
+            );
+        }
         let client = self.client();
         let remote = client.remote();
         let mut known = self.health.lock().await;
@@ -130,6 +166,7 @@ impl State {
         let (config, addr) = (self.control.config(), self.control.addr());
         let scheme = if config.local.tls_cert.is_some() { "https" } else { "http" };
         let ollama = format!("{scheme}://{addr}");
+        let several = self.control.setup().shared.remotes.are_several();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -143,6 +180,7 @@ impl State {
                 keys: config.auth.enabled,
             },
             remote: Remote { url: self.client().remote(), health: self.health(RECENT).await },
+            remotes: if several { self.remotes().await } else { Vec::new() },
             requests: Requests { in_flight: self.control.persistent.in_flight.count() },
             inspector: Inspector { until_ms: self.control.persistent.inspector.until() },
             admin: format!("http://{}", self.addr),
@@ -179,6 +217,12 @@ pub(crate) async fn readyz(extract::State(state): extract::State<State>) -> Resp
     (status, Json(Ready { ready: reason.is_none(), reason })).into_response()
 }
 
+/// Connections to all remotes: idle ones, and all of them.
+fn pool(remotes: &Remotes) -> (usize, usize) {
+    let each = remotes.all().iter().map(|member| member.client.connections());
+    each.fold((0, 0), |(idle, all), (more_idle, more)| (idle + more_idle, all + more))
+}
+
 pub(crate) async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let (control, config) = (&state.control, state.control.config());
     let standings = control.persistent.counts.standings(&config);
@@ -186,7 +230,7 @@ pub(crate) async fn metrics(extract::State(state): extract::State<State>) -> Res
     let text = control.persistent.metrics.text(&Gauges {
         in_flight: control.persistent.in_flight.count(),
         listening: control.is_listening(),
-        pool: state.client().connections(),
+        pool: pool(&control.setup().shared.remotes),
         quotas: limited.collect(),
     });
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

@@ -16,7 +16,7 @@ use crate::{
         models,
         wire::{Show, Tags},
     },
-    openai::models::explained,
+    openai::models::{explained, note_places},
     routes::Id,
 };
 
@@ -24,8 +24,10 @@ use crate::{
 pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<Vec<(String, String)>>,
+    recorder: Recorder,
 ) -> Result<Response, Error> {
     let reply = models::tags(&app.upstream).await?;
+    note_places(&app, &recorder);
     let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
     let listed = tags.models.iter().filter(|tag| app.may_see(&tag.name)).map(|tag| Model {
         max_input_tokens: tag.details.as_ref().and_then(|details| details.context_length),

@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The names of the commands.
-pub(crate) const NAMES: [&str; 9] =
-    ["status", "start", "stop", "restart", "remote", "logs", "requests", "top", "inspect"];
+pub(crate) const NAMES: [&str; 10] =
+    ["status", "start", "stop", "restart", "remote", "remotes", "logs", "requests", "top", "inspect"];
 
 /// Why a command failed: its exit code, and the text for stderr.
 #[derive(Debug)]
@@ -105,6 +105,7 @@ pub(crate) fn commands() -> Vec<Command> {
                     )
                     .arg(Arg::new("test").long("test").action(ArgAction::SetTrue).help("Only test it")),
             ),
+        plain("remotes", "Show all remotes of the running farllama, with their state and their models"),
         plain("logs", "Show the last log lines")
             .arg(follow())
             .arg(lines("How many"))
@@ -163,6 +164,10 @@ pub(crate) async fn run(matches: &ArgMatches, config: &Config) -> Outcome {
             let state = if acted["running"] == true { "running" } else { "stopped" };
             let changed = if acted["changed"] == true { "" } else { " already" };
             print(&if flag("json") { line(&acted) } else { format!("data listener: {state}{changed}\n") });
+        }
+        "remotes" => {
+            let list = api.call(Method::GET, "/api/remotes", None).await?;
+            print(&if flag("json") { line(&list) } else { remotes_text(&list["remotes"]) });
         }
         "logs" => logs(&api, matches).await?,
         "requests" => requests(&api, matches).await?,
@@ -311,11 +316,44 @@ fn status_text(status: &Value) -> String {
         shown(&remote["error"])
     };
     row("", health);
+    for remote in status["remotes"].as_array().into_iter().flatten() {
+        let state =
+            if remote["reachable"] == true { "up".to_owned() } else { format!("DOWN: {}", shown(&remote["error"])) };
+        row("", format!("{} ({}) {state}", shown(&remote["name"]), shown(&remote["url"])));
+    }
     row("requests", format!("{} running", status["requests"]["in_flight"]));
     if status["inspector"]["until_ms"].is_number() {
         row("inspector", "ON: prompts and answers are kept (farllama inspect off)".to_owned());
     }
     row("console", shown(&status["admin"]));
+    text
+}
+
+/// One line for each remote, and one with its models.
+fn remotes_text(remotes: &Value) -> String {
+    let mut text = String::new();
+    let names = |list: &Value| list.as_array().map(|list| list.iter().map(shown).collect::<Vec<_>>());
+    for remote in remotes.as_array().into_iter().flatten() {
+        let state = if remote["reachable"] == true { "up" } else { "down" };
+        let _ = write!(text, "{:16}{state:6}{}", shown(&remote["name"]), shown(&remote["url"]));
+        if remote["reachable"] == true {
+            let version = remote["version"].as_str().unwrap_or("of unknown version");
+            let _ = write!(text, "  Ollama {version}, {}", milliseconds(&remote["latency_ms"]));
+        }
+        if let Some(requests) = remote["in_flight"].as_u64() {
+            let _ = write!(text, ", {requests} running, priority {}, weight {}", remote["priority"], remote["weight"]);
+        }
+        text.push('\n');
+        if remote["reachable"] != true {
+            let _ = writeln!(text, "{:16}{}", "", shown(&remote["error"]));
+        }
+        let loaded = names(&remote["loaded"]).unwrap_or_default();
+        if let Some(mut models) = names(&remote["installed"]) {
+            models.iter_mut().filter(|model| loaded.contains(model)).for_each(|model| *model += " (loaded)");
+            let models = if models.is_empty() { "no models".to_owned() } else { models.join(", ") };
+            let _ = writeln!(text, "{:16}{models}", "");
+        }
+    }
     text
 }
 

@@ -59,11 +59,11 @@ Examples:
   farllama serve gpu-box --port 18000 --context-max 65536 --verbose
 
 All settings: farllama serve --help. Those in force: farllama config show.
-A running one: farllama start|stop|restart|remote|logs|requests|top|inspect";
+A running one: farllama start|stop|restart|remote|remotes|logs|requests|top|inspect";
 
 /// The commands that `-h` leaves out.
 const STEERING: &str = "\
-`farllama start`, `stop`, `restart`, `remote`, `logs`, `requests`, `top` and `inspect` steer a running one.";
+`farllama start`, `stop`, `restart`, `remote`, `remotes`, `logs`, `requests`, `top` and `inspect` steer a running one.";
 
 const SOURCES: &str = "\
 Settings come from a file, then from FARLLAMA_… variables, then from flags; a later source wins.

@@ -32,7 +32,11 @@ impl Watch {
     /// Probes and logs what has changed, at once for the first time. Never ends.
     pub(crate) async fn run(&mut self) {
         let every = self.config.remote.probe;
-        let Some(probe) = self.probe.take().filter(|_| !every.is_zero()) else { return std::future::pending().await };
+        // Several are watched by the proxy itself.
+        let several = self.config.remotes.len() > 1;
+        let Some(probe) = self.probe.take().filter(|_| !every.is_zero() && !several) else {
+            return std::future::pending().await;
+        };
         loop {
             let seen = probe.look().await;
             self.log(&probe.remote(), seen);

@@ -17,12 +17,12 @@ pub(crate) async fn show(client: &Candidates, model: &str) -> Result<Bytes, Erro
     client.call(Method::POST, "/api/show", Some(encode(&ShowRequest { model })?)).await
 }
 
-/// Returns the response of `GET /api/tags`, to be read as [`Tags`](crate::ollama::wire::Tags).
+/// Returns the response of `GET /api/tags`, that of all remotes if there are several, to be read as [`Tags`](crate::ollama::wire::Tags).
 ///
 /// # Errors
 /// As [`Candidates::call`].
 pub(crate) async fn tags(client: &Candidates) -> Result<Bytes, Error> {
-    client.call(Method::GET, "/api/tags", None).await
+    client.tags().await
 }
 
 /// Whether `model` has a capability, such as `vision` or `audio`. Models of versions that report no capabilities do not have it.

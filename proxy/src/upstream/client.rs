@@ -32,7 +32,8 @@ use crate::{
         connect::{Cause, Connector, cause},
         fence,
         last_line::LastLine,
-        pool::{Body, Failure, Outgoing, Pool},
+        pool::{Body, Failure, Outgoing, Pool, Unanswered},
+        remotes::Counted,
         request_body::RequestBody,
     },
     whole_body::{self, Failed},
@@ -198,6 +199,42 @@ impl Client {
         Ok(response.map(|body| Upstream::new(body, self.idle, self.authority.clone())))
     }
 
+    /// As [`Client::send`], for a request that may be sent to another remote.
+    ///
+    /// # Errors
+    /// As [`Client::send`], with what is needed to send it elsewhere.
+    pub(crate) async fn try_send(&self, request: Outgoing) -> Result<Response<Upstream>, Box<Missed>> {
+        match self.pool.try_send(request, self.first_byte).await {
+            Ok(response) => Ok(response.map(|body| Upstream::new(body, self.idle, self.authority.clone()))),
+            Err(unanswered) => {
+                let Unanswered { failure, again, body } = *unanswered;
+                Err(Box::new(Missed { error: self.unanswered(failure), again, body }))
+            }
+        }
+    }
+
+    /// As [`Client::open`], for a request that may be sent to another remote.
+    ///
+    /// # Errors
+    /// As [`Client::open`]. It may be sent to another remote if no byte of a response came, or if a gateway, or a busy Ollama, responds that
+    /// it was not served.
+    pub(crate) async fn try_open(
+        &self,
+        method: Method,
+        path: &'static str,
+        ask: Option<Bytes>,
+    ) -> Result<Upstream, Box<Missed>> {
+        let missed = |error, again| Box::new(Missed { error, again, body: None });
+        let asking = self.asking(&method, path, ask).map_err(|error| missed(error, false))?;
+        let mut response = self.try_send(asking).await?;
+        response.body_mut().forget_request();
+        if is_success(&response) {
+            return Ok(response.into_body());
+        }
+        let again = is_unserved(response.status());
+        Err(missed(self.refused(path, response).await, again))
+    }
+
     /// Asks and reads the whole answer, which must be a success.
     ///
     /// # Errors
@@ -213,9 +250,7 @@ impl Client {
     /// As [`Client::call`].
     pub(crate) async fn open(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
         let response = self.send(self.asking(&method, path, ask)?).await?;
-        // A login page comes with 200 as well.
-        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if response.status() == StatusCode::OK && kind.contains("json") {
+        if is_success(&response) {
             return Ok(response.into_body());
         }
         Err(Box::pin(self.refused(path, response)).await)
@@ -338,6 +373,26 @@ impl Client {
     }
 }
 
+/// A request without a response that counts.
+pub(crate) struct Missed {
+    pub(crate) error: Error,
+    /// Whether it may be sent to another remote.
+    pub(crate) again: bool,
+    /// Its body, from the beginning, if it streams.
+    pub(crate) body: Option<RequestBody>,
+}
+
+/// Whether a response is one of Ollama's: a login page comes with 200 as well.
+fn is_success(response: &Response<Upstream>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    response.status() == StatusCode::OK && kind.contains("json")
+}
+
+/// Whether a response says that the request was not served: by a gateway whose Ollama is not there, or by an Ollama whose queue is full.
+pub(crate) fn is_unserved(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
 /// What is asked, as it crosses the wire, in about `size` bytes.
 ///
 /// # Errors
@@ -381,6 +436,8 @@ pub(crate) struct Upstream {
     last_line: Option<Box<LastLine>>,
     /// What was read already.
     front: Option<Box<Front>>,
+    /// Counts the request as one of its remote, where there are several.
+    counted: Option<Counted>,
 }
 
 /// What of a body was read already, or stands in its place.
@@ -392,7 +449,31 @@ struct Front {
 
 impl Upstream {
     fn new(body: Body, idle: Duration, remote: Authority) -> Self {
-        Self { body, idle: Idle::new(idle), remote, fresh: true, failed: None, last_line: None, front: None }
+        Self {
+            body,
+            idle: Idle::new(idle),
+            remote,
+            fresh: true,
+            failed: None,
+            last_line: None,
+            front: None,
+            counted: None,
+        }
+    }
+
+    /// Counts the request as one of its remote until the body is dropped.
+    pub(crate) fn count(&mut self, counted: Counted) {
+        self.counted = Some(counted);
+    }
+
+    /// As [`Body::take_request`].
+    pub(crate) fn take_request(&mut self) -> Result<Option<RequestBody>, ()> {
+        self.body.take_request()
+    }
+
+    /// As [`Body::forget_request`].
+    pub(crate) fn forget_request(&mut self) {
+        self.body.forget_request();
     }
 
     /// Fails at the end of the stream unless its last line says that it is complete, and reports every failure in a line of the stream.

@@ -11,7 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use crate::{
     config::Config,
     error::Error,
-    upstream::{client::Client, pool::Outgoing, request_body::RequestBody},
+    upstream::{
+        client::{Client, Missed, Upstream, is_unserved},
+        pool::Outgoing,
+        remotes::Candidates,
+        request_body::RequestBody,
+    },
 };
 
 /// Headers that concern one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
@@ -36,6 +41,9 @@ static FOREIGN_KEYS: [HeaderName; 2] = [HeaderName::from_static("api-key"), Head
 static REWRITES: [HeaderName; 2] =
     [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url")];
 
+/// Names the remote that a request is for.
+pub(crate) static REMOTE: HeaderName = HeaderName::from_static("x-farllama-remote");
+
 /// Prefixes of response headers that only this proxy may set.
 const OWN: [&str; 3] = ["access-control-", "x-farllama-", "x-ratelimit-"];
 
@@ -53,6 +61,89 @@ pub(crate) async fn pass(
         config.native.truthful_end && request.method() == Method::POST && streams(request.uri().path());
     let outgoing = outgoing(client, *request, config)?;
     let response = client.send(outgoing).await?;
+    pass_back(client, response, trailers, ends_with_a_line, config)
+}
+
+/// As [`pass`], where there are several remotes: before the first byte of a response, a request that fails goes to the next candidate.
+///
+/// # Errors
+/// As [`pass`], of the first candidate.
+pub(crate) async fn pass_to(
+    candidates: &Candidates,
+    request: Box<Request<Body>>,
+    config: &Config,
+) -> Result<Response<Body>, Error> {
+    let trailers = takes_trailers(request.headers());
+    let ends_with_a_line =
+        config.native.truthful_end && request.method() == Method::POST && streams(request.uri().path());
+    let (parts, body) = request.into_parts();
+    let named = named_by_connection(&parts.headers);
+    let carried = || candidates.members().iter().flat_map(|member| member.client.carried());
+    let stops = |name: &HeaderName| {
+        HOP_BY_HOP.contains(name) || hidden(config).any(|hidden| hidden == name) || named.contains(name)
+    };
+    let passed = match stops(&header::TRAILER) {
+        true => Vec::new(),
+        false => announced(&parts.headers, || hidden(config).chain(carried()).chain(&HOP_BY_HOP)),
+    };
+    let mut body = RequestBody::stream(body, config.remote.replay_body, passed);
+    let mut first: Option<Result<Response<Body>, Error>> = None;
+    loop {
+        let (at, member) = candidates.position();
+        let client = &member.client;
+        let outgoing = client.prepare(&parts, stops, body)?;
+        let counted = member.enter();
+        let (failed, rest) = match client.try_send(outgoing).await {
+            Ok(mut response) => {
+                let unserved = is_unserved(response.status());
+                let rest = match unserved && candidates.has_next() {
+                    true => response.body_mut().take_request().map(Option::unwrap_or_default),
+                    false => Err(()),
+                };
+                response.body_mut().forget_request();
+                response.body_mut().count(counted);
+                if !unserved {
+                    member.responded();
+                    return pass_back(client, response, trailers, ends_with_a_line, config);
+                }
+                if is_of_gateway(response.headers()) {
+                    member.gateway_failed(response.status());
+                }
+                (pass_back(client, response, trailers, ends_with_a_line, config), rest)
+            }
+            Err(missed) => {
+                drop(counted);
+                member.missed(&missed);
+                let Missed { error, again, body } = *missed;
+                (Err(error), if again { Ok(body.unwrap_or_default()) } else { Err(()) })
+            }
+        };
+        // The best remote's answer says most.
+        match rest {
+            Ok(rest) if candidates.advance(at) => body = rest,
+            _ => return first.unwrap_or(failed),
+        }
+        first.get_or_insert(failed);
+    }
+}
+
+/// Whether a response that says that the request was not served does not come from Ollama, whose errors are JSON.
+fn is_of_gateway(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    !kind.starts_with(b"application/json")
+}
+
+/// The response to the caller.
+///
+/// # Errors
+/// Fails if it redirects to elsewhere.
+fn pass_back(
+    client: &Client,
+    response: Response<Upstream>,
+    trailers: bool,
+    ends_with_a_line: bool,
+    config: &Config,
+) -> Result<Response<Body>, Error> {
     let (mut parts, mut body) = response.into_parts();
     strip_hop_by_hop(&mut parts.headers);
     strip_own(&mut parts.headers, config.remote.forward_cookies);
@@ -102,7 +193,7 @@ fn hidden(config: &Config) -> impl Iterator<Item = &HeaderName> {
         if remote.forward_auth { (&[], &[]) } else { (&KEYS, &FOREIGN_KEYS) };
     let cookies: &[HeaderName] = if remote.forward_cookies { &[] } else { &COOKIE };
     let key = (!remote.forward_auth).then_some(&config.auth.header);
-    ALWAYS.iter().chain(&REWRITES).chain(keys).chain(foreign).chain(cookies).chain(key)
+    ALWAYS.iter().chain([&REMOTE]).chain(&REWRITES).chain(keys).chain(foreign).chain(cookies).chain(key)
 }
 
 /// The trailers that a request announces, without those that are hidden.

@@ -49,6 +49,15 @@ pub(crate) enum Failure {
     FirstByte,
 }
 
+/// A request without a response.
+pub(crate) struct Unanswered {
+    pub(crate) failure: Failure,
+    /// Whether it can be sent elsewhere: no byte of a response came, and its body can be replayed.
+    pub(crate) again: bool,
+    /// Its body, from the beginning.
+    pub(crate) body: Option<RequestBody>,
+}
+
 /// Returns the wall-clock time. Ages are measured by it, because [`Instant`] stands still while a laptop sleeps.
 #[expect(clippy::disallowed_methods, reason = "ages must count the time that the machine is suspended")]
 fn wall_clock() -> SystemTime {
@@ -277,6 +286,42 @@ impl Pool {
         Ok(self.response(pooled, head, is_head))
     }
 
+    /// As [`Pool::send`], for a request that may be sent to another remote: its body is kept for that until it is taken or forgotten.
+    ///
+    /// # Errors
+    /// Fails with what is needed to send it elsewhere.
+    pub(crate) async fn try_send(
+        &self,
+        request: Outgoing,
+        first_byte: Duration,
+    ) -> Result<Response<Body>, Box<Unanswered>> {
+        let Outgoing { head: request, mut body, is_head } = request;
+        let has_body = body.is_some();
+        if let Some(mut pooled) = self.idle.take() {
+            pooled.connection.keep_body(true);
+            match exchange(&mut pooled, &request, body, first_byte).await {
+                Ok(head) => return Ok(self.response(pooled, head, is_head)),
+                Err(failure) => match replay(failure, &mut pooled) {
+                    Ok(again) => body = again,
+                    // It was in use before, so a failure says as much of the remote as one of a fresh connection.
+                    Err(failure) => return Err(unanswered(failure, &mut pooled, has_body)),
+                },
+            }
+        }
+        let mut pooled = match self.connect().await {
+            Ok(pooled) => pooled,
+            Err(failure) => {
+                let again = body.as_mut().is_none_or(RequestBody::rewind);
+                return Err(Box::new(Unanswered { failure, again, body }));
+            }
+        };
+        pooled.connection.keep_body(true);
+        match exchange(&mut pooled, &request, body, first_byte).await {
+            Ok(head) => Ok(self.response(pooled, head, is_head)),
+            Err(failure) => Err(unanswered(failure, &mut pooled, has_body)),
+        }
+    }
+
     fn response(&self, pooled: Pooled, head: Head, is_head: bool) -> Response<Body> {
         let idle = head.keep_alive.then(|| self.idle.clone());
         let mut response = Response::new(Body { pooled: Some(pooled), framing: head.framing, is_head, idle });
@@ -317,6 +362,16 @@ async fn exchange(
     .await
 }
 
+/// What is needed to send a request elsewhere that failed with `failure`.
+fn unanswered(failure: Failure, pooled: &mut Pooled, has_body: bool) -> Box<Unanswered> {
+    let connection = &mut pooled.connection;
+    let silent = !connection.has_received()
+        && matches!(failure, Failure::Exchange(Error::Io(_) | Error::Closed) | Failure::FirstByte);
+    let mut body = connection.take_body();
+    let whole = body.as_mut().map_or(!has_body, RequestBody::rewind);
+    Box::new(Unanswered { failure, again: silent && whole, body })
+}
+
 /// The body to send again after `failure` on a reused connection.
 ///
 /// # Errors
@@ -350,6 +405,28 @@ pub(crate) struct Body {
 }
 
 impl Body {
+    /// Takes the request body back, to send it elsewhere in place of this response. Fails if it cannot be sent again.
+    pub(crate) fn take_request(&mut self) -> Result<Option<RequestBody>, ()> {
+        let Some(pooled) = &mut self.pooled else { return Err(()) };
+        match pooled.connection.take_body() {
+            None => Ok(None),
+            Some(mut body) => {
+                if body.rewind() {
+                    Ok(Some(body))
+                } else {
+                    Err(())
+                }
+            }
+        }
+    }
+
+    /// Lets go of what was sent of the request body: the response counts.
+    pub(crate) fn forget_request(&mut self) {
+        if let Some(pooled) = &mut self.pooled {
+            pooled.connection.keep_body(false);
+        }
+    }
+
     /// Keeps the connection for the next request, if the exchange is over on both sides.
     fn release(&mut self) {
         if let Some(pooled) = self.pooled.take()

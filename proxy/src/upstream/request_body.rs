@@ -42,6 +42,12 @@ pub(crate) struct Stream {
     ended: bool,
 }
 
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self::whole(Bytes::new())

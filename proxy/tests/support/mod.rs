@@ -84,6 +84,12 @@ pub struct Upstream {
 impl Upstream {
     /// Plays `acts` on every connection, after each whole request.
     pub async fn start(acts: Vec<Act>) -> Self {
+        Self::start_with(move |_| acts.clone()).await
+    }
+
+    /// Plays what `acts` says for each whole request.
+    pub async fn start_with(acts: impl Fn(&str) -> Vec<Act> + Send + Sync + 'static) -> Self {
+        let acts = Arc::new(acts);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -137,7 +143,7 @@ impl Upstream {
 async fn play(
     mut stream: TcpStream,
     nth: usize,
-    acts: Vec<Act>,
+    acts: Arc<impl Fn(&str) -> Vec<Act> + Send + Sync + 'static>,
     seen: Arc<Mutex<Vec<Seen>>>,
     change: Arc<watch::Sender<u64>>,
     mut gate: watch::Receiver<u64>,
@@ -160,11 +166,11 @@ async fn play(
             }
         }
         let Some(end) = whole_request(&pending) else { continue };
-        pending.drain(..end);
-        for act in &acts {
+        let request: Vec<u8> = pending.drain(..end).collect();
+        for act in acts(&String::from_utf8_lossy(&request)) {
             match act {
                 Act::Write(bytes) => {
-                    if stream.write_all(bytes).await.is_err() {
+                    if stream.write_all(&bytes).await.is_err() {
                         return note(&[], true);
                     }
                 }

@@ -19,12 +19,22 @@ use crate::{
         refusal::Refusal,
         wire::{Show, Tags},
     },
+    receipt::Receipt,
     routes::Id,
 };
 
-/// All models of the remote, in its order.
-pub(crate) async fn list(State(app): State<App>) -> Result<Response, Error> {
+/// Notes in the receipt which remotes have each model, if there are several.
+pub(crate) fn note_places(app: &App, recorder: &Recorder) {
+    let Some(places) = app.upstream.places() else { return };
+    let mut receipt = Receipt::default();
+    places.into_iter().filter(|(model, _)| app.may_see(model)).for_each(|(model, at)| receipt.note(&model, at));
+    recorder.receipt(receipt);
+}
+
+/// All models of the remote, in its order; of several remotes each model once.
+pub(crate) async fn list(State(app): State<App>, recorder: Recorder) -> Result<Response, Error> {
     let reply = models::tags(&app.upstream).await?;
+    note_places(&app, &recorder);
     let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
     Ok(axum::Json(translate::list(&tags)).into_response())
 }

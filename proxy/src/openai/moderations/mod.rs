@@ -16,6 +16,7 @@ use axum::{
 use self::translate::Means;
 use crate::{
     app::App,
+    config::Config,
     error::Error,
     observe::Recorder,
     offload,
@@ -54,6 +55,14 @@ pub(crate) fn explain(
     Ok((prepare(json, context, &means)?, guard))
 }
 
+/// The model that is asked, if that is known before the remote's models are: `named`, or the one in the settings in place of OpenAI's.
+pub(crate) fn model<'a>(config: &'a Config, named: Option<&'a str>) -> Option<&'a str> {
+    match translate::is_open(named) {
+        true => Some(&*config.moderation.model).filter(|model| !model.is_empty()),
+        false => named,
+    }
+}
+
 fn prepare(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared<translate::Facts>, Error> {
     let mut receipt = Receipt::default();
     let mut request = wire::Request::read(json.fields()?, &mut receipt)?;
@@ -67,10 +76,13 @@ fn prepare(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared
 }
 
 /// The judgements of one input or several.
-pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
+pub(crate) async fn create(State(mut app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
     let means = means(&app, json.clone()).await?;
+    if let Some(guard) = &means.guard {
+        app.upstream = app.upstream_for(guard).await?;
+    }
     let (shared, notes) = (app.clone(), recorder.clone());
     let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&shared, &notes), &means));
     let Prepared { mut asks, facts, receipt } = prepared.await?;

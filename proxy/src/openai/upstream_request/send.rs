@@ -215,6 +215,9 @@ pub(super) async fn send_with_fallbacks(
     recorder: &Recorder,
 ) -> Result<Upstream, Error> {
     if ask.version_gated != VersionGated::default() {
+        if app.upstream.has_next() {
+            return Box::pin(send_to_each(app, ask, recorder)).await;
+        }
         Box::pin(adapt_to_version(app, &mut ask, recorder)).await?;
     }
     recorder.waits_for("the remote");
@@ -248,6 +251,24 @@ pub(super) async fn send_with_fallbacks(
             _ => {
                 return Err(Box::pin(openai::models::explain(app, Error::Refused(refused), &ask.model)).await);
             }
+        }
+    }
+}
+
+/// Sends an ask that not every version understands to one remote after the other, until one responds: they may be of different versions.
+async fn send_to_each(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
+    let mut first = None;
+    loop {
+        let at = app.upstream.position().0;
+        let mut here = app.clone();
+        here.upstream = app.upstream.pinned();
+        match send_with_fallbacks(&here, ask.clone(), recorder).await {
+            Err(error) if here.upstream.is_exhausted() && app.upstream.advance(at) => {
+                first.get_or_insert(error);
+            }
+            // The best remote's reason says most.
+            Err(error) if here.upstream.is_exhausted() => return Err(first.unwrap_or(error)),
+            outcome => return outcome,
         }
     }
 }

@@ -3,38 +3,48 @@
 //! With one remote, every request shares the same [`Candidates`], and nothing here costs anything.
 
 mod candidates;
+mod choice;
+mod member;
+mod route;
 mod state;
+mod union;
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt::Write as _,
+    future::Future,
+    io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use bytes::Bytes;
 pub(crate) use candidates::Candidates;
-use http::{HeaderName, HeaderValue};
-pub(crate) use state::State;
+use choice::View;
+use futures_util::future::join_all;
+use http::HeaderValue;
+pub(crate) use member::Member;
+pub(crate) use route::Sent;
+use state::Has;
+pub(crate) use state::{Counted, Listed, Standing, State};
+use union::Union;
 
 use crate::{
-    config::{Config, NamedRemote},
+    app,
+    config::{Config, Health, NamedRemote},
+    error::{Dialect, Error},
+    gate::Models,
+    ollama::name,
     redact::Redactor,
+    text,
     upstream::client::Client,
 };
 
-/// One remote.
-pub(crate) struct Member {
-    pub(crate) name: String,
-    pub(crate) client: Arc<Client>,
-    /// What is known of it. Outlives a reload.
-    pub(crate) state: Arc<State>,
-}
+/// For how long a model that is on no list is taken to be absent.
+const ABSENT: Duration = Duration::from_secs(1);
 
-/// For the log: `gpu (http://gpu-box:11434)`.
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.client.remote())
-    }
-}
+/// How many models of one remote an error names.
+const NAMED: usize = 20;
 
 /// What is known of remotes, by their names and URLs. Outlives a reload.
 #[derive(Debug, Default)]
@@ -55,17 +65,10 @@ impl Known {
 pub(crate) struct Remotes {
     members: Arc<[Arc<Member>]>,
     /// What all requests share where there is one remote.
-    alone: Arc<Candidates>,
+    only: Arc<Candidates>,
     /// The credentials of all of them.
     secrets: Vec<HeaderValue>,
-}
-
-impl Member {
-    /// The same remote, where requests carry one more header.
-    fn with_header(&self, name: &HeaderName, value: &HeaderValue) -> Self {
-        let client = Arc::new(self.client.with_header(name.clone(), value));
-        Self { name: self.name.clone(), client, state: self.state.clone() }
-    }
+    health: Health,
 }
 
 impl Remotes {
@@ -79,12 +82,35 @@ impl Remotes {
         let redactor = Redactor::new(secrets.iter().cloned());
         let members = entries.iter().zip(states).map(|(entry, state)| {
             let client = Client::of(config, &entry.remote, via.clone(), redactor.clone())?;
+            let mut asleep = entry.remote.clone();
+            let checker = match asleep.reach.wake.take() {
+                Some(_) => Some(Arc::new(Client::of(config, &asleep, via.clone(), redactor.clone())?)),
+                None => None,
+            };
             state.grown.belongs_to(&client.remote(), config.context.max);
-            Ok(Arc::new(Member { name: entry.name.clone(), client: Arc::new(client), state }))
+            Ok(Arc::new(Member {
+                name: entry.name.clone(),
+                client: Arc::new(client),
+                checker,
+                state,
+                priority: entry.priority,
+                weight: entry.weight,
+                models: entry.models.as_ref().map(|models| Models::new(models)),
+                health: config.health.clone(),
+                one_of_several: entries.len() > 1,
+            }))
         });
         let members: Arc<[Arc<Member>]> = members.collect::<io::Result<Vec<_>>>()?.into();
-        let alone = Arc::new(Candidates::new(vec![members[0].clone()]));
-        Ok(Self { members, alone, secrets })
+        let only = Arc::new(match &*members {
+            [one] => Candidates::only(one.clone()),
+            all => Candidates::of(all.to_vec(), Some(members.clone())),
+        });
+        Ok(Self { members, only, secrets, health: config.health.clone() })
+    }
+
+    /// Whether there are several.
+    pub(crate) fn are_several(&self) -> bool {
+        self.members.len() > 1
     }
 
     /// The first one.
@@ -97,14 +123,168 @@ impl Remotes {
         &self.members
     }
 
-    /// The first one, as what a request may be sent to.
+    /// The only one, as what a request may be sent to. Of several, all of them.
     pub(crate) fn only(&self) -> Arc<Candidates> {
-        self.alone.clone()
+        self.only.clone()
     }
 
     /// The credentials of all of them.
     pub(crate) fn secrets(&self) -> &[HeaderValue] {
         &self.secrets
+    }
+
+    /// Every remote, and how it stands. Those that no task watches are asked.
+    pub(crate) async fn survey(&self) -> Vec<(&Member, Standing)> {
+        if !self.are_several() || self.health.interval.is_zero() {
+            join_all(self.members.iter().map(|member| member.check())).await;
+        }
+        self.members.iter().map(|member| (&**member, member.state.now())).collect()
+    }
+
+    /// The list of models of all remotes at `path`, as a remote sends it.
+    ///
+    /// # Errors
+    /// Fails if no remote responds.
+    pub(crate) async fn list(&self, path: &'static str) -> Result<Bytes, Error> {
+        Union::of(&self.members, path).await.map(|union| union.body())
+    }
+
+    /// The first one and no other, for what changes the models of a remote.
+    pub(crate) fn managed(&self) -> Arc<Candidates> {
+        Arc::new(Candidates::of(vec![self.members[0].clone()], None))
+    }
+
+    /// The remote called `name`, and no other.
+    ///
+    /// # Errors
+    /// Fails if there is no such remote.
+    pub(crate) fn named(&self, name: &HeaderValue) -> Result<Arc<Candidates>, Error> {
+        let found = self.members.iter().find(|member| member.name.as_bytes() == name.as_bytes());
+        match found {
+            Some(_) if !self.are_several() => Ok(self.only()),
+            Some(member) => Ok(Arc::new(Candidates::of(vec![member.clone()], None))),
+            None => {
+                let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+                let known: Vec<_> = self.members.iter().map(|member| &*member.name).collect();
+                let message = format!(
+                    "unknown remote {:?} in x-farllama-remote: there are {}",
+                    text::name(&name),
+                    known.join(", ")
+                );
+                Err(Error::Invalid { message, param: None, code: Some("unknown_remote") })
+            }
+        }
+    }
+
+    /// The remotes for a request that is about no model, the best first.
+    pub(crate) fn any(&self) -> Arc<Candidates> {
+        let views: Vec<_> = self.members.iter().map(|member| view(member, Has::Installed)).collect();
+        self.candidates(&views)
+    }
+
+    fn candidates(&self, views: &[View]) -> Arc<Candidates> {
+        let members = choice::order(views).into_iter().map(|at| self.members[at].clone()).collect();
+        Arc::new(Candidates::of(members, Some(self.members.clone())))
+    }
+
+    /// The remotes for a request for `model`, the best first.
+    ///
+    /// # Errors
+    /// Fails if no remote has it. The error lists what the caller may see of their models.
+    pub(crate) async fn with(
+        &self,
+        model: &str,
+        dialect: Dialect,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Result<Arc<Candidates>, Error> {
+        let full = name::full(model);
+        let users: Vec<_> = self.members.iter().map(|member| member.is_for(&full)).collect();
+        let look = async |age: Duration| {
+            let looked = self.members.iter().zip(&users).filter(|(member, used)| {
+                // One that is out of use is looked at by the health check, so that nobody waits for it here.
+                **used && (member.is_up() || self.health.interval.is_zero())
+            });
+            join_all(looked.map(|(member, _)| member.look(age))).await;
+        };
+        let views = || -> Vec<View> {
+            let of = |(member, used): (&Arc<Member>, &bool)| {
+                let has = if *used { member.state.with(|standing| standing.has(&full)) } else { Has::No };
+                view(member, has)
+            };
+            self.members.iter().zip(&users).map(of).collect()
+        };
+        look(self.health.models_age).await;
+        let mut found = views();
+        if !found.iter().any(|view| view.up && view.has <= Has::Installed) {
+            look(ABSENT).await;
+            found = views();
+        }
+        if found.iter().all(|view| view.has == Has::No) {
+            return Err(self.nowhere(model, dialect, may_see));
+        }
+        Ok(self.candidates(&found))
+    }
+
+    /// The error for a model that no remote has: what each of them has.
+    fn nowhere(&self, model: &str, dialect: Dialect, may_see: impl Fn(&str) -> bool) -> Error {
+        let model = text::name(model);
+        let mut message = match dialect {
+            Dialect::Ollama => format!("model '{model}' not found on any remote"),
+            _ => format!("The model `{model}` does not exist or you do not have access to it. No remote has it"),
+        };
+        let mut lead = ": ";
+        for member in &*self.members {
+            let _ = write!(message, "{lead}{}", member.name);
+            lead = "; ";
+            let models: Vec<_> =
+                member.models().into_iter().map(|listed| listed.name).filter(|name| may_see(name)).collect();
+            if !member.is_up() {
+                message += " is out of use";
+            } else if models.is_empty() {
+                message += " has none";
+            } else {
+                let more = models.len().saturating_sub(NAMED);
+                let _ = write!(message, " has {}", models[..models.len() - more].join(", "));
+                if more > 0 {
+                    let _ = write!(message, " and {more} more");
+                }
+            }
+        }
+        Error::NotFound { message, param: Some("model".to_owned()), code: "model_not_found" }
+    }
+
+    /// Watches the health of the remotes. Never ends.
+    pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let members = if self.are_several() { self.members.clone() } else { Vec::new().into() };
+        let interval = self.health.interval;
+        async move {
+            join_all(members.iter().map(|member| watch(member, interval))).await;
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Asks one remote again and again, and at once when a request failed there.
+async fn watch(member: &Member, interval: Duration) {
+    loop {
+        member.check().await;
+        let suspected = member.state.suspected.notified();
+        if interval.is_zero() {
+            suspected.await;
+        } else {
+            // So that several proxies, and several remotes, do not ask at the same moment.
+            let _ = tokio::time::timeout(interval.mul_f64(app::jitter()), suspected).await;
+        }
+    }
+}
+
+fn view(member: &Member, has: Has) -> View {
+    View {
+        up: member.is_up(),
+        has,
+        priority: member.priority,
+        weight: member.weight,
+        in_flight: member.state.in_flight(),
     }
 }
 

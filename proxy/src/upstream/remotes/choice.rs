@@ -1,0 +1,57 @@
+//! In which order remotes are tried. Pure.
+
+use super::state::Has;
+
+/// What the choice needs to know of a remote.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) up: bool,
+    pub(super) has: Has,
+    pub(super) priority: u32,
+    pub(super) weight: u32,
+    pub(super) in_flight: usize,
+}
+
+/// Returns the places of the remotes to try, the best first: those in use before those that are out of use, where the model is loaded before
+/// where it is installed, then by priority, then by the fewest requests per weight, then in the order of the settings. A remote that does not
+/// have the model is left out; one whose models are not known comes after those that have it.
+pub(super) fn order(views: &[View]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..views.len()).filter(|at| views[*at].has != Has::No).collect();
+    order.sort_by_key(|at| {
+        let View { up, has, priority, weight, in_flight } = views[*at];
+        // What its load would be with this request, so that weights count when nothing runs.
+        let load = (in_flight as u128 + 1) * 1_000_000_000 / u128::from(weight.max(1));
+        (!up, has, priority, load)
+    });
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: View = View { up: true, has: Has::Installed, priority: 0, weight: 1, in_flight: 0 };
+
+    #[test]
+    fn each_rule_comes_before_the_next() {
+        let down = View { up: false, has: Has::Loaded, ..PLAIN };
+        let loaded = View { has: Has::Loaded, priority: 9, in_flight: 9, ..PLAIN };
+        let later = View { priority: 1, ..PLAIN };
+        let busy = View { in_flight: 1, ..PLAIN };
+        let unknown = View { has: Has::Unknown, ..PLAIN };
+        let without = View { has: Has::No, ..PLAIN };
+        assert_eq!(order(&[down, without, unknown, later, busy, PLAIN, loaded]), [6, 5, 4, 3, 2, 0]);
+        assert_eq!(order(&[PLAIN, PLAIN]), [0, 1]);
+        assert!(order(&[without]).is_empty());
+    }
+
+    #[test]
+    fn among_equals_each_gets_requests_by_its_weight() {
+        let mut views = [View { weight: 1, ..PLAIN }, View { weight: 3, ..PLAIN }, View { weight: 2, ..PLAIN }];
+        for _ in 0..600 {
+            let best = order(&views)[0];
+            views[best].in_flight += 1;
+        }
+        assert_eq!(views.map(|view| view.in_flight), [100, 300, 200]);
+    }
+}
