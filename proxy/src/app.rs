@@ -40,7 +40,7 @@ use crate::{
     routes::{self, Handler, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
-    store::{Memory, Store},
+    store::{self, Memory, Store, redis::Redis},
     tasks::Tasks,
     text,
     upstream::{
@@ -135,6 +135,7 @@ pub(crate) struct Persistent {
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) sockets: Arc<Sockets>,
+    pub(crate) store: store::Shared,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) metrics: Arc<Metrics>,
@@ -164,6 +165,7 @@ impl Persistent {
             background: Arc::default(),
             tasks: Arc::default(),
             sockets: Arc::default(),
+            store: store::Shared::default(),
             in_flight: Arc::default(),
             readers: Arc::new(readers),
             metrics,
@@ -175,9 +177,15 @@ impl Persistent {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, remotes: Remotes, gate: Gate, persistent: &Persistent) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        remotes: Remotes,
+        gate: Gate,
+        redis: Option<Arc<Redis>>,
+        persistent: &Persistent,
+    ) -> Self {
         let fetcher = Fetcher::new(config.images.clone());
-        let store = Store::new(&config, persistent.records.clone());
+        let store = Store::new(&config, persistent.records.clone(), redis);
         let in_flight = persistent.in_flight.clone();
         let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
         let sockets = persistent.sockets.clone();

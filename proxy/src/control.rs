@@ -39,7 +39,8 @@ pub(crate) struct Control {
     listener: Mutex<Option<Server>>,
     /// Listeners that were stopped, while they serve requests in flight.
     draining: Mutex<JoinSet<()>>,
-    /// Closes idle connections to the remote: one task for each configuration that requests were answered by.
+    /// Closes idle connections to the remote: one task for each configuration that requests were answered by. And the worker of a shared
+    /// store.
     reapers: Mutex<JoinSet<()>>,
     /// Watches the health of the remotes of the configuration in force.
     watcher: Mutex<AbortHandle>,
@@ -75,6 +76,9 @@ impl Control {
             reapers.spawn(exporter);
         }
         let watcher = reapers.spawn(setup.shared.remotes.watch());
+        if let Some(worker) = persistent.store.current().and_then(|store| store.worker()) {
+            reapers.spawn(worker);
+        }
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             setup: ArcSwap::from_pointee(setup.clone()),
@@ -140,6 +144,9 @@ impl Control {
             reapers.spawn(exporter);
         }
         std::mem::replace(&mut *lock(&self.watcher), reapers.spawn(watch)).abort();
+        if let Some(worker) = self.persistent.store.current().and_then(|store| store.worker()) {
+            reapers.spawn(worker);
+        }
         drop(reapers);
         if other {
             self.remote.send_replace(());
@@ -211,7 +218,7 @@ impl Control {
             tasks.ended().await;
         });
         if tokio::time::timeout(grace, &mut drained).await.is_ok() {
-            return self.persistent.tracer.flush(LAST).await;
+            return self.flush().await;
         }
         let requests = self.persistent.in_flight.count();
         tracing::warn!(target: "farllama", "shutdown.grace is over: ending {requests} running requests with an error");
@@ -219,7 +226,15 @@ impl Control {
         if tokio::time::timeout(LAST, drained).await.is_err() {
             tracing::warn!(target: "farllama", "cutting connections whose clients do not read");
         }
+        self.flush().await;
+    }
+
+    /// Sends what waits to be sent: traces, and what requests held on the shared store, so that other processes need not wait until it expires.
+    async fn flush(&self) {
         self.persistent.tracer.flush(LAST).await;
+        if let Some(store) = self.persistent.store.current() {
+            store.flush(LAST).await;
+        }
     }
 
     /// Ends everything at once.

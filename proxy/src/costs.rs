@@ -101,7 +101,7 @@ const ROWS: &[Row] = &[
         response(&json!({"input": "a", "tools": [namespace], "tool_choice": choice}), &json!({}));
     }),
     ("stored items that are referred to", |n| {
-        let store = Store::new(&Config::default(), Arc::default());
+        let store = Store::new(&Config::default(), Arc::default(), None);
         let stored = store.put(responses::stored::tests::response_of(n)).now_or_never().unwrap();
         assert!(stored.unwrap());
         let items = list(n, |nth| json!({"type": "item_reference", "id": format!("item_{nth}")}));

@@ -31,6 +31,9 @@ pub(crate) enum Error {
     /// The caller asks too often, or too much at the same time; in `retry_after` seconds it may ask again.
     #[error("{message}")]
     Quota { message: String, retry_after: u64 },
+    /// The caller has used its tokens; in `retry_after` seconds it may ask again.
+    #[error("{message}")]
+    Tokens { message: String, retry_after: u64 },
     /// The browser page that asks, or the name it asked for, is not allowed here.
     #[error("{message}")]
     Forbidden { message: String },
@@ -118,6 +121,7 @@ impl Error {
             Self::Unsupported { .. } => row(StatusCode::BAD_REQUEST, CALLER, Some("unsupported_value")),
             Self::Key { sent, .. } => row(StatusCode::UNAUTHORIZED, CALLER, sent.then_some("invalid_api_key")),
             Self::Quota { .. } => row(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded")),
+            Self::Tokens { .. } => row(StatusCode::TOO_MANY_REQUESTS, "tokens", Some("rate_limit_exceeded")),
             Self::Forbidden { .. } | Self::Denied { .. } => row(StatusCode::FORBIDDEN, CALLER, None),
             Self::Silent { .. } | Self::Slow { .. } => {
                 row(StatusCode::REQUEST_TIMEOUT, CALLER, Some("request_timeout"))
@@ -474,7 +478,7 @@ pub(crate) fn speak(error: &Error, dialect: Dialect, id: Option<&str>) -> Respon
         Error::NotImplemented { .. } => {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
-        Error::Quota { retry_after, .. } => {
+        Error::Quota { retry_after, .. } | Error::Tokens { retry_after, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
         }
         // Ollama answers 503 when its queue is full; a short wait is what helps.
@@ -518,6 +522,7 @@ mod tests {
             Error::Key { message: message(), sent: false },
             Error::Key { message: message(), sent: true },
             Error::Quota { message: message(), retry_after: 7 },
+            Error::Tokens { message: message(), retry_after: 7 },
             Error::Forbidden { message: message() },
             Error::Denied { message: message() },
             Error::Silent { within: Duration::from_secs(60) },

@@ -154,6 +154,9 @@ pub fn check(config: &Config) -> io::Result<()> {
         refuse_public(config, addr)?;
     }
     Remotes::new(config, &app::via(), &Known::default())?;
+    if !config.store.url.0.is_empty() {
+        store::redis::client(&config.store)?;
+    }
     server::tls::acceptor(&config.local).map(|_| ())
 }
 
@@ -182,9 +185,10 @@ fn setup(config: Config, addr: SocketAddr, persistent: &app::Persistent) -> io::
     let remotes = Remotes::new(&config, &app::via(), &persistent.remotes)?;
     let origins = Rules::new(config.origins.clone(), addr.ip().is_loopback(), own_names(&config), &config.local.hosts);
     persistent.buffered.set(config.limits.buffered);
-    let gate = Gate::new(&config, origins, persistent.counts.clone(), persistent.buffered.clone());
+    let redis = persistent.store.of(&config)?;
+    let gate = Gate::new(&config, origins, persistent.counts.clone(), persistent.buffered.clone(), redis.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
-    let shared = Arc::new(app::Shared::new(config, remotes, gate, persistent));
+    let shared = Arc::new(app::Shared::new(config, remotes, gate, redis, persistent));
     Ok(Setup { shared, tls, limits })
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use clap::ArgMatches;
 use cli::{
-    Verb, generate, keys,
+    Verb, generate, keys, keys_file,
     log_writer::{FlushOnDrop, LogWriter},
     process, remote, startup,
 };
@@ -259,9 +259,11 @@ async fn run(
     }
     let mut registration = process::Registration::new(&sources.environment, running.addr());
     process::notify(&sources.environment, "READY=1");
+    let mut keys = keys_file::Watch::default();
     loop {
         let mut remote = remote::Watch::new(&running.config());
         let mut warmer = Warmer::new(&running.config()).ok().flatten();
+        keys.follow(running.config().auth.keys_file.as_ref());
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break,
@@ -275,6 +277,10 @@ async fn run(
                         registration.reloaded(outcome);
                     }
                 }
+            },
+            () = keys.changed() => match reload(&running, sources) {
+                Ok(text) => tracing::info!(target: "farllama", "auth.keys_file has changed: {text}"),
+                Err(text) => tracing::error!(target: "farllama", "auth.keys_file has changed: {text}"),
             },
             () = remote.run() => {}
             () = keep_warm(&mut warmer) => {}

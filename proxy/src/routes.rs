@@ -421,6 +421,12 @@ impl Route {
         }
     }
 
+    /// Whether a model runs for it.
+    pub(crate) fn runs_model(&self) -> bool {
+        let counts = |row: &Row| matches!(row.name, "responses/input_tokens" | "messages/count_tokens");
+        self.row.is_some_and(|row| matches!(row.names, MODEL | Form) && !counts(row))
+    }
+
     /// Whether farllama answers, and not the remote.
     pub(crate) fn translated(&self) -> bool {
         self.handler.is_some()

@@ -15,7 +15,10 @@ use farllama::{
     serve,
 };
 use program::Program;
-use support::{Act, Answer, CHAT, Client, Upstream, ask, config, post, raw_response};
+use support::{
+    Act, Answer, CHAT, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response,
+    word,
+};
 
 const ANN: &str = "Authorization: Bearer a-key";
 
@@ -276,4 +279,166 @@ async fn files_of_models_stream_without_a_slot_and_larger_bodies_than_there_is_r
     assert_eq!(ask(proxy.addr(), get("/api/tags", ANN)).await.code(), 200);
     blob.send(vec![b'x'; (2 << 20) - 1]).await;
     assert_eq!(blob.answer().await.code(), 200);
+}
+
+fn per_minute_tokens(tokens: u64) -> Token {
+    let routes = Some(vec!["*".to_owned(), "!/api/closed".to_owned()]);
+    Token { tokens_per_minute: Some(tokens), routes, ..Token::new("ann", "a-key") }
+}
+
+/// A request of ann's with a body.
+fn anns(path: &str, body: &str) -> Vec<u8> {
+    String::from_utf8(post(path, body)).unwrap().replacen("\r\n", &format!("\r\n{ANN}\r\n"), 1).into_bytes()
+}
+
+/// A stream of two words that cost 7 tokens for the prompt and 3 for the answer.
+fn stream() -> Vec<Act> {
+    let stream = [STREAM_HEAD.as_bytes(), &word("a"), &word("b"), &last(), STREAM_END.as_bytes()].concat();
+    vec![Act::Write(stream)]
+}
+
+/// How many tokens ann has left, by the headers of a request that is refused, so that it costs none.
+async fn tokens_left(proxy: &Running) -> u64 {
+    let answer = ask(proxy.addr(), get("/api/closed", ANN)).await;
+    answer.header("x-ratelimit-remaining-tokens").unwrap().parse().unwrap()
+}
+
+/// Waits until so many tokens are left: a request is settled when its end is noticed.
+async fn until_left(proxy: &Running, tokens: u64) {
+    for _ in 0..250 {
+        if tokens_left(proxy).await == tokens {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{} are left, not {tokens}", tokens_left(proxy).await);
+}
+
+#[tokio::test]
+async fn tokens_count_as_ollama_counts_them_on_every_lane() {
+    let upstream = Upstream::start(stream()).await;
+    let proxy = limited(&upstream, per_minute_tokens(10_000), Quota::default()).await;
+    let claude = CHAT_STREAM.replacen('{', "{\"max_tokens\":9,", 1);
+    let mut left = 10_000;
+    for (path, body) in [
+        ("/api/chat", CHAT_STREAM),
+        ("/v1/chat/completions", CHAT_STREAM),
+        ("/v1/responses", r#"{"model":"m","input":"hi"}"#),
+        ("/v1/messages", &claude),
+    ] {
+        let answer = ask(proxy.addr(), anns(path, body)).await;
+        assert_eq!(answer.code(), 200, "{path}: {}", answer.text());
+        let reserved = u64::try_from(body.len()).unwrap() / 4 + 256;
+        let name = if path == "/v1/messages" { "anthropic-ratelimit-tokens" } else { "x-ratelimit" };
+        let shown = |what: &str| match name {
+            "x-ratelimit" => answer.header(&format!("x-ratelimit-{what}-tokens")),
+            _ => answer.header(&format!("{name}-{what}")),
+        };
+        assert_eq!(shown("limit"), Some("10000"), "{path}");
+        assert_eq!(shown("remaining"), Some(&*(left - reserved).to_string()), "{path}: while it runs");
+        assert!(shown("reset").is_some());
+        left -= 10;
+        until_left(&proxy, left).await;
+    }
+}
+
+#[tokio::test]
+async fn without_tokens_left_a_429_says_when_and_what_runs_no_model_passes() {
+    let upstream = Upstream::start(stream()).await;
+    let proxy = limited(&upstream, per_minute_tokens(15), Quota::default()).await;
+    assert_eq!(ask(proxy.addr(), anns("/api/chat", CHAT_STREAM)).await.code(), 200);
+    until_left(&proxy, 5).await;
+    let claude = CHAT.replacen('{', "{\"max_tokens\":9,", 1);
+    for (path, body) in [("/v1/chat/completions", CHAT), ("/api/chat", CHAT), ("/v1/messages", &claude)] {
+        let refused = ask(proxy.addr(), anns(path, body)).await;
+        let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!(refused.code() == 429 && (1..=60).contains(&wait), "{path}: {wait}");
+        let error = &refused.json()["error"];
+        match path {
+            "/api/chat" => assert!(error.as_str().unwrap().contains("tokens per minute: Limit 15, Used 10"), "{error}"),
+            "/v1/messages" => assert_eq!(error["type"], "rate_limit_error"),
+            _ => assert_eq!((&error["type"], &error["code"]), (&"tokens".into(), &"rate_limit_exceeded".into())),
+        }
+    }
+    // What runs no model passes.
+    assert_eq!(ask(proxy.addr(), get("/api/tags", ANN)).await.code(), 200);
+    assert_eq!(
+        ask(proxy.addr(), anns("/v1/responses/input_tokens", r#"{"model":"m","input":"hi"}"#)).await.code(),
+        200
+    );
+    assert_eq!(tokens_left(&proxy).await, 5);
+}
+
+#[tokio::test]
+async fn a_day_of_tokens_is_a_limit_too_and_a_window_that_has_passed_is_free() {
+    let upstream = Upstream::start(stream()).await;
+    let token = Token { tokens_per_day: Some(15), ..per_minute_tokens(15) };
+    let quota = Quota { window: Duration::from_millis(400), ..Quota::default() };
+    let proxy = limited(&upstream, token, quota).await;
+    assert_eq!(ask(proxy.addr(), anns("/api/chat", CHAT_STREAM)).await.code(), 200);
+    until_left(&proxy, 15).await;
+    let refused = ask(proxy.addr(), anns("/api/chat", CHAT_STREAM)).await;
+    let error = refused.json()["error"].as_str().unwrap().to_owned();
+    assert!(refused.code() == 429 && error.contains("tokens per day: Limit 15, Used 10"), "{error}");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((86_000..=86_400).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn a_canceled_stream_costs_its_prompt_and_what_it_has_generated() {
+    let begun = [STREAM_HEAD.as_bytes(), &word("a"), &word("b"), &word("c")].concat();
+    let upstream = Upstream::start(vec![Act::Write(begun), Act::Hold]).await;
+    let proxy = limited(&upstream, per_minute_tokens(10_000), Quota::default()).await;
+    let mut left = 10_000;
+    for path in ["/api/chat", "/v1/chat/completions"] {
+        let mut client = Client::sending(proxy.addr(), anns(path, CHAT_STREAM)).await;
+        client.until("\"c\"").await;
+        drop(client);
+        left -= u64::try_from(CHAT_STREAM.len()).unwrap() / 4 + 3;
+        until_left(&proxy, left).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_remote_refuses_costs_no_tokens() {
+    let upstream = Upstream::answering(raw_response("404 Not Found", "", r#"{"error":"model 'm' not found"}"#)).await;
+    let proxy = limited(&upstream, per_minute_tokens(10_000), Quota::default()).await;
+    for path in ["/api/chat", "/v1/chat/completions"] {
+        assert_eq!(ask(proxy.addr(), anns(path, CHAT)).await.code(), 404);
+        until_left(&proxy, 10_000).await;
+    }
+}
+
+#[tokio::test]
+async fn an_expired_key_is_refused_in_every_dialect() {
+    let upstream = Upstream::answering(reply()).await;
+    let token = Token { expires: Some("2020-01-01T00:00:00Z".parse().unwrap()), ..Token::new("ann", "a-key") };
+    let proxy = limited(&upstream, token, Quota::default()).await;
+    let native = ask(proxy.addr(), get("/api/tags", ANN)).await;
+    assert!(native.code() == 401 && native.text().contains("expired at 2020-01-01T00:00:00Z"), "{}", native.text());
+    let openai = ask(proxy.addr(), get("/v1/models", ANN)).await;
+    assert_eq!((openai.code(), openai.json()["error"]["code"].as_str()), (401, Some("invalid_api_key")));
+    assert_eq!(ask(proxy.addr(), get("/api/tags", "x-api-key: b-key")).await.code(), 200);
+}
+
+#[tokio::test]
+async fn keys_of_a_file_are_read_again_when_it_changes_and_stay_when_it_is_broken() {
+    let upstream = Upstream::answering(reply()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, keys) = (folder.path().join("farllama.toml"), folder.path().join("keys.toml"));
+    std::fs::write(&file, format!("[auth]\nenabled = true\nkeys_file = {keys:?}\n")).unwrap();
+    std::fs::write(&keys, "[[keys]]\nkey = \"a-key\"\nname = \"ann\"\n").unwrap();
+    let remote = upstream.addr.to_string();
+    let flags = ["--config", file.to_str().unwrap(), "--remote-host", &remote, "--remote-probe", "0s"];
+    let program = Program::start(&flags, &[]);
+    let code = async |key: &str| ask(program.addr, get("/api/tags", &format!("x-api-key: {key}"))).await.code();
+    assert_eq!((code("a-key").await, code("b-key").await), (200, 401));
+    std::fs::write(&keys, "[[keys]]\nkey = \"b-key\"\nname = \"bob\"\n").unwrap();
+    program.until("auth.keys_file has changed: configuration reloaded: auth.keys: bob added, ann removed").await;
+    assert_eq!((code("a-key").await, code("b-key").await), (401, 200));
+    std::fs::write(&keys, "[[keys]]\nkey = \"c-key\"\nname = \"cid\"\n[[keys").unwrap();
+    program.until("keeping the previous configuration").await;
+    assert_eq!((code("b-key").await, code("c-key").await), (200, 401));
+    let log = program.log();
+    assert!(log.contains("keys.toml:4:") && !log.contains("c-key"), "{log}");
 }

@@ -9,6 +9,9 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value};
 pub(crate) struct New {
     name: Option<String>,
     limit: Option<u32>,
+    tokens_per_minute: Option<u32>,
+    tokens_per_day: Option<u32>,
+    expires: Option<String>,
     max_concurrent: Option<u32>,
     models: Vec<String>,
     routes: Vec<String>,
@@ -21,6 +24,9 @@ impl New {
         Self {
             name: matches.get_one("name").cloned(),
             limit: matches.get_one("limit").copied(),
+            tokens_per_minute: matches.get_one("tokens-per-minute").copied(),
+            tokens_per_day: matches.get_one("tokens-per-day").copied(),
+            expires: matches.get_one("expires").cloned(),
             max_concurrent: matches.get_one("max-concurrent").copied(),
             models: list("models"),
             routes: list("routes"),
@@ -35,10 +41,18 @@ impl New {
         if let Some(name) = &self.name {
             row.insert("name", name.into());
         }
-        for (field, limit) in [("limit_per_minute", self.limit), ("max_concurrent", self.max_concurrent)] {
+        for (field, limit) in [
+            ("limit_per_minute", self.limit),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("tokens_per_day", self.tokens_per_day),
+            ("max_concurrent", self.max_concurrent),
+        ] {
             if let Some(limit) = limit {
                 row.insert(field, i64::from(limit).into());
             }
+        }
+        if let Some(expires) = &self.expires {
+            row.insert("expires", expires.into());
         }
         for (field, list) in [("models", &self.models), ("routes", &self.routes)] {
             if !list.is_empty() {
@@ -98,6 +112,7 @@ pub(crate) fn list(loaded: &Loaded) -> String {
         return "There are no keys. Create one: farllama key new --name NAME --save\n".to_owned();
     }
     let count = |limit: Option<usize>| limit.map_or("no limit".to_owned(), |limit| limit.to_string());
+    let tokens = |limit: Option<u64>| limit.map_or("no limit".to_owned(), |limit| limit.to_string());
     let names = |list: &Option<Vec<String>>| list.as_ref().map_or("all".to_owned(), |list| list.join(", "));
     let row = |token: &Token| {
         [
@@ -106,12 +121,17 @@ pub(crate) fn list(loaded: &Loaded) -> String {
             count(token.max_concurrent),
             names(&token.models),
             names(&token.routes),
+            tokens(token.tokens_per_minute),
+            tokens(token.tokens_per_day),
+            token.expires.map_or("never".to_owned(), |at| at.to_string()),
         ]
     };
-    let head = ["NAME", "PER MINUTE", "CONCURRENT", "MODELS", "ROUTES"].map(str::to_owned);
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(auth.tokens.iter().map(row)).collect();
+    let head =
+        ["NAME", "PER MINUTE", "CONCURRENT", "MODELS", "ROUTES", "TOKENS PER MINUTE", "TOKENS PER DAY", "EXPIRES"]
+            .map(str::to_owned);
+    let rows: Vec<[String; 8]> = std::iter::once(head).chain(auth.tokens.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..5).map(width).collect();
+    let widths: Vec<usize> = (0..8).map(width).collect();
     let mut text = String::new();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
@@ -186,7 +206,8 @@ fn add(document: &mut DocumentMut, row: InlineTable) -> Result<(), String> {
 }
 
 fn remove(document: &mut DocumentMut, at: usize) -> Result<(), String> {
-    let elsewhere = || "this key is not in the settings file, but in FARLLAMA_AUTH_KEYS or a flag".to_owned();
+    let elsewhere =
+        || "this key is not in the settings file, but in auth.keys_file, FARLLAMA_AUTH_KEYS or a flag".to_owned();
     match keys_of(auth_of(document)?) {
         Item::ArrayOfTables(tables) if at < tables.len() => {
             tables.remove(at);

@@ -3,6 +3,7 @@
 pub(crate) mod control;
 pub(crate) mod generate;
 pub(crate) mod keys;
+pub(crate) mod keys_file;
 pub(crate) mod log_writer;
 pub(crate) mod process;
 pub(crate) mod remote;
@@ -283,6 +284,9 @@ fn new_key() -> Command {
         .about("Create a key, and print it and its line for the settings file")
         .arg(Arg::new("name").long("name").value_name("NAME").help("The holder of the key, for the log"))
         .arg(count("limit", "Maximum requests in any minute"))
+        .arg(count("tokens-per-minute", "Maximum tokens, of prompts and answers, in any minute"))
+        .arg(count("tokens-per-day", "Maximum tokens in any 24 hours"))
+        .arg(Arg::new("expires").long("expires").value_name("DATE").help("When it stops working, such as 2027-01-01"))
         .arg(count("max-concurrent", "Maximum concurrent requests"))
         .arg(list("models", "MODEL,…", "Allowed models, such as llama3.2 (every tag), qwen3:8b or gpt-*"))
         .arg(list("routes", "PATH,…", "Allowed paths, such as /v1/* or *,!/api/delete"))

@@ -155,6 +155,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
             loader.set(setting, value.clone(), Place::Flag(setting.flag()));
         }
     }
+    loader.keys_file();
     loader.finish()
 }
 
@@ -309,6 +310,36 @@ impl Loader {
             }
         }
         self.draft.config.auth.tokens = found;
+    }
+
+    /// Adds the keys of `auth.keys_file` to those of the settings.
+    fn keys_file(&mut self) {
+        let Some(path) = self.draft.config.auth.keys_file.clone() else { return };
+        let path = path.to_string_lossy();
+        let text = match fs::read_to_string(&*path) {
+            Ok(text) => text,
+            Err(error) => {
+                let at = self.places.get("auth.keys_file").map_or(String::new(), |place| format!("{place}: "));
+                return self.mistakes.push(format!("{at}auth.keys_file: cannot read {path}: {error}"));
+            }
+        };
+        let source = Source { path: &path, text: &text };
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        self.mistakes
+            .extend(errors.iter().take(1).map(|error| source.hidden(error.span().unwrap_or(0..0), error.message())));
+        let settings = std::mem::take(&mut self.draft.config.auth.tokens);
+        for (name, value) in table.get_ref() {
+            match value.get_ref() {
+                DeValue::Array(items) if name.get_ref() == "keys" && items.iter().all(is_table) => {
+                    self.keys(&source, items);
+                }
+                _ => self.mistakes.push(source.hidden(
+                    name.span(),
+                    &format!("auth.keys_file: unknown field {}; expected [[keys]] tables alone", name.get_ref()),
+                )),
+            }
+        }
+        self.draft.config.auth.tokens.splice(0..0, settings);
     }
 
     /// The remotes, each a table of its own.
@@ -517,6 +548,8 @@ fn value_of(value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
             Value::Integer(parsed.map_err(|_| format!("{} is out of range", number.as_str()))?)
         }
         DeValue::Boolean(on) => Value::Boolean(*on),
+        // A date without quotes.
+        DeValue::Datetime(at) => Value::Text(at.to_string()),
         DeValue::Array(items) => {
             Value::List(items.iter().map(|item| scalar(item.get_ref())).collect::<Result<_, _>>()?)
         }

@@ -77,6 +77,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Models that stay loaded.
     pub warm: Warm,
+    /// What several proxies share.
+    pub store: Store,
     /// What is logged to stderr.
     pub log: Log,
     /// The second listener, for operators.
@@ -534,13 +536,21 @@ pub struct Auth {
     pub header: HeaderName,
     /// The keys. Without any, nobody passes.
     pub tokens: Vec<Token>,
+    /// A file with further keys, which are in `tokens` too. A running proxy reads it again when it changes.
+    pub keys_file: Option<PathBuf>,
     /// Paths that need no key, in the form of [`Token::routes`].
     pub exempt: Vec<String>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { enabled: false, header: HeaderName::from_static("x-api-key"), tokens: Vec::new(), exempt: Vec::new() }
+        Self {
+            enabled: false,
+            header: HeaderName::from_static("x-api-key"),
+            tokens: Vec::new(),
+            keys_file: None,
+            exempt: Vec::new(),
+        }
     }
 }
 
@@ -569,6 +579,46 @@ impl Default for Quota {
 pub struct Warm {
     /// Their names, as the remote has them. Empty by default.
     pub models: Vec<String>,
+}
+
+/// A Redis or Valkey server on which several proxies share limits and stored responses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Its URL, `redis://` or `rediss://`. Empty, the default: nothing is shared, and everything is in memory.
+    pub url: Secret,
+    /// What its keys begin with, `farllama:` by default. Proxies with the same prefix share.
+    pub prefix: String,
+    /// What becomes of requests while it cannot be reached.
+    pub fail: Fail,
+    /// For how long a request waits for it: 1 s by default.
+    pub timeout: Duration,
+    /// After what time a process that has died gives back what its requests held: 30 s by default.
+    pub lease: Duration,
+    /// PEM file of certificates to trust, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: Secret::default(),
+            prefix: "farllama:".to_owned(),
+            fail: Fail::default(),
+            timeout: Duration::from_secs(1),
+            lease: Duration::from_secs(30),
+            ca_file: None,
+        }
+    }
+}
+
+/// What becomes of requests while the shared store cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fail {
+    /// Each process counts alone. The default.
+    #[default]
+    Open,
+    /// Requests that have limits get a 503.
+    Closed,
 }
 
 /// What is logged to stderr.

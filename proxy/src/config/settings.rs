@@ -178,6 +178,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("auth", "Keys"),
     ("quota", "Quotas"),
     ("warm", "Models that stay loaded"),
+    ("store", "What several proxies share"),
     ("", "Browser pages, and several remotes"),
     ("log", "Log"),
     ("admin", "The admin listener"),
@@ -705,6 +706,7 @@ pub const SETTINGS: &[Setting] = &[
         |draft, value| tokens::plain(value).map(|tokens| draft.config.auth.tokens = tokens),
         |config| Shown::Value(tokens::shown(&config.auth.tokens)),
     ),
+    path("auth.keys_file", "File with further keys, read again when it changes", |config| &mut config.auth.keys_file),
     other(
         "auth.exempt",
         "PATH,…",
@@ -715,7 +717,7 @@ pub const SETTINGS: &[Setting] = &[
     other(
         "quota.window",
         "DURATION",
-        "Sliding window in which limit_per_minute counts",
+        "Sliding window in which limit_per_minute and tokens_per_minute count",
         |draft, value| {
             draft.config.quota.window = lasting(value)?;
             Ok(())
@@ -731,6 +733,63 @@ pub const SETTINGS: &[Setting] = &[
         |config| &mut config.quota.queue,
     ),
     time("quota.wait", "Maximum wait for a free slot before a 429; 0: no limit", |config| &mut config.quota.wait),
+    secret(
+        "store.url",
+        "URL",
+        "Redis or Valkey server on which several proxies share limits and responses: redis:// or rediss://",
+        |draft, value| {
+            let url = text(value)?;
+            if !url.is_empty() && !url.starts_with("redis://") && !url.starts_with("rediss://") {
+                return Err("expected a URL such as redis://:password@host:6379/0, or rediss:// for TLS".to_owned());
+            }
+            draft.config.store.url = Secret(url);
+            Ok(())
+        },
+        |config| quoted(if config.store.url.0.is_empty() { "" } else { "***" }),
+    ),
+    other(
+        "store.prefix",
+        "TEXT",
+        "What the keys on that server begin with; proxies with the same prefix share",
+        |draft, value| {
+            draft.config.store.prefix = text(value)?;
+            Ok(())
+        },
+        |config| quoted(&config.store.prefix),
+    ),
+    other(
+        "store.fail",
+        "open|closed",
+        "While that server cannot be reached: each proxy counts alone, or requests with limits get a 503",
+        |draft, value| {
+            draft.config.store.fail = word(value)?;
+            Ok(())
+        },
+        |config| quoted(config.store.fail.word()),
+    ),
+    other(
+        "store.timeout",
+        "DURATION",
+        "How long a request waits for that server",
+        |draft, value| {
+            draft.config.store.timeout = lasting(value)?;
+            Ok(())
+        },
+        |config| shown_duration(config.store.timeout),
+    ),
+    other(
+        "store.lease",
+        "DURATION",
+        "After what time a proxy that has died gives back what its requests held",
+        |draft, value| {
+            draft.config.store.lease = lasting(value)?;
+            Ok(())
+        },
+        |config| shown_duration(config.store.lease),
+    ),
+    path("store.ca_file", "PEM file of certificates to trust for that server, instead of the system's", |config| {
+        &mut config.store.ca_file
+    }),
     secret(
         "remotes",
         "NAME=URL,…",

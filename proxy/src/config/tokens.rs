@@ -2,9 +2,10 @@
 
 use std::{fmt::Write, fs};
 
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::value::{Value, list, number, text};
+use crate::config::value::{Value, count, list, number, text};
 
 /// What a key in the settings begins with when it is written as its digest.
 const HASHED: &str = "sha256:";
@@ -48,6 +49,12 @@ pub struct Token {
     pub digest: Digest,
     /// Requests in any window of `quota.window`. None: without limit.
     pub limit_per_minute: Option<usize>,
+    /// Tokens, of prompts and answers, in any window of `quota.window`. None: without limit.
+    pub tokens_per_minute: Option<u64>,
+    /// Tokens in any 24 hours. None: without limit.
+    pub tokens_per_day: Option<u64>,
+    /// When the key stops working. None: never.
+    pub expires: Option<Timestamp>,
     /// Requests at the same time. None: without limit.
     pub max_concurrent: Option<usize>,
     /// Models that it may use, `*` at most once in each. None: all.
@@ -64,10 +71,18 @@ impl Token {
             name: name.into(),
             digest: Digest::of(key.as_bytes()),
             limit_per_minute: None,
+            tokens_per_minute: None,
+            tokens_per_day: None,
+            expires: None,
             max_concurrent: None,
             models: None,
             routes: None,
         }
+    }
+
+    /// Whether its tokens are counted.
+    pub(crate) fn limits_tokens(&self) -> bool {
+        self.tokens_per_minute.is_some() || self.tokens_per_day.is_some()
     }
 }
 
@@ -77,6 +92,9 @@ pub(super) struct Draft {
     digest: Option<Digest>,
     name: Option<String>,
     limit_per_minute: Option<usize>,
+    tokens_per_minute: Option<u64>,
+    tokens_per_day: Option<u64>,
+    expires: Option<Timestamp>,
     max_concurrent: Option<usize>,
     models: Option<Vec<String>>,
     routes: Option<Vec<String>>,
@@ -107,6 +125,9 @@ pub(super) const FIELDS: &[Field] = &[
         Ok(())
     }),
     ("limit_per_minute", |draft, value, _| set(&mut draft.limit_per_minute, limit(value)?)),
+    ("tokens_per_minute", |draft, value, _| set(&mut draft.tokens_per_minute, token_limit(value)?)),
+    ("tokens_per_day", |draft, value, _| set(&mut draft.tokens_per_day, token_limit(value)?)),
+    ("expires", |draft, value, _| set(&mut draft.expires, expiry(&text(value)?)?)),
     ("max_concurrent", |draft, value, _| set(&mut draft.max_concurrent, limit(value)?)),
     ("models", |draft, value, _| {
         let models = list(value)?;
@@ -147,6 +168,21 @@ fn limit(value: Value) -> Result<usize, String> {
     }
 }
 
+fn token_limit(value: Value) -> Result<u64, String> {
+    match count(value)? {
+        0 => Err("invalid limit 0: leave it out for no limit".to_owned()),
+        limit => Ok(limit),
+    }
+}
+
+/// A day, which is over for a key where it begins in UTC, or an instant.
+fn expiry(text: &str) -> Result<Timestamp, String> {
+    let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
+    text.parse::<Timestamp>().ok().or_else(day).ok_or_else(|| {
+        format!("invalid date {text:?}: expected one such as \"2027-01-01\" or \"2027-01-01T12:00:00Z\"")
+    })
+}
+
 impl Draft {
     fn key(&mut self, key: &str) -> Result<(), String> {
         let key = key.trim();
@@ -168,10 +204,30 @@ impl Draft {
 
     /// The token, `nth` from 1 in the list.
     pub(super) fn finish(self, nth: usize) -> Result<Token, String> {
-        let Self { digest, name, limit_per_minute, max_concurrent, models, routes } = self;
+        let Self {
+            digest,
+            name,
+            limit_per_minute,
+            tokens_per_minute,
+            tokens_per_day,
+            expires,
+            max_concurrent,
+            models,
+            routes,
+        } = self;
         let digest = digest.ok_or("a key is missing: give key, key_file, key_env or key_hash")?;
         let name = name.unwrap_or_else(|| format!("key {nth}"));
-        Ok(Token { name, digest, limit_per_minute, max_concurrent, models, routes })
+        Ok(Token {
+            name,
+            digest,
+            limit_per_minute,
+            tokens_per_minute,
+            tokens_per_day,
+            expires,
+            max_concurrent,
+            models,
+            routes,
+        })
     }
 }
 
@@ -189,7 +245,15 @@ pub(super) fn plain(value: Value) -> Result<Vec<Token>, String> {
 pub(super) fn shown(tokens: &[Token]) -> String {
     let row = |token: &Token| {
         let mut row = format!("{{ key = \"***\", name = {:?}", token.name);
-        for (name, limit) in [("limit_per_minute", token.limit_per_minute), ("max_concurrent", token.max_concurrent)] {
+        let tokens = |limit: Option<u64>| limit.map(|limit| limit.to_string());
+        let requests = |limit: Option<usize>| limit.map(|limit| limit.to_string());
+        for (name, limit) in [
+            ("limit_per_minute", requests(token.limit_per_minute)),
+            ("tokens_per_minute", tokens(token.tokens_per_minute)),
+            ("tokens_per_day", tokens(token.tokens_per_day)),
+            ("expires", token.expires.map(|at| format!("\"{at}\""))),
+            ("max_concurrent", requests(token.max_concurrent)),
+        ] {
             let _ = limit.map(|limit| write!(row, ", {name} = {limit}"));
         }
         for (name, list) in [("models", &token.models), ("routes", &token.routes)] {
@@ -229,6 +293,13 @@ pub(super) fn check(tokens: &[Token]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_expires_where_its_day_begins_or_at_an_instant() {
+        assert_eq!(expiry("2027-01-01").unwrap().to_string(), "2027-01-01T00:00:00Z");
+        assert_eq!(expiry("2027-01-01T12:00:00+02:00").unwrap().to_string(), "2027-01-01T10:00:00Z");
+        assert!(expiry("next year").unwrap_err().contains("2027-01-01"));
+    }
 
     #[test]
     fn a_digest_is_read_as_it_is_written() {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Hosted, LogFormat, LogLevel, Overflow, Protocol, Repair};
+use super::{Fail, Hosted, LogFormat, LogLevel, Overflow, Protocol, Repair};
 use crate::upstream::passthrough::HOP_BY_HOP;
 
 /// A value as a source gives it.
@@ -102,6 +102,10 @@ impl Word for Hosted {
 
 impl Word for Repair {
     const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("off", Self::Off)];
+}
+
+impl Word for Fail {
+    const WORDS: &'static [(&'static str, Self)] = &[("open", Self::Open), ("closed", Self::Closed)];
 }
 
 impl Word for LogLevel {

@@ -4,6 +4,7 @@
 
 use axum::extract::Request;
 use http::{HeaderMap, HeaderName, Method, header};
+use jiff::Timestamp;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::{
@@ -76,12 +77,19 @@ impl Keys {
 
     /// The same, where only `path` may be exempt.
     fn find_caller(&self, headers: &HeaderMap, path: Option<&str>) -> Result<Option<&Caller>, Error> {
-        let mut sent = false;
+        let (mut sent, mut expired) = (false, None);
         for key in self.sent(headers) {
             sent = true;
             if let Some(caller) = self.find(Digest::of(key)) {
-                return Ok(Some(caller));
+                match caller.token.expires.filter(|at| *at <= Timestamp::now()) {
+                    None => return Ok(Some(caller)),
+                    Some(at) => expired = Some(at),
+                }
             }
+        }
+        if let Some(at) = expired {
+            let message = format!("This API key expired at {at}: ask the operator of this proxy for a new one");
+            return Err(Error::Key { message, sent: true });
         }
         if path.is_some_and(|path| self.exempt.contain(path)) {
             return Ok(None);
@@ -137,6 +145,7 @@ mod tests {
             header: header.parse().unwrap(),
             tokens: vec![Token::new("ann", "a-key"), Token::new("bob", "b-key")],
             exempt: exempt.iter().map(|&path| path.to_owned()).collect(),
+            ..Auth::default()
         })
         .unwrap()
     }
@@ -168,6 +177,18 @@ mod tests {
         ] {
             assert!(matches!(caller(&keys, "/", headers), Err(Error::Key { .. })), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn an_expired_key_is_refused_and_says_so() {
+        let mut keys = keys("x-api-key", &["/api/version"]);
+        keys.callers[0].token.expires = Some("2020-01-01T00:00:00Z".parse().unwrap());
+        keys.callers[1].token.expires = Some("2999-01-01T00:00:00Z".parse().unwrap());
+        let error = caller(&keys, "/api/version", &[("x-api-key", "a-key")]).unwrap_err();
+        assert!(matches!(&error, Error::Key { message, sent: true } if message.contains("expired at 2020-01-01")));
+        assert_eq!(caller(&keys, "/", &[("x-api-key", "b-key")]).unwrap(), Some("bob"));
+        let both = [("x-api-key", "a-key"), ("authorization", "Bearer b-key")];
+        assert_eq!(caller(&keys, "/", &both).unwrap(), Some("bob"), "one of two keys is good");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod owner;
 pub(crate) mod paths;
 pub(crate) mod pattern;
 mod quota;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use counts::{Admission, Counting};
-pub(crate) use counts::{Counts, KeyStanding};
+use counts::{Admission, Asked, Counting, Estimate};
+pub(crate) use counts::{Counts, KeyStanding, Spend};
 use http::{HeaderName, StatusCode};
 use http_body::Body as _;
 pub(crate) use inner::Inner;
@@ -39,6 +40,7 @@ use crate::{
     error::Error,
     observe::Recorder,
     routes::{Names, Route},
+    store::redis::Redis,
     upstream::passthrough,
 };
 
@@ -73,13 +75,20 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// `counts` are those of the settings before these, or new ones.
-    pub(crate) fn new(config: &Config, origins: Rules, counts: Arc<Counts>, buffered: Arc<Budget>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        origins: Rules,
+        counts: Arc<Counts>,
+        buffered: Arc<Budget>,
+        store: Option<Arc<Redis>>,
+    ) -> Self {
         let keys = Keys::new(&config.auth);
         let tokens = || keys.iter().flat_map(Keys::tokens);
-        let limited = |token: &Token| token.limit_per_minute.is_some() || token.max_concurrent.is_some();
+        let limited =
+            |token: &Token| token.limit_per_minute.is_some() || token.max_concurrent.is_some() || token.limits_tokens();
         let open = counts.open.clone();
-        let counting =
-            (config.quota.max_concurrent > 0 || tokens().any(limited)).then(|| Counting::new(&config.quota, counts));
+        let counting = (config.quota.max_concurrent > 0 || tokens().any(limited))
+            .then(|| Counting::new(&config.quota, counts, store));
         Self {
             origins,
             keys,
@@ -155,7 +164,11 @@ impl Gate {
         if counting.is_some() {
             recorder.waits_for("a free slot");
         }
-        let counted = inner.is_some_and(|inner| inner.counted);
+        let estimate = token.filter(|token| token.limits_tokens() && route.runs_model()).map(|_| {
+            let length = request.headers().get(http::header::CONTENT_LENGTH);
+            Estimate::of(length.and_then(|length| length.to_str().ok()?.parse().ok()))
+        });
+        let asked = Asked { counted: inner.is_some_and(|inner| inner.counted), estimate };
         let owner = Owner::of(token);
         let buffered = Share::new(self.buffered.clone(), owner);
         let models = caller.and_then(|caller| caller.access.models()).cloned();
@@ -164,7 +177,7 @@ impl Gate {
         let answer = match caller {
             // Boxed, so that all others do not carry the room for it.
             Some(caller) if !caller.access.is_free() => {
-                Box::pin(self.restricted((caller, counted), route, &share, recorder, request, next)).await
+                Box::pin(self.restricted((caller, asked), route, &share, recorder, request, next)).await
             }
             // Who cleans it and who does not would take it for two different paths.
             _ if self.keys.is_some() && !route.plain => Err(unclear_path()),
@@ -172,7 +185,7 @@ impl Gate {
                 None => Ok(next(request).await),
                 Some(counting) => {
                     Box::pin(async {
-                        let admission = counting.admit(token, counted).await?;
+                        let admission = counting.admit(token, asked).await?;
                         self.run(admission, route, &share, recorder, request, next).await
                     })
                     .await
@@ -209,7 +222,7 @@ impl Gate {
 
     async fn restricted<F: Future<Output = Response>>(
         &self,
-        (caller, counted): (&Caller, bool),
+        (caller, asked): (&Caller, Asked),
         route: &Route,
         share: &Share,
         recorder: &Recorder,
@@ -227,7 +240,7 @@ impl Gate {
             return Ok(next(request).await);
         }
         let admission = match &self.counting {
-            Some(counting) => Some(counting.admit(Some(&caller.token), counted).await?),
+            Some(counting) => Some(counting.admit(Some(&caller.token), asked).await?),
             None => None,
         };
         let (request, shown) = caller.access.check_body(*request, route, &aliases, self.limit(route), share).await?;
@@ -245,7 +258,7 @@ impl Gate {
     /// Runs an admitted request. Where slots are shared, it gets one when its body is whole: nobody waits for a body that arrives slowly.
     async fn run<F: Future<Output = Response>>(
         &self,
-        admission: Admission<'_>,
+        mut admission: Admission<'_>,
         route: &Route,
         share: &Share,
         recorder: &Recorder,
@@ -262,7 +275,11 @@ impl Gate {
             request
         };
         recorder.waits_for("a free slot");
+        let spend = admission.take_spend();
         let permits = admission.run(runs_nothing).await?;
+        if let Some(spend) = spend {
+            recorder.meter(spend);
+        }
         Ok(counts::hold(permits, next(request).await))
     }
 }

@@ -1,6 +1,6 @@
 //! Who owns what is kept between two requests: known by the digest of the key, which outlives a change of the settings.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, fmt};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -22,6 +22,16 @@ impl Owner {
     /// The digest of the key; None where no key was needed.
     pub(crate) fn digest(self) -> Option<Digest> {
         self.0
+    }
+}
+
+/// The digest in hexadecimal digits, or `-` where no key was needed.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(digest) => digest.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            None => f.write_str("-"),
+        }
     }
 }
 

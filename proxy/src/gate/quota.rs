@@ -34,11 +34,9 @@ pub(crate) struct Standing {
     pub(crate) reset: Duration,
 }
 
-impl Standing {
-    /// `next` in whole seconds, never too few: sent then, a request is admitted unless another took its place.
-    pub(crate) fn retry_after(&self) -> u64 {
-        (self.next.as_secs() + u64::from(self.next.subsec_nanos() > 0)).max(1)
-    }
+/// A wait in whole seconds, never too few: a request that is sent then is admitted unless another took its place.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 impl Log {
@@ -157,7 +155,7 @@ mod tests {
                 prop_assert_eq!(standing.remaining > 0, standing.next.is_zero());
                 if !standing.admitted {
                     prop_assert!(!log.ask(now + standing.next - Duration::from_nanos(1), limit).admitted);
-                    prop_assert!(Duration::from_secs(standing.retry_after()) >= standing.next);
+                    prop_assert!(Duration::from_secs(whole_seconds(standing.next)) >= standing.next);
                     now += standing.next;
                     prop_assert!(at_once(&mut log, now, limit).admitted);
                 }

@@ -64,10 +64,11 @@ impl Opened {
 
     /// Hands the exchange to its readers, once.
     fn close(&mut self, ended: Ending, response: Option<&Seen>) {
-        if std::mem::replace(&mut self.closed, true) || !self.readers.want() {
+        let recorder = &self.facts.recorder;
+        if std::mem::replace(&mut self.closed, true) || !(self.readers.want() || recorder.metered()) {
             return;
         }
-        let Facts { id, method, route, endpoint, peer, started, recorder } = &*self.facts;
+        let Facts { id, method, route, endpoint, peer, started, .. } = &*self.facts;
         let now = Instant::now();
         let since = |at: Instant| at.saturating_duration_since(*started);
         let mut notes = recorder.notes();
@@ -91,6 +92,17 @@ impl Opened {
             None if ended == Ending::Complete && refused => Ending::Refused,
             None => ended,
         };
+        if let Some(spend) = notes.spend.take() {
+            let tokens = match (notes.usage, recorder.lines()) {
+                (Some(usage), _) => usage.input.saturating_add(usage.output),
+                // The stream ended before its counts: by what it has generated.
+                (None, lines @ 1..) => spend.prompt().saturating_add(lines),
+                // The remote has read the prompt, perhaps.
+                (None, 0) if matches!(ending, Ending::ClientGone | Ending::Canceled) => spend.prompt(),
+                (None, 0) => 0,
+            };
+            spend.settle(tokens);
+        }
         let first_byte = response.map(|seen| seen.first_byte.unwrap_or(now));
         // On the native lane a stream's first line is its first token; there are no heartbeats.
         let first_token = notes.first_token.or(response.filter(|seen| seen.native_stream).and(first_byte));
@@ -224,6 +236,9 @@ impl HttpBody for Watched {
                     }
                     if let Some(tail) = &mut this.seen.tail {
                         tail.push(data);
+                    }
+                    if this.seen.native_stream {
+                        this.opened.recorder().count_lines(data);
                     }
                 }
             }

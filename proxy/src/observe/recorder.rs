@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -14,6 +17,7 @@ use super::{cancel::Cancel, inspector::Capture, traces::Trace};
 use crate::{
     app::App,
     error::Error,
+    gate::Spend,
     observe::log::{snippet, verbose},
     receipt::Receipt,
     usage::Usage,
@@ -27,6 +31,10 @@ pub(crate) struct Recorder(Arc<Page>);
 struct Page {
     notes: Mutex<Notes>,
     cancel: Cancel,
+    /// Whether its tokens count in a quota.
+    metered: AtomicBool,
+    /// How many lines of a stream the remote has sent, where they are counted: each is about a token.
+    lines: AtomicU64,
     /// Set if the inspector was on when the exchange began.
     capture: OnceLock<Capture>,
     /// Set if there are traces.
@@ -42,6 +50,8 @@ pub(crate) struct Notes {
     pub(crate) caller: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) usage: Option<Usage>,
+    /// The tokens that it has reserved.
+    pub(crate) spend: Option<Spend>,
     /// What the exchange waits for until its first token.
     pub(crate) waiting_for: Option<&'static str>,
     pub(crate) first_token: Option<Instant>,
@@ -118,6 +128,30 @@ impl Recorder {
 
     pub(crate) fn usage(&self, usage: Usage) {
         self.notes().usage = Some(usage);
+    }
+
+    /// Counts the exchange's tokens in a quota from now on.
+    pub(crate) fn meter(&self, spend: Spend) {
+        self.notes().spend = Some(spend);
+        self.0.metered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the exchange's tokens count in a quota.
+    pub(crate) fn metered(&self) -> bool {
+        self.0.metered.load(Ordering::Relaxed)
+    }
+
+    /// Counts the lines of a stream, in case it ends before its own counts.
+    pub(crate) fn count_lines(&self, packet: &[u8]) {
+        if self.metered() {
+            let lines = memchr::memchr_iter(b'\n', packet).count();
+            self.0.lines.fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// How many lines were counted.
+    pub(crate) fn lines(&self) -> u64 {
+        self.0.lines.load(Ordering::Relaxed)
     }
 
     /// What became of the request's fields.

@@ -1,4 +1,5 @@
-//! Records that outlive a request: responses today, and whatever else a client may come back for. In memory by default.
+//! Records that outlive a request: responses today, and whatever else a client may come back for. In memory by default; on a Redis or
+//! Valkey server that several proxies share where `[store]` names one.
 //!
 //! A [`Record`] is bytes (JSON, mostly) with a [`Kind`], an owner and an id. It belongs to the key that made it; for all others it does not
 //! exist, so every method takes the owner and there is none without. [`Bounds`] apply to each kind on its own: how many records, how many
@@ -19,6 +20,7 @@
 //! | [`Store::list`] | returns a page of an owner's records of one kind, in order of creation |
 //! | [`Store::update`] | changes a record from what it is now, atomically; the closure may run more than once |
 //! | [`Store::remove`] | deletes a record |
+//! | [`Store::save`] | [`Store::put`], with an outcome for the receipt |
 //!
 //! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find` and `list` do not. A record keeps its place in the
 //! order of creation when it is replaced or updated. What belongs together is one record, so that it is evicted together: a conversation
@@ -30,21 +32,24 @@
 //!
 //! # Adding a kind
 //!
-//! Its variant in [`Kind`], its line in [`Kind::ALL`] and its arm in [`Kind::bounds`]. A body is read by other versions of this program:
+//! Its variant in [`Kind`], its line in [`Kind::ALL`] and its arms in [`Kind::bounds`] and [`Kind::name`]. A body is read by other versions of this program:
 //! add fields with a default, and rename none.
 //!
 //! [`Translator`]: crate::openai::response::sse::Translator
 //! [`Translator::saving`]: crate::openai::response::sse::Translator::saving
 
 mod memory;
+pub(crate) mod redis;
 
 use std::{
-    sync::Arc,
+    io,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 pub(crate) use memory::Memory;
+use redis::Redis;
 
 use crate::{config::Config, error::Error, gate::Owner};
 
@@ -66,6 +71,40 @@ impl Kind {
                 Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
             }
         }
+    }
+}
+
+impl Kind {
+    /// Its name in the keys of a shared store.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Response => "response",
+        }
+    }
+}
+
+/// The server that proxies share, as long as the settings name the same one. Outlives a reload.
+#[derive(Debug, Default)]
+pub(crate) struct Shared(Mutex<Option<Arc<Redis>>>);
+
+impl Shared {
+    /// The server that `config` names, if it names one.
+    ///
+    /// # Errors
+    /// Fails if its URL is invalid, or `store.ca_file` cannot be read.
+    pub(crate) fn of(&self, config: &Config) -> io::Result<Option<Arc<Redis>>> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if config.store.url.0.is_empty() {
+            *shared = None;
+        } else if !shared.as_ref().is_some_and(|redis| redis.fits(&config.store)) {
+            *shared = Some(Arc::new(Redis::new(&config.store)?));
+        }
+        Ok(shared.clone())
+    }
+
+    /// The server in use.
+    pub(crate) fn current(&self) -> Option<Arc<Redis>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -140,12 +179,14 @@ pub(crate) struct Store {
 #[derive(Clone, Debug)]
 enum Backend {
     Memory(Arc<Memory>),
+    Redis(Arc<Redis>),
 }
 
 impl Store {
-    /// The store that the settings describe; `memory` is what the settings before these stored.
-    pub(crate) fn new(config: &Config, memory: Arc<Memory>) -> Self {
-        Self { backend: Backend::Memory(memory), bounds: Kind::ALL.map(|kind| kind.bounds(config)) }
+    /// The store that the settings describe: `redis` if there is one, or `memory`, which has what the settings before these stored.
+    pub(crate) fn new(config: &Config, memory: Arc<Memory>, redis: Option<Arc<Redis>>) -> Self {
+        let backend = redis.map_or(Backend::Memory(memory), Backend::Redis);
+        Self { backend, bounds: Kind::ALL.map(|kind| kind.bounds(config)) }
     }
 
     fn bounds(&self, kind: Kind) -> &Bounds {
@@ -160,6 +201,16 @@ impl Store {
         let bounds = self.bounds(record.kind);
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.put(record, bounds, Instant::now())),
+            Backend::Redis(redis) => Ok(Box::pin(redis.put(&record, bounds)).await?),
+        }
+    }
+
+    /// Stores a record; why not, for the receipt.
+    pub(crate) async fn save(&self, record: Record) -> Result<(), &'static str> {
+        match self.put(record).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("too-big"),
+            Err(_) => Err("unreachable"),
         }
     }
 
@@ -170,6 +221,7 @@ impl Store {
     pub(crate) async fn get(&self, kind: Kind, owner: Owner, id: &str) -> Result<Option<Arc<Record>>, Error> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.get(kind, owner, id, self.bounds(kind), Instant::now())),
+            Backend::Redis(redis) => Ok(Box::pin(redis.get(kind, owner, id, self.bounds(kind))).await?),
         }
     }
 
@@ -185,6 +237,7 @@ impl Store {
     ) -> Result<Result<Vec<Arc<Record>>, String>, Error> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.chain(kind, owner, id, self.bounds(kind), Instant::now())),
+            Backend::Redis(redis) => Ok(Box::pin(redis.chain(kind, owner, id, self.bounds(kind))).await?),
         }
     }
 
@@ -200,6 +253,7 @@ impl Store {
     ) -> Result<Vec<Option<Arc<Record>>>, Error> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.find(kind, owner, names)),
+            Backend::Redis(redis) => Ok(Box::pin(redis.find(kind, owner, names, self.bounds(kind))).await?),
         }
     }
 
@@ -211,6 +265,7 @@ impl Store {
     pub(crate) async fn list(&self, kind: Kind, owner: Owner, page: &Page) -> Result<Option<Listed>, Error> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.list(kind, owner, page, self.bounds(kind), Instant::now())),
+            Backend::Redis(redis) => Ok(Box::pin(redis.list(kind, owner, page, self.bounds(kind))).await?),
         }
     }
 
@@ -229,6 +284,7 @@ impl Store {
     ) -> Result<Updated, Error> {
         match &self.backend {
             Backend::Memory(memory) => memory.update(kind, owner, id, self.bounds(kind), Instant::now(), change),
+            Backend::Redis(redis) => Box::pin(redis.update(kind, owner, id, self.bounds(kind), change)).await,
         }
     }
 
@@ -239,6 +295,7 @@ impl Store {
     pub(crate) async fn remove(&self, kind: Kind, owner: Owner, id: &str) -> Result<bool, Error> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.remove(kind, owner, id)),
+            Backend::Redis(redis) => Ok(Box::pin(redis.remove(kind, owner, id, self.bounds(kind))).await?),
         }
     }
 }
@@ -256,7 +313,8 @@ mod tests {
 
     #[test]
     fn no_method_yields_in_memory() {
-        let (store, owner, kind) = (Store::new(&Config::default(), Arc::default()), Owner::default(), Kind::Response);
+        let (store, owner, kind) =
+            (Store::new(&Config::default(), Arc::default(), None), Owner::default(), Kind::Response);
         let record = |id: &str| Record {
             kind,
             owner,

@@ -169,8 +169,9 @@ async function models() {
   }
   try {
     const { keys } = await call("GET", "/api/quotas");
+    const tokens = (window) => (window === null ? "–" : `${window.used} of ${window.limit}`);
     fill("quotas", keys.map((key) => row([
-      make("td", key.name, "text"), key.limit === null ? "–" : `${key.used} of ${key.limit}`, known(key.left), time(key.reset_ms), known(key.max_concurrent),
+      make("td", key.name, "text"), key.limit === null ? "–" : `${key.used} of ${key.limit}`, known(key.left), time(key.reset_ms), known(key.max_concurrent), tokens(key.tokens_per_minute), tokens(key.tokens_per_day),
     ])), "No key is required, or there are none.");
   } catch { /* shown above */ }
 }

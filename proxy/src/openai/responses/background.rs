@@ -352,7 +352,10 @@ async fn work(app: App, request: Box<Request>, run: Arc<Run>) {
         run.fail(&Error::unfinished());
         let saving = run.state().keeping.as_mut().and_then(Translator::saving);
         if let Some(saving) = saving {
-            saving.await;
+            let outcome = saving.await;
+            if let Some(keeping) = &mut run.state().keeping {
+                keeping.saved(outcome);
+            }
         }
         run.finish();
     }
@@ -416,9 +419,9 @@ impl Translator for Logged {
         self.run.state().keeping.as_mut().and_then(Translator::saving)
     }
 
-    fn saved(&mut self, stored: bool) {
+    fn saved(&mut self, outcome: Result<(), &'static str>) {
         if let Some(keeping) = &mut self.run.state().keeping {
-            keeping.saved(stored);
+            keeping.saved(outcome);
         }
         self.receipt = self.receipt();
         self.run.finish();

@@ -343,8 +343,8 @@ pub(crate) async fn create(
     });
     let (mut feed, response) = fed.await;
     if let Some(saving) = feed.saving() {
-        let stored = saving.await;
-        feed.saved(stored);
+        let outcome = saving.await;
+        feed.saved(outcome);
     }
     recorder.receipt(feed.receipt());
     if let Some(usage) = feed.translator().usage() {
@@ -427,7 +427,7 @@ impl Keeping {
         let input = std::mem::take(&mut self.input);
         match stored::record(self.owner, &self.answer, input) {
             Ok(record) => self.record = Some(record),
-            Err(_) => self.saved(false),
+            Err(_) => self.saved(Err("failed")),
         }
     }
 }
@@ -473,12 +473,12 @@ impl Translator for Keeping {
         let record = self.record.take()?;
         let own = self.session.as_ref().filter(|_| !self.answer.facts().echo.store);
         let store = own.map_or_else(|| self.app.store.clone(), |session| session.memory.clone());
-        Some(Box::pin(async move { store.put(record).await.unwrap_or(false) }))
+        Some(Box::pin(async move { store.save(record).await }))
     }
 
-    fn saved(&mut self, stored: bool) {
-        if !stored {
-            self.receipt.note("store", "too-big");
+    fn saved(&mut self, outcome: Result<(), &'static str>) {
+        if let Err(why) = outcome {
+            self.receipt.note("store", why);
         }
     }
 

@@ -447,7 +447,7 @@ impl Turns {
         if let Some(Running { failed: true, previous: Some(previous), .. }) = ended
             && let Some(memory) = self.memory.clone()
         {
-            let memory = Store::new(&shared().config, memory);
+            let memory = Store::new(&shared().config, memory, None);
             let _ = memory.remove(crate::store::Kind::Response, self.owner, &previous).await;
         }
         if revoked {
@@ -465,7 +465,7 @@ impl Turns {
         let Some(next) = self.lanes[at].waiting.pop_front() else { return };
         let shared = shared();
         let memory = self.memory.get_or_insert_default().clone();
-        let memory = Store::new(&shared.config, memory);
+        let memory = Store::new(&shared.config, memory, None);
         let session = Arc::new(Session { memory, recorder: OnceLock::new() });
         let inner = Inner { digest: self.owner.digest(), counted: false };
         let asking: Pin<Box<dyn Future<Output = Response> + Send>> =

@@ -181,6 +181,7 @@ impl<T: Translator> EventStream<T> {
                         self.recorder.first_token();
                     }
                     let Ok(packet) = frame.into_data() else { return Poll::Ready(()) };
+                    self.recorder.count_lines(&packet);
                     if let Some(capture) = self.recorder.capture() {
                         capture.replied(&packet);
                     }
@@ -320,9 +321,9 @@ impl<T: Translator> EventStream<T> {
                 self.saving = self.feed.saving();
             }
             let Some(saving) = &mut self.saving else { return Poll::Ready(()) };
-            let stored = ready!(saving.as_mut().poll(cx));
+            let outcome = ready!(saving.as_mut().poll(cx));
             self.saving = None;
-            self.feed.saved(stored);
+            self.feed.saved(outcome);
         }
     }
 

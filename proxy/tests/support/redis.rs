@@ -1,0 +1,107 @@
+//! A real `redis-server` for a test: stopped and started again as the test likes, with its data on disk.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+pub struct RedisServer {
+    child: Option<Child>,
+    folder: tempfile::TempDir,
+    pub port: u16,
+    tls: bool,
+}
+
+impl RedisServer {
+    /// None where the machine has no `redis-server`, which a gate's machine must have.
+    pub fn start() -> Option<Self> {
+        Self::with(None)
+    }
+
+    /// One that takes TLS alone, with this certificate and its key.
+    pub fn with_tls(cert: &str, key: &str) -> Option<Self> {
+        Self::with(Some((cert, key)))
+    }
+
+    fn with(tls: Option<(&str, &str)>) -> Option<Self> {
+        let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        if !found.is_ok_and(|status| status.success()) {
+            assert!(
+                !std::env::var("CI").is_ok_and(|ci| ci == "true"),
+                "no redis-server: install the package redis-server"
+            );
+            eprintln!("skipped: no redis-server");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        if let Some((cert, key)) = tls {
+            std::fs::write(folder.path().join("cert.pem"), cert).unwrap();
+            std::fs::write(folder.path().join("key.pem"), key).unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Self { child: None, folder, port, tls: tls.is_some() };
+        server.run();
+        Some(server)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn url(&self) -> String {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        format!("{scheme}://localhost:{}/", self.port)
+    }
+
+    /// Starts it on what it has written before.
+    pub fn run(&mut self) {
+        assert!(self.child.is_none());
+        let port = self.port.to_string();
+        let mut command = Command::new("redis-server");
+        command.current_dir(self.folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]);
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        if self.tls {
+            command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+            command.args(["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]);
+        } else {
+            command.args(["--port", &port]);
+        }
+        self.child = Some(command.stdout(Stdio::null()).spawn().unwrap());
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.answers() {
+            assert!(Instant::now() < until, "redis-server does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        if self.tls {
+            return true;
+        }
+        let mut answer = [0; 5];
+        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
+    }
+
+    /// Stops it in order; what it was told stays on disk.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
