@@ -67,7 +67,7 @@ fn a_field_that_nobody_sends_or_nobody_misses_is_a_problem() {
         mutate("mutant:done-missing", "wire: { done: true }", &args)
     };
     proof(&["stream", "messages"]).code(0).stdout(contains("2 of 2 fields missed, 0 problems"));
-    let told = "POST /v1/chat/completions: nobody misses `user` when it is dropped: ";
+    let told = "POST /v1/chat/completions: no scenario misses `user` when it is dropped: ";
     proof(&["stream", "user"]).code(1).stdout(contains(told).and(contains("1 of 2 fields missed")));
     proof(&["seed"]).code(1).stdout(contains("POST /v1/chat/completions: no scenario sends `seed`"));
     proof(&[]).code(2).stderr(contains("there are no fields"));

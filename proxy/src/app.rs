@@ -219,7 +219,7 @@ impl Shared {
 
     /// Unix seconds.
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
-    #[expect(clippy::unused_self, reason = "whoever has the app has the time")]
+    #[expect(clippy::unused_self, reason = "the time is part of what the app offers")]
     pub(crate) fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }

@@ -37,6 +37,8 @@ const RULES: &[Rule] = &[
     ("the threat model names what exists", the_threat_model_names_what_exists),
     ("every module says what it is for", every_module_says_what_it_is_for),
     ("no test is ignored", no_test_is_ignored),
+    ("every dependency is used", every_dependency_is_used),
+    ("texts name who acts", texts_name_who_acts),
     ("the repository speaks of the product alone", no_foreign_paths),
 ];
 
@@ -120,7 +122,9 @@ fn error_bodies_are_made_in_one_place(files: &[File]) -> Vec<String> {
         .flat_map(|(path, text)| {
             let makes = |line: &str| {
                 let line = line.replace(' ', "");
-                !line.starts_with("//") && (line.contains("{\"error\"") || line.contains("{\\\"error\\\""))
+                // A test for such a body makes none.
+                let reads = line.contains("starts_with(b\"{\\\"error\\\"");
+                !line.starts_with("//") && !reads && (line.contains("{\"error\"") || line.contains("{\\\"error\\\""))
             };
             lines(code(text), makes).map(move |line| format!("{path}:{line}"))
         })
@@ -303,6 +307,59 @@ fn no_test_is_ignored(files: &[File]) -> Vec<String> {
         .collect()
 }
 
+/// Dependencies whose name stands nowhere in the code, and why they are there.
+const UNNAMED: [(&str, &str); 3] = [("jsonc-parser", AHEAD), ("redis", AHEAD), ("similar", AHEAD)];
+const AHEAD: &str = "named ahead of the change that uses it";
+
+fn every_dependency_is_used(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (path, manifest) in files.iter().filter(|(path, _)| path.ends_with("Cargo.toml") && path.contains('/')) {
+        let folder = path.trim_end_matches("Cargo.toml");
+        let mut section = "";
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                section = line.trim_matches(['[', ']']);
+                continue;
+            }
+            let Some(name) = line.split(['.', ' ', '=']).next().filter(|_| section.ends_with("dependencies")) else {
+                continue;
+            };
+            if name.is_empty() || name.starts_with('#') || UNNAMED.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let word = name.replace('-', "_");
+            let is_dev = section.ends_with("dev-dependencies");
+            let is_own = |path: &str| {
+                // The fuzz targets are a package of their own.
+                let inner = path.strip_prefix(folder).filter(|inner| !inner.starts_with("fuzz/"));
+                inner.is_some_and(|inner| is_dev || inner.starts_with("src/") || folder.contains("fuzz"))
+            };
+            if !rust(files).any(|(path, text)| is_own(path) && has_word(text, &word)) {
+                wrong.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    wrong
+}
+
+fn texts_name_who_acts(files: &[File]) -> Vec<String> {
+    const RIDDLES: [&str; 3] = ["whoever", "nobody", "anybody"];
+    let sources = ["proxy/src/", "harness/src/", "mock-ollama/src/", "http1-client/src/"];
+    rust(files)
+        .filter(|(path, _)| sources.iter().any(|folder| path.starts_with(folder)))
+        .flat_map(|(path, text)| {
+            let riddle = |line: &str| {
+                let line = line.trim_start();
+                // What stands between quotes.
+                let mut texts = line.split('"').skip(1).step_by(2);
+                !line.starts_with("//")
+                    && texts.any(|text| RIDDLES.iter().any(|word| has_word(&text.to_lowercase(), word)))
+            };
+            lines(code(text), riddle).map(move |line| format!("{path}:{line}"))
+        })
+        .collect()
+}
+
 fn no_foreign_paths(files: &[File]) -> Vec<String> {
     // Put together, so that these lines are none.
     let words = [
@@ -416,6 +473,23 @@ mod tests {
     fn an_ignored_test_is_found() {
         let text = format!("{}]\nfn x() {{}}", concat!("#[", "ignore"));
         assert_eq!(no_test_is_ignored(&[file("a/tests/x.rs", &text)]), ["a/tests/x.rs:1"]);
+    }
+
+    #[test]
+    fn a_dependency_without_use_is_found() {
+        let manifest = file(
+            "a/Cargo.toml",
+            "[package]\nname = \"a\"\n[dependencies]\nused-one.workspace = true\nidle = \"1\"\n[dev-dependencies]\ntested = \"1\"\n",
+        );
+        let source = file("a/src/lib.rs", "//! x\nuse used_one::idle2;");
+        let test = file("a/tests/x.rs", "use tested; use idle;");
+        assert_eq!(every_dependency_is_used(&[manifest, source, test]), ["a/Cargo.toml: idle"]);
+    }
+
+    #[test]
+    fn a_text_with_a_riddle_is_found_and_comments_are_not() {
+        let source = file("proxy/src/x.rs", "// nobody\nlet a = \"Nobody listens\";\nlet nobody = \"x\";\n");
+        assert_eq!(texts_name_who_acts(&[source]), ["proxy/src/x.rs:2"]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ scenario that sends it fails.
 Exit codes:
   0  each mutant is noticed, every claim holds (and with --all, every scenario can fail; with --parameters, every field
      is missed)
-  1  a mutant that nobody notices, a claim that does not hold, a scenario that cannot fail, or a field that nobody misses
+  1  a mutant that no scenario notices, a claim that does not hold, a scenario that cannot fail, or a field that none misses
   2  unusable input (flags, YAML), or something could not be started
   3  nothing was checked: no scenario was selected";
 
@@ -125,7 +125,7 @@ fn told(proof: &Proof, fields: usize) -> String {
     let mut out = String::new();
     for (mutant, by) in &proof.noticed {
         let who = match by.iter().next() {
-            None => "nobody".to_owned(),
+            None => "no scenario".to_owned(),
             Some(only) if by.len() == 1 => only.clone(),
             Some(first) => format!("{first} and {} more", by.len() - 1),
         };

@@ -109,7 +109,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("buffered", "a stream comes in one piece when it is over", Kind::Only(STREAMS, frames::buffered)),
     mutant("key-forwarded", "the caller's key reaches Ollama", Kind::CallersKey),
     mutant("one-more-admitted", "one request beyond a limit is let through", Kind::OneMore),
-    mutant("gate-open", "whoever is refused for a key is let through", Kind::GateOpen),
+    mutant("gate-open", "requests that are refused for their key are let through", Kind::GateOpen),
     mutant("client-outlived", "Ollama goes on when the client has left", Kind::Outlived),
     mutant("cut-hidden", "an answer that breaks off ends as if it were whole", Kind::CutHidden),
     mutant(
@@ -184,7 +184,11 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("input-cut", "the input of a streamed call lacks its end", Kind::Document(messages::input_cut)),
     mutant("retry-after-missing", "a 429 does not say when to come again", Kind::Answer(answers::retry_after_missing)),
     blunt("length-lies", "content-length promises more than comes", Kind::Answer(answers::length_lies)),
-    blunt("gzip-unasked", "an answer is compressed that nobody wanted so", Kind::Answer(answers::gzip_unasked)),
+    blunt(
+        "gzip-unasked",
+        "a response is compressed although the client did not ask",
+        Kind::Answer(answers::gzip_unasked),
+    ),
 ];
 
 const EVENTS: &[&str] = &["text/event-stream"];

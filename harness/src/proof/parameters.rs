@@ -70,7 +70,7 @@ pub(super) async fn prove(
             (false, []) => proof.problems.push(format!("{endpoint}: no scenario sends `{name}`")),
             (false, passed) => {
                 let passed = shorten(&passed.join(", "), 200);
-                proof.problems.push(format!("{endpoint}: nobody misses `{name}` when it is dropped: {passed}"));
+                proof.problems.push(format!("{endpoint}: no scenario misses `{name}` when it is dropped: {passed}"));
             }
         }
     }

@@ -62,7 +62,7 @@ fn whole(request: &Value, lines: &[Value]) -> Value {
     let mut request = request.clone();
     request["stream"] = false.into();
     let mut feed = feed(facts(&request), [wire(lines)]);
-    assert!(feed.frames.take().is_empty(), "nobody listens");
+    assert!(feed.frames.take().is_empty(), "no event is left");
     serde_json::to_value(feed.translator().response()).unwrap()
 }
 
