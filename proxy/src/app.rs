@@ -25,6 +25,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
+    bridge,
     buffered::{Budget, Share},
     config::Config,
     error::{self, Dialect, Error},
@@ -253,8 +254,13 @@ fn with_random(prefix: &str) -> String {
 ///
 /// The request is boxed, because each layer would have room for two copies of it otherwise.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut request: Box<Request>) -> Response {
-    let route = Route::of(&request, &shared.config);
+    for member in shared.remotes.all().iter().filter(|member| member.client.bridge().is_unknown()) {
+        Box::pin(bridge::settle_kind(&member.client)).await;
+    }
+    let bridged = shared.remotes.all().iter().all(|member| member.client.bridge().is_on());
+    let route = Route::of(&request, &shared.config, bridged);
     let (translated, dialect) = (route.translated(), route.dialect);
+    let native = route.is_native();
     let opened = open(&shared, &route, peer, &request);
     let unread = UnreadBody::of(&mut request);
     if let Some(capture) = shared.inspector.capture(&mut request, &shared.config.auth.header) {
@@ -295,7 +301,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
     if let Some(capture) = opened.recorder().capture() {
         response = observe::tee_response(response, capture);
     }
-    observe::watch(opened, refused.as_ref(), !translated, response)
+    observe::watch(opened, refused.as_ref(), native, response)
 }
 
 /// Opens the exchange: its start, its id, and a recorder for its facts.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod admin;
 mod anthropic;
 mod app;
+mod bridge;
 mod buffered;
 mod control;
 #[cfg(test)]

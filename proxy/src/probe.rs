@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use serde::Deserialize;
 
 use crate::{
-    app,
+    app, bridge,
     config::{Config, Remote},
     error::Error,
     gate::allows,
@@ -53,6 +53,8 @@ impl std::fmt::Debug for Probe {
 /// What a remote says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
+    /// Whether it speaks OpenAI's API.
+    pub openai: bool,
     /// Its version; None if it does not say.
     pub version: Option<String>,
     /// The names of its models; None if it does not list them.
@@ -90,6 +92,13 @@ impl Probe {
     /// # Errors
     /// Fails with the text of the 502 that a request would get.
     pub async fn look(&self) -> Result<Probed, String> {
+        if self.client.bridge().is_unknown() {
+            // What does not answer in time is asked below, as an Ollama.
+            let _ = tokio::time::timeout(self.within, bridge::settle_kind(&self.client)).await;
+        }
+        if self.client.bridge().is_on() {
+            return self.look_at_openai().await;
+        }
         let asking = self.client.call(Method::GET, "/api/version", None);
         let version = match tokio::time::timeout(self.within, asking).await {
             Err(_) => {
@@ -118,7 +127,24 @@ impl Probe {
             Ok(Err(_)) if version.is_some() => None,
             Ok(Err(error)) => return Err(error.to_string()),
         };
-        Ok(Probed { version, models })
+        Ok(Probed { openai: false, version, models })
+    }
+
+    /// Asks an OpenAI server for its models.
+    async fn look_at_openai(&self) -> Result<Probed, String> {
+        let models = match tokio::time::timeout(self.within, bridge::catalog(&self.client, true)).await {
+            Ok(Ok(catalog)) => Some(catalog.names().collect()),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => {
+                return Err(format!(
+                    "the remote server at {} accepted the connection, but did not list its models within {}: is it overloaded, or not an OpenAI \
+                     server?",
+                    self.remote(),
+                    humantime::format_duration(self.within)
+                ));
+            }
+        };
+        Ok(Probed { openai: true, version: None, models })
     }
 }
 
@@ -127,10 +153,12 @@ impl std::fmt::Display for Probed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.version {
             Some(version) => write!(f, "Ollama {version}")?,
+            None if self.openai => f.write_str("an OpenAI server")?,
             None => f.write_str("Ollama of unknown version")?,
         }
         match self.models.as_ref().map(Vec::len) {
             None => f.write_str(", models unknown"),
+            Some(0) if self.openai => f.write_str(", no models"),
             Some(0) => f.write_str(", no models yet (ollama pull NAME)"),
             Some(1) => f.write_str(", 1 model"),
             Some(count) => write!(f, ", {count} models"),
@@ -210,7 +238,7 @@ mod tests {
     fn what_was_found_fits_on_one_line() {
         let probed = |version: Option<&str>, models: Option<usize>| {
             let models = models.map(|count| vec!["m".to_owned(); count]);
-            Probed { version: version.map(str::to_owned), models }.to_string()
+            Probed { openai: false, version: version.map(str::to_owned), models }.to_string()
         };
         assert_eq!(probed(Some("0.33.0"), Some(11)), "Ollama 0.33.0, 11 models");
         assert_eq!(probed(Some("0.33.0"), Some(1)), "Ollama 0.33.0, 1 model");

@@ -133,7 +133,7 @@ pub(crate) async fn resolve(
         return Ok((request, None));
     }
     recorder.waits_for("the request body");
-    if route.translated() {
+    if !route.is_native() {
         let (request, body) = whole(shared, admitted, *request).await?;
         let names = match row.names {
             Names::Form => {

@@ -13,6 +13,7 @@ use http::{Method, request::Parts};
 use crate::{
     anthropic,
     app::App,
+    bridge,
     config::Config,
     error::Dialect,
     gate::paths,
@@ -107,6 +108,8 @@ pub(crate) struct Row {
     anthropic: Option<Handler>,
     /// Whether it opens a WebSocket.
     socket: bool,
+    /// The handler of a native route where the remote is an OpenAI server. Translated routes pass through there, unless this is their own.
+    bridged: Option<Handler>,
     /// What it is for, in a few words.
     pub(crate) summary: &'static str,
     pattern: Pattern,
@@ -153,6 +156,7 @@ pub(crate) const TABLE: &[Row] = &[
         .fields(Endpoint::Embeddings),
     row(Post, "{base}/responses", "responses", MODEL, "One response, streamed or whole.")
         .handler(handler!(responses::create))
+        .of_a_chat()
         .fields(Endpoint::Responses),
     row(Get, "{base}/responses", "responses", MODEL, "A WebSocket for one response after the other.")
         .handler(handler!(responses::connect))
@@ -172,17 +176,23 @@ pub(crate) const TABLE: &[Row] = &[
     row(Post, "{base}/audio/speech", "speech", MODEL, "Always refused: no model of Ollama's speaks.")
         .handler(handler!(audio::speech)),
     row(Post, "{base}/responses/compact", "responses/compact", MODEL, "A conversation, summarized into one item.")
-        .handler(handler!(responses::compact)),
+        .handler(handler!(responses::compact))
+        .of_a_chat(),
     row(Post, "{base}/responses/input_tokens", "responses/input_tokens", MODEL, "The estimated length of a prompt.")
-        .handler(handler!(responses::input_tokens)),
+        .handler(handler!(responses::input_tokens))
+        .of_a_chat(),
     row(Get, "{base}/responses/{id}", "responses/{id}", Nowhere, "A stored response, whole or as its events.")
-        .handler(handler!(responses::retrieve)),
+        .handler(handler!(responses::retrieve))
+        .of_a_chat(),
     row(Delete, "{base}/responses/{id}", "responses/{id}", Nowhere, "Deletes a stored response.")
-        .handler(handler!(responses::delete)),
+        .handler(handler!(responses::delete))
+        .of_a_chat(),
     row(Post, "{base}/responses/{id}/cancel", "responses/{id}/cancel", Nowhere, "Cancels one in the background.")
-        .handler(handler!(responses::cancel)),
+        .handler(handler!(responses::cancel))
+        .of_a_chat(),
     row(Get, "{base}/responses/{id}/input_items", "responses/{id}/input_items", Nowhere, "What it was asked.")
-        .handler(handler!(responses::input_items)),
+        .handler(handler!(responses::input_items))
+        .of_a_chat(),
     row(Get, "{base}/models", "models", Listed("data", &["id"]), "The models of the remote.")
         .handler(handler!(models::list))
         .anthropic(handler!(anthropic::models::list)),
@@ -191,16 +201,20 @@ pub(crate) const TABLE: &[Row] = &[
         .anthropic(handler!(anthropic::models::retrieve)),
     row(Post, "{base}/messages", "messages", MODEL, "Anthropic's API: one message of a model, streamed or whole.")
         .handler(handler!(anthropic::create))
+        .of_a_chat()
         .fields(Endpoint::Messages)
         .api(Dialect::Anthropic),
     row(Post, "{base}/messages/count_tokens", "messages/count_tokens", MODEL, "The estimated length of a prompt.")
         .handler(handler!(anthropic::count_tokens))
+        .of_a_chat()
         .api(Dialect::Anthropic),
     row(Any, "{base}/messages/batches", "messages/batches", Nowhere, "Always refused: nothing runs in batches.")
         .handler(handler!(anthropic::refuse_batches))
+        .of_a_chat()
         .api(Dialect::Anthropic),
     row(Any, "{base}/messages/batches/{*id}", "messages/batches/{id}", Nowhere, "Always refused.")
         .handler(handler!(anthropic::refuse_batches))
+        .of_a_chat()
         .api(Dialect::Anthropic),
     row(Any, "{base}/files", "files", Nowhere, "Always refused: files are not stored.")
         .handler(handler!(files::refuse)),
@@ -208,21 +222,34 @@ pub(crate) const TABLE: &[Row] = &[
         .handler(handler!(files::refuse)),
     // Known for their models' names only.
     row(Any, "{base}/images/edits", "images/edits", MODEL, "Ollama's own."),
-    row(Any, "/", "root", Nowhere, "Whether Ollama is running."),
-    row(Any, "/api/version", "api/version", Nowhere, "The remote's version."),
-    row(Any, "/api/chat", "api/chat", MODEL, "Ollama's chat."),
-    row(Any, "/api/generate", "api/generate", MODEL, "Ollama's completion."),
-    row(Any, "/api/embed", "api/embed", MODEL, "Ollama's embeddings."),
-    row(Any, "/api/embeddings", "api/embeddings", MODEL, "Ollama's older embeddings."),
-    row(Any, "/api/show", "api/show", NAMED, "What a model is."),
-    row(Any, "/api/delete", "api/delete", NAMED, "Deletes a model.").management(),
-    row(Any, "/api/pull", "api/pull", NAMED, "Fetches a model from a registry.").management(),
-    row(Any, "/api/push", "api/push", NAMED, "Sends a model to a registry.").management(),
-    row(Any, "/api/create", "api/create", Names::Definition(&["model", "name", "from"]), "Makes a model.").management(),
-    row(Any, "/api/copy", "api/copy", Names::Body(&["source", "destination"]), "Copies a model.").management(),
-    row(Any, "/api/tags", "api/tags", Listed("models", &["name", "model"]), "The models of the remote."),
-    row(Any, "/api/ps", "api/ps", Listed("models", &["name", "model"]), "The models that are loaded."),
-    row(Any, "/api/blobs/{*digest}", "api/blobs", Names::Weights, "The files of models.").management(),
+    row(Any, "/", "root", Nowhere, "Whether Ollama is running.").bridged(handler!(bridge::root)),
+    row(Any, "/api/version", "api/version", Nowhere, "The remote's version.").bridged(handler!(bridge::version)),
+    row(Any, "/api/chat", "api/chat", MODEL, "Ollama's chat.").bridged(handler!(bridge::chat)),
+    row(Any, "/api/generate", "api/generate", MODEL, "Ollama's completion.").bridged(handler!(bridge::generate)),
+    row(Any, "/api/embed", "api/embed", MODEL, "Ollama's embeddings.").bridged(handler!(bridge::embed)),
+    row(Any, "/api/embeddings", "api/embeddings", MODEL, "Ollama's older embeddings.")
+        .bridged(handler!(bridge::embeddings)),
+    row(Any, "/api/show", "api/show", NAMED, "What a model is.").bridged(handler!(bridge::show)),
+    row(Any, "/api/delete", "api/delete", NAMED, "Deletes a model.").management().bridged(handler!(bridge::refuse)),
+    row(Any, "/api/pull", "api/pull", NAMED, "Fetches a model from a registry.")
+        .management()
+        .bridged(handler!(bridge::pull)),
+    row(Any, "/api/push", "api/push", NAMED, "Sends a model to a registry.")
+        .management()
+        .bridged(handler!(bridge::refuse)),
+    row(Any, "/api/create", "api/create", Names::Definition(&["model", "name", "from"]), "Makes a model.")
+        .management()
+        .bridged(handler!(bridge::refuse)),
+    row(Any, "/api/copy", "api/copy", Names::Body(&["source", "destination"]), "Copies a model.")
+        .management()
+        .bridged(handler!(bridge::refuse)),
+    row(Any, "/api/tags", "api/tags", Listed("models", &["name", "model"]), "The models of the remote.")
+        .bridged(handler!(bridge::tags)),
+    row(Any, "/api/ps", "api/ps", Listed("models", &["name", "model"]), "The models that are loaded.")
+        .bridged(handler!(bridge::ps)),
+    row(Any, "/api/blobs/{*digest}", "api/blobs", Names::Weights, "The files of models.")
+        .management()
+        .bridged(handler!(bridge::refuse)),
 ];
 
 /// A row of the native lane.
@@ -238,6 +265,7 @@ const fn row(verb: Verb, path: &'static str, name: &'static str, names: Names, s
         api: None,
         anthropic: None,
         socket: false,
+        bridged: None,
         summary,
         pattern: Pattern::of(path),
     }
@@ -254,6 +282,19 @@ impl Row {
 
     const fn socket(self) -> Self {
         Self { socket: true, ..self }
+    }
+
+    /// The handler where the remote is an OpenAI server.
+    const fn bridged(self, handler: Handler) -> Self {
+        Self { bridged: Some(handler), ..self }
+    }
+
+    /// Translated over an OpenAI server too: it is made of a chat.
+    const fn of_a_chat(self) -> Self {
+        match self.lane {
+            Lane::Translated(handler) => self.bridged(handler),
+            Lane::Native => self,
+        }
     }
 
     const fn api(self, api: Dialect) -> Self {
@@ -388,8 +429,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The route of `request`.
-    pub(crate) fn of(request: &Request, config: &Config) -> Self {
+    /// The route of `request`, where the remote is an OpenAI server or not.
+    pub(crate) fn of(request: &Request, config: &Config, bridged: bool) -> Self {
         let base = &*config.openai.base_path;
         let paths::Reading { clean: path, plain, slash } = paths::read(request.uri().path());
         let found = if plain { find(request.method(), &path, base) } else { None };
@@ -398,10 +439,11 @@ impl Route {
         let anthropic = based && (api == Some(Dialect::Anthropic) || request.headers().contains_key(ANTHROPIC_VERSION));
         let passed = api == Some(Dialect::Anthropic) && config.anthropic.passthrough;
         let handler = found.as_ref().and_then(|found| match found.row.lane {
-            Lane::Translated(handler) if found.based && !slash && !passed => {
-                Some(found.row.anthropic.filter(|_| anthropic).unwrap_or(handler))
-            }
-            _ => None,
+            Lane::Translated(_) if !found.based || slash || passed => None,
+            Lane::Translated(_) if bridged => found.row.anthropic.filter(|_| anthropic).or(found.row.bridged),
+            Lane::Translated(handler) => Some(found.row.anthropic.filter(|_| anthropic).unwrap_or(handler)),
+            Lane::Native if bridged && !slash => found.row.bridged,
+            Lane::Native => None,
         });
         Self {
             row: found.as_ref().map(|found| found.row),
@@ -435,6 +477,11 @@ impl Route {
     /// Whether it opens a WebSocket, whose messages are requests of their own.
     pub(crate) fn opens_socket(&self) -> bool {
         self.translated() && self.row.is_some_and(|row| row.socket)
+    }
+
+    /// Whether the response is one of Ollama's: the remote's own, or one that farllama makes where the remote is an OpenAI server.
+    pub(crate) fn is_native(&self) -> bool {
+        self.handler.is_none() || self.row.is_some_and(|row| matches!(row.lane, Lane::Native))
     }
 
     /// A label for logs and metrics that has only so many values.

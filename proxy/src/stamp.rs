@@ -14,6 +14,12 @@ pub(crate) fn unix_ns() -> u64 {
     since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
+/// The time as Ollama writes it, with nanoseconds: `2026-08-21T20:15:01.123456789Z`.
+#[expect(clippy::disallowed_methods, reason = "lines of a stream say when they were made")]
+pub(crate) fn created_at() -> String {
+    jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default().to_string()
+}
+
 /// Time and identity, handed to pure code.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {

@@ -2,7 +2,7 @@
 
 use http::{Uri, uri::Authority};
 
-use super::{Protocol, Ssh};
+use super::{Kind, Protocol, Ssh};
 use crate::config::value::base_path;
 
 /// The parts that were given; the rest comes from other settings.
@@ -24,10 +24,10 @@ impl Address {
     ///
     /// # Errors
     /// What is wrong, for the one who wrote it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, kind: Kind) -> Result<Self, String> {
         let text = text.trim();
         if text.contains("://") {
-            return Self::url(text);
+            return Self::url(text, kind);
         }
         // A bare IPv6 address has colons, but no port.
         if text.parse::<std::net::Ipv6Addr>().is_ok() {
@@ -49,9 +49,9 @@ impl Address {
     ///
     /// # Errors
     /// What is wrong, for the one who wrote it.
-    pub(super) fn url(text: &str) -> Result<Self, String> {
+    pub(super) fn url(text: &str, kind: Kind) -> Result<Self, String> {
         if let Some(rest) = text.trim().strip_prefix("ssh://") {
-            return Self::over_ssh(rest);
+            return Self::over_ssh(rest, kind);
         }
         let safe = without_password(text);
         let uri: Uri = text.trim().parse().map_err(|error| format!("invalid URL {safe:?}: {error}"))?;
@@ -71,9 +71,9 @@ impl Address {
         }
         let mut address = Self::authority(authority)?;
         address.protocol = Some(protocol);
-        if let Some(api) = api_of(uri.path()) {
+        if let Some(api) = api_of(uri.path()).filter(|_| kind == Kind::Ollama) {
             let right = without_api(&safe);
-            return Err(format!("{safe:?} ends in {api}, which farllama adds itself: write {right:?}"));
+            return Err(format!("{safe:?} ends in {api}, which farllama adds itself{}: write {right:?}", hint(api)));
         }
         let path = base_path(uri.path())?;
         address.base_path = (!path.is_empty()).then_some(path);
@@ -81,9 +81,9 @@ impl Address {
     }
 
     /// An Ollama on the machine that SSH connects to, which listens where Ollama usually does there: the single settings say where else.
-    fn over_ssh(rest: &str) -> Result<Self, String> {
+    fn over_ssh(rest: &str, kind: Kind) -> Result<Self, String> {
         let (machine, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-        let path = remote_path(path)?;
+        let path = remote_path(path, kind)?;
         Ok(Self {
             host: "127.0.0.1".to_owned(),
             base_path: (!path.is_empty()).then_some(path),
@@ -158,15 +158,24 @@ impl Address {
 ///
 /// # Errors
 /// Fails if it is no path, or ends in the path of an API.
-pub(super) fn remote_path(text: &str) -> Result<String, String> {
-    match api_of(text) {
-        Some(api) => Err(format!("{text:?} ends in {api}, which farllama adds itself: write {:?}", without_api(text))),
+pub(super) fn remote_path(text: &str, kind: Kind) -> Result<String, String> {
+    match api_of(text).filter(|_| kind == Kind::Ollama) {
+        Some(api) => Err(format!(
+            "{text:?} ends in {api}, which farllama adds itself{}: write {:?}",
+            hint(api),
+            without_api(text)
+        )),
         None => base_path(text),
     }
 }
 
 /// The APIs under an Ollama's address. People copy addresses that end in one of them from the settings of other tools.
 const APIS: [&str; 2] = ["/v1", "/api"];
+
+/// The setting that makes an address that ends in `api` right.
+fn hint(api: &str) -> &'static str {
+    if api == "/v1" { " (unless it is an OpenAI server: set remote.kind to \"openai\")" } else { "" }
+}
 
 /// The API that `path` leads into, as its last segment.
 fn api_of(path: &str) -> Option<&'static str> {
@@ -199,12 +208,12 @@ mod tests {
     #[test]
     fn hosts_are_read_as_people_write_them() {
         let host = |host: &str, port| Address { host: host.to_owned(), port, ..Address::default() };
-        assert_eq!(Address::parse("gpu-box").unwrap(), host("gpu-box", None));
-        assert_eq!(Address::parse("gpu-box:1234").unwrap(), host("gpu-box", Some(1234)));
-        assert_eq!(Address::parse("::1").unwrap(), host("::1", None));
-        assert_eq!(Address::parse("[::1]:99").unwrap(), host("::1", Some(99)));
+        assert_eq!(Address::parse("gpu-box", Kind::Ollama).unwrap(), host("gpu-box", None));
+        assert_eq!(Address::parse("gpu-box:1234", Kind::Ollama).unwrap(), host("gpu-box", Some(1234)));
+        assert_eq!(Address::parse("::1", Kind::Ollama).unwrap(), host("::1", None));
+        assert_eq!(Address::parse("[::1]:99", Kind::Ollama).unwrap(), host("::1", Some(99)));
         assert_eq!(
-            Address::parse("https://u:p%40ss@gpu.example/a/b/").unwrap(),
+            Address::parse("https://u:p%40ss@gpu.example/a/b/", Kind::Ollama).unwrap(),
             Address {
                 protocol: Some(Protocol::Https),
                 host: "gpu.example".to_owned(),
@@ -224,12 +233,17 @@ mod tests {
             ("https://ollama.example/prefix/api", "https://ollama.example/prefix"),
             ("gpu-box:11434/v1", "http://gpu-box:11434"),
         ] {
-            let error = Address::parse(wrong).unwrap_err();
+            let error = Address::parse(wrong, Kind::Ollama).unwrap_err();
             assert!(error.ends_with(&format!("{right:?}")), "{error}");
         }
-        assert!(Address::parse("http://gpu-box/api-gateway").is_ok());
-        assert!(remote_path("/prefix/v1").unwrap_err().ends_with("write \"/prefix\""));
-        assert_eq!(remote_path("/v1beta").unwrap(), "/v1beta");
+        assert!(Address::parse("http://gpu-box/api-gateway", Kind::Ollama).is_ok());
+        assert!(remote_path("/prefix/v1", Kind::Ollama).unwrap_err().ends_with("write \"/prefix\""));
+        assert_eq!(remote_path("/v1beta", Kind::Ollama).unwrap(), "/v1beta");
+        for kind in [Kind::OpenAi, Kind::Auto] {
+            let address = Address::url("https://ai.example/api/v1/", kind).unwrap();
+            assert_eq!(address.base_path.unwrap(), "/api/v1");
+            assert_eq!(remote_path("/v1", kind).unwrap(), "/v1");
+        }
     }
 
     #[test]
@@ -237,9 +251,9 @@ mod tests {
         for wrong in
             ["", "a b", "gpu-box/prefix", "ftp://x", "http://", "http://h:99999", "http://h/?q=1", "http://u@h"]
         {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
+            assert!(Address::parse(wrong, Kind::Ollama).is_err(), "{wrong}");
         }
-        let told = Address::parse("ftp://user:hunter2@host/x").unwrap_err();
+        let told = Address::parse("ftp://user:hunter2@host/x", Kind::Ollama).unwrap_err();
         assert!(!told.contains("hunter2"), "{told}");
     }
 }

@@ -136,6 +136,9 @@ impl Config {
 /// Fails with every mistake, each with its place.
 pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     let mut loader = Loader { environment: sources.environment.clone(), ..Loader::default() };
+    let in_environment = sources.environment.iter().find(|(name, _)| name == "FARLLAMA_REMOTE_KIND");
+    let flag = sources.flags.iter().rfind(|(key, _)| *key == "remote.kind");
+    loader.kind = flag.map(|(_, value)| value).or(in_environment.map(|(_, value)| value)).cloned();
     if let Some(path) = sources.file.as_ref().or(sources.usual_file.as_ref()) {
         match fs::read_to_string(path) {
             Ok(text) => {
@@ -147,6 +150,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
             Err(error) => loader.mistakes.push(format!("{}: cannot read this file: {error}", path.display())),
         }
     }
+    loader.expect_kind(&DeTable::new());
     for (name, value) in &sources.environment {
         loader.variable(name, value);
     }
@@ -166,6 +170,8 @@ struct Loader {
     models: HashMap<String, Place>,
     mistakes: Vec<String>,
     warnings: Vec<String>,
+    /// What a later source says that the remote speaks, which decides what an address may look like.
+    kind: Option<String>,
     /// Where `key_env` looks.
     environment: Vec<(String, String)>,
     /// The file that was read.
@@ -210,9 +216,22 @@ impl Loader {
                 self.mistakes.push(source.broken(error, table.get_ref()));
             }
         }
+        self.expect_kind(table.get_ref());
         // What follows a broken line may stand in another table than it seems.
         if errors.iter().all(is_duplicate) {
             self.table(&source, "", table.get_ref());
+        }
+    }
+
+    /// Reads `remote.kind` before anything else: an address may stand in front of it.
+    fn expect_kind(&mut self, table: &DeTable<'_>) {
+        let given = table.get("remote").and_then(|remote| match remote.get_ref() {
+            DeValue::Table(remote) => remote.get("kind")?.get_ref().as_str().map(str::to_owned),
+            _ => None,
+        });
+        if let (Some(kind), Some(setting)) = (self.kind.clone().or(given), find("remote.kind")) {
+            // What is wrong with it is reported where it stands.
+            let _ = setting.set(&mut self.draft, Value::Text(kind));
         }
     }
 
@@ -349,7 +368,9 @@ impl Loader {
             let mut entry = remotes::Entry::default();
             let DeValue::Table(table) = item.get_ref() else { continue };
             let before = self.mistakes.len();
-            for (name, value) in table {
+            // What a remote speaks decides what its address may look like.
+            let (kind, others): (Vec<_>, Vec<_>) = table.iter().partition(|(name, _)| name.get_ref() == "kind");
+            for (name, value) in kind.into_iter().chain(others) {
                 let field = name.get_ref();
                 let (line, column) = source.line_and_column(value.span().start);
                 let place = Place::File { path: source.path.to_owned(), line, column };
@@ -374,7 +395,7 @@ impl Loader {
 
     /// Puts the parts together, and checks what no single setting can.
     fn finish(self) -> Result<Loaded, Error> {
-        let Self { draft, mut places, models, mut mistakes, mut warnings, environment, read } = self;
+        let Self { draft, mut places, models, mut mistakes, mut warnings, kind: _, environment, read } = self;
         if !mistakes.is_empty() {
             return Err(Error(mistakes));
         }

@@ -133,6 +133,8 @@ impl Default for Local {
 /// The Ollama that the proxy speaks to.
 #[derive(Clone, Debug)]
 pub struct Remote {
+    /// What it speaks.
+    pub kind: Kind,
     /// `http` or `https`.
     pub protocol: Protocol,
     /// Address or host name, without port; an IPv6 address without brackets.
@@ -208,6 +210,7 @@ pub fn bracketed(host: &str) -> String {
 impl Default for Remote {
     fn default() -> Self {
         Self {
+            kind: Kind::default(),
             protocol: Protocol::Http,
             host: "127.0.0.1".to_owned(),
             port: 11434,
@@ -250,6 +253,18 @@ impl Default for Health {
             models_age: Duration::from_secs(30),
         }
     }
+}
+
+/// What the remote speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Ollama's API.
+    #[default]
+    Ollama,
+    /// OpenAI's API: the native routes are translated, and OpenAI's pass through.
+    OpenAi,
+    /// Found out when the first request comes.
+    Auto,
 }
 
 /// How the remote is spoken to.

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, fmt::Write};
 
-use super::{Config, Remote, remote};
+use super::{Config, Kind, Remote, remote};
 use crate::config::{
     address::Address,
     load::{Error, Place},
     settings::{Draft, find},
-    value::{Value, list, number, text},
+    value::{Value, Word, list, number, text},
 };
 
 /// The name of the remote that `[remote]` describes.
@@ -167,7 +167,7 @@ pub(super) fn plain(value: Value) -> Result<Vec<NamedRemote>, String> {
     let entry = |entry: &String| {
         // The URL may have a password, and is not shown.
         let (given, url) = entry.split_once('=').ok_or("expected NAME=URL, such as gpu=http://gpu-box:11434")?;
-        let draft = Draft { url: Some(Address::url(url.trim())?), ..Draft::default() };
+        let draft = Draft { url: Some(Address::url(url.trim(), Kind::Ollama)?), ..Draft::default() };
         let remote = remote::join(draft, &mut HashMap::new()).map_err(|error| error.to_string())?;
         let name = name(given.trim().to_owned())?;
         Ok(NamedRemote { name, section: false, ..NamedRemote::section(&remote) })
@@ -212,6 +212,9 @@ pub(super) fn shown(config: &Config) -> String {
     let row = |entry: &NamedRemote| {
         let remote = &entry.remote;
         let mut row = format!("{{ name = {:?}, url = {:?}", entry.name, remote.url_with_port());
+        if remote.kind != Kind::Ollama {
+            let _ = write!(row, ", kind = {:?}", remote.kind.word());
+        }
         if let Some(value) = &remote.authorization {
             let basic = value.as_bytes().starts_with(b"Basic ");
             row += if basic { ", basic_auth = \"***:***\"" } else { ", key = \"***\"" };

@@ -231,11 +231,18 @@ pub const SETTINGS: &[Setting] = &[
     }),
     path("local.tls_key", "PEM file with the private key of the certificate", |config| &mut config.local.tls_key),
     other(
+        "remote.kind",
+        "ollama|openai|auto",
+        "What the remote speaks: Ollama's API, OpenAI's (vLLM, llama.cpp, LM Studio, OpenRouter …), or to be found out",
+        |draft, value| word(value).map(|kind| draft.config.remote.kind = kind),
+        |config| shown_word(config.remote.kind),
+    ),
+    other(
         "remote.url",
         "URL",
         "The remote Ollama as one URL, such as http://user:pass@gpu-box:11434/prefix. Its parts win over the single settings",
         |draft, value| {
-            draft.url = Some(Address::url(&text(value)?)?);
+            draft.url = Some(Address::url(&text(value)?, draft.config.remote.kind)?);
             Ok(())
         },
         |_| Shown::Nothing,
@@ -255,7 +262,7 @@ pub const SETTINGS: &[Setting] = &[
         "HOST",
         "The machine that runs Ollama: a name, an address, host:port, or a URL",
         |draft, value| {
-            draft.host = Some(Address::parse(&text(value)?)?);
+            draft.host = Some(Address::parse(&text(value)?, draft.config.remote.kind)?);
             Ok(())
         },
         |config| quoted(&config.remote.host),
@@ -275,7 +282,7 @@ pub const SETTINGS: &[Setting] = &[
         "PATH",
         "Path prefix of the remote Ollama, if it is behind a gateway",
         |draft, value| {
-            draft.base_path = Some(remote_path(&text(value)?)?);
+            draft.base_path = Some(remote_path(&text(value)?, draft.config.remote.kind)?);
             Ok(())
         },
         |config| quoted(if config.remote.base_path.is_empty() { "/" } else { &config.remote.base_path }),

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Fail, Hosted, LogFormat, LogLevel, Overflow, Protocol, Repair};
+use super::{Fail, Hosted, Kind, LogFormat, LogLevel, Overflow, Protocol, Repair};
 use crate::upstream::passthrough::HOP_BY_HOP;
 
 /// A value as a source gives it.
@@ -90,6 +90,11 @@ pub(super) trait Word: Copy + PartialEq + 'static {
 
 impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
+}
+
+impl Word for Kind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ollama", Self::Ollama), ("openai", Self::OpenAi), ("auto", Self::Auto)];
 }
 
 impl Word for Overflow {

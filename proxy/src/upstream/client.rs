@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
+    bridge::{self, Bridge, Translation},
     config::{Config, Remote},
     deadline::Alarm,
     error::{self, Dialect, Error},
@@ -62,6 +63,8 @@ pub(crate) struct Client {
     via: HeaderValue,
     first_byte: Duration,
     idle: Duration,
+    /// What the remote speaks.
+    bridge: Arc<Bridge>,
 }
 
 impl Client {
@@ -118,7 +121,18 @@ impl Client {
             via,
             first_byte: config.timeouts.first_byte,
             idle: config.timeouts.idle,
+            bridge: Arc::new(Bridge::new(config, remote)),
         })
+    }
+
+    /// What the remote speaks, and what is known of it if that is not Ollama's API.
+    pub(crate) fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    /// What the remote is, for texts.
+    fn noun(&self) -> &'static str {
+        if self.bridge.is_on() { "remote server" } else { "remote Ollama" }
     }
 
     /// The remote as a person writes it, without credentials: `http://gpu-box:11434/prefix`, `ssh://gpu-box`.
@@ -196,7 +210,29 @@ impl Client {
     /// Dropping the future, or the body of the response, cancels the request upstream at once.
     pub(crate) async fn send(&self, request: Outgoing) -> Result<Response<Upstream>, Error> {
         let response = self.pool.send(request, self.first_byte).await.map_err(|failure| self.unanswered(failure))?;
-        Ok(response.map(|body| Upstream::new(body, self.idle, self.authority.clone())))
+        Ok(response.map(|body| Upstream::new(Some(body), self.idle, self.authority.clone())))
+    }
+
+    /// A body that is here already.
+    pub(crate) fn given(&self, bytes: Bytes) -> Upstream {
+        let mut upstream = Upstream::new(None, self.idle, self.authority.clone());
+        upstream.put_back(bytes, false);
+        upstream
+    }
+
+    /// Sends a request to `target`, the whole of the remote's path, and waits for the head of the response, whatever it is.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        target: &str,
+        ask: Option<Bytes>,
+    ) -> Result<Response<Upstream>, Error> {
+        let lines = if ask.is_some() { &self.json_lines } else { &self.lines };
+        let body = RequestBody::whole(ask.unwrap_or_default());
+        self.send(Outgoing::new(&method, target, &HeaderMap::new(), |_| false, lines, body)).await
     }
 
     /// As [`Client::send`], for a request that may be sent to another remote.
@@ -205,7 +241,7 @@ impl Client {
     /// As [`Client::send`], with what is needed to send it elsewhere.
     pub(crate) async fn try_send(&self, request: Outgoing) -> Result<Response<Upstream>, Box<Missed>> {
         match self.pool.try_send(request, self.first_byte).await {
-            Ok(response) => Ok(response.map(|body| Upstream::new(body, self.idle, self.authority.clone()))),
+            Ok(response) => Ok(response.map(|body| Upstream::new(Some(body), self.idle, self.authority.clone()))),
             Err(unanswered) => {
                 let Unanswered { failure, again, body } = *unanswered;
                 Err(Box::new(Missed { error: self.unanswered(failure), again, body }))
@@ -225,6 +261,12 @@ impl Client {
         ask: Option<Bytes>,
     ) -> Result<Upstream, Box<Missed>> {
         let missed = |error, again| Box::new(Missed { error, again, body: None });
+        if self.bridge.is_on() {
+            return Box::pin(bridge::open(self, path, ask)).await.map_err(|error| {
+                let again = matches!(error, Error::Unreachable { .. }) || is_unserved(error.row().status);
+                missed(error, again)
+            });
+        }
         let asking = self.asking(&method, path, ask).map_err(|error| missed(error, false))?;
         let mut response = self.try_send(asking).await?;
         response.body_mut().forget_request();
@@ -249,6 +291,9 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub(crate) async fn open(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
+        if self.bridge.is_on() {
+            return Box::pin(bridge::open(self, path, ask)).await;
+        }
         let response = self.send(self.asking(&method, path, ask)?).await?;
         if is_success(&response) {
             return Ok(response.into_body());
@@ -289,6 +334,9 @@ impl Client {
     /// # Errors
     /// Fails if the remote cannot be reached or does not respond.
     pub(crate) async fn version(&self) -> Result<Version, Error> {
+        if self.bridge.is_on() {
+            return Ok(Version::read(bridge::VERSION));
+        }
         if let Some(version) = self.pool.known().and_then(|known| known.version()) {
             return Ok(version);
         }
@@ -304,13 +352,19 @@ impl Client {
         Ok(version)
     }
 
-    fn asked(&self, path: &str) -> String {
-        format!("{}{path}", self.remote())
+    /// The URL of `path`, for texts.
+    pub(crate) fn asked(&self, path: &str) -> String {
+        match self.bridge.is_on() {
+            // That path has the base path already.
+            true => format!("{}{path}", self.name.strip_suffix(&*self.base_path).unwrap_or(&self.name)),
+            false => format!("{}{path}", self.remote()),
+        }
     }
 
     /// The raw path and query under the remote's base path.
     fn target<'a>(&self, raw: Option<&'a PathAndQuery>) -> Result<Cow<'a, str>, Error> {
         Ok(match raw {
+            Some(target) if self.bridge.is_on() => self.bridge.target(target.as_str())?,
             None => Cow::Borrowed("/"),
             Some(target) if self.base_path.is_empty() => Cow::Borrowed(target.as_str()),
             Some(target) if fence::leaves(target.path()) => {
@@ -323,13 +377,13 @@ impl Client {
 
     /// Why there was no answer, in words that name the remote, the cause and what to change.
     fn unanswered(&self, failure: Failure) -> Error {
-        let remote = self.remote();
+        let (remote, noun) = (self.remote(), self.noun());
         let cause = match failure {
             Failure::Connect(cause) => cause,
             Failure::FirstByte => {
                 return Error::Timeout {
                     message: format!(
-                        "the remote Ollama at {remote} sent nothing within {} of the request; a model may still be loading: raise timeouts.first_byte, or set it to 0s",
+                        "the {noun} at {remote} sent nothing within {} of the request; a model may still be loading: raise timeouts.first_byte, or set it to 0s",
                         humantime::format_duration(self.first_byte)
                     ),
                 };
@@ -362,13 +416,20 @@ impl Client {
                 other => {
                     return Error::Unreachable {
                         message: format!(
-                            "the remote Ollama at {remote} closed the connection without an answer ({other}); see its log (ollama serve)"
+                            "the {noun} at {remote} closed the connection without an answer ({other}); see its log{}",
+                            if self.bridge.is_on() { "" } else { " (ollama serve)" }
                         ),
                     };
                 }
             },
         };
-        let message = format!("cannot reach the remote Ollama at {remote}: {cause}; {}", cause.advice());
+        let advice = match &cause {
+            Cause::Refused if self.bridge.is_on() => {
+                "is the server running there, on that port (--remote-port)?".into()
+            }
+            cause => cause.advice(),
+        };
+        let message = format!("cannot reach the {noun} at {remote}: {cause}; {advice}");
         if cause.is_timeout() { Error::Timeout { message } } else { Error::Unreachable { message } }
     }
 }
@@ -425,7 +486,8 @@ pub(crate) async fn whole(body: Upstream) -> Result<Bytes, Error> {
 
 /// The body of a response, as the network brings it, with a timeout on the silence between two packets.
 pub(crate) struct Upstream {
-    body: Body,
+    /// None: there is only what was put back.
+    body: Option<Body>,
     idle: Idle,
     remote: Authority,
     /// Whether something (the head, a packet) was handed over since the reader last had to wait.
@@ -438,7 +500,20 @@ pub(crate) struct Upstream {
     front: Option<Box<Front>>,
     /// Counts the request as one of its remote, where there are several.
     counted: Option<Counted>,
+    /// Makes lines of events.
+    translation: Option<Box<Translating>>,
 }
+
+/// A translation, and its end.
+struct Translating {
+    translation: Translation,
+    /// When the last line was written: the remote has a moment to end too, which makes its connection usable again.
+    closed: Option<Instant>,
+    ended: bool,
+}
+
+/// How long the end of a translated body waits for the end of the remote's.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// What of a body was read already, or stands in its place.
 struct Front {
@@ -448,7 +523,7 @@ struct Front {
 }
 
 impl Upstream {
-    fn new(body: Body, idle: Duration, remote: Authority) -> Self {
+    fn new(body: Option<Body>, idle: Duration, remote: Authority) -> Self {
         Self {
             body,
             idle: Idle::new(idle),
@@ -458,6 +533,7 @@ impl Upstream {
             last_line: None,
             front: None,
             counted: None,
+            translation: None,
         }
     }
 
@@ -468,12 +544,19 @@ impl Upstream {
 
     /// As [`Body::take_request`].
     pub(crate) fn take_request(&mut self) -> Result<Option<RequestBody>, ()> {
-        self.body.take_request()
+        self.body.as_mut().map_or(Ok(None), Body::take_request)
     }
 
     /// As [`Body::forget_request`].
     pub(crate) fn forget_request(&mut self) {
-        self.body.forget_request();
+        if let Some(body) = &mut self.body {
+            body.forget_request();
+        }
+    }
+
+    /// Hands over what `translation` makes of the body.
+    pub(crate) fn translate(&mut self, translation: Translation) {
+        self.translation = Some(Box::new(Translating { translation, closed: None, ended: false }));
     }
 
     /// Fails at the end of the stream unless its last line says that it is complete, and reports every failure in a line of the stream.
@@ -506,7 +589,57 @@ impl Upstream {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let failed = match Pin::new(&mut self.body).poll_frame(cx) {
+        if self.translation.is_some() { self.poll_translated(cx) } else { self.poll_body(cx) }
+    }
+
+    /// The next lines of a body that is translated.
+    fn poll_translated(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            let closed = self.translation.as_ref().and_then(|translating| translating.closed);
+            if self.translation.as_ref().is_some_and(|translating| translating.ended) {
+                return Poll::Ready(None);
+            }
+            let polled = self.poll_body(cx);
+            let Some(translating) = &mut self.translation else { return polled };
+            if let Some(closed) = closed {
+                match polled {
+                    Poll::Ready(Some(Ok(_))) => continue,
+                    Poll::Ready(_) => {}
+                    Poll::Pending => ready!(self.idle.alarm.poll(closed + LINGER, cx)),
+                }
+                translating.ended = true;
+                return Poll::Ready(None);
+            }
+            let packet = match ready!(polled) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(packet) => Some(packet),
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => {
+                    translating.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => None,
+            };
+            let ends = packet.is_none();
+            let (lines, failed) = translating.translation.take(packet);
+            if translating.translation.closed() {
+                translating.closed = Some(Instant::now());
+            }
+            translating.ended = ends || failed.is_some();
+            match failed {
+                Some(error) if lines.is_empty() => return Poll::Ready(Some(Err(error))),
+                failed => self.failed = failed,
+            }
+            if !lines.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(lines))));
+            }
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let failed = match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.heard();
                 if let (Some(last_line), Some(data)) = (&mut self.last_line, frame.data_ref()) {
@@ -573,11 +706,18 @@ impl HttpBody for Upstream {
 
     fn is_end_stream(&self) -> bool {
         // The end of a stream that may fail there must be polled.
-        self.last_line.is_none() && self.failed.is_none() && self.front.is_none() && self.body.is_end_stream()
+        let over = match &self.translation {
+            Some(translating) => translating.ended,
+            None => self.body.as_ref().is_none_or(HttpBody::is_end_stream),
+        };
+        self.last_line.is_none() && self.failed.is_none() && self.front.is_none() && over
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.front.is_some() { SizeHint::default() } else { self.body.size_hint() }
+        match &self.body {
+            Some(body) if self.front.is_none() && self.translation.is_none() => body.size_hint(),
+            _ => SizeHint::default(),
+        }
     }
 }
 
