@@ -284,7 +284,7 @@ fn new_key() -> Command {
         .about("Create a key, and print it and its line for the settings file")
         .arg(Arg::new("name").long("name").value_name("NAME").help("The holder of the key, for the log"))
         .arg(count("limit", "Maximum requests in any minute"))
-        .arg(count("tokens-per-minute", "Maximum tokens, of prompts and answers, in any minute"))
+        .arg(count("tokens-per-minute", "Maximum tokens in any minute, prompts and answers"))
         .arg(count("tokens-per-day", "Maximum tokens in any 24 hours"))
         .arg(Arg::new("expires").long("expires").value_name("DATE").help("When it stops working, such as 2027-01-01"))
         .arg(count("max-concurrent", "Maximum concurrent requests"))
