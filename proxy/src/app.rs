@@ -19,7 +19,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -37,7 +37,7 @@ use crate::{
     },
     openai::responses::{background::Runs, socket::Sockets},
     redact,
-    resolve::{self, Installed, Target},
+    resolve::{self, Installed, Target, native_answer, native_calls},
     routes::{self, Handler, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
@@ -368,9 +368,16 @@ async fn dispatch(
         shared.remotes.only()
     } else {
         let model = target.as_deref().and_then(|target| target.model.as_ref()).map(|model| model.model.clone());
-        match Box::pin(choose(&shared, route, request.method().clone(), named, model, &admitted)).await {
+        let method = request.method().clone();
+        match Box::pin(choose(&shared, route, method.clone(), named, model, &admitted)).await {
             Ok(Sent::To(upstream)) => upstream,
-            Ok(Sent::Answered(response)) => return response,
+            Ok(Sent::Answered(response)) => {
+                let models = &shared.config.models;
+                return match native_answer::change(models, route, &method, target.as_deref()) {
+                    Some(change) => change.make(models, response).await,
+                    None => response,
+                };
+            }
             Err(error) => return error.into_response(),
         }
     };
@@ -381,7 +388,7 @@ async fn dispatch(
         _ => {
             recorder.waits_for("the remote");
             let upstream = traced(&shared, recorder, upstream);
-            native(&shared, route, &upstream, request).await
+            native(&shared, route, &upstream, target.as_deref(), recorder, request).await
         }
     };
     answered.into_response()
@@ -442,6 +449,8 @@ async fn native(
     shared: &Shared,
     route: &Route,
     upstream: &Candidates,
+    target: Option<&Target>,
+    recorder: &Recorder,
     mut request: Box<Request>,
 ) -> Result<Response, Error> {
     let config = &shared.config;
@@ -461,7 +470,13 @@ async fn native(
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Limited::new(body, limit).map_err(too_large));
     }
-    let response = if upstream.is_choice() {
+    let change = native_answer::change(&config.models, route, request.method(), target);
+    let repairs = target.map(|target| &target.repairs).filter(|repairs| !repairs.is_empty());
+    if change.is_some() || repairs.is_some() {
+        // A compressed answer could not be changed.
+        request.headers_mut().remove(ACCEPT_ENCODING);
+    }
+    let mut response = if upstream.is_choice() {
         let managing = route.row.is_some_and(|row| row.management);
         let passed = Box::pin(passthrough::pass_to(upstream, request, config)).await;
         if managing {
@@ -471,6 +486,12 @@ async fn native(
     } else {
         passthrough::pass(upstream.client(), request, config).await?
     };
+    if let Some(change) = change {
+        response = Box::pin(change.make(&config.models, response)).await;
+    }
+    if let Some(repairs) = repairs {
+        response = native_calls::repair(response, repairs.clone(), recorder.clone());
+    }
     match unknown {
         Some((method, path)) if is_bare_not_found(&response) => {
             let hint = routes::hint(&method, &path, &config.openai.base_path);

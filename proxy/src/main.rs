@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Verb::ConfigCheck => check(&loaded, &sources),
         Verb::KeyList => print(&keys::list(&loaded)),
         Verb::Control => control(&matches, &loaded.config),
+        Verb::Setup => finish(cli::setup::run(&matches, &loaded.config, &sources.environment)),
         Verb::Explain => explain(&cli::explained(&matches, &sources), loaded.config),
         Verb::Generate => finish(generate::run(&matches)),
         Verb::Serve | Verb::KeyNew | Verb::KeyRevoke | Verb::Reload => {

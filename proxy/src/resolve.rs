@@ -4,7 +4,9 @@
 //! The body of a translated request is read whole, as its handler needs it. Of a native one only the part up to the name is held, unless a
 //! preset changes more than the name.
 
+pub(crate) mod native_answer;
 mod native_body;
+pub(crate) mod native_calls;
 
 use std::{
     borrow::Cow,
@@ -35,9 +37,12 @@ use crate::{
     observe::Recorder,
     offload,
     ollama::{models, name, wire::Tags},
-    openai::request::{
-        encoding,
-        json::{Fields, Text},
+    openai::{
+        request::{
+            encoding,
+            json::{Fields, Text},
+        },
+        tools::repair::Repairs,
     },
     receipt::Receipt,
     routes::{Names, Route, Row},
@@ -45,6 +50,9 @@ use crate::{
     upstream::remotes::Candidates,
     whole_body,
 };
+
+/// The name of the native route whose answers may call tools.
+const CHAT: &str = "api/chat";
 
 /// How much of a native body is read at most in front of the model's name.
 const IN_FRONT: usize = 1 << 20;
@@ -56,6 +64,8 @@ pub(crate) struct Target {
     pub(crate) names: Vec<Name>,
     /// The model that runs, or is managed. None: it is not named, or behind the part that was read.
     pub(crate) model: Option<Resolved>,
+    /// What the calls of a native answer are checked against.
+    pub(crate) repairs: Repairs,
 }
 
 /// Puts the remote's model in the place of `model`, as a body names it, and returns its preset.
@@ -77,7 +87,11 @@ pub(crate) fn replace<'a>(
 }
 
 /// The remote's model behind `model`, if it is another, and its preset.
-fn behind<'a>(config: &'a Config, target: Option<&'a Target>, model: &str) -> (Option<String>, Option<&'a Preset>) {
+pub(crate) fn behind<'a>(
+    config: &'a Config,
+    target: Option<&'a Target>,
+    model: &str,
+) -> (Option<String>, Option<&'a Preset>) {
     let resolved = target.and_then(|target| target.model.as_ref()).filter(|resolved| resolved.asked == model);
     let (behind, preset) = match resolved {
         Some(resolved) => (&*resolved.model, Some(&*resolved.preset)),
@@ -94,16 +108,27 @@ pub(crate) fn tools(config: &Config, target: Option<&Target>, fields: &Fields<'_
     }
     let named = fields.raw("model").and_then(|raw| serde_json::from_str::<Text<'_>>(raw.get()).ok());
     if let Some(preset) = named.and_then(|named| behind(config, target, &named).1) {
-        tools.repair = preset.tools.repair.unwrap_or(tools.repair);
-        tools.rescue = preset.tools.rescue.unwrap_or(tools.rescue);
-        tools.reask = preset.tools.reask.unwrap_or(tools.reask);
+        tools = merged(tools, preset);
     }
     tools
 }
 
+/// The settings of tools with those of a preset.
+fn merged(tools: Tools, preset: &Preset) -> Tools {
+    let own = preset.tools;
+    Tools {
+        repair: own.repair.unwrap_or(tools.repair),
+        rescue: own.rescue.unwrap_or(tools.rescue),
+        reask: own.reask.unwrap_or(tools.reask),
+        repair_native: own.repair_native.unwrap_or(tools.repair_native),
+    }
+}
+
 /// Whether the settings need to know which model a request is for.
 pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
-    (!shared.config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
+    let config = &shared.config;
+    let repairs = config.tools.repair_native && route.row.is_some_and(|row| row.name == CHAT);
+    repairs || (!config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
 }
 
 /// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names that they read.
@@ -193,21 +218,31 @@ async fn native(
     })
     .await?;
     let names = if readable { scan.found().to_vec() } else { Vec::new() };
-    let target = target(shared, route, row, admitted, names).await?;
+    let mut target = target(shared, route, row, admitted, names).await?;
     let Some(model) = &target.model else {
         return Ok((Box::new(Request::from_parts(parts, Body::new(held))), Some(target)));
     };
     let (kind, alias) = (Kind::of(row.name), model.is_alias().then(|| model.model.clone()));
-    if kind.takes(&model.preset) {
-        let limit = shared.config.limits.body;
+    let tools = merged(shared.config.tools, &model.preset);
+    let (fills, repairs) = (kind.takes(&model.preset), tools.repair_native && row.name == CHAT);
+    let limit = shared.config.limits.body;
+    if fills || repairs {
         held.read(limit, |part| scan.push(part).is_ok()).await?;
-        if !held.is_whole() {
+        if fills && !held.is_whole() {
             return Err(Error::TooLarge { limit });
         }
+    }
+    if held.is_whole() && (fills || repairs) {
         let (body, names, preset) = (held.bytes(), scan.found().to_vec(), model.preset.clone());
-        let size = body.len();
-        let edit = move || native_body::with_preset(&body, &names, alias.as_deref(), &preset, kind);
-        if let Some(edited) = offload::run(size, edit).await {
+        let edit = move || {
+            let edited = native_body::with_preset(&body, &names, alias.as_deref(), &preset, kind);
+            let repairs = if repairs { native_calls::repairs(&body, &tools) } else { Repairs::default() };
+            (edited, repairs)
+        };
+        let (edited, repairs) = offload::run(held.bytes().len(), edit).await;
+        target.repairs = repairs;
+        // A body that is sent as it came keeps its frames.
+        if let Some(edited) = edited.filter(|edited| *edited != held.bytes()) {
             held.replace(edited.into());
         }
     } else if let Some(alias) = alias {
@@ -233,7 +268,7 @@ async fn target(
     // Of a field that stands twice the last counts.
     let named = |field: &&str| names.iter().rfind(|name| name.field == *field && !name.name.is_empty());
     let Some(asked) = fields.iter().find_map(named).map(|name| name.name.clone()) else {
-        return Ok(Target { names, model: None });
+        return Ok(Target { names, model: None, repairs: Repairs::default() });
     };
     let anthropic = route.dialect == Dialect::Anthropic && route.translated();
     let mut model = match row.management {
@@ -250,7 +285,7 @@ async fn target(
         }
         model = default;
     }
-    Ok(Target { names, model: Some(model) })
+    Ok(Target { names, model: Some(model), repairs: Repairs::default() })
 }
 
 /// The rest of a body whose name was replaced. Ollama would take a later name instead, so there must be none.

@@ -52,7 +52,7 @@ impl Case {
         if self.input("tools-off").is_none() {
             return config::Tools::default();
         }
-        config::Tools { repair: config::Repair::Off, rescue: config::Repair::Off, reask: false }
+        config::Tools { repair: config::Repair::Off, rescue: config::Repair::Off, ..config::Tools::default() }
     }
 
     /// Has the streamed answers translated, if the case has any; another's type `T` reads each event.

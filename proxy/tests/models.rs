@@ -247,3 +247,80 @@ async fn the_default_takes_the_place_of_unknown_names_alone() {
         assert_eq!(stage.asked("/api/chat", &chat).await["model"], model);
     }
 }
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn lists_show_aliases_with_the_context_in_force() {
+    let tags = r#"{"models":[{"name":"qwen3:30b","model":"qwen3:30b","modified_at":"2025-01-01T00:00:00Z","size":1,"details":{"context_length":262144}},{"name":"embed:latest","model":"embed:latest","modified_at":""}]}"#;
+    let settings = "[models.\"gpt-4o\"]\nto = \"qwen3:30b\"\nnum_ctx = 32768\n[models.\"gone\"]\nto = \"absent\"\n[models]\nhidden = [\"embed\"]\n";
+    let stage = Stage::replying(settings, tags).await;
+    let list = stage.ask(get("/v1/models")).await.json();
+    let listed: Vec<_> =
+        list["data"].as_array().unwrap().iter().map(|model| (&model["id"], &model["context_length"])).collect();
+    assert_eq!(listed, [(&json!("qwen3:30b"), &json!(262_144)), (&json!("gpt-4o"), &json!(32768))]);
+    let native = stage.ask(get("/api/tags")).await.json();
+    let names: Vec<_> = native["models"].as_array().unwrap().iter().map(|model| &model["model"]).collect();
+    assert_eq!(names, ["qwen3:30b", "gpt-4o"]);
+    assert_eq!(native["models"][1]["details"]["context_length"], 32768);
+    assert_eq!(native["models"][0]["details"]["context_length"], 262_144);
+    let anthropic =
+        String::from_utf8(get("/v1/models")).unwrap().replacen("\r\n", "\r\nanthropic-version: 2023-06-01\r\n", 1);
+    let page = stage.ask(anthropic).await.json();
+    assert_eq!((&page["data"][1]["id"], &page["data"][1]["max_input_tokens"]), (&json!("gpt-4o"), &json!(32768)));
+}
+
+#[tokio::test]
+async fn one_model_is_described_under_its_alias() {
+    let show = r#"{"modified_at":"2025-01-01T00:00:00Z","capabilities":["tools"],"model_info":{"general.architecture":"qwen3","qwen3.context_length":262144}}"#;
+    let stage = Stage::replying("[models.\"gpt-4o\"]\nto = \"qwen3:30b\"\nnum_ctx = 32768\n", show).await;
+    let model = stage.ask(get("/v1/models/gpt-4o")).await.json();
+    assert_eq!((&model["id"], &model["context_length"]), (&json!("gpt-4o"), &json!(32768)));
+    assert!(stage.upstream.seen().iter().any(|seen| seen.text().contains(r#"{"model":"qwen3:30b"}"#)));
+    let native = stage.ask(post("/api/show", r#"{"model":"gpt-4o"}"#)).await.text();
+    assert_eq!(native, show.replace("262144", "32768"));
+    let own = stage.ask(post("/api/show", r#"{"model":"qwen3:30b"}"#)).await.text();
+    assert_eq!(own, show);
+}
+
+#[tokio::test]
+async fn without_entries_lists_pass_byte_for_byte() {
+    let tags = "{\"models\" : [ {\"name\":\"a:latest\"} ] }\n";
+    let stage = Stage::replying("", tags).await;
+    assert_eq!(stage.ask(get("/api/tags")).await.text(), tags);
+}
+
+#[tokio::test]
+async fn native_calls_are_repaired_where_the_settings_say_so() {
+    let line = r#"{"model":"m","message":{"role":"assistant","content":"","tool_calls":[{"function":{"name":"getWeather","arguments":{"days":"3"}}}]},"done":true}"#;
+    let tools = r#""tools":[{"type":"function","function":{"name":"get_weather","parameters":{"type":"object","properties":{"days":{"type":"integer"}}}}}]"#;
+    let chat = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{tools}}}"#);
+    for (settings, repairs) in [
+        ("", false),
+        ("[tools]\nrepair_native = true\n", true),
+        ("[models.m]\ntools = { repair_native = true }\n", true),
+        ("[tools]\nrepair_native = true\n[models.m]\ntools = { repair = \"off\" }\n", false),
+    ] {
+        let stage = Stage::replying(settings, line).await;
+        let answer = stage.ask(post("/api/chat", &chat)).await.text();
+        let expected =
+            if repairs { line.replace("getWeather", "get_weather").replace("\"3\"", "3") } else { line.to_owned() };
+        assert_eq!(answer, expected, "{settings}");
+        assert_eq!(stage.body(), chat, "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn tools_are_set_for_single_models() {
+    let reply = r#"{"model":"m","message":{"role":"assistant","content":"","tool_calls":[{"function":{"name":"get_weather","arguments":{"days":"3"}}}]},"done":true,"done_reason":"stop"}"#;
+    let tools = r#""tools":[{"type":"function","function":{"name":"get_weather","parameters":{"type":"object","properties":{"days":{"type":"integer"}}}}}]"#;
+    let stage = Stage::replying("[models.small]\nto = \"m\"\ntools = { repair = \"off\" }\n", reply).await;
+    for (model, arguments) in [("m", "{\"days\":3}"), ("small", "{\"days\":\"3\"}")] {
+        let chat = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],{tools}}}"#);
+        let answer = stage.ask(post("/v1/chat/completions", &chat)).await.json();
+        let call = &answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"];
+        assert_eq!(call, arguments, "{model}");
+    }
+}

@@ -7,12 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use futures_util::future::join;
+
 use super::wire::{Capabilities, Model, ModelPage};
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::{
+        listing::Listing,
         models,
         wire::{Show, Tags},
     },
@@ -26,26 +29,34 @@ pub(crate) async fn list(
     Query(query): Query<Vec<(String, String)>>,
     recorder: Recorder,
 ) -> Result<Response, Error> {
-    let reply = models::tags(&app.upstream).await?;
+    let (reply, loaded) = join(models::tags(&app.upstream), models::loaded(&app.upstream)).await;
+    let reply = reply?;
     note_places(&app, &recorder);
     let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
-    let listed = tags.models.iter().filter(|tag| app.may_see(&tag.name)).map(|tag| Model {
-        max_input_tokens: tag.details.as_ref().and_then(|details| details.context_length),
-        capabilities: tag.capabilities.as_deref().map(Capabilities::of),
-        ..model(&tag.name, &tag.modified_at)
+    let loaded = loaded.as_ref().and_then(|reply| app.upstream.read("/api/ps", reply).ok());
+    let entries = Listing { config: &app.config, loaded: loaded.as_ref() }.entries(&tags);
+    let listed = entries.iter().filter(|entry| app.may_see(&entry.tag.name)).map(|entry| Model {
+        max_input_tokens: entry.context,
+        capabilities: entry.tag.capabilities.as_deref().map(Capabilities::of),
+        ..model(&entry.name, &entry.tag.modified_at)
     });
     Ok(axum::Json(page(listed.collect(), &query)?).into_response())
 }
 
 /// One model. Anthropic's names stand for the models in the settings.
 pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id): Id) -> Result<Response, Error> {
-    let name = app.config.anthropic.behind(&id).unwrap_or(&id);
+    let resolved = app.config.resolve(&id, true);
+    let target = app.target.as_ref().and_then(|target| target.model.as_ref()).unwrap_or(&resolved);
+    let name = &*target.model;
     recorder.model(name);
-    let reply = explained(&app, name, models::show(&app.upstream, name).await).await?;
+    let (reply, loaded) = join(models::show(&app.upstream, name), models::loaded(&app.upstream)).await;
+    let reply = explained(&app, name, reply).await?;
+    let loaded = loaded.as_ref().and_then(|reply| app.upstream.read("/api/ps", reply).ok());
+    let listing = Listing { config: &app.config, loaded: loaded.as_ref() };
     let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
     let model = Model {
         display_name: Cow::Borrowed(name),
-        max_input_tokens: show.context_length(),
+        max_input_tokens: listing.shown(&id, name, &show),
         capabilities: show.capabilities.as_deref().map(Capabilities::of),
         ..model(&id, &show.modified_at)
     };

@@ -7,6 +7,7 @@ pub(crate) mod keys_file;
 pub(crate) mod log_writer;
 pub(crate) mod process;
 pub(crate) mod remote;
+pub(crate) mod setup;
 pub(crate) mod startup;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -37,6 +38,8 @@ pub(crate) enum Verb {
     KeyRevoke,
     /// Show what Ollama would be asked.
     Explain,
+    /// Configure a tool for the proxy.
+    Setup,
     /// Steer a running proxy over its admin API.
     Control,
     /// Print completions or write manual pages.
@@ -248,6 +251,7 @@ pub(crate) fn command() -> Command {
             command.hide(!first)
         }))
         .subcommand(with_settings(explain(), Shown::Nothing))
+        .subcommand(with_settings(setup::command(), Shown::Nothing))
         .subcommands(generate::commands())
         .subcommand(
             group(Command::new("config").about("Show or check the settings"))
@@ -394,6 +398,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: Vec<(String, String)>) -> 
         ["key", "revoke"] => Verb::KeyRevoke,
         ["key", ..] => Verb::KeyList,
         ["explain"] => Verb::Explain,
+        ["setup"] => Verb::Setup,
         ["reload"] => Verb::Reload,
         ["completions" | "man"] => Verb::Generate,
         [name, ..] if control::NAMES.contains(name) => Verb::Control,

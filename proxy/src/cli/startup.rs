@@ -178,6 +178,16 @@ async fn get(host: &str, port: u16, path: &str) -> Option<(String, String)> {
     response.split_once("\r\n\r\n").map(|(head, body)| (head.to_owned(), body.to_owned()))
 }
 
+/// Where programs on this machine reach Ollama's API at the proxy.
+pub(crate) fn local_url(config: &Config) -> String {
+    let scheme = if config.local.tls_cert.is_some() { "https" } else { "http" };
+    let host = match config.local.host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => "127.0.0.1",
+        _ => &config.local.host,
+    };
+    format!("{scheme}://{}:{}", bracketed(host), config.local.port)
+}
+
 /// Where the proxy can be reached, for the log: an address that a person can type, also if it listens on all of them.
 pub(crate) fn urls(addr: SocketAddr, config: &Config) -> (String, String) {
     let scheme = if config.local.tls_cert.is_some() { "https" } else { "http" };

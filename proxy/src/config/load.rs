@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Config, Protocol, Proxy, models, remote, remotes, tokens};
+use super::{Config, Protocol, Proxy, models, remote, remotes, tokens, vscode};
 use crate::config::{
     settings::{Draft, SECTIONS, SETTINGS, Setting, find},
     value::Value,
@@ -142,7 +142,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     if let Some(path) = sources.file.as_ref().or(sources.usual_file.as_ref()) {
         match fs::read_to_string(path) {
             Ok(text) => {
-                loader.file(&path.to_string_lossy(), &text);
+                if path.extension().is_some_and(|extension| extension == "json" || extension == "jsonc") {
+                    loader.vscode(&path.to_string_lossy(), &text);
+                } else {
+                    loader.file(&path.to_string_lossy(), &text);
+                }
                 loader.read = Some(path.clone());
             }
             // A file that is read only if it is there.
@@ -232,6 +236,30 @@ impl Loader {
         if let (Some(kind), Some(setting)) = (self.kind.clone().or(given), find("remote.kind")) {
             // What is wrong with it is reported where it stands.
             let _ = setting.set(&mut self.draft, Value::Text(kind));
+        }
+    }
+
+    /// Takes the settings that stand in a `settings.json` of VS Code.
+    fn vscode(&mut self, path: &str, text: &str) {
+        let source = Source { path, text };
+        let entries = match vscode::read(text) {
+            Ok(entries) => entries,
+            Err(wrong) => return self.mistakes.push(format!("{path}: {wrong}")),
+        };
+        for vscode::Entry { name, at, setting, value } in entries {
+            let wrong = |what: &str| source.hidden(at..at, what);
+            let setting = match setting {
+                Ok(setting) => setting,
+                Err(near) => {
+                    self.mistakes.push(wrong(&format!("unknown setting {name}{near}")));
+                    continue;
+                }
+            };
+            let (line, column) = source.line_and_column(at);
+            self.places.insert(setting.key, Place::File { path: path.to_owned(), line, column });
+            if let Err(what) = value.and_then(|value| setting.set(&mut self.draft, value)) {
+                self.mistakes.push(wrong(&format!("{name}: {what}")));
+            }
         }
     }
 

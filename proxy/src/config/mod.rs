@@ -14,6 +14,7 @@ mod settings;
 mod show;
 mod tokens;
 mod value;
+mod vscode;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -23,7 +24,7 @@ pub(crate) use file::{Credentials, SavedRemote, save_remote};
 use http::{HeaderName, HeaderValue, uri::Scheme};
 pub use load::{Error, Loaded, Sources, load};
 pub use models::Models;
-pub(crate) use models::{Preset, Resolved};
+pub(crate) use models::{Alias, Preset, Resolved};
 pub use reach::{Proxy, ProxyProtocol, Reach, Ssh, Wake};
 pub use remotes::NamedRemote;
 pub use settings::{SECTIONS, SETTINGS, Setting};
@@ -338,6 +339,8 @@ pub struct Tools {
     /// Whether the model is asked once more for a call that does not fit its schema, which then forces its form. Off by default; a tool
     /// with `strict: true` is asked for again in any case.
     pub reask: bool,
+    /// Whether calls in the answers of Ollama's own `/api/chat` are repaired as well. Off by default.
+    pub repair_native: bool,
 }
 
 /// Whether something is repaired.

@@ -102,10 +102,22 @@ impl Resolved {
     }
 }
 
+/// A name that stands for a model of the remote.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alias<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) target: &'a str,
+}
+
 impl Models {
     /// Whether requests pass without a look at their models' names.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.default.is_empty()
+    }
+
+    /// Whether lists of models are the remote's own.
+    pub(crate) fn leaves_lists_alone(&self) -> bool {
+        self.entries.is_empty() && self.hidden.is_empty() && self.shown.is_empty()
     }
 
     /// Returns what `asked` stands for where the remote does not have it.
@@ -134,6 +146,18 @@ impl Models {
     /// The preset of `asked`.
     pub(crate) fn preset(&self, asked: &str) -> Option<&Preset> {
         self.entry(asked).map(|at| &*self.entries[at].preset)
+    }
+
+    /// The names that stand for models of the remote. Patterns are not among them.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = Alias<'_>> {
+        let named = self.entries.iter().filter(|entry| !entry.name.contains('*'));
+        named.filter_map(|entry| Some(Alias { name: &entry.name, target: entry.target.as_deref()? }))
+    }
+
+    /// Whether lists show `name`.
+    pub(crate) fn lists(&self, name: &str) -> bool {
+        let fits = |patterns: &[String]| patterns.iter().any(|pattern| fits(pattern, name));
+        !fits(&self.hidden) && (self.shown.is_empty() || fits(&self.shown))
     }
 
     fn entry(&self, asked: &str) -> Option<usize> {
@@ -524,6 +548,7 @@ mod tests {
         let (own, preset) = models.behind("qwen3:30b", None);
         assert!(own == "qwen3:30b" && preset.unwrap().num_ctx.is_none());
         assert!(models.preset("qwen3").is_none(), "which is qwen3:latest");
+        assert_eq!(models.aliases().map(|alias| alias.name).collect::<Vec<_>>(), ["coder", "gpt-4o"]);
     }
 
     #[test]
@@ -618,5 +643,13 @@ mod tests {
         ] {
             assert_eq!(is_go_duration(text), fine, "{text}");
         }
+    }
+
+    #[test]
+    fn lists_leave_out_what_is_hidden() {
+        let models = models("[models]\nhidden = [\"*embed*\", \"old\"]\nshown = [\"qwen*\", \"*embed*\"]\n");
+        let listed = |name: &str| models.lists(name);
+        assert!(listed("qwen3:8b") && !listed("nomic-embed-text:latest") && !listed("llama3:latest"));
+        assert!(models.is_empty() && !models.leaves_lists_alone());
     }
 }

@@ -540,6 +540,9 @@ pub const SETTINGS: &[Setting] = &[
         "Ask the model once more for a tool call that does not fit its schema; tools with strict: true always are",
         |config| &mut config.tools.reask,
     ),
+    flag("tools.repair_native", "Repair tool calls in the responses of Ollama's own /api/chat, too", |config| {
+        &mut config.tools.repair_native
+    }),
     size("responses.max_bytes", "Maximum memory for stored responses; 0 stores none", |config| {
         &mut config.responses.max_bytes
     }),

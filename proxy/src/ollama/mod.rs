@@ -3,6 +3,7 @@
 pub(crate) mod embed;
 mod gateway;
 pub(crate) mod generate;
+pub(crate) mod listing;
 pub(crate) mod models;
 pub(crate) mod name;
 pub(crate) mod ndjson;

@@ -52,9 +52,14 @@ pub(crate) async fn own_context(client: &Candidates, model: &str) -> Option<u64>
     show.context_length()
 }
 
+/// Returns the response of `GET /api/ps`, to be read as [`Ps`]. None if the remote does not say what is loaded: nothing depends on it.
+pub(crate) async fn loaded(client: &Candidates) -> Option<Bytes> {
+    client.call(Method::GET, "/api/ps", None).await.ok()
+}
+
 /// Returns the bytes of a loaded model, all of them and those on the graphics card. `is` finds it by its name.
 pub(crate) async fn loaded_size(client: &Candidates, is: impl Fn(&str) -> bool) -> Option<(u64, u64)> {
-    let reply = client.call(Method::GET, "/api/ps", None).await.ok()?;
+    let reply = loaded(client).await?;
     let ps: Ps<'_> = client.read("/api/ps", &reply).ok()?;
     ps.models.iter().find(|loaded| is(&loaded.name)).map(|loaded| (loaded.size, loaded.size_vram))
 }

@@ -214,6 +214,9 @@ pub(crate) struct Show<'a> {
     /// The model file's own keys, such as `general.architecture` and `llama.context_length`.
     #[serde(borrow, default)]
     pub(crate) model_info: HashMap<Cow<'a, str>, &'a RawValue>,
+    /// The model's own options, one per line: a name, spaces and a value.
+    #[serde(borrow, default)]
+    parameters: Option<Cow<'a, str>>,
 }
 
 impl Show<'_> {
@@ -222,6 +225,12 @@ impl Show<'_> {
         let architecture: Cow<'_, str> =
             serde_json::from_str(self.model_info.get("general.architecture")?.get()).ok()?;
         self.model_info.get(&*format!("{architecture}.context_length"))?.get().parse().ok()
+    }
+
+    /// Tokens that the model is loaded with where a request asks for none, if its model file says so.
+    pub(crate) fn num_ctx(&self) -> Option<u64> {
+        let mut words = self.parameters.as_ref()?.lines().map(str::split_whitespace);
+        words.find_map(|mut words| (words.next() == Some("num_ctx")).then(|| words.next()?.parse().ok())?)
     }
 }
 

@@ -114,17 +114,17 @@ fn is_null(raw: &str) -> bool {
 }
 
 /// Where `raw` stands in `body`, which it was read from.
-fn span(body: &[u8], raw: &RawValue) -> Range<usize> {
+pub(super) fn span(body: &[u8], raw: &RawValue) -> Range<usize> {
     let start = raw.get().as_ptr() as usize - body.as_ptr() as usize;
     start..start + raw.get().len()
 }
 
 /// The fields of an object, in order, each as often as it stands there.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// The last field of a name, whose case does not count, as in Go.
-    fn last(&self, name: &str) -> Option<&'a RawValue> {
+    pub(super) fn last(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, raw)| *raw)
     }
 
@@ -160,11 +160,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 
 /// Changes to a body.
 #[derive(Default)]
-struct Edits(Vec<(Range<usize>, String)>);
+pub(super) struct Edits(Vec<(Range<usize>, String)>);
 
 impl Edits {
-    fn replace(&mut self, span: Range<usize>, text: String) {
+    pub(super) fn replace(&mut self, span: Range<usize>, text: String) {
         self.0.push((span, text));
+    }
+
+    /// Puts `number` in the place of a larger one.
+    pub(super) fn number(&mut self, body: &[u8], raw: &RawValue, number: u64) {
+        if raw.get().parse::<u64>().is_ok_and(|own| own > number) {
+            self.replace(span(body, raw), number.to_string());
+        }
     }
 
     fn name(&mut self, names: &[Name], model: &str) {
@@ -190,7 +197,11 @@ impl Edits {
         self.replace(start..start, format!("{{\"role\":\"system\",\"content\":{system}}},"));
     }
 
-    fn apply(mut self, body: &[u8]) -> Vec<u8> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn apply(mut self, body: &[u8]) -> Vec<u8> {
         self.0.sort_by_key(|(span, _)| span.start);
         let more: usize = self.0.iter().map(|(_, text)| text.len()).sum();
         let (mut out, mut end) = (Vec::with_capacity(body.len() + more), 0);

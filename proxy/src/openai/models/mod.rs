@@ -10,16 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use futures_util::future::join;
+
 use crate::{
     app::App,
     error::Error,
     observe::Recorder,
     ollama::{
+        listing::Listing,
         models,
         refusal::Refusal,
         wire::{Show, Tags},
     },
     receipt::Receipt,
+    resolve,
     routes::Id,
 };
 
@@ -31,20 +35,28 @@ pub(crate) fn note_places(app: &App, recorder: &Recorder) {
     recorder.receipt(receipt);
 }
 
-/// All models of the remote, in its order; of several remotes each model once.
+/// All models of the remote, in its order, then the aliases; of several remotes each model once.
 pub(crate) async fn list(State(app): State<App>, recorder: Recorder) -> Result<Response, Error> {
-    let reply = models::tags(&app.upstream).await?;
+    let (reply, loaded) = join(models::tags(&app.upstream), models::loaded(&app.upstream)).await;
+    let reply = reply?;
     note_places(&app, &recorder);
     let tags: Tags<'_> = app.upstream.read("/api/tags", &reply)?;
-    Ok(axum::Json(translate::list(&tags)).into_response())
+    let loaded = loaded.as_ref().and_then(|reply| app.upstream.read("/api/ps", reply).ok());
+    let listing = Listing { config: &app.config, loaded: loaded.as_ref() };
+    Ok(axum::Json(translate::list(&listing, &tags)).into_response())
 }
 
 /// One model. Its id may hold slashes and colons, raw or percent-encoded; `m` is `m:latest`.
 pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id): Id) -> Result<Response, Error> {
-    recorder.model(&id);
-    let reply = explained(&app, &id, models::show(&app.upstream, &id).await).await?;
+    let model = resolve::behind(&app.config, app.target.as_deref(), &id).0;
+    let model = model.as_deref().unwrap_or(&id);
+    recorder.model(model);
+    let (reply, loaded) = join(models::show(&app.upstream, model), models::loaded(&app.upstream)).await;
+    let reply = explained(&app, model, reply).await?;
     let show: Show<'_> = app.upstream.read("/api/show", &reply)?;
-    Ok(axum::Json(translate::shown(&id, &show)).into_response())
+    let loaded = loaded.as_ref().and_then(|reply| app.upstream.read("/api/ps", reply).ok());
+    let listing = Listing { config: &app.config, loaded: loaded.as_ref() };
+    Ok(axum::Json(translate::shown(&listing, &id, model, &show)).into_response())
 }
 
 /// Whether `model` has a capability, such as `vision` or `audio`.
@@ -76,7 +88,8 @@ pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
         Ok(reply) => app.upstream.read::<Tags<'_>>("/api/tags", &reply).ok().map(|mut tags| {
             // A key with a list of models sees no other's name.
             tags.models.retain(|tag| app.may_see(&tag.name));
-            translate::instead(model, &tags)
+            let listing = Listing { config: &app.config, loaded: None };
+            translate::instead(model, &listing.entries(&tags))
         }),
         Err(_) => None,
     };

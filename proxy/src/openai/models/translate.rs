@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    ollama::wire::{Show, Tag, Tags},
+    ollama::{
+        listing::{Entry, Listing},
+        wire::{Show, Tags},
+    },
     openai::models::wire::{List, Model},
 };
 
@@ -26,20 +29,23 @@ pub(super) enum Instead {
 /// How many characters of a name are compared.
 const COMPARED: usize = 128;
 
-pub(super) fn list<'a>(tags: &'a Tags<'a>) -> List<'a> {
-    let listed = |tag: &'a Tag<'a>| Model {
-        context_length: tag.details.as_ref().and_then(|details| details.context_length),
-        capabilities: tag.capabilities.as_deref(),
-        ..model(&tag.name, &tag.modified_at)
+pub(super) fn list<'a>(listing: &Listing<'a>, tags: &'a Tags<'a>) -> List<'a> {
+    let listed = |entry: Entry<'a>| Model {
+        id: entry.name,
+        context_length: entry.context,
+        capabilities: entry.tag.capabilities.as_deref(),
+        ..model(&entry.tag.name, &entry.tag.modified_at)
     };
-    List { object: "list", data: tags.models.iter().map(listed).collect() }
+    List { object: "list", data: listing.entries(tags).into_iter().map(listed).collect() }
 }
 
-pub(super) fn shown<'a>(name: &'a str, show: &'a Show<'a>) -> Model<'a> {
+/// The remote's `target` under the name that was asked for.
+pub(super) fn shown<'a>(listing: &Listing<'_>, asked: &'a str, target: &'a str, show: &'a Show<'a>) -> Model<'a> {
     Model {
-        context_length: show.context_length(),
+        id: Cow::Borrowed(asked),
+        context_length: listing.shown(asked, target, show),
         capabilities: show.capabilities.as_deref(),
-        ..model(name, &show.modified_at)
+        ..model(target, &show.modified_at)
     }
 }
 
@@ -67,7 +73,7 @@ fn owner(name: &str) -> &str {
 }
 
 /// What may be meant by `model`.
-pub(super) fn instead(model: &str, tags: &Tags<'_>) -> Instead {
+pub(super) fn instead(model: &str, entries: &[Entry<'_>]) -> Instead {
     // Comparing takes the product of both lengths.
     let begin = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
     let bare = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
@@ -78,7 +84,7 @@ pub(super) fn instead(model: &str, tags: &Tags<'_>) -> Instead {
         let whole = strsim::jaro_winkler(&asked, &name);
         if strsim::jaro_winkler(&bare(&asked), &bare(&name)) < ALIKE { 0.0 } else { whole.max(ALIKE) }
     };
-    let mut names: Vec<(f64, &str)> = tags.models.iter().map(|tag| (alike(&tag.name), &*tag.name)).collect();
+    let mut names: Vec<(f64, &str)> = entries.iter().map(|entry| (alike(&entry.name), &*entry.name)).collect();
     let all = names.len();
     let listed: Vec<String> = names.iter().take(LISTED).map(|(_, name)| (*name).to_owned()).collect();
     names.retain(|(alike, _)| *alike >= ALIKE);
@@ -109,6 +115,7 @@ pub(super) fn not_found(model: &str, upstream: &str, instead: Option<&Instead>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_date_becomes_unix_seconds_whatever_its_offset() {
@@ -132,7 +139,8 @@ mod tests {
         };
         let told = |model: &str, names: &[&str]| {
             let tags = tags(names);
-            let instead = instead(model, &serde_json::from_str(&tags).unwrap());
+            let (config, tags) = (Config::default(), serde_json::from_str(&tags).unwrap());
+            let instead = instead(model, &Listing { config: &config, loaded: None }.entries(&tags));
             not_found(model, "…", Some(&instead)).split_once("(Ollama: …)").unwrap().1.trim().to_owned()
         };
         let stock = ["smollm2:135m", "all-minilm:latest", "llama3.2:latest", "gpt-oss:20b", "llama-guard3:8b"];

@@ -224,7 +224,7 @@ fn a_call_is_fixed_noted_and_counted() {
     }
     let (call, receipt, verdict, _) = fix(&settings, "get_weather", r#"{"days":"#);
     assert_eq!((&*call, &*receipt, verdict), (r#"get_weather {"days":"#, "", Verdict::Unchecked));
-    let off = config::Tools { repair: config::Repair::Off, rescue: config::Repair::Off, reask: false };
+    let off = config::Tools { repair: config::Repair::Off, rescue: config::Repair::Off, ..config::Tools::default() };
     let (call, receipt, verdict, counts) = fix(&off, "getWeather", r#"{"days":"3"}"#);
     assert_eq!((&*call, &*receipt, verdict), (r#"getWeather {"days":"3"}"#, "", Verdict::Unchecked));
     assert_eq!(counts, Receipt::default());
