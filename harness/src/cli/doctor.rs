@@ -162,7 +162,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         let diagnosis = tokio::select! {
             biased;
             () = interrupted() => None,
-            diagnosis = doctor::examine(&examination, |what| tell(&bar, what)) => Some(diagnosis),
+            diagnosis = doctor::examine(&examination, |what| show(&bar, what)) => Some(diagnosis),
         };
         bar.finish_and_clear();
         let Some(diagnosis) = diagnosis else {
@@ -190,7 +190,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn tell(bar: &ProgressBar, what: &str) {
+fn show(bar: &ProgressBar, what: &str) {
     if bar.is_hidden() {
         eprintln!("looking at {what}");
     } else {

@@ -195,14 +195,14 @@ async fn server(asker: &Asker, is_foreign: bool, is_tls: bool, facts: &mut Vec<F
             facts.push(Fact::new("way.server", "server", State::Info, text));
             return Some(Server::Other);
         }
-        facts.push(nobody(models, is_tls));
+        facts.push(unusable(models, is_tls));
         return None;
     }
     if matches!(version.status(), Some(401 | 403)) {
         facts.push(refused(version));
         return None;
     }
-    facts.push(nobody(version, is_tls));
+    facts.push(unusable(version, is_tls));
     None
 }
 
@@ -215,7 +215,7 @@ fn refused(answer: Answer) -> Fact {
 }
 
 /// Something answers that cannot be used.
-fn nobody(answer: Answer, is_tls: bool) -> Fact {
+fn unusable(answer: Answer, is_tls: bool) -> Fact {
     let words = answer.words();
     let (text, cure) = match answer.status() {
         None => {
