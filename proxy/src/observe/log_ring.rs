@@ -1,4 +1,4 @@
-//! The last lines of the log, for the console and `farllama logs`. Bounded by their bytes.
+//! The last lines of the log, for the console and `farllama logs`. Bounded by their bytes. They are read as text only when somebody looks.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +34,33 @@ struct Ring {
     bytes: usize,
     /// Maximum of `bytes`. 0: nothing is kept.
     capacity: usize,
-    lines: VecDeque<LogLine>,
+    chunks: VecDeque<Chunk>,
+}
+
+/// Lines that came together, as they came.
+#[derive(Debug)]
+struct Chunk {
+    /// The position of its first line.
+    first: u64,
+    count: u64,
+    bytes: Box<[u8]>,
+}
+
+/// Maximum size of a chunk: the unit in which lines are evicted.
+const CHUNK: usize = 16 << 10;
+
+impl Chunk {
+    fn cost(&self) -> usize {
+        self.bytes.len() + usize::try_from(self.count).unwrap_or(usize::MAX) * OVERHEAD
+    }
+
+    fn lines(&self) -> impl Iterator<Item = LogLine> {
+        let lines = self.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.zip(self.first..).map(|(line, seq)| {
+            let text = plain(&String::from_utf8_lossy(line));
+            LogLine { seq, level: level(&text), text }
+        })
+    }
 }
 
 impl LogRing {
@@ -55,26 +81,9 @@ impl LogRing {
         if ring.capacity == 0 {
             return;
         }
-        let mut begin = 0;
-        for end in memchr::memchr_iter(b'\n', lines).chain([lines.len()]) {
-            let line = &lines[begin..end];
-            begin = end + 1;
-            if line.is_empty() {
-                continue;
-            }
-            let kept = &line[..line.len().min(LINE)];
-            // Most lines are ASCII, which is validated in blocks.
-            let mut text = match std::str::from_utf8(kept) {
-                Ok(kept) => plain(kept),
-                Err(_) => plain(&String::from_utf8_lossy(kept)),
-            };
-            if line.len() > LINE {
-                text.push('…');
-            }
-            ring.seq += 1;
-            let (seq, level) = (ring.seq, level(&text));
-            ring.bytes += text.len() + OVERHEAD;
-            ring.lines.push_back(LogLine { seq, level, text });
+        let mut rest = lines;
+        while !rest.is_empty() {
+            rest = ring.take(rest);
         }
         ring.evict();
     }
@@ -88,25 +97,69 @@ impl LogRing {
             line.seq > seq && rank(line.level) <= least && (text.is_empty() || line.text.to_lowercase().contains(&text))
         };
         let ring = self.ring();
-        let mut found: Vec<LogLine> = ring.lines.iter().rev().filter(wanted).take(most).cloned().collect();
-        found.reverse();
-        found
+        let newer = ring.chunks.iter().rev().take_while(|chunk| chunk.first + chunk.count > seq + 1);
+        let mut found = VecDeque::new();
+        for chunk in newer {
+            let mut lines: Vec<LogLine> = chunk.lines().filter(|line| wanted(&line)).collect();
+            while found.len() < most
+                && let Some(line) = lines.pop()
+            {
+                found.push_front(line);
+            }
+            if found.len() == most {
+                break;
+            }
+        }
+        found.into()
     }
 
     /// Forgets all lines.
     pub fn clear(&self) {
         let mut ring = self.ring();
-        ring.lines.clear();
+        ring.chunks.clear();
         ring.bytes = 0;
     }
 }
 
 impl Ring {
+    /// Adds the lines at the beginning of `lines` as one chunk, and returns the rest. A line that is too long is a chunk of its own.
+    fn take<'a>(&mut self, lines: &'a [u8]) -> &'a [u8] {
+        let most = CHUNK.min(self.capacity / 4);
+        let (mut end, mut count) = (0, 0);
+        for next in memchr::memchr_iter(b'\n', lines).chain([lines.len()]) {
+            let length = next - end;
+            if length > LINE {
+                if end == 0 {
+                    let cut = [&lines[..LINE], "…".as_bytes()].concat();
+                    self.add(1, cut.into());
+                    return lines.get(next + 1..).unwrap_or_default();
+                }
+                break;
+            }
+            if end > 0 && next > most {
+                break;
+            }
+            count += u64::from(length > 0);
+            end = (next + 1).min(lines.len());
+        }
+        if count > 0 {
+            self.add(count, lines[..end].into());
+        }
+        &lines[end..]
+    }
+
+    fn add(&mut self, count: u64, bytes: Box<[u8]>) {
+        let chunk = Chunk { first: self.seq + 1, count, bytes };
+        self.seq += count;
+        self.bytes += chunk.cost();
+        self.chunks.push_back(chunk);
+    }
+
     fn evict(&mut self) {
         while self.bytes > self.capacity
-            && let Some(oldest) = self.lines.pop_front()
+            && let Some(oldest) = self.chunks.pop_front()
         {
-            self.bytes -= oldest.text.len() + OVERHEAD;
+            self.bytes -= oldest.cost();
         }
     }
 }
@@ -172,6 +225,41 @@ mod tests {
         assert!((900..=1 << 10).contains(&bytes), "{bytes}");
         ring.clear();
         assert!(ring.after(0, 10, None, "").is_empty());
+    }
+
+    #[test]
+    fn lines_keep_their_positions_however_they_come_together() {
+        let all: Vec<String> = (0..3000).map(|n| format!("t INFO line {n}")).collect();
+        let text = all.join("\n") + "\n";
+        for size in [1, 7, 1000, CHUNK, text.len()] {
+            let ring = LogRing::default();
+            ring.keep(10 << 20);
+            let mut from = 0;
+            while from < text.len() {
+                // Writes end with a newline.
+                let end = text[(from + size).min(text.len()) - 1..]
+                    .find('\n')
+                    .map_or(text.len(), |at| (from + size).min(text.len()) + at);
+                ring.push(&text.as_bytes()[from..end]);
+                from = end;
+            }
+            let found = ring.after(0, 5000, None, "");
+            assert_eq!(texts(&found), all, "{size}");
+            assert!(found.iter().zip(1..).all(|(line, seq)| line.seq == seq), "{size}");
+            assert_eq!(texts(&ring.after(2990, 5, None, "")), all[2995..], "{size}");
+            assert_eq!(ring.after(2998, 5, None, "").len(), 2, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_among_others_is_cut_alone() {
+        let ring = LogRing::default();
+        ring.keep(1 << 20);
+        let long = "x".repeat(LINE + 1);
+        ring.push(format!("one\n\n{long}\ntwo\n").as_bytes());
+        let found = ring.after(0, 9, None, "");
+        assert_eq!(found.iter().map(|line| line.text.chars().count()).collect::<Vec<_>>(), [3, LINE + 1, 3]);
+        assert_eq!(found[2].seq, 3);
     }
 
     #[test]
