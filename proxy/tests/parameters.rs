@@ -19,11 +19,13 @@ enum Seen {
     Refused(Value),
     /// It stands in the receipt.
     NoEffect(Value),
+    /// The answer can be fetched afterwards.
+    Stored(Value),
     /// The remote is told what an earlier answer, named by its id, was asked and answered.
     GoesOn,
 }
 
-use Seen::{Answered, GoesOn, Mapped, NoEffect, Refused};
+use Seen::{Answered, GoesOn, Mapped, NoEffect, Refused, Stored};
 
 const TOOLS: &str = r#"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}}},{"type":"function","function":{"name":"g"}}]"#;
 
@@ -145,7 +147,7 @@ fn chat(field: &str) -> Seen {
         "functions" => two(json!([]), json!([{"name": "f"}])),
         "function_call" => Mapped(vec![json!("auto"), json!("none"), json!({"name": "f"})]),
         "metadata" => NoEffect(json!({"a": "b"})),
-        "store" => NoEffect(json!(true)),
+        "store" => Stored(json!(true)),
         "service_tier" => NoEffect(json!("flex")),
         "verbosity" => NoEffect(json!("low")),
         "prompt_cache_retention" => NoEffect(json!("24h")),
@@ -386,6 +388,16 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                         ));
                     }
                     assert_ne!(answers[0], answers[1], "{at}");
+                }
+                Stored(value) => {
+                    let id = ask(proxy.addr(), to(&value)).await.json()["id"].as_str().unwrap().to_owned();
+                    let path = format!("GET {}/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n", endpoint.path);
+                    assert_eq!(ask(proxy.addr(), path).await.code(), 200, "{at}");
+                    let id =
+                        ask(proxy.addr(), post(endpoint.path, &endpoint.base.to_string())).await.json()["id"].clone();
+                    let path =
+                        format!("GET {}/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", endpoint.path, id.as_str().unwrap());
+                    assert_eq!(ask(proxy.addr(), path).await.code(), 404, "{at}");
                 }
                 GoesOn => {
                     let first = ask(proxy.addr(), post(endpoint.path, &endpoint.base.to_string())).await.json();

@@ -58,15 +58,17 @@ use crate::{config::Config, error::Error, gate::Owner};
 pub(crate) enum Kind {
     /// A response of `/v1/responses`.
     Response,
+    /// A chat completion with `store: true`.
+    Chat,
 }
 
 impl Kind {
     /// Every kind, in the order of the variants.
-    pub(crate) const ALL: [Self; 1] = [Self::Response];
+    pub(crate) const ALL: [Self; 2] = [Self::Response, Self::Chat];
 
     fn bounds(self, config: &Config) -> Bounds {
         match self {
-            Self::Response => {
+            Self::Response | Self::Chat => {
                 let responses = &config.responses;
                 Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
             }
@@ -79,6 +81,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Response => "response",
+            Self::Chat => "chat",
         }
     }
 }
@@ -152,7 +155,6 @@ pub(crate) struct Page {
 
 /// A page of a list.
 #[derive(Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "no endpoint lists records yet"))]
 pub(crate) struct Listed {
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) has_more: bool,
@@ -261,7 +263,6 @@ impl Store {
     ///
     /// # Errors
     /// Fails if the store cannot be reached.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no endpoint lists records yet"))]
     pub(crate) async fn list(&self, kind: Kind, owner: Owner, page: &Page) -> Result<Option<Listed>, Error> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.list(kind, owner, page, self.bounds(kind), Instant::now())),
@@ -274,7 +275,6 @@ impl Store {
     ///
     /// # Errors
     /// Fails if `change` does, or if the store cannot be reached.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no endpoint updates records yet"))]
     pub(crate) async fn update(
         &self,
         kind: Kind,

@@ -1,8 +1,11 @@
 """The official openai package's responses: objects, typed events, tools, reasoning and state, each validated strictly."""
 
 import json
+import time
 
 import openai
+from openai.types.responses.responses_server_event import ResponsesServerEvent
+from pydantic import TypeAdapter
 
 from openai_client import City, client
 from report import KEYED, check, raises, run
@@ -203,6 +206,51 @@ def _():
     answer = o.responses.create(model="smollm2:135m", input="Say lantern.")
     events = list(o.responses.retrieve(answer.id, stream=True))
     assert events[-1].type == "response.completed" and events[-1].response.output_text == answer.output_text, events
+
+
+@check("a response in the background is queued, polled, streamed from an event on, and canceled in vain once it has ended")
+def _():
+    answer = o.responses.create(model="smollm2:135m", input="Say lantern.", background=True)
+    assert answer.background and answer.status in ("queued", "in_progress"), answer
+    events = list(o.responses.retrieve(answer.id, stream=True, starting_after=0))
+    assert [event.sequence_number for event in events] == list(range(1, len(events) + 1)), events
+    assert events[0].type == "response.queued" and events[-1].type == "response.completed", events
+    while answer.status in ("queued", "in_progress"):
+        time.sleep(0.05)
+        answer = o.responses.retrieve(answer.id)
+    assert answer == events[-1].response and "lantern" in answer.output_text, answer
+    assert o.responses.cancel(answer.id).status == "completed"
+
+
+def turn(connection):
+    """The events of one turn, each validated strictly."""
+    events = []
+    while not events or events[-1].type not in ("response.completed", "response.incomplete", "response.failed", "error"):
+        events.append(TypeAdapter(ResponsesServerEvent).validate_python(json.loads(connection.recv_bytes())))
+    return events
+
+
+@check("a WebSocket has several turns, remembers what is not stored, and reports errors")
+def _():
+    with o.responses.connect() as connection:
+        connection.response.create(model="smollm2:135m", input="Say lantern.", store=False)
+        first = turn(connection)
+        assert [event.sequence_number for event in first] == list(range(len(first))), first
+        assert first[-1].type == "response.completed" and "lantern" in first[-1].response.output_text, first[-1]
+        connection.response.create(
+            model="smollm2:135m", input="Say quarry.", store=False, previous_response_id=first[-1].response.id
+        )
+        second = turn(connection)[-1]
+        assert "quarry" in second.response.output_text, second
+        assert second.response.previous_response_id == first[-1].response.id, second
+        connection.response.create(model="smollm2:135m", generate=False, input="Be brief.", store=False)
+        assert turn(connection)[-1].response.output == []
+        connection.response.create(model="smollm2:135m", input="hi", previous_response_id="resp_unknown")
+        error = turn(connection)[-1]
+        assert (error.type, error.error.code) == ("error", "previous_response_not_found"), error
+        connection.response.steer(input="more", previous_response_id=second.response.id)
+        steer = TypeAdapter(ResponsesServerEvent).validate_python(json.loads(connection.recv_bytes()))
+        assert steer.type == "response.steer.failed", steer
 
 
 @check("the tokens of an input are counted")

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions` over `POST /api/chat`.
 
+mod stored;
 mod stream;
 mod translate;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use axum::{extract::State, response::Response};
 use crate::{
     app::App,
     error::Error,
+    gate::Owner,
     observe::Recorder,
     ollama::wire::ChatReply,
     openai::{
@@ -25,6 +27,8 @@ use crate::{
     usage::Usage,
 };
 
+pub(crate) use stored::{delete, list, messages, retrieve, update};
+
 /// Translates a body.
 ///
 /// # Errors
@@ -32,6 +36,9 @@ use crate::{
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let fields = json.fields()?;
+    if fields.raw("store").is_some_and(|store| store.get() == "true") && !stored::stores(context.config) {
+        receipt.no_effect("store");
+    }
     let tools = context.tools(&fields);
     let mut request = wire::Request::read(fields, &tools, &mut receipt)?;
     let facts = request.facts();
@@ -42,15 +49,30 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wir
 }
 
 /// One answer, streamed or not.
-pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
+pub(crate) async fn create(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    json: Json,
+) -> Result<Response, Error> {
+    let asked = stored::asked(&json, &app.config)?;
     let (asks, facts) = take_with_images(&app, &recorder, json, prepare).await?;
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
         let openings = send::openings(&app, asks, &recorder);
-        return sse::respond(openings, stream::Chat::new(stamp, facts), &app.config.heartbeat, recorder).await;
+        let (chat, heartbeat) = (stream::Chat::new(stamp, facts), &app.config.heartbeat);
+        return match asked {
+            None => sse::respond(openings, chat, heartbeat, recorder).await,
+            // Boxed, so that all others do not carry the room for it.
+            Some(asked) => {
+                let storing = stored::Storing::new(chat, &app, owner, asked);
+                Box::pin(sse::respond(openings, storing, heartbeat, recorder)).await
+            }
+        };
     }
     let bodies = send::all(&app, asks, &recorder).await?;
-    send::respond(bodies, move |bodies| {
+    let (state, notes) = (app.clone(), recorder.clone());
+    let response = send::respond(bodies, move |bodies| {
         let replies = bodies.iter().map(|body| app.upstream.read("/api/chat", body));
         let replies = replies.collect::<Result<Vec<ChatReply<'_>>, _>>()?;
         recorder.usage(replies.iter().map(Usage::from).sum());
@@ -59,7 +81,11 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
         recorder.receipt(receipt);
         response::json(&answer?, bodies.iter().map(|body| body.len() + 512).sum())
     })
-    .await
+    .await?;
+    match asked {
+        None => Ok(response),
+        Some(asked) => Box::pin(stored::keep(&state, owner, asked, response, &notes)).await,
+    }
 }
 
 /// The stream of one answer.

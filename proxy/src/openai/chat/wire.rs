@@ -216,6 +216,10 @@ impl<'a> Request<'a> {
         let thinking_switch = fields
             .take::<ChatTemplateKwargs>("chat_template_kwargs", ignored)?
             .and_then(|kwargs| kwargs.enable_thinking);
+        // The handler stores it.
+        if fields.take("store", ignored)?.unwrap_or(false) {
+            fields.take_raw("metadata");
+        }
         let stream = fields.take("stream", ignored)?.unwrap_or(false);
         let stream_options: StreamOptions = fields.take("stream_options", ignored)?.unwrap_or_default();
         let logprobs = fields.take("logprobs", ignored)?.unwrap_or(false);

@@ -258,7 +258,11 @@ impl Running {
                     let mut response = std::task::ready!(asking.as_mut().poll(cx));
                     if let Some(Refusal(error)) = response.extensions_mut().remove() {
                         self.failed = true;
-                        return Poll::Ready(Step::Refused(error, std::mem::take(response.headers_mut())));
+                        let headers = std::mem::take(response.headers_mut());
+                        // Read to its end, so that the log does not call the client gone. It is there at once.
+                        let mut body = response.into_body();
+                        while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut body).poll_frame(cx) {}
+                        return Poll::Ready(Step::Refused(error, headers));
                     }
                     self.stage = Stage::Streaming(response.into_body());
                 }
@@ -607,6 +611,28 @@ enum Asked {
     Steer(String),
 }
 
+/// The event that says that a response cannot be steered.
+#[derive(Serialize)]
+struct SteerFailed<'a> {
+    r#type: &'static str,
+    sequence_number: u64,
+    error: SteerError,
+    steer: Steer<'a>,
+}
+
+#[derive(Serialize)]
+struct SteerError {
+    r#type: &'static str,
+    code: &'static str,
+    message: &'static str,
+}
+
+#[derive(Serialize)]
+struct Steer<'a> {
+    input: Option<&'a RawValue>,
+    previous_response_id: &'a str,
+}
+
 /// Reads a message.
 ///
 /// # Errors
@@ -639,17 +665,22 @@ fn read(text: Bytes, config: &Config) -> Result<Asked, Error> {
         }
         Some("response.cancel") => Ok(Asked::Cancel(lane, head.response_id.map(|id| id.to_string()))),
         Some("response.steer") => {
-            let event = serde_json::json!({
-                "type": "response.steer.failed",
-                "sequence_number": 0,
-                "error": {
-                    "type": "invalid_request_error",
-                    "code": "steering_not_supported",
-                    "message": "Ollama takes no input while it answers; cancel the response and create another one.",
+            let event = SteerFailed {
+                r#type: "response.steer.failed",
+                sequence_number: 0,
+                error: SteerError {
+                    r#type: "invalid_request_error",
+                    code: "steering_not_supported",
+                    message: "Ollama takes no input while it answers; cancel the response and create another one.",
                 },
-                "steer": {"input": head.input, "previous_response_id": head.previous_response_id.as_deref().unwrap_or_default()},
-            });
-            Ok(Asked::Steer(event.to_string()))
+                steer: Steer {
+                    input: head.input,
+                    previous_response_id: head.previous_response_id.as_deref().unwrap_or_default(),
+                },
+            };
+            let event =
+                serde_json::to_string(&event).map_err(|error| Error::Internal { message: error.to_string() })?;
+            Ok(Asked::Steer(event))
         }
         Some(other) => Err(Error::Invalid {
             message: format!(

@@ -88,7 +88,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("max_completion_tokens", &[Chat], Mapped, &[], "`options.num_predict`; wins over `max_tokens`"),
     row("max_tokens", &[Chat, Completions], Mapped, &[], "`options.num_predict`"),
     row("messages", &[Chat], Mapped, &[], "`messages`, one native message for each"),
-    row("metadata", &[Chat], NoEffect, &[], "for OpenAI's dashboard"),
+    row("metadata", &[Chat], Emulated, &[], "stored with the chat where `store` is true, else without effect"),
     row(
         "modalities",
         &[Chat],
@@ -180,7 +180,13 @@ pub(crate) const TABLE: &[Row] = &[
         &[],
         "`options.stop`, a list of 4 at most; what is empty is left out, and with a forced call it is not sent",
     ),
-    row("store", &[Chat], NoEffect, &["false"], "nothing is stored here"),
+    row(
+        "store",
+        &[Chat],
+        Emulated,
+        &["false"],
+        "the chat is stored, as `[responses]` in the settings says, and can be listed, fetched and deleted",
+    ),
     row("stream", &[Chat, Completions], Mapped, &[], "`stream`, and events instead of one answer"),
     row("stream", &[Images], Refused, &["false"], "Pictures are not streamed here; leave out 'stream'."),
     row("stream", &[Transcriptions], Refused, &["false"], "A transcript is not streamed here; leave out 'stream'."),

@@ -74,7 +74,7 @@ impl Frames {
     }
 
     /// Adds frames that are written already.
-    pub(super) fn append(&mut self, frames: &[u8]) {
+    pub(crate) fn append(&mut self, frames: &[u8]) {
         self.0.put_slice(frames);
     }
 

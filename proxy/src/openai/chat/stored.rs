@@ -1,0 +1,517 @@
+//! Stored chats: `store: true` on `POST /v1/chat/completions`, and what is done with one afterwards.
+
+use axum::{
+    body::Body,
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::stream::Chat;
+use crate::{
+    app::App,
+    config::Config,
+    error::Error,
+    gate::Owner,
+    observe::Recorder,
+    ollama::wire::ChatReply,
+    openai::{
+        request::json::{Json, read},
+        response::sse::{Frames, Saving, Translator},
+    },
+    receipt::Receipt,
+    routes::Id,
+    store::{Kind, Page, Record, Updated},
+    usage::{CompletionUsage, Usage},
+};
+
+/// Names and values, in their order.
+type Pairs = Vec<(String, String)>;
+
+/// How many records are looked at in one step of a list.
+const STEP: usize = 100;
+
+/// The body of a record.
+#[derive(Debug, Deserialize, Serialize)]
+struct Stored {
+    completion: Map<String, Value>,
+    /// What was asked.
+    messages: Vec<Value>,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+/// What is stored of a request besides its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    messages: Vec<Value>,
+    metadata: Map<String, Value>,
+}
+
+/// What is to be stored of a request; None if it is not to be.
+///
+/// # Errors
+/// Fails if its metadata is not one of texts.
+pub(super) fn asked(json: &Json, config: &Config) -> Result<Option<Asked>, Error> {
+    if memchr::memmem::find(json.bytes(), b"\"store\"").is_none() || !stores(config) {
+        return Ok(None);
+    }
+    let mut fields = json.fields()?;
+    if !fields.take::<bool>("store", &mut Vec::new())?.unwrap_or(false) {
+        return Ok(None);
+    }
+    let metadata = fields.take_raw("metadata").map_or(Ok(Map::new()), |raw| texts(read("metadata", raw)?))?;
+    let messages = fields.take_raw("messages").map_or(Ok(Vec::new()), |raw| read("messages", raw))?;
+    Ok(Some(Asked { messages, metadata }))
+}
+
+/// Whether anything is stored.
+pub(super) fn stores(config: &Config) -> bool {
+    config.responses.max_bytes > 0 && config.responses.max_count > 0
+}
+
+/// Metadata, checked: at most 16 texts, with names of at most 64 and values of at most 512 characters.
+fn texts(metadata: Map<String, Value>) -> Result<Map<String, Value>, Error> {
+    let fits = |(name, value): (&String, &Value)| {
+        name.chars().count() <= 64 && value.as_str().is_some_and(|value| value.chars().count() <= 512)
+    };
+    if metadata.len() > 16 || !metadata.iter().all(fits) {
+        return Err(Error::invalid(
+            "metadata",
+            "Invalid 'metadata': expected at most 16 texts, with names of at most 64 and values of at most 512 characters.",
+        ));
+    }
+    Ok(metadata)
+}
+
+/// The record of a chat.
+pub(super) fn record(owner: Owner, completion: Value, asked: Asked) -> Option<Record> {
+    let Value::Object(completion) = completion else { return None };
+    let id = completion.get("id")?.as_str()?.to_owned();
+    let stored = Stored { completion, messages: asked.messages, metadata: asked.metadata };
+    let body = Bytes::from(serde_json::to_vec(&stored).ok()?);
+    Some(Record { kind: Kind::Chat, owner, id, previous: None, names: Vec::new(), body })
+}
+
+/// Stores a whole answer before it goes out.
+///
+/// # Errors
+/// None that a whole body can cause.
+pub(super) async fn keep(
+    app: &App,
+    owner: Owner,
+    asked: Asked,
+    response: Response,
+    recorder: &Recorder,
+) -> Result<Response, Error> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|error| Error::Internal { message: error.to_string() })?.to_bytes();
+    let record = serde_json::from_slice(&body).ok().and_then(|completion| record(owner, completion, asked));
+    if let Some(record) = record
+        && let Err(why) = app.store.save(record).await
+    {
+        let mut receipt = Receipt::default();
+        receipt.note("store", why);
+        recorder.receipt(receipt);
+    }
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+/// Folds the chunks of a stream to the answer that an unstreamed request gets.
+#[derive(Debug, Default)]
+struct Fold {
+    head: Map<String, Value>,
+    choices: Vec<Map<String, Value>>,
+    failed: bool,
+}
+
+impl Fold {
+    fn add(&mut self, frames: &[u8]) {
+        let data = frames.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: "));
+        for chunk in data.filter_map(|data| serde_json::from_slice::<Map<String, Value>>(data).ok()) {
+            self.failed |= chunk.contains_key("error");
+            for (name, value) in &chunk {
+                match &**name {
+                    "choices" => value.as_array().into_iter().flatten().for_each(|choice| self.choice(choice)),
+                    "usage" | "object" => {}
+                    _ => {
+                        self.head.entry(name).or_insert_with(|| value.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn choice(&mut self, chunk: &Value) {
+        let index = chunk["index"].as_u64().and_then(|index| usize::try_from(index).ok()).unwrap_or(0).min(127);
+        while self.choices.len() <= index {
+            let message = json!({"role": "assistant", "content": null, "refusal": null, "annotations": []});
+            let choice =
+                json!({"index": self.choices.len(), "message": message, "logprobs": null, "finish_reason": null});
+            self.choices.extend(choice.as_object().cloned());
+        }
+        let choice = &mut self.choices[index];
+        if let Some(reason) = chunk["finish_reason"].as_str() {
+            choice.insert("finish_reason".to_owned(), reason.into());
+        }
+        if let Some(tokens) = chunk["logprobs"]["content"].as_array() {
+            let logprobs = choice.entry("logprobs").or_insert(Value::Null);
+            if logprobs.is_null() {
+                *logprobs = json!({"content": [], "refusal": null});
+            }
+            logprobs["content"].as_array_mut().into_iter().for_each(|all| all.extend(tokens.iter().cloned()));
+        }
+        let Some(message) = choice.get_mut("message").and_then(Value::as_object_mut) else { return };
+        for (name, value) in chunk["delta"].as_object().into_iter().flatten() {
+            match (&**name, value) {
+                ("content" | "reasoning" | "reasoning_content", Value::String(more)) if !more.is_empty() => {
+                    let text = message.entry(name).or_insert(Value::Null);
+                    *text = format!("{}{more}", text.as_str().unwrap_or_default()).into();
+                }
+                ("tool_calls", Value::Array(calls)) => {
+                    let all = message.entry(name).or_insert_with(|| json!([]));
+                    for call in calls {
+                        let mut call = call.clone();
+                        // Calls come whole; their number is of streams alone.
+                        call.as_object_mut().map(|call| call.remove("index"));
+                        all.as_array_mut().into_iter().for_each(|all| all.push(call.clone()));
+                    }
+                }
+                ("function_call", call) => {
+                    message.insert(name.clone(), call.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn completion(mut self, usage: Option<Usage>) -> Value {
+        for choice in &mut self.choices {
+            if let Some(message) = choice.get_mut("message").and_then(Value::as_object_mut)
+                && !message.contains_key("tool_calls")
+                && !message.contains_key("function_call")
+                && message["content"].is_null()
+            {
+                message.insert("content".to_owned(), "".into());
+            }
+        }
+        let usage = usage.map(|usage| json!(CompletionUsage::from(usage)));
+        self.head.insert("object".to_owned(), "chat.completion".into());
+        self.head.insert("choices".to_owned(), self.choices.into_iter().map(Value::Object).collect());
+        self.head.insert("usage".to_owned(), usage.unwrap_or_default());
+        self.head.into()
+    }
+}
+
+/// A streamed answer that is stored once it is whole.
+pub(super) struct Storing {
+    chat: Chat,
+    app: App,
+    owner: Owner,
+    asked: Option<Asked>,
+    fold: Fold,
+    record: Option<Record>,
+    receipt: Receipt,
+}
+
+impl Storing {
+    pub(super) fn new(chat: Chat, app: &App, owner: Owner, asked: Asked) -> Self {
+        let (app, receipt) = (app.clone(), Receipt::default());
+        Self { chat, app, owner, asked: Some(asked), fold: Fold::default(), record: None, receipt }
+    }
+}
+
+impl Translator for Storing {
+    type Reply<'a> = ChatReply<'a>;
+
+    fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
+        let mut frames = Frames::default();
+        self.chat.reply(reply, &mut frames);
+        let frames = frames.take();
+        self.fold.add(&frames);
+        out.append(&frames);
+        if self.chat.closed()
+            && !self.fold.failed
+            && let Some(asked) = self.asked.take()
+        {
+            let completion = std::mem::take(&mut self.fold).completion(self.chat.usage());
+            self.record = record(self.owner, completion, asked);
+        }
+    }
+
+    fn fail(&mut self, error: &Error, out: &mut Frames) {
+        self.chat.fail(error, out);
+    }
+
+    fn closed(&self) -> bool {
+        self.chat.closed()
+    }
+
+    fn source(&mut self, nth: usize) {
+        self.chat.source(nth);
+    }
+
+    fn finished(&self, nth: usize) -> bool {
+        self.chat.finished(nth)
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.chat.usage()
+    }
+
+    fn receipt(&mut self) -> Receipt {
+        let mut receipt = self.chat.receipt();
+        receipt.add(std::mem::take(&mut self.receipt));
+        receipt
+    }
+
+    fn saving(&mut self) -> Option<Saving> {
+        let (record, store) = (self.record.take()?, self.app.store.clone());
+        Some(Box::pin(async move { store.save(record).await }))
+    }
+
+    fn saved(&mut self, outcome: Result<(), &'static str>) {
+        if let Err(why) = outcome {
+            self.receipt.note("store", why);
+        }
+    }
+
+    fn wrong(&mut self) -> Option<Error> {
+        self.chat.wrong()
+    }
+}
+
+impl Stored {
+    fn read(record: &Record) -> Result<Self, Error> {
+        serde_json::from_slice(&record.body).map_err(|error| Error::Internal {
+            message: format!("the stored record '{}' cannot be read: {error}", record.id),
+        })
+    }
+
+    /// The object that clients see.
+    fn shown(mut self) -> Value {
+        self.completion.insert("metadata".to_owned(), self.metadata.into());
+        self.completion.into()
+    }
+}
+
+fn missing(id: &str) -> Error {
+    Error::NotFound {
+        message: format!("Chat completion with id '{id}' not found. Only those with `store: true` are stored."),
+        param: Some("completion_id".to_owned()),
+        code: "chat_completion_not_found",
+    }
+}
+
+async fn find(app: &App, owner: Owner, id: &str) -> Result<Stored, Error> {
+    let record = app.store.get(Kind::Chat, owner, id).await?.ok_or_else(|| missing(id))?;
+    Stored::read(&record)
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    after: Option<String>,
+    limit: usize,
+    ascending: bool,
+    model: Option<String>,
+    metadata: Vec<(String, String)>,
+}
+
+impl Wanted {
+    /// # Errors
+    /// Fails if a value is out of range.
+    fn read(query: &[(String, String)]) -> Result<Self, Error> {
+        let mut wanted = Self { after: None, limit: 20, ascending: true, model: None, metadata: Vec::new() };
+        for (name, value) in query {
+            match &**name {
+                "after" => wanted.after = Some(value.clone()),
+                "limit" => {
+                    wanted.limit = value.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
+                        Error::invalid("limit", format!("Invalid 'limit': expected 1 to 100, but got '{value}'."))
+                    })?;
+                }
+                "order" if value == "asc" => wanted.ascending = true,
+                "order" if value == "desc" => wanted.ascending = false,
+                "order" => {
+                    return Err(Error::invalid(
+                        "order",
+                        format!("Invalid value: '{value}'. Supported values are: 'asc' and 'desc'."),
+                    ));
+                }
+                "model" => wanted.model = Some(value.clone()),
+                name => {
+                    if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
+                        wanted.metadata.push((key.to_owned(), value.clone()));
+                    }
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn fits(&self, stored: &Stored) -> bool {
+        let model = stored.completion.get("model").and_then(Value::as_str);
+        let has = |(key, value): &(String, String)| stored.metadata.get(key).and_then(Value::as_str) == Some(value);
+        self.model.as_deref().is_none_or(|wanted| model == Some(wanted)) && self.metadata.iter().all(has)
+    }
+}
+
+/// A list as clients see it.
+fn listed(data: &[Value], has_more: bool) -> Response {
+    let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+    let (first, last) = (id(data.first()), id(data.last()));
+    axum::Json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}))
+        .into_response()
+}
+
+/// `GET /v1/chat/completions`: the caller's, page by page.
+pub(crate) async fn list(State(app): State<App>, owner: Owner, Query(query): Query<Pairs>) -> Result<Response, Error> {
+    let wanted = Wanted::read(&query)?;
+    let (mut data, mut after) = (Vec::new(), wanted.after.clone());
+    loop {
+        let page = Page { after: after.clone(), limit: STEP, ascending: wanted.ascending };
+        let Some(step) = app.store.list(Kind::Chat, owner, &page).await? else {
+            return Err(Error::invalid(
+                "after",
+                format!("Chat completion with id '{}' not found.", after.unwrap_or_default()),
+            ));
+        };
+        for record in &step.records {
+            let stored = Stored::read(record)?;
+            if wanted.fits(&stored) {
+                if data.len() == wanted.limit {
+                    return Ok(listed(&data, true));
+                }
+                data.push(stored.shown());
+            }
+        }
+        match step.records.last() {
+            Some(last) if step.has_more => after = Some(last.id.clone()),
+            _ => return Ok(listed(&data, false)),
+        }
+    }
+}
+
+/// `GET /v1/chat/completions/{id}`.
+pub(crate) async fn retrieve(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
+    Ok(axum::Json(find(&app, owner, &id).await?.shown()).into_response())
+}
+
+/// `POST /v1/chat/completions/{id}`: replaces its metadata.
+pub(crate) async fn update(State(app): State<App>, owner: Owner, Id(id): Id, json: Json) -> Result<Response, Error> {
+    let metadata: Map<String, Value> = json.fields()?.need("metadata", &mut Vec::new())?;
+    let metadata = texts(metadata)?;
+    let change = |record: &Record| {
+        let stored = Stored { metadata: metadata.clone(), ..Stored::read(record)? };
+        let body = serde_json::to_vec(&stored).map_err(|error| Error::Internal { message: error.to_string() })?;
+        Ok(Record { body: body.into(), ..record.clone() })
+    };
+    match app.store.update(Kind::Chat, owner, &id, change).await? {
+        Updated::Stored(record) => Ok(axum::Json(Stored::read(&record)?.shown()).into_response()),
+        Updated::Missing => Err(missing(&id)),
+        Updated::TooBig => Err(Error::invalid("metadata", "With this metadata it is larger than what is stored.")),
+    }
+}
+
+/// `DELETE /v1/chat/completions/{id}`.
+pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
+    if !app.store.remove(Kind::Chat, owner, &id).await? {
+        return Err(missing(&id));
+    }
+    Ok(axum::Json(json!({"id": id, "object": "chat.completion.deleted", "deleted": true})).into_response())
+}
+
+/// `GET /v1/chat/completions/{id}/messages`: what it was asked, page by page.
+pub(crate) async fn messages(
+    State(app): State<App>,
+    owner: Owner,
+    Id(id): Id,
+    Query(query): Query<Pairs>,
+) -> Result<Response, Error> {
+    let wanted = Wanted::read(&query)?;
+    let stored = find(&app, owner, &id).await?;
+    let mut messages: Vec<Value> =
+        stored.messages.into_iter().enumerate().map(|(n, message)| message_of(&id, n, message)).collect();
+    if !wanted.ascending {
+        messages.reverse();
+    }
+    if let Some(after) = &wanted.after {
+        let at = messages.iter().position(|message| message["id"] == **after).ok_or_else(|| {
+            Error::invalid("after", format!("Message with id '{after}' not found in this chat completion."))
+        })?;
+        messages.drain(..=at);
+    }
+    let has_more = messages.len() > wanted.limit;
+    messages.truncate(wanted.limit);
+    Ok(listed(&messages, has_more))
+}
+
+/// A message as it is listed: its text, and the parts that it was made of.
+fn message_of(id: &str, n: usize, message: Value) -> Value {
+    let Value::Object(mut message) = message else { return Value::Null };
+    let content = message.remove("content").unwrap_or_default();
+    let text = match &content {
+        Value::Array(parts) => {
+            let texts: Vec<&str> = parts.iter().filter_map(|part| part["text"].as_str()).collect();
+            Value::from(texts.join("\n"))
+        }
+        content => content.clone(),
+    };
+    let parts = if content.is_array() { content } else { Value::Null };
+    message.insert("id".to_owned(), format!("{id}-{n}").into());
+    message.insert("content".to_owned(), text);
+    message.entry("refusal").or_insert(Value::Null);
+    message.insert("content_parts".to_owned(), parts);
+    message.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_fold_to_the_unstreamed_answer() {
+        let mut fold = Fold::default();
+        let frames = [
+            json!({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}),
+            json!({"id": "c", "choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [1]}}]}),
+            json!({"id": "c", "choices": [{"index": 1, "delta": {"tool_calls": [{"index": 0, "id": "call_1"}]}}]}),
+            json!({"id": "c", "choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop", "logprobs": {"content": [2]}}]}),
+        ];
+        for frame in frames {
+            fold.add(format!("data: {frame}\n\n").as_bytes());
+        }
+        fold.add(b"data: [DONE]\n\n");
+        let completion = fold.completion(Some(Usage { input: 1, output: 2, cached: 0 }));
+        assert_eq!(
+            (&completion["id"], &completion["object"], &completion["model"]),
+            (&json!("c"), &json!("chat.completion"), &json!("m"))
+        );
+        let [first, second] = [&completion["choices"][0], &completion["choices"][1]];
+        assert_eq!((&first["message"]["content"], &first["finish_reason"]), (&json!("ab"), &json!("stop")));
+        assert_eq!(first["logprobs"]["content"], json!([1, 2]));
+        assert_eq!(
+            (&second["message"]["content"], &second["message"]["tool_calls"]),
+            (&Value::Null, &json!([{"id": "call_1"}]))
+        );
+        assert_eq!(completion["usage"]["total_tokens"], 3);
+    }
+
+    #[test]
+    fn metadata_has_its_bounds_and_filters_are_read() {
+        assert!(texts(Map::from_iter([("a".to_owned(), "b".into())])).is_ok());
+        for wrong in [json!({"a": 1}), json!({"a": "x".repeat(513)}), json!({"x".repeat(65): "b"})] {
+            assert!(texts(wrong.as_object().unwrap().clone()).is_err(), "{wrong}");
+        }
+        let query = [("metadata[a]", "b"), ("order", "desc"), ("limit", "3"), ("model", "m")];
+        let query: Vec<_> = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let wanted = Wanted::read(&query).unwrap();
+        assert_eq!((wanted.limit, wanted.ascending, wanted.metadata.len()), (3, false, 1));
+        assert!(Wanted::read(&[("limit".to_owned(), "0".to_owned())]).is_err());
+        assert!(Wanted::read(&[("order".to_owned(), "up".to_owned())]).is_err());
+    }
+}
