@@ -53,8 +53,9 @@ fn add(entries: &mut Vec<Entry>, name: &str, at: usize, value: Json) {
         }
         (setting, value) => {
             let setting = setting.ok_or_else(|| {
-                let near = nearest(name, SETTINGS.iter().map(|setting| setting.key));
-                near.map_or_else(String::new, |near| format!(": did you mean {PREFIX}.{near}?"))
+                let names: Vec<String> = SETTINGS.iter().map(|setting| plain(setting.key)).collect();
+                let near = nearest(&plain(name), names.iter().map(String::as_str)).and_then(find);
+                near.map_or_else(String::new, |near| format!(": did you mean {PREFIX}.{}?", near.key))
             });
             entries.push(Entry { name: format!("{PREFIX}.{name}"), at, setting, value: value_of(value) });
         }
