@@ -430,7 +430,7 @@ impl Turns {
                         running.id = response_id(&event);
                     }
                     running.failed |=
-                        event.starts_with(b"{\"type\":\"response.failed\"") || event.starts_with(b"{\"error\"");
+                        event.starts_with(b"{\"type\":\"response.failed\"") || !event.starts_with(b"{\"type\":");
                     let event = in_lane(&event, lane_id.as_deref());
                     stream.feed(Message::Text(event.unwrap_or_default())).await.map_err(|_| End::Gone)?;
                 }
