@@ -345,6 +345,11 @@ impl Translator for Messages {
         if reply.done {
             self.usage = Some(counted);
         }
+        if thought.is_some()
+            && let Some(held) = self.rescue.as_mut().map(Rescue::interrupt)
+        {
+            self.text(&held, out);
+        }
         match thought {
             Some(_) if self.facts.thoughts == Thoughts::Hidden => self.receipt.note("thinking", "hidden"),
             Some(thought) => self.think(thought, out),

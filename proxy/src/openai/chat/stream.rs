@@ -141,6 +141,7 @@ impl Translator for Chat {
             let text = content.take().unwrap_or_default();
             // Where there are probabilities, each belongs to its word.
             let off = !tool_calls.is_empty() || logprobs.is_some();
+            let before = thinking.map(|_| rescue.interrupt()).unwrap_or_default();
             let released = if off {
                 Some(rescue.stop() + &text)
             } else {
@@ -150,6 +151,9 @@ impl Translator for Chat {
                 }
             };
             let mut passed: Cow<'_, str> = released.map_or(text, Cow::Owned);
+            if !before.is_empty() {
+                passed = Cow::Owned(before + &passed);
+            }
             if reply.done {
                 let rest = rescue.finish(reply.done_reason.as_deref());
                 passed.to_mut().push_str(&rest.text);

@@ -339,6 +339,13 @@ impl Answer {
         }
     }
 
+    /// Gives out what was held back because it might have become a call.
+    fn release(&mut self, how: fn(&mut Rescue) -> String, out: &mut Frames) {
+        if let Some(held) = self.rescue.as_mut().map(how).filter(|held| !held.is_empty()) {
+            self.speak(&held, Vec::new(), out);
+        }
+    }
+
     /// The model calls.
     fn call(&mut self, mut call: ToolCall<'_>, out: &mut Frames) {
         self.facts.repairs.fix(&mut call.function, &mut self.receipt);
@@ -528,6 +535,7 @@ impl Translator for Answer {
         }
         let message = reply.message;
         if let Some(thought) = message.thinking.filter(|text| !text.is_empty()) {
+            self.release(Rescue::interrupt, out);
             self.think(&thought, out);
         }
         let done_reason = reply.done_reason.as_deref();
@@ -577,10 +585,7 @@ impl Translator for Answer {
         if self.state != State::Queued {
             self.begin(out);
         }
-        let held = self.rescue.as_mut().map(Rescue::stop).filter(|held| !held.is_empty());
-        if let Some(held) = held {
-            self.speak(&held, Vec::new(), out);
-        }
+        self.release(Rescue::stop, out);
         self.end(
             if *error == Error::CanceledByCaller { Status::Canceled } else { Status::Failed(Failure::from(error)) },
             out,

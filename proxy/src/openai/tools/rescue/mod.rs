@@ -175,6 +175,14 @@ impl Rescue {
         Cow::Owned(out)
     }
 
+    /// The model thinks, after its text. Returns what was held, so that the text comes first; nothing is looked for after it.
+    pub(crate) fn interrupt(&mut self) -> String {
+        // What was not read again yet may be text for certain.
+        self.next = 0;
+        let passed = self.push("").into_owned();
+        if self.held.is_empty() { passed } else { passed + &self.stop() }
+    }
+
     /// Looks for nothing any more. Returns what was held.
     pub(crate) fn stop(&mut self) -> String {
         self.off = true;

@@ -284,6 +284,22 @@ proptest! {
     }
 
     #[test]
+    fn a_thought_lets_go_of_the_same_text_whatever_packets_brought_it(answer in answer(), more in "[a-z \\{\"]{0,9}", size in 1usize..9) {
+        let text = answer + &more;
+        let chars: Vec<char> = text.chars().collect();
+        let mut rescue = repairs().rescue().unwrap();
+        let mut passed = String::new();
+        for piece in chars.chunks(size) {
+            passed += &rescue.push(&piece.iter().collect::<String>());
+        }
+        passed += &rescue.interrupt();
+        prop_assert_eq!(&passed, &text);
+        let mut whole = repairs().rescue().unwrap();
+        let _ = (whole.push(&text).into_owned(), whole.interrupt());
+        prop_assert_eq!(rescue.off, whole.off, "what follows is read alike");
+    }
+
+    #[test]
     fn any_text_at_all_passes(text in "[a-z{}\\[\\]<>|\"':,`\n=()]{0,60}") {
         prop_assert_eq!(rescued([&*text], "stop"), (text.clone(), vec![]));
     }
