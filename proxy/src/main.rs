@@ -255,6 +255,11 @@ async fn run(
     for warning in startup::warnings(running.addr(), config) {
         tracing::warn!(target: "farllama", "{warning}");
     }
+    for entry in config.every_remote() {
+        if let Some(proxy) = &entry.remote.reach.proxy {
+            tracing::info!(target: "farllama", "remote {} is reached through the proxy {proxy}", entry.remote.name());
+        }
+    }
     if let Some(host) = startup::ollama_host(&sources.environment) {
         tracing::info!(target: "farllama", "OLLAMA_HOST is {host}: farllama does not use it, and tools on this machine that use it bypass farllama");
     }

@@ -18,6 +18,9 @@ use support::{
     word,
 };
 
+const MESSAGES_STREAM: &str =
+    "{\"model\":\"m\",\"max_tokens\":9,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true}";
+
 /// A proxy with an admin listener, both on free ports.
 struct Steered {
     proxy: Running,
@@ -180,31 +183,65 @@ async fn a_remote_that_cannot_be_used_changes_nothing() {
 async fn a_canceled_request_ends_with_an_error_in_its_own_dialect() {
     let upstream = holding().await;
     let steered = Steered::start(&upstream).await;
+    let mut ended = 0;
     for (path, body, error) in [
         ("/v1/chat/completions", CHAT_STREAM, "\"code\":\"request_canceled\""),
         ("/api/chat", CHAT_STREAM, "{\"error\":\"an operator of the proxy has canceled this request\"}\n"),
+        ("/v1/messages", MESSAGES_STREAM, "event: error\ndata: {\"type\":\"error\""),
     ] {
         let mut stream = Client::sending(steered.addr(), post(path, body)).await;
         stream.until("one").await;
         let running = steered.until("/api/requests", |all| !all["running"].as_array().unwrap().is_empty()).await;
         let row = &running["running"][0];
-        assert_eq!((&row["path"], row["first_token_ms"].is_null()), (&json!(path), path == "/api/chat"));
+        assert_eq!(row["path"], path);
+        assert!(row["first_token_ms"].is_u64() && row["waiting_for"].is_null(), "{row}");
         let canceled = steered.call("POST", &format!("/api/requests/{}/cancel", row["key"]), "").await;
         assert_eq!(canceled.code(), 204);
         let end = stream.until("\r\n0\r\n\r\n").await;
         assert!(end.contains(error) && !end.contains("[DONE]"), "{end}");
-        upstream
-            .until(|seen| {
-                seen.text().contains(path.trim_start_matches("/v1").trim_end_matches("/completions")) && seen.left
-            })
-            .await;
+        ended += 1;
+        let left = async {
+            while upstream.seen().iter().filter(|seen| seen.text().contains("/api/chat") && seen.left).count() < ended {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, left).await.unwrap();
     }
-    let finished = steered.until("/api/requests", |all| all["finished"].as_array().unwrap().len() == 2).await;
+    let finished = steered.until("/api/requests", |all| all["finished"].as_array().unwrap().len() == 3).await;
     assert!(finished["finished"].as_array().unwrap().iter().all(|row| row["ending"] == "canceled"), "{finished}");
     assert_eq!(steered.call("POST", "/api/requests/1/cancel", "").await.code(), 404);
     assert_eq!(steered.call("POST", "/api/requests/x/cancel", "").await.code(), 400);
     let metrics = steered.get("/metrics").await.text();
-    assert!(metrics.contains("farllama_canceled_requests_total{by=\"operator\"} 2"), "{metrics}");
+    assert!(metrics.contains("farllama_canceled_requests_total{by=\"operator\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_inspector_shows_what_became_of_a_message() {
+    let reply = json!({
+        "model": "m", "created_at": "2026-11-27T00:00:00Z", "message": {"role": "assistant", "content": "hello"},
+        "done": true, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3
+    });
+    let line = format!("{reply}\n");
+    let upstream = Upstream::answering(raw_response("200 OK", "Content-Type: application/x-ndjson\r\n", &line)).await;
+    let steered = Steered::start(&upstream).await;
+    assert_eq!(steered.call("PUT", "/api/inspector", "{\"on\":true}").await.code(), 200);
+    for body in [MESSAGES_STREAM.replace("true", "false"), MESSAGES_STREAM.to_owned()] {
+        let response = ask(steered.addr(), post("/v1/messages", &body)).await;
+        assert_eq!(response.code(), 200, "{}", response.text());
+    }
+    let kept =
+        steered.until("/api/inspector", |all| all["exchanges"].as_array().is_some_and(|all| all.len() == 2)).await;
+    for (one, response) in
+        kept["exchanges"].as_array().unwrap().iter().zip(["\"type\":\"message\"", "event: message_stop"])
+    {
+        let one = steered.get(&format!("/api/inspector/{}", one["key"])).await.json();
+        assert_eq!((&one["path"], &one["endpoint"]), (&json!("/v1/messages"), &json!("messages")));
+        assert_eq!(one["asks"].as_array().unwrap().len(), 1, "{one}");
+        assert_eq!(one["asks"][0]["path"], "/api/chat");
+        assert!(one["asks"][0]["body"]["text"].as_str().unwrap().contains("\"messages\""), "{one}");
+        assert!(one["reply"]["text"].as_str().unwrap().contains("hello"), "{one}");
+        assert!(one["response"]["text"].as_str().unwrap().contains(response), "{one}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use farllama::{
@@ -18,7 +19,7 @@ use farllama::{
     serve,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use support::{Upstream, ask, config, raw_response};
+use support::{CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -312,4 +313,54 @@ async fn a_certificate_that_cannot_be_used_is_reported_with_its_file() {
     }
     let alone = format!("[remote]\nprotocol = \"https\"\nclient_cert = {cert:?}\n");
     assert!(Config::from_toml(&alone).unwrap_err().to_string().contains("belong together"));
+}
+
+#[cfg(target_os = "linux")]
+/// A machine that is asleep: its backlog is full, so that packets are dropped. Dropping the connections wakes it.
+async fn asleep() -> (std::net::TcpListener, Vec<TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut filled = Vec::new();
+    for _ in 0..3 {
+        let connecting = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(addr)).await;
+        filled.extend(connecting.into_iter().flatten());
+    }
+    (socket.into(), filled)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_stream_is_held_by_heartbeats_while_the_machine_wakes() {
+    let stream = [STREAM_HEAD.as_bytes().to_vec(), word("awake"), last(), STREAM_END.as_bytes().to_vec()].concat();
+    let upstream = Upstream::answering(stream).await;
+    let (listener, filled) = asleep().await;
+    let card = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let text = format!(
+        "[local]\nport = 0\n[remote]\nhost = \"127.0.0.1\"\nport = {}\nwake = \"aa:bb:cc:dd:ee:ff@{}\"\n\
+         [timeouts]\nconnect = \"200ms\"\n[heartbeat]\nafter = \"50ms\"\nevery = \"50ms\"\n",
+        listener.local_addr().unwrap().port(),
+        card.local_addr().unwrap()
+    );
+    let farllama = serve(Config::from_toml(&text).unwrap()).await.unwrap();
+    let mut client = Client::sending(farllama.addr(), post("/v1/chat/completions", CHAT_STREAM)).await;
+    let held = client.until("\n: ").await;
+    assert!(held.starts_with("HTTP/1.1 200 OK\r\n") && !held.contains("awake"), "{held}");
+    let mut packet = [0; 200];
+    let size = tokio::time::timeout(support::PATIENCE, card.recv(&mut packet)).await.unwrap().unwrap();
+    assert_eq!((size, &packet[..12]), (102, &b"\xff\xff\xff\xff\xff\xff\xaa\xbb\xcc\xdd\xee\xff"[..]));
+    drop(filled);
+    let listener = TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(upstream.addr).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let rest = client.until("[DONE]").await;
+    assert!(rest.contains("awake"), "{rest}");
 }

@@ -162,7 +162,7 @@ pub(crate) struct Models {
 pub(crate) async fn models(Extract(state): Extract<State>) -> Result<Json<Models>, Problem> {
     let setup = state.control.setup();
     let remotes = &setup.shared.remotes;
-    let client = &remotes.first().client;
+    let client = remotes.first().client.without_waking();
     let list = async |path| -> Result<Vec<Value>, Problem> {
         let failed = |error: crate::error::Error| Problem::new(StatusCode::BAD_GATEWAY, error.to_string());
         let reply =

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use crate::observe::{Inspected, Text};
+use crate::observe::{Ask, Inspected, Text};
 
 /// Headers that a scenario sends; others belong to the connection or to the client's library.
 const SENT: [&str; 2] = ["content-type", "accept"];
@@ -61,17 +61,14 @@ pub(crate) fn scenario(one: &Inspected, base: &str) -> Result<String, &'static s
     if one.ending != "complete" && one.ending != "refused" {
         return Err("it did not run to its end");
     }
-    if one.asks.len() > 1 {
-        return Err("it took several requests to Ollama");
-    }
     // On the native lane the client's request and response are Ollama's own.
     let native = one.asks.is_empty() && !one.path.starts_with(base);
     let path = one.path.split('?').next().unwrap_or_default();
-    let upstream = match one.asks.first() {
-        Some(ask) if one.reply.bytes > 0 => Some((&*ask.path, reply(&one.reply, 200))),
-        Some(_) => return Err("Ollama refused, and its words were not kept"),
-        None if native => Some((path, reply(&one.response, status))),
-        None => None,
+    let upstream: Vec<(&str, Value)> = match &one.asks[..] {
+        [only] if one.reply.bytes > 0 => vec![(&only.path, reply(&one.reply, 200))],
+        [] if native => vec![(path, reply(&one.response, status))],
+        [] => Vec::new(),
+        asks => asks.iter().map(played).collect::<Result<_, _>>()?,
     };
     let mut out = String::new();
     let model = one.model.as_deref().unwrap_or_default();
@@ -81,9 +78,13 @@ pub(crate) fn scenario(one: &Inspected, base: &str) -> Result<String, &'static s
     if base != "/v1" {
         let _ = writeln!(out, "config: {}", json!(format!("[openai]\nbase_path = {base:?}\n")));
     }
-    if let Some((path, reply)) = &upstream {
-        // What the mock plays has no variables.
-        let _ = writeln!(out, "upstream:\n  - when: {{ path: {} }}\n    reply: {reply}", json!(path));
+    if !upstream.is_empty() {
+        out.push_str("upstream:\n");
+    }
+    for (path, reply) in &upstream {
+        // Of several, each is played once, in this order. What the mock plays has no variables.
+        let once = if upstream.len() > 1 { "\n    times: 1" } else { "" };
+        let _ = writeln!(out, "  - when: {{ path: {} }}{once}\n    reply: {reply}", json!(path));
     }
     let mut http = Map::new();
     http.insert("method".to_owned(), json!(one.method));
@@ -121,7 +122,8 @@ pub(crate) fn scenario(one: &Inspected, base: &str) -> Result<String, &'static s
     if !expected.is_empty() {
         let _ = writeln!(out, "    expect: {}", written(&Value::Object(expected)));
     }
-    if let Some(ask) = one.asks.first() {
+    // Of several, the last is what the others led to.
+    if let Some(ask) = one.asks.last() {
         let mut sent = Map::new();
         sent.insert("path".to_owned(), json!(ask.path));
         if let Ok(body) = serde_json::from_str(&ask.body.text) {
@@ -130,6 +132,21 @@ pub(crate) fn scenario(one: &Inspected, base: &str) -> Result<String, &'static s
         let _ = writeln!(out, "    sent: {}", written(&Value::Object(sent)));
     }
     Ok(out)
+}
+
+/// What the mock plays for one of several requests.
+///
+/// # Errors
+/// Says what was not kept.
+fn played(ask: &Ask) -> Result<(&str, Value), &'static str> {
+    let reply = match (&ask.refused, &ask.reply) {
+        (Some((status, text)), _) => json!({ "status": status, "body": { "error": text } }),
+        (None, Some(kept)) if kept.cut => return Err("Ollama's reply is longer than what the inspector keeps"),
+        (None, Some(kept)) if kept.bytes > 0 => reply(kept, 200),
+        (None, Some(_)) => return Err("Ollama refused, and its words were not kept"),
+        (None, None) => return Err("it took several requests to Ollama at the same time"),
+    };
+    Ok((&ask.path, reply))
 }
 
 /// What the mock plays.
@@ -188,10 +205,13 @@ fn written(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::Ask;
 
     fn text(text: &str) -> Text {
         Text { text: text.to_owned(), bytes: text.len() as u64, cut: false }
+    }
+
+    fn ask(body: &str) -> Ask {
+        Ask { path: "/api/chat".to_owned(), body: text(body), refused: None, reply: None }
     }
 
     fn inspected() -> Inspected {
@@ -213,7 +233,7 @@ mod tests {
             request: text(
                 "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"it's ${model} \u{2028}\"}]}",
             ),
-            asks: vec![Ask { path: "/api/chat".to_owned(), body: text("{\"model\":\"m\",\"stream\":false}") }],
+            asks: vec![ask("{\"model\":\"m\",\"stream\":false}")],
             reply: text("{\"model\":\"m\",\"message\":{\"content\":\"${hi}\"},\"done\":true}"),
             response_headers: vec![("content-type".to_owned(), "application/json".to_owned())],
             response: text("{\"id\":\"chatcmpl-1\",\"created\":7,\"model\":\"m\",\"usage\":{\"total_tokens\":3}}"),
@@ -235,6 +255,20 @@ mod tests {
             assert!(made.contains(part), "{part} in\n{made}");
         }
         assert!(!made.contains("chatcmpl-1") && !made.contains("authorization"), "{made}");
+    }
+
+    #[test]
+    fn several_requests_are_played_in_their_order_unless_they_ran_together() {
+        let refused = Some((400, "\"m\" does not support thinking".to_owned()));
+        let first = Ask { refused, reply: Some(Text::default()), ..ask("{\"think\":true}") };
+        let second = Ask { reply: Some(text("{\"done\":true}")), ..ask("{\"think\":false}") };
+        let made = scenario(&Inspected { asks: vec![first.clone(), second], ..inspected() }, "/v1").unwrap();
+        let refusal = "  - when: { path: \"/api/chat\" }\n    times: 1\n    reply: {\"status\":400,\"body\":{\"error\":\"\\\"m\\\" does not support thinking\"}}\n";
+        let answer =
+            "  - when: { path: \"/api/chat\" }\n    times: 1\n    reply: {\"status\":200,\"body\":{\"done\":true}}\n";
+        assert!(made.contains(&format!("upstream:\n{refusal}{answer}")), "{made}");
+        assert!(made.contains("\"$.think\":{\"equals\":false}"), "{made}");
+        assert!(scenario(&Inspected { asks: vec![first, ask("{}")], ..inspected() }, "/v1").is_err());
     }
 
     #[test]

@@ -68,7 +68,8 @@ impl Health {
     /// Asks the remote for its version.
     pub(crate) async fn of(client: &Client) -> Self {
         let asked = Instant::now();
-        let reply = tokio::time::timeout(PATIENCE, client.call(Method::GET, "/api/version", None)).await;
+        let reply =
+            tokio::time::timeout(PATIENCE, client.without_waking().call(Method::GET, "/api/version", None)).await;
         let latency_ms = Some((asked.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
         let failed = |error: String| Self { error: Some(error), ..Self::default() };
         match reply {

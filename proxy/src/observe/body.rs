@@ -128,6 +128,7 @@ impl Opened {
             ending,
             secrets: &notes.secrets,
             capture: recorder.capture(),
+            facts: Some(&self.facts),
             trace: recorder.trace(),
         });
     }
@@ -137,6 +138,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.in_flight.leave(self.key);
         self.close(Ending::ClientGone, None);
+        self.recorder().cancel().forget_task();
     }
 }
 

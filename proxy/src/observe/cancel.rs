@@ -67,6 +67,11 @@ impl Cancel {
         drop(waker);
         self.error().map_or(Poll::Pending, Poll::Ready)
     }
+
+    /// Lets go of the task that waits. The exchange has ended, and readers may keep its facts for long.
+    pub(super) fn forget_task(&self) {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 #[cfg(test)]

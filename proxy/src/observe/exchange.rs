@@ -1,10 +1,10 @@
 //! One exchange between a client and the proxy, as facts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode};
 
-use super::{inspector::Capture, traces::Trace};
+use super::{Facts, inspector::Capture, traces::Trace};
 use crate::{error::Error, receipt::Receipt, usage::Usage};
 
 /// Everything that readers want to know, unformatted. A new fact is one field.
@@ -47,6 +47,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) secrets: &'a [HeaderValue],
     /// What the inspector has copied of it.
     pub(crate) capture: Option<&'a Capture>,
+    /// Its facts, for readers that format them later.
+    pub(crate) facts: Option<&'a Arc<Facts>>,
     /// The trace that it belongs to, where there are traces.
     pub(crate) trace: Option<&'a Trace>,
 }

@@ -1,17 +1,18 @@
-//! The last exchanges, and sums of the last hour, for the console and the API. Bounded; a slot's buffers are used again.
+//! The last exchanges, and sums of the last hour, for the console and the API. Bounded. Most exchanges are formatted only when somebody looks.
 
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
 use serde::Serialize;
 
-use super::{Ending, Exchange, Reader, log::shown};
+use super::{Ending, Exchange, Facts, Reader, log::shown};
 
 /// Length of one interval of the charts, and how many there are: an hour.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -135,10 +136,95 @@ pub(crate) struct History {
     inner: Mutex<Inner>,
 }
 
+/// An exchange that is kept.
+#[derive(Debug)]
+enum Kept {
+    /// Formatted.
+    Row(Box<Row>),
+    /// As facts, which a reader formats.
+    Facts(Box<Ended>),
+}
+
+/// An exchange whose texts are short and hold no key.
+#[derive(Debug)]
+struct Ended {
+    seq: u64,
+    now_ms: u64,
+    key: u64,
+    facts: Arc<Facts>,
+    status: Option<StatusCode>,
+    first_token: Option<Duration>,
+    total: Duration,
+    tokens_per_second: Option<f64>,
+    ending: Ending,
+}
+
+/// Longest text of an exchange that is kept as it came.
+const SHORT: usize = 256;
+
+impl Ended {
+    /// None: it must be formatted at once. Its texts are long, or hold keys, which are not kept; or there is more to it, which is rare.
+    fn of(exchange: &Exchange<'_>, seq: u64, now_ms: u64) -> Option<Self> {
+        let Exchange { key, id, route, model, status, first_token, total, tokens_per_second, ending, .. } = *exchange;
+        let short = [id, route, model.unwrap_or_default()].iter().all(|text| text.len() <= SHORT);
+        let plain = exchange.secrets.is_empty() && exchange.error.is_none() && exchange.receipt.is_empty();
+        let facts = exchange.facts.filter(|_| short && plain && exchange.capture.is_none())?.clone();
+        Some(Self { seq, now_ms, key, facts, status, first_token, total, tokens_per_second, ending })
+    }
+
+    fn row(&self) -> Row {
+        let Facts { id, method, route, endpoint, peer, recorder, .. } = &*self.facts;
+        let notes = recorder.notes();
+        let mut row = Row::default();
+        let exchange = Exchange {
+            key: self.key,
+            id,
+            method,
+            route,
+            endpoint,
+            peer: *peer,
+            caller: notes.caller.as_deref(),
+            model: notes.model.as_deref(),
+            status: self.status,
+            first_byte: None,
+            first_token: self.first_token,
+            total: self.total,
+            waiting_for: None,
+            usage: notes.usage,
+            tokens_per_second: self.tokens_per_second,
+            receipt: &notes.receipt,
+            error: None,
+            ending: self.ending,
+            secrets: &notes.secrets,
+            capture: None,
+            facts: None,
+            trace: None,
+        };
+        row.take(&exchange, self.seq, self.now_ms);
+        row
+    }
+}
+
+impl Kept {
+    fn seq(&self) -> u64 {
+        match self {
+            Self::Row(row) => row.seq,
+            Self::Facts(ended) => ended.seq,
+        }
+    }
+
+    fn row(&self) -> Row {
+        match self {
+            Self::Row(row) => Row::clone(row),
+            Self::Facts(ended) => ended.row(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     seq: u64,
-    rows: VecDeque<Row>,
+    rows: VecDeque<Kept>,
     sums: VecDeque<Sums>,
 }
 
@@ -161,8 +247,8 @@ impl History {
     /// The rows after `seq`, the oldest first, at most the last `most`.
     pub(crate) fn after(&self, seq: u64, most: usize) -> Vec<Row> {
         let inner = self.inner();
-        let newer = inner.rows.iter().filter(|row| row.seq > seq).count().min(most);
-        inner.rows.iter().skip(inner.rows.len() - newer).cloned().collect()
+        let newer = inner.rows.iter().rev().take_while(|kept| kept.seq() > seq).count().min(most);
+        inner.rows.iter().skip(inner.rows.len() - newer).map(Kept::row).collect()
     }
 
     /// The last hour, the oldest interval first. Intervals without a request are left out.
@@ -189,13 +275,22 @@ impl History {
         if let Some(last) = inner.sums.back_mut() {
             last.add(exchange);
         }
-        let mut row = Row::default();
+        let mut old = None;
         while inner.rows.len() >= capacity {
-            row = inner.rows.pop_front().unwrap_or_default();
+            old = inner.rows.pop_front();
         }
         inner.seq += 1;
-        row.take(exchange, inner.seq, now_ms);
-        inner.rows.push_back(row);
+        let kept = Ended::of(exchange, inner.seq, now_ms).map(|ended| Kept::Facts(Box::new(ended)));
+        let kept = kept.unwrap_or_else(|| {
+            // The buffers of a row are used again.
+            let mut row = match old {
+                Some(Kept::Row(row)) => row,
+                _ => Box::default(),
+            };
+            row.take(exchange, inner.seq, now_ms);
+            Kept::Row(row)
+        });
+        inner.rows.push_back(kept);
     }
 }
 
@@ -258,10 +353,10 @@ impl Reader for History {
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, StatusCode};
+    use http::{HeaderValue, Method};
 
     use super::*;
-    use crate::{receipt::Receipt, usage::Usage};
+    use crate::{observe::Recorder, receipt::Receipt, usage::Usage};
 
     fn exchange<'a>(receipt: &'a Receipt, id: &'a str, first_token_ms: u64) -> Exchange<'a> {
         Exchange {
@@ -285,6 +380,7 @@ mod tests {
             ending: Ending::Complete,
             secrets: &[],
             capture: None,
+            facts: None,
             trace: None,
         }
     }
@@ -303,6 +399,40 @@ mod tests {
         assert_eq!(ids(0, 1), ["req_4"]);
         let row = &history.after(4, 1)[0];
         assert_eq!((row.started_ms, row.model.as_deref()), (8000, Some("<b>m</b>")));
+    }
+
+    #[test]
+    fn a_row_that_is_formatted_later_is_the_same() {
+        let recorder = Recorder::default();
+        recorder.model("<b>m</b>");
+        recorder.caller("ann");
+        recorder.usage(Usage { input: 7, output: 3, cached: 0 });
+        let facts = Arc::new(Facts {
+            id: "req_1".into(),
+            method: Method::POST,
+            route: "/api/chat\u{202e}".to_owned(),
+            endpoint: "api/chat",
+            peer: Some(([127, 0, 0, 1], 7).into()),
+            started: Instant::now(),
+            recorder,
+        });
+        let (history, receipt) = (History::default(), Receipt::default());
+        history.switch_on(9);
+        let now =
+            Exchange { route: &facts.route, peer: facts.peer, caller: Some("ann"), ..exchange(&receipt, "req_1", 5) };
+        history.add(&now, Duration::ZERO, 10_000);
+        history.add(&Exchange { facts: Some(&facts), ..now.clone() }, Duration::ZERO, 10_000);
+        let long = "x".repeat(SHORT + 1);
+        history.add(&Exchange { facts: Some(&facts), route: &long, ..now.clone() }, Duration::ZERO, 10_000);
+        let secrets = [HeaderValue::from_static("Bearer hunter2hunter2")];
+        history.add(&Exchange { facts: Some(&facts), secrets: &secrets, ..now }, Duration::ZERO, 10_000);
+        let formatted = |kept: &Kept| matches!(kept, Kept::Row(_));
+        let kept: Vec<bool> = history.inner().rows.iter().map(formatted).collect();
+        assert_eq!(kept, [true, false, true, true], "neither keys nor long texts are kept");
+        let rows = history.after(0, 9);
+        let text = |at: usize| serde_json::to_string(&Row { seq: 0, ..rows[at].clone() }).unwrap();
+        assert_eq!(text(0), text(1));
+        assert!(text(1).contains("\\\\u{202e}"), "{}", text(1));
     }
 
     #[test]

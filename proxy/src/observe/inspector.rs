@@ -54,10 +54,22 @@ impl Kept {
 #[derive(Debug, Default)]
 struct Raw {
     request: Kept,
-    asks: Vec<(String, Kept)>,
+    asks: Vec<Asked>,
+    /// Whether several requests to Ollama ran at the same time, whose replies come in turns.
+    parallel: bool,
     reply: Kept,
     response_headers: Vec<(String, String)>,
     response: Kept,
+}
+
+/// One request to Ollama.
+#[derive(Debug, Default)]
+struct Asked {
+    path: String,
+    body: Kept,
+    /// Status and text of a refusal.
+    refused: Option<(u16, String)>,
+    reply: Kept,
 }
 
 /// The capture of one exchange. Clones share it.
@@ -80,15 +92,31 @@ impl Capture {
     pub(crate) fn asked(&self, path: &str, body: &[u8]) {
         let mut raw = self.raw();
         if raw.asks.len() < ASKS {
-            let mut kept = Kept::default();
-            kept.push(body);
-            raw.asks.push((path.to_owned(), kept));
+            let mut asked = Asked { path: path.to_owned(), ..Asked::default() };
+            asked.body.push(body);
+            raw.asks.push(asked);
         }
+    }
+
+    /// Ollama has refused the last request.
+    pub(crate) fn refused(&self, status: StatusCode, message: &str) {
+        if let Some(last) = self.raw().asks.last_mut() {
+            last.refused = Some((status.as_u16(), message.to_owned()));
+        }
+    }
+
+    /// Several requests to Ollama run at the same time.
+    pub(crate) fn is_parallel(&self) {
+        self.raw().parallel = true;
     }
 
     /// A part of Ollama's reply.
     pub(crate) fn replied(&self, packet: &[u8]) {
-        self.raw().reply.push(packet);
+        let mut raw = self.raw();
+        raw.reply.push(packet);
+        if let Some(last) = raw.asks.last_mut() {
+            last.reply.push(packet);
+        }
     }
 
     /// The head of the response.
@@ -110,6 +138,12 @@ pub(crate) struct Text {
 pub(crate) struct Ask {
     pub(crate) path: String,
     pub(crate) body: Text,
+    /// Status and text, if Ollama refused it.
+    #[serde(skip)]
+    pub(crate) refused: Option<(u16, String)>,
+    /// What it replied to this one; absent where several ran at the same time.
+    #[serde(skip)]
+    pub(crate) reply: Option<Text>,
 }
 
 /// An exchange that has ended, as the inspector shows it.
@@ -139,8 +173,8 @@ pub(crate) struct Inspected {
 
 impl Inspected {
     fn size(&self) -> usize {
-        let texts =
-            [&self.request, &self.reply, &self.response].into_iter().chain(self.asks.iter().map(|ask| &ask.body));
+        let asks = self.asks.iter().flat_map(|ask| [Some(&ask.body), ask.reply.as_ref()]).flatten();
+        let texts = [&self.request, &self.reply, &self.response].into_iter().chain(asks);
         texts.map(|text| text.text.len() + 256).sum()
     }
 }
@@ -223,7 +257,16 @@ impl Inspector {
                 .map(|(name, value)| (name.clone(), masked(value, secrets).into_owned()))
                 .collect(),
             request: raw.request.text(secrets),
-            asks: raw.asks.iter().map(|(path, body)| Ask { path: path.clone(), body: body.text(secrets) }).collect(),
+            asks: raw
+                .asks
+                .iter()
+                .map(|asked| Ask {
+                    path: asked.path.clone(),
+                    body: asked.body.text(secrets),
+                    refused: asked.refused.as_ref().map(|(status, text)| (*status, masked(text, secrets).into_owned())),
+                    reply: (!raw.parallel && raw.asks.len() > 1).then(|| asked.reply.text(secrets)),
+                })
+                .collect(),
             reply: raw.reply.text(secrets),
             response_headers: raw.response_headers.clone(),
             response: raw.response.text(secrets),

@@ -340,6 +340,7 @@ mod tests {
             looks_like_tracing(&crate::observe::Exchange {
                 key: 0,
                 capture: None,
+                facts: None,
             trace: None,
                 id: "req_1",
                 method: &http::Method::POST,

@@ -392,6 +392,7 @@ mod tests {
             ending: Ending::Complete,
             secrets: &[],
             capture: None,
+            facts: None,
             trace: None,
         }
     }

@@ -24,9 +24,7 @@ pub(crate) use cancel::Reason;
 pub(crate) use exchange::{Ending, Exchange};
 pub(crate) use history::{History, Point, Row};
 pub(crate) use in_flight::{InFlight, Open};
-#[cfg(test)]
-pub(crate) use inspector::Ask;
-pub(crate) use inspector::{Inspected, Inspector, Text, tee_response};
+pub(crate) use inspector::{Ask, Inspected, Inspector, Text, tee_response};
 pub use line::{ExchangeLog, LineSink};
 pub(crate) use log_ring::LEVELS;
 pub use log_ring::{LogLine, LogRing};

@@ -197,6 +197,7 @@ mod tests {
             ending: Ending::Refused,
             secrets: &[],
             capture: None,
+            facts: None,
             trace: None,
         };
         advice.read(&exchange);

@@ -503,6 +503,7 @@ mod tests {
             ending: Ending::Complete,
             secrets: &[],
             capture: None,
+            facts: None,
             trace: Some(trace),
         }
     }

@@ -51,6 +51,8 @@ pub(crate) struct Client {
     name: String,
     authority: Authority,
     port: u16,
+    /// Whether its requests wake the remote's machine.
+    wakes: bool,
     base_path: String,
     /// The names of what every request carries: `Host`, credentials and extra headers.
     carried: Vec<HeaderName>,
@@ -113,6 +115,7 @@ impl Client {
             name: remote.name(),
             authority,
             port: remote.port,
+            wakes: true,
             base_path: base_path.clone(),
             carried: carried.keys().cloned().collect(),
             lines: lines.freeze(),
@@ -161,6 +164,11 @@ impl Client {
         client
     }
 
+    /// The same client, whose requests fail if the remote's machine is asleep: looking at a remote does not wake it.
+    pub(crate) fn without_waking(&self) -> Self {
+        Self { wakes: false, ..self.clone() }
+    }
+
     /// What requests of this client carry in `Via`.
     pub(crate) fn via(&self) -> &HeaderValue {
         &self.via
@@ -202,7 +210,11 @@ impl Client {
     ) -> Result<Outgoing, Error> {
         let target = self.target(request.uri.path_and_query())?;
         let hidden = |name: &HeaderName| hidden(name) || self.carried().any(|carried| carried == name);
-        Ok(Outgoing::new(&request.method, &target, &request.headers, hidden, &self.lines, body))
+        Ok(self.waking(Outgoing::new(&request.method, &target, &request.headers, hidden, &self.lines, body)))
+    }
+
+    fn waking(&self, request: Outgoing) -> Outgoing {
+        if self.wakes { request } else { request.without_waking() }
     }
 
     /// Sends `request` and waits for the head of the response.
@@ -306,7 +318,7 @@ impl Client {
         let target = self.target(Some(&path))?;
         let lines = if ask.is_some() { &self.json_lines } else { &self.lines };
         let body = RequestBody::whole(ask.unwrap_or_default());
-        Ok(Outgoing::new(method, &target, &HeaderMap::new(), |_| false, lines, body))
+        Ok(self.waking(Outgoing::new(method, &target, &HeaderMap::new(), |_| false, lines, body)))
     }
 
     /// Why a response is not a success.

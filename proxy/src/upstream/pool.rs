@@ -124,6 +124,8 @@ pub(crate) struct Outgoing {
     /// None: it has none.
     body: Option<RequestBody>,
     is_head: bool,
+    /// Whether the remote's machine is woken for it.
+    wakes: bool,
 }
 
 impl Outgoing {
@@ -139,7 +141,12 @@ impl Outgoing {
         let body = (!body.is_end_stream()).then_some(body);
         let size = body.as_ref().map(HttpBody::size_hint);
         let head = http1_client::encode_with(method, target, headers, hidden, lines, size);
-        Self { head, body, is_head: *method == Method::HEAD }
+        Self { head, body, is_head: *method == Method::HEAD, wakes: true }
+    }
+
+    /// The same request, which fails if the remote's machine is asleep.
+    pub(crate) fn without_waking(self) -> Self {
+        Self { wakes: false, ..self }
     }
 }
 
@@ -273,7 +280,7 @@ impl Pool {
     /// Sends it once more, on a fresh connection, if the pooled one was closed before any byte of a response came and the body can be
     /// replayed. A remote that restarted, a gateway with a short keep-alive and a laptop that slept leave such connections behind.
     pub(crate) async fn send(&self, request: Outgoing, first_byte: Duration) -> Result<Response<Body>, Failure> {
-        let Outgoing { head: request, mut body, is_head } = request;
+        let Outgoing { head: request, mut body, is_head, wakes } = request;
         if let Some(mut pooled) = self.idle.take() {
             match exchange(&mut pooled, &request, body, first_byte).await {
                 Ok(head) => return Ok(self.response(pooled, head, is_head)),
@@ -281,7 +288,7 @@ impl Pool {
             }
         }
         // Most requests find a connection.
-        let mut pooled = Box::pin(self.connect()).await?;
+        let mut pooled = Box::pin(self.connect(wakes)).await?;
         let head = exchange(&mut pooled, &request, body, first_byte).await?;
         Ok(self.response(pooled, head, is_head))
     }
@@ -329,8 +336,8 @@ impl Pool {
         response
     }
 
-    async fn connect(&self) -> Result<Pooled, Failure> {
-        let io = self.connector.connect().await.map_err(Failure::Connect)?;
+    async fn connect(&self, wakes: bool) -> Result<Pooled, Failure> {
+        let io = self.connector.connect(wakes).await.map_err(Failure::Connect)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let held = known.upgrade().unwrap_or_default();
         *known = Arc::downgrade(&held);

@@ -179,6 +179,9 @@ pub(crate) async fn all(app: &App, asks: Vec<UpstreamRequest>, recorder: &Record
         Ok([only]) => return Ok(vec![whole(app, only, recorder).await?]),
         Err(asks) => asks,
     };
+    if let Some(capture) = recorder.capture() {
+        capture.is_parallel();
+    }
     let asking = asks.into_iter().map(|ask| whole(app, ask, recorder));
     stream::iter(asking).buffered(AT_ONCE).try_collect().await
 }
@@ -236,6 +239,9 @@ pub(super) async fn send_with_fallbacks(
             Error::Refused(refused) => refused,
             error => return Err(error),
         };
+        if let Some(capture) = recorder.capture() {
+            capture.refused(refused.status, &refused.message);
+        }
         match (&refused.refusal, ask.effort, fallback_for(&refused.refusal)) {
             (Refusal::ContextLength { .. }, ..) if ask.may_grow && app.config.context.max > 0 => {
                 return Box::pin(grow(app, &ask, *refused, recorder)).await;

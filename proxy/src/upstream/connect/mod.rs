@@ -84,13 +84,13 @@ impl Connector {
         Ok(Self(Arc::new(Inner { path, tls, within: timeouts.connect, wake })))
     }
 
-    /// Makes a connection. If the machine seems to be asleep and can be woken, waits until it is awake.
+    /// Makes a connection. If the machine seems to be asleep and can be woken, and this `wakes` it, waits until it is awake.
     ///
     /// # Errors
     /// Fails with the reason.
-    pub(crate) async fn connect(&self) -> Result<Box<dyn Io>, Cause> {
+    pub(crate) async fn connect(&self, wakes: bool) -> Result<Box<dyn Io>, Cause> {
         match (self.0.attempt().await, &self.0.wake) {
-            (Err(cause), Some(wake)) if cause.may_be_asleep() => {
+            (Err(cause), Some(wake)) if wakes && cause.may_be_asleep() => {
                 Box::pin(wake.until_awake(cause, || self.0.attempt())).await
             }
             (attempted, _) => attempted,

@@ -155,7 +155,7 @@ mod tests {
                 let _accepted = listener.accept().await;
             }
         };
-        let connecting = tokio::time::timeout(Duration::from_secs(15), connector.connect());
+        let connecting = tokio::time::timeout(Duration::from_secs(15), connector.connect(true));
         tokio::select! {
             connected = connecting => assert!(connected.unwrap().is_ok()),
             () = waking => {}

@@ -122,7 +122,9 @@ pub(super) fn places(all: &[Arc<Member>]) -> Vec<(String, String)> {
 
 /// The models of one remote, without those that it is not used for.
 async fn list(member: &Arc<Member>, path: &'static str) -> Result<Vec<(Listed, Box<RawValue>)>, Error> {
-    let reply = match tokio::time::timeout(member.health.timeout, member.client.call(Method::GET, path, None)).await {
+    // Where one remote is asleep, the others have the list.
+    let client = member.client.without_waking();
+    let reply = match tokio::time::timeout(member.health.timeout, client.call(Method::GET, path, None)).await {
         Ok(reply) => reply.inspect_err(|error| member.failed(error))?,
         Err(_) => {
             let error = member.silent(path);

@@ -46,6 +46,9 @@ pub(crate) async fn respond<T: Translator>(
     recorder: Recorder,
 ) -> Result<Response, Error> {
     let mut sources: Vec<Stage> = openings.into_iter().map(Stage::Opening).collect();
+    if let Some(capture) = recorder.capture().filter(|_| sources.len() > 1) {
+        capture.is_parallel();
+    }
     let first = poll_fn(|cx| {
         for stage in sources.iter_mut().take(AT_ONCE) {
             if let Stage::Opening(opening) = stage
