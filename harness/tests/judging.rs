@@ -69,7 +69,7 @@ async fn against_server(
         capabilities: Capabilities::default(),
     };
     let scenario = load::read("x.yaml", scenario).unwrap();
-    run::one(&Loaded::new("x.yaml".to_owned(), scenario), &plan).await
+    Box::pin(run::one(&Loaded::new("x.yaml".to_owned(), scenario), &plan)).await
 }
 
 fn sse(events: &str) -> String {

@@ -183,12 +183,12 @@ async fn a_remote_that_cannot_be_used_changes_nothing() {
 async fn a_canceled_request_ends_with_an_error_in_its_own_dialect() {
     let upstream = holding().await;
     let steered = Steered::start(&upstream).await;
-    let mut ended = 0;
-    for (path, body, error) in [
+    let cases = [
         ("/v1/chat/completions", CHAT_STREAM, "\"code\":\"request_canceled\""),
         ("/api/chat", CHAT_STREAM, "{\"error\":\"an operator of the proxy has canceled this request\"}\n"),
         ("/v1/messages", MESSAGES_STREAM, "event: error\ndata: {\"type\":\"error\""),
-    ] {
+    ];
+    for (ended, (path, body, error)) in (1..).zip(cases) {
         let mut stream = Client::sending(steered.addr(), post(path, body)).await;
         stream.until("one").await;
         let running = steered.until("/api/requests", |all| !all["running"].as_array().unwrap().is_empty()).await;
@@ -199,7 +199,6 @@ async fn a_canceled_request_ends_with_an_error_in_its_own_dialect() {
         assert_eq!(canceled.code(), 204);
         let end = stream.until("\r\n0\r\n\r\n").await;
         assert!(end.contains(error) && !end.contains("[DONE]"), "{end}");
-        ended += 1;
         let left = async {
             while upstream.seen().iter().filter(|seen| seen.text().contains("/api/chat") && seen.left).count() < ended {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -57,9 +57,9 @@ struct Repaired {
 }
 
 impl Repaired {
-    fn data(&mut self, data: Bytes) {
-        let Some(last) = memrchr(b'\n', &data) else {
-            self.pending.extend_from_slice(&data);
+    fn data(&mut self, data: &Bytes) {
+        let Some(last) = memrchr(b'\n', data) else {
+            self.pending.extend_from_slice(data);
             if self.pending.len() > LONGEST_LINE {
                 let line = std::mem::take(&mut self.pending);
                 self.ready.push_back(Ok(Frame::data(line.into())));
@@ -114,7 +114,7 @@ impl HttpBody for Repaired {
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.data(data),
+                    Ok(data) => this.data(&data),
                     Err(trailers) => {
                         this.end();
                         this.ready.push_back(Ok(trailers));

@@ -302,7 +302,7 @@ impl Pool {
         request: Outgoing,
         first_byte: Duration,
     ) -> Result<Response<Body>, Box<Unanswered>> {
-        let Outgoing { head: request, mut body, is_head } = request;
+        let Outgoing { head: request, mut body, is_head, wakes } = request;
         let has_body = body.is_some();
         if let Some(mut pooled) = self.idle.take() {
             pooled.connection.keep_body(true);
@@ -315,7 +315,7 @@ impl Pool {
                 },
             }
         }
-        let mut pooled = match self.connect().await {
+        let mut pooled = match self.connect(wakes).await {
             Ok(pooled) => pooled,
             Err(failure) => {
                 let again = body.as_mut().is_none_or(RequestBody::rewind);

@@ -76,7 +76,7 @@ impl Backups {
             match &written.before {
                 Some(before) => replace(&written.path, before)?,
                 None => {
-                    fs::remove_file(&written.path).map_err(|error| format!("{}: {error}", written.path.display()))?
+                    fs::remove_file(&written.path).map_err(|error| format!("{}: {error}", written.path.display()))?;
                 }
             }
             out += &format!(
