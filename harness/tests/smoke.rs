@@ -194,7 +194,7 @@ fn flags_that_cannot_be_used_are_exit_code_2() {
     smoke(&["--timeout", "1500"]).assert(2, &["1500 of what?"]);
     smoke(&["--remote-port", "1"]).assert(2, &["--remote-port is given without --remote-host"]);
     smoke(&["--remote-host", "ftp://gpu-box"])
-        .assert(2, &["--remote-host: invalid URL \"ftp://gpu-box\": expected the protocol http or https"]);
+        .assert(2, &["--remote-host: invalid URL \"ftp://gpu-box\": expected the protocol http, https or ssh"]);
     smoke(&["--remote-host", "gpu-box", "--remote-port", "many"]).assert(2, &["--remote-port"]);
     let output =
         Command::new(env!("CARGO_BIN_EXE_farllama-check")).args(["smoke", "--proxy-bin", "no/such/file"]).output();

@@ -215,35 +215,6 @@ async fn a_canceled_request_ends_with_an_error_in_its_own_dialect() {
 }
 
 #[tokio::test]
-async fn the_inspector_shows_what_became_of_a_message() {
-    let reply = json!({
-        "model": "m", "created_at": "2026-11-27T00:00:00Z", "message": {"role": "assistant", "content": "hello"},
-        "done": true, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3
-    });
-    let line = format!("{reply}\n");
-    let upstream = Upstream::answering(raw_response("200 OK", "Content-Type: application/x-ndjson\r\n", &line)).await;
-    let steered = Steered::start(&upstream).await;
-    assert_eq!(steered.call("PUT", "/api/inspector", "{\"on\":true}").await.code(), 200);
-    for body in [MESSAGES_STREAM.replace("true", "false"), MESSAGES_STREAM.to_owned()] {
-        let response = ask(steered.addr(), post("/v1/messages", &body)).await;
-        assert_eq!(response.code(), 200, "{}", response.text());
-    }
-    let kept =
-        steered.until("/api/inspector", |all| all["exchanges"].as_array().is_some_and(|all| all.len() == 2)).await;
-    for (one, response) in
-        kept["exchanges"].as_array().unwrap().iter().zip(["\"type\":\"message\"", "event: message_stop"])
-    {
-        let one = steered.get(&format!("/api/inspector/{}", one["key"])).await.json();
-        assert_eq!((&one["path"], &one["endpoint"]), (&json!("/v1/messages"), &json!("messages")));
-        assert_eq!(one["asks"].as_array().unwrap().len(), 1, "{one}");
-        assert_eq!(one["asks"][0]["path"], "/api/chat");
-        assert!(one["asks"][0]["body"]["text"].as_str().unwrap().contains("\"messages\""), "{one}");
-        assert!(one["reply"]["text"].as_str().unwrap().contains("hello"), "{one}");
-        assert!(one["response"]["text"].as_str().unwrap().contains(response), "{one}");
-    }
-}
-
-#[tokio::test]
 async fn a_request_that_is_canceled_before_its_response_gets_a_status() {
     let upstream = Upstream::start(vec![Act::Hold]).await;
     let steered = Steered::start(&upstream).await;

@@ -448,7 +448,7 @@ fn the_settings_in_the_guide_to_sharing_can_be_used() {
     std::fs::write(path("cert.pem"), signed.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), signed.signing_key.serialize_pem()).unwrap();
     let blocks: Vec<_> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 6);
     for block in blocks {
         let here = path("").replace('\\', "/");
         std::fs::write(path("config.toml"), block.replace("/run/secrets/", &here).replace("/etc/farllama/", &here))
@@ -560,7 +560,7 @@ fn every_text_that_the_troubleshooting_page_explains_is_in_the_program() {
     let explained: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
     assert!(explained.len() >= 18, "{explained:?}");
     let mut sources = String::new();
-    for folder in ["src/upstream", "src/ollama", "src"] {
+    for folder in ["src/upstream", "src/upstream/connect", "src/ollama", "src"] {
         for file in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
             sources.push_str(&std::fs::read_to_string(file.unwrap().path()).unwrap_or_default());
         }

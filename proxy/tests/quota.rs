@@ -98,7 +98,7 @@ async fn refusals_of_every_kind_tell_a_limited_key_where_it_stands() {
     for (path, code, remaining) in [
         // Refused at the gate, it costs nothing.
         ("/api/pull", 403, "9"),
-        ("/v1/chat/completions", 405, "8"),
+        ("/v1/completions", 405, "8"),
         ("/nowhere", 404, "7"),
         ("/v1/models", 502, "6"),
         ("/api/%70ull", 403, "6"),

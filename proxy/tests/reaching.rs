@@ -346,7 +346,7 @@ async fn a_stream_is_held_by_heartbeats_while_the_machine_wakes() {
     );
     let farllama = serve(Config::from_toml(&text).unwrap()).await.unwrap();
     let mut client = Client::sending(farllama.addr(), post("/v1/chat/completions", CHAT_STREAM)).await;
-    let held = client.until("\n: ").await;
+    let held = client.until("\r\n2\r\n\n\n").await;
     assert!(held.starts_with("HTTP/1.1 200 OK\r\n") && !held.contains("awake"), "{held}");
     let mut packet = [0; 200];
     let size = tokio::time::timeout(support::PATIENCE, card.recv(&mut packet)).await.unwrap().unwrap();

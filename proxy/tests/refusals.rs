@@ -286,7 +286,7 @@ async fn a_body_beyond_the_bound_is_refused_with_the_setting_that_helps() {
 #[tokio::test]
 async fn a_wrong_method_is_told_with_the_right_one() {
     let proxy = proxy("127.0.0.1:9".parse().unwrap()).await;
-    let answer = ask(proxy.addr(), "GET /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let answer = ask(proxy.addr(), "GET /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!((answer.code(), answer.header("allow")), (405, Some("POST")));
     assert!(answer.message().contains("POST"));
 }

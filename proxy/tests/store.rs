@@ -191,6 +191,7 @@ async fn a_restart_of_the_server_loses_no_request_and_admits_none_twice() {
     running.until("\"done\":true").await;
     let after = codes(&addrs, 200).await;
     assert_eq!((count(&after, 200), count(&after, 429)), (10, 190), "{after:?}");
+    third.until("can be reached again").await;
     let left = ask(third.addr, with_key(post("/api/chat", CHAT_STREAM), ANN)).await;
     assert_eq!(left.code(), 429, "{}", left.text());
     let log = first.log();

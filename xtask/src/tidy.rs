@@ -307,10 +307,6 @@ fn no_test_is_ignored(files: &[File]) -> Vec<String> {
         .collect()
 }
 
-/// Dependencies whose name stands nowhere in the code, and why they are there.
-const UNNAMED: [(&str, &str); 3] = [("jsonc-parser", AHEAD), ("redis", AHEAD), ("similar", AHEAD)];
-const AHEAD: &str = "named ahead of the change that uses it";
-
 fn every_dependency_is_used(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, manifest) in files.iter().filter(|(path, _)| path.ends_with("Cargo.toml") && path.contains('/')) {
@@ -324,7 +320,7 @@ fn every_dependency_is_used(files: &[File]) -> Vec<String> {
             let Some(name) = line.split(['.', ' ', '=']).next().filter(|_| section.ends_with("dependencies")) else {
                 continue;
             };
-            if name.is_empty() || name.starts_with('#') || UNNAMED.iter().any(|(known, _)| *known == name) {
+            if name.is_empty() || name.starts_with('#') {
                 continue;
             }
             let word = name.replace('-', "_");

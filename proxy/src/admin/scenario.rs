@@ -140,7 +140,11 @@ pub(crate) fn scenario(one: &Inspected, base: &str) -> Result<String, &'static s
 /// Says what was not kept.
 fn played(ask: &Ask) -> Result<(&str, Value), &'static str> {
     let reply = match (&ask.refused, &ask.reply) {
-        (Some((status, text)), _) => json!({ "status": status, "body": { "error": text } }),
+        (Some((status, text)), _) => {
+            // What the mock answers with, which is no error body of ours.
+            let body = Value::from_iter([("error".to_owned(), Value::from(text.clone()))]);
+            json!({ "status": status, "body": body })
+        }
         (None, Some(kept)) if kept.cut => return Err("Ollama's reply is longer than what the inspector keeps"),
         (None, Some(kept)) if kept.bytes > 0 => reply(kept, 200),
         (None, Some(_)) => return Err("Ollama refused, and its words were not kept"),

@@ -63,7 +63,7 @@ Examples:
   farllama serve gpu-box --port 18000 --context-max 65536 --verbose
 
 All settings: farllama serve --help. Those in force: farllama config show.
-A running one: farllama start|stop|restart|remote|remotes|logs|requests|top|inspect";
+A running one: farllama stop|start|restart|remote|remotes|logs|requests|top";
 
 /// The commands that `-h` leaves out.
 const STEERING: &str = "\
