@@ -27,19 +27,22 @@ struct Witness {
     script: &'static str,
 }
 
-const WITNESSES: [Witness; 17] = [
+const WITNESSES: [Witness; 20] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
     Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
+    Witness { client: "ollama for Python over OpenAI", runtime: Runtime::Python, script: "ollama_bridge.py" },
     Witness { client: "openai-agents for Python", runtime: Runtime::Python, script: "agents_sdk.py" },
     Witness { client: "anthropic for Python", runtime: Runtime::Python, script: "anthropic_sdk.py" },
     Witness { client: "openai for Node", runtime: Runtime::Node, script: "openai_sdk.mjs" },
     Witness { client: "openai responses for Node", runtime: Runtime::Node, script: "openai_responses.mjs" },
     Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs" },
+    Witness { client: "ollama for Node over OpenAI", runtime: Runtime::Node, script: "ollama_bridge.mjs" },
     Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs" },
     Witness { client: "anthropic for Node", runtime: Runtime::Node, script: "anthropic_sdk.mjs" },
     Witness { client: "openai for Go", runtime: Runtime::Go, script: "openai" },
     Witness { client: "ollama for Go", runtime: Runtime::Go, script: "ollama" },
+    Witness { client: "ollama for Go over OpenAI", runtime: Runtime::Go, script: "ollama-bridge" },
     Witness { client: "openai for Java", runtime: Runtime::Java, script: "Witness" },
     Witness { client: "claude code", runtime: Runtime::Node, script: "claude_code.mjs" },
     Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
@@ -162,8 +165,12 @@ impl Witness {
         let stage = Stage::start()?;
         let told = self.ask(&stage, report);
         if told.is_err() || report.tally.failed > 0 {
-            let proxies =
-                [("", &stage.open), (" that asks for keys", &stage.keyed), (" before an older Ollama", &stage.older)];
+            let proxies = [
+                ("", &stage.open),
+                (" that asks for keys", &stage.keyed),
+                (" before an older Ollama", &stage.older),
+                (" before an OpenAI server", &stage.bridged),
+            ];
             for (which, proxy) in proxies {
                 report.text += &format!("The log of the proxy{which}:\n{}", proxy.log());
             }
@@ -180,6 +187,7 @@ impl Witness {
             .env("WITNESS_URL", &stage.open.url)
             .env("WITNESS_KEYED_URL", &stage.keyed.url)
             .env("WITNESS_OLDER_URL", &stage.older.url)
+            .env("WITNESS_BRIDGED_URL", &stage.bridged.url)
             .env("WITNESS_BINARIES", built("farllama")?.parent().unwrap_or(Path::new("")))
             .env("WITNESS_CHROMIUM", browser().unwrap_or_default())
             .env("WITNESS_SCREENSHOTS", root().join("target").join("witnesses").join("console"))

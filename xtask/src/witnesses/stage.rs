@@ -25,6 +25,8 @@ pub(super) struct Stage {
     pub(super) keyed: Server,
     /// In front of an older Ollama.
     pub(super) older: Server,
+    /// In front of an OpenAI server, which is the open one.
+    pub(super) bridged: Server,
     // Last, so that they outlive who asks them.
     _mocks: [Server; 2],
 }
@@ -33,8 +35,13 @@ impl Stage {
     pub(super) fn start() -> Result<Self, String> {
         let mock = mock(&[])?;
         let older = self::mock(&["--version", OLDER])?;
+        let open = proxy(&mock, "open.toml")?;
+        let config = setting("open.toml").to_string_lossy().into_owned();
+        let url = format!("{}/v1", open.url);
+        let bridged = started(&["--remote-kind", "openai", "--remote-url", &url, "--config", &config])?;
         Ok(Self {
-            open: proxy(&mock, "open.toml")?,
+            open,
+            bridged,
             keyed: proxy(&mock, "keyed.toml")?,
             older: proxy(&older, "open.toml")?,
             _mocks: [mock, older],
@@ -51,10 +58,13 @@ fn mock(flags: &[&str]) -> Result<Server, String> {
 }
 
 fn proxy(remote: &Server, config: &str) -> Result<Server, String> {
+    started(&["--remote-host", &remote.url, "--config", &setting(config).to_string_lossy()])
+}
+
+/// A proxy with these flags.
+fn started(flags: &[&str]) -> Result<Server, String> {
     let mut proxy = Command::new(built("farllama")?);
-    proxy
-        .args(["serve", "--local-port", "0", "--admin-enabled=false", "--remote-host", &remote.url, "--config"])
-        .arg(setting(config));
+    proxy.args(["serve", "--local-port", "0", "--admin-enabled=false"]).args(flags);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FARLLAMA_") {
             proxy.env_remove(name);

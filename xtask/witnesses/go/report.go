@@ -28,13 +28,17 @@ func expect(what bool, format string, arguments ...any) error {
 }
 
 func main() {
-	witnesses := map[string]func(url string){"openai": openAI, "ollama": ollama}
+	witnesses := map[string]func(url string){"openai": openAI, "ollama": ollama, "ollama-bridge": ollamaBridge}
+	url := os.Getenv("WITNESS_URL")
+	if os.Args[1] == "ollama-bridge" {
+		url = os.Getenv("WITNESS_BRIDGED_URL")
+	}
 	run, known := witnesses[os.Args[1]]
 	if !known {
 		fmt.Printf("FAILED  no witness is named %q\n", os.Args[1])
 		os.Exit(1)
 	}
-	run(os.Getenv("WITNESS_URL"))
+	run(url)
 	if failed > 0 {
 		os.Exit(1)
 	}

@@ -1,0 +1,79 @@
+// Ollama's own Go client: farllama as an Ollama in front of an OpenAI server, which is another farllama here.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/ollama/ollama/api"
+)
+
+func ollamaBridge(base string) {
+	ctx := context.Background()
+	address, err := url.Parse(base)
+	if err != nil {
+		fmt.Printf("FAILED  %v\n", err)
+		failed++
+		return
+	}
+	client := api.NewClient(address, http.DefaultClient)
+	user := func(text string) []api.Message { return []api.Message{{Role: "user", Content: text}} }
+
+	check("models are listed and shown, and the server is alive", func() error {
+		list, err := client.List(ctx)
+		if err != nil {
+			return err
+		}
+		named := func(model api.ListModelResponse) bool { return model.Name == "gpt-oss:20b" }
+		if err := expect(slices.ContainsFunc(list.Models, named), "%d models, and gpt-oss:20b is not among them", len(list.Models)); err != nil {
+			return err
+		}
+		show, err := client.Show(ctx, &api.ShowRequest{Model: "gpt-oss:20b"})
+		if err != nil {
+			return err
+		}
+		_, err = client.ListRunning(ctx)
+		return errors.Join(err, expect(len(show.Capabilities) > 0, "no capabilities"), client.Heartbeat(ctx))
+	})
+	check("a chat streams to its end", func() error {
+		var text strings.Builder
+		var last api.ChatResponse
+		err := client.Chat(ctx, &api.ChatRequest{Model: "smollm2:135m", Messages: user("Say meadow.")}, func(reply api.ChatResponse) error {
+			text.WriteString(reply.Message.Content)
+			last = reply
+			return nil
+		})
+		whole := last.Done && last.EvalCount > 0 && strings.Contains(text.String(), "meadow")
+		return errors.Join(err, expect(whole, "%v %q", last, text.String()))
+	})
+	check("generate streams to its end", func() error {
+		var text strings.Builder
+		done := false
+		err := client.Generate(ctx, &api.GenerateRequest{Model: "smollm2:135m", Prompt: "Say window."}, func(reply api.GenerateResponse) error {
+			text.WriteString(reply.Response)
+			done = reply.Done
+			return nil
+		})
+		return errors.Join(err, expect(done && strings.Contains(text.String(), "window"), "%v %q", done, text.String()))
+	})
+	check("a chat that breaks off is an error", func() error {
+		err := client.Chat(ctx, &api.ChatRequest{Model: "breaks", Messages: user("Tell a story.")}, func(api.ChatResponse) error { return nil })
+		return expect(err != nil, "no error")
+	})
+	check("a model that is not there has Ollama's text", func() error {
+		err := client.Chat(ctx, &api.ChatRequest{Model: "nope", Messages: user("hi")}, func(api.ChatResponse) error { return nil })
+		return expect(err != nil && strings.Contains(err.Error(), "model 'nope' not found"), "%v", err)
+	})
+	check("embeddings come in order", func() error {
+		reply, err := client.Embed(ctx, &api.EmbedRequest{Model: "all-minilm", Input: []string{"one", "two"}})
+		if err != nil {
+			return err
+		}
+		return expect(len(reply.Embeddings) == 2 && len(reply.Embeddings[0]) > 0, "%d vectors", len(reply.Embeddings))
+	})
+}
