@@ -182,10 +182,11 @@ impl Inner {
 /// A connection to the remote: the standard streams of a `ssh -W`.
 pub(super) struct SshStream {
     inner: Arc<Inner>,
-    _child: Child,
     input: ChildStdin,
     output: ChildStdout,
     messages: ChildStderr,
+    /// Dropped, and so killed, after its pipes are closed: otherwise the master, which holds these too, sometimes keeps the connection.
+    _child: Child,
     received: bool,
     /// What ssh has said since the stream ended without a byte.
     failing: Option<Vec<u8>>,
