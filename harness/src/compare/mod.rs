@@ -139,12 +139,12 @@ impl Column {
                     .steps
                     .iter()
                     .flat_map(|step| {
-                        step.findings.iter().map(|told| Broken {
+                        step.findings.iter().map(|finding| Broken {
                             step: step.name.clone(),
-                            about: told.about.clone(),
-                            expected: told.expected.clone(),
-                            actual: told.actual.clone(),
-                            blame: told.blame,
+                            about: finding.about.clone(),
+                            expected: finding.expected.clone(),
+                            actual: finding.actual.clone(),
+                            blame: finding.blame,
                         })
                     })
                     .collect();

@@ -387,7 +387,7 @@ async fn listed(asker: &Asker, server: &Server) -> Listed {
         let show = asker.ask(Ask::post(Lane::Native, "/api/show", json!({"model": name}))).await;
         let capabilities = show.json()["capabilities"].as_array().cloned();
         let can = |word: &str| capabilities.as_ref().map(|list| list.iter().any(|known| known == word));
-        // Before 0.6.4 only the name tells.
+        // Before 0.6.4 there are no capabilities: only the name shows an embedding model.
         let by_name = ["embed", "minilm", "bge", "e5"].iter().any(|part| name.contains(part));
         if can("embedding").unwrap_or(by_name) {
             listed.embedding.get_or_insert(name);

@@ -15,7 +15,7 @@ use crate::expect::laws::{self, Laws};
 const STREAMS: usize = 3;
 /// How many requests run side by side to see whether they do.
 const SIDE_BY_SIDE: usize = 4;
-/// What takes less cannot be told from running one after the other.
+/// Shorter answers leave no difference between running side by side and one after the other.
 const TOO_FAST: Duration = Duration::from_millis(60);
 
 /// What `/api/show` says.
@@ -365,7 +365,7 @@ pub(super) async fn crowd(asker: &Asker, model: &str, speed: Speed, facts: &mut 
         let words = all.iter().find(|answer| !is_whole(answer)).map(Answer::words).unwrap_or_default();
         Fact::unknown(id, title, format!("not all of {SIDE_BY_SIDE} were answered: {words}"))
     } else if longest < TOO_FAST {
-        Fact::unknown(id, title, format!("{SIDE_BY_SIDE} answers within {}: too fast to tell", brief(longest)))
+        Fact::unknown(id, title, format!("{SIDE_BY_SIDE} answers within {}: too fast to measure", brief(longest)))
     } else {
         let at_once = |time: Duration| spans.iter().filter(|(first, last)| *first <= time && time <= *last).count();
         let most = spans.iter().map(|(first, _)| at_once(*first)).max().unwrap_or(1);
