@@ -59,13 +59,8 @@ async fn generation(
     if method != Method::POST {
         return Ok(not_allowed("POST"));
     }
-    recorder.payload("request", json.bytes());
-    recorder.waits_for("the remote");
-    let answered = bridge::generation(app.upstream.client(), shape, json.bytes().clone()).await;
-    let Answered { answer, receipt, model } = answered.map_err(in_its_own_words)?;
-    recorder.model(&model);
-    recorder.receipt(receipt);
-    let upstream = match answer {
+    let asked = bridge::generation(app.upstream.client(), shape, json.bytes().clone());
+    let upstream = match recorded(recorder, json, asked).await? {
         Answer::Whole(body) => return Ok(respond(JSON, Body::from(body))),
         Answer::Line(line) => return Ok(respond(LINES, Body::from([&line, &b"\n"[..]].concat()))),
         Answer::Stream(upstream) => upstream,
@@ -79,6 +74,20 @@ async fn generation(
     };
     upstream.put_back(first, true);
     Ok(respond(LINES, Body::new(Lines { upstream, recorder: recorder.clone(), failed: false })))
+}
+
+/// Waits for the answer, and records the exchange.
+async fn recorded(
+    recorder: &Recorder,
+    json: &Json,
+    asked: impl Future<Output = Result<Answered, Error>>,
+) -> Result<Answer, Error> {
+    recorder.payload("request", json.bytes());
+    recorder.waits_for("the remote");
+    let Answered { answer, receipt, model } = asked.await.map_err(in_its_own_words)?;
+    recorder.model(&model);
+    recorder.receipt(receipt);
+    Ok(answer)
 }
 
 /// The same refusal with the server's text alone: what OpenAI's clients look for is of no use to Ollama's.
@@ -147,13 +156,8 @@ async fn embedding(method: &Method, app: &App, recorder: &Recorder, json: &Json,
     if method != Method::POST {
         return Ok(not_allowed("POST"));
     }
-    recorder.payload("request", json.bytes());
-    recorder.waits_for("the remote");
-    let answered = bridge::embedding(app.upstream.client(), old, json.bytes().clone()).await;
-    let Answered { answer, receipt, model } = answered.map_err(in_its_own_words)?;
-    recorder.model(&model);
-    recorder.receipt(receipt);
-    match answer {
+    let asked = bridge::embedding(app.upstream.client(), old, json.bytes().clone());
+    match recorded(recorder, json, asked).await? {
         Answer::Whole(body) | Answer::Line(body) => Ok(respond(JSON, Body::from(body))),
         Answer::Stream(_) => Err(Error::Internal { message: "vectors do not stream".to_owned() }),
     }

@@ -33,8 +33,13 @@ enum Kind {
     Number(fn(&mut Config) -> &mut usize),
     Tokens(fn(&mut Config) -> &mut u64),
     Time(fn(&mut Config) -> &mut Duration),
+    /// More than zero.
+    Lasting(fn(&mut Config) -> &mut Duration),
     File(fn(&mut Config) -> &mut Option<PathBuf>),
-    Other { set: Set, show: fn(&Config) -> Shown },
+    Other {
+        set: Set,
+        show: fn(&Config) -> Shown,
+    },
 }
 
 type Set = fn(&mut Draft, Value) -> Result<(), String>;
@@ -74,6 +79,7 @@ impl Setting {
             Kind::Number(field) => *field(config) = number(value)?,
             Kind::Tokens(field) => *field(config) = count(value)?,
             Kind::Time(field) => *field(config) = duration(value)?,
+            Kind::Lasting(field) => *field(config) = lasting(value)?,
             Kind::File(field) => *field(config) = file(value)?,
             Kind::Other { set, .. } => set(draft, value)?,
         }
@@ -89,7 +95,7 @@ impl Setting {
             Kind::Size(field) => shown_bytes(*field(&mut copy)),
             Kind::Number(field) => Shown::Value(field(&mut copy).to_string()),
             Kind::Tokens(field) => Shown::Value(field(&mut copy).to_string()),
-            Kind::Time(field) => shown_duration(*field(&mut copy)),
+            Kind::Time(field) | Kind::Lasting(field) => shown_duration(*field(&mut copy)),
             Kind::File(field) => shown_file(field(&mut copy).as_ref()),
             Kind::Other { show, .. } => show(config),
         }
@@ -131,6 +137,11 @@ const fn tokens_of(key: &'static str, help: &'static str, field: fn(&mut Config)
 
 const fn time(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut Duration) -> Setting {
     row(key, "DURATION", help, Kind::Time(field))
+}
+
+/// A duration that must be more than zero.
+const fn lasting_time(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut Duration) -> Setting {
+    row(key, "DURATION", help, Kind::Lasting(field))
 }
 
 const fn path(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut Option<PathBuf>) -> Setting {
@@ -408,16 +419,7 @@ pub const SETTINGS: &[Setting] = &[
         "With several remotes: interval in which each is asked for its version and models; 0: never",
         |config| &mut config.health.interval,
     ),
-    other(
-        "health.timeout",
-        "DURATION",
-        "Maximum time for its response",
-        |draft, value| {
-            draft.config.health.timeout = lasting(value)?;
-            Ok(())
-        },
-        |config| shown_duration(config.health.timeout),
-    ),
+    lasting_time("health.timeout", "Maximum time for its response", |config| &mut config.health.timeout),
     number_of("health.fail_after", "Failures in a row after which a remote is out of use", |config| {
         &mut config.health.fail_after
     }),
@@ -610,16 +612,9 @@ pub const SETTINGS: &[Setting] = &[
     size("images.max_bytes", "Maximum total size of the images that are fetched for one request", |config| {
         &mut config.images.max_bytes
     }),
-    other(
-        "images.timeout",
-        "DURATION",
-        "Maximum time for fetching the images of one request",
-        |draft, value| {
-            draft.config.images.timeout = lasting(value)?;
-            Ok(())
-        },
-        |config| shown_duration(config.images.timeout),
-    ),
+    lasting_time("images.timeout", "Maximum time for fetching the images of one request", |config| {
+        &mut config.images.timeout
+    }),
     flag(
         "images.allow_private",
         "Also fetch images from private networks and this machine. Callers can then probe them",
@@ -724,16 +719,9 @@ pub const SETTINGS: &[Setting] = &[
         |draft, value| tokens::routes(value).map(|routes| draft.config.auth.exempt = routes),
         |config| Shown::Value(format!("{:?}", config.auth.exempt)),
     ),
-    other(
-        "quota.window",
-        "DURATION",
-        "Sliding window in which limit_per_minute and tokens_per_minute count",
-        |draft, value| {
-            draft.config.quota.window = lasting(value)?;
-            Ok(())
-        },
-        |config| shown_duration(config.quota.window),
-    ),
+    lasting_time("quota.window", "Sliding window in which limit_per_minute and tokens_per_minute count", |config| {
+        &mut config.quota.window
+    }),
     number_of("quota.max_concurrent", "Maximum concurrent requests in total; 0: no limit", |config| {
         &mut config.quota.max_concurrent
     }),
@@ -777,26 +765,10 @@ pub const SETTINGS: &[Setting] = &[
         },
         |config| quoted(config.store.fail.word()),
     ),
-    other(
-        "store.timeout",
-        "DURATION",
-        "How long a request waits for that server",
-        |draft, value| {
-            draft.config.store.timeout = lasting(value)?;
-            Ok(())
-        },
-        |config| shown_duration(config.store.timeout),
-    ),
-    other(
-        "store.lease",
-        "DURATION",
-        "After what time a proxy that has died gives back what its requests held",
-        |draft, value| {
-            draft.config.store.lease = lasting(value)?;
-            Ok(())
-        },
-        |config| shown_duration(config.store.lease),
-    ),
+    lasting_time("store.timeout", "How long a request waits for that server", |config| &mut config.store.timeout),
+    lasting_time("store.lease", "After what time a proxy that has died gives back what its requests held", |config| {
+        &mut config.store.lease
+    }),
     path("store.ca_file", "PEM file of certificates to trust for that server, instead of the system's", |config| {
         &mut config.store.ca_file
     }),
@@ -905,16 +877,9 @@ pub const SETTINGS: &[Setting] = &[
     size("admin.inspector_bytes", "Maximum memory for the exchanges that the inspector keeps", |config| {
         &mut config.admin.inspector_bytes
     }),
-    other(
-        "admin.inspector_time",
-        "DURATION",
-        "Time after which the inspector switches itself off",
-        |draft, value| {
-            draft.config.admin.inspector_time = lasting(value)?;
-            Ok(())
-        },
-        |config| shown_duration(config.admin.inspector_time),
-    ),
+    lasting_time("admin.inspector_time", "Time after which the inspector switches itself off", |config| {
+        &mut config.admin.inspector_time
+    }),
     other(
         "traces.url",
         "URL",
