@@ -53,6 +53,37 @@ pub(crate) struct Exchange<'a> {
     pub(crate) trace: Option<&'a Trace>,
 }
 
+#[cfg(test)]
+impl<'a> Exchange<'a> {
+    /// A chat that was answered, for tests.
+    pub(crate) fn sample(receipt: &'a Receipt) -> Self {
+        Self {
+            key: 1,
+            id: "req_1",
+            method: &Method::POST,
+            route: "/v1/chat/completions",
+            endpoint: "chat",
+            peer: None,
+            caller: Some("ann"),
+            model: Some("m"),
+            status: Some(StatusCode::OK),
+            first_byte: None,
+            first_token: Some(Duration::from_millis(30)),
+            total: Duration::from_secs(2),
+            waiting_for: None,
+            usage: Some(Usage { input: 7, output: 3, cached: 0 }),
+            tokens_per_second: None,
+            receipt,
+            error: None,
+            ending: Ending::Complete,
+            secrets: &[],
+            capture: None,
+            facts: None,
+            trace: None,
+        }
+    }
+}
+
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {

@@ -360,28 +360,14 @@ mod tests {
 
     fn exchange<'a>(receipt: &'a Receipt, id: &'a str, first_token_ms: u64) -> Exchange<'a> {
         Exchange {
-            key: 1,
             id,
-            method: &Method::POST,
             route: "/api/chat",
             endpoint: "api/chat",
-            peer: None,
             caller: None,
             model: Some("<b>m</b>"),
-            status: Some(StatusCode::OK),
-            first_byte: None,
             first_token: Some(Duration::from_millis(first_token_ms)),
-            total: Duration::from_secs(2),
-            waiting_for: None,
-            usage: Some(Usage { input: 7, output: 3, cached: 0 }),
             tokens_per_second: Some(10.0),
-            receipt,
-            error: None,
-            ending: Ending::Complete,
-            secrets: &[],
-            capture: None,
-            facts: None,
-            trace: None,
+            ..Exchange::sample(receipt)
         }
     }
 

@@ -363,38 +363,14 @@ impl Reader for Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
-    use http::{Method, StatusCode};
+    use http::StatusCode;
 
     use super::*;
-    use crate::{receipt::Receipt, usage::Usage};
+    use crate::receipt::Receipt;
 
     fn exchange<'a>(receipt: &'a Receipt, model: &'a str) -> Exchange<'a> {
-        Exchange {
-            key: 1,
-            id: "req_1",
-            method: &Method::POST,
-            route: "/v1/chat/completions",
-            endpoint: "chat",
-            peer: None,
-            caller: Some("ann"),
-            model: Some(model),
-            status: Some(StatusCode::OK),
-            first_byte: None,
-            first_token: Some(Duration::from_millis(30)),
-            total: Duration::from_secs(2),
-            waiting_for: None,
-            usage: Some(Usage { input: 7, output: 3, cached: 0 }),
-            tokens_per_second: None,
-            receipt,
-            error: None,
-            ending: Ending::Complete,
-            secrets: &[],
-            capture: None,
-            facts: None,
-            trace: None,
-        }
+        Exchange { model: Some(model), ..Exchange::sample(receipt) }
     }
 
     #[test]

@@ -468,7 +468,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{receipt::Receipt, usage::Usage};
+    use crate::receipt::Receipt;
 
     /// An attribute as text.
     fn of(attributes: &[Attribute], key: &str) -> Option<String> {
@@ -483,28 +483,12 @@ mod tests {
 
     fn exchange<'a>(receipt: &'a Receipt, trace: &'a Trace) -> Exchange<'a> {
         Exchange {
-            key: 1,
-            id: "req_1",
-            method: &Method::POST,
-            route: "/v1/chat/completions",
-            endpoint: "chat",
             peer: Some(([127, 0, 0, 1], 5).into()),
-            caller: Some("ann"),
             model: Some("qwen3:8b"),
-            status: Some(StatusCode::OK),
-            first_byte: None,
             first_token: Some(Duration::from_secs(2)),
             total: Duration::from_secs(3),
-            waiting_for: None,
-            usage: Some(Usage { input: 7, output: 3, cached: 0 }),
-            tokens_per_second: None,
-            receipt,
-            error: None,
-            ending: Ending::Complete,
-            secrets: &[],
-            capture: None,
-            facts: None,
             trace: Some(trace),
+            ..Exchange::sample(receipt)
         }
     }
 
