@@ -15,31 +15,44 @@ import (
 	"github.com/ollama/ollama/api"
 )
 
-func ollama(base string) {
-	ctx := context.Background()
+// A client of the server at base; nil, and a failed check, where that is no URL.
+func ollamaClient(base string) *api.Client {
 	address, err := url.Parse(base)
 	if err != nil {
 		fmt.Printf("FAILED  %v\n", err)
 		failed++
+		return nil
+	}
+	return api.NewClient(address, http.DefaultClient)
+}
+
+// Models are listed, shown and running, and the server is alive.
+func listed(ctx context.Context, client *api.Client) error {
+	list, err := client.List(ctx)
+	if err != nil {
+		return err
+	}
+	named := func(model api.ListModelResponse) bool { return model.Name == "gpt-oss:20b" }
+	if err := expect(slices.ContainsFunc(list.Models, named), "%d models, and gpt-oss:20b is not among them", len(list.Models)); err != nil {
+		return err
+	}
+	show, err := client.Show(ctx, &api.ShowRequest{Model: "gpt-oss:20b"})
+	if err != nil {
+		return err
+	}
+	_, err = client.ListRunning(ctx)
+	return errors.Join(err, expect(len(show.Capabilities) > 0, "no capabilities"), client.Heartbeat(ctx))
+}
+
+func ollama(base string) {
+	ctx := context.Background()
+	client := ollamaClient(base)
+	if client == nil {
 		return
 	}
-	client := api.NewClient(address, http.DefaultClient)
 
 	check("models are listed, shown and running", func() error {
-		list, err := client.List(ctx)
-		if err != nil {
-			return err
-		}
-		named := func(model api.ListModelResponse) bool { return model.Name == "gpt-oss:20b" }
-		if err := expect(slices.ContainsFunc(list.Models, named), "%d models, and gpt-oss:20b is not among them", len(list.Models)); err != nil {
-			return err
-		}
-		show, err := client.Show(ctx, &api.ShowRequest{Model: "gpt-oss:20b"})
-		if err != nil {
-			return err
-		}
-		_, err = client.ListRunning(ctx)
-		return errors.Join(err, expect(len(show.Capabilities) > 0, "no capabilities"), client.Heartbeat(ctx))
+		return listed(ctx, client)
 	})
 	check("a chat streams to its end", func() error {
 		var text strings.Builder

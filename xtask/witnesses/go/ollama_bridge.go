@@ -4,10 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/ollama/ollama/api"
@@ -15,30 +11,14 @@ import (
 
 func ollamaBridge(base string) {
 	ctx := context.Background()
-	address, err := url.Parse(base)
-	if err != nil {
-		fmt.Printf("FAILED  %v\n", err)
-		failed++
+	client := ollamaClient(base)
+	if client == nil {
 		return
 	}
-	client := api.NewClient(address, http.DefaultClient)
 	user := func(text string) []api.Message { return []api.Message{{Role: "user", Content: text}} }
 
 	check("models are listed and shown, and the server is alive", func() error {
-		list, err := client.List(ctx)
-		if err != nil {
-			return err
-		}
-		named := func(model api.ListModelResponse) bool { return model.Name == "gpt-oss:20b" }
-		if err := expect(slices.ContainsFunc(list.Models, named), "%d models, and gpt-oss:20b is not among them", len(list.Models)); err != nil {
-			return err
-		}
-		show, err := client.Show(ctx, &api.ShowRequest{Model: "gpt-oss:20b"})
-		if err != nil {
-			return err
-		}
-		_, err = client.ListRunning(ctx)
-		return errors.Join(err, expect(len(show.Capabilities) > 0, "no capabilities"), client.Heartbeat(ctx))
+		return listed(ctx, client)
 	})
 	check("a chat streams to its end", func() error {
 		var text strings.Builder

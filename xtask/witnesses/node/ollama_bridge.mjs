@@ -2,18 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { Ollama } from 'ollama';
-import { check, run } from './report.mjs';
+import { BRIDGED, WEATHER, check, run } from './report.mjs';
 
-const WEATHER = {
-  type: 'function',
-  function: {
-    name: 'get_weather',
-    description: 'Weather of a city',
-    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
-  },
-};
 const user = (content) => [{ role: 'user', content }];
-const n = new Ollama({ host: process.env.WITNESS_BRIDGED_URL });
+const n = new Ollama({ host: BRIDGED });
 
 check('models are listed and shown, and the version is told', async () => {
   const names = (await n.list()).models.map((model) => model.model);

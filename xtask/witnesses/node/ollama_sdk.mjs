@@ -2,16 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { Ollama } from 'ollama';
-import { URL, check, run } from './report.mjs';
+import { URL, WEATHER, check, run } from './report.mjs';
 
-const WEATHER = {
-  type: 'function',
-  function: {
-    name: 'get_weather',
-    description: 'Weather of a city',
-    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
-  },
-};
 const user = (content) => [{ role: 'user', content }];
 const n = new Ollama({ host: URL });
 

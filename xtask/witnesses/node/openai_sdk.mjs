@@ -6,19 +6,11 @@ import OpenAI, { toFile } from 'openai';
 import { zodFunction, zodResponseFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 import { Ollama } from 'ollama';
-import { KEYED, OLDER, URL, check, raises, run } from './report.mjs';
+import { KEYED, OLDER, URL, WEATHER, check, raises, run } from './report.mjs';
 
 // Node 18 has it, but not for all to see.
 globalThis.File ??= File;
 
-const WEATHER = {
-  type: 'function',
-  function: {
-    name: 'get_weather',
-    description: 'Weather of a city',
-    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
-  },
-};
 const CITY = z.object({ name: z.string(), inhabitants: z.number().int(), tags: z.array(z.string()) });
 
 const client = ({ url = URL, key = 'unused', retries = 0 } = {}) =>

@@ -3,10 +3,22 @@
 import assert from 'node:assert/strict';
 import { basename } from 'node:path';
 
-// A proxy in front of the mock, one that asks for keys (keyed.toml), and one in front of an older Ollama.
+// A proxy in front of the mock, one that asks for keys (keyed.toml), one in front of an older Ollama, and one in front of an OpenAI server,
+// which is the first one.
 export const URL = process.env.WITNESS_URL;
 export const KEYED = process.env.WITNESS_KEYED_URL;
 export const OLDER = process.env.WITNESS_OLDER_URL;
+export const BRIDGED = process.env.WITNESS_BRIDGED_URL;
+
+/** A tool as Ollama and OpenAI's chats take it. */
+export const WEATHER = {
+  type: 'function',
+  function: {
+    name: 'get_weather',
+    description: 'Weather of a city',
+    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
+  },
+};
 
 const checks = [];
 

@@ -1,21 +1,10 @@
 """The official ollama package: farllama as an Ollama in front of an OpenAI server, which is another farllama here."""
 
-import os
-
 import ollama
 
-from report import check, raises, run
+from report import BRIDGED, WEATHER, check, raises, run
 
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-
-n = ollama.Client(host=os.environ["WITNESS_BRIDGED_URL"])
+n = ollama.Client(host=BRIDGED)
 
 
 def user(content):

@@ -2,16 +2,7 @@
 
 import ollama
 
-from report import URL, check, raises, run
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
+from report import URL, WEATHER, check, raises, run
 
 n = ollama.Client(host=URL)
 

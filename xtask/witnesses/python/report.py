@@ -6,10 +6,22 @@ import os
 import sys
 import traceback
 
-# A proxy in front of the mock, one that asks for keys (keyed.toml), and one in front of an older Ollama.
+# A proxy in front of the mock, one that asks for keys (keyed.toml), one in front of an older Ollama, and one in front of an OpenAI server,
+# which is the first one.
 URL = os.environ["WITNESS_URL"]
 KEYED = os.environ["WITNESS_KEYED_URL"]
 OLDER = os.environ["WITNESS_OLDER_URL"]
+BRIDGED = os.environ["WITNESS_BRIDGED_URL"]
+
+# A tool as Ollama and OpenAI's chats take it.
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
 
 CHECKS = []
 
