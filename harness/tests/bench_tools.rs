@@ -1,7 +1,5 @@
 //! The promise about the corpus of malformed calls, end to end: through farllama in front of an Ollama that makes them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use farllama_check::{bench_tools, net};
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! The binary as a person or a script meets it: help, exit codes, messages.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{fs, path::Path};
 
 use assert_cmd::Command;

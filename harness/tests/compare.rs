@@ -1,7 +1,5 @@
 //! `compare`, `fmt`, `run --persona`, `run --watch` and `--html`, as programs call them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     io::{BufRead, BufReader},
     path::Path,

@@ -1,7 +1,5 @@
 //! The conformance set against a scripted server that answers as OpenAI documents it: all green, nothing skipped.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},

@@ -1,7 +1,5 @@
 //! The doctor on mocks that are ill in nine ways: its verdicts are those of a table that was written first.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::time::Duration;
 
 use farllama_check::doctor::{Diagnosis, Examination, Patient, bundle, examine, fact::State, page, persona};

@@ -1,7 +1,5 @@
 //! What scenarios can say, as a person writes it and the binary runs it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{fs, path::Path};
 
 use assert_cmd::{Command, assert::Assert};

@@ -1,7 +1,5 @@
 //! The modules stand in one order, and each uses only those before it: scenario → backend → call → expect → report.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,7 +1,5 @@
 //! Self-proof, itself proved: claims that do not hold and scenarios that cannot fail are told.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use assert_cmd::Command;
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 

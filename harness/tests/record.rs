@@ -1,7 +1,5 @@
 //! `farllama-check record` and `verify` against the mock, and the replay of what was recorded.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

@@ -1,7 +1,5 @@
 //! The smoke test as a person meets it: the real proxy, in front of remotes of every kind.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},

@@ -1,7 +1,5 @@
 //! Any server as the target, without a proxy of ours in front: here one that happens to be ours, with a key.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::fs;
 
 use assert_cmd::Command;

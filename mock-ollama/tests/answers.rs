@@ -1,13 +1,9 @@
 //! Answers that obey the request, and what differs between versions.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use mock_ollama::{Mock, Options, Script};
 use serde_json::{Value, json};
 
-use self::support::{ask, content, lines, user, whole};
+use crate::support::{self, ask, content, lines, user, whole};
 
 async fn mock() -> Mock {
     Mock::start(Script::default()).await.unwrap()

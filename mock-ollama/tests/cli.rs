@@ -1,7 +1,5 @@
 //! The program: its help, its messages, its exit codes, and that it serves until it is told to stop.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

@@ -1,7 +1,5 @@
 //! HTTP as Go's server speaks it, beyond what single recordings show: connections that go on or end, bodies that are read or not.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::time::{Duration, Instant};
 
 use mock_ollama::{Chaos, Ending, Mock, Options, Script, Then};

@@ -1,16 +1,12 @@
 //! The mock over raw sockets: scripts, the journal, and answers that obey.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::time::Duration;
 
 use mock_ollama::{Ending, Mock, Options, Script, Then};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
-use self::support::{ask, chunks, content, lines, send, user, whole};
+use crate::support::{ask, chunks, content, lines, send, user, whole};
 
 const LONG: Duration = Duration::from_secs(10);
 

@@ -1,11 +1,6 @@
 //! Models on their way from mock to mock through a registry, and what goes wrong with one.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "truth/registry.rs"]
-mod registry;
-mod support;
-
+use crate::registry;
 use std::time::Duration;
 
 use mock_ollama::{Mock, Script};
@@ -16,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::support::{ask, lines, send, whole};
+use crate::support::{ask, lines, send, whole};
 
 const LONG: Duration = Duration::from_secs(10);
 

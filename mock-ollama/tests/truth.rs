@@ -4,13 +4,7 @@
 //! Each area starts with a fresh server, as `ps/empty` was recorded. Cases come in the order of their names, except where one needs what
 //! another leaves behind: see [`ORDER`] and [`FIRST`].
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "truth/recording.rs"]
-mod recording;
-#[path = "truth/registry.rs"]
-mod registry;
-
+use crate::registry;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -28,7 +22,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::recording::ask;
+use crate::recording::{self, ask};
 
 const VERSIONS: [&str; 3] = ["0.13.5", "0.20.0", "0.33.0-rc2"];
 const AREAS: [&str; 9] = ["basic", "chat", "embed", "generate", "manage", "ps", "show", "thinking", "tools"];

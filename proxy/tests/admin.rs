@@ -1,11 +1,11 @@
 //! The admin listener: what it does to the data listener, and what it does not.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::{net::SocketAddr, process::Command, time::Duration};
 
+use crate::support::{
+    self, Act, Answer, CHAT, CHAT_STREAM, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, last, post,
+    raw_response, word,
+};
 use farllama::{
     Config, LogRing, Running,
     admin::Admin,
@@ -13,10 +13,6 @@ use farllama::{
     serve,
 };
 use serde_json::{Value, json};
-use support::{
-    Act, Answer, CHAT, CHAT_STREAM, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, last, post, raw_response,
-    word,
-};
 
 const MESSAGES_STREAM: &str =
     "{\"model\":\"m\",\"max_tokens\":9,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true}";

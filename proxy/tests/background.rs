@@ -1,22 +1,19 @@
 //! Responses in the background: what is seen of them while they run and afterwards, and that nothing of them is left behind.
 
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use crate::support::{
+    self, Act, Answer, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word,
+};
 use farllama::{
     Running,
     config::{Auth, Token},
     serve,
 };
 use serde_json::{Value, json};
-use support::{Act, Answer, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 
 const BODY: &str = r#"{"model":"m","input":"hi","background":true}"#;
 const STREAM: &str = r#"{"model":"m","input":"hi","background":true,"stream":true}"#;

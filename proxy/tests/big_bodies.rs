@@ -1,7 +1,6 @@
 //! Bodies of any size stream through the real binary without being kept.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

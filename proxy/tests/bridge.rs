@@ -1,10 +1,5 @@
 //! Ollama's API over a server that speaks OpenAI's, and OpenAI's own routes passing through to it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-mod support;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -12,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::support::{self, Answer, Client, STREAM_END, ask, chunk, config, post};
 use axum::{
     Router,
     body::to_bytes,
@@ -21,7 +17,6 @@ use axum::{
 use farllama::{Config, Running, config::Kind, serve};
 use mock_ollama::{Mock, Options, Script, Stock};
 use serde_json::{Value, json};
-use support::{Answer, Client, STREAM_END, ask, chunk, config, post};
 
 /// A request that the OpenAI server got.
 #[derive(Clone, Debug)]

@@ -1,12 +1,8 @@
 //! A client that leaves cancels the upstream, in every case.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::time::Instant;
 
-use support::{Act, CHAT, CHAT_STREAM, Client, STREAM_HEAD, Upstream, post, proxy, word};
+use crate::support::{Act, CHAT, CHAT_STREAM, Client, STREAM_HEAD, Upstream, post, proxy, word};
 
 const NATIVE: &str = r#"{"model":"m","messages":[]}"#;
 

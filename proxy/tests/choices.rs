@@ -1,12 +1,8 @@
 //! Several answers to one chat.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{ask, post, proxy};
 use mock_ollama::{Mock, Script};
 use serde_json::{Value, json};
-use support::{ask, post, proxy};
 
 fn chat(n: usize, stream: bool) -> Vec<u8> {
     let body = json!({"model": "agent", "n": n, "seed": 7, "stream": stream, "stream_options": {"include_usage": true},

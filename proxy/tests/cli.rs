@@ -1,7 +1,5 @@
 //! The `farllama` binary as a person meets it: help, exit codes, messages.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},

@@ -1,11 +1,8 @@
 //! Request bodies that are compressed: decoded for the translated routes, untouched on the native lane.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::io::Write;
 
+use crate::support::{Upstream, ask, config, proxy, raw_response};
 use farllama::{
     config::{Auth, Token},
     serve,
@@ -13,7 +10,6 @@ use farllama::{
 use flate2::{Compression, write::GzEncoder};
 use mock_ollama::{Mock, Script};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-use support::{Upstream, ask, config, proxy, raw_response};
 
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

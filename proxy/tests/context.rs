@@ -1,16 +1,12 @@
 //! Prompts that do not fit: refused with what helps, cut where a setting asks for it, or given a context that grows.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{ask, config, post};
 use farllama::{
     config::{Context, Overflow},
     serve,
 };
 use mock_ollama::{Mock, Options, Script};
 use serde_json::{Value, json};
-use support::{ask, config, post};
 
 const MODEL: &str = "caller:135m";
 

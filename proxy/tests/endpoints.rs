@@ -1,11 +1,7 @@
 //! The smaller endpoints of the OpenAI lane, over real sockets: what reaches Ollama, and what comes back.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{self, Upstream, ask, post, proxy, raw_response};
 use serde_json::{Value, json};
-use support::{Upstream, ask, post, proxy, raw_response};
 
 /// An upstream that answers everything with `body`.
 async fn answering(body: &str) -> Upstream {

@@ -1,15 +1,11 @@
 //! Who may pass: keys, on both lanes, as a client sees it on the wire.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{self, CHAT, Upstream, ask, config, post, raw_response};
 use farllama::{
     Config, Running,
     config::{Auth, Token},
     serve,
 };
-use support::{CHAT, Upstream, ask, config, post, raw_response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const TAGS: &str = "{\"models\":[]}";

@@ -1,18 +1,14 @@
 //! Hostile clients and remotes: attacks that no other test's subject covers. SECURITY.md names the test for each attack.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{
+    self, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, raw_response, word,
+};
 use farllama::{
     Config,
     config::{Auth, Token},
     serve,
 };
 use serde_json::Value;
-use support::{
-    CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, raw_response, word,
-};
 
 #[tokio::test]
 async fn each_pipelined_request_is_judged_by_its_own_key() {

@@ -1,17 +1,11 @@
 //! No key of a caller's and no key of the remote's is ever seen where it does not belong.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
 #[cfg(unix)]
 use std::process::Command;
 
-use program::Program;
+use crate::program::Program;
 
-use support::{CHAT, CHAT_STREAM, Upstream, ask, post, raw_response};
+use crate::support::{self, CHAT, CHAT_STREAM, Upstream, ask, post, raw_response};
 
 /// Every form in which a client hands over a key.
 const CALLER: [(&str, &str); 10] = [

@@ -1,21 +1,16 @@
 //! What one client may take from the others: connections, heads, bodies; settings that are read again.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
 use std::time::Duration;
 
+use crate::program::Program;
+use crate::support::{
+    self, Act, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy,
+    raw_response, word,
+};
 use farllama::{
     Config,
     config::{Auth, Limits, Local, Quota, Token},
     serve,
-};
-use program::Program;
-use support::{
-    Act, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response, word,
 };
 
 const GET: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";

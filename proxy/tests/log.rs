@@ -1,17 +1,10 @@
 //! What the log says: of the remote, of requests that run for long, and of those that end without a response.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
 use std::{net::SocketAddr, time::Duration};
 
-use program::Program;
+use crate::program::Program;
+use crate::support::{self, Act, CHAT, CHAT_STREAM, Client, Upstream, ask, last, post, raw_response, word};
 use serde_json::Value;
-use support::{Act, CHAT, CHAT_STREAM, Client, Upstream, ask, last, post, raw_response, word};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

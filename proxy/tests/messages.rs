@@ -1,11 +1,10 @@
 //! Anthropic's Messages API on the wire: its events, its errors, its headers, and what the remote is asked.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{
+    self, Act, Answer, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, raw_response, word,
+};
 use farllama::{
     Config, Running,
     config::{Anthropic, Auth, Heartbeat, Token},
@@ -13,9 +12,6 @@ use farllama::{
 };
 use mock_ollama::{Mock, Options, Script};
 use serde_json::{Value, json};
-use support::{
-    Act, Answer, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, raw_response, word,
-};
 
 const BODY: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
 

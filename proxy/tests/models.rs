@@ -1,16 +1,12 @@
 //! Aliases and presets of models, as both sides of the proxy see them on the wire.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{Answer, Upstream, ask, config, post, raw_response};
 use farllama::{
     Config, Running,
     config::{Auth, Token},
     serve,
 };
 use serde_json::{Value, json};
-use support::{Answer, Upstream, ask, config, post, raw_response};
 
 const REPLY: &str = r#"{"model":"qwen3:30b","created_at":"2025-01-01T00:00:00Z","message":{"role":"assistant","content":"ok"},"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":1}"#;
 

@@ -1,13 +1,9 @@
 //! What becomes of each request field of OpenAI's and Anthropic's, as the remote and the client see it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{ask, config, post};
 use farllama::serve;
 use mock_ollama::{Mock, Options, Script};
 use serde_json::{Value, json};
-use support::{ask, config, post};
 
 /// What must be seen of a field.
 enum Seen {

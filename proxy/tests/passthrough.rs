@@ -1,16 +1,11 @@
 //! The native lane: bytes in, bytes out.
 
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::time::Duration;
 
-use farllama::serve;
-use support::{
-    Act, Answer, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, proxy, raw_response, word,
+use crate::support::{
+    self, Act, Answer, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, proxy, raw_response, word,
 };
+use farllama::serve;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 

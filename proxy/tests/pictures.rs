@@ -1,15 +1,11 @@
 //! Pictures that requests name by a URL: refused unless a setting says otherwise, and then fetched with every bound.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Act, Answer, Upstream, ask, config, post, raw_response};
 use farllama::{Config, serve};
 use mock_ollama::{Mock, Script};
 use serde_json::{Value, json};
-use support::{Act, Answer, Upstream, ask, config, post, raw_response};
 
 const GIF: &str = "GIF89a12345678";
 const GIF_BASE64: &str = "R0lGODlhMTIzNDU2Nzg=";

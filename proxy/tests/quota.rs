@@ -1,23 +1,16 @@
 //! How much a key may ask, on the wire: exact under load, told truthfully, and refused in both dialects.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
 use std::time::Duration;
 
+use crate::program::Program;
+use crate::support::{
+    self, Act, Answer, CHAT, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post,
+    raw_response, word,
+};
 use farllama::{
     Config, Running,
     config::{Auth, Limits, Quota, Token},
     serve,
-};
-use program::Program;
-use support::{
-    Act, Answer, CHAT, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response,
-    word,
 };
 
 const ANN: &str = "Authorization: Bearer a-key";

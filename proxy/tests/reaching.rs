@@ -1,10 +1,5 @@
 //! How a remote is reached: through proxies, with a client's certificate, after its machine was woken.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-mod support;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -13,13 +8,15 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{
+    self, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word,
+};
 use farllama::{
     Config, Running,
     config::{Protocol, Reach, Remote},
     serve,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use support::{CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

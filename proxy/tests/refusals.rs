@@ -1,14 +1,9 @@
 //! What went wrong, told plainly: one text for each cause, in both dialects.
 
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::support::{self, Answer, CHAT, Client, Upstream, ask, config, post, proxy, raw_response};
 use farllama::{Config, Running, config::Protocol, serve};
-use support::{Answer, CHAT, Client, Upstream, ask, config, post, proxy, raw_response};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},

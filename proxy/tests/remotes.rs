@@ -1,18 +1,12 @@
 //! Several remotes: where a request goes, what happens when a remote fails, and what callers see of all of them together.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
+use crate::program::Program;
+use crate::support::{self, Act, Answer, STREAM_END, STREAM_HEAD, Upstream, ask, last, post, raw_response, word};
 use farllama::{Config, Running, serve};
 use mock_ollama::{Mock, Options, Script, Stock};
-use program::Program;
 use serde_json::{Value, json};
-use support::{Act, Answer, STREAM_END, STREAM_HEAD, Upstream, ask, last, post, raw_response, word};
 
 /// A remote with these models.
 async fn remote(models: &[&str]) -> Mock {

@@ -1,13 +1,9 @@
 //! Responses between raw sockets: how events are cut into writes, what a client that leaves leaves behind, and what outlives a reload.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{Act, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 use farllama::serve;
 use mock_ollama::{Mock, Options, Script};
 use serde_json::json;
-use support::{Act, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 
 const STREAM: &str = r#"{"model":"m","input":"hi","stream":true}"#;
 

@@ -1,11 +1,6 @@
 //! A remote that is reached over SSH, against a real `sshd` on loopback.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
 
 use std::{
     fs,
@@ -17,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use program::Program;
-use support::{Act, Upstream, ask, raw_response};
+use crate::program::Program;
+use crate::support::{self, Act, Upstream, ask, raw_response};
 
 const GET: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";
 

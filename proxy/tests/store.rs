@@ -1,25 +1,16 @@
 //! Several proxies on one Redis server: limits hold for all together, stored responses are everywhere, and an outage costs neither.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-#[path = "support/program.rs"]
-mod program;
-#[path = "support/redis.rs"]
-mod redis;
-mod support;
-
 use std::time::Duration;
 
+use crate::program::Program;
+use crate::redis::RedisServer;
+use crate::support::{
+    Act, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word,
+};
 use farllama::{
     Config, Running,
     config::{Auth, Fail, Quota, Secret, Store, Token},
     serve,
-};
-use program::Program;
-use redis::RedisServer;
-use support::{
-    Act, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, raw_response, word,
 };
 
 const ANN: &str = "Authorization: Bearer a-key";

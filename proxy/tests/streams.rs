@@ -1,17 +1,13 @@
 //! Streamed chats on the OpenAI lane, as they cross the wire.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::time::Duration;
 
-use farllama::serve;
-use serde_json::Value;
-use support::{
+use crate::support::{
     Act, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response,
     word,
 };
+use farllama::serve;
+use serde_json::Value;
 
 /// The whole stream of `lines`, in one write.
 fn stream(lines: &[Vec<u8>]) -> Vec<u8> {

@@ -1,20 +1,14 @@
 //! TLS on the listener, from PEM files that may be replaced while it runs; and a remote whose certificate nobody signed.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
+use crate::support::{Upstream, ask, config, raw_response};
 use farllama::{
     Config,
     config::{Local, Protocol, Remote},
     serve,
 };
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use support::{Upstream, ask, config, raw_response};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -90,7 +84,7 @@ async fn the_listener_speaks_tls_from_pem_files_and_an_unverified_remote_is_spok
 #[cfg(unix)]
 #[tokio::test]
 async fn a_new_certificate_is_taken_on_sighup_a_broken_one_is_not_and_connections_stay() {
-    use program::Program;
+    use crate::program::Program;
     let upstream = upstream().await;
     let folder = tempfile::tempdir().unwrap();
     let old = certify(folder.path());

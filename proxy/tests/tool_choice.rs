@@ -1,12 +1,8 @@
 //! Calls that a model is held to, end to end: the mock obeys `format` as Ollama does, and knows nothing of `tool_choice`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
+use crate::support::{self, ask, post, proxy};
 use mock_ollama::{Mock, Script};
 use serde_json::{Value, json};
-use support::{ask, post, proxy};
 
 fn body(stream: bool, tool_choice: &Value) -> Value {
     json!({"model": "agent", "stream": stream, "messages": [{"role": "user", "content": "Say hello."}], "tool_choice": tool_choice,

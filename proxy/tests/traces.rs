@@ -1,16 +1,12 @@
 //! Traces, as a collector receives them: decoded with the generated code of OpenTelemetry's own definitions.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-mod support;
-
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use crate::support::{PATIENCE, ask};
 use farllama::{Config, Running, serve};
 use mock_ollama::{Mock, Script};
 use opentelemetry_proto::tonic::{
@@ -18,7 +14,6 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind},
 };
 use prost::Message;
-use support::{PATIENCE, ask};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -1,16 +1,12 @@
 //! HTTP to the remote, between raw sockets: framing, trailers, closed connections, streams that end too early, hostile headers and paths.
 
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::{net::SocketAddr, time::Duration};
 
-use farllama::serve;
-use support::{
-    Act, CHAT, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response, word,
+use crate::support::{
+    self, Act, CHAT, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response,
+    word,
 };
+use farllama::serve;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

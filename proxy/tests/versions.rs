@@ -1,16 +1,10 @@
 //! What the remote's version decides: learned once, learned anew when the connections were lost, and only where something depends on it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "support/program.rs"]
-mod program;
-mod support;
-
+use crate::program::Program;
+use crate::support::{Answer, ask, config, post};
 use farllama::{Running, serve};
 use mock_ollama::{Mock, Options, Script, Then};
-use program::Program;
 use serde_json::{Value, json};
-use support::{Answer, ask, config, post};
 
 const PICTURE: &str = "data:image/png;base64,iVBORw0KGgo=";
 

@@ -1,15 +1,11 @@
 //! Responses over a WebSocket: turns, what a connection remembers, and how each kind of end looks.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
-
-mod support;
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use crate::support::{Act, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 use farllama::{
     Config, Running,
     config::{Auth, Token},
@@ -18,7 +14,6 @@ use farllama::{
 use futures_util::{SinkExt, StreamExt};
 use mock_ollama::{Mock, Options, Script};
 use serde_json::{Value, json};
-use support::{Act, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async,

@@ -37,6 +37,7 @@ const RULES: &[Rule] = &[
     ("the threat model names what exists", the_threat_model_names_what_exists),
     ("every module says what it is for", every_module_says_what_it_is_for),
     ("no test is ignored", no_test_is_ignored),
+    ("every test file is run", every_test_file_is_run),
     ("every dependency is used", every_dependency_is_used),
     ("texts name who acts", texts_name_who_acts),
     ("the repository speaks of the product alone", no_foreign_paths),
@@ -307,6 +308,24 @@ fn no_test_is_ignored(files: &[File]) -> Vec<String> {
         .collect()
 }
 
+/// With `autotests = false`, a file is run only if its manifest or `all.rs` beside it names it.
+fn every_test_file_is_run(files: &[File]) -> Vec<String> {
+    let text = |path: String| files.iter().find(|(known, _)| *known == path).map_or("", |(_, text)| text);
+    rust(files)
+        .filter_map(|(path, _)| {
+            let (package, name) = path.split_once("/tests/")?;
+            let name = name.strip_suffix(".rs").filter(|name| !name.contains('/'))?;
+            let manifest = text(format!("{package}/Cargo.toml"));
+            let known = !manifest.contains("autotests = false")
+                || manifest.contains(&format!("[[test]]\nname = \"{name}\"\n"))
+                || lines(text(format!("{package}/tests/all.rs")), |line| line == format!("mod {name};"))
+                    .next()
+                    .is_some();
+            (!known).then(|| path.clone())
+        })
+        .collect()
+}
+
 fn every_dependency_is_used(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, manifest) in files.iter().filter(|(path, _)| path.ends_with("Cargo.toml") && path.contains('/')) {
@@ -463,6 +482,21 @@ mod tests {
     #[test]
     fn a_silent_module_is_found() {
         assert_eq!(every_module_says_what_it_is_for(&[file("proxy/src/x.rs", "use y;")]), ["proxy/src/x.rs"]);
+    }
+
+    #[test]
+    fn a_test_file_that_no_program_contains_is_found() {
+        let manifest =
+            file("a/Cargo.toml", "autotests = false\n[[test]]\nname = \"all\"\n\n[[test]]\nname = \"own\"\n");
+        let mut files = vec![
+            manifest,
+            file("a/tests/all.rs", "mod known;\n"),
+            file("a/tests/known.rs", ""),
+            file("a/tests/own.rs", ""),
+        ];
+        assert_eq!(every_test_file_is_run(&files), Vec::<String>::new());
+        files.extend([file("a/tests/lost.rs", ""), file("a/tests/support/mod.rs", ""), file("b/tests/found.rs", "")]);
+        assert_eq!(every_test_file_is_run(&files), ["a/tests/lost.rs"]);
     }
 
     #[test]

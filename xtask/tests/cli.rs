@@ -1,7 +1,5 @@
 //! `cargo xtask` as a person meets it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use assert_cmd::Command;
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 

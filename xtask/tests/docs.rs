@@ -1,7 +1,5 @@
 //! What the documentation shows exists: commands, their flags, files, pages.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{
     collections::BTreeMap,
     env, fs,

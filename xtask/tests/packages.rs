@@ -4,7 +4,6 @@
 //! reported as skipped; on CI (`CI=true`) that is a failure.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     env, fs,
