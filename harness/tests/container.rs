@@ -2,7 +2,7 @@
 //!
 //! Without an engine the test says loudly that it did nothing; on CI (`CI=true`) that is a failure.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", feature = "container"))]
 
 use std::{
     env, fs,

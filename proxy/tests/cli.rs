@@ -84,7 +84,7 @@ fn long_help_shows_all_settings_in_groups_and_examples() {
         }
     }
     farllama(&[]).assert().code(2).stderr(contains("Usage:"));
-    farllama(&["--version"]).assert().success().stdout(contains("farllama 0.1.0"));
+    farllama(&["--version"]).assert().success().stdout(contains("farllama 0.2.0"));
 }
 
 #[test]

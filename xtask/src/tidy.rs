@@ -55,6 +55,10 @@ fn files(root: &Path) -> Result<Vec<File>, String> {
             if matches!(&*name, "target" | ".git") {
                 continue;
             }
+            // A link shows a file of the repository at a second place (`harness/data/`).
+            if path.is_symlink() {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else if let Ok(text) = fs::read_to_string(&path) {

@@ -3,6 +3,10 @@
 //! Nothing here makes calls or judges.
 
 mod abilities;
+#[cfg(feature = "container")]
+pub mod container;
+#[cfg(not(feature = "container"))]
+#[path = "no_container.rs"]
 pub mod container;
 pub mod endpoint;
 pub mod mock;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
 
-const CORPUS: &str = include_str!("../../../proxy/vectors/tool-calls.json");
+const CORPUS: &str = include_str!(env!("FARLLAMA_CHECK_TOOL_CALLS"));
 
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Corpus {

@@ -5,7 +5,7 @@ use include_dir::{Dir, include_dir};
 use super::load::{Problem, read};
 use crate::scenario::loaded::{Loaded, expand};
 
-static LIBRARY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios");
+static LIBRARY: Dir<'_> = include_dir!("$FARLLAMA_CHECK_SCENARIOS");
 
 /// All of them, in the order of their names; or those of one folder, such as `smoke`.
 ///

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// OpenAI's request fields, as the documentation lists them.
-const PAGE: &str = include_str!("../../../docs/parameters.md");
+const PAGE: &str = include_str!(env!("FARLLAMA_CHECK_PARAMETERS"));
 
 /// Fields that servers take beside OpenAI's.
 const EXTENSIONS: [&str; 30] = [

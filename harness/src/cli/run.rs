@@ -15,10 +15,11 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Select, select};
+#[cfg(feature = "container")]
+use crate::backend::container::{Container, Tell};
 use crate::{
     backend::{
         Backend, Capabilities,
-        container::{Container, Tell},
         endpoint::{self, Endpoint},
         preflight, remote,
     },
@@ -226,6 +227,15 @@ impl Flags {
                 bail!("{empty}--backend remote needs --remote-host, such as gpu-box or http://gpu-box:11434");
             }
             Kind::Remote => Backend::Remote(Box::new(remote::Remote::new(self.remote.config()?.remote))),
+            #[cfg(not(feature = "container"))]
+            Kind::Container => {
+                let _ = (bar, IMAGE);
+                bail!(
+                    "this farllama-check was built without the container backend: install it with the feature `container` \
+                     (cargo install --features container), or start Ollama yourself and give --remote-host"
+                );
+            }
+            #[cfg(feature = "container")]
             Kind::Container => {
                 let model = self.pull.then(|| self.model.clone().unwrap_or_else(|| smoke::MODEL.to_owned()));
                 let bar = bar.clone();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::fact::{Fact, State};
 use crate::text::suggestion;
 
-static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../personas");
+static FILES: Dir<'_> = include_dir!("$FARLLAMA_CHECK_PERSONAS");
 
 /// Every probe whose failure means that nothing reaches the server.
 const WAY: &str = "way.";
