@@ -30,7 +30,7 @@ use crate::{
     config::Config,
     error::{self, Dialect, Error},
     fetch::Fetcher,
-    gate::{self, Admitted, Counts, Gate, Models, Owner},
+    gate::{self, Admitted, Counts, Gate, Models, Owner, held_body::HeldBody},
     observe::{
         self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, TRACEPARENT,
         Tracer, Traffic,
@@ -38,7 +38,7 @@ use crate::{
     openai::responses::{background::Runs, socket::Sockets},
     redact,
     resolve::{self, Installed, Target, native_answer, native_calls},
-    routes::{self, Handler, Route, Row},
+    routes::{self, Handler, PerRemote, Route, Row},
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
     store::{self, Memory, Store, redis::Redis},
@@ -254,13 +254,12 @@ fn with_random(prefix: &str) -> String {
 ///
 /// The request is boxed, because each layer would have room for two copies of it otherwise.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut request: Box<Request>) -> Response {
-    for member in shared.remotes.all().iter().filter(|member| member.client.bridge().is_unknown()) {
-        Box::pin(bridge::settle_kind(&member.client)).await;
+    if shared.remotes.first().client.bridge().is_unknown() && !shared.remotes.are_several() {
+        Box::pin(bridge::settle_kind(&shared.remotes.first().client)).await;
     }
-    let bridged = shared.remotes.all().iter().all(|member| member.client.bridge().is_on());
-    let route = Route::of(&request, &shared.config, bridged);
-    let (translated, dialect) = (route.translated(), route.dialect);
-    let native = route.is_native();
+    let route = Route::of(&request, &shared.config, shared.remotes.speaks());
+    let dialect = route.dialect;
+    let (translated, native) = (route.translated(), route.is_native());
     let opened = open(&shared, &route, peer, &request);
     let unread = UnreadBody::of(&mut request);
     if let Some(capture) = shared.inspector.capture(&mut request, &shared.config.auth.header) {
@@ -274,6 +273,8 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
     });
     let mut response = answering.await;
     let refused = response.extensions_mut().remove::<Error>();
+    let AnsweredBy { translated, native } =
+        response.extensions_mut().remove().unwrap_or(AnsweredBy { translated, native });
     if let Some(error) = &refused {
         let added = std::mem::take(response.headers_mut());
         response = error::speak(error, dialect, Some(opened.id()));
@@ -381,6 +382,10 @@ async fn dispatch(
             Err(error) => return error.into_response(),
         }
     };
+    if let Some(over_openai) = route.per_remote {
+        let sent = send_by_kind(shared, route, over_openai, recorder, admitted, target, upstream, request);
+        return Box::pin(sent).await;
+    }
     let answered = match (route.handler, route.row) {
         (Some(handler), Some(row)) => {
             translate(shared, route, row, handler, recorder, admitted, target, upstream, request).await
@@ -392,6 +397,89 @@ async fn dispatch(
         }
     };
     answered.into_response()
+}
+
+/// Who has answered, where that depended on the remote.
+#[derive(Clone, Copy)]
+struct AnsweredBy {
+    /// A handler of farllama.
+    translated: bool,
+    /// The response is one of Ollama's, or the remote's own.
+    native: bool,
+}
+
+/// Answers a request whose remotes do not all speak the same API: what is passed through to one is translated for another. Before the first
+/// byte of a response, a request that fails goes on to the candidates that speak otherwise.
+#[expect(clippy::too_many_arguments, reason = "each is what one layer above has found")]
+async fn send_by_kind(
+    shared: Arc<Shared>,
+    route: &Route,
+    over_openai: PerRemote,
+    recorder: &Recorder,
+    admitted: Admitted,
+    target: Option<Arc<Target>>,
+    upstream: Arc<Candidates>,
+    request: Box<Request>,
+) -> Response {
+    let missing = |what: &str| Error::Internal { message: format!("there is no {what} to send the request to") };
+    let Some(row) = route.row else { return missing("route").into_response() };
+    let mut groups = upstream.by_kind();
+    let own = gate::Inner::of(&request).is_some();
+    let (parts, mut body) = request.into_parts();
+    // What may be sent a second time is read whole first, and counts until it is answered.
+    let mut whole = None;
+    if groups.len() > 1 {
+        let mut held = HeldBody::new(body, admitted.buffered.lease());
+        if let Err(error) = held.read(shared.config.remote.replay_body, |_| true).await {
+            return error.into_response();
+        }
+        if held.is_whole() {
+            whole = Some((held.bytes(), held));
+            body = Body::empty();
+        } else {
+            groups.truncate(1);
+            body = Body::new(held);
+        }
+    }
+    let last = groups.len() - 1;
+    let mut first = None;
+    for (nth, group) in groups.into_iter().enumerate() {
+        let body = match &whole {
+            Some((bytes, _)) => Body::from(bytes.clone()),
+            None => std::mem::take(&mut body),
+        };
+        let mut request = Box::new(Request::from_parts(parts.clone(), body));
+        let (shared, admitted, target) = (shared.clone(), admitted.clone(), target.clone());
+        let openai = group.client().bridge().is_on();
+        let handler = match over_openai.theirs {
+            _ if !openai => route.handler,
+            // What reads the answer of a request of farllama's own expects an answer of farllama's.
+            Some(path) if !own && bridge::has(group.client(), path).await => None,
+            _ => over_openai.handler,
+        };
+        let answered = if let Some(handler) = handler {
+            translate(shared, route, row, handler, recorder, admitted, target, group.clone(), request).await
+        } else {
+            if openai && let Some(target) = &target {
+                request = resolve::as_the_server_names_it(request, target, group.client()).await;
+            }
+            recorder.waits_for("the remote");
+            let group = traced(&shared, recorder, group.clone());
+            native(&shared, route, &group, target.as_deref(), recorder, request).await
+        };
+        let mut response = answered.into_response();
+        if !group.is_exhausted() {
+            let native = handler.is_none() || matches!(row.lane, routes::Lane::Native);
+            response.extensions_mut().insert(AnsweredBy { translated: handler.is_some(), native });
+            return response;
+        }
+        if nth < last {
+            tracing::info!(target: "farllama", "a request failed on remote {} and goes on", group.current());
+        }
+        // The best remote's reason says most.
+        first.get_or_insert(response);
+    }
+    first.unwrap_or_else(|| missing("remote").into_response())
 }
 
 /// Chooses the remotes that a request for `model` may be sent to.

@@ -132,7 +132,7 @@ impl Probe {
 
     /// Asks an OpenAI server for its models.
     async fn look_at_openai(&self) -> Result<Probed, String> {
-        let models = match tokio::time::timeout(self.within, bridge::catalog(&self.client, true)).await {
+        let models = match tokio::time::timeout(self.within, bridge::catalog(&self.client, Duration::ZERO)).await {
             Ok(Ok(catalog)) => Some(catalog.names().collect()),
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => {

@@ -47,7 +47,7 @@ use crate::{
     receipt::Receipt,
     routes::{Names, Route, Row},
     text,
-    upstream::remotes::Candidates,
+    upstream::{client::Client, remotes::Candidates},
     whole_body,
 };
 
@@ -128,7 +128,9 @@ fn merged(tools: Tools, preset: &Preset) -> Tools {
 pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
     let config = &shared.config;
     let repairs = config.tools.repair_native && route.row.is_some_and(|row| row.name == CHAT);
-    repairs || (!config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
+    // Anthropic's names may stand for a model of a server that the request passes through to.
+    let anthropic = route.per_remote.is_some() && route.dialect == Dialect::Anthropic;
+    repairs || anthropic || (!config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
 }
 
 /// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names that they read.
@@ -175,6 +177,24 @@ pub(crate) async fn resolve(
         return Ok((request, None));
     }
     native(shared, route, row, admitted, reader, *request).await
+}
+
+/// Puts the name that an OpenAI server has for the model in the place of the caller's, where they differ. `request` is of a translated route,
+/// and passes through.
+pub(crate) async fn as_the_server_names_it(request: Box<Request>, target: &Target, client: &Client) -> Box<Request> {
+    let Some(model) = &target.model else { return request };
+    let id = client.bridge().id_of(&model.model).unwrap_or_else(|| model.model.clone());
+    // A form has no name that could be replaced.
+    if id == model.asked || target.names.iter().any(|name| name.span.is_none()) {
+        return request;
+    }
+    let (parts, body) = request.into_parts();
+    // It was read whole to find the names.
+    let body = match whole_body::read(body, usize::MAX).await {
+        Ok(body) => Body::from(native_body::with_name(&body, &target.names, &id)),
+        Err(_) => Body::empty(),
+    };
+    Box::new(Request::from_parts(parts, body))
 }
 
 fn all_names(mut scan: Scan, body: &[u8]) -> Result<Vec<Name>, model_names::Unreadable> {

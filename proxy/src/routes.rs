@@ -110,6 +110,8 @@ pub(crate) struct Row {
     socket: bool,
     /// The handler of a native route where the remote is an OpenAI server. Translated routes pass through there, unless this is their own.
     bridged: Option<Handler>,
+    /// The path below the API's root that an OpenAI server has if it answers this route itself: then the route passes through.
+    theirs: Option<&'static str>,
     /// What it is for, in a few words.
     pub(crate) summary: &'static str,
     pattern: Pattern,
@@ -165,9 +167,11 @@ pub(crate) const TABLE: &[Row] = &[
     row(Post, "{base}/responses", "responses", MODEL, "One response, streamed or whole.")
         .handler(handler!(responses::create))
         .of_a_chat()
+        .unless_at("/responses")
         .fields(Endpoint::Responses),
     row(Get, "{base}/responses", "responses", MODEL, "A WebSocket for one response after the other.")
         .handler(handler!(responses::connect))
+        .of_a_chat()
         .socket(),
     row(Post, "{base}/moderations", "moderations", MODEL, "The verdict of a guard model.")
         .handler(handler!(moderations::create))
@@ -185,22 +189,28 @@ pub(crate) const TABLE: &[Row] = &[
         .handler(handler!(audio::speech)),
     row(Post, "{base}/responses/compact", "responses/compact", MODEL, "A conversation, summarized into one item.")
         .handler(handler!(responses::compact))
-        .of_a_chat(),
+        .of_a_chat()
+        .unless_at("/responses/compact"),
     row(Post, "{base}/responses/input_tokens", "responses/input_tokens", MODEL, "The estimated length of a prompt.")
         .handler(handler!(responses::input_tokens))
-        .of_a_chat(),
+        .of_a_chat()
+        .unless_at("/responses/input_tokens"),
     row(Get, "{base}/responses/{id}", "responses/{id}", Nowhere, "A stored response, whole or as its events.")
         .handler(handler!(responses::retrieve))
-        .of_a_chat(),
+        .of_a_chat()
+        .unless_at("/responses"),
     row(Delete, "{base}/responses/{id}", "responses/{id}", Nowhere, "Deletes a stored response.")
         .handler(handler!(responses::delete))
-        .of_a_chat(),
+        .of_a_chat()
+        .unless_at("/responses"),
     row(Post, "{base}/responses/{id}/cancel", "responses/{id}/cancel", Nowhere, "Cancels one in the background.")
         .handler(handler!(responses::cancel))
-        .of_a_chat(),
+        .of_a_chat()
+        .unless_at("/responses"),
     row(Get, "{base}/responses/{id}/input_items", "responses/{id}/input_items", Nowhere, "What it was asked.")
         .handler(handler!(responses::input_items))
-        .of_a_chat(),
+        .of_a_chat()
+        .unless_at("/responses"),
     row(Get, "{base}/models", "models", Listed("data", &["id"]), "The models of the remote.")
         .handler(handler!(models::list))
         .anthropic(handler!(anthropic::models::list)),
@@ -210,19 +220,23 @@ pub(crate) const TABLE: &[Row] = &[
     row(Post, "{base}/messages", "messages", MODEL, "Anthropic's API: one message of a model, streamed or whole.")
         .handler(handler!(anthropic::create))
         .of_a_chat()
+        .unless_at("/messages")
         .fields(Endpoint::Messages)
         .api(Dialect::Anthropic),
     row(Post, "{base}/messages/count_tokens", "messages/count_tokens", MODEL, "The estimated length of a prompt.")
         .handler(handler!(anthropic::count_tokens))
         .of_a_chat()
+        .unless_at("/messages/count_tokens")
         .api(Dialect::Anthropic),
     row(Any, "{base}/messages/batches", "messages/batches", Nowhere, "Always refused: nothing runs in batches.")
         .handler(handler!(anthropic::refuse_batches))
         .of_a_chat()
+        .unless_at("/messages")
         .api(Dialect::Anthropic),
     row(Any, "{base}/messages/batches/{*id}", "messages/batches/{id}", Nowhere, "Always refused.")
         .handler(handler!(anthropic::refuse_batches))
         .of_a_chat()
+        .unless_at("/messages")
         .api(Dialect::Anthropic),
     row(Any, "{base}/files", "files", Nowhere, "Always refused: files are not stored.")
         .handler(handler!(files::refuse)),
@@ -274,6 +288,7 @@ const fn row(verb: Verb, path: &'static str, name: &'static str, names: Names, s
         anthropic: None,
         socket: false,
         bridged: None,
+        theirs: None,
         summary,
         pattern: Pattern::of(path),
     }
@@ -303,6 +318,11 @@ impl Row {
             Lane::Translated(handler) => self.bridged(handler),
             Lane::Native => self,
         }
+    }
+
+    /// Passes through to an OpenAI server that has `path` itself.
+    const fn unless_at(self, path: &'static str) -> Self {
+        Self { theirs: Some(path), ..self }
     }
 
     const fn api(self, api: Dialect) -> Self {
@@ -418,12 +438,33 @@ pub(crate) fn of(endpoint: Endpoint) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.endpoint == Some(endpoint))
 }
 
+/// What the remotes speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Ollama,
+    /// There is one remote, and it is an OpenAI server.
+    OpenAi,
+    /// There are several remotes, and some of them are OpenAI servers: each request's remote decides.
+    Either,
+}
+
+/// Who answers where a request is sent to an OpenAI server, which is known when its remote is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PerRemote {
+    /// None: the request passes through.
+    pub(crate) handler: Option<Handler>,
+    /// The path that the server has if the request passes through to it all the same.
+    pub(crate) theirs: Option<&'static str>,
+}
+
 /// What a request is for, found once, before the gate.
 pub(crate) struct Route {
     /// None: a path that the table does not have; the remote may.
     pub(crate) row: Option<&'static Row>,
-    /// None: the native lane.
+    /// Who answers. If that depends on the remote, the handler for an Ollama. None: the native lane.
     pub(crate) handler: Option<Handler>,
+    /// Who answers where the request is sent to an OpenAI server, if that depends on the remote.
+    pub(crate) per_remote: Option<PerRemote>,
     /// How errors are written.
     pub(crate) dialect: Dialect,
     /// The path's parameter, decoded.
@@ -437,8 +478,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The route of `request`, where the remote is an OpenAI server or not.
-    pub(crate) fn of(request: &Request, config: &Config, bridged: bool) -> Self {
+    /// The route of `request`, where the remotes speak that.
+    pub(crate) fn of(request: &Request, config: &Config, speaks: Speaks) -> Self {
         let base = &*config.openai.base_path;
         let paths::Reading { clean: path, plain, slash } = paths::read(request.uri().path());
         let found = if plain { find(request.method(), &path, base) } else { None };
@@ -446,16 +487,30 @@ impl Route {
         let api = found.as_ref().and_then(|found| found.row.api);
         let anthropic = based && (api == Some(Dialect::Anthropic) || request.headers().contains_key(ANTHROPIC_VERSION));
         let passed = api == Some(Dialect::Anthropic) && config.anthropic.passthrough;
-        let handler = found.as_ref().and_then(|found| match found.row.lane {
-            Lane::Translated(_) if !found.based || slash || passed => None,
-            Lane::Translated(_) if bridged => found.row.anthropic.filter(|_| anthropic).or(found.row.bridged),
-            Lane::Translated(handler) => Some(found.row.anthropic.filter(|_| anthropic).unwrap_or(handler)),
-            Lane::Native if bridged && !slash => found.row.bridged,
-            Lane::Native => None,
+        let handler = |openai: bool| {
+            found.as_ref().and_then(|found| match found.row.lane {
+                Lane::Translated(_) if !found.based || slash || passed => None,
+                Lane::Translated(_) if openai => found.row.anthropic.filter(|_| anthropic).or(found.row.bridged),
+                Lane::Translated(handler) => Some(found.row.anthropic.filter(|_| anthropic).unwrap_or(handler)),
+                Lane::Native if openai && !slash => found.row.bridged,
+                Lane::Native => None,
+            })
+        };
+        let theirs = found.as_ref().and_then(|found| found.row.theirs).filter(|_| handler(true).is_some());
+        let depends = found.as_ref().is_some_and(|found| match (found.row.lane, speaks) {
+            (_, Speaks::Ollama) => false,
+            (_, Speaks::OpenAi) => theirs.is_some(),
+            // Lists of models are those of all remotes, and what farllama stores itself is on none.
+            (Lane::Translated(_), Speaks::Either) => {
+                found.based && !slash && matches!(found.row.names, Names::Body(_) | Names::Form)
+            }
+            (Lane::Native, Speaks::Either) => handler(true).is_some(),
         });
+        let per_remote = depends.then(|| PerRemote { handler: handler(true), theirs });
         Self {
             row: found.as_ref().map(|found| found.row),
-            handler,
+            handler: handler(speaks == Speaks::OpenAi),
+            per_remote,
             dialect: match based {
                 true if anthropic => Dialect::Anthropic,
                 true => Dialect::OpenAi,

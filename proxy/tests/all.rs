@@ -21,6 +21,7 @@ mod leaks;
 mod limits;
 mod log;
 mod messages;
+mod mixed;
 mod models;
 mod parameters;
 mod passthrough;

@@ -20,32 +20,32 @@ use serde_json::{Value, json};
 
 /// A request that the OpenAI server got.
 #[derive(Clone, Debug)]
-struct Asked {
-    method: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
     /// Path and query.
-    path: String,
+    pub(crate) path: String,
     headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 }
 
-/// An OpenAI server that answers as it is told, and keeps what it was asked.
-struct Server {
-    addr: SocketAddr,
+/// A scripted OpenAI server, and what it was asked.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
-    async fn start(answer: impl Fn(&Asked) -> Response + Clone + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Asked) -> Response + Clone + Send + Sync + 'static) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, answer) = (asked.clone(), Arc::new(answer));
         let handler = move |request: Request| {
@@ -71,7 +71,7 @@ impl Server {
         Self { addr, asked }
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -86,7 +86,7 @@ async fn proxy(upstream: SocketAddr) -> Running {
     serve(settings(upstream)).await.unwrap()
 }
 
-fn json_response(status: u16, body: &Value) -> Response {
+pub(crate) fn json_response(status: u16, body: &Value) -> Response {
     let head = [("content-type", "application/json")];
     (http::StatusCode::from_u16(status).unwrap(), head, body.to_string()).into_response()
 }
@@ -101,7 +101,7 @@ fn delta(delta: &Value, finish: Option<&str>) -> Value {
     json!({"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 }
 
-fn hello(asked: &Asked) -> Response {
+pub(crate) fn hello(asked: &Asked) -> Response {
     let usage = json!({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9});
     match (&*asked.path, asked.body.windows(13).any(|part| part == b"\"stream\":true")) {
         ("/v1/models", _) => json_response(
@@ -126,7 +126,7 @@ fn hello(asked: &Asked) -> Response {
 
 const CHAT: &str = r#"{"model":"org/m:latest","messages":[{"role":"user","content":"hi"}],"options":{"num_ctx":4096}}"#;
 
-fn lines(answer: &Answer) -> Vec<Value> {
+pub(crate) fn lines(answer: &Answer) -> Vec<Value> {
     answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -345,7 +345,50 @@ async fn responses_and_messages_are_made_of_its_chats() {
     let message = r#"{"model":"org/m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
     let message = ask(proxy.addr(), post("/v1/messages", message)).await;
     assert_eq!(message.json()["content"][0]["text"], "Hello", "{}", message.text());
-    assert!(server.asked().iter().all(|asked| asked.path == "/v1/chat/completions" && asked.method == "POST"));
+    let asked: Vec<_> = server.asked().into_iter().map(|asked| (asked.method, asked.path)).collect();
+    let (chat, probe) =
+        (("POST", "/v1/chat/completions"), ["/v1/responses", "/v1/messages"].map(|path| ("POST", path)));
+    let expected = [probe[0], chat, chat, probe[1], chat].map(|(method, path)| (method.to_owned(), path.to_owned()));
+    assert_eq!(asked, expected, "each route is asked for once");
+}
+
+#[tokio::test]
+async fn a_server_that_has_responses_and_messages_answers_them_itself() {
+    let server = Server::start(|asked| match (&*asked.path, &*asked.body) {
+        (_, b"{}") => json_response(422, &json!({"detail": "Field required"})),
+        ("/v1/responses" | "/v1/messages/count_tokens" | "/v1/responses/resp_1/cancel", body) => {
+            (http::StatusCode::ACCEPTED, body.to_vec()).into_response()
+        }
+        _ => hello(asked),
+    })
+    .await;
+    let mut config = settings(server.addr);
+    config.remote.authorization = Some("Bearer remote-key".parse().unwrap());
+    let proxy = serve(config).await.unwrap();
+    let body = "{ \"model\":\"org/m\", \"input\":\"hi\", \"odd\": 1.0 }";
+    for path in ["/v1/responses", "/v1/messages/count_tokens", "/v1/responses", "/v1/responses/resp_1/cancel"] {
+        let request = String::from_utf8(post(path, body)).unwrap().replace("Host:", "X-Api-Key: mine\r\nHost:");
+        let answer = ask(proxy.addr(), request).await;
+        assert_eq!((answer.code(), &*answer.text()), (202, body), "{path}");
+        let last = server.asked().pop().unwrap();
+        assert_eq!((last.header("authorization"), last.header("x-api-key")), (Some("Bearer remote-key"), None));
+    }
+    assert_eq!(server.asked().iter().filter(|asked| asked.body == b"{}").count(), 2, "each route is asked for once");
+}
+
+#[tokio::test]
+async fn anthropics_names_stand_for_models_where_messages_pass_through_too() {
+    let server = Server::start(|asked| match &*asked.body {
+        b"{}" => json_response(400, &json!({"error": {"message": "model is required"}})),
+        body => body.to_vec().into_response(),
+    })
+    .await;
+    let mut config = settings(server.addr);
+    config.anthropic.model = "org/m".to_owned();
+    let proxy = serve(config).await.unwrap();
+    let body = r#"{"max_tokens":9,"model":"claude-opus-4-5","messages":[{"role":"user","content":"hi"}]}"#;
+    let answer = ask(proxy.addr(), post("/v1/messages", body)).await;
+    assert_eq!((answer.code(), answer.text()), (200, body.replace("claude-opus-4-5", "org/m")));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -23,7 +24,10 @@ use crate::{
     observe::Recorder,
     ollama::refusal::{Refusal, Refused},
     openai::request::json::Json,
-    upstream::client::{Upstream, encode},
+    upstream::{
+        client::{Upstream, encode},
+        remotes::Counted,
+    },
 };
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -60,34 +64,39 @@ async fn generation(
         return Ok(not_allowed("POST"));
     }
     let asked = bridge::generation(app.upstream.client(), shape, json.bytes().clone());
-    let upstream = match recorded(recorder, json, asked).await? {
+    let (answer, counted) = recorded(app, recorder, json, asked).await?;
+    let mut upstream = match answer {
         Answer::Whole(body) => return Ok(respond(JSON, Body::from(body))),
         Answer::Line(line) => return Ok(respond(LINES, Body::from([&line, &b"\n"[..]].concat()))),
         Answer::Stream(upstream) => upstream,
     };
+    if let Some(counted) = counted {
+        upstream.count(counted);
+    }
     // Ollama sends no head before its first line, so that what fails until then has a status of its own.
-    let mut upstream = *upstream;
     let first = match upstream.frame().await {
         Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         Some(Err(error)) => return Err(in_its_own_words(error)),
         None => Bytes::new(),
     };
     upstream.put_back(first, true);
-    Ok(respond(LINES, Body::new(Lines { upstream, recorder: recorder.clone(), failed: false })))
+    Ok(respond(LINES, Body::new(Lines { upstream: *upstream, recorder: recorder.clone(), failed: false })))
 }
 
 /// Waits for the answer, and records the exchange.
 async fn recorded(
+    app: &App,
     recorder: &Recorder,
     json: &Json,
     asked: impl Future<Output = Result<Answered, Error>>,
-) -> Result<Answer, Error> {
+) -> Result<(Answer, Option<Counted>), Error> {
     recorder.payload("request", json.bytes());
     recorder.waits_for("the remote");
-    let Answered { answer, receipt, model } = asked.await.map_err(in_its_own_words)?;
+    let (answered, counted) = app.upstream.watched(asked).await.map_err(in_its_own_words)?;
+    let Answered { answer, receipt, model } = answered;
     recorder.model(&model);
     recorder.receipt(receipt);
-    Ok(answer)
+    Ok((answer, counted))
 }
 
 /// The same refusal with the server's text alone: what OpenAI's clients look for is of no use to Ollama's.
@@ -157,7 +166,7 @@ async fn embedding(method: &Method, app: &App, recorder: &Recorder, json: &Json,
         return Ok(not_allowed("POST"));
     }
     let asked = bridge::embedding(app.upstream.client(), old, json.bytes().clone());
-    match recorded(recorder, json, asked).await? {
+    match recorded(app, recorder, json, asked).await?.0 {
         Answer::Whole(body) | Answer::Line(body) => Ok(respond(JSON, Body::from(body))),
         Answer::Stream(_) => Err(Error::Internal { message: "vectors do not stream".to_owned() }),
     }
@@ -168,7 +177,8 @@ pub(crate) async fn tags(method: Method, State(app): State<App>) -> Result<Respo
     if !matches!(method, Method::GET | Method::HEAD) {
         return Ok(not_allowed("HEAD, GET"));
     }
-    whole(&bridge::catalog(app.upstream.client(), true).await?.tags())
+    let asked = bridge::catalog(app.upstream.client(), Duration::ZERO);
+    whole(&app.upstream.watched(asked).await?.0.tags())
 }
 
 /// `GET /api/ps`.
@@ -176,7 +186,8 @@ pub(crate) async fn ps(method: Method, State(app): State<App>) -> Result<Respons
     if method != Method::GET {
         return Ok(not_allowed("GET"));
     }
-    whole(&bridge::catalog(app.upstream.client(), true).await?.ps())
+    let asked = bridge::catalog(app.upstream.client(), Duration::ZERO);
+    whole(&app.upstream.watched(asked).await?.0.ps())
 }
 
 /// `POST /api/show`.
@@ -190,7 +201,7 @@ pub(crate) async fn show(
         return Ok(not_allowed("POST"));
     }
     let body = String::from_utf8_lossy(json.bytes()).into_owned();
-    let shown = bridge::shown(app.upstream.client(), &body).await?;
+    let shown = app.upstream.watched(bridge::shown(app.upstream.client(), &body)).await?.0;
     if let Ok((model, _)) = bridge::request::named("ShowRequest", &body) {
         recorder.model(&model);
     }
@@ -223,7 +234,7 @@ pub(crate) async fn pull(method: Method, State(app): State<App>, json: Json) -> 
     if model.is_empty() {
         return Err(bad_request("invalid model name"));
     }
-    let catalog = bridge::catalog(app.upstream.client(), true).await?;
+    let catalog = app.upstream.watched(bridge::catalog(app.upstream.client(), Duration::ZERO)).await?.0;
     let outcome = match catalog.has(&model) {
         true => encode(&json!({ "status": "success" }))?,
         false => {

@@ -60,7 +60,13 @@ use crate::{
 pub(crate) const VERSION: &str = "0.33.0";
 
 /// For how long a list of models is used before it is asked for anew.
-const LISTED: Duration = Duration::from_secs(60);
+pub(crate) const LISTED: Duration = Duration::from_secs(60);
+
+/// For how long it is known whether a server answers a route itself.
+const ROUTES_KNOWN: Duration = Duration::from_secs(3600);
+
+/// How long a server may take to say so.
+const ROUTES_WITHIN: Duration = Duration::from_secs(5);
 
 /// For how many models it is known which fields the server refuses.
 const LEARNED: usize = 256;
@@ -84,6 +90,8 @@ pub(crate) struct Bridge {
     /// What it refuses of every model.
     refuses: Without,
     listed: Mutex<Option<(Instant, Arc<Catalog>)>>,
+    /// Routes that the server was asked for, when, and whether it has them.
+    routes: Mutex<Vec<(&'static str, Instant, bool)>>,
 }
 
 const OLLAMA: u8 = 0;
@@ -113,12 +121,18 @@ impl Bridge {
             learned: Mutex::default(),
             refuses,
             listed: Mutex::default(),
+            routes: Mutex::default(),
         }
     }
 
     /// Whether the remote speaks OpenAI's API.
     pub(crate) fn is_on(&self) -> bool {
         self.kind.load(Ordering::Relaxed) == OPENAI
+    }
+
+    /// Whether the remote is known to speak Ollama's API.
+    pub(crate) fn is_ollama(&self) -> bool {
+        self.kind.load(Ordering::Relaxed) == OLLAMA
     }
 
     /// Whether it is not known yet what the remote speaks.
@@ -175,9 +189,16 @@ impl Bridge {
         learned.insert(model.to_owned(), without);
     }
 
-    fn listed(&self) -> Option<Arc<Catalog>> {
+    /// The last list of models, if it is younger than `age`.
+    fn listed(&self, age: Duration) -> Option<Arc<Catalog>> {
         let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.as_ref().filter(|(since, _)| since.elapsed() < LISTED).map(|(_, catalog)| catalog.clone())
+        listed.as_ref().filter(|(since, _)| since.elapsed() < age).map(|(_, catalog)| catalog.clone())
+    }
+
+    /// The server's id of the model that a client calls `name`, if the last list has it.
+    pub(crate) fn id_of(&self, name: &str) -> Option<String> {
+        let listed = self.listed(Duration::MAX)?;
+        listed.has(name).then(|| listed.id_of(name).to_owned())
     }
 }
 
@@ -195,7 +216,7 @@ pub(crate) async fn settle_kind(client: &Client) {
     let Ok(body) = client::whole(response.into_body()).await else { return };
     if success && serde_json::from_slice::<Version>(&body).is_ok() {
         client.bridge().settle(false);
-    } else if catalog(client, true).await.is_ok() {
+    } else if catalog(client, Duration::ZERO).await.is_ok() {
         client.bridge().settle(true);
     }
 }
@@ -206,13 +227,13 @@ impl Bridge {
     }
 }
 
-/// Returns the models of the remote, from the last list unless that is too old or they shall be `fresh`.
+/// Returns the models of the remote, from the last list if that is younger than `age`.
 ///
 /// # Errors
 /// Fails if the remote does not list its models.
-pub(crate) async fn catalog(client: &Client, fresh: bool) -> Result<Arc<Catalog>, Error> {
+pub(crate) async fn catalog(client: &Client, age: Duration) -> Result<Arc<Catalog>, Error> {
     let bridge = client.bridge();
-    if let Some(catalog) = bridge.listed().filter(|_| !fresh) {
+    if let Some(catalog) = bridge.listed(age) {
         return Ok(catalog);
     }
     let path = bridge.under_root("/models");
@@ -227,6 +248,37 @@ pub(crate) async fn catalog(client: &Client, fresh: bool) -> Result<Arc<Catalog>
     let catalog = Arc::new(catalog);
     *bridge.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), catalog.clone()));
     Ok(catalog)
+}
+
+/// Whether the server answers `path`, below the API's root, itself. The first time it is asked with an empty object: a server that has the
+/// route refuses that, and one that does not has no such path. What the server leaves open counts as no, for this time.
+pub(crate) async fn has(client: &Client, path: &'static str) -> bool {
+    let bridge = client.bridge();
+    let routes = || bridge.routes.lock().unwrap_or_else(PoisonError::into_inner);
+    let known =
+        routes().iter().find(|(known, at, _)| *known == path && at.elapsed() < ROUTES_KNOWN).map(|known| known.2);
+    if let Some(has) = known {
+        return has;
+    }
+    let target = bridge.under_root(path);
+    let asking = async {
+        let response = client.exchange(Method::POST, &target, Some(Bytes::from_static(b"{}"))).await?;
+        let status = response.status();
+        Ok::<_, Error>((status, client::whole(response.into_body()).await?))
+    };
+    let Ok(Ok((status, body))) = tokio::time::timeout(ROUTES_WITHIN, asking).await else { return false };
+    let has = match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::INTERNAL_SERVER_ERROR => true,
+        // A model without a name does not exist.
+        StatusCode::NOT_FOUND => memchr::memmem::find(&body, b"model").is_some(),
+        // Some answer to every path.
+        StatusCode::OK | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => false,
+        _ => return false,
+    };
+    let mut routes = routes();
+    routes.retain(|(known, ..)| *known != path);
+    routes.push((path, Instant::now(), has));
+    has
 }
 
 /// An answer to a native request.
@@ -326,7 +378,7 @@ pub(crate) async fn generation(client: &Client, shape: Shape, body: Bytes) -> Re
     let started = Instant::now();
     // Only of such a name it is not clear which model it means.
     let tagged = memchr::memmem::find(&body, b":latest\"").is_some();
-    let catalog = if tagged { catalog(client, false).await.ok() } else { None };
+    let catalog = if tagged { catalog(client, LISTED).await.ok() } else { None };
     let (size, mut more) = (body.len(), Without::default());
     for attempt in 0.. {
         let prepared = {
@@ -340,7 +392,7 @@ pub(crate) async fn generation(client: &Client, shape: Shape, body: Bytes) -> Re
             let created_at = stamp::created_at();
             let now = Now { created_at: &created_at, elapsed: started.elapsed() };
             // A model that does not exist cannot be loaded.
-            if self::catalog(client, false).await.is_ok_and(|catalog| !catalog.has(&model)) {
+            if self::catalog(client, LISTED).await.is_ok_and(|catalog| !catalog.has(&model)) {
                 return Err(request::not_found(format!("model '{model}' not found")));
             }
             let answer = Answer::Whole(stream::nothing(&facts, unloads, &now)?.into());
@@ -425,7 +477,7 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
     };
     let model = request.model.to_string();
     let listed = match model.ends_with(":latest") || request.input.is_empty() {
-        true => catalog(client, false).await.ok(),
+        true => catalog(client, LISTED).await.ok(),
         false => None,
     };
     let missing = || request::not_found(format!("model {model:?} not found, try pulling it first"));
@@ -490,8 +542,8 @@ pub(crate) async fn open(client: &Client, path: &str, ask: Option<Bytes>) -> Res
         "/api/chat" => generation(client, Shape::Chat, ask).await?,
         "/api/generate" => generation(client, Shape::Generate, ask).await?,
         "/api/embed" => embedding(client, false, ask).await?,
-        "/api/tags" => return Ok(client.given(encode(&catalog(client, false).await?.tags())?)),
-        "/api/ps" => return Ok(client.given(encode(&catalog(client, false).await?.ps())?)),
+        "/api/tags" => return Ok(client.given(encode(&catalog(client, Duration::from_secs(1)).await?.tags())?)),
+        "/api/ps" => return Ok(client.given(encode(&catalog(client, LISTED).await?.ps())?)),
         "/api/version" => return Ok(client.given(encode(&serde_json::json!({"version": VERSION}))?)),
         "/api/show" => return Ok(client.given(encode(&shown(client, &String::from_utf8_lossy(&ask)).await?)?)),
         _ => {
@@ -515,11 +567,11 @@ async fn shown(client: &Client, body: &str) -> Result<serde_json::Value, Error> 
     if model.is_empty() {
         return Err(go::bad_request("model is required"));
     }
-    let listed = catalog(client, false).await?;
+    let listed = catalog(client, LISTED).await?;
     let shown = match listed.show(&model) {
         Some(shown) => Some(shown),
         // It may be new.
-        None => catalog(client, true).await?.show(&model),
+        None => catalog(client, Duration::ZERO).await?.show(&model),
     };
     shown.ok_or_else(|| {
         let tagged = model.rsplit('/').next().unwrap_or(&model).contains(':');

@@ -167,7 +167,11 @@ pub(super) fn plain(value: Value) -> Result<Vec<NamedRemote>, String> {
     let entry = |entry: &String| {
         // The URL may have a password, and is not shown.
         let (given, url) = entry.split_once('=').ok_or("expected NAME=URL, such as gpu=http://gpu-box:11434")?;
-        let draft = Draft { url: Some(Address::url(url.trim(), Kind::Ollama)?), ..Draft::default() };
+        let url = url.trim();
+        // Only the base URL of an OpenAI server ends so.
+        let kind = if url.trim_end_matches('/').ends_with("/v1") { Kind::OpenAi } else { Kind::Ollama };
+        let mut draft = Draft { url: Some(Address::url(url, kind)?), ..Draft::default() };
+        draft.config.remote.kind = kind;
         let remote = remote::join(draft, &mut HashMap::new()).map_err(|error| error.to_string())?;
         let name = name(given.trim().to_owned())?;
         Ok(NamedRemote { name, section: false, ..NamedRemote::section(&remote) })

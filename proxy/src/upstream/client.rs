@@ -133,6 +133,11 @@ impl Client {
         &self.bridge
     }
 
+    /// The same client, which shares what `other` knows of their remote's API.
+    pub(crate) fn sharing(self, other: &Self) -> Self {
+        Self { bridge: other.bridge.clone(), ..self }
+    }
+
     /// What the remote is, for texts.
     fn noun(&self) -> &'static str {
         if self.bridge.is_on() { "remote server" } else { "remote Ollama" }
@@ -244,7 +249,7 @@ impl Client {
     ) -> Result<Response<Upstream>, Error> {
         let lines = if ask.is_some() { &self.json_lines } else { &self.lines };
         let body = RequestBody::whole(ask.unwrap_or_default());
-        self.send(Outgoing::new(&method, target, &HeaderMap::new(), |_| false, lines, body)).await
+        self.send(self.waking(Outgoing::new(&method, target, &HeaderMap::new(), |_| false, lines, body))).await
     }
 
     /// As [`Client::send`], for a request that may be sent to another remote.
@@ -274,10 +279,7 @@ impl Client {
     ) -> Result<Upstream, Box<Missed>> {
         let missed = |error, again| Box::new(Missed { error, again, body: None });
         if self.bridge.is_on() {
-            return Box::pin(bridge::open(self, path, ask)).await.map_err(|error| {
-                let again = matches!(error, Error::Unreachable { .. }) || is_unserved(error.row().status);
-                missed(error, again)
-            });
+            return Box::pin(bridge::open(self, path, ask)).await.map_err(|error| Box::new(Missed::of(error)));
         }
         let asking = self.asking(&method, path, ask).map_err(|error| missed(error, false))?;
         let mut response = self.try_send(asking).await?;
@@ -453,6 +455,19 @@ pub(crate) struct Missed {
     pub(crate) again: bool,
     /// Its body, from the beginning, if it streams.
     pub(crate) body: Option<RequestBody>,
+}
+
+impl Missed {
+    /// Why an OpenAI server gave no answer. The request may be sent to another remote if no byte of a response came, or one that says that it
+    /// was not served.
+    pub(crate) fn of(error: Error) -> Self {
+        let again = match &error {
+            Error::Unreachable { .. } => true,
+            Error::Refused(refused) => is_unserved(refused.status),
+            _ => false,
+        };
+        Self { error, again, body: None }
+    }
 }
 
 /// Whether a response is one of Ollama's: a login page comes with 200 as well.

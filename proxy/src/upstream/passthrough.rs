@@ -100,6 +100,9 @@ pub(crate) async fn pass_to(
                     true => response.body_mut().take_request().map(Option::unwrap_or_default),
                     false => Err(()),
                 };
+                if unserved && !candidates.has_next() {
+                    candidates.exhaust();
+                }
                 response.body_mut().forget_request();
                 response.body_mut().count(counted);
                 if !unserved {
@@ -115,6 +118,9 @@ pub(crate) async fn pass_to(
                 drop(counted);
                 member.missed(&missed);
                 let Missed { error, again, body } = *missed;
+                if again && !candidates.has_next() {
+                    candidates.exhaust();
+                }
                 (Err(error), if again { Ok(body.unwrap_or_default()) } else { Err(()) })
             }
         };

@@ -273,7 +273,10 @@ async fn send_to_each(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> R
                 first.get_or_insert(error);
             }
             // The best remote's reason says most.
-            Err(error) if here.upstream.is_exhausted() => return Err(first.unwrap_or(error)),
+            Err(error) if here.upstream.is_exhausted() => {
+                app.upstream.exhaust();
+                return Err(first.unwrap_or(error));
+            }
             outcome => return outcome,
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
-use super::{Member, union::Union};
+use super::{Counted, Member, union::Union};
 use crate::{
     error::Error,
     ollama::version::Version,
@@ -109,6 +109,48 @@ impl Candidates {
     /// Whether all candidates failed before the first byte of a response.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that all candidates failed before the first byte of a response.
+    pub(crate) fn exhaust(&self) {
+        self.exhausted.store(true, Ordering::Relaxed);
+    }
+
+    /// The candidates in their order, in groups that speak the same API: Ollamas that follow each other together, each OpenAI server alone.
+    pub(crate) fn by_kind(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        if let [_] = &*self.members {
+            return vec![self.clone()];
+        }
+        let openai = |member: &Arc<Member>| member.client.bridge().is_on();
+        let groups = self.members.chunk_by(|a, b| !openai(a) && !openai(b));
+        groups.map(|group| Arc::new(Self::of(group.to_vec(), self.all.clone()))).collect()
+    }
+
+    /// Waits for `asked`, which is sent to the current remote alone, and notes how that went.
+    ///
+    /// # Errors
+    /// The failure.
+    pub(crate) async fn watched<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Error>>,
+    ) -> Result<(T, Option<Counted>), Error> {
+        if !self.chosen {
+            return asked.await.map(|answer| (answer, None));
+        }
+        let member = self.current();
+        let counted = member.enter();
+        match asked.await {
+            Ok(answer) => {
+                member.responded();
+                Ok((answer, Some(counted)))
+            }
+            Err(error) => {
+                let missed = Missed::of(error);
+                member.missed(&missed);
+                self.exhausted.store(missed.again, Ordering::Relaxed);
+                Err(missed.error)
+            }
+        }
     }
 
     /// Every candidate.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::state::{Change, Counted, Listed, Standing, State};
 use crate::{
+    bridge::{self, LISTED},
     config::Health,
     error::Error,
     gate::Models,
@@ -156,15 +157,50 @@ impl Member {
     }
 
     async fn ask(&self, path: &'static str) -> Result<Bytes, Error> {
-        let client = self.checker.as_ref().unwrap_or(&self.client);
-        match timeout(self.health.timeout, client.call(Method::GET, path, None)).await {
+        match timeout(self.health.timeout, self.asking().call(Method::GET, path, None)).await {
             Ok(reply) => reply,
             Err(_) => Err(self.silent(path)),
         }
     }
 
+    /// Asks for the models of an OpenAI server. While it is well, it is asked no more often than its list is used for.
+    async fn check_openai(&self) {
+        let well = self.state.with(Standing::is_well);
+        let asked = Instant::now();
+        match timeout(self.health.timeout, bridge::catalog(self.asking(), if well { LISTED } else { Duration::ZERO }))
+            .await
+        {
+            Ok(Err(Error::Refused(refused))) if refused.status.is_client_error() => {}
+            Ok(Err(error)) => return self.failed(&error),
+            Err(_) => return self.failed(&self.silent("/models")),
+            Ok(Ok(_)) => {}
+        }
+        if !well {
+            self.state.learn_version(None, asked.elapsed());
+            self.responded();
+        }
+        let _turn = self.state.looking.lock().await;
+        self.read_lists().await;
+    }
+
+    fn asking(&self) -> &Client {
+        self.checker.as_ref().unwrap_or(&self.client)
+    }
+
+    /// Finds out what it speaks, if that is not known yet.
+    async fn settle(&self) {
+        if self.client.bridge().is_unknown() {
+            // What does not answer in time is asked again later.
+            let _ = timeout(self.health.timeout, bridge::settle_kind(self.asking())).await;
+        }
+    }
+
     /// Asks for its version, and then for its models.
     pub(super) async fn check(&self) {
+        self.settle().await;
+        if self.client.bridge().is_on() {
+            return self.check_openai().await;
+        }
         let asked = Instant::now();
         let version = match self.ask("/api/version").await {
             Ok(reply) => match self.client.read::<VersionReply>("/api/version", &reply) {
@@ -188,10 +224,27 @@ impl Member {
         }
         let begun = Instant::now();
         let _turn = self.state.looking.lock().await;
+        self.settle().await;
         // Another caller may have looked meanwhile.
         if recent() || self.state.with(|standing| standing.looked_since(begun)) {
             return;
         }
+        if self.client.bridge().is_on() {
+            // Both lists are made of this one.
+            let listed = timeout(self.health.timeout, bridge::catalog(self.asking(), age)).await;
+            match listed.unwrap_or_else(|_| Err(self.silent("/models"))) {
+                Ok(_) | Err(Error::Refused(_)) => {}
+                Err(error) => {
+                    self.state.looked();
+                    return self.failed(&error);
+                }
+            }
+        }
+        self.read_lists().await;
+    }
+
+    /// Asks for its lists of models.
+    async fn read_lists(&self) {
         let (installed, loaded) = tokio::join!(self.ask("/api/tags"), self.ask("/api/ps"));
         self.state.looked();
         let names = |path, reply: &Bytes| {

@@ -36,6 +36,7 @@ use crate::{
     gate::Models,
     ollama::name,
     redact::Redactor,
+    routes::Speaks,
     text,
     upstream::client::Client,
 };
@@ -84,7 +85,10 @@ impl Remotes {
             let client = Client::of(config, &entry.remote, via.clone(), redactor.clone())?;
             let mut asleep = entry.remote.clone();
             let checker = match asleep.reach.wake.take() {
-                Some(_) => Some(Arc::new(Client::of(config, &asleep, via.clone(), redactor.clone())?)),
+                Some(_) => {
+                    let checker = Client::of(config, &asleep, via.clone(), redactor.clone())?;
+                    Some(Arc::new(checker.sharing(&client)))
+                }
                 None => None,
             };
             state.grown.belongs_to(&client.remote(), config.context.max);
@@ -111,6 +115,16 @@ impl Remotes {
     /// Whether there are several.
     pub(crate) fn are_several(&self) -> bool {
         self.members.len() > 1
+    }
+
+    /// What they speak. One of several that has not answered yet may be an OpenAI server.
+    pub(crate) fn speaks(&self) -> Speaks {
+        match &*self.members {
+            [one] if one.client.bridge().is_on() => Speaks::OpenAi,
+            [_] => Speaks::Ollama,
+            several if several.iter().any(|member| !member.client.bridge().is_ollama()) => Speaks::Either,
+            _ => Speaks::Ollama,
+        }
     }
 
     /// The first one.
@@ -149,9 +163,21 @@ impl Remotes {
         Union::of(&self.members, path).await.map(|union| union.body())
     }
 
-    /// The first one and no other, for what changes the models of a remote.
+    /// The first Ollama and no other, for what changes the models of a remote.
     pub(crate) fn managed(&self) -> Arc<Candidates> {
-        Arc::new(Candidates::of(vec![self.members[0].clone()], None))
+        let ollama = self.members.iter().find(|member| !member.client.bridge().is_on());
+        Arc::new(Candidates::of(vec![ollama.unwrap_or(&self.members[0]).clone()], None))
+    }
+
+    /// The OpenAI server that has `model`, if no Ollama has it.
+    fn only_at_openai(&self, model: &str) -> Option<Arc<Candidates>> {
+        let full = name::full(model);
+        let mut having = self.members.iter().filter(|member| {
+            member.is_for(&full) && member.state.with(|standing| standing.has(&full)) <= Has::Installed
+        });
+        let first = having.next().filter(|first| first.client.bridge().is_on())?;
+        let others = having.all(|member| member.client.bridge().is_on());
+        others.then(|| Arc::new(Candidates::of(vec![first.clone()], None)))
     }
 
     /// The remote called `name`, and no other.
@@ -179,6 +205,17 @@ impl Remotes {
     /// The remotes for a request that is about no model, the best first.
     pub(crate) fn any(&self) -> Arc<Candidates> {
         let views: Vec<_> = self.members.iter().map(|member| view(member, Has::Installed)).collect();
+        self.candidates(&views)
+    }
+
+    /// The same, without those that do not speak OpenAI's API, or without those that do, if others are left.
+    fn any_of(&self, openai: bool) -> Arc<Candidates> {
+        let speaks = |member: &Arc<Member>| member.client.bridge().is_on() == openai;
+        if !self.members.iter().any(speaks) {
+            return self.any();
+        }
+        let has = |member| if speaks(member) { Has::Installed } else { Has::No };
+        let views: Vec<_> = self.members.iter().map(|member| view(member, has(member))).collect();
         self.candidates(&views)
     }
 

@@ -41,9 +41,12 @@ impl Remotes {
         if !self.are_several() {
             return Ok(Sent::To(self.only()));
         }
-        let Some(row) = route.row else { return Ok(Sent::To(self.any())) };
+        // What Ollama does not have under OpenAI's base path, an OpenAI server may.
+        let Some(row) = route.row else { return Ok(Sent::To(self.any_of(route.based))) };
         if row.management {
-            return Ok(Sent::To(self.managed()));
+            // What is pulled is there already.
+            let there = model.filter(|_| row.name == "api/pull").and_then(|model| self.only_at_openai(model));
+            return Ok(Sent::To(there.unwrap_or_else(|| self.managed())));
         }
         let reads = matches!(*method, Method::GET | Method::HEAD);
         if matches!(row.path, "/api/tags" | "/api/ps") && reads {

@@ -90,6 +90,11 @@ impl Standing {
         self.up != Some(false)
     }
 
+    /// Whether it responds, and the last request to it did not fail.
+    pub(super) fn is_well(&self) -> bool {
+        self.up == Some(true) && self.failures == 0
+    }
+
     /// Whether its lists were asked for after `begun`.
     pub(super) fn looked_since(&self, begun: Instant) -> bool {
         self.looked.is_some_and(|looked| looked > begun)
