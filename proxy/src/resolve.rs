@@ -165,8 +165,7 @@ pub(crate) async fn resolve(
         let names = match row.names {
             Names::Form => {
                 let (form, headers) = (body.clone(), request.headers().clone());
-                let reading = async move { model_names::in_form(&form, &headers).await };
-                offload::run_future(body.len(), reading).await
+                offload::run(body.len(), move || model_names::in_form(form, &headers)).await
             }
             _ => offload::run(body.len(), move || all_names(reader, &body)).await,
         };

@@ -19,8 +19,8 @@ pub(crate) enum Failed {
     TooLarge,
     /// It broke off, or failed.
     Broken(BoxError),
-    /// The budget for bodies has no room for it.
-    NoRoom(Error),
+    /// The budget for bodies has no room for it, or what came of it was refused.
+    Refused(Error),
 }
 
 impl Failed {
@@ -28,7 +28,7 @@ impl Failed {
     pub(crate) fn into_error(self, limit: usize) -> Error {
         match self {
             Self::TooLarge => Error::TooLarge { limit },
-            Self::NoRoom(error) => error,
+            Self::Refused(error) => error,
             Self::Broken(error) => error::own(&*error).unwrap_or_else(|| broken(&error)),
         }
     }
@@ -47,7 +47,7 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    read_counted(body, limit, None).await
+    read_counted(body, limit, None, |_| Ok(())).await
 }
 
 /// Reads the body of a request, whose bytes `lease` counts while they are held: the caller binds it to them.
@@ -59,10 +59,32 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    read_counted(body, limit, Some(lease)).await
+    read_counted(body, limit, Some(lease), |_| Ok(())).await
 }
 
-async fn read_counted<B>(body: B, limit: usize, mut lease: Option<&mut Lease>) -> Result<Bytes, Failed>
+/// As [`read_leased`], where `watch` sees each part as it comes.
+///
+/// # Errors
+/// As [`read_leased`]; fails as soon as `watch` does.
+pub(crate) async fn read_watched<B>(
+    body: B,
+    limit: usize,
+    lease: &mut Lease,
+    watch: impl FnMut(&Bytes) -> Result<(), Error>,
+) -> Result<Bytes, Failed>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    read_counted(body, limit, Some(lease), watch).await
+}
+
+async fn read_counted<B>(
+    body: B,
+    limit: usize,
+    mut lease: Option<&mut Lease>,
+    mut watch: impl FnMut(&Bytes) -> Result<(), Error>,
+) -> Result<Bytes, Failed>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -73,7 +95,7 @@ where
     }
     if let Some(lease) = &lease {
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        lease.fits(announced).map_err(Failed::NoRoom)?;
+        lease.fits(announced).map_err(Failed::Refused)?;
     }
     let (mut parts, mut size) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -83,11 +105,12 @@ where
         if size > limit {
             return Err(Failed::TooLarge);
         }
+        watch(&part).map_err(Failed::Refused)?;
         let only = parts.is_empty() && body.is_end_stream();
         if let Some(lease) = &mut lease
             && !(only && size <= FREE)
         {
-            lease.grow(part.len()).await.map_err(Failed::NoRoom)?;
+            lease.grow(part.len()).await.map_err(Failed::Refused)?;
         }
         // Most bodies are one part, which needs no list.
         if only {

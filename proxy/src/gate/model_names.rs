@@ -2,13 +2,21 @@
 //!
 //! Judges nothing. What cannot be read for sure is an error.
 
-use std::ops::Range;
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
 
 use axum::{
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Multipart, Request},
 };
-use http::{HeaderMap, header};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, header};
 
 /// A name, and the field that it is the value of.
 #[derive(Clone, Debug, PartialEq)]
@@ -343,39 +351,171 @@ fn after(byte: u8) -> State {
 }
 
 /// Whether the headers say that a body is a form, as `openai/audio` tells it from JSON.
-fn form_type(headers: &HeaderMap) -> Option<&http::HeaderValue> {
+fn form_type(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(header::CONTENT_TYPE).filter(|kind| {
         let kind = kind.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
         kind.starts_with("multipart/form-data")
     })
 }
 
-/// The values of `model` in a form, where `headers` say that `body` is one, or in JSON with a form's names.
+/// The values of `model` in a whole body, as [`FormScan`] reads them.
 ///
 /// # Errors
-/// It is neither, or broken.
-pub(crate) async fn in_form(body: &Bytes, headers: &HeaderMap) -> Result<Vec<Name>, Unreadable> {
-    const FIELDS: [&str; 1] = ["model"];
-    let Some(kind) = form_type(headers) else {
-        let mut scan = Scan::of_form(&FIELDS);
-        scan.push(body).and_then(|()| scan.end()).map_err(|_| Unreadable::NoForm)?;
-        return Ok(scan.found);
-    };
-    let mut request = Request::new(Body::from(body.clone()));
-    request.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
-    // The body is here already, within the read bound.
-    DefaultBodyLimit::disable().apply(&mut request);
-    let mut form = Multipart::from_request(request, &()).await.map_err(|_| Unreadable::NoForm)?;
-    let mut found = Vec::new();
-    while let Some(part) = form.next_field().await.map_err(|_| Unreadable::NoForm)? {
-        if in_a_form(part.name().unwrap_or_default()) == "model" {
-            // As the handler reads it: UTF-8, whatever charset the part claims.
-            let name = part.bytes().await.map_err(|_| Unreadable::NoForm)?;
-            let name = String::from_utf8(name.to_vec()).map_err(|_| Unreadable::NoForm)?;
-            found.push(Name { field: "model", name, span: None });
+/// As [`FormScan::push`] and [`FormScan::end`].
+pub(crate) fn in_form(body: Bytes, headers: &HeaderMap) -> Result<Vec<Name>, Unreadable> {
+    let mut scan = FormScan::new(headers);
+    scan.push(body)?;
+    scan.end()?;
+    Ok(scan.found_after(0))
+}
+
+/// Reads the values of `model` while a body comes: in a form, where the headers say that it is one, or in JSON with a form's names.
+pub(crate) enum FormScan {
+    Json(Scan),
+    Form(FormParts),
+}
+
+impl FormScan {
+    pub(crate) fn new(headers: &HeaderMap) -> Self {
+        match form_type(headers) {
+            Some(kind) => Self::Form(FormParts::new(kind.clone())),
+            None => Self::Json(Scan::of_form(&["model"])),
         }
     }
-    Ok(found)
+
+    /// Reads the next bytes.
+    ///
+    /// # Errors
+    /// Fails if the body is neither a form nor a JSON object, is broken, or has a name that is too long.
+    pub(crate) fn push(&mut self, part: Bytes) -> Result<(), Unreadable> {
+        match self {
+            Self::Json(scan) => scan.push(&part).map_err(|_| Unreadable::NoForm),
+            Self::Form(form) => form.push(part),
+        }
+    }
+
+    /// The body has ended.
+    ///
+    /// # Errors
+    /// Fails if the form or the object has not.
+    pub(crate) fn end(&mut self) -> Result<(), Unreadable> {
+        match self {
+            Self::Json(scan) => scan.end().map_err(|_| Unreadable::NoForm),
+            Self::Form(form) => form.end(),
+        }
+    }
+
+    /// The names that were found after the first `known`.
+    pub(crate) fn found_after(&self, known: usize) -> Vec<Name> {
+        match self {
+            Self::Json(scan) => scan.found().get(known..).unwrap_or_default().to_vec(),
+            Self::Form(form) => form.arrived().found.get(known..).unwrap_or_default().to_vec(),
+        }
+    }
+}
+
+/// A form that is read while it comes, by the parser that the handler uses too: another one might see other parts.
+pub(crate) struct FormParts {
+    arrived: Arc<Mutex<Arrived>>,
+    /// None once the form has ended.
+    reading: Option<Pin<Box<dyn Future<Output = Result<(), Unreadable>> + Send>>>,
+}
+
+/// What has come of a form, and what was found in it.
+#[derive(Default)]
+struct Arrived {
+    parts: VecDeque<Bytes>,
+    over: bool,
+    found: Vec<Name>,
+    /// Bytes since the parser last went on: before the first boundary, and in a part's headers, it searches all of them again each time.
+    stuck: usize,
+}
+
+/// Maximum size of what comes before the first boundary, and of a part's headers.
+const MAX_STUCK: usize = 64 << 10;
+
+impl FormParts {
+    fn new(kind: HeaderValue) -> Self {
+        let arrived = Arc::default();
+        Self { reading: Some(Box::pin(read_form(kind, Arc::clone(&arrived)))), arrived }
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        lock(&self.arrived)
+    }
+
+    fn push(&mut self, part: Bytes) -> Result<(), Unreadable> {
+        let mut arrived = self.arrived();
+        arrived.stuck += part.len();
+        arrived.parts.push_back(part);
+        drop(arrived);
+        self.read()?;
+        let stuck = self.arrived().stuck;
+        if self.reading.is_some() && stuck > MAX_STUCK { Err(Unreadable::NoForm) } else { Ok(()) }
+    }
+
+    fn end(&mut self) -> Result<(), Unreadable> {
+        self.arrived().over = true;
+        self.read()?;
+        if self.reading.is_none() { Ok(()) } else { Err(Unreadable::NoForm) }
+    }
+
+    /// Reads what has come. The parser waits for nothing else, so it need not be woken.
+    fn read(&mut self) -> Result<(), Unreadable> {
+        let Some(reading) = &mut self.reading else {
+            // What follows the form is no part of it.
+            self.arrived().parts.clear();
+            return Ok(());
+        };
+        match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(outcome) => {
+                self.reading = None;
+                outcome
+            }
+        }
+    }
+}
+
+fn lock(arrived: &Mutex<Arrived>) -> MutexGuard<'_, Arrived> {
+    arrived.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_form(kind: HeaderValue, arrived: Arc<Mutex<Arrived>>) -> Result<(), Unreadable> {
+    let source = arrived.clone();
+    let parts = stream::poll_fn(move |_| {
+        let mut arrived = lock(&source);
+        match arrived.parts.pop_front() {
+            Some(part) => Poll::Ready(Some(Ok::<_, Infallible>(part))),
+            None if arrived.over => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    });
+    let mut request = Request::new(Body::from_stream(parts));
+    request.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // The reader of the body bounds it.
+    DefaultBodyLimit::disable().apply(&mut request);
+    let mut form = Multipart::from_request(request, &()).await.map_err(|_| Unreadable::NoForm)?;
+    while let Some(mut part) = form.next_field().await.map_err(|_| Unreadable::NoForm)? {
+        let named = in_a_form(part.name().unwrap_or_default()) == "model";
+        let mut name = Vec::new();
+        lock(&arrived).stuck = 0;
+        while let Some(piece) = part.chunk().await.map_err(|_| Unreadable::NoForm)? {
+            lock(&arrived).stuck = 0;
+            if named {
+                name.extend_from_slice(&piece);
+                if name.len() > MAX_NAME {
+                    return Err(Unreadable::TooLong);
+                }
+            }
+        }
+        if named {
+            // As the handler reads it: UTF-8, whatever charset the part claims.
+            let name = String::from_utf8(name).map_err(|_| Unreadable::NoForm)?;
+            lock(&arrived).found.push(Name { field: "model", name, span: None });
+        }
+    }
+    Ok(())
 }
 
 /// Lists in a form have brackets after their name.
@@ -396,7 +536,6 @@ fn folded(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -405,7 +544,7 @@ mod tests {
     fn form(kind: &str, body: impl Into<Vec<u8>>) -> Option<Vec<String>> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
-        let found = in_form(&Bytes::from(body.into()), &headers).now_or_never().unwrap().ok()?;
+        let found = in_form(Bytes::from(body.into()), &headers).ok()?;
         Some(found.into_iter().map(|name| name.name).collect())
     }
 
@@ -413,6 +552,39 @@ mod tests {
         let mut scan = Scan::of_definition(&["model", "name"]);
         body.chunks(step).try_for_each(|part| scan.push(part))?;
         scan.end().map(|()| scan.found)
+    }
+
+    fn form_headers() -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=x"))])
+    }
+
+    /// The names in a form that comes in parts of `step` bytes.
+    fn in_steps(body: &[u8], step: usize) -> Result<Vec<Name>, Unreadable> {
+        let mut scan = FormScan::new(&form_headers());
+        body.chunks(step).try_for_each(|part| scan.push(Bytes::copy_from_slice(part)))?;
+        scan.end().map(|()| scan.found_after(0))
+    }
+
+    #[test]
+    fn a_name_in_a_form_is_found_as_soon_as_it_is_there() {
+        let mut scan = FormScan::new(&form_headers());
+        let part = |name: &str| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+        scan.push((part("model") + "m\r\n" + &part("file")).into()).unwrap();
+        assert_eq!(scan.found_after(0).iter().map(|found| &*found.name).collect::<Vec<_>>(), ["m"]);
+        for _ in 0..100 {
+            scan.push(vec![b'a'; 10_000].into()).unwrap();
+        }
+        assert_eq!(scan.end(), Err(Unreadable::NoForm), "it breaks off");
+    }
+
+    #[test]
+    fn what_would_be_searched_again_and_again_is_bounded() {
+        let long = vec![b'a'; 100_000];
+        assert_eq!(in_steps(&long, 1000), Err(Unreadable::NoForm), "before the first boundary");
+        let headers = [b"--x\r\nContent-Disposition: form-data; name=\"a\"; x=\"".as_slice(), &long].concat();
+        assert_eq!(in_steps(&headers, 1000), Err(Unreadable::NoForm), "the headers of a part");
+        let name = [b"--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n".as_slice(), &long].concat();
+        assert_eq!(in_steps(&name, 1000), Err(Unreadable::TooLong));
     }
 
     #[test]
@@ -505,6 +677,19 @@ mod tests {
                 }
                 _ => prop_assert!(found.is_err()),
             }
+        }
+
+        #[test]
+        fn a_form_is_read_in_the_same_way_however_it_is_cut(
+            parts in prop::collection::vec((prop_oneof![Just("model"), Just("model[]"), Just("file")], "[a-z\r\n-]{0,12}(--x)?"), 0..5),
+            end in prop_oneof![Just("--x--\r\n"), Just("--x--\r\ntail"), Just("--x"), Just("")],
+            step in 1usize..40,
+        ) {
+            let part = |(name, value): &(&str, String)| {
+                format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+            };
+            let body = parts.iter().map(part).collect::<String>() + end;
+            prop_assert_eq!(in_steps(body.as_bytes(), step), in_form(body.into(), &form_headers()));
         }
 
         #[test]

@@ -18,7 +18,7 @@ use http::{Method, Response, header, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::model_names::{self, Name, Scan};
+use super::model_names::{self, FormScan, Name, Scan};
 use crate::{
     buffered::{Counted, Lease, Share},
     config::{self, Anthropic},
@@ -169,7 +169,7 @@ impl Models {
         Ok(Request::from_parts(parts, body))
     }
 
-    /// Reads the names in a form, which passes on.
+    /// Reads the names in a form, which passes on whole: what may not pass is refused as soon as its name is there.
     ///
     /// # Errors
     /// One of the models is not in the list, or the names cannot be read for sure.
@@ -181,12 +181,27 @@ impl Models {
         share: &Share,
     ) -> Result<Request, Error> {
         let (mut parts, body) = request.into_parts();
-        let body = read_whole(&mut parts, body, limit, share).await?;
-        let (form, headers) = (body.clone(), parts.headers.clone());
-        let reading = async move { model_names::in_form(&form, &headers).await };
-        let found = offload::run_future(body.len(), reading).await.map_err(|error| refused(&error.to_string()))?;
-        self.check_all(&found, aliases)?;
-        Ok(Request::from_parts(parts, Body::from(body)))
+        if is_encoded(&parts.headers) {
+            let body = read_whole(&mut parts, body, limit, share).await?;
+            let (form, headers) = (body.clone(), parts.headers.clone());
+            let found = offload::run(body.len(), move || model_names::in_form(form, &headers)).await;
+            self.check_all(&found.map_err(|error| refused(&error.to_string()))?, aliases)?;
+            return Ok(Request::from_parts(parts, Body::from(body)));
+        }
+        let (mut scan, mut checked, mut lease) = (FormScan::new(&parts.headers), 0, share.lease());
+        let watch = |part: &Bytes| {
+            scan.push(part.clone()).map_err(|error| refused(&error.to_string()))?;
+            let new = scan.found_after(checked);
+            checked += new.len();
+            self.check_each(&new, aliases)
+        };
+        let body = whole_body::read_watched(body, limit, &mut lease, watch).await;
+        let body = body.map_err(|failed| unread(failed, limit))?;
+        scan.end().map_err(|error| refused(&error.to_string()))?;
+        self.check_all(&scan.found_after(0), aliases)?;
+        // The handler need not count it again.
+        parts.extensions.insert(Counted);
+        Ok(Request::from_parts(parts, Body::from(lease.hold(body))))
     }
 
     /// The names of a whole translated request.
@@ -195,10 +210,12 @@ impl Models {
             // Without a name the proxy might choose a model of its own.
             return Err(refused("this request names none; say which"));
         }
-        found
-            .iter()
-            .filter(|found| !found.name.is_empty())
-            .try_for_each(|found| self.check(aliases.behind(&found.name)))
+        self.check_each(found, aliases)
+    }
+
+    fn check_each(&self, found: &[Name], aliases: &Aliases) -> Result<(), Error> {
+        let named = found.iter().filter(|found| !found.name.is_empty());
+        named.map(|found| aliases.behind(&found.name)).try_for_each(|name| self.check(name))
     }
 
     /// The JSON of `body` without what stands in its `list` and is not in this one. None if it cannot be read.
@@ -258,13 +275,7 @@ fn any_tag(pattern: &str) -> String {
 async fn read_whole(parts: &mut Parts, body: Body, limit: usize, share: &Share) -> Result<Bytes, Error> {
     let headers = &mut parts.headers;
     let mut lease = share.lease();
-    let body = whole_body::read_leased(body, limit, &mut lease).await.map_err(|failed| match failed {
-        Failed::NoRoom(error) => error,
-        Failed::TooLarge => Error::TooLarge { limit },
-        Failed::Broken(error) => {
-            error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
-        }
-    })?;
+    let body = whole_body::read_leased(body, limit, &mut lease).await.map_err(|failed| unread(failed, limit))?;
     // The handler need not count it again.
     parts.extensions.insert(Counted);
     if !is_encoded(headers) {
@@ -278,6 +289,17 @@ async fn read_whole(parts: &mut Parts, body: Body, limit: usize, share: &Share) 
     headers.remove(header::CONTENT_LENGTH);
     lease.add(decoded.len());
     Ok(lease.hold(decoded))
+}
+
+/// The error for a body that could not be read whole.
+fn unread(failed: Failed, limit: usize) -> Error {
+    match failed {
+        Failed::Refused(error) => error,
+        Failed::TooLarge => Error::TooLarge { limit },
+        Failed::Broken(error) => {
+            error::own(&*error).unwrap_or_else(|| refused("the names in a body that is broken off cannot be read"))
+        }
+    }
 }
 
 fn refused(why: &str) -> Error {
@@ -430,6 +452,43 @@ mod tests {
         let whole = passed(models, fields, body, translated, 10_000).is_ok();
         assert_eq!(passed(models, fields, body, translated, 1).is_ok(), whole, "{body}");
         whole
+    }
+
+    #[test]
+    fn a_form_is_refused_as_soon_as_its_model_is_there() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        use futures_util::StreamExt;
+        let part = |name: &str| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+        // Whether a form passes, and how many of its parts were read.
+        let checked = |parts: Vec<String>| {
+            let (read, size) = (Arc::new(AtomicUsize::new(0)), parts.concat().len() as u64);
+            let count = read.clone();
+            let parts = futures_util::stream::iter(parts).map(move |part| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Error>(part)
+            });
+            let mut request = Request::new(Body::from_stream(parts));
+            let kind = http::HeaderValue::from_static("multipart/form-data; boundary=x");
+            request.headers_mut().insert(header::CONTENT_TYPE, kind);
+            let (allowed, aliases, share) = (list(&["m"]), Aliases::default(), Share::default());
+            let checked = allowed.check_form(request, &aliases, 1 << 20, &share).now_or_never().unwrap();
+            assert!(
+                checked.as_ref().is_ok_and(|request| request.body().size_hint().exact() == Some(size))
+                    || checked.is_err()
+            );
+            (checked.is_ok(), read.load(Ordering::Relaxed))
+        };
+        let form = |model: &str| {
+            let first = part("model") + model + "\r\n" + &part("file");
+            let file = std::iter::repeat_n("a".repeat(1000), 20);
+            std::iter::once(first).chain(file).chain(["\r\n--x--\r\n".to_owned()]).collect::<Vec<_>>()
+        };
+        assert_eq!(checked(form("m")), (true, 22));
+        assert_eq!(checked(form("other")), (false, 1));
+        let last = [part("file") + "a\r\n", part("model") + "m\r\n", part("model") + "other\r\n--x--\r\n"];
+        assert!(!checked(last.to_vec()).0, "every name counts");
+        assert!(!checked(vec![part("file") + "a\r\n--x--\r\n"]).0, "it names none");
     }
 
     #[test]

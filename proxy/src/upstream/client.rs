@@ -502,7 +502,7 @@ pub(crate) fn encode(ask: &impl Serialize) -> Result<Bytes, Error> {
 pub(crate) async fn whole(body: Upstream) -> Result<Bytes, Error> {
     let remote = body.remote.clone();
     whole_body::read(body, MAX_WHOLE).await.map_err(|failed| match failed {
-        Failed::NoRoom(error) => error,
+        Failed::Refused(error) => error,
         Failed::TooLarge => Error::Cut { message: format!("the answer of {remote} is larger than {MAX_WHOLE} bytes") },
         Failed::Broken(error) => match error.downcast::<Error>() {
             Ok(error) => *error,
