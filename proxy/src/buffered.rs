@@ -3,6 +3,11 @@
 //!
 //! Fair shares: the last eighth of the budget is for small bodies, which therefore always find room soon, and one key can have three quarters
 //! of all. A body of up to [`FREE`] bytes that came at once is not counted: it is gone as soon.
+//!
+//! What a request becomes counts too, without waiting: images that are put into it, the requests to the remote, and what translating it takes
+//! meanwhile ([`Share::working`]). Requests that wait for each other to let go of their bodies would never end. So the budget can be exceeded
+//! by what is being translated, and that is bounded twice: no request may take more of it than a body may, and `offload` translates one
+//! large request at a time for each core but one.
 
 use std::{
     collections::HashMap,
@@ -107,6 +112,29 @@ impl Share {
         Lease { share: self.clone(), bytes: 0 }
     }
 
+    /// Counts what translating `body` takes while it is done, besides the body.
+    ///
+    /// # Errors
+    /// Fails if that alone is more than one request may take.
+    pub(crate) fn working(&self, body: &[u8]) -> Result<Lease, Error> {
+        let mut lease = self.lease();
+        if body.len() > SMALL {
+            let size = working_size(body);
+            let most = lease.most(size);
+            if size > most {
+                return Err(Error::Http {
+                    status: StatusCode::PAYLOAD_TOO_LARGE,
+                    message: format!(
+                        "translating this request takes about {size} bytes of memory, and one request may take {most} bytes of limits.buffered; \
+                         send fewer items at a time, or raise it in the settings"
+                    ),
+                });
+            }
+            lease.add(size);
+        }
+        Ok(lease)
+    }
+
     /// Counts a body that is there already, whether there is room or not. It is given back when the last copy is dropped.
     pub(crate) fn hold(&self, body: Bytes) -> Bytes {
         if body.len() <= FREE {
@@ -116,6 +144,15 @@ impl Share {
         lease.add(body.len());
         lease.hold(body)
     }
+}
+
+/// Roughly what a body takes in memory while it is translated: the request that is made of it, of about the same size, and the values that it
+/// is parsed into. A message of 50 bytes takes 300.
+fn working_size(body: &[u8]) -> usize {
+    const OBJECT: usize = 256;
+    const VALUE: usize = 32;
+    let count = |byte| memchr::memchr_iter(byte, body).count();
+    body.len() + OBJECT * count(b'{') + VALUE * count(b',')
 }
 
 /// Marks a request whose body is held and counted already.
@@ -161,11 +198,16 @@ impl Lease {
         })
     }
 
+    /// The most that a body of `size` bytes may bring a request to.
+    fn most(&self, size: usize) -> usize {
+        let (all, one) = self.share.budget.state().limits(size);
+        if self.share.owner == Owner::default() { all } else { all.min(one) }
+    }
+
     /// # Errors
     /// Fails if a body of `size` bytes can never find room.
     pub(crate) fn fits(&self, size: usize) -> Result<(), Error> {
-        let (all, one) = self.share.budget.state().limits(size);
-        let most = if self.share.owner == Owner::default() { all } else { all.min(one) };
+        let most = self.most(size);
         if size <= most {
             return Ok(());
         }
@@ -258,6 +300,22 @@ mod tests {
         let budget = Arc::new(Budget::default());
         budget.set(total);
         budget
+    }
+
+    #[test]
+    fn what_translating_takes_is_counted_and_bounded() {
+        let budget = budget(8 * MIB);
+        let ann = Share::new(budget.clone(), Owner::of_key(b"ann"));
+        let item = r#"{"role":"user","content":"hi"},"#;
+        let working = ann.working(item.repeat(5_000).as_bytes()).unwrap();
+        let used = budget.state().used;
+        assert!((5_000 * 300..5_000 * 500).contains(&used), "{used}");
+        drop(working);
+        assert_eq!(budget.state().used, 0);
+        assert_eq!(ann.working(item.repeat(100).as_bytes()).unwrap().bytes, 0, "a small one is gone as soon");
+        let refused = ann.working(item.repeat(25_000).as_bytes()).unwrap_err();
+        assert!(refused.to_string().contains("limits.buffered"), "{refused}");
+        assert!(ann.working(&vec![b'a'; 5 * MIB]).is_ok(), "a large image is few values");
     }
 
     fn taken(share: &Share, bytes: usize) -> Option<Lease> {

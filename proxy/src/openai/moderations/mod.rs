@@ -84,7 +84,10 @@ pub(crate) async fn create(State(mut app): State<App>, recorder: Recorder, json:
         app.upstream = app.upstream_for(guard).await?;
     }
     let (shared, notes) = (app.clone(), recorder.clone());
-    let prepared = offload::run(json.bytes().len(), move || prepare(&json, &Context::of(&shared, &notes), &means));
+    let prepared = offload::run(json.bytes().len(), move || {
+        let _working = shared.buffered.working(json.bytes())?;
+        prepare(&json, &Context::of(&shared, &notes), &means)
+    });
     let Prepared { mut asks, facts, receipt } = prepared.await?;
     hold(&mut asks, &app.buffered);
     recorder.receipt(receipt);

@@ -370,6 +370,7 @@ async fn take(
         let size = json.bytes().len() + fetched.as_ref().map_or(0, Fetched::size);
         let had = fetched.is_some();
         let step = offload::run(size, move || {
+            let _working = state.buffered.working(json.bytes())?;
             let around = Around { socket, ..Around::new(&state, &random) };
             prepare(&json, more.as_deref(), &around, fetched.as_ref(), &recorder)
         });

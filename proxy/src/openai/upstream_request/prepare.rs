@@ -130,7 +130,11 @@ async fn prepared<F: Send + 'static>(
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
     let (state, notes) = (app.clone(), recorder.clone());
-    let prepared = offload::run(size, move || prepare(&json, &Context::of(&state, &notes))).await;
+    let translating = move || {
+        let _working = state.buffered.working(json.bytes())?;
+        prepare(&json, &Context::of(&state, &notes))
+    };
+    let prepared = offload::run(size, translating).await;
     let Prepared { mut asks, facts, receipt } = prepared?;
     recorder.receipt(receipt);
     hold(&mut asks, &app.buffered);
