@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use crate::{
     net,
-    scenario::{Call, Client as Settings, Retries, client::Key},
+    scenario::{Call, Client as Settings, IdCall, JsonCall, Retries, client::Key},
     text::chain,
 };
 use frames::Frames;
@@ -118,24 +118,32 @@ async fn with_client(client: &Client<OpenAIConfig>, call: &Call, understood: &Un
         // It has no client.
         Call::Http(_) => {}
         Call::Models => models::list(client, understood).await,
-        Call::Model(id) => models::retrieve(client, id, understood).await,
-        Call::Chat(request) => chat::create(client, request.clone(), understood).await,
-        Call::Completions(request) => typed::completions(client, request.clone(), understood).await,
-        Call::Embeddings(request) => typed::embeddings(client, request.clone(), understood).await,
-        Call::Moderations(request) => typed::moderations(client, request.clone(), understood).await,
-        Call::Images(request) => images::generate(client, request.clone(), understood).await,
+        Call::Json(call, request) => with_request(client, *call, request.clone(), understood).await,
+        Call::ById(call, id) => match call {
+            IdCall::Model => models::retrieve(client, id, understood).await,
+            IdCall::Response => responses::retrieve(client, id, understood).await,
+            IdCall::DeleteResponse => responses::delete(client, id, understood).await,
+            IdCall::CancelResponse => responses::cancel(client, id, understood).await,
+            IdCall::InputItems => responses::input_items(client, id, understood).await,
+        },
         Call::ImageEdits(edit) => images::edit(client, edit, understood).await,
         Call::ImageVariations(variation) => images::variation(client, variation, understood).await,
-        Call::Responses(request) => responses::create(client, request.clone(), understood).await,
-        Call::Response(id) => responses::retrieve(client, id, understood).await,
-        Call::DeleteResponse(id) => responses::delete(client, id, understood).await,
-        Call::CancelResponse(id) => responses::cancel(client, id, understood).await,
-        Call::InputItems(id) => responses::input_items(client, id, understood).await,
-        Call::InputTokens(request) => responses::input_tokens(client, request.clone(), understood).await,
-        Call::Compact(request) => responses::compact(client, request.clone(), understood).await,
-        Call::Speech(request) => audio::speech(client, request, understood).await,
         Call::Transcriptions(hearing) => audio::transcriptions(client, hearing, understood).await,
         Call::Translations(hearing) => audio::translations(client, hearing, understood).await,
+    }
+}
+
+async fn with_request(client: &Client<OpenAIConfig>, call: JsonCall, request: Value, understood: &Understood) {
+    match call {
+        JsonCall::Chat => chat::create(client, request, understood).await,
+        JsonCall::Completions => typed::completions(client, request, understood).await,
+        JsonCall::Embeddings => typed::embeddings(client, request, understood).await,
+        JsonCall::Moderations => typed::moderations(client, request, understood).await,
+        JsonCall::Images => images::generate(client, request, understood).await,
+        JsonCall::Responses => responses::create(client, request, understood).await,
+        JsonCall::InputTokens => responses::input_tokens(client, request, understood).await,
+        JsonCall::Compact => responses::compact(client, request, understood).await,
+        JsonCall::Speech => audio::speech(client, &request, understood).await,
     }
 }
 
@@ -150,30 +158,11 @@ pub fn check(call: &Call) -> Result<(), String> {
     };
     match call {
         Call::Models | Call::Http(_) => Ok(()),
-        Call::Model(id)
-        | Call::Response(id)
-        | Call::DeleteResponse(id)
-        | Call::CancelResponse(id)
-        | Call::InputItems(id) => {
-            if id.is_empty() {
-                Err("this call takes an id, and this one is empty".to_owned())
-            } else {
-                Ok(())
-            }
-        }
-        Call::Speech(request) if request.is_object() => audio::spoken(request).map(drop),
-        Call::Chat(request)
-        | Call::Completions(request)
-        | Call::Embeddings(request)
-        | Call::Moderations(request)
-        | Call::Images(request)
-        | Call::Responses(request)
-        | Call::InputTokens(request)
-        | Call::Compact(request)
-        | Call::Speech(request) => {
-            let wrong = || "this call takes the request as a mapping".to_owned();
-            request.is_object().then_some(()).ok_or_else(wrong)
-        }
+        Call::ById(_, id) if id.is_empty() => Err("this call takes an id, and this one is empty".to_owned()),
+        Call::ById(..) => Ok(()),
+        Call::Json(_, request) if !request.is_object() => Err("this call takes the request as a mapping".to_owned()),
+        Call::Json(JsonCall::Speech, request) => audio::spoken(request).map(drop),
+        Call::Json(..) => Ok(()),
         Call::Translations(hearing) if hearing.language.is_some() => {
             Err("a translation takes no language: it is into English from any".to_owned())
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     expect::{laws::LAWS, matcher},
     mutants::MUTANTS,
-    scenario::{Ask, Capability},
+    scenario::{Ask, Capability, IdCall, JsonCall},
 };
 
 /// The schema; `scenarios/schema.json` holds it.
@@ -175,21 +175,8 @@ fn step() -> Value {
 
 fn call() -> Value {
     let request = json!({ "description": "The request as it goes out.", "type": "object" });
-    let mut fields: Vec<(&str, Value)> = vec![("model", text("Its id."))];
-    let typed = [
-        "chat",
-        "completions",
-        "embeddings",
-        "moderations",
-        "images",
-        "responses",
-        "input_tokens",
-        "compact",
-        "speech",
-    ];
-    fields.extend(typed.map(|name| (name, request.clone())));
-    let of_response = ["response", "delete_response", "cancel_response", "input_items"];
-    fields.extend(of_response.map(|name| (name, text("The response's id."))));
+    let mut fields: Vec<(&str, Value)> = JsonCall::ALL.map(|(_, name, _)| (name, request.clone())).to_vec();
+    fields.extend(IdCall::ALL.map(|(_, name, what)| (name, text(what))));
     let file = |more: &[(&str, Value)], required: &[&str]| {
         let own = [
             ("model", text("Its id.")),

@@ -88,16 +88,9 @@ pub fn of(scenarios: &[Loaded]) -> Vec<String> {
 }
 
 fn of_call(call: &Call) -> Vec<String> {
-    let (endpoint, request) = match call {
-        Call::Chat(request) => ("POST /v1/chat/completions", request),
-        Call::Completions(request) => ("POST /v1/completions", request),
-        Call::Embeddings(request) => ("POST /v1/embeddings", request),
-        Call::Moderations(request) => ("POST /v1/moderations", request),
-        Call::Responses(request) => ("POST /v1/responses", request),
-        Call::Images(request) => ("POST /v1/images/generations", request),
-        // A raw call may be wrong on purpose.
-        _ => return Vec::new(),
-    };
+    // A raw call may be wrong on purpose.
+    let Call::Json(call, request) = call else { return Vec::new() };
+    let endpoint = call.endpoint();
     let (Some(request), Some(known)) = (request.as_object(), FIELDS.get(endpoint)) else { return Vec::new() };
     let mut warnings = Vec::new();
     for (name, value) in request {

@@ -1,54 +1,142 @@
 //! What can be called: each endpoint with the OpenAI client, and anything raw.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{EnumAccess, Error, VariantAccess, Visitor},
+};
 use serde_json::Value;
 
 /// What can be called. All but [`Call::Http`] goes out through the OpenAI client.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// `GET /v1/models`.
     Models,
-    /// `GET /v1/models/{id}`.
-    Model(String),
-    /// `POST /v1/chat/completions`; the request as it goes out. Streamed if `stream: true`.
-    Chat(Value),
-    /// `POST /v1/completions`, as `chat`.
-    Completions(Value),
-    /// `POST /v1/embeddings`.
-    Embeddings(Value),
-    /// `POST /v1/moderations`.
-    Moderations(Value),
-    /// `POST /v1/images/generations`.
-    Images(Value),
+    /// An endpoint that takes a request as a mapping, which goes out unchanged. Streamed if `stream: true`.
+    Json(JsonCall, Value),
+    /// An endpoint that takes an id in its path.
+    ById(IdCall, String),
     /// `POST /v1/images/edits`.
     ImageEdits(Edit),
     /// `POST /v1/images/variations`.
     ImageVariations(Variation),
-    /// `POST /v1/responses`, as `chat`.
-    Responses(Value),
-    /// `GET /v1/responses/{id}`.
-    Response(String),
-    /// `DELETE /v1/responses/{id}`.
-    DeleteResponse(String),
-    /// `POST /v1/responses/{id}/cancel`.
-    CancelResponse(String),
-    /// `GET /v1/responses/{id}/input_items`.
-    InputItems(String),
-    /// `POST /v1/responses/input_tokens`.
-    InputTokens(Value),
-    /// `POST /v1/responses/compact`.
-    Compact(Value),
-    /// `POST /v1/audio/speech`. What is understood is the sound, in base64.
-    Speech(Value),
     /// `POST /v1/audio/transcriptions`.
     Transcriptions(Hearing),
     /// `POST /v1/audio/translations`.
     Translations(Hearing),
     /// Anything, raw.
     Http(Http),
+}
+
+/// The endpoints that take a request as a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonCall {
+    /// `POST /v1/chat/completions`.
+    Chat,
+    /// `POST /v1/completions`.
+    Completions,
+    /// `POST /v1/embeddings`.
+    Embeddings,
+    /// `POST /v1/moderations`.
+    Moderations,
+    /// `POST /v1/images/generations`.
+    Images,
+    /// `POST /v1/responses`.
+    Responses,
+    /// `POST /v1/responses/input_tokens`.
+    InputTokens,
+    /// `POST /v1/responses/compact`.
+    Compact,
+    /// `POST /v1/audio/speech`. What is understood is the sound, in base64.
+    Speech,
+}
+
+impl JsonCall {
+    /// Each with its name in scenarios and its endpoint.
+    pub const ALL: [(Self, &str, &str); 9] = [
+        (Self::Chat, "chat", "POST /v1/chat/completions"),
+        (Self::Completions, "completions", "POST /v1/completions"),
+        (Self::Embeddings, "embeddings", "POST /v1/embeddings"),
+        (Self::Moderations, "moderations", "POST /v1/moderations"),
+        (Self::Images, "images", "POST /v1/images/generations"),
+        (Self::Responses, "responses", "POST /v1/responses"),
+        (Self::InputTokens, "input_tokens", "POST /v1/responses/input_tokens"),
+        (Self::Compact, "compact", "POST /v1/responses/compact"),
+        (Self::Speech, "speech", "POST /v1/audio/speech"),
+    ];
+
+    /// The method and the path.
+    #[must_use]
+    pub fn endpoint(self) -> &'static str {
+        Self::ALL.iter().find(|(call, ..)| *call == self).map_or("", |(.., endpoint)| endpoint)
+    }
+}
+
+/// The endpoints that take an id in their paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdCall {
+    /// `GET /v1/models/{id}`.
+    Model,
+    /// `GET /v1/responses/{id}`.
+    Response,
+    /// `DELETE /v1/responses/{id}`.
+    DeleteResponse,
+    /// `POST /v1/responses/{id}/cancel`.
+    CancelResponse,
+    /// `GET /v1/responses/{id}/input_items`.
+    InputItems,
+}
+
+impl IdCall {
+    /// Each with its name in scenarios, and what its id is.
+    pub const ALL: [(Self, &str, &str); 5] = [
+        (Self::Model, "model", "Its id."),
+        (Self::Response, "response", "The response's id."),
+        (Self::DeleteResponse, "delete_response", "The response's id."),
+        (Self::CancelResponse, "cancel_response", "The response's id."),
+        (Self::InputItems, "input_items", "The response's id."),
+    ];
+}
+
+/// The names of all calls.
+static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let own = ["models", "image_edits", "image_variations", "transcriptions", "translations", "http"];
+    let json = JsonCall::ALL.iter().map(|(_, name, _)| *name);
+    json.chain(IdCall::ALL.iter().map(|(_, name, _)| *name)).chain(own).collect()
+});
+
+impl<'de> Deserialize<'de> for Call {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Calls;
+        impl<'de> Visitor<'de> for Calls {
+            type Value = Call;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a call, such as `chat: { … }`")
+            }
+
+            fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Call, A::Error> {
+                let (name, content) = data.variant::<String>()?;
+                if let Some((call, ..)) = JsonCall::ALL.iter().find(|(_, known, _)| *known == name) {
+                    return content.newtype_variant().map(|request| Call::Json(*call, request));
+                }
+                if let Some((call, ..)) = IdCall::ALL.iter().find(|(_, known, _)| *known == name) {
+                    return content.newtype_variant().map(|id| Call::ById(*call, id));
+                }
+                match &*name {
+                    "models" => content.unit_variant().map(|()| Call::Models),
+                    "image_edits" => content.newtype_variant().map(Call::ImageEdits),
+                    "image_variations" => content.newtype_variant().map(Call::ImageVariations),
+                    "transcriptions" => content.newtype_variant().map(Call::Transcriptions),
+                    "translations" => content.newtype_variant().map(Call::Translations),
+                    "http" => content.newtype_variant().map(Call::Http),
+                    other => Err(A::Error::unknown_variant(other, &NAMES)),
+                }
+            }
+        }
+        deserializer.deserialize_enum("Call", &NAMES, Calls)
+    }
 }
 
 /// A recording that is to be heard, as the OpenAI client uploads it. Other fields and formats go by a raw call with a form.

@@ -23,7 +23,7 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-pub use call::{Call, Field, Http};
+pub use call::{Call, Field, Http, IdCall, JsonCall};
 pub use client::{Client, Retries};
 pub use events::Events;
 pub use need::{Capability, Need};

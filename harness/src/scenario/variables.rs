@@ -168,20 +168,8 @@ impl Variables {
         };
         match &mut call {
             Call::Models => {}
-            Call::Model(id)
-            | Call::Response(id)
-            | Call::DeleteResponse(id)
-            | Call::CancelResponse(id)
-            | Call::InputItems(id) => *id = self.text(id)?,
-            Call::Chat(request)
-            | Call::Completions(request)
-            | Call::Embeddings(request)
-            | Call::Moderations(request)
-            | Call::Images(request)
-            | Call::Responses(request)
-            | Call::InputTokens(request)
-            | Call::Compact(request)
-            | Call::Speech(request) => *request = self.value(request)?,
+            Call::ById(_, id) => *id = self.text(id)?,
+            Call::Json(_, request) => *request = self.value(request)?,
             Call::Transcriptions(Hearing { model, language, prompt, base64, .. })
             | Call::Translations(Hearing { model, language, prompt, base64, .. }) => {
                 each(&mut [Some(model), language.as_mut(), prompt.as_mut(), Some(base64)])?;
