@@ -85,6 +85,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             let (done, bodies, failed, requests) = (done.clone(), bodies.clone(), failed.clone(), requests.clone());
             let addr = proxy.addr;
             thread::spawn(move || {
+                rig::lower_priority();
                 for (name, request) in requests.iter().cycle().skip(client) {
                     match ask(addr, request) {
                         _ if done.load(Ordering::Relaxed) => return,
@@ -178,6 +179,14 @@ fn requests(size: usize) -> Vec<(&'static str, Vec<u8>)> {
         (
             "response to many messages",
             post("/v1/responses", messages.replacen("\"messages\"", "\"store\":false,\"input\"", 1)),
+        ),
+        (
+            "response to many messages, stored",
+            post("/v1/responses", messages.replacen("\"messages\"", "\"store\":true,\"input\"", 1)),
+        ),
+        (
+            "chat of many messages, stored",
+            post("/v1/chat/completions", messages.replacen("\"messages\"", "\"store\":true,\"messages\"", 1)),
         ),
         ("embeddings of many texts", post("/v1/embeddings", input)),
         ("long embeddings", post("/v1/embeddings", format!(r#"{{"model":"long{size}","input":"x"}}"#))),

@@ -24,7 +24,8 @@ cargo xtask siege [--seconds N] [--only WORD] [--release] [--proxy-bin FILE] [--
 
 One key attacks the proxy in each known way for some seconds (30), while another key chats every 30 ms and reads two streams. Prints a table
 in Markdown, and writes the same as JSON to target/siege.json. The same chats and streams go past the proxy at the same time: the noise of
-this machine under the attack. Fails if the other key's first byte is later than 50 ms or a chunk later than 20 ms (99th percentiles, above
+this machine under the attack. The attackers run at a lower priority where renice(1) exists: on machines of their own they would take no
+processor from the proxy. The table also has for how long the event loop ran, and waited for a processor: others' load. Fails if the other key's first byte is later than 50 ms or a chunk later than 20 ms (99th percentiles, above
 those past the proxy), if anything of it fails, if memory exceeds limits.buffered plus 100 MB, or if all is not well again within 30 s.
 ";
 
@@ -171,11 +172,14 @@ struct Row {
     back: Option<f64>,
     /// What the proxy logged, in MB.
     log: f64,
+    /// Seconds in which the event loop ran, and waited for a processor, during the attack.
+    ran: f64,
+    waited: f64,
 }
 
 const HEAD: &str = "\
-| attack | first byte p50 | p99 (past the proxy; ms) | chunk lag p99 (past the proxy; ms) | chats | chunks | failures | fresh → peak → after (MB) | back after (s) | log (MB) | missed |
-|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|";
+| attack | first byte p50 | p99 (past the proxy; ms) | chunk lag p99 (past the proxy; ms) | chats | chunks | failures | fresh → peak → after (MB) | back after (s) | log (MB) | loop ran, waited (s) | missed |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|";
 
 impl Row {
     /// The goals that were missed.
@@ -205,7 +209,7 @@ impl Row {
 
     fn markdown(&self) -> String {
         format!(
-            "| {} | {:.1} | {:.1} ({:.1}) | {:.1} ({:.1}) | {} | {} | {} | {:.0} → {:.0} → {:.0} | {} | {:.1} | {} |",
+            "| {} | {:.1} | {:.1} ({:.1}) | {:.1} ({:.1}) | {} | {} | {} | {:.0} → {:.0} → {:.0} | {} | {:.1} | {:.2}, {:.2} | {} |",
             self.name,
             self.first_p50,
             self.first_p99,
@@ -220,6 +224,8 @@ impl Row {
             self.after,
             self.back.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1}")),
             self.log,
+            self.ran,
+            self.waited,
             self.missed().join(", ")
         )
     }
@@ -228,7 +234,7 @@ impl Row {
         let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "null".to_owned() };
         let missed: Vec<_> = self.missed().iter().map(|why| format!("{why:?}")).collect();
         format!(
-            r#"{{"attack":{:?},"first_byte_p50_ms":{},"first_byte_p99_ms":{},"chunk_lag_p99_ms":{},"past_the_proxy":{{"first_byte_p99_ms":{},"chunk_lag_p99_ms":{}}},"chats":{},"chunks":{},"failures":{},"fresh_mb":{},"peak_mb":{},"after_mb":{},"budget_mb":{},"back_after_s":{},"log_mb":{},"missed":[{}]}}"#,
+            r#"{{"attack":{:?},"first_byte_p50_ms":{},"first_byte_p99_ms":{},"chunk_lag_p99_ms":{},"past_the_proxy":{{"first_byte_p99_ms":{},"chunk_lag_p99_ms":{}}},"chats":{},"chunks":{},"failures":{},"fresh_mb":{},"peak_mb":{},"after_mb":{},"budget_mb":{},"back_after_s":{},"log_mb":{},"loop_ran_s":{},"loop_waited_s":{},"missed":[{}]}}"#,
             self.name,
             number(self.first_p50),
             number(self.first_p99),
@@ -244,6 +250,8 @@ impl Row {
             number(self.budget),
             number(self.back.unwrap_or(f64::NAN)),
             number(self.log),
+            number(self.ran),
+            number(self.waited),
             missed.join(",")
         )
     }
@@ -477,15 +485,23 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
     let fresh = memory("VmRSS:");
 
     let field = Field { addr: proxy.addr, images, deadline: Instant::now() + time };
+    let scheduled = proxy.scheduled();
     thread::scope(|scope| {
         for thread in 0..attack.threads {
             let field = &field;
             // What fails of an attack is no concern: the proxy may refuse it.
-            scope.spawn(move || (attack.run)(field, thread));
+            scope.spawn(move || {
+                rig::lower_priority();
+                (attack.run)(field, thread)
+            });
         }
         thread::sleep(time);
     });
     let ended = Instant::now();
+    let (ran, waited) = match (scheduled, proxy.scheduled()) {
+        (Some((ran, waited)), Some((now_ran, now_waited))) => (now_ran - ran, now_waited - waited),
+        _ => Default::default(),
+    };
     let [(attacked, lags), (noise, noise_lags)] = take();
     let mut failures = attacked.failures;
     let mut back = None;
@@ -526,6 +542,8 @@ fn besiege(attack: &Attack, program: &std::path::Path, time: Duration) -> Result
         budget,
         back,
         log,
+        ran: ran.as_secs_f64(),
+        waited: waited.as_secs_f64(),
     })
 }
 
