@@ -1,6 +1,7 @@
 //! The layers and the two lanes, on one page; and the only clock and the only dice.
 
 use std::{
+    convert::Infallible,
     future::poll_fn,
     net::SocketAddr,
     ops::Deref,
@@ -13,13 +14,14 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
     header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -86,6 +88,23 @@ impl App {
             return Ok(self.upstream.clone());
         }
         Box::pin(self.remotes.with(model, Dialect::OpenAi, |name| self.may_see(name))).await
+    }
+}
+
+/// Here, and not beside the types, so that gate and observe know nothing of the app.
+impl FromRequestParts<App> for Owner {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(app.owner)
+    }
+}
+
+impl FromRequestParts<App> for Recorder {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(app.recorder.clone())
     }
 }
 

@@ -1,14 +1,8 @@
 //! Who owns what is kept between two requests: known by the digest of the key, which outlives a change of the settings.
 
-use std::{convert::Infallible, fmt};
+use std::fmt;
 
-use axum::extract::FromRequestParts;
-use http::request::Parts;
-
-use crate::{
-    app::App,
-    config::{Digest, Token},
-};
+use crate::config::{Digest, Token};
 
 /// The key that made it; none where no key was needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,14 +26,6 @@ impl fmt::Display for Owner {
             Some(digest) => digest.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
             None => f.write_str("-"),
         }
-    }
-}
-
-impl FromRequestParts<App> for Owner {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
-        Ok(app.owner)
     }
 }
 

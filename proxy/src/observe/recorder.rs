@@ -1,7 +1,6 @@
 //! The handle that handlers get for recording facts about their exchange.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,13 +8,11 @@ use std::{
     time::Instant,
 };
 
-use axum::extract::FromRequestParts;
 use bytes::Bytes;
-use http::{HeaderValue, request::Parts};
+use http::HeaderValue;
 
 use super::{cancel::Cancel, inspector::Capture, traces::Trace};
 use crate::{
-    app::App,
     error::Error,
     gate::Spend,
     observe::log::{snippet, verbose},
@@ -190,13 +187,5 @@ impl Recorder {
                 self.payload("sent", frame);
             }
         }
-    }
-}
-
-impl FromRequestParts<App> for Recorder {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
-        Ok(app.recorder.clone())
     }
 }
