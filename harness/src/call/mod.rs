@@ -157,12 +157,10 @@ pub fn check(call: &Call) -> Result<(), String> {
         Err(error) => Err(format!("the {what} is no base64: {error}")),
     };
     match call {
-        Call::Models | Call::Http(_) => Ok(()),
         Call::ById(_, id) if id.is_empty() => Err("this call takes an id, and this one is empty".to_owned()),
-        Call::ById(..) => Ok(()),
         Call::Json(_, request) if !request.is_object() => Err("this call takes the request as a mapping".to_owned()),
         Call::Json(JsonCall::Speech, request) => audio::spoken(request).map(drop),
-        Call::Json(..) => Ok(()),
+        Call::Models | Call::Http(_) | Call::ById(..) | Call::Json(..) => Ok(()),
         Call::Translations(hearing) if hearing.language.is_some() => {
             Err("a translation takes no language: it is into English from any".to_owned())
         }

@@ -167,7 +167,7 @@ impl<'a> Conversation<'a> {
                 "tool_use" => {
                     let id = block.id.ok_or_else(|| missing(&format!("{at}.id")))?;
                     let name = block.name.ok_or_else(|| missing(&format!("{at}.name")))?;
-                    let arguments = arguments(block.input, || format!("{at}.input"), receipt)?;
+                    let arguments = arguments(block.input, || format!("{at}.input"), receipt);
                     self.called.insert(id.to_string(), name.0.clone());
                     let function = native::AskedFunction { index: calls.len(), name: name.0, arguments };
                     calls.push(native::AskedCall { id: Some(id.0), function });

@@ -418,8 +418,10 @@ impl FormScan {
 pub(crate) struct FormParts {
     arrived: Arc<Mutex<Arrived>>,
     /// None once the form has ended.
-    reading: Option<Pin<Box<dyn Future<Output = Result<(), Unreadable>> + Send>>>,
+    reading: Option<Reading>,
 }
+
+type Reading = Pin<Box<dyn Future<Output = Result<(), Unreadable>> + Send>>;
 
 /// What has come of a form, and what was found in it.
 #[derive(Default)]

@@ -91,13 +91,13 @@ fn as_json(name: &str, mut values: Vec<String>) -> Result<Box<RawValue>, Error> 
     const TEXTS: [&str; 5] = ["model", "text", "prompt", "language", "response_format"];
     const LISTS: [&str; 2] = ["languages", "keywords"];
     if LISTS.contains(&name) || values.len() > 1 && !TEXTS.contains(&name) {
-        return raw(&values);
+        return Ok(raw(&values));
     }
     // Of a name that stands twice, the last value counts.
     let value = values.pop().unwrap_or_default();
     match serde_json::from_str::<Box<RawValue>>(&value) {
         Ok(json) if !TEXTS.contains(&name) => Ok(json),
-        _ => raw(&value),
+        _ => Ok(raw(&value)),
     }
 }
 

@@ -108,8 +108,8 @@ pub(super) fn english(request: &Request<'_>, transcript: &str, policy: &Policy) 
 fn ask(request: &Request<'_>, messages: Vec<Message<'_>>, policy: &Policy) -> Result<UpstreamRequest, Error> {
     let mut native = request.native.clone();
     let (may_grow, limit) = (policy.may_grow(&native), limit(&native.options));
-    let truncate = policy.apply(&mut native)?;
-    native.be_exact()?;
+    let truncate = policy.apply(&mut native);
+    native.be_exact();
     let asked = ChatRequest {
         model: Cow::Borrowed(&*request.model),
         messages,

@@ -52,7 +52,7 @@ pub(super) fn asks(
     seeds.first(&mut native.options);
     let mut asks = Vec::with_capacity(n);
     for nth in 0..n {
-        if nth == 0 || seeds.next(&mut native.options)? {
+        if nth == 0 || seeds.next(&mut native.options) {
             bodies.encode(&native)?;
         }
         asks.push(UpstreamRequest { body: bodies.last(), ..ask.clone() });
@@ -133,7 +133,7 @@ fn messages<'a>(messages: Vec<Message<'a>>, receipt: &mut Receipt) -> Result<Vec
                 }
                 let mut calls = message.tool_calls.unwrap_or_default();
                 calls.extend(message.function_call.map(PastCall::from));
-                asked.tool_calls = tools::history(calls, || at(".tool_calls"), receipt)?;
+                asked.tool_calls = tools::history(calls, || at(".tool_calls"), receipt);
                 for call in &asked.tool_calls {
                     if let Some(id) = &call.id {
                         called.insert(id.to_string(), call.function.name.clone());

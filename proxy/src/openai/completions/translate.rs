@@ -46,7 +46,7 @@ pub(super) fn asks(
     let effort = request.effort.as_ref().filter(|_| request.native.think.is_none()).map(|_| "reasoning_effort");
     let (may_grow, limit) = (policy.may_grow(&request.native), limit(&request.native.options));
     let mut native = request.native;
-    let truncate = policy.apply(&mut native)?;
+    let truncate = policy.apply(&mut native);
     let think = match (native.think, request.effort) {
         (Some(raw), _) => Some(Cow::Borrowed(raw)),
         (None, Some(effort)) => Some(Cow::Owned(think(&effort, "reasoning_effort")?)),
@@ -76,7 +76,7 @@ pub(super) fn asks(
         asked.prompt = prompt;
         seeds.first(&mut asked.options);
         for nth in 0..request.n {
-            if nth == 0 || seeds.next(&mut asked.options)? {
+            if nth == 0 || seeds.next(&mut asked.options) {
                 bodies.encode(&asked)?;
             }
             let (model, body) = (model.clone(), bodies.last());

@@ -48,7 +48,7 @@ pub(super) fn ask(asked: Request<'_>, policy: &Policy) -> Result<UpstreamRequest
 /// None that a request can cause.
 pub(super) fn request<'a>(request: Request<'a>, policy: &Policy) -> Result<EmbedRequest<'a>, Error> {
     let mut native = request.native;
-    let truncate = policy.apply(&mut native)?;
+    let truncate = policy.apply(&mut native);
     Ok(EmbedRequest {
         model: request.model.0,
         input: request.input,

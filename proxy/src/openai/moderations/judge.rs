@@ -5,17 +5,14 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::{
-    Value, json,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     error::Error,
     ollama::wire::{Logprob, Message},
     openai::{
         moderations::wire::{CATEGORIES, Map},
-        request::{content::Gathered, json::Fields},
+        request::{content::Gathered, json::Fields, options::raw},
     },
 };
 
@@ -183,18 +180,15 @@ impl Judge {
     }
 
     /// What the answer is held to.
-    ///
-    /// # Errors
-    /// None that can happen.
-    pub(crate) fn format(self) -> Result<Option<Box<RawValue>>, Error> {
+    pub(crate) fn format(self) -> Option<Box<RawValue>> {
         if matches!(self, Self::LlamaGuard | Self::YesNo(_)) {
-            return Ok(None);
+            return None;
         }
         let names = CATEGORIES.map(|(name, _)| name);
         let properties: serde_json::Map<String, Value> =
             names.iter().map(|name| ((*name).to_owned(), json!({"type": "boolean"}))).collect();
         let schema = json!({"type": "object", "properties": properties, "required": names});
-        to_raw_value(&schema).map(Some).map_err(|error| Error::Internal { message: error.to_string() })
+        Some(raw(&schema))
     }
 
     /// Reads the answers to the questions about one input, each with its tokens if the version gives their probabilities.

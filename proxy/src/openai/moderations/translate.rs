@@ -98,13 +98,13 @@ pub(super) fn asks(
     };
     let mut native = request.native;
     // A text of which only a part is judged is not judged, unless somebody says so.
-    let truncate = policy.apply(&mut native)?;
-    native.be_exact()?;
+    let truncate = policy.apply(&mut native);
+    native.be_exact();
     let mut asked = ChatRequest {
         model: Cow::Borrowed(model),
         messages: Vec::new(),
         stream: false,
-        format: judge.format()?.map(Cow::Owned),
+        format: judge.format().map(Cow::Owned),
         keep_alive: native.keep_alive,
         tools: None,
         options: native.options,

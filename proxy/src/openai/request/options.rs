@@ -159,16 +159,12 @@ impl<'a> Native<'a> {
 
     /// Settles what the client leaves open, for an answer that a program goes by: the same for the same question, and not cut off by a limit
     /// in the Modelfile.
-    ///
-    /// # Errors
-    /// None that can happen.
-    pub(crate) fn be_exact(&mut self) -> Result<(), Error> {
+    pub(crate) fn be_exact(&mut self) {
         for (name, value) in [("temperature", 0), ("num_predict", -1)] {
             if self.options.get(name).is_none() {
-                self.options.set(name, Cow::Owned(raw(&value)?));
+                self.options.set(name, Cow::Owned(raw(&value)));
             }
         }
-        Ok(())
     }
 }
 
@@ -199,23 +195,28 @@ impl Seeds {
     }
 
     /// Sets the next one; returns whether there is one.
-    ///
-    /// # Errors
-    /// None that a number can cause.
-    pub(crate) fn next(&mut self, options: &mut Options<'_>) -> Result<bool, Error> {
-        let Some(last) = &mut self.last else { return Ok(false) };
+    pub(crate) fn next(&mut self, options: &mut Options<'_>) -> bool {
+        let Some(last) = &mut self.last else { return false };
         *last = last.wrapping_add(1);
-        options.set("seed", Cow::Owned(raw(last)?));
-        Ok(true)
+        options.set("seed", Cow::Owned(raw(last)));
+        true
     }
 }
 
-/// A value as it crosses the wire.
+/// A value of ours as it crosses the wire.
 ///
-/// # Errors
-/// None that a plain value can cause.
-pub(crate) fn raw(value: &impl Serialize) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Internal { message: error.to_string() })
+/// # Panics
+/// Panics on a value that is not JSON, such as a map whose keys are not strings. No request can cause that; it would be answered with 500.
+pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|error| panic!("a value of ours is not JSON: {error}"))
+}
+
+/// JSON text of ours as it crosses the wire.
+///
+/// # Panics
+/// As [`raw`].
+pub(crate) fn raw_text(json: impl Into<String>) -> Box<RawValue> {
+    RawValue::from_string(json.into()).unwrap_or_else(|error| panic!("a text of ours is not JSON: {error}"))
 }
 
 fn number(name: &str, raw: &RawValue, least: f64, most: f64) -> Result<(), Error> {
@@ -255,7 +256,7 @@ fn stop<'a>(param: &str, raw: &'a RawValue) -> Result<Option<Cow<'a, RawValue>>,
         n if n == given && !bare => Ok(Some(Cow::Borrowed(raw))),
         _ => {
             let stops: Vec<&str> = stops.iter().map(|stop| &**stop).collect();
-            self::raw(&stops).map(|list| Some(Cow::Owned(list)))
+            Ok(Some(Cow::Owned(self::raw(&stops))))
         }
     }
 }
@@ -292,5 +293,5 @@ pub(crate) fn think(effort: &str, param: &str) -> Result<Box<RawValue>, Error> {
             ));
         }
     };
-    RawValue::from_string(think.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })
+    Ok(raw_text(think))
 }

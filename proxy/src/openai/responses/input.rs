@@ -254,7 +254,7 @@ impl<'a> Conversation<'a> {
                     Some(namespace) => Cow::Owned(offer::native_name(Some(&namespace), &name)),
                     None => name.0,
                 };
-                let arguments = arguments(item.arguments, || format!("{at}.arguments"), receipt)?;
+                let arguments = arguments(item.arguments, || format!("{at}.arguments"), receipt);
                 self.call(item.call_id.or(item.id).ok_or_else(|| missing(at, "call_id"))?.0, name, arguments);
                 Ok(())
             }

@@ -7,10 +7,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::{
-    Value, json,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::{Value, json, value::RawValue};
 
 use super::Tool;
 use crate::{
@@ -258,7 +255,7 @@ pub(crate) fn format(
     if !definitions.is_empty() {
         root["$defs"] = definitions.into();
     }
-    to_raw_value(&root).map_err(|error| Error::Internal { message: error.to_string() })
+    Ok(options::raw(&root))
 }
 
 fn schema(raw: Option<&RawValue>) -> Result<Value, Error> {

@@ -16,7 +16,11 @@ use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, ReplyCall},
     openai::{
-        request::{json::Text, options::raw, surrogates},
+        request::{
+            json::Text,
+            options::{raw, raw_text},
+            surrogates,
+        },
         tools::{
             forced::{Call, Form},
             repair::Repairs,
@@ -129,7 +133,7 @@ pub(crate) fn offer<'a>(tools: Vec<Tool<'a>>) -> Result<Vec<NativeTool<'a>>, Err
         let function = tool.function.ok_or_else(|| Error::missing(format!("tools[{n}].function")))?;
         let parameters = match function.parameters {
             Some(parameters) if parameters.get() != "null" => parameters,
-            _ => Cow::Owned(raw_object(r#"{"type":"object","properties":{}}"#)?),
+            _ => Cow::Owned(raw_text(r#"{"type":"object","properties":{}}"#)),
         };
         Ok(NativeTool {
             r#type: "function",
@@ -141,10 +145,6 @@ pub(crate) fn offer<'a>(tools: Vec<Tool<'a>>) -> Result<Vec<NativeTool<'a>>, Err
         })
     };
     tools.into_iter().enumerate().map(offer).collect()
-}
-
-fn raw_object(json: &str) -> Result<Box<RawValue>, Error> {
-    RawValue::from_string(json.to_owned()).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 /// A call in a request's history.
@@ -180,20 +180,17 @@ pub(crate) struct PastFunction<'a> {
 }
 
 /// Calls of one assistant message, for Ollama. `at` is their place, such as `messages[1].tool_calls`.
-///
-/// # Errors
-/// None that readable calls can cause.
 pub(crate) fn history<'a>(
     calls: Vec<PastCall<'a>>,
     at: impl Fn() -> String,
     receipt: &mut Receipt,
-) -> Result<Vec<AskedCall<'a>>, Error> {
+) -> Vec<AskedCall<'a>> {
     let call = |(n, call): (usize, PastCall<'a>)| {
-        let arguments = arguments(call.function.arguments, || format!("{}[{n}].function.arguments", at()), receipt)?;
-        Ok(AskedCall {
+        let arguments = arguments(call.function.arguments, || format!("{}[{n}].function.arguments", at()), receipt);
+        AskedCall {
             id: call.id.map(|id| id.0),
             function: AskedFunction { index: n, name: call.function.name.0, arguments },
-        })
+        }
     };
     calls.into_iter().enumerate().map(call).collect()
 }
@@ -202,36 +199,33 @@ pub(crate) fn history<'a>(
 ///
 /// A model sometimes writes something else, or is cut off in the middle. The client sends that back on every turn, and Ollama takes objects
 /// only, so it goes on as `{"malformed": …}`: the conversation continues, and the model sees what it wrote.
-///
-/// # Errors
-/// None that JSON can cause.
 pub(crate) fn arguments<'a>(
     raw: Option<&'a RawValue>,
     at: impl FnOnce() -> String,
     receipt: &mut Receipt,
-) -> Result<Cow<'a, RawValue>, Error> {
-    let Some(raw) = raw else { return Ok(Cow::Owned(raw_object("{}")?)) };
+) -> Cow<'a, RawValue> {
+    let Some(raw) = raw else { return Cow::Owned(raw_text("{}")) };
     if raw.get().starts_with('{') {
-        return Ok(Cow::Borrowed(raw));
+        return Cow::Borrowed(raw);
     }
     let given: Value = match serde_json::from_str::<Text<'a>>(raw.get()) {
         Ok(text) => {
             let text = text.trim();
             // What a model that calls without arguments leaves behind.
             if text.is_empty() || text == "null" {
-                return Ok(Cow::Owned(raw_object("{}")?));
+                return Cow::Owned(raw_text("{}"));
             }
             if text.starts_with('{')
                 && let Ok(object) = RawValue::from_string(surrogates::mend_text(text.to_owned()))
             {
-                return Ok(Cow::Owned(object));
+                return Cow::Owned(object);
             }
             text.into()
         }
         Err(_) => serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into()),
     };
     receipt.note(&at(), "malformed");
-    self::raw(&json!({ "malformed": given })).map(Cow::Owned)
+    Cow::Owned(self::raw(&json!({ "malformed": given })))
 }
 
 /// A call in an answer.
@@ -319,8 +313,7 @@ mod tests {
             serde_json::from_str(calls).unwrap(),
             || "messages[1].tool_calls".to_owned(),
             &mut Receipt::default(),
-        )
-        .unwrap();
+        );
         let arguments: Vec<_> = calls.iter().map(|call| call.function.arguments.get()).collect();
         assert_eq!(arguments, [r#"{"b": 1.0, "a": 2}"#, "{}", r#"{"z":1}"#, "{}"]);
     }
@@ -339,8 +332,7 @@ mod tests {
             let calls = format!(r#"[{{"function":{{"name":"f","arguments":{arguments}}}}}]"#);
             let mut receipt = Receipt::default();
             let calls =
-                history(serde_json::from_str(&calls).unwrap(), || "messages[1].tool_calls".to_owned(), &mut receipt)
-                    .unwrap();
+                history(serde_json::from_str(&calls).unwrap(), || "messages[1].tool_calls".to_owned(), &mut receipt);
             assert_eq!(calls[0].function.arguments.get(), expected);
             assert_eq!(receipt.to_string(), "messages[].tool_calls[].function.arguments=malformed");
         }

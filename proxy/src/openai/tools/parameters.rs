@@ -9,12 +9,12 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny},
 };
-use serde_json::{
-    Map, Value, json,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{error::Error, openai::schema};
+use crate::{
+    error::Error,
+    openai::{request::options, schema},
+};
 
 /// Returns `raw` in a form that Ollama takes: verbatim if it is one. `at` is its place, such as `tools[0].function.parameters`.
 ///
@@ -28,7 +28,7 @@ pub(crate) fn accepted<'a>(raw: &'a RawValue, at: impl FnOnce() -> String) -> Re
     let at = at();
     let mut value: Value = serde_json::from_str(raw.get()).map_err(|_| Error::invalid(&*at, schema::TOO_DEEP))?;
     top(&mut value, &at)?;
-    to_raw_value(&value).map(Cow::Owned).map_err(|error| Error::Internal { message: error.to_string() })
+    Ok(Cow::Owned(options::raw(&value)))
 }
 
 /// Rewrites the whole.

@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 
 use crate::{
     config::{Config, Overflow, Preset},
-    error::Error,
     ollama::name,
     openai::request::options::{Native, raw},
     receipt::Receipt,
@@ -60,18 +59,15 @@ impl Policy {
     }
 
     /// Adds what the client has not said; gives `truncate`.
-    ///
-    /// # Errors
-    /// None that numbers can cause.
-    pub(crate) fn apply<'a>(&self, native: &mut Native<'a>) -> Result<Cow<'a, RawValue>, Error> {
+    pub(crate) fn apply<'a>(&self, native: &mut Native<'a>) -> Cow<'a, RawValue> {
         if let Some(tokens) = self.num_ctx
             && !sized(native)
         {
-            native.options.set("num_ctx", Cow::Owned(raw(&tokens)?));
+            native.options.set("num_ctx", Cow::Owned(raw(&tokens)));
         }
         match native.truncate {
-            Some(given) => Ok(Cow::Borrowed(given)),
-            None => raw(&(self.overflow == Overflow::Truncate)).map(Cow::Owned),
+            Some(given) => Cow::Borrowed(given),
+            None => Cow::Owned(raw(&(self.overflow == Overflow::Truncate))),
         }
     }
 }

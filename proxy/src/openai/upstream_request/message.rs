@@ -91,7 +91,7 @@ impl<'a> Turn<'a> {
         policy: &Policy,
         receipt: &mut Receipt,
     ) -> Result<native::ChatRequest<'a>, Error> {
-        let truncate = policy.apply(&mut self.native)?;
+        let truncate = policy.apply(&mut self.native);
         if let Some(system) = self.native.preset_system
             && !messages.iter().any(|message| message.role == "system")
         {
@@ -101,7 +101,7 @@ impl<'a> Turn<'a> {
         let think = match (self.native.think, &self.effort, self.thinking_switch) {
             (Some(raw), _, _) => Some(Cow::Borrowed(raw)),
             (None, Some((param, effort)), _) => Some(Cow::Owned(think(effort, param)?)),
-            (None, None, Some((_, on))) => Some(Cow::Owned(raw(&on)?)),
+            (None, None, Some((_, on))) => Some(Cow::Owned(raw(&on))),
             (None, None, None) => self.native.preset_think.map(Cow::Borrowed),
         };
         let wanted = self.format.or(self.native.format.map(Cow::Borrowed));
@@ -110,12 +110,12 @@ impl<'a> Turn<'a> {
             Form::Call(_) => Some(Cow::Owned(forced::format(&self.tools, None, self.most_calls, receipt)?)),
             Form::CallOrAnswer(_) => {
                 // JSON mode is no schema.
-                let any = raw(&serde_json::json!({"type": "object"}))?;
+                let any = raw(&serde_json::json!({"type": "object"}));
                 let answer = wanted.as_deref().filter(|format| format.get().starts_with('{')).unwrap_or(&any);
                 Some(Cow::Owned(forced::format(&self.tools, Some(answer), self.most_calls, receipt)?))
             }
         };
-        let tools = if self.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(self.tools)?)?)) };
+        let tools = if self.tools.is_empty() { None } else { Some(Cow::Owned(raw(&tools::offer(self.tools)?))) };
         Ok(native::ChatRequest {
             model: self.model.0,
             messages,
@@ -146,7 +146,7 @@ pub(crate) fn format<'a>(
 ) -> Result<Option<Cow<'a, RawValue>>, Error> {
     match kind {
         "text" => Ok(None),
-        "json_object" => Ok(Some(Cow::Owned(raw(&"json")?))),
+        "json_object" => Ok(Some(Cow::Owned(raw(&"json")))),
         "json_schema" => match schema.filter(|schema| schema.get() != "null") {
             Some(schema) => grammar(schema, schema_at, receipt).map(Some),
             None => Err(Error::missing(schema_at)),
@@ -163,5 +163,5 @@ fn grammar<'a>(given: &'a RawValue, at: &str, receipt: &mut Receipt) -> Result<C
     let value: Value = serde_json::from_str(given.get()).map_err(|_| Error::invalid(at, schema::TOO_DEEP))?;
     let mut rewritten = value.clone();
     schema::rewrite(&mut rewritten, at, Impossible::Refused, true, receipt)?;
-    if rewritten == value { Ok(Cow::Borrowed(given)) } else { raw(&rewritten).map(Cow::Owned) }
+    if rewritten == value { Ok(Cow::Borrowed(given)) } else { Ok(Cow::Owned(raw(&rewritten))) }
 }
