@@ -99,11 +99,13 @@ impl IdCall {
     ];
 }
 
-/// The names of all calls.
+/// The names of all calls, the most common ones first.
 static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let own = ["models", "image_edits", "image_variations", "transcriptions", "translations", "http"];
+    let first = ["models", "model"];
     let json = JsonCall::ALL.iter().map(|(_, name, _)| *name);
-    json.chain(IdCall::ALL.iter().map(|(_, name, _)| *name)).chain(own).collect()
+    let by_id = IdCall::ALL.iter().map(|(_, name, _)| *name).filter(|name| !first.contains(name));
+    let others = ["image_edits", "image_variations", "transcriptions", "translations", "http"];
+    first.into_iter().chain(json).chain(by_id).chain(others).collect()
 });
 
 impl<'de> Deserialize<'de> for Call {
