@@ -18,7 +18,7 @@ use crate::{
     error::Dialect,
     gate::paths,
     openai::{
-        audio, chat, completions, embeddings, files, images, models, moderations, request::parameters::Endpoint,
+        audio, chat, completions, conversations, embeddings, files, images, models, moderations, request::parameters::Endpoint,
         responses,
     },
     text,
@@ -92,7 +92,7 @@ pub(crate) type Handler = fn(Request, App) -> Pin<Box<dyn Future<Output = Respon
 /// One route.
 pub(crate) struct Row {
     pub(crate) verb: Verb,
-    /// `{base}` is `openai.base_path`, `{id}` one segment, `{*id}` all that is left.
+    /// `{base}` is `openai.base_path`, `{id}` one segment, `{*id}` all that is left. A second segment may end the path.
     pub(crate) path: &'static str,
     /// Its short name: the log's label, and what `farllama explain --endpoint` takes.
     pub(crate) name: &'static str,
@@ -130,6 +130,8 @@ struct Pattern {
 enum Parameter {
     None,
     Segment,
+    /// Two segments with [`Pattern::after`] between them, where the path ends with the second.
+    Pair,
     Rest,
 }
 
@@ -209,6 +211,38 @@ pub(crate) const TABLE: &[Row] = &[
         .unless_at("/responses"),
     row(Get, "{base}/responses/{id}/input_items", "responses/{id}/input_items", Nowhere, "What it was asked.")
         .handler(handler!(responses::input_items))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Post, "{base}/conversations", "conversations", Nowhere, "Creates a conversation.")
+        .handler(handler!(conversations::create))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Get, "{base}/conversations/{id}", "conversations/{id}", Nowhere, "A conversation.")
+        .handler(handler!(conversations::retrieve))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Post, "{base}/conversations/{id}", "conversations/{id}", Nowhere, "Changes the metadata of a conversation.")
+        .handler(handler!(conversations::update))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Delete, "{base}/conversations/{id}", "conversations/{id}", Nowhere, "Deletes a conversation.")
+        .handler(handler!(conversations::delete))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Get, "{base}/conversations/{id}/items", "conversations/{id}/items", Nowhere, "The items of a conversation.")
+        .handler(handler!(conversations::list_items))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Post, "{base}/conversations/{id}/items", "conversations/{id}/items", Nowhere, "Adds items to a conversation.")
+        .handler(handler!(conversations::add_items))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Get, "{base}/conversations/{id}/items/{item}", "conversations/{id}/items/{item}", Nowhere, "One item.")
+        .handler(handler!(conversations::retrieve_item))
+        .of_a_chat()
+        .unless_at("/responses"),
+    row(Delete, "{base}/conversations/{id}/items/{item}", "conversations/{id}/items/{item}", Nowhere, "Deletes an item.")
+        .handler(handler!(conversations::delete_item))
         .of_a_chat()
         .unless_at("/responses"),
     row(Get, "{base}/models", "models", Listed("data", &["id"]), "The models of the remote.")
@@ -361,14 +395,29 @@ impl Pattern {
         if open == bytes.len() {
             return Self { based, before, parameter: Parameter::None, after: "" };
         }
+        let after = path.split_at(close + 1).1;
+        let mut second = close + 1;
+        while second < bytes.len() && bytes[second] != b'{' {
+            second += 1;
+        }
+        if second < bytes.len() {
+            let between = after.split_at(second - close - 1).0;
+            return Self { based, before, parameter: Parameter::Pair, after: between };
+        }
         let parameter = if bytes[open + 1] == b'*' { Parameter::Rest } else { Parameter::Segment };
-        Self { based, before, parameter, after: path.split_at(close + 1).1 }
+        Self { based, before, parameter, after }
     }
 
     /// Whether `path`, without the base where the pattern stands under it, fits; and where its parameter is.
     fn fits(&self, path: &str) -> Option<Option<Range<usize>>> {
         if self.parameter == Parameter::None {
             return (path == self.before).then_some(None);
+        }
+        if self.parameter == Parameter::Pair {
+            let pair = path.strip_prefix(self.before)?;
+            let (first, second) = pair.split_once(self.after)?;
+            let fits = [first, second].iter().all(|segment| !segment.is_empty() && !segment.contains('/'));
+            return fits.then(|| Some(self.before.len()..path.len()));
         }
         let parameter = path.strip_prefix(self.before)?.strip_suffix(self.after)?;
         let fits = !parameter.is_empty() && (self.parameter == Parameter::Rest || !parameter.contains('/'));
@@ -585,6 +634,22 @@ impl FromRequestParts<App> for Id {
     }
 }
 
+/// The two parameters of a request's path, decoded; empty where the route has none.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids(pub(crate) String, pub(crate) String);
+
+impl FromRequestParts<App> for Ids {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        // Neither segment has a slash of its own.
+        let pair = app.id.as_deref().unwrap_or_default();
+        let first = pair.split('/').next().unwrap_or_default();
+        let second = pair.rsplit('/').next().unwrap_or_default();
+        Ok(Self(first.to_owned(), second.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -602,6 +667,8 @@ mod tests {
             ("/v1/models/a/b:c", "models/{id}", "a/b:c"),
             ("/v1/responses/resp_1", "responses/{id}", "resp_1"),
             ("/v1/responses/resp_1/input_items", "responses/{id}/input_items", "resp_1"),
+            ("/v1/conversations/conv_1/items", "conversations/{id}/items", "conv_1"),
+            ("/v1/conversations/conv_1/items/msg_1", "conversations/{id}/items/{item}", "conv_1/items/msg_1"),
             ("/v1/messages", "messages", ""),
             ("/v1/messages/count_tokens", "messages/count_tokens", ""),
             ("/v1/messages/batches/b/results", "messages/batches/{id}", "b/results"),
@@ -616,6 +683,9 @@ mod tests {
             "/v1/models/",
             "/v1/threads",
             "/v1/responses/a/b",
+            "/v1/conversations/a/b",
+            "/v1/conversations/a/items/b/c",
+            "/v1/conversations//items/b",
             "/v10/models",
             "/api/experimental",
             "/chat",

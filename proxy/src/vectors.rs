@@ -155,6 +155,7 @@ fn every_vector_translates_as_it_is_written_down() {
                 "bridge" => crate::bridge::vectors::check(&mut case),
                 "chat" => crate::openai::chat::vectors::check(&mut case),
                 "completions" => crate::openai::completions::vectors::check(&mut case),
+                "conversations" => crate::openai::conversations::vectors::check(&mut case),
                 "embeddings" => crate::openai::embeddings::vectors::check(&mut case),
                 "files" => crate::openai::files::vectors::check(&mut case),
                 "images" => crate::openai::images::vectors::check(&mut case),

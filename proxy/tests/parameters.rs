@@ -19,9 +19,11 @@ enum Seen {
     Stored(Value),
     /// The remote is told what an earlier answer, named by its id, was asked and answered.
     GoesOn,
+    /// The remote is told what a conversation has, named by its id.
+    Joins,
 }
 
-use Seen::{Answered, GoesOn, Mapped, NoEffect, Refused, Stored};
+use Seen::{Answered, GoesOn, Joins, Mapped, NoEffect, Refused, Stored};
 
 const TOOLS: &str = r#"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}}},{"type":"function","function":{"name":"g"}}]"#;
 
@@ -243,7 +245,8 @@ fn responses(field: &str) -> Seen {
         "metadata" => Answered(vec![json!({"a": "b"}), json!({"b": "c"})]),
         "max_tool_calls" => Answered(vec![json!(1), json!(2)]),
         "previous_response_id" => GoesOn,
-        "conversation" | "prompt" => Refused(json!({"id": "x"})),
+        "conversation" => Joins,
+        "prompt" => Refused(json!({"id": "x"})),
         "access_programs" | "background_options" | "image" => NoEffect(json!({"mode": "x"})),
         "context_management" => NoEffect(json!([{"type": "compaction"}])),
         "stream_options" => NoEffect(json!({"include_obfuscation": true})),
@@ -402,6 +405,15 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                     assert_eq!(answer.code(), 200, "{at}: {}", answer.text());
                     let asked = asked(&mock, before)[0].1.clone().unwrap();
                     assert_eq!(asked["messages"].as_array().map(Vec::len), Some(3), "{at}: {asked}");
+                }
+                Joins => {
+                    let items = json!({"items": [{"role": "user", "content": "ho"}]});
+                    let made = ask(proxy.addr(), post("/v1/conversations", &items.to_string())).await.json();
+                    let before = mock.journal().entries().len();
+                    let answer = ask(proxy.addr(), to(&made["id"])).await;
+                    assert_eq!(answer.json()["conversation"]["id"], made["id"], "{at}: {}", answer.text());
+                    let asked = asked(&mock, before)[0].1.clone().unwrap();
+                    assert_eq!(asked["messages"].as_array().map(Vec::len), Some(2), "{at}: {asked}");
                 }
                 Refused(value) => {
                     let before = mock.journal().entries().len();

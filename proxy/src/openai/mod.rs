@@ -5,6 +5,7 @@ pub(crate) mod arbitrary;
 pub(crate) mod audio;
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod conversations;
 pub(crate) mod embeddings;
 pub(crate) mod files;
 pub(crate) mod images;

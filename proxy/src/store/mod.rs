@@ -20,7 +20,7 @@
 //! | [`Store::list`] | returns a page of an owner's records of one kind, in order of creation |
 //! | [`Store::update`] | changes a record from what it is now, atomically; the closure may run more than once |
 //! | [`Store::remove`] | deletes a record |
-//! | [`Store::save`] | [`Store::put`], with an outcome for the receipt |
+//! | [`Store::save`] | [`Store::put`], with a receipt of what went wrong |
 //!
 //! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find` and `list` do not. A record keeps its place in the
 //! order of creation when it is replaced or updated. What belongs together is one record, so that it is evicted together: a conversation
@@ -51,7 +51,7 @@ use bytes::Bytes;
 pub(crate) use memory::Memory;
 use redis::Redis;
 
-use crate::{config::Config, error::Error, gate::Owner};
+use crate::{config::Config, error::Error, gate::Owner, receipt::Receipt};
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,15 +60,17 @@ pub(crate) enum Kind {
     Response,
     /// A chat completion with `store: true`.
     Chat,
+    /// A conversation of `/v1/conversations`, with its items.
+    Conversation,
 }
 
 impl Kind {
     /// Every kind, in the order of the variants.
-    pub(crate) const ALL: [Self; 2] = [Self::Response, Self::Chat];
+    pub(crate) const ALL: [Self; 3] = [Self::Response, Self::Chat, Self::Conversation];
 
     fn bounds(self, config: &Config) -> Bounds {
         match self {
-            Self::Response | Self::Chat => {
+            Self::Response | Self::Chat | Self::Conversation => {
                 let responses = &config.responses;
                 Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
             }
@@ -82,6 +84,7 @@ impl Kind {
         match self {
             Self::Response => "response",
             Self::Chat => "chat",
+            Self::Conversation => "conversation",
         }
     }
 }
@@ -207,13 +210,15 @@ impl Store {
         }
     }
 
-    /// Stores a record; why not, for the receipt.
-    pub(crate) async fn save(&self, record: Record) -> Result<(), &'static str> {
+    /// Stores a record. The receipt says why it could not be, and is empty if it was.
+    pub(crate) async fn save(&self, record: Record) -> Receipt {
+        let mut receipt = Receipt::default();
         match self.put(record).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("too-big"),
-            Err(_) => Err("unreachable"),
+            Ok(true) => {}
+            Ok(false) => receipt.note("store", "too-big"),
+            Err(_) => receipt.note("store", "unreachable"),
         }
+        receipt
     }
 
     /// The record of that id, if it is `owner`'s.

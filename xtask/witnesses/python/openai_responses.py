@@ -4,6 +4,7 @@ import json
 import time
 
 import openai
+from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItem, ConversationItemList
 from openai.types.responses.responses_server_event import ResponsesServerEvent
 from pydantic import TypeAdapter
 
@@ -201,6 +202,56 @@ def _():
         other.responses.create(model="smollm2:135m", input="hi", previous_response_id=answer.id)
 
 
+def turn(connection):
+    """The events of one turn, each validated strictly."""
+    events = []
+    while not events or events[-1].type not in ("response.completed", "response.incomplete", "response.failed", "error"):
+        events.append(TypeAdapter(ResponsesServerEvent).validate_python(json.loads(connection.recv_bytes())))
+    return events
+
+
+def strict(kind, given):
+    """Validates an object strictly, as the SDK itself does not."""
+    return TypeAdapter(kind).validate_python(given.to_dict(), strict=True)
+
+
+@check("a conversation has items that responses go on from and add to")
+def _():
+    made = o.conversations.create(metadata={"topic": "demo"}, items=[{"role": "user", "content": "My name is Ann."}])
+    strict(Conversation, made)
+    first = o.responses.create(model="smollm2:135m", conversation=made.id, input="Say lantern.")
+    assert first.conversation.id == made.id, first
+    with o.responses.connect() as connection:
+        connection.response.create(model="smollm2:135m", conversation=made.id, input="Say quarry.", store=False)
+        assert turn(connection)[-1].response.conversation.id == made.id
+    page = o.conversations.items.list(made.id, order="asc", limit=3, include=["message.input_image.image_url"])
+    items = [strict(ConversationItem, item) for item in page]
+    assert [item.role for item in items] == ["user", "user", "assistant", "user", "assistant"], items
+    assert "lantern" in items[2].content[0].text and items[3].content[0].text == "Say quarry.", items
+    call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "done"}
+    added = strict(ConversationItemList, o.conversations.items.create(made.id, items=[call, output]))
+    assert [item.type for item in added.data] == ["function_call", "function_call_output"], added
+    one = o.conversations.items.retrieve(added.data[0].id, conversation_id=made.id)
+    assert strict(ConversationItem, one).call_id == "call_1", one
+    assert strict(Conversation, o.conversations.items.delete(added.data[0].id, conversation_id=made.id)).id == made.id
+    assert strict(Conversation, o.conversations.update(made.id, metadata={"a": "b"})).metadata == {"a": "b"}
+    assert strict(ConversationDeletedResource, o.conversations.delete(made.id)).deleted
+    with raises(openai.NotFoundError):
+        o.conversations.retrieve(made.id)
+
+
+@check("a conversation belongs to the key that made it")
+def _():
+    own, other = client(url=KEYED, key="plain-key"), client(url=KEYED, key="other-key")
+    made = own.conversations.create()
+    assert own.conversations.retrieve(made.id).id == made.id
+    with raises(openai.NotFoundError):
+        other.conversations.retrieve(made.id)
+    with raises(openai.NotFoundError):
+        other.responses.create(model="smollm2:135m", input="hi", conversation=made.id)
+
+
 @check("a stored response is streamed again")
 def _():
     answer = o.responses.create(model="smollm2:135m", input="Say lantern.")
@@ -220,14 +271,6 @@ def _():
         answer = o.responses.retrieve(answer.id)
     assert answer == events[-1].response and "lantern" in answer.output_text, answer
     assert o.responses.cancel(answer.id).status == "completed"
-
-
-def turn(connection):
-    """The events of one turn, each validated strictly."""
-    events = []
-    while not events or events[-1].type not in ("response.completed", "response.incomplete", "response.failed", "error"):
-        events.append(TypeAdapter(ResponsesServerEvent).validate_python(json.loads(connection.recv_bytes())))
-    return events
 
 
 @check("a WebSocket has several turns, remembers what is not stored, and reports errors")

@@ -4,6 +4,7 @@ pub(crate) mod content;
 pub(crate) mod encoding;
 pub(crate) mod image_urls;
 pub(crate) mod json;
+pub(crate) mod metadata;
 pub(crate) mod options;
 pub(crate) mod parameters;
 pub(crate) mod surrogates;

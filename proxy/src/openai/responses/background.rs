@@ -352,9 +352,9 @@ async fn work(app: App, request: Box<Request>, run: Arc<Run>) {
         run.fail(&Error::unfinished());
         let saving = run.state().keeping.as_mut().and_then(Translator::saving);
         if let Some(saving) = saving {
-            let outcome = saving.await;
+            let receipt = saving.await;
             if let Some(keeping) = &mut run.state().keeping {
-                keeping.saved(outcome);
+                keeping.saved(receipt);
             }
         }
         run.finish();
@@ -419,9 +419,9 @@ impl Translator for Logged {
         self.run.state().keeping.as_mut().and_then(Translator::saving)
     }
 
-    fn saved(&mut self, outcome: Result<(), &'static str>) {
+    fn saved(&mut self, receipt: Receipt) {
         if let Some(keeping) = &mut self.run.state().keeping {
-            keeping.saved(outcome);
+            keeping.saved(receipt);
         }
         self.receipt = self.receipt();
         self.run.finish();

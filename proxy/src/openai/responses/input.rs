@@ -111,7 +111,7 @@ struct Kind<'a> {
 }
 
 /// What kind of item this is; its type may be missing.
-pub(super) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Error> {
+pub(crate) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Error> {
     // A list would be read as the fields in their order.
     if !item.get().starts_with('{') {
         return Err(Error::Invalid {
@@ -129,17 +129,18 @@ pub(super) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Err
     }
 }
 
-/// The tools that items bring along, each with its place: those of the responses that this one goes on from, and those of its input.
+/// The tools that items bring along, each with its place: those of the items that `from` names, and those of the input.
 ///
 /// # Errors
 /// Fails if the tools of an item are not a list.
 pub(super) fn brought<'a>(
+    from: &str,
     before: impl Iterator<Item = &'a RawValue>,
     input: &'a [Cow<'a, RawValue>],
 ) -> Result<Vec<(String, &'a RawValue)>, Error> {
     let mut brought = Vec::new();
     for item in before {
-        tools(item, || "previous_response_id".to_owned(), &mut brought)?;
+        tools(item, || from.to_owned(), &mut brought)?;
     }
     for (n, item) in input.iter().enumerate() {
         tools(item, || format!("input[{n}]"), &mut brought)?;
@@ -203,7 +204,7 @@ fn missing(at: &str, field: &str) -> Error {
 
 /// A conversation as it grows, item by item.
 #[derive(Debug, Default)]
-pub(super) struct Conversation<'a> {
+pub(crate) struct Conversation<'a> {
     messages: Vec<Message<'a>>,
     /// Whether the last message is of the turn that the next item may belong to, too.
     open: bool,
@@ -212,7 +213,7 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(instructions: Option<Text<'a>>) -> Self {
+    pub(crate) fn new(instructions: Option<Text<'a>>) -> Self {
         let system = |text: Text<'a>| Message { role: "system".into(), content: text.0, ..Message::default() };
         Self { messages: instructions.map(system).into_iter().collect(), ..Self::default() }
     }
@@ -225,7 +226,7 @@ impl<'a> Conversation<'a> {
     ///
     /// # Errors
     /// An item that Ollama cannot be given.
-    pub(super) fn add(&mut self, raw: &'a RawValue, at: &str, receipt: &mut Receipt) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, raw: &'a RawValue, at: &str, receipt: &mut Receipt) -> Result<(), Error> {
         let kind = kind(raw, at)?;
         if HOSTED.contains(&&*kind) {
             receipt.note(&format!("input.{kind}"), "skipped");

@@ -45,7 +45,8 @@ fn internal(error: serde_json::Error) -> Error {
     Error::Internal { message: error.to_string() }
 }
 
-fn prefix(kind: &str) -> &'static str {
+/// What the id of an item of this type begins with.
+pub(crate) fn prefix(kind: &str) -> &'static str {
     match kind {
         "message" => "msg_",
         "reasoning" => "rs_",
@@ -87,8 +88,9 @@ fn parts(content: Value, answer: bool) -> Value {
 pub(crate) struct Page<'a> {
     object: &'static str,
     data: Vec<&'a RawValue>,
-    first_id: Option<&'a str>,
-    last_id: Option<&'a str>,
+    /// Empty of an empty page: OpenAI's types have no null here.
+    first_id: &'a str,
+    last_id: &'a str,
     has_more: bool,
 }
 
@@ -102,6 +104,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Everything, in order.
+    pub(crate) fn all() -> Self {
+        Self { limit: usize::MAX, ascending: true, after: None }
+    }
+
     /// Reads a query.
     ///
     /// # Errors
@@ -145,7 +152,7 @@ impl Wanted {
         }
         if let Some(after) = &self.after {
             let at = items.iter().position(|item| item.id == *after).ok_or_else(|| {
-                Error::invalid("after", format!("Item with id '{after}' not found in this response's input."))
+                Error::invalid("after", format!("Item with id '{after}' not found in this list."))
             })?;
             items.drain(..=at);
         }
@@ -153,8 +160,8 @@ impl Wanted {
         items.truncate(self.limit);
         Ok(Page {
             object: "list",
-            first_id: items.first().map(|item| &*item.id),
-            last_id: items.last().map(|item| &*item.id),
+            first_id: items.first().map_or("", |item| &*item.id),
+            last_id: items.last().map_or("", |item| &*item.id),
             data: items.iter().map(|item| &*item.json).collect(),
             has_more,
         })

@@ -333,7 +333,7 @@ proptest! {
         let model = fields.need("model", &mut Vec::new()).unwrap();
         let Ok(input) = request::input(&mut fields) else { return Ok(()) };
         let Ok(request) = Request::read(model, fields, &[], Terms::default(), &mut receipt) else { return Ok(()) };
-        if let Ok((ask, facts)) = translate::ask(request, std::iter::empty(), &input, Policy::default(), &mut receipt) {
+        if let Ok((ask, facts)) = translate::ask(request, "", std::iter::empty(), &input, Policy::default(), &mut receipt) {
             prop_assert!(serde_json::from_slice::<Value>(&ask.body).unwrap()["messages"].is_array());
             prop_assert!(serde_json::to_string(&Answer::new(stamp("resp_"), facts).response()).is_ok());
             // What was understood once is understood again, out of what is kept.

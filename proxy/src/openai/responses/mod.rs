@@ -5,13 +5,13 @@ mod choice;
 mod compact;
 mod estimate;
 mod events;
-mod input;
+pub(crate) mod input;
 pub(crate) mod items;
 pub(crate) mod kept;
 #[cfg(test)]
 mod laws;
 mod offer;
-mod request;
+pub(crate) mod request;
 pub(crate) mod socket;
 pub(crate) mod stored;
 mod stream;
@@ -38,9 +38,10 @@ use crate::{
     offload,
     ollama::wire::ChatReply,
     openai::{
+        conversations,
         request::{
             image_urls,
-            json::{Fields, Json, Text, read},
+            json::{Fields, Json, Text},
         },
         response::sse::{self, Feed, Frames, Saving, Translator},
         tools::repair::Repairs,
@@ -58,10 +59,10 @@ use crate::{
 pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
-use request::{Facts, Request, Terms};
+use request::{Continuation, Facts, Request, Terms};
 use socket::Session;
 pub(crate) use socket::connect;
-use stored::{Fetched, Stored, StoredItem};
+use stored::{Fetched, StoredItem, items_of};
 use stream::Answer;
 
 /// A request, ready to be asked.
@@ -83,15 +84,14 @@ enum Step {
 /// The ids of the records that a request names.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
-    /// The response that it goes on from.
-    previous: Option<String>,
+    pub(crate) continuation: Continuation,
     /// The items that it refers to.
-    items: Vec<String>,
+    pub(crate) items: Vec<String>,
 }
 
 impl Needs {
     fn is_empty(&self) -> bool {
-        self.previous.is_none() && self.items.is_empty()
+        self.continuation == Continuation::Nothing && self.items.is_empty()
     }
 
     /// Fetches the records.
@@ -99,20 +99,32 @@ impl Needs {
     /// # Errors
     /// Fails if the store cannot be reached.
     pub(crate) async fn fetch(self, store: &Store, session: Option<&Session>, owner: Owner) -> Result<Fetched, Error> {
-        let chain = match (&self.previous, session) {
-            (Some(id), None) => Some(store.chain(Kind::Response, owner, id).await?),
-            (Some(id), Some(session)) => Some(chain(store, &session.memory, owner, id).await?),
-            (None, _) => None,
-        };
-        let mut found = match self.items.is_empty() {
-            true => Vec::new(),
-            false => store.find(Kind::Response, owner, &self.items).await?,
-        };
-        if let Some(session) = session.filter(|_| found.iter().any(Option::is_none)) {
-            let own = session.memory.find(Kind::Response, owner, &self.items).await?;
-            found.iter_mut().zip(own).for_each(|(found, own)| *found = found.take().or(own));
+        let mut fetched = Fetched::default();
+        match (&self.continuation, session) {
+            (Continuation::Nothing, _) => {}
+            (Continuation::Response(id), None) => {
+                fetched.chain = Some(store.chain(Kind::Response, owner, id).await?);
+            }
+            (Continuation::Response(id), Some(session)) => {
+                fetched.chain = Some(chain(store, &session.memory, owner, id).await?);
+            }
+            (Continuation::Conversation(id), _) => {
+                fetched.conversation = store.get(Kind::Conversation, owner, id).await?;
+            }
         }
-        Ok(Fetched { chain, items: self.items.into_iter().zip(found).collect() })
+        if self.items.is_empty() {
+            return Ok(fetched);
+        }
+        let mut found = store.find(Kind::Response, owner, &self.items).await?;
+        let mut others = session.map(|session| (&session.memory, Kind::Response)).into_iter();
+        for (store, kind) in others.by_ref().chain([(store, Kind::Conversation)]) {
+            if found.iter().any(Option::is_none) {
+                let more = store.find(kind, owner, &self.items).await?;
+                found.iter_mut().zip(more).for_each(|(found, more)| *found = found.take().or(more));
+            }
+        }
+        fetched.items = self.items.into_iter().zip(found).collect();
+        Ok(fetched)
     }
 }
 
@@ -156,9 +168,16 @@ impl<'a> Around<'a> {
     }
 }
 
-/// The items of the responses that a request with `previous_response_id` goes on from.
-fn earlier(previous: Option<&str>, fetched: &Fetched) -> Result<Vec<StoredItem>, Error> {
-    let Some(id) = previous else { return Ok(Vec::new()) };
+/// The items that go before those of a request.
+fn earlier(continuation: &Continuation, fetched: &Fetched) -> Result<Vec<StoredItem>, Error> {
+    let id = match continuation {
+        Continuation::Nothing => return Ok(Vec::new()),
+        Continuation::Conversation(id) => {
+            let record = fetched.conversation.as_ref().ok_or_else(|| conversations::missing(id, "conversation"))?;
+            return items_of(record);
+        }
+        Continuation::Response(id) => &**id,
+    };
     let chain = fetched.chain.as_ref().ok_or(id).and_then(|chain| chain.as_deref().map_err(|missing| &**missing));
     let chain = chain.map_err(|missing| {
         let which =
@@ -171,25 +190,26 @@ fn earlier(previous: Option<&str>, fetched: &Fetched) -> Result<Vec<StoredItem>,
     })?;
     let mut items = Vec::new();
     for record in chain {
-        items.extend(Stored::read(record)?.into_items()?);
+        items.extend(items_of(record)?);
     }
     Ok(items)
 }
 
-/// The ids of the items that `input` refers to, each with its place.
-fn references(input: &[Cow<'_, RawValue>]) -> Result<Vec<(usize, String)>, Error> {
+/// The ids of the items that those of the field `name` refer to, each with its place.
+pub(crate) fn references(input: &[Cow<'_, RawValue>], name: &str) -> Result<Vec<(usize, String)>, Error> {
     let mut references = Vec::new();
     for (n, item) in input.iter().enumerate() {
-        if let Some(id) = input::reference(item, &format!("input[{n}]"))? {
+        if let Some(id) = input::reference(item, &format!("{name}[{n}]"))? {
             references.push((n, id));
         }
     }
     Ok(references)
 }
 
-/// Puts items in the place of references to them.
-fn resolve(
+/// Puts items in the place of references to them in the field `name`.
+pub(crate) fn resolve(
     input: &mut [Cow<'_, RawValue>],
+    name: &str,
     references: Vec<(usize, String)>,
     found: &HashMap<&str, Box<RawValue>>,
 ) -> Result<(), Error> {
@@ -198,7 +218,7 @@ fn resolve(
             message: format!(
                 "Item with id '{id}' not found. Items are not kept when `store` is set to false, or once they are too old or too many; send the item itself."
             ),
-            param: Some(format!("input[{n}]")),
+            param: Some(format!("{name}[{n}]")),
             code: "item_not_found",
         })?;
         input[n] = Cow::Owned(item.clone());
@@ -229,16 +249,17 @@ fn prepare(
     let mut model: Text<'_> = fields.need("model", &mut Vec::new())?;
     recorder.model(&model);
     let mut input = request::input(&mut fields)?;
-    let references = references(&input)?;
-    let previous = fields.raw("previous_response_id").map(|raw| read::<Text<'_>>("previous_response_id", raw));
+    let references = references(&input, "input")?;
+    let continuation = Continuation::of(&fields)?;
+    let from = continuation.field();
     let before = match fetched {
         Some(fetched) => {
-            resolve(&mut input, references, &fetched.found()?)?;
-            earlier(previous.transpose()?.as_deref(), fetched)?
+            resolve(&mut input, "input", references, &fetched.found()?)?;
+            earlier(&continuation, fetched)?
         }
         None => {
             let items = references.into_iter().map(|(_, id)| id).collect();
-            let needs = Needs { previous: previous.transpose()?.map(|id| id.to_string()), items };
+            let needs = Needs { continuation, items };
             if !needs.is_empty() {
                 return Ok(Step::Fetch(needs));
             }
@@ -246,11 +267,12 @@ fn prepare(
         }
     };
     let earlier = || before.iter().map(|item| &*item.json);
-    let brought = input::brought(earlier(), &input)?;
+    let brought = input::brought(from, earlier(), &input)?;
     let mut request = Request::read(model.clone(), fields, &brought, terms, &mut receipt)?;
     if input.is_empty() && before.is_empty() && more.is_none() {
         return Err(Error::Invalid {
-            message: "One of 'input' or 'previous_response_id' must be provided.".to_owned(),
+            message: "One of 'input' or 'previous_response_id' or 'conversation' (with items) must be provided."
+                .to_owned(),
             param: Some("input".to_owned()),
             code: Some("missing_required_parameter"),
         });
@@ -264,9 +286,10 @@ fn prepare(
     request.model = model;
     let wish = more.map(Cow::Borrowed);
     let input: Vec<_> = input.iter().map(|item| Cow::Borrowed(&**item)).chain(wish).collect();
-    let (ask, facts) = translate::ask(request, earlier(), &input, policy, &mut receipt)?;
+    let (ask, facts) = translate::ask(request, from, earlier(), &input, policy, &mut receipt)?;
     receipt.enforce_strict(config)?;
-    let input = if facts.echo.store || around.socket { items::asked(&input, around.random)? } else { Vec::new() };
+    let stored = facts.echo.store || around.socket || facts.echo.conversation.is_some();
+    let input = if stored { items::asked(&input, around.random)? } else { Vec::new() };
     Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input })))
 }
 
@@ -343,8 +366,8 @@ pub(crate) async fn create(
     });
     let (mut feed, response) = fed.await;
     if let Some(saving) = feed.saving() {
-        let outcome = saving.await;
-        feed.saved(outcome);
+        let receipt = saving.await;
+        feed.saved(receipt);
     }
     recorder.receipt(feed.receipt());
     if let Some(usage) = feed.translator().usage() {
@@ -406,6 +429,8 @@ struct Keeping {
     session: Option<Arc<Session>>,
     /// What the driver is to store.
     record: Option<Record>,
+    /// What it is to add to the conversation.
+    added: Option<Vec<StoredItem>>,
     receipt: Receipt,
 }
 
@@ -417,18 +442,29 @@ impl std::fmt::Debug for Keeping {
 
 impl Keeping {
     fn new(answer: Answer, app: &App, owner: Owner, input: Vec<StoredItem>) -> Self {
-        Self { answer, app: app.clone(), owner, input, session: None, record: None, receipt: Receipt::default() }
+        let (app, receipt) = (app.clone(), Receipt::default());
+        Self { answer, app, owner, input, session: None, record: None, added: None, receipt }
     }
 
     fn keep(&mut self) {
         let echo = &self.answer.facts().echo;
-        if !self.answer.closed() || !echo.store && self.session.is_none() {
+        if !self.answer.closed() {
             return;
         }
         let input = std::mem::take(&mut self.input);
-        match stored::record(self.owner, &self.answer, input) {
-            Ok(record) => self.record = Some(record),
-            Err(_) => self.saved(Err("failed")),
+        // One that failed or was canceled is not part of the conversation.
+        if echo.conversation.is_some() && self.answer.answered() {
+            match stored::outputs(&self.answer) {
+                Ok(output) => self.added = Some(input.iter().cloned().chain(output).collect()),
+                Err(_) => self.receipt.note("conversation", "failed"),
+            }
+        }
+        let echo = &self.answer.facts().echo;
+        if echo.store || self.session.is_some() {
+            match stored::record(self.owner, &self.answer, input) {
+                Ok(record) => self.record = Some(record),
+                Err(_) => self.receipt.note("store", "failed"),
+            }
         }
     }
 }
@@ -471,16 +507,30 @@ impl Translator for Keeping {
     }
 
     fn saving(&mut self) -> Option<Saving> {
-        let record = self.record.take()?;
-        let own = self.session.as_ref().filter(|_| !self.answer.facts().echo.store);
-        let store = own.map_or_else(|| self.app.store.clone(), |session| session.memory.clone());
-        Some(Box::pin(async move { store.save(record).await }))
+        let (record, added) = (self.record.take(), self.added.take());
+        if record.is_none() && added.is_none() {
+            return None;
+        }
+        let echo = &self.answer.facts().echo;
+        let shared = self.app.store.clone();
+        let own = self.session.as_ref().filter(|_| !echo.store);
+        let store = own.map_or_else(|| shared.clone(), |session| session.memory.clone());
+        let added = echo.conversation.clone().zip(added);
+        let (owner, random) = (self.owner, self.answer.random().to_owned());
+        Some(Box::pin(async move {
+            let mut receipt = match record {
+                Some(record) => store.save(record).await,
+                None => Receipt::default(),
+            };
+            if let Some((conversation, items)) = added {
+                receipt.add(conversations::append(&shared, owner, &conversation.id, items, &random).await);
+            }
+            receipt
+        }))
     }
 
-    fn saved(&mut self, outcome: Result<(), &'static str>) {
-        if let Err(why) = outcome {
-            self.receipt.note("store", why);
-        }
+    fn saved(&mut self, receipt: Receipt) {
+        self.receipt.add(receipt);
     }
 
     fn wrong(&mut self) -> Option<Error> {

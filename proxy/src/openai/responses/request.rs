@@ -21,7 +21,7 @@ use crate::{
         response::logprobs,
         responses::{
             offer::{Offer, Offered},
-            wire::{Echo, Reasoning},
+            wire::{Echo, InConversation, Reasoning},
         },
         tools::{Tool, forced::Form, repair::Repairs, repairs},
         upstream_request::{context::Policy, message},
@@ -92,6 +92,51 @@ impl Facts {
     }
 }
 
+/// What a request goes on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Continuation {
+    #[default]
+    Nothing,
+    /// The response with this id, and all before it.
+    Response(String),
+    /// The conversation with this id, which it becomes part of.
+    Conversation(String),
+}
+
+impl Continuation {
+    /// Reads `previous_response_id` and `conversation`, which stay where they are.
+    ///
+    /// # Errors
+    /// Fails if there are both, or one is not an id.
+    pub(crate) fn of(fields: &Fields<'_>) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            id: Text<'a>,
+        }
+        match (fields.raw("previous_response_id"), fields.raw("conversation")) {
+            (None, None) => Ok(Self::Nothing),
+            (Some(_), Some(_)) => Err(Error::invalid(
+                "previous_response_id",
+                "'previous_response_id' cannot be used together with 'conversation'.",
+            )),
+            (Some(raw), None) => Ok(Self::Response(read::<Text<'_>>("previous_response_id", raw)?.to_string())),
+            (None, Some(raw)) if raw.get().starts_with('"') => {
+                Ok(Self::Conversation(read::<Text<'_>>("conversation", raw)?.to_string()))
+            }
+            (None, Some(raw)) => Ok(Self::Conversation(read::<Named<'_>>("conversation", raw)?.id.to_string())),
+        }
+    }
+
+    /// The field that names it.
+    pub(crate) fn field(&self) -> &'static str {
+        match self {
+            Self::Conversation(_) => "conversation",
+            _ => "previous_response_id",
+        }
+    }
+}
+
 /// What the settings say about requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terms {
@@ -129,7 +174,7 @@ struct Format<'a> {
     strict: Option<&'a RawValue>,
 }
 
-/// What may stand in `include`; most of it is of tools that are not run here.
+/// What may stand in `include`.
 const INCLUDES: [&str; 8] = [
     "reasoning.encrypted_content",
     "message.output_text.logprobs",
@@ -140,6 +185,31 @@ const INCLUDES: [&str; 8] = [
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
 ];
+
+/// Those of tools that OpenAI runs itself, so that there is nothing to include.
+pub(crate) const OF_HOSTED_TOOLS: [&str; 4] = [
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+];
+
+/// Checks the names in `include`.
+///
+/// # Errors
+/// Fails on one that OpenAI's API does not have.
+pub(crate) fn check_include<'n>(names: impl Iterator<Item = &'n str>) -> Result<(), Error> {
+    match names.enumerate().find(|(_, name)| !INCLUDES.contains(name)) {
+        None => Ok(()),
+        Some((n, wrong)) => Err(Error::invalid(
+            format!("include[{n}]"),
+            format!(
+                "Invalid value: '{wrong}'. Supported values are: {}.",
+                INCLUDES.map(|name| format!("'{name}'")).join(", ")
+            ),
+        )),
+    }
+}
 
 impl<'a> Request<'a> {
     /// Takes the rest of a body apart, where [`input`] and the model are taken. `brought` are the tools that items bring along. What it does not know, and what has no effect, is noted in `receipt`.
@@ -156,13 +226,15 @@ impl<'a> Request<'a> {
         let mut unknown = Vec::new();
         let ignored = &mut unknown;
         let instructions: Option<Text<'a>> = fields.take("instructions", ignored)?;
-        let previous: Option<Text<'a>> = fields.take("previous_response_id", ignored)?;
-        if previous.is_some() && fields.raw("conversation").is_some() {
-            return Err(Error::invalid(
-                "previous_response_id",
-                "'previous_response_id' cannot be used together with 'conversation'.",
-            ));
+        let continuation = Continuation::of(&fields)?;
+        for name in ["previous_response_id", "conversation"] {
+            fields.take_raw(name);
         }
+        let (previous, conversation) = match continuation {
+            Continuation::Nothing => (None, None),
+            Continuation::Response(id) => (Some(id), None),
+            Continuation::Conversation(id) => (None, Some(InConversation { id })),
+        };
         let number = |name: &str, default: &str| owned(fields.raw(name), default);
         let (temperature, top_p) = (number("temperature", "1.0")?, number("top_p", "1.0")?);
         let (presence_penalty, frequency_penalty) =
@@ -171,15 +243,9 @@ impl<'a> Request<'a> {
             fields.raw("max_output_tokens").map(|raw| read::<u64>("max_output_tokens", raw)).transpose();
         let mut native = Native::take(&mut fields, &["max_output_tokens"], receipt)?;
         let include: Vec<Text<'a>> = fields.take("include", ignored)?.unwrap_or_default();
-        if let Some((n, wrong)) = include.iter().enumerate().find(|(_, name)| !INCLUDES.contains(&&***name)) {
-            return Err(Error::invalid(
-                format!("include[{n}]"),
-                format!(
-                    "Invalid value: '{}'. Supported values are: {}.",
-                    &**wrong,
-                    INCLUDES.map(|name| format!("'{name}'")).join(", ")
-                ),
-            ));
+        check_include(include.iter().map(|name| &**name))?;
+        for name in include.iter().filter(|name| OF_HOSTED_TOOLS.contains(&&***name)) {
+            receipt.no_effect(&format!("include.{}", &**name));
         }
         let includes = |name: &str| include.iter().any(|known| **known == *name);
         let logprobs = includes("message.output_text.logprobs");
@@ -270,7 +336,8 @@ impl<'a> Request<'a> {
             max_output_tokens: max_output_tokens?,
             max_tool_calls,
             parallel_tool_calls: parallel,
-            previous_response_id: previous.as_deref().map(ToOwned::to_owned),
+            previous_response_id: previous,
+            conversation,
             reasoning: Reasoning {
                 effort: reasoning.effort.as_deref().map(ToOwned::to_owned),
                 summary: reasoning

@@ -13,7 +13,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{
     error::Error,
     gate::Owner,
-    openai::responses::stream::Answer,
+    openai::{conversations, responses::stream::Answer},
     store::{Kind, Record},
 };
 
@@ -38,7 +38,11 @@ pub(crate) struct StoredItem {
 }
 
 impl StoredItem {
-    fn of(json: Box<RawValue>) -> Result<Self, serde_json::Error> {
+    /// An item that has its id.
+    ///
+    /// # Errors
+    /// Fails if it has none.
+    pub(crate) fn of(json: Box<RawValue>) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Named<'a> {
             #[serde(borrow)]
@@ -82,6 +86,26 @@ pub(crate) fn record(owner: Owner, answer: &Answer, input: Vec<StoredItem>) -> R
         names,
         body: Bytes::from(serde_json::to_vec(&body).map_err(internal)?),
     })
+}
+
+/// What was answered, item by item.
+///
+/// # Errors
+/// None that a response can cause.
+pub(super) fn outputs(answer: &Answer) -> Result<Vec<StoredItem>, Error> {
+    let item = |item| StoredItem::of(to_raw_value(item).map_err(internal)?).map_err(internal);
+    answer.output().iter().map(item).collect()
+}
+
+/// The items of a response or a conversation, in order.
+///
+/// # Errors
+/// As [`Stored::read`].
+pub(crate) fn items_of(record: &Record) -> Result<Vec<StoredItem>, Error> {
+    match record.kind {
+        Kind::Conversation => Ok(conversations::stored::Stored::read(record)?.into_items()),
+        _ => Stored::read(record)?.into_items(),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -139,7 +163,7 @@ impl Stored {
     }
 }
 
-pub(super) fn unreadable(id: &str, error: &serde_json::Error) -> Error {
+pub(crate) fn unreadable(id: &str, error: &serde_json::Error) -> Error {
     Error::Internal { message: format!("the stored record '{id}' cannot be read: {error}") }
 }
 
@@ -148,7 +172,9 @@ pub(super) fn unreadable(id: &str, error: &serde_json::Error) -> Error {
 pub(crate) struct Fetched {
     /// The responses that it goes on from, the oldest first; or the id of the one that is missing.
     pub(super) chain: Option<Result<Vec<Arc<Record>>, String>>,
-    /// The newest response that has an item, by the item's id.
+    /// The conversation that it is part of, if there is one of that id.
+    pub(super) conversation: Option<Arc<Record>>,
+    /// The newest response or conversation that has an item, by the item's id.
     pub(super) items: HashMap<String, Option<Arc<Record>>>,
 }
 
@@ -156,7 +182,7 @@ impl Fetched {
     /// Roughly how many bytes translating the request has to read.
     pub(crate) fn size(&self) -> usize {
         let chain = self.chain.iter().flatten().flatten();
-        chain.chain(self.items.values().flatten()).map(|record| record.body.len()).sum()
+        chain.chain(self.items.values().flatten()).chain(&self.conversation).map(|record| record.body.len()).sum()
     }
 
     /// The referenced items that were found, by id.
@@ -173,7 +199,7 @@ impl Fetched {
         }
         let mut found = HashMap::new();
         for (record, wanted) in records.into_values() {
-            for item in Stored::read(record)?.into_items()? {
+            for item in items_of(record)? {
                 if let Some(id) = wanted.get(&*item.id) {
                     found.entry(*id).or_insert(item.json);
                 }
@@ -205,7 +231,7 @@ pub(crate) mod tests {
         let record = Arc::new(response_of(3));
         assert_eq!(record.names, ["item_0", "item_1", "item_2"]);
         let items = ["item_2", "item_0", "gone"].map(|id| (id.to_owned(), (id != "gone").then(|| record.clone())));
-        let fetched = Fetched { chain: None, items: items.into_iter().collect() };
+        let fetched = Fetched { items: items.into_iter().collect(), ..Fetched::default() };
         let found = fetched.found().unwrap();
         assert_eq!((found.len(), found["item_2"].get()), (2, r#"{"id":"item_2","n":2}"#));
         assert!(fetched.size() == 2 * record.body.len());

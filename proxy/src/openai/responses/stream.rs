@@ -173,6 +173,11 @@ impl Answer {
         &self.facts
     }
 
+    /// Whether the model has answered, if only as far as its limit.
+    pub(crate) fn answered(&self) -> bool {
+        matches!(self.status, Status::Completed | Status::Incomplete)
+    }
+
     /// The items that there are.
     pub(crate) fn output(&self) -> &[Item] {
         &self.output
@@ -205,6 +210,7 @@ impl Answer {
             output: &self.output,
             parallel_tool_calls: echo.parallel_tool_calls,
             previous_response_id: echo.previous_response_id.as_deref(),
+            conversation: echo.conversation.as_ref(),
             reasoning: &echo.reasoning,
             service_tier: "default",
             store: echo.store,

@@ -23,8 +23,8 @@ use crate::{
     upstream::client::encode,
 };
 
-/// What is asked of Ollama, and what making the response must know. `before` are the items of the responses
-/// that this one goes on from, the oldest first.
+/// What is asked of Ollama, and what making the response must know. `before` are the items that go before those of the input, the oldest
+/// first; `from` is the field that names where they are.
 ///
 /// Ollama is always asked for a stream: only there is it told in which order a model thinks, speaks and calls.
 ///
@@ -32,6 +32,7 @@ use crate::{
 /// Content, tools or a format that Ollama cannot be given.
 pub(super) fn ask<'a>(
     mut request: Request<'a>,
+    from: &str,
     before: impl Iterator<Item = &'a RawValue>,
     input: &'a [Cow<'a, RawValue>],
     settings: Policy,
@@ -40,7 +41,7 @@ pub(super) fn ask<'a>(
     let policy = request.policy(settings);
     let mut conversation = Conversation::new(request.instructions.clone());
     for item in before {
-        conversation.add(item, "previous_response_id", receipt)?;
+        conversation.add(item, from, receipt)?;
     }
     for (n, item) in input.iter().enumerate() {
         conversation.add(item, &format!("input[{n}]"), receipt)?;

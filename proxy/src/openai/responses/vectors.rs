@@ -33,10 +33,10 @@ pub(crate) fn check(case: &mut Case) {
         let model = fields.need("model", &mut Vec::new())?;
         let input = request::input(&mut fields)?;
         let before = || earlier.iter().map(|item| &**item);
-        let brought = input::brought(before(), &input)?;
+        let brought = input::brought("previous_response_id", before(), &input)?;
         let request =
             Request::read(model, fields, &brought, Terms { hosted, keeps: true, tools, socket: false }, &mut receipt)?;
-        translate::ask(request, before(), &input, Policy::default(), &mut receipt)
+        translate::ask(request, "previous_response_id", before(), &input, Policy::default(), &mut receipt)
     });
     let facts = match translated {
         Ok((ask, facts)) => {

@@ -26,6 +26,8 @@ pub(crate) struct Response<'a> {
     pub(crate) output: &'a [Item],
     pub(crate) parallel_tool_calls: bool,
     pub(crate) previous_response_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conversation: Option<&'a InConversation>,
     pub(crate) reasoning: &'a Reasoning,
     pub(crate) service_tier: &'static str,
     pub(crate) store: bool,
@@ -55,6 +57,8 @@ pub(crate) struct Echo {
     pub(crate) max_tool_calls: Option<u64>,
     pub(crate) parallel_tool_calls: bool,
     pub(crate) previous_response_id: Option<String>,
+    #[serde(default)]
+    pub(crate) conversation: Option<InConversation>,
     pub(crate) reasoning: Reasoning,
     pub(crate) store: bool,
     pub(crate) temperature: Box<RawValue>,
@@ -71,6 +75,12 @@ pub(crate) struct Echo {
     pub(crate) metadata: Box<RawValue>,
     pub(crate) safety_identifier: Option<String>,
     pub(crate) prompt_cache_key: Option<String>,
+}
+
+/// The conversation that a response is part of.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct InConversation {
+    pub(crate) id: String,
 }
 
 /// How a response was to be thought about.

@@ -34,9 +34,9 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "conversation",
         &[Responses],
-        Refused,
+        Emulated,
         &[],
-        "No conversations are kept here; go on from a response with 'previous_response_id'.",
+        "the items of the conversation, which is stored here, go before the new ones; what is asked and answered is added to it",
     ),
     row("frequency_penalty", &[Responses], Mapped, &[], "`options.frequency_penalty`"),
     row("image", &[Responses], NoEffect, &[], "for OpenAI's own models"),
@@ -45,7 +45,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[Responses],
         Mapped,
         &[],
-        "`message.output_text.logprobs` is `logprobs`; `reasoning.encrypted_content` is emulated; what else it may name is of tools that are not run here",
+        "`message.output_text.logprobs` is `logprobs`; `reasoning.encrypted_content` is emulated; images are always listed; results of tools that OpenAI runs have no effect",
     ),
     row(
         "input",

@@ -324,9 +324,9 @@ impl<T: Translator> EventStream<T> {
                 self.saving = self.feed.saving();
             }
             let Some(saving) = &mut self.saving else { return Poll::Ready(()) };
-            let outcome = ready!(saving.as_mut().poll(cx));
+            let receipt = ready!(saving.as_mut().poll(cx));
             self.saving = None;
-            self.feed.saved(outcome);
+            self.feed.saved(receipt);
         }
     }
 

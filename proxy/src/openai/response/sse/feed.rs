@@ -117,8 +117,8 @@ impl<T: Translator> Feed<T> {
     }
 
     /// Reports what came of [`Self::saving`].
-    pub(crate) fn saved(&mut self, outcome: Result<(), &'static str>) {
-        self.translator.saved(outcome);
+    pub(crate) fn saved(&mut self, receipt: Receipt) {
+        self.translator.saved(receipt);
     }
 
     fn line(&mut self, nth: usize, line: &[u8]) -> Result<(), Error> {

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::Frames;
 use crate::{error::Error, receipt::Receipt, usage::Usage};
 
-/// Work of a translator that must be done before its last frames go out; why it failed, for the receipt.
-pub(crate) type Saving = Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>>;
+/// Work of a translator that must be done before its last frames go out. The receipt says what of it failed.
+pub(crate) type Saving = Pin<Box<dyn Future<Output = Receipt> + Send>>;
 
 /// Turns native replies into wire text. A state machine without clock, dice or IO.
 ///
@@ -44,7 +44,7 @@ pub(crate) trait Translator: Send + Unpin + 'static {
         None
     }
     /// Takes what came of [`saving`](Translator::saving).
-    fn saved(&mut self, _outcome: Result<(), &'static str>) {}
+    fn saved(&mut self, _receipt: Receipt) {}
     /// What was wrong with the reply that was taken last, so that the stream must fail.
     fn wrong(&mut self) -> Option<Error> {
         None

@@ -1,0 +1,331 @@
+//! `/v1/conversations`: what was said so far, stored here with its items, for responses to go on from (`conversation`). A response adds what it
+//! was asked and what was answered when it has ended.
+
+pub(crate) mod stored;
+#[cfg(test)]
+pub(crate) mod vectors;
+
+use axum::{
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json, value::to_raw_value};
+
+use crate::{
+    app::App,
+    error::Error,
+    gate::Owner,
+    observe::Recorder,
+    offload,
+    openai::{
+        request::{image_urls, json::Json},
+        responses::{
+            Needs,
+            items::{self, Wanted},
+            references,
+            request::check_include,
+            resolve,
+            stored::{Fetched, StoredItem},
+        },
+    },
+    receipt::Receipt,
+    routes::{Id, Ids},
+    sealed,
+    stamp::Stamp,
+    store::{Kind, Record, Store, Updated},
+};
+use stored::Stored;
+
+/// Names and values, in their order.
+type Pairs = Vec<(String, String)>;
+
+/// There is no such conversation; `param` is what names it.
+pub(crate) fn missing(id: &str, param: &str) -> Error {
+    Error::NotFound {
+        message: format!("Conversation with id '{id}' not found."),
+        param: Some(param.to_owned()),
+        code: "conversation_not_found",
+    }
+}
+
+fn no_item(id: &str) -> Error {
+    Error::NotFound {
+        message: format!("Item with id '{id}' not found in this conversation."),
+        param: Some("item_id".to_owned()),
+        code: "item_not_found",
+    }
+}
+
+fn too_big(param: &str) -> Error {
+    Error::invalid(
+        param,
+        "The conversation would be larger than what this proxy stores (responses.max_bytes, responses.max_count).",
+    )
+}
+
+async fn find(app: &App, owner: Owner, id: &str) -> Result<Stored, Error> {
+    let record = app.store.get(Kind::Conversation, owner, id).await?.ok_or_else(|| missing(id, "conversation_id"))?;
+    Stored::read(&record)
+}
+
+/// Changes a conversation atomically.
+///
+/// # Errors
+/// Fails if there is none, if it becomes too large, or as `change`.
+async fn change(
+    app: &App,
+    owner: Owner,
+    id: &str,
+    param: &str,
+    mut change: impl FnMut(&mut Stored) -> Result<(), Error>,
+) -> Result<Stored, Error> {
+    let new = |record: &Record| {
+        let mut stored = Stored::read(record)?;
+        change(&mut stored)?;
+        stored.record(owner, id)
+    };
+    match app.store.update(Kind::Conversation, owner, id, new).await? {
+        Updated::Stored(record) => Stored::read(&record),
+        Updated::Missing => Err(missing(id, "conversation_id")),
+        Updated::TooBig => Err(too_big(param)),
+    }
+}
+
+/// Adds what a response was asked and what was answered. The receipt says why it could not be.
+pub(crate) async fn append(store: &Store, owner: Owner, id: &str, items: Vec<StoredItem>, random: &str) -> Receipt {
+    let new = |record: &Record| {
+        let mut stored = Stored::read(record)?;
+        stored.add(items.clone(), random)?;
+        stored.record(owner, id)
+    };
+    let mut receipt = Receipt::default();
+    match store.update(Kind::Conversation, owner, id, new).await {
+        Ok(Updated::Stored(_)) => {}
+        Ok(Updated::Missing) => receipt.note("conversation", "gone"),
+        Ok(Updated::TooBig) => receipt.note("conversation", "too-big"),
+        Err(_) => receipt.note("conversation", "unreachable"),
+    }
+    receipt
+}
+
+/// Reads the items of a body, puts in the place of references what was `fetched`, and adds them to `stored`.
+///
+/// # Errors
+/// Fails on an item that no model can be given, or that is not there.
+fn add(
+    stored: &mut Stored,
+    json: &Json,
+    fetched: &Fetched,
+    random: &str,
+    receipt: &mut Receipt,
+) -> Result<Vec<StoredItem>, Error> {
+    let Some(mut items) = stored::added(&mut json.fields()?)? else { return Ok(Vec::new()) };
+    let references = references(&items, "items")?;
+    resolve(&mut items, "items", references, &fetched.found()?)?;
+    stored.check(&items, receipt)?;
+    stored.add(items::asked(&items, random)?, random)
+}
+
+/// The body of a request, its images fetched, and the records that its items refer to.
+async fn read(app: &App, recorder: &Recorder, owner: Owner, json: Json) -> Result<(Json, Fetched), Error> {
+    recorder.payload("request", json.bytes());
+    let json = image_urls::inline(app, recorder, json).await?;
+    let items = match stored::added(&mut json.fields()?)? {
+        Some(items) => references(&items, "items")?.into_iter().map(|(_, id)| id).collect(),
+        None => Vec::new(),
+    };
+    let fetched = Needs { items, ..Needs::default() }.fetch(&app.store, None, owner).await?;
+    Ok((json, fetched))
+}
+
+/// A conversation out of the body that creates it.
+///
+/// # Errors
+/// Fails on metadata or items that are not understood.
+fn made(json: &Json, fetched: &Fetched, stamp: &Stamp, receipt: &mut Receipt) -> Result<Stored, Error> {
+    let mut fields = json.fields()?;
+    let mut new = Stored::new(stamp.created, stored::metadata(&mut fields)?);
+    fields.take_raw("items");
+    stored::note_rest(fields, receipt);
+    add(&mut new, json, fetched, &stamp.random, receipt)?;
+    Ok(new)
+}
+
+/// `POST /v1/conversations`.
+pub(crate) async fn create(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    json: Json,
+) -> Result<Response, Error> {
+    let (json, fetched) = read(&app, &recorder, owner, json).await?;
+    let stamp = app.stamp("conv_");
+    let size = json.bytes().len() + fetched.size();
+    let work = move || {
+        let mut receipt = Receipt::default();
+        let new = made(&json, &fetched, &stamp, &mut receipt)?;
+        Ok::<_, Error>((new.record(owner, &stamp.id)?, new.object(&stamp.id), receipt))
+    };
+    let (record, object, receipt) = offload::run(size, work).await?;
+    recorder.receipt(receipt);
+    if !app.store.put(record).await? {
+        return Err(too_big("items"));
+    }
+    Ok(axum::Json(object).into_response())
+}
+
+/// `GET /v1/conversations/{id}`.
+pub(crate) async fn retrieve(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
+    Ok(axum::Json(find(&app, owner, &id).await?.object(&id)).into_response())
+}
+
+/// `POST /v1/conversations/{id}`: replaces its metadata.
+pub(crate) async fn update(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    Id(id): Id,
+    json: Json,
+) -> Result<Response, Error> {
+    let mut fields = json.fields()?;
+    let metadata = stored::metadata(&mut fields)?;
+    let mut receipt = Receipt::default();
+    stored::note_rest(fields, &mut receipt);
+    recorder.receipt(receipt);
+    let set = |stored: &mut Stored| {
+        stored.set_metadata(metadata.clone());
+        Ok(())
+    };
+    Ok(axum::Json(change(&app, owner, &id, "metadata", set).await?.object(&id)).into_response())
+}
+
+/// `DELETE /v1/conversations/{id}`.
+pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
+    if !app.store.remove(Kind::Conversation, owner, &id).await? {
+        return Err(missing(&id, "conversation_id"));
+    }
+    Ok(axum::Json(json!({"id": id, "object": "conversation.deleted", "deleted": true})).into_response())
+}
+
+/// What a client wants to see of items besides what is always there.
+#[derive(Debug, Default)]
+struct Include {
+    /// Thoughts as the text that a client can carry.
+    sealed: bool,
+}
+
+impl Include {
+    /// Reads the query. Everything that is stored of an item is always shown; the receipt says of what it may not be there.
+    ///
+    /// # Errors
+    /// Fails on a name that OpenAI's API does not have.
+    fn read(query: &[(String, String)], receipt: &mut Receipt) -> Result<Self, Error> {
+        let values = query.iter().filter(|(name, _)| matches!(&**name, "include" | "include[]"));
+        let values: Vec<&str> = values.map(|(_, value)| &**value).collect();
+        check_include(values.iter().copied())?;
+        for value in &values {
+            if !matches!(
+                *value,
+                "reasoning.encrypted_content"
+                    | "message.input_image.image_url"
+                    | "computer_call_output.output.image_url"
+            ) {
+                receipt.note(&format!("include.{value}"), "as-stored");
+            }
+        }
+        Ok(Self { sealed: values.contains(&"reasoning.encrypted_content") })
+    }
+
+    /// The item as it is shown.
+    fn shown(&self, item: StoredItem) -> StoredItem {
+        if !self.sealed {
+            return item;
+        }
+        let Ok(mut value) = serde_json::from_str::<Value>(item.json.get()) else { return item };
+        let lacks = value["type"] == "reasoning" && value["encrypted_content"].as_str().is_none_or(str::is_empty);
+        let parts = value["summary"].as_array().into_iter().flatten();
+        let thought: String = parts.filter_map(|part| part["text"].as_str()).collect();
+        if !lacks || thought.is_empty() {
+            return item;
+        }
+        value["encrypted_content"] = sealed::seal(&thought).into();
+        match to_raw_value(&value) {
+            Ok(json) => StoredItem { json, ..item },
+            Err(_) => item,
+        }
+    }
+}
+
+/// A page as a client sees it.
+fn page(items: Vec<StoredItem>, wanted: &Wanted) -> Result<Response, Error> {
+    Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
+}
+
+/// `POST /v1/conversations/{id}/items`: adds items, and answers with them.
+pub(crate) async fn add_items(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    Id(id): Id,
+    Query(query): Query<Pairs>,
+    json: Json,
+) -> Result<Response, Error> {
+    let mut receipt = Receipt::default();
+    let include = Include::read(&query, &mut receipt)?;
+    let (json, fetched) = read(&app, &recorder, owner, json).await?;
+    let mut fields = json.fields()?;
+    if fields.take_raw("items").is_none() {
+        return Err(Error::missing("items"));
+    }
+    stored::note_rest(fields, &mut receipt);
+    let random = app.stamp("").random;
+    let mut added = Vec::new();
+    let set = |stored: &mut Stored| {
+        added = add(stored, &json, &fetched, &random, &mut receipt)?;
+        Ok(())
+    };
+    change(&app, owner, &id, "items", set).await?;
+    recorder.receipt(receipt);
+    page(added.into_iter().map(|item| include.shown(item)).collect(), &Wanted::all())
+}
+
+/// `GET /v1/conversations/{id}/items`: page by page.
+pub(crate) async fn list_items(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    Id(id): Id,
+    Query(query): Query<Pairs>,
+) -> Result<Response, Error> {
+    let mut receipt = Receipt::default();
+    let (wanted, include) = (Wanted::read(&query)?, Include::read(&query, &mut receipt)?);
+    recorder.receipt(receipt);
+    let items = find(&app, owner, &id).await?.into_items();
+    page(items.into_iter().map(|item| include.shown(item)).collect(), &wanted)
+}
+
+/// `GET /v1/conversations/{id}/items/{item_id}`.
+pub(crate) async fn retrieve_item(
+    State(app): State<App>,
+    recorder: Recorder,
+    owner: Owner,
+    Ids(id, item_id): Ids,
+    Query(query): Query<Pairs>,
+) -> Result<Response, Error> {
+    let mut receipt = Receipt::default();
+    let include = Include::read(&query, &mut receipt)?;
+    recorder.receipt(receipt);
+    let items = find(&app, owner, &id).await?.into_items();
+    let item = items.into_iter().find(|item| item.id == item_id).ok_or_else(|| no_item(&item_id))?;
+    Ok(axum::Json(include.shown(item)).into_response())
+}
+
+/// `DELETE /v1/conversations/{id}/items/{item_id}`: answers with the conversation.
+pub(crate) async fn delete_item(
+    State(app): State<App>,
+    owner: Owner,
+    Ids(id, item_id): Ids,
+) -> Result<Response, Error> {
+    let remove = |stored: &mut Stored| stored.remove(&item_id).then_some(()).ok_or_else(|| no_item(&item_id));
+    Ok(axum::Json(change(&app, owner, &id, "item_id", remove).await?.object(&id)).into_response())
+}
