@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
+    io,
     net::SocketAddr,
     ops::Deref,
     panic::AssertUnwindSafe,
@@ -29,7 +30,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::{
     bridge,
     buffered::{Budget, Share},
-    config::Config,
+    config::{Config, Secret},
     error::{self, Dialect, Error},
     fetch::Fetcher,
     gate::{self, Admitted, Counts, Gate, Models, Owner, held_body::HeldBody},
@@ -41,6 +42,7 @@ use crate::{
     redact,
     resolve::{self, Installed, Target, native_answer, native_calls},
     routes::{self, Handler, PerRemote, Route, Row},
+    sealed,
     server::{request_check, unread::UnreadBody},
     stamp::Stamp,
     store::{self, Memory, Store, redis::Redis},
@@ -135,6 +137,8 @@ pub(crate) struct Shared {
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) sockets: Arc<Sockets>,
+    /// What compactions are sealed with.
+    pub(crate) compaction_key: Arc<sealed::Key>,
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) installed: Installed,
@@ -155,6 +159,8 @@ pub(crate) struct Persistent {
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) sockets: Arc<Sockets>,
+    /// A secret of this process, where the settings have none for compactions.
+    secret: Secret,
     pub(crate) store: store::Shared,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
@@ -185,6 +191,7 @@ impl Persistent {
             background: Arc::default(),
             tasks: Arc::default(),
             sockets: Arc::default(),
+            secret: Secret([random(), random()].concat()),
             store: store::Shared::default(),
             in_flight: Arc::default(),
             readers: Arc::new(readers),
@@ -197,13 +204,18 @@ impl Persistent {
 }
 
 impl Shared {
+    /// # Errors
+    /// None that settings can cause.
     pub(crate) fn new(
         config: Config,
         remotes: Remotes,
         gate: Gate,
         redis: Option<Arc<Redis>>,
         persistent: &Persistent,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let secret = config.responses.compaction_key.0.as_str();
+        let secret = if secret.is_empty() { persistent.secret.0.as_str() } else { secret };
+        let compaction_key = Arc::new(sealed::Key::of(secret.as_bytes()).map_err(io::Error::other)?);
         let fetcher = Fetcher::new(config.images.clone());
         let store = Store::new(&config, persistent.records.clone(), redis);
         let in_flight = persistent.in_flight.clone();
@@ -213,13 +225,14 @@ impl Shared {
             (persistent.readers.clone(), persistent.inspector.clone(), persistent.tracer.clone());
         let traffic = persistent.metrics.traffic.clone();
         let installed = Installed::default();
-        Self {
+        Ok(Self {
             config,
             remotes,
             store,
             background,
             tasks,
             sockets,
+            compaction_key,
             fetcher,
             traffic,
             installed,
@@ -228,7 +241,7 @@ impl Shared {
             inspector,
             tracer,
             gate,
-        }
+        })
     }
 
     /// Time and identity of an answer that begins now.

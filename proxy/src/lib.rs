@@ -191,7 +191,7 @@ fn setup(config: Config, addr: SocketAddr, persistent: &app::Persistent) -> io::
     let redis = persistent.store.of(&config)?;
     let gate = Gate::new(&config, origins, persistent.counts.clone(), persistent.buffered.clone(), redis.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
-    let shared = Arc::new(app::Shared::new(config, remotes, gate, redis, persistent));
+    let shared = Arc::new(app::Shared::new(config, remotes, gate, redis, persistent)?);
     Ok(Setup { shared, tls, limits })
 }
 

@@ -18,8 +18,8 @@ use crate::{
     error::Dialect,
     gate::paths,
     openai::{
-        audio, chat, completions, conversations, embeddings, files, images, models, moderations, request::parameters::Endpoint,
-        responses,
+        audio, chat, completions, conversations, embeddings, files, images, models, moderations,
+        request::parameters::Endpoint, responses,
     },
     text,
 };
@@ -193,7 +193,7 @@ pub(crate) const TABLE: &[Row] = &[
         .handler(handler!(responses::compact))
         .of_a_chat()
         .unless_at("/responses/compact"),
-    row(Post, "{base}/responses/input_tokens", "responses/input_tokens", MODEL, "The estimated length of a prompt.")
+    row(Post, "{base}/responses/input_tokens", "responses/input_tokens", MODEL, "The length of a prompt in tokens.")
         .handler(handler!(responses::input_tokens))
         .of_a_chat()
         .unless_at("/responses/input_tokens"),
@@ -241,10 +241,16 @@ pub(crate) const TABLE: &[Row] = &[
         .handler(handler!(conversations::retrieve_item))
         .of_a_chat()
         .unless_at("/responses"),
-    row(Delete, "{base}/conversations/{id}/items/{item}", "conversations/{id}/items/{item}", Nowhere, "Deletes an item.")
-        .handler(handler!(conversations::delete_item))
-        .of_a_chat()
-        .unless_at("/responses"),
+    row(
+        Delete,
+        "{base}/conversations/{id}/items/{item}",
+        "conversations/{id}/items/{item}",
+        Nowhere,
+        "Deletes an item.",
+    )
+    .handler(handler!(conversations::delete_item))
+    .of_a_chat()
+    .unless_at("/responses"),
     row(Get, "{base}/models", "models", Listed("data", &["id"]), "The models of the remote.")
         .handler(handler!(models::list))
         .anthropic(handler!(anthropic::models::list)),

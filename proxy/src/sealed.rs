@@ -1,13 +1,61 @@
 //! Texts that a client carries for this proxy between two requests without reading them: OpenAI's `encrypted_content`, Anthropic's
 //! `signature`. Pure.
 //!
-//! They are not secret: the client may read the same text elsewhere. "Encrypted" is OpenAI's name.
+//! Thoughts are not secret: the client may read the same text elsewhere, and "encrypted" is OpenAI's name. Compactions are: a [`Key`] encrypts
+//! and authenticates them, because a changed one would be taken for what really happened.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
+use crate::error::Error;
+
 /// What ours begins with; that of other servers cannot be read.
 const MARK: &str = "farllama1.";
+
+/// What a compaction of ours begins with; it is authenticated with the rest.
+const COMPACTED: &str = "farllama-c1.";
+
+/// Encrypts and authenticates what a client carries: AES-256-GCM with a random nonce. Cheap to share, not to make.
+#[derive(Debug)]
+pub(crate) struct Key(RandomizedNonceKey);
+
+impl Key {
+    /// The key that `secret` stands for.
+    ///
+    /// # Errors
+    /// None that a digest can cause.
+    pub(crate) fn of(secret: &[u8]) -> Result<Self, Error> {
+        let mut digest = Sha256::new();
+        digest.update(b"farllama compaction");
+        digest.update(secret);
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &digest.finalize());
+        key.map(Self).map_err(|error| Error::Internal { message: error.to_string() })
+    }
+
+    /// A text for the client to carry, which nobody without the key reads or changes.
+    ///
+    /// # Errors
+    /// Fails if there is no randomness.
+    pub(crate) fn seal(&self, text: &str) -> Result<String, Error> {
+        let mut sealed = text.as_bytes().to_vec();
+        let nonce = self.0.seal_in_place_append_tag(Aad::from(COMPACTED), &mut sealed);
+        let nonce = nonce.map_err(|error| Error::Internal { message: error.to_string() })?;
+        Ok(format!("{COMPACTED}{}", STANDARD.encode([&nonce.as_ref()[..], &sealed].concat())))
+    }
+
+    /// The text that was carried, if it was sealed with this key and is unchanged.
+    pub(crate) fn open(&self, sealed: &str) -> Option<String> {
+        let mut sealed = STANDARD.decode(sealed.strip_prefix(COMPACTED)?).ok()?;
+        let (nonce, sealed) = sealed.split_at_mut_checked(NONCE)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let text = self.0.open_in_place(nonce, Aad::from(COMPACTED), sealed).ok()?;
+        String::from_utf8(text.to_vec()).ok()
+    }
+}
+
+/// Bytes of a nonce.
+const NONCE: usize = aws_lc_rs::aead::NONCE_LEN;
 
 /// What a checksum of ours begins with.
 const SUM: &str = "farllama-sum1.";
@@ -60,6 +108,24 @@ mod tests {
         assert_eq!(check(&whole, "thought e"), Some(false));
         for foreign in ["", "EqQBCgIYAhIM", &seal("thought é")] {
             assert_eq!(check(foreign, "thought é"), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_compaction_opens_with_its_key_and_with_every_byte_unchanged() {
+        let key = Key::of(b"secret").unwrap();
+        let sealed = key.seal("summary é").unwrap();
+        assert_eq!(Key::of(b"secret").unwrap().open(&sealed).as_deref(), Some("summary é"), "after a restart");
+        assert_ne!(sealed, key.seal("summary é").unwrap(), "no nonce is used twice");
+        assert_eq!(Key::of(b"other").unwrap().open(&sealed), None);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(key.open(&String::from_utf8(changed).unwrap()), None, "byte {at}");
+            assert_eq!(key.open(&sealed[..at]), None, "cut at {at}");
+        }
+        for foreign in ["", "gAAAAABo", "farllama-c1.", &seal("summary é")] {
+            assert_eq!(key.open(foreign), None, "{foreign}");
         }
     }
 

@@ -240,7 +240,7 @@ fn responses(field: &str) -> Seen {
             json!({"type": "function", "name": "g"}),
             json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}),
         ]),
-        "truncation" => two(json!("auto"), json!("disabled")),
+        "truncation" => Answered(vec![json!("auto"), json!("disabled")]),
         "stream" | "store" | "background" => Answered(vec![json!(false), json!(true)]),
         "metadata" => Answered(vec![json!({"a": "b"}), json!({"b": "c"})]),
         "max_tool_calls" => Answered(vec![json!(1), json!(2)]),

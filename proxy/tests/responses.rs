@@ -1,7 +1,7 @@
 //! Responses between raw sockets: how events are cut into writes, what a client that leaves leaves behind, and what outlives a reload.
 
 use crate::support::{Act, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
-use farllama::serve;
+use farllama::{Running, config::Secret, serve};
 use mock_ollama::{Mock, Options, Script};
 use serde_json::json;
 
@@ -89,4 +89,32 @@ async fn responses_outlive_a_reload_and_new_bounds_count_at_once() {
     let next = ask(proxy.addr(), post("/v1/responses", body)).await.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(ask(proxy.addr(), get(&format!("/v1/responses/{id}"))).await.code(), 404);
     assert_eq!(ask(proxy.addr(), get(&format!("/v1/responses/{next}"))).await.code(), 200);
+}
+
+#[tokio::test]
+async fn a_compaction_is_read_after_a_restart_with_its_key_and_never_with_another() {
+    let mock = Mock::start_with(Options::default(), Script::default()).await.unwrap();
+    let serving = async |key: &str| {
+        let mut config = config(mock.addr());
+        config.responses.compaction_key = Secret(key.to_owned());
+        serve(config).await.unwrap()
+    };
+    let read = async |proxy: &Running, carried: &str| {
+        let body = json!({"model": "smollm2:135m", "input": [{"type": "compaction", "encrypted_content": carried}]});
+        ask(proxy.addr(), post("/v1/responses", &body.to_string())).await
+    };
+    let body = r#"{"model":"smollm2:135m","input":"remember the lantern"}"#;
+    for (key, again, code) in
+        [("a key of a proxy", "a key of a proxy", 200), ("a key of a proxy", "another key here", 400), ("", "", 400)]
+    {
+        let first = serving(key).await;
+        let made = ask(first.addr(), post("/v1/responses/compact", body)).await.json();
+        let carried = made["output"][0]["encrypted_content"].as_str().unwrap().to_owned();
+        assert!(!carried.contains("lantern"), "it is opaque");
+        assert_eq!(read(&first, &carried).await.code(), 200);
+        drop(first);
+        let second = serving(again).await;
+        let answer = read(&second, &carried).await;
+        assert_eq!(answer.code(), code, "{key:?} {again:?}: {}", answer.text());
+    }
 }

@@ -370,6 +370,8 @@ pub struct Responses {
     pub websocket_idle: Duration,
     /// Responses that run or wait in the background at the same time: 64 by default. 0: none.
     pub max_background: usize,
+    /// What compactions are sealed with. Empty: a random key of this process.
+    pub compaction_key: Secret,
 }
 
 impl Default for Responses {
@@ -380,6 +382,7 @@ impl Default for Responses {
             ttl: Duration::from_secs(24 * 60 * 60),
             hosted_tools: Hosted::default(),
             max_background: 64,
+            compaction_key: Secret::default(),
             max_websockets: 512,
             websocket_idle: Duration::from_secs(600),
         }

@@ -571,6 +571,20 @@ pub const SETTINGS: &[Setting] = &[
         "Maximum number of responses that run or wait in the background; 0 refuses `background: true`",
         |config| &mut config.responses.max_background,
     ),
+    secret(
+        "responses.compaction_key",
+        "SECRET",
+        "Secret that compactions are encrypted with, so that they can be read after a restart and by other proxies",
+        |draft, value| {
+            let secret = text(value)?;
+            if !secret.is_empty() && secret.chars().count() < 16 {
+                return Err("expected at least 16 characters, such as those of `openssl rand -base64 32`".to_owned());
+            }
+            draft.config.responses.compaction_key = Secret(secret);
+            Ok(())
+        },
+        |config| if config.responses.compaction_key.0.is_empty() { Shown::Nothing } else { Shown::Masked },
+    ),
     other(
         "responses.hosted_tools",
         "skip|refuse",

@@ -16,18 +16,24 @@ const PICTURES: Number = (0, 14, 3);
 const NO_PICTURES: Number = (0, 32, 6);
 const THINK_MAX: Number = (0, 22, 0);
 const REFUSES_PICTURES: Number = (0, 30, 0);
+/// The oldest version that was recorded to obey it.
+const TRUNCATE: Number = (0, 13, 5);
+const COUNTS_CACHED: Number = (0, 30, 1);
 
 /// The versions on both sides of every cut point, the oldest first, and the newest: whoever tests at each of them has tested all that the
 /// proxy does.
-pub const VERSIONS: [&str; 11] = [
+pub const VERSIONS: [&str; 14] = [
     "0.12.10",
     "0.12.11",
+    "0.13.4",
+    "0.13.5",
     "0.14.2",
     "0.14.3",
     "0.21.3",
     "0.22.0",
     "0.29.4",
     "0.30.0",
+    "0.30.1",
     "0.32.5",
     "0.32.6",
     "0.33.0-rc2",
@@ -77,6 +83,16 @@ impl Version {
     /// Whether it gives probabilities. Before, it answered without them.
     pub(crate) fn has_logprobs(&self) -> bool {
         self.at_least(LOGPROBS)
+    }
+
+    /// Whether it refuses a prompt that does not fit, where it is asked not to cut it (`truncate: false`). Before, it cut it without a word.
+    pub(crate) fn obeys_truncate(&self) -> bool {
+        self.at_least(TRUNCATE)
+    }
+
+    /// Whether `prompt_eval_count` counts the tokens that were in the cache, too. Before, it could be small or absent.
+    pub(crate) fn counts_cached(&self) -> bool {
+        self.at_least(COUNTS_CACHED)
     }
 
     /// Whether it can make pictures, which came and went.

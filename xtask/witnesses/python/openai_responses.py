@@ -5,6 +5,7 @@ import time
 
 import openai
 from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItem, ConversationItemList
+from openai.types.responses import CompactedResponse
 from openai.types.responses.responses_server_event import ResponsesServerEvent
 from pydantic import TypeAdapter
 
@@ -294,6 +295,21 @@ def _():
         connection.response.steer(input="more", previous_response_id=second.response.id)
         steer = TypeAdapter(ResponsesServerEvent).validate_python(json.loads(connection.recv_bytes()))
         assert steer.type == "response.steer.failed", steer
+
+
+@check("a compaction is read by later requests, and is refused when it was changed")
+def _():
+    history = [{"role": "user", "content": "My name is Ann."}, {"role": "assistant", "content": "Hello Ann."}]
+    compacted = strict(CompactedResponse, o.responses.compact(model="smollm2:135m", input=history))
+    assert [item.type for item in compacted.output] == ["compaction"] and compacted.usage.total_tokens > 0, compacted
+    items = [item.to_dict() for item in compacted.output]
+    answer = o.responses.create(model="smollm2:135m", input=[*items, {"role": "user", "content": "Say lantern."}])
+    assert "lantern" in answer.output_text, answer
+    text = items[0]["encrypted_content"]
+    items[0]["encrypted_content"] = text[:40] + ("A" if text[40] != "A" else "B") + text[41:]
+    with raises(openai.BadRequestError) as caught:
+        o.responses.create(model="smollm2:135m", input=items)
+    assert caught.error.param == "input[0].encrypted_content", caught.error
 
 
 @check("the tokens of an input are counted")

@@ -69,7 +69,7 @@ pub(super) fn asks(
         top_logprobs: request.logprobs.filter(|n| *n > 0),
     };
     let max = asked.think.as_ref().is_some_and(|think| think.get() == "\"max\"");
-    let version_gated = VersionGated { max, logprobs: asked.logprobs, pictures: false };
+    let version_gated = VersionGated { max, logprobs: asked.logprobs, ..VersionGated::default() };
     let (mut seeds, mut bodies) = (Seeds::of(&asked.options), Bodies::within(room));
     let mut asks = Vec::with_capacity(request.prompts.len() * request.n);
     for prompt in request.prompts {

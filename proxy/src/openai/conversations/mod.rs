@@ -117,12 +117,13 @@ fn add(
     json: &Json,
     fetched: &Fetched,
     random: &str,
+    key: Option<&sealed::Key>,
     receipt: &mut Receipt,
 ) -> Result<Vec<StoredItem>, Error> {
     let Some(mut items) = stored::added(&mut json.fields()?)? else { return Ok(Vec::new()) };
     let references = references(&items, "items")?;
     resolve(&mut items, "items", references, &fetched.found()?)?;
-    stored.check(&items, receipt)?;
+    stored.check(&items, key, receipt)?;
     stored.add(items::asked(&items, random)?, random)
 }
 
@@ -142,12 +143,18 @@ async fn read(app: &App, recorder: &Recorder, owner: Owner, json: Json) -> Resul
 ///
 /// # Errors
 /// Fails on metadata or items that are not understood.
-fn made(json: &Json, fetched: &Fetched, stamp: &Stamp, receipt: &mut Receipt) -> Result<Stored, Error> {
+fn made(
+    json: &Json,
+    fetched: &Fetched,
+    stamp: &Stamp,
+    key: Option<&sealed::Key>,
+    receipt: &mut Receipt,
+) -> Result<Stored, Error> {
     let mut fields = json.fields()?;
     let mut new = Stored::new(stamp.created, stored::metadata(&mut fields)?);
     fields.take_raw("items");
     stored::note_rest(fields, receipt);
-    add(&mut new, json, fetched, &stamp.random, receipt)?;
+    add(&mut new, json, fetched, &stamp.random, key, receipt)?;
     Ok(new)
 }
 
@@ -161,9 +168,10 @@ pub(crate) async fn create(
     let (json, fetched) = read(&app, &recorder, owner, json).await?;
     let stamp = app.stamp("conv_");
     let size = json.bytes().len() + fetched.size();
+    let key = app.compaction_key.clone();
     let work = move || {
         let mut receipt = Receipt::default();
-        let new = made(&json, &fetched, &stamp, &mut receipt)?;
+        let new = made(&json, &fetched, &stamp, Some(&*key), &mut receipt)?;
         Ok::<_, Error>((new.record(owner, &stamp.id)?, new.object(&stamp.id), receipt))
     };
     let (record, object, receipt) = offload::run(size, work).await?;
@@ -281,7 +289,7 @@ pub(crate) async fn add_items(
     let random = app.stamp("").random;
     let mut added = Vec::new();
     let set = |stored: &mut Stored| {
-        added = add(stored, &json, &fetched, &random, &mut receipt)?;
+        added = add(stored, &json, &fetched, &random, Some(&*app.compaction_key), &mut receipt)?;
         Ok(())
     };
     change(&app, owner, &id, "items", set).await?;

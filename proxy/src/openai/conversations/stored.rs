@@ -24,6 +24,7 @@ use crate::{
         },
     },
     receipt::Receipt,
+    sealed::Key,
     store::{Kind, Record},
 };
 
@@ -117,8 +118,13 @@ impl Stored {
     ///
     /// # Errors
     /// Fails if it cannot, and names the item.
-    pub(crate) fn check(&self, added: &[Cow<'_, RawValue>], receipt: &mut Receipt) -> Result<(), Error> {
-        let mut conversation = input::Conversation::new(None);
+    pub(crate) fn check(
+        &self,
+        added: &[Cow<'_, RawValue>],
+        key: Option<&Key>,
+        receipt: &mut Receipt,
+    ) -> Result<(), Error> {
+        let mut conversation = input::Conversation::new(None).opening_with(key);
         for item in &self.items {
             conversation.add(&item.json, "conversation", &mut Receipt::default())?;
         }
@@ -195,7 +201,7 @@ mod tests {
     fn an_output_needs_its_call_in_the_conversation() {
         let mut stored = Stored::new(1, Map::new());
         let output = to_raw_value(&json!({"type": "function_call_output", "call_id": "c", "output": "x"})).unwrap();
-        let check = |stored: &Stored| stored.check(&[Cow::Borrowed(&*output)], &mut Receipt::default());
+        let check = |stored: &Stored| stored.check(&[Cow::Borrowed(&*output)], None, &mut Receipt::default());
         assert!(check(&stored).is_err());
         let call = json!({"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
         stored.add(vec![item(&call)], "r").unwrap();

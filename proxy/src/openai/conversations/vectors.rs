@@ -16,7 +16,7 @@ use crate::{
 pub(crate) fn check(case: &mut Case) {
     let json = Json::of_test(case.input("client.json").unwrap());
     let (stamp, mut receipt) = (stamp("conv_"), Receipt::default());
-    let stored = match made(&json, &Fetched::default(), &stamp, &mut receipt) {
+    let stored = match made(&json, &Fetched::default(), &stamp, None, &mut receipt) {
         Ok(stored) => stored,
         Err(error) => return case.refusal(&error),
     };

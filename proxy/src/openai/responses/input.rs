@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::offer;
+use super::{compaction::Compacted, offer};
 use crate::{
     error::Error,
     ollama::wire::{AskedCall, AskedFunction, Message},
@@ -18,7 +18,7 @@ use crate::{
         tools::arguments,
     },
     receipt::Receipt,
-    sealed,
+    sealed::{self, Key},
 };
 
 /// Items of what OpenAI runs itself: a model here can neither have made them, nor learn from them.
@@ -202,6 +202,17 @@ fn missing(at: &str, field: &str) -> Error {
     Error::missing(format!("{at}.{field}"))
 }
 
+/// A message without calls that borrows nothing.
+fn owned(message: Message<'_>) -> Message<'static> {
+    let Message { role, content, images, .. } = message;
+    Message {
+        role: Cow::Owned(role.into_owned()),
+        content: Cow::Owned(content.into_owned()),
+        images: images.into_iter().map(|image| Cow::Owned(image.into_owned())).collect(),
+        ..Message::default()
+    }
+}
+
 /// A conversation as it grows, item by item.
 #[derive(Debug, Default)]
 pub(crate) struct Conversation<'a> {
@@ -210,12 +221,19 @@ pub(crate) struct Conversation<'a> {
     open: bool,
     /// The native names of what was called, by call.
     called: HashMap<String, Cow<'a, str>>,
+    /// What opens compactions.
+    key: Option<&'a Key>,
 }
 
 impl<'a> Conversation<'a> {
     pub(crate) fn new(instructions: Option<Text<'a>>) -> Self {
         let system = |text: Text<'a>| Message { role: "system".into(), content: text.0, ..Message::default() };
         Self { messages: instructions.map(system).into_iter().collect(), ..Self::default() }
+    }
+
+    /// Compactions are opened with `key`.
+    pub(crate) fn opening_with(self, key: Option<&'a Key>) -> Self {
+        Self { key, ..self }
     }
 
     pub(super) fn messages(self) -> Vec<Message<'a>> {
@@ -301,13 +319,20 @@ impl<'a> Conversation<'a> {
             }
             "compaction" | "compaction_summary" => {
                 let carried = item.encrypted_content.ok_or_else(|| missing(at, "encrypted_content"))?;
-                let Some(summary) = sealed::open(&carried) else {
+                let Some(compacted) = Compacted::open(self.key, &carried) else {
                     return Err(Error::invalid(
                         format!("{at}.encrypted_content"),
-                        "This compaction was not made by this proxy, so that it cannot be read here.",
+                        "This compaction cannot be read: it was changed, or was not made by this proxy with its present key \
+                         (responses.compaction_key).",
                     ));
                 };
-                self.push(Message { role: "user".into(), content: Cow::Owned(summary), ..Message::default() });
+                let mut inner = Conversation::new(None);
+                for message in &compacted.messages {
+                    inner.add(message, at, receipt)?;
+                }
+                inner.messages.into_iter().for_each(|message| self.push(owned(message)));
+                let content = Cow::Owned(compacted.summary);
+                self.push(Message { role: "user".into(), content, ..Message::default() });
                 Ok(())
             }
             // What `KNOWN` has besides stands for another item, in whose place it was put before.

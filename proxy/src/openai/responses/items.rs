@@ -151,9 +151,10 @@ impl Wanted {
             items.reverse();
         }
         if let Some(after) = &self.after {
-            let at = items.iter().position(|item| item.id == *after).ok_or_else(|| {
-                Error::invalid("after", format!("Item with id '{after}' not found in this list."))
-            })?;
+            let at = items
+                .iter()
+                .position(|item| item.id == *after)
+                .ok_or_else(|| Error::invalid("after", format!("Item with id '{after}' not found in this list.")))?;
             items.drain(..=at);
         }
         let has_more = items.len() > self.limit;

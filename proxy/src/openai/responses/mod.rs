@@ -3,6 +3,7 @@
 pub(crate) mod background;
 mod choice;
 mod compact;
+mod compaction;
 mod estimate;
 mod events;
 pub(crate) mod input;
@@ -53,6 +54,7 @@ use crate::{
     },
     receipt::Receipt,
     resolve::{self, Target},
+    sealed,
     store::{Kind, Record, Store},
     usage::Usage,
 };
@@ -72,6 +74,8 @@ struct Prepared {
     receipt: Receipt,
     /// What was asked, as it will be kept.
     input: Vec<StoredItem>,
+    /// The messages that a compaction carries.
+    carried: Vec<Box<RawValue>>,
 }
 
 /// What became of preparing a request.
@@ -159,12 +163,15 @@ struct Around<'a> {
     target: Option<&'a Target>,
     /// Whether it is a turn on a WebSocket.
     socket: bool,
+    /// What opens compactions.
+    key: Option<&'a sealed::Key>,
 }
 
 impl<'a> Around<'a> {
     fn new(app: &'a App, random: &'a str) -> Self {
         let target = app.target.as_deref();
-        Self { config: &app.config, grown: app.upstream.grown(), random, target, socket: false }
+        let key = Some(&*app.compaction_key);
+        Self { config: &app.config, grown: app.upstream.grown(), random, target, socket: false, key }
     }
 }
 
@@ -284,13 +291,18 @@ fn prepare(
     let policy = Policy::of(config, preset, around.grown.of(&model), &model, &request.native, &mut receipt);
     recorder.model(&model);
     request.model = model;
+    let items = || earlier().chain(input.iter().map(|item| &**item));
+    let carried = match more {
+        Some(_) => compaction::messages(items(), around.key, &mut receipt)?,
+        None => Vec::new(),
+    };
     let wish = more.map(Cow::Borrowed);
     let input: Vec<_> = input.iter().map(|item| Cow::Borrowed(&**item)).chain(wish).collect();
-    let (ask, facts) = translate::ask(request, from, earlier(), &input, policy, &mut receipt)?;
+    let (ask, facts) = translate::ask(request, from, earlier(), &input, policy, around.key, &mut receipt)?;
     receipt.enforce_strict(config)?;
     let stored = facts.echo.store || around.socket || facts.echo.conversation.is_some();
     let input = if stored { items::asked(&input, around.random)? } else { Vec::new() };
-    Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input })))
+    Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input, carried })))
 }
 
 /// Translates a body for those who only want to see what it becomes: nothing has grown, and nothing is kept that it could go on from.
@@ -298,7 +310,10 @@ fn prepare(
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn explain(json: &Json, config: &Config) -> Result<(Vec<UpstreamRequest>, Receipt, Repairs), Error> {
-    let around = Around { config, grown: &Grown::default(), random: "", target: None, socket: false };
+    let secret = config.responses.compaction_key.0.as_bytes();
+    let key = if secret.is_empty() { None } else { Some(sealed::Key::of(secret)?) };
+    let key = key.as_ref();
+    let around = Around { config, grown: &Grown::default(), random: "", target: None, socket: false, key };
     match prepare(json, None, &around, Some(&Fetched::default()), &Recorder::default())? {
         Step::Ready(prepared) => Ok((vec![prepared.ask], prepared.receipt, prepared.facts.repairs)),
         Step::Fetch(needs) => Err(unfetched(&needs)),
@@ -338,7 +353,7 @@ pub(crate) async fn create(
     recorder.payload("request", json.bytes());
     let json = image_urls::inline(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
-    let Prepared { ask, facts, receipt, input } =
+    let Prepared { ask, facts, receipt, input, .. } =
         take(&app, &recorder, owner, json, None, stamp.random.clone(), session.as_deref()).await?;
     let stream = facts.stream;
     if facts.echo.background && session.is_some() {
@@ -411,8 +426,14 @@ async fn take(
 /// The records that a body names.
 #[cfg(test)]
 pub(crate) fn needs(json: &Json) -> Needs {
-    let around =
-        Around { config: &Config::default(), grown: &Grown::default(), random: "", target: None, socket: false };
+    let around = Around {
+        config: &Config::default(),
+        grown: &Grown::default(),
+        random: "",
+        target: None,
+        socket: false,
+        key: None,
+    };
     match prepare(json, None, &around, None, &Recorder::default()) {
         Ok(Step::Fetch(needs)) => needs,
         _ => Needs::default(),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::{
+    config::Overflow,
     error::{Error, Params},
     openai::{
         responses::{
@@ -20,6 +21,7 @@ use crate::{
         },
     },
     receipt::Receipt,
+    sealed::Key,
     upstream::client::encode,
 };
 
@@ -36,10 +38,14 @@ pub(super) fn ask<'a>(
     before: impl Iterator<Item = &'a RawValue>,
     input: &'a [Cow<'a, RawValue>],
     settings: Policy,
+    key: Option<&Key>,
     receipt: &mut Receipt,
 ) -> Result<(UpstreamRequest, Facts), Error> {
     let policy = request.policy(settings);
-    let mut conversation = Conversation::new(request.instructions.clone());
+    // The proxy drops what does not fit, so that it can say what; Ollama would cut without a word.
+    let drops = policy.overflow == Overflow::Truncate && request.native.truncate.is_none();
+    let policy = if drops { Policy { overflow: Overflow::Refuse, ..policy } } else { policy };
+    let mut conversation = Conversation::new(request.instructions.clone()).opening_with(key);
     for item in before {
         conversation.add(item, from, receipt)?;
     }
@@ -63,11 +69,13 @@ pub(super) fn ask<'a>(
     };
     let params = Params { prompt: "input", format: "text.format", ..Params::default() };
     let ask = turn.ask(params, &policy);
+    let may_grow = ask.may_grow && !drops;
     let mut native = turn.request(conversation.messages(), &policy, receipt)?;
     facts.estimate = estimate::tokens(&native);
     if !facts.generate {
         // Ollama then loads the model, and says so (`chat/load` in the recordings).
         native.messages.clear();
     }
-    Ok((UpstreamRequest { body: encode(&native)?, version_gated: VersionGated::of(&native), reask, ..ask }, facts))
+    let version_gated = VersionGated { drops, ..VersionGated::of(&native) };
+    Ok((UpstreamRequest { body: encode(&native)?, may_grow, version_gated, reask, ..ask }, facts))
 }

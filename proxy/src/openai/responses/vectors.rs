@@ -36,7 +36,7 @@ pub(crate) fn check(case: &mut Case) {
         let brought = input::brought("previous_response_id", before(), &input)?;
         let request =
             Request::read(model, fields, &brought, Terms { hosted, keeps: true, tools, socket: false }, &mut receipt)?;
-        translate::ask(request, "previous_response_id", before(), &input, Policy::default(), &mut receipt)
+        translate::ask(request, "previous_response_id", before(), &input, Policy::default(), None, &mut receipt)
     });
     let facts = match translated {
         Ok((ask, facts)) => {

@@ -7,3 +7,4 @@ pub(crate) mod message;
 pub(crate) mod prepare;
 mod reask;
 pub(crate) mod send;
+mod truncate;

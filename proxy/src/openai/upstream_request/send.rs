@@ -24,7 +24,11 @@ use crate::{
         self,
         request::json::Fields,
         tools::repair::Repairs,
-        upstream_request::{context::size, reask},
+        upstream_request::{
+            context::size,
+            reask,
+            truncate::{self, Dropped},
+        },
     },
     receipt::Receipt,
     redact::Redactor,
@@ -62,6 +66,8 @@ pub(crate) struct VersionGated {
     pub(crate) logprobs: bool,
     /// It has pictures or sounds.
     pub(crate) pictures: bool,
+    /// What does not fit is to be refused, so that the oldest messages can be dropped.
+    pub(crate) drops: bool,
 }
 
 impl VersionGated {
@@ -71,6 +77,7 @@ impl VersionGated {
             max: ask.think.as_ref().is_some_and(|think| think.get() == "\"max\""),
             logprobs: ask.logprobs,
             pictures: ask.messages.iter().any(|message| !message.images.is_empty()),
+            drops: false,
         }
     }
 }
@@ -226,13 +233,19 @@ pub(super) async fn send_with_fallbacks(
     recorder.waits_for("the remote");
     recorder.payload("ask", &ask.body);
     let mut thinking = None;
-    // A context grows once, tools are described once, and thinking only becomes less, so this ends.
+    let mut dropped: Option<Box<Dropped>> = None;
+    // A context grows once, tools are described once, thinking only becomes less, and messages only fewer, so this ends.
     loop {
         if let Some(capture) = recorder.capture() {
             capture.asked(ask.path, &ask.body);
         }
         let error = match app.upstream.open(Method::POST, ask.path, Some(ask.body.clone())).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if let Some(dropped) = dropped {
+                    dropped.report(recorder);
+                }
+                return Ok(answer);
+            }
             Err(error) => error,
         };
         let refused = match error {
@@ -241,6 +254,14 @@ pub(super) async fn send_with_fallbacks(
         };
         if let Some(capture) = recorder.capture() {
             capture.refused(refused.status, &refused.message);
+        }
+        if ask.version_gated.drops && matches!(refused.refusal, Refusal::ContextLength { .. }) {
+            let dropped = dropped.get_or_insert_default();
+            let shorter = truncate::shorten(ask.body.clone(), &refused.refusal, ask.limit, dropped);
+            if let Some(shorter) = Box::pin(shorter).await? {
+                ask.body = shorter;
+                continue;
+            }
         }
         match (&refused.refusal, ask.effort, fallback_for(&refused.refusal)) {
             (Refusal::ContextLength { .. }, ..) if ask.may_grow && app.config.context.max > 0 => {
@@ -293,6 +314,11 @@ async fn adapt_to_version(app: &App, ask: &mut UpstreamRequest, recorder: &Recor
             "logprobs",
             format!("The remote Ollama is {}, and probabilities are given from 0.12.11 on.", version.text()),
         ));
+    }
+    if ask.version_gated.drops && !version.obeys_truncate() {
+        let mut receipt = Receipt::default();
+        receipt.note("truncation", "by-remote");
+        recorder.receipt(receipt);
     }
     let senses = async || {
         let senses = models::senses(&app.upstream, &ask.model).await;
@@ -436,7 +462,7 @@ async fn warn_if_it_spills(app: &App, model: &str, context: u64) {
 }
 
 /// The ask with another top level.
-pub(super) async fn changed(
+pub(crate) async fn changed(
     body: Bytes,
     change: impl FnOnce(&mut Options<'_>) -> Result<(), Error> + Send + 'static,
 ) -> Result<Bytes, Error> {
@@ -449,7 +475,7 @@ pub(super) async fn changed(
     .await
 }
 
-fn fields(text: &str) -> Result<Options<'_>, Error> {
+pub(crate) fn fields(text: &str) -> Result<Options<'_>, Error> {
     let fields: Fields<'_> =
         serde_json::from_str(text).map_err(|error| Error::Internal { message: error.to_string() })?;
     let mut options = Options::default();
