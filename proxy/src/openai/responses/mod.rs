@@ -6,6 +6,7 @@ mod compact;
 mod compaction;
 mod estimate;
 mod events;
+mod grammar;
 pub(crate) mod input;
 pub(crate) mod items;
 pub(crate) mod kept;

@@ -1,6 +1,6 @@
 //! The tools of a request: functions as they are, custom tools and namespaces as functions and back, and what OpenAI runs itself left out. Pure.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::{
             json::{Text, parse, read},
             parameters::unread,
         },
+        responses::grammar::Grammar,
         tools::{Function, Tool, parameters},
     },
     receipt::Receipt,
@@ -71,9 +72,8 @@ struct Told<'a> {
 
 #[derive(Debug, Deserialize)]
 struct Format<'a> {
-    /// `text` or `grammar`: what follows from the other fields.
     #[serde(borrow, default, rename = "type")]
-    _kind: Option<Text<'a>>,
+    kind: Option<Text<'a>>,
     #[serde(borrow, default)]
     syntax: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -102,7 +102,11 @@ pub(crate) struct Offer<'a> {
 
 /// Which of the client's tools stands behind each name that Ollama got.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Offered(IndexMap<String, Called>);
+pub(crate) struct Offered {
+    tools: IndexMap<String, Called>,
+    /// The grammars of those custom tools that have one.
+    grammars: HashMap<String, Grammar>,
+}
 
 /// A tool, as the client names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,14 +118,24 @@ pub(crate) enum Called {
 impl Offered {
     /// The tool that the model means by `name`; a name that was not offered is taken for a function's.
     pub(crate) fn called(&self, name: &str) -> Called {
-        let known = self.0.get(name).cloned();
+        let known = self.tools.get(name).cloned();
         known.unwrap_or_else(|| Called::Function { name: name.to_owned(), namespace: None })
+    }
+
+    /// The grammar of the tool that Ollama got under this name, if it has one.
+    pub(crate) fn grammar(&self, native: &str) -> Option<&Grammar> {
+        self.grammars.get(native)
+    }
+
+    /// Whether a tool has a grammar.
+    pub(crate) fn has_grammars(&self) -> bool {
+        !self.grammars.is_empty()
     }
 
     /// The names that Ollama got, by the kind (`function`, `custom`, `namespace`) and the name that the client has for them.
     pub(crate) fn natives(&self) -> HashMap<(&str, &str), Vec<&str>> {
         let mut natives: HashMap<_, Vec<_>> = HashMap::new();
-        for (native, called) in &self.0 {
+        for (native, called) in &self.tools {
             let (kind, name, namespace) = match called {
                 Called::Function { name, namespace } => ("function", name, namespace),
                 Called::Custom { name, namespace } => ("custom", name, namespace),
@@ -233,21 +247,28 @@ impl<'a> Offer<'a> {
                     at,
                     Called::Function { name, namespace: namespace.map(ToOwned::to_owned) },
                     told.description,
-                    told.parameters,
+                    told.parameters.map(Cow::Borrowed),
                     told.strict,
                 )?;
             }
             "custom" => {
                 let name = name?.to_string();
                 let mut description = told.description.map(|text| text.0.into_owned()).unwrap_or_default();
-                if let Some(format) = &told.format
-                    && let Some(definition) = &format.definition
-                {
-                    let syntax = format.syntax.as_deref().unwrap_or_default();
-                    let grammar = format!("\n\nThe input must follow this {syntax} grammar:\n{}", &**definition);
-                    description.push_str(&grammar);
-                    receipt.note(&format!("{at}.format"), "told-not-enforced");
+                let grammar = match &told.format {
+                    Some(format) if format.kind.as_deref() == Some("grammar") || format.definition.is_some() => {
+                        Some(format.grammar(at)?)
+                    }
+                    _ => None,
+                };
+                let native = native_name(namespace, &name);
+                // A tool that comes again takes the place of the earlier one.
+                self.offered.grammars.remove(&native);
+                if let Some((grammar, text)) = &grammar {
+                    description.push_str(text);
+                    receipt.emulated(&format!("{at}.format"));
+                    self.offered.grammars.insert(native, grammar.clone());
                 }
+                let pattern = grammar.map(|(grammar, _)| grammar.pattern);
                 if namespace.is_none() {
                     // Some clients cannot read one without its format.
                     let mut repeated: Value = read(at, raw)?;
@@ -260,8 +281,8 @@ impl<'a> Offer<'a> {
                     at,
                     Called::Custom { name, namespace: namespace.map(ToOwned::to_owned) },
                     Some(description).filter(|text| !text.is_empty()).map(|text| Text(text.into())),
-                    Some(custom_parameters()?),
-                    None,
+                    Some(Cow::Owned(custom_parameters(pattern.as_deref())?)),
+                    pattern.map(|_| true),
                 )?;
             }
             // A namespace.
@@ -283,12 +304,12 @@ impl<'a> Offer<'a> {
         at: &str,
         called: Called,
         description: Option<Text<'a>>,
-        parameters: Option<&'a RawValue>,
+        parameters: Option<Cow<'a, RawValue>>,
         strict: Option<bool>,
     ) -> Result<(), Error> {
         let (Called::Function { name, namespace } | Called::Custom { name, namespace }) = &called;
         let native = native_name(namespace.as_deref(), name);
-        if self.offered.0.get(&native).is_some_and(|other| *other != called) {
+        if self.offered.tools.get(&native).is_some_and(|other| *other != called) {
             return Err(Error::invalid(
                 format!("{at}.name"),
                 format!(
@@ -296,24 +317,50 @@ impl<'a> Offer<'a> {
                 ),
             ));
         }
-        let parameters = parameters.map(|raw| parameters::accepted(raw, || format!("{at}.parameters"))).transpose()?;
+        let parameters = match parameters {
+            Some(Cow::Borrowed(raw)) => Some(parameters::accepted(raw, || format!("{at}.parameters"))?),
+            own => own,
+        };
         let function = Function { name: Text(native.clone().into()), description, parameters, strict };
         let tool = Tool { kind: Text("function".into()), function: Some(function) };
         // A tool that comes again, such as one that was searched for twice, takes the place of the earlier one.
-        match self.offered.0.get_index_of(&native) {
+        match self.offered.tools.get_index_of(&native) {
             Some(nth) => self.tools[nth] = tool,
             None => {
                 self.tools.push(tool);
-                self.offered.0.insert(native, called);
+                self.offered.tools.insert(native, called);
             }
         }
         Ok(())
     }
 }
 
-fn custom_parameters() -> Result<&'static RawValue, Error> {
-    const PARAMETERS: &str = r#"{"type":"object","properties":{"input":{"type":"string","description":"The input of the tool, as plain text"}},"required":["input"]}"#;
-    serde_json::from_str(PARAMETERS).map_err(|error| Error::Internal { message: error.to_string() })
+/// What the function of a custom tool takes; `pattern` is what its input must match.
+fn custom_parameters(pattern: Option<&str>) -> Result<Box<RawValue>, Error> {
+    let mut input = json!({"type": "string", "description": "The input of the tool, as plain text"});
+    if let Some(pattern) = pattern {
+        input["pattern"] = pattern.into();
+    }
+    raw_of(&json!({"type": "object", "properties": {"input": input}, "required": ["input"]}))
+}
+
+impl Format<'_> {
+    /// The grammar, and what the model reads of it.
+    fn grammar(&self, at: &str) -> Result<(Grammar, String), Error> {
+        let need = |field: &str| Error::missing(format!("{at}.format.{field}"));
+        let definition = self.definition.as_deref().ok_or_else(|| need("definition"))?;
+        let syntax = self.syntax.as_deref().ok_or_else(|| need("syntax"))?;
+        let grammar = Grammar::read(syntax, definition).map_err(|why| {
+            Error::unsupported(
+                format!("{at}.format.definition"),
+                format!(
+                    "This grammar cannot be enforced: {why}. Supported are regular expressions, and lark grammars whose rules do not refer to \
+                     themselves; or describe the form in 'description', with the format 'text'."
+                ),
+            )
+        })?;
+        Ok((grammar, format!("\n\nThe input must follow this {syntax} grammar:\n{definition}")))
+    }
 }
 
 fn raw_of(value: &impl Serialize) -> Result<Box<RawValue>, Error> {

@@ -353,12 +353,26 @@ impl Answer {
     }
 
     /// The model calls.
-    fn call(&mut self, mut call: ToolCall<'_>, out: &mut Frames) {
+    ///
+    /// # Errors
+    /// The call does not follow the grammar of its tool.
+    fn call(&mut self, mut call: ToolCall<'_>, out: &mut Frames) -> Result<(), Error> {
         self.facts.repairs.fix(&mut call.function, &mut self.receipt);
         let (call_id, text) = (Some(call.id), call.function.arguments.into_owned());
         // One that was cut at the limit has half of its arguments.
         let whole = serde_json::from_str::<IgnoredAny>(&text).is_ok();
         let status = Some(if whole { "completed" } else { "incomplete" });
+        let grammar = self.facts.offered.grammar(&call.function.name);
+        if whole && grammar.is_some_and(|grammar| !grammar.matches(&offer::input(&text))) {
+            return Err(Error::unsupported(
+                "tools",
+                format!(
+                    "The model's call of '{}' does not follow the grammar of the tool, though its answer was constrained to it by 'format': \
+                     this model, or this version of Ollama, does not obey 'format'. Use another model, or a tool without a grammar.",
+                    call.function.name
+                ),
+            ));
+        }
         let item = match self.facts.offered.called(&call.function.name) {
             Called::Function { name, namespace } => Item {
                 r#type: "function_call",
@@ -380,6 +394,7 @@ impl Answer {
             },
         };
         self.called(item, out);
+        Ok(())
     }
 
     /// A call, whole: Ollama tells none in pieces.
@@ -450,7 +465,7 @@ impl Answer {
     /// What the model has said, where its words are held to a form. Only its last reply makes it whole.
     ///
     /// # Errors
-    /// There is no call where one must be made.
+    /// There is no call where one must be made, or one does not follow its grammar.
     fn hold(&mut self, words: &str, end: Option<Option<&str>>, out: &mut Frames) -> Result<(), Error> {
         self.held.push_str(words);
         let Some(done_reason) = end.filter(|_| self.calls.count() == 0) else { return Ok(()) };
@@ -458,7 +473,7 @@ impl Answer {
             Some(Said::Calls(calls)) => {
                 for call in calls.into_iter().take(self.facts.most_calls) {
                     let (_, call) = self.calls.read(call);
-                    self.call(call, out);
+                    self.call(call, out)?;
                 }
             }
             Some(Said::Answer(mut answer)) => {
@@ -526,15 +541,12 @@ impl Answer {
         again.end(self.status.clone(), &mut out);
         out
     }
-}
 
-impl Translator for Answer {
-    type Reply<'a> = ChatReply<'a>;
-
-    fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
-        if self.state == State::Closed {
-            return;
-        }
+    /// Takes a reply.
+    ///
+    /// # Errors
+    /// The model did not do what its `format` asks for.
+    fn take(&mut self, reply: ChatReply<'_>, out: &mut Frames) -> Result<(), Error> {
         self.begin(out);
         if reply.done {
             self.usage = Some(Usage::from(&reply));
@@ -554,7 +566,7 @@ impl Translator for Answer {
         for call in message.tool_calls.into_iter().flatten() {
             if self.calls.count() < self.facts.most_calls {
                 let (_, call) = self.calls.next(call);
-                self.call(call, out);
+                self.call(call, out)?;
             }
         }
         if reply.done
@@ -567,18 +579,29 @@ impl Translator for Answer {
             rescued(&rest.calls, &mut self.receipt);
             for call in rest.calls.into_iter().take(self.facts.most_calls.saturating_sub(self.calls.count())) {
                 let (_, call) = self.calls.read(call);
-                self.call(call, out);
+                self.call(call, out)?;
             }
         }
         if self.facts.form != Form::Free {
             let end = reply.done.then_some(done_reason);
-            if let Err(error) = self.hold(&message.content, end, out) {
-                self.wrong = Some(error);
-                return;
-            }
+            self.hold(&message.content, end, out)?;
         }
         if reply.done {
             self.finish(done_reason, out);
+        }
+        Ok(())
+    }
+}
+
+impl Translator for Answer {
+    type Reply<'a> = ChatReply<'a>;
+
+    fn reply(&mut self, reply: ChatReply<'_>, out: &mut Frames) {
+        if self.state == State::Closed {
+            return;
+        }
+        if let Err(error) = self.take(reply, out) {
+            self.wrong = Some(error);
         }
     }
 

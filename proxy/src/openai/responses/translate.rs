@@ -53,7 +53,10 @@ pub(super) fn ask<'a>(
         conversation.add(item, &format!("input[{n}]"), receipt)?;
     }
     let mut facts = request.facts;
-    let reask = if facts.form == Form::Free { facts.repairs.for_asking_again() } else { Repairs::default() };
+    let reask = match facts.form {
+        Form::Free => facts.repairs.for_asking_again().that_must_fit(facts.offered.has_grammars()),
+        _ => Repairs::default(),
+    };
     let turn = Turn {
         model: request.model,
         stream: true,

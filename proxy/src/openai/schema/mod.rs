@@ -98,6 +98,17 @@ pub(crate) fn rewrite(
     }
 }
 
+/// Whether Ollama's grammar enforces exactly this pattern.
+///
+/// # Errors
+/// Says why it does not.
+pub(crate) fn expressible(pattern: &str) -> Result<(), String> {
+    if pattern::rewrite(pattern)?.looser {
+        return Err("Ollama's grammar has no lookarounds".to_owned());
+    }
+    Ok(())
+}
+
 /// One rewriting.
 struct Rewriting<'a> {
     root: &'a Value,

@@ -45,7 +45,7 @@ struct Misfit {
 pub(super) async fn open(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
     let again = ask.clone();
     let mut upstream = send_with_fallbacks(app, ask, recorder).await?;
-    let (held, whole) = hold(&mut upstream).await;
+    let (held, whole) = hold(&mut upstream, again.reask.must_fit()).await;
     let misfit = if whole { misfit(&held, &again.reask) } else { None };
     let renewed = match misfit {
         None => None,
@@ -61,8 +61,8 @@ pub(super) async fn open(app: &App, ask: UpstreamRequest, recorder: &Recorder) -
     Ok(upstream)
 }
 
-/// Reads an answer until there is something that is no call, or to its end; whether it is whole.
-async fn hold(upstream: &mut Upstream) -> (Bytes, bool) {
+/// Reads an answer until there is something that is no call, or to its end, as always where calls must fit (`to_the_end`); whether it is whole.
+async fn hold(upstream: &mut Upstream, to_the_end: bool) -> (Bytes, bool) {
     let (mut held, mut seen) = (BytesMut::new(), 0);
     loop {
         match poll_fn(|cx| Pin::new(&mut *upstream).poll_frame(cx)).await {
@@ -82,7 +82,7 @@ async fn hold(upstream: &mut Upstream) -> (Bytes, bool) {
                 !reply.done
                     && (!message.content.is_empty() || message.thinking.as_deref().is_some_and(|text| !text.is_empty()))
             });
-            if says {
+            if says && !to_the_end {
                 return (held.freeze(), false);
             }
         }
