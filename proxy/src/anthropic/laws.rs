@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Config, Tools},
     openai::{
-        arbitrary::{lines, wire},
+        arbitrary::{in_pieces, lines, wire},
         request::json::Json,
         response::sse::Feed,
         upstream_request::context::Policy,
@@ -163,25 +163,7 @@ proptest! {
 
     #[test]
     fn text_and_thoughts_may_come_in_any_pieces(request in request(), lines in lines(), size in 1usize..4) {
-        let pieces: Vec<Value> = lines.iter().flat_map(|line| {
-            let cut = |at: &str| -> Vec<String> {
-                let text: Vec<char> = line["message"][at].as_str().unwrap_or_default().chars().collect();
-                text.chunks(size).map(|piece| piece.iter().collect()).collect()
-            };
-            let piece = |at: &str, text: String| {
-                let mut message = json!({"role": "assistant", "content": ""});
-                message[at] = text.into();
-                json!({"message": message, "done": false})
-            };
-            let mut pieces: Vec<Value> = cut("thinking").into_iter().map(|text| piece("thinking", text)).collect();
-            pieces.extend(cut("content").into_iter().map(|text| piece("content", text)));
-            // Calls come whole.
-            let mut rest = line.clone();
-            rest["message"]["content"] = "".into();
-            rest["message"]["thinking"] = "".into();
-            pieces.push(rest);
-            pieces
-        }).collect();
+        let pieces = in_pieces(&lines, size);
         // One that ends at a stop sequence has an estimated usage, by the number of replies.
         let but_usage = |message: Option<Value>| message.map(|mut message| {
             if message["stop_reason"] == "stop_sequence" {

@@ -55,6 +55,29 @@ pub(crate) fn lines() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
+/// The lines with their texts and thoughts in pieces of `size` characters, a line for each; calls come whole.
+pub(crate) fn in_pieces(lines: &[Value], size: usize) -> Vec<Value> {
+    let pieces = |line: &Value| {
+        let cut = |at: &str| -> Vec<String> {
+            let text: Vec<char> = line["message"][at].as_str().unwrap_or_default().chars().collect();
+            text.chunks(size).map(|piece| piece.iter().collect()).collect()
+        };
+        let piece = |at: &str, text: String| {
+            let mut message = json!({"role": "assistant", "content": ""});
+            message[at] = text.into();
+            json!({"message": message, "done": false})
+        };
+        let mut pieces: Vec<Value> = cut("thinking").into_iter().map(|text| piece("thinking", text)).collect();
+        pieces.extend(cut("content").into_iter().map(|text| piece("content", text)));
+        let mut rest = line.clone();
+        rest["message"]["content"] = "".into();
+        rest["message"]["thinking"] = "".into();
+        pieces.push(rest);
+        pieces
+    };
+    lines.iter().flat_map(pieces).collect()
+}
+
 /// The lines as they cross the wire.
 pub(crate) fn wire(lines: &[Value]) -> Vec<u8> {
     lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()

@@ -4,16 +4,17 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{items, request, stored, translate};
+use super::{items, request, socket, stored, translate};
 use crate::{
     gate::Owner,
     openai::{
-        arbitrary::{lines, wire},
+        arbitrary::{in_pieces, lines, wire},
+        conversations,
         request::json::Json,
         response::sse::Feed,
         responses::{
             request::{Facts, Request, Terms, tests::facts},
-            stored::Stored,
+            stored::{Stored, StoredItem},
             stream::Answer,
         },
         upstream_request::context::Policy,
@@ -182,25 +183,7 @@ proptest! {
 
     #[test]
     fn words_and_thoughts_may_come_in_any_pieces(request in request(), lines in lines(), size in 1usize..4) {
-        let pieces: Vec<Value> = lines.iter().flat_map(|line| {
-            let cut = |at: &str| -> Vec<String> {
-                let text: Vec<char> = line["message"][at].as_str().unwrap_or_default().chars().collect();
-                text.chunks(size).map(|piece| piece.iter().collect()).collect()
-            };
-            let piece = |at: &str, text: String| {
-                let mut message = json!({"role": "assistant", "content": ""});
-                message[at] = text.into();
-                json!({"message": message, "done": false})
-            };
-            let mut pieces: Vec<Value> = cut("thinking").into_iter().map(|text| piece("thinking", text)).collect();
-            pieces.extend(cut("content").into_iter().map(|text| piece("content", text)));
-            // What comes whole stays whole.
-            let mut rest = line.clone();
-            rest["message"]["content"] = "".into();
-            rest["message"]["thinking"] = "".into();
-            pieces.push(rest);
-            pieces
-        }).collect();
+        let pieces = in_pieces(&lines, size);
         prop_assert_eq!(fold(&run(&request, [wire(&pieces)])), whole(&request, &lines));
     }
 
@@ -247,6 +230,52 @@ proptest! {
         let blocks: Vec<&str> = again.split_terminator("\n\n").collect();
         let from = usize::try_from(after + 1).unwrap().min(blocks.len() - 2);
         prop_assert_eq!(later.split_terminator("\n\n").collect::<Vec<_>>(), &blocks[from..]);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_websocket_has_the_events_of_the_stream(request in request(), lines in lines(), cut: bool) {
+        let mut bytes = wire(&lines);
+        if cut {
+            bytes.truncate(bytes.len() / 2);
+        }
+        let text = run(&request, [bytes]);
+        let frames = Bytes::from(text.clone());
+        let mut sent = String::new();
+        for event in socket::events(&frames) {
+            let message = socket::in_lane(&event, Some("a")).unwrap();
+            let mut value: Value = serde_json::from_str(&message).unwrap();
+            prop_assert_eq!(value.as_object_mut().unwrap().remove("stream_id"), Some(json!("a")));
+            sent.push_str(&format!("event: {}\ndata: {}\n\n", value["type"].as_str().unwrap(), socket::in_lane(&event, None).unwrap()));
+        }
+        sent.push_str("data: [DONE]\n\n");
+        prop_assert_eq!(&sent, &text);
+        prop_assert_eq!(fold(&sent), fold(&text));
+    }
+
+    #[test]
+    fn a_conversation_gets_what_the_events_have_told(request in request(), lines in lines(), cut: bool) {
+        let mut bytes = wire(&lines);
+        if cut {
+            bytes.truncate(bytes.len() / 2);
+        }
+        let mut feed = feed(facts(&request), [bytes]);
+        let folded = fold(&String::from_utf8(feed.frames.take().to_vec()).unwrap());
+        let answer = feed.translator();
+        prop_assert_eq!(answer.answered(), folded["status"] == "completed" || folded["status"] == "incomplete");
+        let mut conversation = conversations::stored::Stored::new(0, serde_json::Map::new());
+        let added = conversation.add(stored::outputs(answer).unwrap(), "0123").unwrap();
+        let record = conversation.record(Owner::default(), "conv_1").unwrap();
+        let values = |items: &[StoredItem]| -> Vec<Value> {
+            items.iter().map(|item| serde_json::from_str(item.json.get()).unwrap()).collect()
+        };
+        prop_assert_eq!(&json!(values(&added)), &folded["output"]);
+        prop_assert_eq!(&json!(values(&stored::items_of(&record).unwrap())), &folded["output"], "and gives it back");
+        prop_assert_eq!(record.names.len(), added.len());
+        // Sent again by a client, as what it goes on from, nothing is there twice.
+        conversation.add(added.clone(), "4567").unwrap();
+        prop_assert_eq!(conversation.into_items().len(), added.len());
     }
 }
 
@@ -333,7 +362,7 @@ proptest! {
         let model = fields.need("model", &mut Vec::new()).unwrap();
         let Ok(input) = request::input(&mut fields) else { return Ok(()) };
         let Ok(request) = Request::read(model, fields, &[], Terms::default(), &mut receipt) else { return Ok(()) };
-        if let Ok((ask, facts)) = translate::ask(request, "", std::iter::empty(), &input, Policy::default(), &mut receipt) {
+        if let Ok((ask, facts)) = translate::ask(request, "", std::iter::empty(), &input, Policy::default(), None, &mut receipt) {
             prop_assert!(serde_json::from_slice::<Value>(&ask.body).unwrap()["messages"].is_array());
             prop_assert!(serde_json::to_string(&Answer::new(stamp("resp_"), facts).response()).is_ok());
             // What was understood once is understood again, out of what is kept.

@@ -327,7 +327,7 @@ fn error_event(error: &Error, headers: &HeaderMap, lane: Option<&str>) -> String
 }
 
 /// The JSON of the events in whole frames; comments, heartbeats and `[DONE]` are of streams alone.
-fn events(frames: &Bytes) -> impl Iterator<Item = Bytes> {
+pub(super) fn events(frames: &Bytes) -> impl Iterator<Item = Bytes> {
     let mut rest = frames.clone();
     std::iter::from_fn(move || {
         loop {
@@ -345,7 +345,7 @@ fn events(frames: &Bytes) -> impl Iterator<Item = Bytes> {
 }
 
 /// An event as it goes out in its lane.
-fn in_lane(event: &Bytes, lane: Option<&str>) -> Option<Utf8Bytes> {
+pub(super) fn in_lane(event: &Bytes, lane: Option<&str>) -> Option<Utf8Bytes> {
     let Some(lane) = lane else { return Utf8Bytes::try_from(event.clone()).ok() };
     let id = serde_json::to_string(lane).ok()?;
     let mut text = BytesMut::with_capacity(event.len() + id.len() + 16);
