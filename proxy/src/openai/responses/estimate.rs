@@ -81,11 +81,11 @@ async fn one_token(mut ask: UpstreamRequest) -> Result<UpstreamRequest, Error> {
     ask.body = send::changed(ask.body.clone(), |top| {
         ["format", "logprobs", "top_logprobs"].into_iter().for_each(|name| top.remove(name));
         let mut options = send::fields(top.get("options").map_or("{}", |options| options.get()))?;
-        options.set("num_predict", Cow::Owned(raw(&1)?));
-        let options = raw(&options)?;
+        options.set("num_predict", Cow::Owned(raw(&1)));
+        let options = raw(&options);
         top.set("options", Cow::Owned(options));
-        top.set("stream", Cow::Owned(raw(&false)?));
-        top.set("truncate", Cow::Owned(raw(&false)?));
+        top.set("stream", Cow::Owned(raw(&false)));
+        top.set("truncate", Cow::Owned(raw(&false)));
         Ok(())
     })
     .await?;
