@@ -442,8 +442,14 @@ impl Loader {
             }
         }
         let at = |key: &str| places.get(key).map_or(String::new(), |place| format!("{place}: "));
+        // A flag and a variable name the setting themselves.
+        let named_at = |key: &str| match places.get(key) {
+            Some(place @ Place::File { .. }) => format!("{place}: {key}: "),
+            Some(place) => format!("{place}: "),
+            None => format!("{key}: "),
+        };
         if let Err(wrong) = remotes::join(&mut config, named) {
-            mistakes.push(format!("{}remotes: {wrong}", at("remotes")));
+            mistakes.push(format!("{}{wrong}", named_at("remotes")));
         }
         for (name, what) in config.models.finish().err().unwrap_or_default() {
             let place = models.get(&name).map_or_else(|| at("models.aliases"), |place| format!("{place}: "));
@@ -451,8 +457,7 @@ impl Loader {
         }
         if config.models.default.contains('*') {
             let default = &config.models.default;
-            mistakes
-                .push(format!("{}models.default: invalid name {default:?}: expected one model", at("models.default")));
+            mistakes.push(format!("{}invalid name {default:?}: expected one model", named_at("models.default")));
         }
         if config.local.tls_cert.is_some() != config.local.tls_key.is_some() {
             mistakes.push(format!(
@@ -474,7 +479,7 @@ impl Loader {
         }
         let auth = &config.auth;
         if let Err(wrong) = tokens::check(&auth.tokens) {
-            mistakes.push(format!("{}auth.keys: {wrong}", at("auth.keys")));
+            mistakes.push(format!("{}{wrong}", named_at("auth.keys")));
         }
         match (auth.enabled, auth.tokens.is_empty()) {
             (true, true) => mistakes.push(format!(

@@ -358,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_names_its_setting_once() {
+        let flag = |key, value: &str| {
+            let sources = Sources { flags: vec![(key, value.to_owned())], ..Sources::default() };
+            load(&sources).unwrap_err().to_string()
+        };
+        assert!(flag("remotes", "a=http://h,a=http://i").starts_with("--remotes: two remotes have the name \"a\""));
+        assert!(flag("models.default", "a*").starts_with("--models-default: invalid name \"a*\""));
+        let environment = vec![("FARLLAMA_REMOTES".to_owned(), "a=http://h,b=http://h".to_owned())];
+        let variable = load(&Sources { environment, ..Sources::default() }).unwrap_err().to_string();
+        assert!(variable.starts_with("FARLLAMA_REMOTES: \"a\" and \"b\" are the same remote"), "{variable}");
+        let file = wrong("[models]\ndefault = \"a*\"");
+        assert!(file.starts_with("settings:2:11: models.default: invalid name"), "{file}");
+    }
+
+    #[test]
     fn what_is_shown_has_no_secrets_and_can_be_loaded_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("farllama.toml");
