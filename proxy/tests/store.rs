@@ -290,3 +290,136 @@ async fn the_server_is_reached_over_tls() {
     let third = proxy(&upstream, strict, limited(), Quota::default()).await;
     assert_eq!(ask(third.addr(), get("/api/tags", ANN)).await.code(), 503);
 }
+
+#[tokio::test]
+async fn one_node_of_a_cluster_has_all_keys_whichever_is_named() {
+    let Some(nodes) = RedisServer::cluster::<2>() else { return };
+    let upstream = Upstream::answering(stream()).await;
+    for named in &nodes {
+        let prefix = format!("{{{}}}:", named.port);
+        let shared = Store { prefix, timeout: Duration::from_secs(10), ..store(named) };
+        let limited = || Token { limit_per_minute: Some(6), ..ann() };
+        let quota = || Quota { window: Duration::from_secs(600), ..Quota::default() };
+        let first = proxy(&upstream, shared.clone(), limited(), quota()).await;
+        let second = proxy(&upstream, shared.clone(), limited(), quota()).await;
+        let codes = codes(&[first.addr(), second.addr()], 20).await;
+        assert_eq!((count(&codes, 200), count(&codes, 429)), (6, 14), "{codes:?}");
+        let body = serde_json::json!({"model": "m", "input": "hi"}).to_string();
+        let made = ask(first.addr(), with_key(post("/v1/responses", &body), BOB)).await;
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        let found = ask(second.addr(), get(&format!("/v1/responses/{id}"), BOB)).await;
+        assert_eq!((found.code(), found.json()["id"].as_str()), (200, Some(&*id)));
+    }
+    let nodes_with_keys = nodes.iter().filter(|node| !node.command("DBSIZE").starts_with(":0")).count();
+    assert!(nodes_with_keys >= 1);
+    // Keys without a hash tag belong to several nodes.
+    let shared = Store { prefix: "plain:".to_owned(), fail: Fail::Closed, ..store(&nodes[0]) };
+    let limited = Token { limit_per_minute: Some(6), max_concurrent: Some(2), ..ann() };
+    let refusing = proxy(&upstream, shared, limited, Quota::default()).await;
+    let refused = ask(refusing.addr(), get("/api/tags", ANN)).await;
+    assert_eq!(refused.code(), 503, "{}", refused.text());
+}
+
+/// A request for a response in the background.
+fn in_background(key: &str) -> Vec<u8> {
+    let body = serde_json::json!({"model": "m", "input": "hi", "background": true}).to_string();
+    with_key(post("/v1/responses", &body), key)
+}
+
+/// The status of a response, and the whole of it.
+async fn status_of(addr: std::net::SocketAddr, id: &str) -> (String, serde_json::Value) {
+    let found = ask(addr, get(&format!("/v1/responses/{id}"), ANN)).await;
+    assert_eq!(found.code(), 200, "{}", found.text());
+    (found.json()["status"].as_str().unwrap().to_owned(), found.json())
+}
+
+async fn until_status(addr: std::net::SocketAddr, id: &str, status: &str) -> serde_json::Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let (now, whole) = status_of(addr, id).await;
+        if now == status {
+            return whole;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{now} instead of {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_known_and_canceled_on_every_proxy() {
+    let Some(server) = RedisServer::start() else { return };
+    let begun = [STREAM_HEAD.as_bytes(), &word("a")].concat();
+    let upstream = Upstream::start(vec![
+        Act::Write(begun),
+        Act::Hold,
+        Act::Write([&word("b")[..], &last(), STREAM_END.as_bytes()].concat()),
+    ])
+    .await;
+    let new = || proxy(&upstream, store(&server), ann(), Quota::default());
+    let (first, second) = (new().await, new().await);
+    let queued = ask(first.addr(), in_background(ANN)).await.json();
+    let id = queued["id"].as_str().unwrap();
+    let (status, _) = status_of(second.addr(), id).await;
+    assert!(["queued", "in_progress"].contains(&&*status), "{status}");
+    until_status(second.addr(), id, "in_progress").await;
+    let items = ask(second.addr(), get(&format!("/v1/responses/{id}/input_items"), ANN)).await;
+    assert_eq!(items.json()["data"][0]["content"][0]["text"], "hi", "{}", items.text());
+    assert_eq!(ask(second.addr(), get(&format!("/v1/responses/{id}"), BOB)).await.code(), 404);
+    // Its events come once it has ended.
+    let streaming = get(&format!("/v1/responses/{id}?stream=true"), ANN);
+    let streaming = tokio::spawn(async move { ask(second.addr(), streaming).await });
+    upstream.go_on();
+    let streamed = streaming.await.unwrap();
+    let events = streamed.events();
+    assert!(events[0].contains("response.created") && events[events.len() - 1] == "[DONE]", "{events:?}");
+    assert!(events[events.len() - 2].contains("response.completed"), "{events:?}");
+    let second = new().await;
+    let whole = until_status(second.addr(), id, "completed").await;
+    assert_eq!(whole["output"][0]["content"][0]["text"], "ab");
+
+    let held = Upstream::start(vec![Act::Write([STREAM_HEAD.as_bytes(), &word("a")].concat()), Act::Hold]).await;
+    let third = proxy(&held, store(&server), ann(), Quota::default()).await;
+    let queued = ask(third.addr(), in_background(ANN)).await.json();
+    let id = queued["id"].as_str().unwrap();
+    until_status(second.addr(), id, "in_progress").await;
+    let canceled = ask(second.addr(), with_key(post(&format!("/v1/responses/{id}/cancel"), ""), ANN)).await;
+    assert_eq!((canceled.code(), &canceled.json()["status"]), (200, &"cancelled".into()), "{}", canceled.text());
+    held.until(|seen| seen.left).await;
+    assert_eq!(status_of(third.addr(), id).await.0, "cancelled");
+}
+
+#[tokio::test]
+async fn a_response_whose_process_died_has_failed_once_its_lease_is_over() {
+    let Some(server) = RedisServer::start() else { return };
+    let begun = [STREAM_HEAD.as_bytes(), &word("a")].concat();
+    let upstream = Upstream::start(vec![Act::Write(begun), Act::Hold]).await;
+    let shared = Store { lease: Duration::from_secs(2), ..store(&server) };
+    let settings = format!(
+        "[remote]\nurl = \"http://{}\"\n[auth]\nenabled = true\nkeys = [{{ key = \"a-key\", name = \"ann\" }}]\n[store]\nurl = \"{}\"\nlease = \"2s\"\n",
+        upstream.addr,
+        server.url()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("farllama.toml");
+    std::fs::write(&file, settings).unwrap();
+    let dying = Program::start(&["--config", &file.to_string_lossy(), "--remote-probe", "0s"], &[]);
+    let queued = ask(dying.addr, in_background(ANN)).await.json();
+    let id = queued["id"].as_str().unwrap();
+    let other = proxy(&upstream, shared, ann(), Quota::default()).await;
+    until_status(other.addr(), id, "in_progress").await;
+    // It is renewed for as long as it runs.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(status_of(other.addr(), id).await.0, "in_progress");
+    drop(dying);
+    let failed = until_status(other.addr(), id, "failed").await;
+    assert_eq!(failed["error"]["code"], "server_error");
+    assert!(failed["error"]["message"].as_str().unwrap().contains("is gone"), "{failed}");
+    let streamed = ask(other.addr(), get(&format!("/v1/responses/{id}?stream=true"), ANN)).await;
+    assert!(streamed.text().contains("response.failed"), "{}", streamed.text());
+    let canceled = ask(other.addr(), with_key(post(&format!("/v1/responses/{id}/cancel"), ""), ANN)).await;
+    assert_eq!(canceled.json()["status"], "failed");
+    let delete = get(&format!("/v1/responses/{id}"), ANN);
+    let delete = String::from_utf8(delete).unwrap().replacen("GET", "DELETE", 1);
+    assert_eq!(ask(other.addr(), &delete).await.code(), 200);
+    assert_eq!(ask(other.addr(), &delete).await.code(), 404);
+}

@@ -607,7 +607,8 @@ pub struct Warm {
 pub struct Store {
     /// Its URL, `redis://` or `rediss://`. Empty, the default: nothing is shared, and everything is in memory.
     pub url: Secret,
-    /// What its keys begin with, `farllama:` by default. Proxies with the same prefix share.
+    /// What its keys begin with, `{farllama}:` by default: the braces keep all of them on one node of a cluster. Proxies with the same prefix
+    /// share.
     pub prefix: String,
     /// What becomes of requests while it cannot be reached.
     pub fail: Fail,
@@ -623,7 +624,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             url: Secret::default(),
-            prefix: "farllama:".to_owned(),
+            prefix: "{farllama}:".to_owned(),
             fail: Fail::default(),
             timeout: Duration::from_secs(1),
             lease: Duration::from_secs(30),

@@ -21,6 +21,7 @@
 //! | [`Store::update`] | changes a record from what it is now, atomically; the closure may run more than once |
 //! | [`Store::remove`] | deletes a record |
 //! | [`Store::save`] | [`Store::put`], with a receipt of what went wrong |
+//! | [`Store::hold`] | says for a lease that this process works on a record, for [`Store::is_held`] in others |
 //!
 //! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find` and `list` do not. A record keeps its place in the
 //! order of creation when it is replaced or updated. What belongs together is one record, so that it is evicted together: a conversation
@@ -62,15 +63,17 @@ pub(crate) enum Kind {
     Chat,
     /// A conversation of `/v1/conversations`, with its items.
     Conversation,
+    /// A response that runs in the background, for other processes: as a record of a response. Only where the store is shared.
+    Background,
 }
 
 impl Kind {
     /// Every kind, in the order of the variants.
-    pub(crate) const ALL: [Self; 3] = [Self::Response, Self::Chat, Self::Conversation];
+    pub(crate) const ALL: [Self; 4] = [Self::Response, Self::Chat, Self::Conversation, Self::Background];
 
     fn bounds(self, config: &Config) -> Bounds {
         match self {
-            Self::Response | Self::Chat | Self::Conversation => {
+            Self::Response | Self::Chat | Self::Conversation | Self::Background => {
                 let responses = &config.responses;
                 Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
             }
@@ -85,6 +88,7 @@ impl Kind {
             Self::Response => "response",
             Self::Chat => "chat",
             Self::Conversation => "conversation",
+            Self::Background => "background",
         }
     }
 }
@@ -196,6 +200,58 @@ impl Store {
 
     fn bounds(&self, kind: Kind) -> &Bounds {
         &self.bounds[kind as usize]
+    }
+
+    /// For how long a process that works on a record holds it before it must say so again. None: no other process has the store.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        match &self.backend {
+            Backend::Memory(_) => None,
+            Backend::Redis(redis) => Some(redis.lease()),
+        }
+    }
+
+    /// Works on a record of `kind` for another lease. Returns whether another process asks this one to end.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn hold(&self, kind: Kind, id: &str) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(false),
+            Backend::Redis(redis) => Ok(Box::pin(redis.hold(kind, id)).await?),
+        }
+    }
+
+    /// Whether a process works on a record.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn is_held(&self, kind: Kind, id: &str) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(false),
+            Backend::Redis(redis) => Ok(Box::pin(redis.is_held(kind, id)).await?),
+        }
+    }
+
+    /// Asks the process that works on a record to end. Returns whether there is one.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn ask_to_end(&self, kind: Kind, id: &str) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(false),
+            Backend::Redis(redis) => Ok(Box::pin(redis.ask_to_end(kind, id)).await?),
+        }
+    }
+
+    /// Ends the work on a record.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn release(&self, kind: Kind, id: &str) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(()),
+            Backend::Redis(redis) => Ok(Box::pin(redis.release(kind, id)).await?),
+        }
     }
 
     /// Stores a record, in the place of one with the same id. False: it alone exceeds the bounds, and nothing has changed.

@@ -16,21 +16,57 @@ pub struct RedisServer {
     folder: tempfile::TempDir,
     pub port: u16,
     tls: bool,
+    cluster: bool,
 }
 
 impl RedisServer {
     /// None where the machine has no `redis-server`, which a gate's machine must have.
     pub fn start() -> Option<Self> {
-        Self::with(None)
+        Self::with(None, false)
+    }
+
+    /// The nodes of a cluster, each with its share of the slots. The last one says where the others are.
+    pub fn cluster<const N: usize>() -> Option<[Self; N]> {
+        const SLOTS: usize = 16_384;
+        let mut nodes = Vec::new();
+        for _ in 0..N {
+            nodes.push(Self::with(None, true)?);
+        }
+        for (nth, node) in nodes.iter().enumerate() {
+            let (first, end) = (nth * SLOTS / N, (nth + 1) * SLOTS / N);
+            node.command(&format!("CLUSTER ADDSLOTSRANGE {first} {}", end - 1));
+            node.command(&format!("CLUSTER SET-CONFIG-EPOCH {}", nth + 1));
+            node.command(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port));
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        while !nodes.iter().all(|node| node.command("CLUSTER INFO").contains("cluster_state:ok")) {
+            assert!(Instant::now() < until, "the cluster does not come up");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        nodes.try_into().ok()
+    }
+
+    /// Sends a command, and returns the beginning of the reply.
+    pub fn command(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut reply = [0; 4096];
+        let length = stream.read(&mut reply).unwrap();
+        String::from_utf8_lossy(&reply[..length]).into_owned()
     }
 
     /// One that takes TLS alone, with this certificate and its key.
     pub fn with_tls(cert: &str, key: &str) -> Option<Self> {
-        Self::with(Some((cert, key)))
+        Self::with(Some((cert, key)), false)
     }
 
-    fn with(tls: Option<(&str, &str)>) -> Option<Self> {
-        let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+    /// The program: `redis-server`, or another that speaks its protocol.
+    fn program() -> String {
+        std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+    }
+
+    fn with(tls: Option<(&str, &str)>, cluster: bool) -> Option<Self> {
+        let found = Command::new(Self::program()).arg("--version").stdout(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {
             assert!(
                 !std::env::var("CI").is_ok_and(|ci| ci == "true"),
@@ -44,8 +80,10 @@ impl RedisServer {
             std::fs::write(folder.path().join("cert.pem"), cert).unwrap();
             std::fs::write(folder.path().join("key.pem"), key).unwrap();
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { child: None, folder, port, tls: tls.is_some() };
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // A node of a cluster takes a second port, 10,000 above.
+        let port = std::iter::repeat_with(free).find(|port| !cluster || *port < 55_000).unwrap();
+        let mut server = Self { child: None, folder, port, tls: tls.is_some(), cluster };
         server.run();
         Some(server)
     }
@@ -63,9 +101,12 @@ impl RedisServer {
     pub fn run(&mut self) {
         assert!(self.child.is_none());
         let port = self.port.to_string();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(Self::program());
         command.current_dir(self.folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]);
         command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        if self.cluster {
+            command.args(["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]);
+        }
         if self.tls {
             command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
             command.args(["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]);

@@ -2,6 +2,9 @@
 //!
 //! The task makes a request of the proxy's own ([`Inner`]), so slots, limits, logs and the shutdown treat it like any other. Its events are kept
 //! in a log, numbered as they came, until newer ones need the room; the response itself is stored like every other when it ends.
+//!
+//! Where the store is shared, other processes find a copy of its state there ([`Kind::Background`]) and a lease that says that it runs
+//! ([`Sharing`]). They may ask this process to cancel it; once the lease has expired without a response, it has failed (`elsewhere.rs`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,7 +23,10 @@ use http::{Method, header};
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 
-use super::{Keeping, Turn, stored::StoredItem};
+use super::{
+    Keeping, Turn,
+    stored::{self, StoredItem},
+};
 use crate::{
     app::{self, App, Refusal},
     config::{Config, Heartbeat},
@@ -33,8 +39,12 @@ use crate::{
         upstream_request::send::{self, UpstreamRequest},
     },
     receipt::Receipt,
+    store::{Kind, Record, Store},
     usage::Usage,
 };
+
+/// How often the process that runs a response looks whether another wants it canceled.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// What the events of a stream end with.
 const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
@@ -189,6 +199,11 @@ impl Run {
     /// Cancels it, unless it has ended, and waits until it is stored. The task lets go of the remote.
     pub(super) async fn cancel(&self) {
         let mut changed = self.changed.subscribe();
+        self.begin_to_cancel();
+        while !self.ended() && changed.changed().await.is_ok() {}
+    }
+
+    fn begin_to_cancel(&self) {
         let open = {
             let mut state = self.state();
             let open = state.keeping.as_ref().is_some_and(|keeping| !keeping.answer.closed());
@@ -201,7 +216,15 @@ impl Run {
             }
             self.fail(&Error::CanceledByCaller);
         }
-        while !self.ended() && changed.changed().await.is_ok() {}
+    }
+
+    /// What other processes may know of it, and its status; None once it has ended.
+    fn shared(&self) -> Option<(Record, &'static str)> {
+        let state = self.state();
+        let keeping = state.keeping.as_ref().filter(|keeping| !keeping.answer.closed())?;
+        let status = keeping.answer.response().status;
+        let record = stored::record(self.owner, &keeping.answer, keeping.input.clone()).ok()?;
+        Some((Record { kind: Kind::Background, names: Vec::new(), ..record }, status))
     }
 
     /// Its events after the one with the number `after`, as they come; the last one in any case.
@@ -250,11 +273,56 @@ impl Run {
     }
 }
 
+/// A response as other processes find it in a store that they share.
+struct Sharing {
+    store: Store,
+    run: Arc<Run>,
+    /// The status that was stored last.
+    status: &'static str,
+}
+
+impl Sharing {
+    /// None if no other process has the store.
+    fn of(store: &Store, run: &Arc<Run>) -> Option<Self> {
+        store.lease().map(|_| Self { store: store.clone(), run: run.clone(), status: "" })
+    }
+
+    /// Says that the response runs here, and how it stands if that has changed. Returns whether another process wants it canceled.
+    ///
+    /// While the store cannot be reached, the lease may expire: others then report the response as failed, until it is stored.
+    async fn renew(&mut self) -> bool {
+        let ends = self.store.hold(Kind::Background, &self.run.id).await.unwrap_or(false);
+        if let Some((record, status)) = self.run.shared().filter(|(_, status)| *status != self.status)
+            && self.store.put(record).await.is_ok()
+        {
+            self.status = status;
+        }
+        ends
+    }
+
+    /// Renews the lease for as long as this is polled.
+    async fn keep(&mut self) {
+        let every = self.store.lease().map_or(LOOK, |lease| LOOK.min(lease / 3));
+        loop {
+            tokio::time::sleep(every).await;
+            if self.renew().await {
+                self.run.begin_to_cancel();
+            }
+        }
+    }
+
+    /// The response is stored, or never will be.
+    async fn end(self) {
+        let _ = self.store.remove(Kind::Background, self.run.owner, &self.run.id).await;
+        let _ = self.store.release(Kind::Background, &self.run.id).await;
+    }
+}
+
 /// Starts a response in the background, and answers with the object, which is queued, or with its events.
 ///
 /// # Errors
 /// Fails if as many run as may.
-pub(super) fn start(
+pub(super) async fn start(
     app: &App,
     ask: UpstreamRequest,
     receipt: Receipt,
@@ -279,10 +347,18 @@ pub(super) fn start(
     let inner = Inner { digest: owner.digest(), counted: true };
     let request =
         request(&app.config, inner, Turn::Background(run.clone()), serde_json::json!({"model": model}).to_string())?;
-    let work = work(app.clone(), request, run.clone());
+    let mut sharing = Sharing::of(&app.store, &run);
+    // Before the caller has the id, which it may ask another process for.
+    if let Some(sharing) = &mut sharing {
+        Box::pin(sharing.renew()).await;
+    }
+    let work = work(app.clone(), request, run.clone(), sharing);
     app.background.add(&run);
     if app.tasks.start(most, work).is_err() {
         app.background.forget(&run);
+        if let Some(sharing) = Sharing::of(&app.store, &run) {
+            Box::pin(sharing.end()).await;
+        }
         return Err(full(most));
     }
     match queued {
@@ -329,7 +405,7 @@ impl Drop for EndOnDrop {
 }
 
 /// Asks for a response until it has ended.
-async fn work(app: App, request: Box<Request>, run: Arc<Run>) {
+async fn work(app: App, request: Box<Request>, run: Arc<Run>, mut sharing: Option<Sharing>) {
     let ending = EndOnDrop(app.clone(), run.clone());
     let mut changed = run.changed.subscribe();
     let canceled = async { while !run.state().canceled && changed.changed().await.is_ok() {} };
@@ -341,11 +417,18 @@ async fn work(app: App, request: Box<Request>, run: Arc<Run>) {
         let mut body = response.into_body();
         while let Some(Ok(_)) = body.frame().await {}
     };
+    let kept = async {
+        match &mut sharing {
+            Some(sharing) => sharing.keep().await,
+            None => std::future::pending().await,
+        }
+    };
     // Dropping what is asked closes the connection to the remote.
     tokio::select! {
         biased;
         () = asking => {}
         () = canceled => {}
+        () = kept => {}
     }
     if !run.ended() {
         // Nothing happens where it has ended already.
@@ -358,6 +441,9 @@ async fn work(app: App, request: Box<Request>, run: Arc<Run>) {
             }
         }
         run.finish();
+    }
+    if let Some(sharing) = sharing {
+        sharing.end().await;
     }
     drop(ending);
 }
@@ -416,7 +502,9 @@ impl Translator for Logged {
     fn heartbeat(&self, _: &mut Frames) {}
 
     fn saving(&mut self) -> Option<Saving> {
-        self.run.state().keeping.as_mut().and_then(Translator::saving)
+        let mut state = self.run.state();
+        // The task of one that is canceled stores it: this exchange is dropped, maybe before a shared store responds.
+        if state.canceled { None } else { state.keeping.as_mut().and_then(Translator::saving) }
     }
 
     fn saved(&mut self, receipt: Receipt) {

@@ -1,6 +1,6 @@
 //! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and cancel one in the background.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
@@ -15,17 +15,22 @@ use crate::{
     gate::Owner,
     openai::{
         response::sse,
-        responses::{items::Wanted, stored::Stored, stream::Answer},
+        responses::{
+            elsewhere::{self, Found},
+            items::Wanted,
+            stored::Stored,
+            stream::Answer,
+        },
     },
     routes::Id,
-    store::{Kind, Record},
+    store::Kind,
 };
 
 /// Names and values, in their order.
 type Pairs = Vec<(String, String)>;
 
-async fn find(app: &App, owner: Owner, id: &str) -> Result<Arc<Record>, Error> {
-    app.store.get(Kind::Response, owner, id).await?.ok_or_else(|| missing(id))
+async fn find(app: &App, owner: Owner, id: &str) -> Result<Found, Error> {
+    elsewhere::find(app, owner, id).await?.ok_or_else(|| missing(id))
 }
 
 fn missing(id: &str) -> Error {
@@ -53,7 +58,13 @@ pub(crate) async fn retrieve(
     if let Some(run) = run.clone().filter(|run| streamed && !run.ended()) {
         return Ok(run.stream(after, app.config.heartbeat.every));
     }
-    let stored = Stored::read(&*find(&app, owner, &id).await?)?;
+    let found = find(&app, owner, &id).await?;
+    if let Found::Elsewhere(_) = &found
+        && streamed
+    {
+        return Ok(elsewhere::stream(&app, owner, id, after));
+    }
+    let stored = Stored::read(found.record())?;
     match run {
         _ if !streamed => Ok(axum::Json(stored.response).into_response()),
         Some(run) => Ok(run.stream(after, Duration::ZERO)),
@@ -77,8 +88,10 @@ pub(crate) fn starting_after(query: &[(String, String)]) -> Result<Option<u64>, 
 /// `DELETE /v1/responses/{id}`.
 pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
     let run = app.background.get(owner, &id);
-    if let Some(run) = &run {
-        app.background.remove(run).await;
+    match &run {
+        Some(run) => app.background.remove(run).await,
+        // What another process runs is canceled first, as it would be stored otherwise.
+        None => drop(elsewhere::cancel(&app, owner, &id).await?),
     }
     if !app.store.remove(Kind::Response, owner, &id).await? && run.is_none() {
         return Err(missing(&id));
@@ -91,7 +104,8 @@ pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> 
     if let Some(run) = app.background.get(owner, &id) {
         run.cancel().await;
     }
-    let stored = Stored::read(&*find(&app, owner, &id).await?)?;
+    let record = elsewhere::cancel(&app, owner, &id).await?.ok_or_else(|| missing(&id))?;
+    let stored = Stored::read(&record)?;
     if !stored.background()? {
         return Err(Error::invalid(
             "response_id",
@@ -113,8 +127,9 @@ pub(crate) async fn input_items(
     let (previous, input) = match running {
         Some(running) => running,
         None => {
-            let record = find(&app, owner, &id).await?;
-            (record.previous.clone(), Stored::read(&record)?.input)
+            let found = find(&app, owner, &id).await?;
+            let record = found.record();
+            (record.previous.clone(), Stored::read(record)?.input)
         }
     };
     let chain = match &previous {

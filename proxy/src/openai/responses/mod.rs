@@ -4,6 +4,7 @@ pub(crate) mod background;
 mod choice;
 mod compact;
 mod compaction;
+mod elsewhere;
 mod estimate;
 mod events;
 mod grammar;
@@ -365,7 +366,7 @@ pub(crate) async fn create(
         // Its events are kept, whether somebody reads them or not.
         let facts = Facts { stream: true, ..facts };
         let keeping = Keeping::new(Answer::new(stamp, facts), &app, owner, input);
-        return background::start(&app, ask, receipt, keeping, stream);
+        return background::start(&app, ask, receipt, keeping, stream).await;
     }
     recorder.receipt(receipt);
     let kept = Keeping { session, ..Keeping::new(Answer::new(stamp, facts), &app, owner, input) };

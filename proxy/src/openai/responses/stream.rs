@@ -155,6 +155,11 @@ impl Answer {
         })
     }
 
+    /// Ends one that was restored before it had ended: the process that ran it is gone.
+    pub(crate) fn abandon(&mut self, error: &Error) {
+        self.status = Status::Failed(Failure::from(error));
+    }
+
     /// Tells the time, in Unix seconds, before the reply that may be the last.
     pub(crate) fn at(&mut self, now: u64) {
         self.ended = now.max(self.stamp.created);

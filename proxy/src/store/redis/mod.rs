@@ -5,6 +5,7 @@
 //! the process that runs the request renews it; a process that dies gives everything back. [`Redis::worker`], one task for each store, renews
 //! leases and ends them, because a request that is dropped cannot await.
 
+mod held;
 mod records;
 
 use std::{
@@ -19,7 +20,8 @@ use std::{
 
 use futures_util::future::join_all;
 use redis::{
-    Client, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, TlsCertificates,
+    Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script,
+    ServerErrorKind, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -35,14 +37,20 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The pause between two attempts of one call.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A server that several proxies share.
+/// How often one call follows a cluster to another of its nodes.
+const REDIRECTS: u32 = 4;
+
+/// A server that several proxies share, or a cluster, of which one node has all keys: their prefix has a hash tag.
 pub(crate) struct Redis {
-    connection: ConnectionManager,
+    /// Leads to the address of the settings.
+    client: Client,
+    node: Mutex<Node>,
     settings: config::Store,
     /// Its address, without a password.
     address: String,
     limits: Script,
     records: Script,
+    held_script: Script,
     down: Mutex<Option<Down>>,
     /// What running requests of this process hold.
     held: Mutex<HashMap<Arc<str>, Arc<[Limit]>>>,
@@ -55,6 +63,13 @@ impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// The server that is asked.
+struct Node {
+    /// None: that of the settings. A cluster may name another.
+    address: Option<String>,
+    connection: ConnectionManager,
 }
 
 /// The server cannot be reached.
@@ -193,20 +208,16 @@ impl Redis {
     pub(crate) fn new(settings: &config::Store) -> io::Result<Self> {
         let client = client(settings)?;
         let address = client.get_connection_info().addr().to_string();
-        let config = ConnectionManagerConfig::new()
-            .set_min_delay(PAUSE)
-            .set_max_delay(RETRY)
-            .set_number_of_retries(2)
-            .set_connection_timeout(Some(settings.timeout))
-            .set_response_timeout(Some(settings.timeout));
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(io::Error::other)?;
+        let connection = connection(client.clone(), settings.timeout).map_err(io::Error::other)?;
         let (ends, ended) = mpsc::channel(WAITING);
         Ok(Self {
-            connection,
+            client,
+            node: Mutex::new(Node { address: None, connection }),
             settings: settings.clone(),
             address,
             limits: Script::new(include_str!("limits.lua")),
             records: Script::new(include_str!("records.lua")),
+            held_script: Script::new(include_str!("held.lua")),
             down: Mutex::default(),
             held: Mutex::default(),
             ends,
@@ -291,9 +302,49 @@ impl Redis {
                 let window = milliseconds(limit.window);
                 invocation.key(&limit.key).arg(kind).arg(limit.most).arg(window).arg(limit.amount);
             }
-            invocation.invoke_async(&mut self.connection.clone()).await
+            invocation.invoke_async(&mut self.connection()).await
         };
         self.call(call, within).await
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        lock(&self.node).connection.clone()
+    }
+
+    /// Goes on to the node of a cluster that has the keys, at `address`.
+    fn follow(&self, address: &str) -> Result<(), RedisError> {
+        let info = self.client.get_connection_info();
+        let Some((host, port)) = address.rsplit_once(':') else { return Ok(()) };
+        let port = port.parse().unwrap_or(6379);
+        let mut addr = info.addr().clone();
+        match &mut addr {
+            ConnectionAddr::Tcp(old, old_port) | ConnectionAddr::TcpTls { host: old, port: old_port, .. } => {
+                // A node that does not know its own name leaves it out.
+                if !host.is_empty() {
+                    *old = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                }
+                *old_port = port;
+            }
+            _ => return Ok(()),
+        }
+        let info = info.clone().set_addr(addr).into_connection_info()?;
+        let connection = connection(client_of(&self.settings, info)?, self.settings.timeout)?;
+        let mut node = lock(&self.node);
+        if node.address.as_deref() != Some(address) {
+            tracing::info!(target: "farllama", "the store {} is a cluster, whose node {address} has the keys", self.address);
+            *node = Node { address: Some(address.to_owned()), connection };
+        }
+        Ok(())
+    }
+
+    /// Asks the server of the settings again: the node of the cluster that was asked is gone.
+    fn unfollow(&self) {
+        let mut node = lock(&self.node);
+        if node.address.is_some()
+            && let Ok(connection) = connection(self.client.clone(), self.settings.timeout)
+        {
+            *node = Node { address: None, connection };
+        }
     }
 
     /// Fails at once while the server is known to be unreachable, but for one call now and then.
@@ -315,23 +366,47 @@ impl Redis {
         within: bool,
     ) -> Result<T, Unreachable> {
         let until = Instant::now() + self.settings.timeout;
-        let mut attempt = 1;
+        let (mut attempt, mut redirects) = (1, 0);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let failure =
-                match tokio::time::timeout(if within { left } else { self.settings.timeout }, call(attempt)).await {
-                    Ok(Ok(done)) => {
-                        self.is_up();
-                        return Ok(done);
-                    }
-                    Ok(Err(error)) if !may_pass(&error) => {
-                        // A mistake in a script, or a server that lacks a command.
+            let failure = match tokio::time::timeout(if within { left } else { self.settings.timeout }, call(attempt))
+                .await
+            {
+                Ok(Ok(done)) => {
+                    self.is_up();
+                    return Ok(done);
+                }
+                Ok(Err(error)) if is_moved(&error) && redirects < REDIRECTS => {
+                    redirects += 1;
+                    let node = error.redirect_node().map_or("", |(node, _)| node);
+                    if let Err(error) = self.follow(node) {
                         self.is_down(&error);
                         return Err(Unreachable);
                     }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer in time".to_owned(),
-                };
+                    // The node did nothing, so this is the same attempt.
+                    continue;
+                }
+                Ok(Err(error)) if is_crossing(&error) => {
+                    let prefix = &self.settings.prefix;
+                    self.is_down(&format_args!(
+                            "it is a cluster, where store.prefix needs a hash tag, such as \"{{farllama}}:\", and is {prefix:?}"
+                        ));
+                    return Err(Unreachable);
+                }
+                Ok(Err(error)) if !may_pass(&error) => {
+                    // A mistake in a script, or a server that lacks a command.
+                    self.is_down(&error);
+                    return Err(Unreachable);
+                }
+                Ok(Err(error)) => {
+                    self.unfollow();
+                    error.to_string()
+                }
+                Err(_) => {
+                    self.unfollow();
+                    "no answer in time".to_owned()
+                }
+            };
             attempt += 1;
             if !within {
                 self.is_down(&failure);
@@ -439,11 +514,34 @@ async fn work(redis: Weak<Redis>, mut ended: mpsc::Receiver<End>, every: Duratio
 
 /// Whether the same call can succeed later.
 fn may_pass(error: &RedisError) -> bool {
-    let starting = matches!(
-        error.kind(),
-        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown)
-    );
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, TryAgain};
+    let passing = [BusyLoading, TryAgain, MasterDown, ClusterDown, Ask];
+    let starting = matches!(error.kind(), ErrorKind::Server(kind) if passing.contains(&kind));
     starting || error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
+}
+
+/// Whether another node of a cluster has the keys.
+fn is_moved(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
+}
+
+/// Whether the keys of one call belong to several nodes of a cluster.
+fn is_crossing(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::CrossSlot)
+        // A script that names keys that are not its arguments.
+        || error.to_string().contains("non local key in a cluster")
+        || error.to_string().contains("do not hash to the same slot")
+}
+
+/// A connection that is made when it is needed.
+fn connection(client: Client, timeout: Duration) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_min_delay(PAUSE)
+        .set_max_delay(RETRY)
+        .set_number_of_retries(2)
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout));
+    ConnectionManager::new_lazy_with_config(client, config)
 }
 
 /// A client for the server that the settings name.
@@ -455,10 +553,16 @@ pub(crate) fn client(settings: &config::Store) -> io::Result<Client> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // The URL may have a password, so errors do not repeat it.
     let wrong = |error: RedisError| io::Error::new(io::ErrorKind::InvalidInput, format!("store.url: {error}"));
-    let url = &*settings.url.0;
-    let Some(file) = &settings.ca_file else { return Client::open(url).map_err(wrong) };
+    let info = settings.url.0.as_str().into_connection_info().map_err(wrong)?;
+    client_of(settings, info)
+}
+
+/// A client for a server with the certificates that the settings name.
+fn client_of(settings: &config::Store, info: ConnectionInfo) -> io::Result<Client> {
+    let wrong = |error: RedisError| io::Error::new(io::ErrorKind::InvalidInput, format!("store.url: {error}"));
+    let Some(file) = &settings.ca_file else { return Client::open(info).map_err(wrong) };
     let read = std::fs::read(file);
     let root =
         read.map_err(|error| io::Error::new(error.kind(), format!("store.ca_file: {}: {error}", file.display())))?;
-    Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(root) }).map_err(wrong)
+    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(root) }).map_err(wrong)
 }

@@ -53,7 +53,7 @@ impl Call<'_> {
             for arg in args {
                 invocation.arg(*arg);
             }
-            invocation.invoke_async(&mut redis.connection.clone()).await
+            invocation.invoke_async(&mut redis.connection()).await
         };
         redis.call(call, true).await
     }
