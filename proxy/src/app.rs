@@ -89,7 +89,11 @@ impl App {
         if !self.upstream.is_choice_of_all() {
             return Ok(self.upstream.clone());
         }
-        Box::pin(self.remotes.with(model, Dialect::OpenAi, |name| self.may_see(name))).await
+        let mut upstream = Box::pin(self.remotes.with(model, Dialect::OpenAi, |name| self.may_see(name))).await?;
+        if let Some(candidates) = Arc::get_mut(&mut upstream) {
+            candidates.record(&self.recorder);
+        }
+        Ok(upstream)
     }
 }
 
@@ -292,6 +296,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
     let route = Route::of(&request, &shared.config, shared.remotes.speaks());
     let dialect = route.dialect;
     let (translated, native) = (route.translated(), route.is_native());
+    let several = shared.remotes.are_several();
     let opened = open(&shared, &route, peer, &request);
     let unread = UnreadBody::of(&mut request);
     if let Some(capture) = shared.inspector.capture(&mut request, &shared.config.auth.header) {
@@ -323,6 +328,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
             }
             response.headers_mut().insert(REQUEST_ID, id);
         }
+    }
+    // A native response with one remote has none.
+    if translated || several {
         let receipt = opened.recorder().take_unsent().and_then(|receipt| HeaderValue::try_from(receipt).ok());
         response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
     }
@@ -403,7 +411,13 @@ async fn dispatch(
         let model = target.as_deref().and_then(|target| target.model.as_ref()).map(|model| model.model.clone());
         let method = request.method().clone();
         match Box::pin(choose(&shared, route, method.clone(), named, model, &admitted)).await {
-            Ok(Sent::To(upstream)) => upstream,
+            Ok(Sent::To(mut upstream)) => {
+                // The one that all requests share is the only remote.
+                if let Some(candidates) = Arc::get_mut(&mut upstream) {
+                    candidates.record(recorder);
+                }
+                upstream
+            }
             Ok(Sent::Answered(response)) => {
                 let models = &shared.config.models;
                 return match native_answer::change(models, route, &method, target.as_deref()) {

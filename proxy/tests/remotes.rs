@@ -156,7 +156,8 @@ async fn lists_are_the_union_with_each_model_once() {
     assert!(receipt.contains("both:latest=a+b") && receipt.contains("two:latest=b"), "{receipt}");
     let models = ask(proxy.addr(), get("/v1/models")).await;
     assert_eq!(names(&models, "data", "id").len(), 3);
-    assert!(models.header("x-farllama-receipt").unwrap().contains("both:latest=a+b"));
+    let receipt = models.header("x-farllama-receipt").unwrap();
+    assert!(receipt.contains("both:latest=a+b") && !receipt.contains("remote="), "{receipt}");
     ask(a.addr(), chat("/api/chat", "one")).await;
     ask(b.addr(), chat("/api/chat", "both")).await;
     let mut loaded = names(&ask(proxy.addr(), get("/api/ps")).await, "models", "name");
@@ -187,7 +188,7 @@ async fn a_remote_that_is_named_gets_the_request_and_not_the_header() {
     let entries = b.journal().entries();
     assert!(entries.iter().all(|entry| entry.header("x-farllama-remote").is_none()));
     let tags = ask(proxy.addr(), with(&get("/api/tags"), "X-Farllama-Remote: b")).await;
-    assert_eq!(tags.header("x-farllama-receipt"), None, "the list of one remote");
+    assert_eq!(tags.header("x-farllama-receipt"), Some("remote=b"), "the list of one remote");
     drop(b);
     let gone = ask(proxy.addr(), with(&chat("/api/chat", "both"), "X-Farllama-Remote: b")).await;
     assert_eq!((gone.code(), chats(&a)), (502, 0), "no other takes its place");
@@ -201,6 +202,93 @@ async fn with_one_remote_its_header_stops_here_too() {
     assert_eq!(ask(proxy.addr(), named("a")).await.code(), 200);
     assert_eq!(ask(proxy.addr(), named("b")).await.code(), 400);
     assert!(a.journal().entries().iter().all(|entry| entry.header("x-farllama-remote").is_none()));
+}
+
+#[tokio::test]
+async fn the_receipt_names_the_remote_that_responds_where_there_are_several() {
+    let (a, b) = (remote(&["one"]).await, remote(&["two", "embedder"]).await);
+    let proxy = self::proxy(&[(nowhere().await, ""), (a.addr(), ""), (b.addr(), "")]).await;
+    let body = |model: &str, stream: bool| {
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        json!({"model": model, "messages": messages, "max_tokens": 9, "stream": stream}).to_string()
+    };
+    for path in ["/api/chat", "/v1/chat/completions", "/v1/messages"] {
+        for (body, name) in [(body("one", false), "b"), (body("two", false), "c"), (body("two", true), "c")] {
+            let answer = ask(proxy.addr(), post(path, &body)).await;
+            let receipt = answer.header("x-farllama-receipt").unwrap_or_default();
+            let expected = format!("remote={name}");
+            // A stream may begin before the remote responds.
+            let named = receipt.split(", ").any(|line| line == expected) || answer.text().contains(&expected);
+            assert!(answer.code() == 200 && named, "{path} {name} {receipt}: {}", answer.text());
+        }
+    }
+    let refused = ask(proxy.addr(), post("/api/embed", r#"{"model":"one","input":7}"#)).await;
+    assert_eq!(refused.header("x-farllama-receipt"), Some("remote=b"), "{}", refused.text());
+    let alone = self::proxy(&[(a.addr(), "")]).await;
+    for path in ["/api/chat", "/v1/chat/completions"] {
+        assert_eq!(ask(alone.addr(), chat(path, "one")).await.header("x-farllama-receipt"), None);
+    }
+}
+
+/// A proxy that reads lists of models only when it must.
+async fn proxy_without_checks(remotes: &[SocketAddr]) -> Running {
+    let mut text = "[local]\nport = 0\n[health]\ninterval = \"0s\"\nmodels_age = \"1h\"\n".to_owned();
+    for (addr, name) in remotes.iter().zip('a'..) {
+        write!(text, "[[remotes]]\nname = \"{name}\"\nurl = \"http://{addr}\"\n").unwrap();
+    }
+    serve(Config::from_toml(&text).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_remote_that_no_longer_has_the_model_is_passed_over_once_and_its_list_read_again() {
+    for path in ["/api/chat", "/v1/chat/completions", "/v1/responses"] {
+        let body =
+            json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": false, "input": "hi"});
+        let request = post(path, &body.to_string());
+        for listed_by_b in [true, false] {
+            let (a, b) = (remote(&["m"]).await, remote(&["other"]).await);
+            let copy = post("/api/copy", r#"{"source":"other","destination":"m"}"#);
+            if listed_by_b {
+                ask(b.addr(), &copy).await;
+            }
+            let proxy = proxy_without_checks(&[a.addr(), b.addr()]).await;
+            assert_eq!(ask(proxy.addr(), &request).await.code(), 200, "{path}");
+            let (before_a, before_b) = (chats(&a), chats(&b));
+            assert_eq!((before_a, before_b), (1, 0), "{path}");
+            let delete =
+                "DELETE /api/delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{\"model\":\"m\"}";
+            assert_eq!(ask(a.addr(), delete).await.code(), 200);
+            if !listed_by_b {
+                ask(b.addr(), &copy).await;
+                tokio::time::sleep(Duration::from_millis(1100)).await;
+            }
+            for _ in 0..2 {
+                let answer = ask(proxy.addr(), &request).await;
+                assert_eq!(answer.code(), 200, "{path}: {}", answer.text());
+                assert!(answer.header("x-farllama-receipt").unwrap().ends_with("remote=b"), "{path}");
+            }
+            assert_eq!((chats(&a), chats(&b)), (2, 2), "{path}: the first one is asked once more");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_has_gone_from_every_remote_is_one_404() {
+    let (a, b) = (remote(&["m"]).await, remote(&["m"]).await);
+    let proxy = proxy_without_checks(&[a.addr(), b.addr()]).await;
+    assert_eq!(ask(proxy.addr(), chat("/api/chat", "m")).await.code(), 200);
+    let delete = "DELETE /api/delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{\"model\":\"m\"}";
+    for mock in [&a, &b] {
+        ask(mock.addr(), delete).await;
+    }
+    // Lists that were read a moment ago are not read again.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let native = ask(proxy.addr(), chat("/api/chat", "m")).await;
+    let direct = ask(a.addr(), chat("/api/chat", "m")).await;
+    assert_eq!((native.code(), &native.body), (404, &direct.body), "as the remote sends it");
+    assert_eq!((chats(&a), chats(&b)), (3, 0));
+    let translated = ask(proxy.addr(), chat("/v1/chat/completions", "m")).await;
+    assert!(translated.code() == 404 && translated.text().contains("No remote has it"), "{}", translated.text());
 }
 
 #[tokio::test]

@@ -52,9 +52,10 @@ pub(crate) async fn own_context(client: &Candidates, model: &str) -> Option<u64>
     show.context_length()
 }
 
-/// Returns the response of `GET /api/ps`, to be read as [`Ps`]. None if the remote does not say what is loaded: nothing depends on it.
+/// Returns the response of `GET /api/ps`, that of all remotes if there are several and none was chosen for a model, to be read as [`Ps`]. None
+/// if the remote does not say what is loaded: nothing depends on it.
 pub(crate) async fn loaded(client: &Candidates) -> Option<Bytes> {
-    client.call(Method::GET, "/api/ps", None).await.ok()
+    client.loaded().await.ok()
 }
 
 /// Returns the bytes of a loaded model, all of them and those on the graphics card. `is` finds it by its name.

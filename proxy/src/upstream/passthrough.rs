@@ -7,12 +7,14 @@
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 
 use crate::{
     config::Config,
     error::Error,
+    ollama::refusal::{self, Refusal},
     upstream::{
-        client::{Client, Missed, Upstream, is_unserved},
+        client::{self, Client, Missed, Upstream, is_unserved},
         pool::Outgoing,
         remotes::Candidates,
         request_body::RequestBody,
@@ -95,6 +97,19 @@ pub(crate) async fn pass_to(
         let counted = member.enter();
         let (failed, rest) = match client.try_send(outgoing).await {
             Ok(mut response) => {
+                if parts.method != Method::HEAD && candidates.are_for_a_model() && may_lack_model(&response) {
+                    let rest = response.body_mut().take_request();
+                    let (lacks, kept) = lacks_model(client, response).await?;
+                    response = kept;
+                    if lacks
+                        && let Ok(rest) = rest
+                        && candidates.advance_past_outdated(at).await
+                    {
+                        member.responded();
+                        body = rest.unwrap_or_default();
+                        continue;
+                    }
+                }
                 let unserved = is_unserved(response.status());
                 let rest = match unserved && candidates.has_next() {
                     true => response.body_mut().take_request().map(Option::unwrap_or_default),
@@ -107,6 +122,7 @@ pub(crate) async fn pass_to(
                 response.body_mut().count(counted);
                 if !unserved {
                     member.responded();
+                    candidates.responded(member);
                     return pass_back(client, response, trailers, ends_with_a_line, config);
                 }
                 if is_of_gateway(response.headers()) {
@@ -131,6 +147,26 @@ pub(crate) async fn pass_to(
         }
         first.get_or_insert(failed);
     }
+}
+
+/// Whether a response may be Ollama's for a model that it does not have: a 404 with a short JSON body.
+fn may_lack_model(response: &Response<Upstream>) -> bool {
+    const LONGEST: u64 = 64 << 10;
+    response.status() == StatusCode::NOT_FOUND
+        && !is_of_gateway(response.headers())
+        && response.body().size_hint().upper().is_some_and(|length| length <= LONGEST)
+}
+
+/// Whether a response says that there is no such model, and the response.
+///
+/// # Errors
+/// Fails if its body breaks off.
+async fn lacks_model(client: &Client, response: Response<Upstream>) -> Result<(bool, Response<Upstream>), Error> {
+    let (parts, body) = response.into_parts();
+    let body = client::whole(body).await?;
+    let error = refusal::read(parts.status, &parts.headers, &body, "", client.redactor());
+    let lacks = matches!(error, Error::Refused(refused) if refused.refusal == Refusal::NoModel);
+    Ok((lacks, Response::from_parts(parts, client.given(body))))
 }
 
 /// Whether a response that says that the request was not served does not come from Ollama, whose errors are JSON.

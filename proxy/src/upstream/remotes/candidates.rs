@@ -1,19 +1,25 @@
 //! The remotes that one request may be sent to, in the order in which they are tried.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
-use super::{Counted, Member, union::Union};
+use super::{Counted, Member, state::Has, union::Union};
 use crate::{
     error::Error,
-    ollama::version::Version,
+    observe::Recorder,
+    ollama::{refusal::Refusal, version::Version},
     openai::upstream_request::context::Grown,
+    receipt::Receipt,
     redact::Redactor,
     upstream::client::{self, Client, Missed, Upstream},
 };
@@ -21,8 +27,10 @@ use crate::{
 /// The remotes that one request may be sent to, the best first. What the request was sent to stays its remote, unless that fails before the
 /// first byte of its response: then the next one is tried.
 pub(crate) struct Candidates {
-    /// Never empty.
+    /// Never empty. Behind those that are tried come those that do not have the model, as far as is known.
     members: Vec<Arc<Member>>,
+    /// How many of them are tried.
+    tried: usize,
     /// Which of them it is sent to.
     at: AtomicUsize,
     /// Every remote, if lists of models are those of all. None: the remote is the only one, or was named.
@@ -31,23 +39,57 @@ pub(crate) struct Candidates {
     chosen: bool,
     /// Whether all of them failed before the first byte of a response.
     exhausted: AtomicBool,
+    /// The full name of the model that they were chosen for. None: there is none, or no other remote may take their place.
+    model: Option<String>,
+    /// Whether one of them did not have the model, against its list.
+    outdated: AtomicBool,
+    /// Where the remote that responds is noted.
+    recorder: Option<Recorder>,
 }
 
 impl Candidates {
     /// The only remote.
     pub(super) fn only(member: Arc<Member>) -> Self {
-        Self {
-            members: vec![member],
-            at: AtomicUsize::new(0),
-            all: None,
-            chosen: false,
-            exhausted: AtomicBool::new(false),
-        }
+        Self { chosen: false, ..Self::of(vec![member], None) }
     }
 
     /// Some of several. `members` must not be empty.
     pub(super) fn of(members: Vec<Arc<Member>>, all: Option<Arc<[Arc<Member>]>>) -> Self {
-        Self { members, at: AtomicUsize::new(0), all, chosen: true, exhausted: AtomicBool::new(false) }
+        Self {
+            tried: members.len(),
+            members,
+            at: AtomicUsize::new(0),
+            all,
+            chosen: true,
+            exhausted: AtomicBool::new(false),
+            model: None,
+            outdated: AtomicBool::new(false),
+            recorder: None,
+        }
+    }
+
+    /// The same, chosen for the model with this full name. `others` do not have it, as far as is known.
+    pub(super) fn for_model(mut self, full: String, others: impl Iterator<Item = Arc<Member>>) -> Self {
+        self.members.extend(others);
+        Self { model: Some(full), ..self }
+    }
+
+    /// Notes the remote that responds on the receipt of the exchange of `recorder`.
+    pub(crate) fn record(&mut self, recorder: &Recorder) {
+        self.recorder = Some(recorder.clone());
+    }
+
+    /// The same choice over other clients of the same remotes.
+    fn over(&self, members: Vec<Arc<Member>>) -> Self {
+        Self {
+            tried: self.tried,
+            at: AtomicUsize::new(self.at.load(Ordering::Relaxed)),
+            chosen: self.chosen,
+            model: self.model.clone(),
+            outdated: AtomicBool::new(self.outdated.load(Ordering::Relaxed)),
+            recorder: self.recorder.clone(),
+            ..Self::of(members, self.all.clone())
+        }
     }
 
     /// Whether there are several remotes.
@@ -67,9 +109,7 @@ impl Candidates {
 
     /// The same remotes, where requests carry one more header in place of the caller's.
     pub(crate) fn with_header(&self, name: &HeaderName, value: &HeaderValue) -> Arc<Self> {
-        let members = self.members.iter().map(|member| Arc::new(member.with_header(name, value))).collect();
-        let at = AtomicUsize::new(self.at.load(Ordering::Relaxed));
-        Arc::new(Self { members, at, all: self.all.clone(), chosen: self.chosen, exhausted: AtomicBool::new(false) })
+        Arc::new(self.over(self.members.iter().map(|member| Arc::new(member.with_header(name, value))).collect()))
     }
 
     /// The same, and its place among the candidates.
@@ -81,7 +121,7 @@ impl Candidates {
     /// Goes on to the remote after the one at `from`, which failed. Returns whether there is one. Of several requests that failed there, one
     /// goes on for all.
     pub(crate) fn advance(&self, from: usize) -> bool {
-        if from + 1 >= self.members.len() {
+        if from + 1 >= self.tried {
             return self.at.load(Ordering::Relaxed) > from;
         }
         let moved = self.at.compare_exchange(from, from + 1, Ordering::Relaxed, Ordering::Relaxed);
@@ -96,14 +136,58 @@ impl Candidates {
         true
     }
 
+    /// Whether they were chosen by their lists of models, so that a response may show that one of these is outdated.
+    pub(crate) fn are_for_a_model(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// Goes on from the remote at `from`, which does not have the model against its list. Lists are read again for that, once for each
+    /// request. Returns whether another remote has it.
+    pub(crate) async fn advance_past_outdated(&self, from: usize) -> bool {
+        /// Lists that were read a moment ago are not read again.
+        const RECENT: Duration = Duration::from_secs(1);
+        let Some(model) = &self.model else { return false };
+        self.members[from].state.forget_lists();
+        if self.outdated.swap(true, Ordering::Relaxed) {
+            return self.at.load(Ordering::Relaxed) > from;
+        }
+        let up = self.members.iter().filter(|member| member.is_up());
+        join_all(up.map(|member| member.look(RECENT))).await;
+        // What was prepared for an Ollama is not sent to an OpenAI server, and the other way around.
+        let openai = |at: usize| self.members[at].client.bridge().is_on();
+        let has = |at: usize| self.members[at].state.with(|standing| standing.has(model)) != Has::No;
+        let fits = |at: &usize| openai(*at) == openai(from) && has(*at);
+        let Some(next) = (from + 1..self.members.len()).find(fits) else { return false };
+        let moved = self.at.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+        if moved.is_ok() {
+            tracing::info!(
+                target: "farllama",
+                "remote {} no longer has the model {model:?}, and a request goes to {}",
+                self.members[from],
+                self.members[next]
+            );
+        }
+        true
+    }
+
+    /// Notes on the receipt which remote responded.
+    pub(crate) fn responded(&self, member: &Member) {
+        if let Some(recorder) = &self.recorder {
+            let mut receipt = Receipt::default();
+            receipt.note("remote", member.name.clone());
+            recorder.receipt(receipt);
+        }
+    }
+
     /// The remote that the request is sent to, as the only one.
     pub(crate) fn pinned(&self) -> Arc<Self> {
-        Arc::new(Self::of(vec![self.current().clone()], self.all.clone()))
+        let recorder = self.recorder.clone();
+        Arc::new(Self { recorder, ..Self::of(vec![self.current().clone()], self.all.clone()) })
     }
 
     /// Whether there is another candidate.
     pub(crate) fn has_next(&self) -> bool {
-        self.position().0 + 1 < self.members.len()
+        self.position().0 + 1 < self.tried
     }
 
     /// Whether all candidates failed before the first byte of a response.
@@ -118,12 +202,17 @@ impl Candidates {
 
     /// The candidates in their order, in groups that speak the same API: Ollamas that follow each other together, each OpenAI server alone.
     pub(crate) fn by_kind(self: &Arc<Self>) -> Vec<Arc<Self>> {
-        if let [_] = &*self.members {
+        if self.tried == 1 {
             return vec![self.clone()];
         }
         let openai = |member: &Arc<Member>| member.client.bridge().is_on();
-        let groups = self.members.chunk_by(|a, b| !openai(a) && !openai(b));
-        groups.map(|group| Arc::new(Self::of(group.to_vec(), self.all.clone()))).collect()
+        let groups = self.members[..self.tried].chunk_by(|a, b| !openai(a) && !openai(b));
+        let group = |group: &[Arc<Member>]| Self {
+            model: self.model.clone(),
+            recorder: self.recorder.clone(),
+            ..Self::of(group.to_vec(), self.all.clone())
+        };
+        groups.map(|members| Arc::new(group(members))).collect()
     }
 
     /// Waits for `asked`, which is sent to the current remote alone, and notes how that went.
@@ -142,6 +231,7 @@ impl Candidates {
         match asked.await {
             Ok(answer) => {
                 member.responded();
+                self.responded(member);
                 Ok((answer, Some(counted)))
             }
             Err(error) => {
@@ -195,6 +285,19 @@ impl Candidates {
         }
     }
 
+    /// Asks for the list of models in memory: that of all remotes, or of the one that was chosen for a model.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub(crate) async fn loaded(&self) -> Result<Bytes, Error> {
+        match &self.all {
+            Some(all) if self.model.is_none() => {
+                Box::pin(async { Union::of(all, "/api/ps").await.map(|union| union.body()) }).await
+            }
+            _ => self.call(Method::GET, "/api/ps", None).await,
+        }
+    }
+
     /// The remotes that have each model: `gpu+big`. None: there is one remote.
     pub(crate) fn places(&self) -> Option<Vec<(String, String)>> {
         self.all.as_ref().map(|all| super::union::places(all))
@@ -211,7 +314,7 @@ impl Candidates {
         Box::pin(self.open_any(method, path, ask)).await
     }
 
-    /// Asks one candidate after the other until one responds.
+    /// Asks one candidate after the other until one responds that has the model.
     async fn open_any(&self, method: Method, path: &'static str, ask: Option<Bytes>) -> Result<Upstream, Error> {
         let mut first = None;
         loop {
@@ -220,6 +323,7 @@ impl Candidates {
             let missed = match member.client.try_open(method.clone(), path, ask.clone()).await {
                 Ok(mut upstream) => {
                     member.responded();
+                    self.responded(member);
                     upstream.count(counted);
                     return Ok(upstream);
                 }
@@ -228,7 +332,15 @@ impl Candidates {
             drop(counted);
             member.missed(&missed);
             let Missed { error, again, .. } = missed;
+            if matches!(&error, Error::Refused(refused) if refused.refusal == Refusal::NoModel)
+                && self.advance_past_outdated(at).await
+            {
+                continue;
+            }
             if !again || !self.advance(at) {
+                if matches!(error, Error::Refused(_)) {
+                    self.responded(member);
+                }
                 self.exhausted.store(again, Ordering::Relaxed);
                 // The best remote's reason says most.
                 return Err(first.unwrap_or(error));

@@ -16,14 +16,15 @@ pub(super) struct View {
 /// where it is installed, then by priority, then by the fewest requests per weight, then in the order of the settings. A remote that does not
 /// have the model is left out; one whose models are not known comes after those that have it.
 pub(super) fn order(views: &[View]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..views.len()).filter(|at| views[*at].has != Has::No).collect();
-    order.sort_by_key(|at| {
-        let View { up, has, priority, weight, in_flight } = views[*at];
+    let key = |at: usize| {
+        let View { up, has, priority, weight, in_flight } = views[at];
         // What its load would be with this request, so that weights count when nothing runs.
-        let load = (in_flight as u128 + 1) * 1_000_000_000 / u128::from(weight.max(1));
-        (!up, has, priority, load)
-    });
-    order
+        let load = (in_flight as u64 + 1).saturating_mul(1_000_000_000) / u64::from(weight.max(1));
+        (!up, has, priority, load, at)
+    };
+    let mut order: Vec<_> = (0..views.len()).filter(|at| views[*at].has != Has::No).map(key).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(.., at)| at).collect()
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ impl Member {
 
     /// Asks for its lists of models, unless that was done at most `age` ago. Callers that ask at the same time share one look.
     pub(super) async fn look(&self, age: Duration) {
-        let recent = || self.state.with(|standing| standing.is_recent(age));
+        let recent = || self.state.with(|standing| standing.is_recent(Instant::now(), age));
         if recent() {
             return;
         }

@@ -27,6 +27,7 @@ pub(crate) use member::Member;
 pub(crate) use route::Sent;
 use state::Has;
 pub(crate) use state::{Counted, Listed, Standing, State};
+use tokio::time::Instant;
 use union::Union;
 
 use crate::{
@@ -205,7 +206,7 @@ impl Remotes {
     /// The remotes for a request that is about no model, the best first.
     pub(crate) fn any(&self) -> Arc<Candidates> {
         let views: Vec<_> = self.members.iter().map(|member| view(member, Has::Installed)).collect();
-        self.candidates(&views)
+        Arc::new(self.candidates(&views))
     }
 
     /// The same, without those that do not speak OpenAI's API, or without those that do, if others are left.
@@ -216,12 +217,13 @@ impl Remotes {
         }
         let has = |member| if speaks(member) { Has::Installed } else { Has::No };
         let views: Vec<_> = self.members.iter().map(|member| view(member, has(member))).collect();
-        self.candidates(&views)
+        Arc::new(self.candidates(&views))
     }
 
-    fn candidates(&self, views: &[View]) -> Arc<Candidates> {
-        let members = choice::order(views).into_iter().map(|at| self.members[at].clone()).collect();
-        Arc::new(Candidates::of(members, Some(self.members.clone())))
+    fn candidates(&self, views: &[View]) -> Candidates {
+        let mut members = Vec::with_capacity(self.members.len());
+        members.extend(choice::order(views).into_iter().map(|at| self.members[at].clone()));
+        Candidates::of(members, Some(self.members.clone()))
     }
 
     /// The remotes for a request for `model`, the best first.
@@ -235,31 +237,50 @@ impl Remotes {
         may_see: impl Fn(&str) -> bool,
     ) -> Result<Arc<Candidates>, Error> {
         let full = name::full(model);
-        let users: Vec<_> = self.members.iter().map(|member| member.is_for(&full)).collect();
-        let look = async |age: Duration| {
-            let looked = self.members.iter().zip(&users).filter(|(member, used)| {
-                // One that is out of use is looked at by the health check, so that nobody waits for it here.
-                **used && (member.is_up() || self.health.interval.is_zero())
-            });
-            join_all(looked.map(|(member, _)| member.look(age))).await;
-        };
-        let views = || -> Vec<View> {
-            let of = |(member, used): (&Arc<Member>, &bool)| {
-                let has = if *used { member.state.with(|standing| standing.has(&full)) } else { Has::No };
-                view(member, has)
-            };
-            self.members.iter().zip(&users).map(of).collect()
-        };
-        look(self.health.models_age).await;
-        let mut found = views();
+        let (mut found, recent) = self.views(&full);
+        // Mostly all lists are recent, and one of them has the model: nothing is asked then.
+        if !recent {
+            self.look(&full, self.health.models_age).await;
+            found = self.views(&full).0;
+        }
         if !found.iter().any(|view| view.up && view.has <= Has::Installed) {
-            look(ABSENT).await;
-            found = views();
+            self.look(&full, ABSENT).await;
+            found = self.views(&full).0;
         }
         if found.iter().all(|view| view.has == Has::No) {
             return Err(self.nowhere(model, dialect, may_see));
         }
-        Ok(self.candidates(&found))
+        let without = self.members.iter().zip(&found).filter(|(_, view)| view.has == Has::No);
+        let others = without.map(|(member, _)| member).filter(|member| member.is_for(&full)).cloned();
+        Ok(Arc::new(self.candidates(&found).for_model(full.clone().into_owned(), others)))
+    }
+
+    /// How the remotes stand towards the model with this full name, and whether all lists of models are recent that it may be on.
+    fn views(&self, full: &str) -> (Vec<View>, bool) {
+        let (now, mut recent) = (Instant::now(), true);
+        let views = self.members.iter().map(|member| {
+            let used = member.is_for(full);
+            let (up, has) = member.state.with(|standing| {
+                recent &= !used || standing.is_recent(now, self.health.models_age) || !self.is_looked_at(standing);
+                (standing.is_up(), if used { standing.has(full) } else { Has::No })
+            });
+            View { up, has, priority: member.priority, weight: member.weight, in_flight: member.state.in_flight() }
+        });
+        (views.collect(), recent)
+    }
+
+    /// Whether requests look at a remote's lists. One that is out of use is looked at by the health check, so that no request waits for it.
+    fn is_looked_at(&self, standing: &Standing) -> bool {
+        standing.is_up() || self.health.interval.is_zero()
+    }
+
+    /// Reads the lists of the remotes that are used for a model again, unless that was done at most `age` ago.
+    async fn look(&self, full: &str, age: Duration) {
+        let looked = self
+            .members
+            .iter()
+            .filter(|member| member.is_for(full) && member.state.with(|standing| self.is_looked_at(standing)));
+        join_all(looked.map(|member| member.look(age))).await;
     }
 
     /// The error for a model that no remote has: what each of them has.

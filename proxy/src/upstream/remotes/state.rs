@@ -100,9 +100,9 @@ impl Standing {
         self.looked.is_some_and(|looked| looked > begun)
     }
 
-    /// Whether its lists were asked for at most `age` ago.
-    pub(super) fn is_recent(&self, age: Duration) -> bool {
-        self.looked.is_some_and(|looked| looked.elapsed() < age)
+    /// Whether its lists were asked for at most `age` before `now`.
+    pub(super) fn is_recent(&self, now: Instant, age: Duration) -> bool {
+        self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < age)
     }
 
     /// Whether it has the model with this full name.
