@@ -3,6 +3,7 @@
 //! Judges nothing. What cannot be read for sure is an error.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     convert::Infallible,
     ops::Range,
@@ -170,7 +171,7 @@ impl Scan {
     pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), Unreadable> {
         let mut at = 0;
         while at < part.len() && self.state != State::Closed {
-            at += self.skip(&part[at..]);
+            at += self.skip(&part[at..])?;
             if let Some(byte) = part.get(at) {
                 self.byte(*byte, self.read + at)?;
                 at += 1;
@@ -180,14 +181,26 @@ impl Scan {
         Ok(())
     }
 
-    /// How many of the next bytes change nothing.
-    fn skip(&self, rest: &[u8]) -> usize {
-        let next = match self.state {
-            State::Skip => memchr::memchr2(b'"', b'\\', rest),
-            State::Inside => rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')),
-            _ => return 0,
-        };
-        next.unwrap_or(rest.len())
+    /// Reads the next bytes that do not change the state, and returns how many they are.
+    fn skip(&mut self, rest: &[u8]) -> Result<usize, Unreadable> {
+        let of_string = || memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        Ok(match self.state {
+            State::Skip => of_string(),
+            State::Key | State::Name(_) => {
+                let run = of_string();
+                // As `keep` does with each.
+                let room = (MAX_NAME + 1).saturating_sub(self.text.len());
+                self.text.extend_from_slice(&rest[..run.min(room)]);
+                if matches!(self.state, State::Name(_)) && self.text.len() > MAX_NAME {
+                    return Err(Unreadable::TooLong);
+                }
+                run
+            }
+            State::Inside => {
+                rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')).unwrap_or(rest.len())
+            }
+            _ => 0,
+        })
     }
 
     #[expect(clippy::match_same_arms, reason = "the arms stand in the order of the grammar")]
@@ -318,10 +331,18 @@ impl Scan {
         if self.text.len() > MAX_KEY {
             return Ok(Field::Other);
         }
-        let key: String = serde_json::from_slice(&self.text).map_err(|_| Unreadable::Malformed)?;
-        let key = folded(&key);
+        // Most keys are plain.
+        let plain = self.text.get(1..self.text.len().saturating_sub(1)).and_then(|key| str::from_utf8(key).ok());
+        let plain = plain.filter(|key| key.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\'));
+        let key = match plain {
+            Some(key) => Cow::Borrowed(key),
+            None => {
+                let key: String = serde_json::from_slice(&self.text).map_err(|_| Unreadable::Malformed)?;
+                Cow::Owned(folded(&key))
+            }
+        };
         let key = if self.form { in_a_form(&key) } else { &key };
-        let of = |list: &'static [&'static str]| list.iter().find(|known| **known == key);
+        let of = |list: &'static [&'static str]| list.iter().find(|known| known.eq_ignore_ascii_case(key));
         Ok(match (of(self.fields), of(self.unnamed)) {
             (Some(field), _) => Field::Name(field),
             (None, Some(key)) => Field::Unnamed(key),
