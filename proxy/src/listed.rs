@@ -5,6 +5,7 @@ use futures_util::{StreamExt, stream};
 use crate::{
     app,
     config::Config,
+    error::Dialect,
     ollama::{
         listing::Listing,
         models,
@@ -18,6 +19,8 @@ use crate::{
 pub struct ListedModel {
     /// Its name.
     pub name: String,
+    /// The remote's model of that name, or behind it.
+    pub model: String,
     /// Tokens that a prompt and its answer may have together. None: the remote does not say.
     pub context: Option<u64>,
     /// Whether this is the context in force, and not only what the model was made for.
@@ -52,14 +55,17 @@ pub async fn listed_models(config: &Config) -> Result<Vec<ListedModel>, String> 
     let remote = remotes.only();
     let reply = models::tags(&remote).await.map_err(|error| error.to_string())?;
     let tags: Tags<'_> = remote.read("/api/tags", &reply).map_err(|error| error.to_string())?;
+    let several = remotes.are_several();
     let loaded = models::loaded(&remote).await;
     let loaded = loaded.as_ref().and_then(|reply| remote.read("/api/ps", reply).ok());
     let listing = Listing { config, loaded: loaded.as_ref() };
     let entries = listing.entries(&tags);
     let described = stream::iter(entries.iter().take(DESCRIBED)).map(|entry| {
-        let (listing, remote) = (&listing, &remote);
+        let (listing, remote, remotes) = (&listing, &remote, &remotes);
         async move {
-            let reply = models::show(remote, &entry.tag.name).await.ok();
+            let name = &entry.tag.name;
+            let at = if several { remotes.with(name, Dialect::Ollama, |_| true).await.ok() } else { None };
+            let reply = models::show(at.as_ref().unwrap_or(remote), name).await.ok();
             let show: Option<Show<'_>> = reply.as_ref().and_then(|reply| remote.read("/api/show", reply).ok());
             let capabilities =
                 show.as_ref().and_then(|show| show.capabilities.as_ref()).or(entry.tag.capabilities.as_ref());
@@ -69,6 +75,7 @@ pub async fn listed_models(config: &Config) -> Result<Vec<ListedModel>, String> 
                 in_force: listing.in_force(&entry.name, &entry.tag.name, in_file).is_some(),
                 capabilities: capabilities.map(|all| all.iter().map(ToString::to_string).collect()),
                 name: entry.name.to_string(),
+                model: entry.tag.name.to_string(),
             }
         }
     });

@@ -31,6 +31,7 @@ mod reaching;
 mod refusals;
 mod remotes;
 mod responses;
+mod setup;
 mod ssh;
 mod store;
 mod streams;

@@ -6,10 +6,12 @@ mod tools;
 mod yaml;
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs, io,
+    net::{TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
     process::Command as Process,
+    time::Duration,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
@@ -88,12 +90,12 @@ pub(crate) fn run(matches: &ArgMatches, config: &Config, environment: &[(String,
     if !write && !plan.files.is_empty() {
         let _ = writeln!(out, "\nWrite it: farllama setup {} --write", tool.name);
     }
-    let check = check(tool, &facts, config);
-    let _ = writeln!(out, "\nCheck what works with this model: {}", check.join(" "));
+    let check = Check::new(tool, &facts, config);
+    let _ = writeln!(out, "\nCheck what works with this model: {check}");
     if write && !leaf.get_flag("no-check") && !plan.files.is_empty() {
         // What was done is shown before the check, which takes a minute.
         print!("{out}");
-        return Ok(run_check(&check));
+        return Ok(check.run());
     }
     Ok(out)
 }
@@ -221,22 +223,64 @@ fn write_files(out: &mut String, tool: &Tool, plan: &Plan, backups: &backup::Bac
 }
 
 /// The command that checks what works in the tool.
-fn check(tool: &Tool, facts: &Facts, config: &Config) -> Vec<String> {
-    let remote = config.remote.url();
-    let words = ["farllama-check", "doctor", "--remote-host", &remote, "--for", tool.persona, "--model", &facts.model];
-    words.into_iter().map(str::to_owned).collect()
+struct Check {
+    words: Vec<String>,
+    /// For the environment: the key of what is checked.
+    key: Option<String>,
 }
 
-/// Runs the check, if its program is there.
-fn run_check(check: &[String]) -> String {
-    let (program, arguments) = check.split_first().map_or(("", check), |(program, arguments)| (&**program, arguments));
-    // It is mostly installed beside this program.
-    let beside =
-        std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(program))).filter(|path| path.exists());
-    let program = beside.unwrap_or_else(|| PathBuf::from(program));
-    match Process::new(&program).args(arguments).status() {
-        Ok(_) => String::new(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => format!("{}: {error}\n", program.display()),
+impl Check {
+    const PROGRAM: &str = "farllama-check";
+    const KEY: &str = "FARLLAMA_REMOTE_API_KEY";
+
+    /// How long this proxy may take to accept a connection.
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// Checks this proxy, with its aliases and contexts, if it runs; else the remote.
+    fn new(tool: &Tool, facts: &Facts, config: &Config) -> Self {
+        let model = facts.chosen();
+        let (url, model, key) = if is_reachable(&facts.native) {
+            (facts.native.clone(), facts.model.clone(), facts.key.clone())
+        } else {
+            let bearer = config.remote.authorization.as_ref().and_then(|value| value.to_str().ok());
+            let key = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+            (config.remote.url(), model.map_or_else(|| facts.model.clone(), |model| model.target.clone()), key)
+        };
+        let words = ["doctor", "--remote-host", &url, "--for", tool.persona, "--model", &model];
+        Self { words: words.into_iter().map(str::to_owned).collect(), key }
     }
+
+    /// Runs it, if its program is there.
+    fn run(&self) -> String {
+        // It is mostly installed beside this program.
+        let name = format!("{}{}", Self::PROGRAM, std::env::consts::EXE_SUFFIX);
+        let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(&name)));
+        let program = beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name));
+        let mut command = Process::new(&program);
+        command.args(&self.words).envs(self.key.as_ref().map(|key| (Self::KEY, key)));
+        match command.status() {
+            Ok(_) => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => format!("{}: {error}\n", program.display()),
+        }
+    }
+}
+
+/// As a person types it, without the key.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_some() {
+            write!(f, "{}=KEY ", Self::KEY)?;
+        }
+        write!(f, "{} {}", Self::PROGRAM, self.words.join(" "))
+    }
+}
+
+/// Whether something accepts connections at `url`.
+fn is_reachable(url: &str) -> bool {
+    let Ok(url) = url.parse::<http::Uri>() else { return false };
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let addrs = (host, port).to_socket_addrs().into_iter().flatten();
+    addrs.into_iter().any(|addr| TcpStream::connect_timeout(&addr, Check::PATIENCE).is_ok())
 }

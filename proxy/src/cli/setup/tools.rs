@@ -47,6 +47,8 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) name: String,
+    /// The remote's model.
+    pub(super) target: String,
     /// Tokens of a prompt and its answer together. None: the remote does not say.
     pub(super) context: Option<u64>,
     pub(super) tools: bool,
@@ -62,7 +64,15 @@ impl From<ListedModel> for Model {
         let can = |what: &str| listed.capabilities.as_ref().is_some_and(|all| all.iter().any(|known| known == what));
         let tools = listed.capabilities.is_none() || can("tools");
         let (vision, thinking) = (can("vision"), can("thinking"));
-        Self { tools, vision, thinking, in_force: listed.in_force, name: listed.name, context: listed.context }
+        Self {
+            tools,
+            vision,
+            thinking,
+            in_force: listed.in_force,
+            name: listed.name,
+            target: listed.model,
+            context: listed.context,
+        }
     }
 }
 
@@ -444,6 +454,7 @@ mod tests {
     fn facts(key: Option<&str>) -> Facts {
         let model = |name: &str, context, tools| Model {
             name: name.to_owned(),
+            target: name.to_owned(),
             context,
             tools,
             in_force: true,
