@@ -260,6 +260,26 @@ check('the keyboard alone is enough', async () => {
   await page.locator('#remote-dialog').waitFor({ state: 'hidden' });
 });
 
+check('several remotes are listed with their state', async () => {
+  await view('overview');
+  assert.equal(await page.locator('#remotes-part').isVisible(), false);
+  const before = await readFile(config, 'utf8');
+  const remotes = [['one', first], ['two', second], ['gone', 'http://127.0.0.1:9']];
+  await writeFile(config, remotes.map(([name, url]) => `[[remotes]]\nname = "${name}"\nurl = "${url}"\n`).join(''));
+  const farllama = children.find((child) => child.spawnfile.endsWith('farllama'));
+  farllama.kill('SIGHUP');
+  const rows = page.locator('#remotes tbody tr');
+  await rows.filter({ hasText: 'gone' }).filter({ hasText: 'down: ' }).waitFor();
+  assert.equal(await rows.count(), 3);
+  const two = await rows.nth(1).innerText();
+  assert.match(two, /two\s+up/);
+  assert.ok(two.includes(second) && two.includes('Ollama 0.20.0'), two);
+  await shoot('remotes');
+  await writeFile(config, before);
+  farllama.kill('SIGHUP');
+  await page.locator('#remotes-part').waitFor({ state: 'hidden' });
+});
+
 check('dark mode, a narrow screen and reduced motion are served', async () => {
   const back = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const light = await back();

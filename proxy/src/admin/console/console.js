@@ -115,6 +115,19 @@ function show(now) {
   $("remote-state").className = now.remote.reachable ? "good" : "bad";
   $("remote-version").textContent = now.remote.version ? `Ollama ${now.remote.version}` : "–";
   $("remote-latency").textContent = now.remote.reachable ? known(now.remote.latency_ms, " ms") : "–";
+  const remotes = now.remotes || [];
+  $("remotes-part").hidden = !remotes.length;
+  fill("remotes", remotes.map((remote) => row([
+    make("td", remote.name, "text"),
+    make("td", remote.reachable ? "up" : `down: ${remote.error}`, remote.reachable ? "good" : "bad"),
+    make("td", remote.url, "text"),
+    remote.version ? `Ollama ${remote.version}` : "–",
+    remote.reachable ? known(remote.latency_ms, " ms") : "–",
+    known(remote.in_flight),
+    remote.priority,
+    remote.weight,
+    make("td", (remote.installed || []).map((name) => (remote.loaded || []).includes(name) ? `${name} (loaded)` : name).join(", ") || "–", "text"),
+  ])), "no remotes");
   const until = now.inspector.until_ms;
   $("inspecting").hidden = !until;
   if (until) $("inspecting").textContent = `The inspector is on until ${clock(until)}: prompts and answers are kept in memory.`;
