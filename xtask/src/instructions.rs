@@ -25,7 +25,8 @@ const HELP: &str = "\
 cargo xtask instructions [--bless] [--proxy FILE] [WORD…]
 
 Counts instructions in user space for each row, or for those whose name has a WORD, and compares them with xtask/instructions.txt. Fails if a
-count has grown by more than 5 %. --bless writes the counts there. Builds the proxy in release mode unless --proxy names one. Needs valgrind.
+count has grown by more than 5 %. Rows with several remotes and aliases are compared with those without, too. --bless writes the counts
+there. Builds the proxy in release mode unless --proxy names one. Needs valgrind.
 ";
 
 /// How much a count may exceed its entry: the difference between two machines and two minor versions of the compiler is smaller.
@@ -41,7 +42,15 @@ struct Row {
     /// What the remote answers with, by the name of the model.
     model: &'static str,
     unit: Unit,
+    /// Whether there are [`REMOTES`] and [`ALIASES`], of which the request names one. Else there is one remote and no alias.
+    many: bool,
 }
+
+/// How many remotes there are, all of which have the model.
+const REMOTES: usize = 3;
+
+/// How many names stand for the model.
+const ALIASES: usize = 10;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Unit {
@@ -57,6 +66,8 @@ const MESSAGES: &str = "/v1/messages";
 const ROWS: &[Row] = &[
     row("chat, translated", CHAT, "whole", Unit::Request),
     row("chat, native", "/api/chat", "whole", Unit::Request),
+    Row { many: true, ..row("chat, translated, 3 remotes and 10 aliases", CHAT, "whole", Unit::Request) },
+    Row { many: true, ..row("chat, native, 3 remotes and 10 aliases", "/api/chat", "whole", Unit::Request) },
     row("messages, translated", MESSAGES, "whole", Unit::Request),
     row("embeddings, translated", "/v1/embeddings", "vectors", Unit::Request),
     row("text chunk, translated", CHAT, "text", Unit::Chunk),
@@ -67,12 +78,23 @@ const ROWS: &[Row] = &[
 ];
 
 const fn row(name: &'static str, path: &'static str, model: &'static str, unit: Unit) -> Row {
-    Row { name, path, model, unit }
+    Row { name, path, model, unit, many: false }
 }
 
 impl Row {
+    /// The name of the model in requests.
+    fn asked(&self) -> String {
+        if self.many { format!("alias-{}", ALIASES / 2) } else { self.model.to_owned() }
+    }
+
+    /// The row without many remotes and aliases.
+    fn plain(&self) -> Option<&'static str> {
+        let plain = |row: &&Self| !row.many && (row.path, row.model, row.unit) == (self.path, self.model, self.unit);
+        ROWS.iter().find(plain).filter(|_| self.many).map(|row| row.name)
+    }
+
     fn body(&self) -> String {
-        let model = self.model;
+        let model = self.asked();
         if self.path == "/v1/embeddings" {
             let inputs: Vec<String> = (0..16).map(|n| format!("\"sentence number {n} of some length\"")).collect();
             return format!(r#"{{"model":"{model}","input":[{}]}}"#, inputs.join(","));
@@ -118,7 +140,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let known = std::fs::read_to_string(&file).unwrap_or_default();
     let known = |name: &str| known.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
     let (mut counts, mut grown) = (String::new(), Vec::new());
-    println!("{:<30} {:>12} {:>12}  change", "instructions", "baseline", "now");
+    println!("{:<44} {:>12} {:>12}  change", "instructions", "baseline", "now");
+    let mut counted = Vec::new();
     for row in ROWS {
         let baseline: Option<u64> = known(row.name);
         let wanted = words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
@@ -128,18 +151,24 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         };
         // Writing to a string does not fail.
         let _ = writeln!(counts, "{}: {count}", row.name);
+        let plain = row.plain().and_then(|plain| counted.iter().find(|(name, _)| *name == plain).copied());
+        counted.push((row.name, count));
         if !wanted {
             continue;
         }
+        if let Some((name, plain)) = plain {
+            let more = count as f64 / plain as f64;
+            println!("{:<44} {plain:>12} {count:>12}  {:+.1} % of {name:?}", row.name, (more - 1.0) * 100.0);
+        }
         let Some(baseline) = baseline else {
-            println!("{:<30} {:>12} {count:>12}", row.name, "-");
+            println!("{:<44} {:>12} {count:>12}", row.name, "-");
             if !bless {
                 grown.push(format!("{} has no entry", row.name));
             }
             continue;
         };
         let change = count as f64 / baseline as f64;
-        println!("{:<30} {baseline:>12} {count:>12}  {:+.1} %", row.name, (change - 1.0) * 100.0);
+        println!("{:<44} {baseline:>12} {count:>12}  {:+.1} %", row.name, (change - 1.0) * 100.0);
         if change > MOST {
             grown.push(format!("{}: {count} instead of {baseline}", row.name));
         }
@@ -167,13 +196,27 @@ fn count(program: &Path, row: &Row) -> Result<u64, String> {
 fn total(program: &Path, row: &Row, requests: usize, chunks: usize) -> Result<u64, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", row.name);
     let (received, next) = channel();
-    let remote = remote(chunks, next).map_err(failed)?;
+    let mut next = Some(next);
+    let addrs: Vec<_> = (0..if row.many { REMOTES } else { 1 })
+        .map(|_| remote(chunks, next.take().unwrap_or_else(|| channel().1)).map_err(failed))
+        .collect::<Result<_, _>>()?;
     let log = std::env::temp_dir().join(format!("farllama-instructions-{}", std::process::id()));
     let mut counted = Command::new("valgrind");
     counted.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]);
     counted.arg(format!("--log-file={}", log.display())).arg(program);
-    let flags = ["--local-port", "0", "--log", "json", "--remote-probe", "0s", "--remote-host", &remote.to_string()];
-    let proxy = Proxy::spawn(counted, &flags.map(str::to_owned))
+    let mut flags = ["--local-port", "0", "--log", "json", "--remote-probe", "0s"].map(str::to_owned).to_vec();
+    if row.many {
+        let remotes = addrs.iter().enumerate().map(|(nth, addr)| format!("remote-{nth}=http://{addr}"));
+        let aliases = (0..ALIASES).map(|nth| format!("alias-{nth}={}", row.model));
+        let (remotes, aliases) = (remotes.collect::<Vec<_>>().join(","), aliases.collect::<Vec<_>>().join(","));
+        // How long the count takes must not decide how often health is checked.
+        let quiet = ["--health-interval", "0s", "--health-models-age", "1h"].map(str::to_owned);
+        flags.extend(["--remotes".to_owned(), remotes, "--models-aliases".to_owned(), aliases]);
+        flags.extend(quiet);
+    } else {
+        flags.extend(["--remote-host".to_owned(), addrs[0].to_string()]);
+    }
+    let proxy = Proxy::spawn(counted, &flags)
         .map_err(|error| format!("{error} (valgrind is needed: apt-get install valgrind)"))?;
     ask(proxy.addr, row, requests, &received).map_err(failed)?;
     proxy.end()?;
@@ -265,6 +308,10 @@ fn answer(mut stream: &TcpStream, chunks: usize, received: &Receiver<()>) -> std
     let model = body.split_once(r#""model":""#).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
     let whole = match model {
         _ if first.contains("/api/version") => Some(r#"{"version":"0.33.0"}"#.to_owned()),
+        _ if first.contains("/api/tags") || first.contains("/api/ps") => {
+            let model = |name: &str| format!(r#"{{"name":"{name}:latest","model":"{name}:latest","size":1}}"#);
+            Some(format!(r#"{{"models":[{},{}]}}"#, model("whole"), model("vectors")))
+        }
         "whole" => {
             let text = "Hello, \\\"world\\\".\\nThis is an answer of some length, with a café in it. ".repeat(6);
             Some(message("whole", &format!(r#""content":"{text}""#), true))
