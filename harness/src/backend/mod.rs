@@ -280,6 +280,9 @@ async fn between(to: SocketAddr, side: Side, mutation: &Mutation) -> Result<Laye
     layer.map_err(|error| Missing::Broken(format!("nothing can be put in between: {error}")))
 }
 
+/// Hosts of `[[remotes]]` that stand for the upstream of the scenario end with this, such as `a.ollama.test`.
+const UPSTREAM: &str = ".ollama.test";
+
 /// A scenario's settings, but for what is ours to say: a free port, and where the upstream is.
 fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String> {
     let mut config = match text {
@@ -287,8 +290,15 @@ fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String
         Some(text) => Config::from_toml(text).map_err(|error| format!("config: {error}"))?,
     };
     config.local = Local { port: 0, ..Local::default() };
-    let remote = remote.clone();
-    let given = &mut config.remote;
+    for entry in config.remotes.iter_mut().filter(|entry| entry.remote.host.ends_with(UPSTREAM)) {
+        settle(&mut entry.remote, remote.clone());
+    }
+    settle(&mut config.remote, remote.clone());
+    Ok(config)
+}
+
+/// Lets `given` lead to the upstream.
+fn settle(given: &mut farllama::config::Remote, remote: RemoteSettings) {
     (given.protocol, given.host, given.port) = (remote.protocol, remote.host, remote.port);
     if !remote.base_path.is_empty() {
         given.base_path = remote.base_path;
@@ -298,7 +308,6 @@ fn settled(text: Option<&str>, remote: &RemoteSettings) -> Result<Config, String
     }
     given.headers.extend(remote.headers);
     given.ca_file = remote.ca_file.or(given.ca_file.take());
-    Ok(config)
 }
 
 /// The settings for an Ollama at `addr`.
