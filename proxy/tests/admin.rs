@@ -359,6 +359,30 @@ async fn watching_changes_no_byte() {
     assert_eq!(inspected["exchanges"].as_array().unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn the_inspector_keeps_what_ollama_replied_to_a_request_that_is_not_streamed() {
+    let stream = [STREAM_HEAD.as_bytes().to_vec(), word("one"), last(), STREAM_END.as_bytes().to_vec()].concat();
+    let upstream = Upstream::answering(stream).await;
+    let steered = Steered::start(&upstream).await;
+    steered.call("PUT", "/api/inspector", "{\"on\":true}").await;
+    let (message, response) =
+        (MESSAGES_STREAM.replace("true", "false"), "{\"model\":\"m\",\"input\":\"hi\",\"store\":false}");
+    for (path, body) in [("/v1/messages", &*message), ("/v1/responses", response)] {
+        assert_eq!(ask(steered.addr(), post(path, body)).await.code(), 200, "{path}");
+    }
+    let wanted = |all: &Value| all["exchanges"].as_array().unwrap().len() == 2;
+    let kept = steered.until("/api/inspector", wanted).await;
+    let lines = String::from_utf8([word("one"), last()].concat()).unwrap();
+    let lines: Vec<&str> = lines.lines().filter(|line| line.starts_with('{')).collect();
+    for exchange in kept["exchanges"].as_array().unwrap() {
+        let one = steered.get(&format!("/api/inspector/{}", exchange["key"])).await.json();
+        let reply = one["reply"]["text"].as_str().unwrap();
+        assert_eq!(reply.lines().collect::<Vec<_>>(), lines, "{one}");
+        let saved = steered.get(&format!("/api/inspector/{}/scenario", exchange["key"])).await.text();
+        assert!(saved.contains("upstream:") && saved.contains("one"), "{saved}");
+    }
+}
+
 /// Runs a program of Debian's package `prometheus`; None if it is missing, which is an error where all tools must be there.
 fn prometheus(program: &str) -> Option<Command> {
     let there = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());

@@ -90,7 +90,7 @@ async fn whole(app: &App, ask: UpstreamRequest, messages: Messages, recorder: &R
             Some(Err(error)) => Err(error),
             Some(Ok(frame)) => frame.into_data().map_or(Ok(()), |packet| {
                 recorder.first_token();
-                recorder.payload("reply", &packet);
+                recorder.replied(&packet);
                 feed.packet_of(0, packet)
             }),
         };

@@ -180,6 +180,14 @@ impl Recorder {
         }
     }
 
+    /// A part of Ollama's reply that is read whole before it is translated, for `--verbose` and the inspector.
+    pub(crate) fn replied(&self, part: &[u8]) {
+        self.payload("reply", part);
+        if let Some(capture) = self.capture() {
+            capture.replied(part);
+        }
+    }
+
     /// One write of an event stream, for `--verbose`: a line each frame.
     pub(crate) fn sent(&self, frames: &Bytes) {
         if verbose() {

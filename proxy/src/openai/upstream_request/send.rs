@@ -199,10 +199,7 @@ pub(crate) async fn all(app: &App, asks: Vec<UpstreamRequest>, recorder: &Record
 /// As [`open`]; an answer that is cut off.
 pub(crate) async fn whole(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Bytes, Error> {
     let reply = client::whole(open(app, ask, recorder).await?).await?;
-    recorder.payload("reply", &reply);
-    if let Some(capture) = recorder.capture() {
-        capture.replied(&reply);
-    }
+    recorder.replied(&reply);
     Ok(reply)
 }
 
