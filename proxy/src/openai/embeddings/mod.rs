@@ -42,9 +42,9 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     let bodies = send::all(&app, asks, &recorder).await?;
     send::respond(bodies, move |bodies| {
         let body = bodies.first().ok_or_else(|| Error::Internal { message: "a request without asks".to_owned() })?;
-        let reply: EmbedReply<'_> = app.upstream.read(translate::PATH, body)?;
+        let reply = EmbedReply::compact(body).map_or_else(|| app.upstream.read(translate::PATH, body), Ok)?;
         recorder.usage(Usage { input: reply.prompt_eval_count.unwrap_or(0), ..Usage::default() });
-        response::json(&translate::response(&facts, &reply)?, body.len() + 512 + 64 * facts.inputs)
+        Ok(response::written(translate::response(&facts, &reply, body.len())?))
     })
     .await
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -159,37 +158,4 @@ fn given<'a>(at: &str, text: Text<'a>) -> Result<Cow<'a, str>, Error> {
         return Err(Error::invalid(at, format!("Invalid '{at}': input cannot be an empty string.")));
     }
     Ok(text.0)
-}
-
-/// A whole answer.
-#[derive(Debug, Serialize)]
-pub(crate) struct List<'a> {
-    pub(crate) object: &'static str,
-    pub(crate) data: Vec<Embedding<'a>>,
-    pub(crate) model: &'a str,
-    pub(crate) usage: EmbeddingUsage,
-}
-
-/// The vector of one input.
-#[derive(Debug, Serialize)]
-pub(crate) struct Embedding<'a> {
-    pub(crate) object: &'static str,
-    pub(crate) index: usize,
-    pub(crate) embedding: Vector<'a>,
-}
-
-/// A vector in one of its encodings.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Vector<'a> {
-    /// As Ollama wrote it.
-    Float(&'a RawValue),
-    Base64(String),
-}
-
-/// Tokens of all inputs; an embedding has no answer to count.
-#[derive(Debug, Serialize)]
-pub(crate) struct EmbeddingUsage {
-    pub(crate) prompt_tokens: u64,
-    pub(crate) total_tokens: u64,
 }

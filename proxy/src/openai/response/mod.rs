@@ -15,7 +15,12 @@ use crate::{error::Error, json_writer};
 /// None that a plain struct can cause.
 pub(crate) fn json(value: &impl Serialize, size: usize) -> Result<Response, Error> {
     let body = json_writer::to_vec(value, size).map_err(|error| Error::Internal { message: error.to_string() })?;
+    Ok(written(body))
+}
+
+/// A response with JSON that is written already.
+pub(crate) fn written(body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }
