@@ -46,6 +46,17 @@ pub(crate) fn masked<'a>(text: &'a str, secrets: &[HeaderValue]) -> Cow<'a, str>
     Cow::Owned(search.map_or_else(|_| MASK.to_owned(), |search| search.replace_all(text, &masks)))
 }
 
+/// Longest text that is searched for one key after the other.
+const SHORT: usize = 256;
+
+/// Whether `text` may have a key of `secrets` in it. Most texts are short, and are looked at; a long one may.
+pub(crate) fn may_show_key(text: &str, secrets: &[HeaderValue]) -> bool {
+    let mut keys = secrets.iter().flat_map(keys_of);
+    keys.any(|key| {
+        text.len() > SHORT || key.len() <= text.len() && memmem::find(text.as_bytes(), key.as_bytes()).is_some()
+    })
+}
+
 /// The words of a header that may be keys.
 pub(crate) fn keys_of(value: &HeaderValue) -> impl Iterator<Item = &str> {
     let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
@@ -75,6 +86,17 @@ mod tests {
         // Fast: a search for each of the keys would take a minute.
         let text = keys.join(" ").repeat(20);
         assert!(!masked(&text, &[header]).contains("sk-"));
+    }
+
+    #[test]
+    fn a_text_that_shows_no_key_need_not_be_masked() {
+        let secrets = [HeaderValue::from_static("Bearer sk-secret-1"), HeaderValue::from_static("sk-secret-2")];
+        for (text, shows) in [("/v1/sk-secret-2/x", true), ("sk-secret", false), ("", false), ("/v1/models", false)] {
+            assert_eq!(may_show_key(text, &secrets), shows, "{text}");
+            assert_eq!(masked(text, &secrets) != text, shows, "{text}");
+        }
+        let long = "x".repeat(SHORT + 1);
+        assert!(may_show_key(&long, &secrets) && !may_show_key(&long, &[]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{Ending, Exchange, InFlight, Readers, Recorder};
 use crate::{
     error::{self, Dialect, Error},
     observe::tail::Tail,
+    redact,
     usage::Usage,
 };
 
@@ -106,6 +107,12 @@ impl Opened {
         let first_byte = response.map(|seen| seen.first_byte.unwrap_or(now));
         // On the native lane a stream's first line is its first token; there are no heartbeats.
         let first_token = notes.first_token.or(response.filter(|seen| seen.native_stream).and(first_byte));
+        // Keys are looked for once, not by each reader: most exchanges show none.
+        let texts = [Some(&**id), Some(&**route), notes.model.as_deref()];
+        let may_show_keys = notes.error.is_some()
+            || !notes.receipt.is_empty()
+            || recorder.capture().is_some()
+            || texts.into_iter().flatten().any(|text| redact::may_show_key(text, &notes.secrets));
         let generating = read.generating.or(first_token.map(|first| now.saturating_duration_since(first)));
         self.readers.read(&Exchange {
             key: self.key,
@@ -126,11 +133,13 @@ impl Opened {
             receipt: &notes.receipt,
             error: notes.error.as_ref(),
             ending,
-            secrets: &notes.secrets,
+            secrets: if may_show_keys { &notes.secrets } else { &[] },
             capture: recorder.capture(),
             facts: Some(&self.facts),
             trace: recorder.trace(),
         });
+        // Readers may keep the facts for long, but no keys.
+        notes.secrets = Vec::new();
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Exchange<'a> {
     /// What went wrong.
     pub(crate) error: Option<&'a Error>,
     pub(crate) ending: Ending,
-    /// Headers with keys: readers mask these in every text.
+    /// Headers with keys: readers mask these in every text. Empty if no text shows one.
     pub(crate) secrets: &'a [HeaderValue],
     /// What the inspector has copied of it.
     pub(crate) capture: Option<&'a Capture>,

@@ -145,7 +145,7 @@ enum Kept {
     Facts(Box<Ended>),
 }
 
-/// An exchange whose texts are short and hold no key.
+/// An exchange whose texts are short and show no key.
 #[derive(Debug)]
 struct Ended {
     seq: u64,
@@ -163,7 +163,7 @@ struct Ended {
 const SHORT: usize = 256;
 
 impl Ended {
-    /// None: it must be formatted at once. Its texts are long, or hold keys, which are not kept; or there is more to it, which is rare.
+    /// None: it must be formatted at once. Its texts are long, or may show keys, which are not kept; or there is more to it, which is rare.
     fn of(exchange: &Exchange<'_>, seq: u64, now_ms: u64) -> Option<Self> {
         let Exchange { key, id, route, model, status, first_token, total, tokens_per_second, ending, .. } = *exchange;
         let short = [id, route, model.unwrap_or_default()].iter().all(|text| text.len() <= SHORT);

@@ -56,7 +56,10 @@ struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn skip_space(&mut self) {
-        self.0 = self.0.trim_ascii_start();
+        // Ollama prints none.
+        if self.0.first().is_some_and(u8::is_ascii_whitespace) {
+            self.0 = self.0.trim_ascii_start();
+        }
     }
 
     /// Takes a byte that must come next, and the space around it.
@@ -129,6 +132,10 @@ pub(crate) struct Read {
 
 impl Tail {
     pub(crate) fn push(&mut self, packet: &[u8]) {
+        // Only the last line counts, and another one begins.
+        if self.0.ends_with(b"\n") && packet.first().is_some_and(|first| !first.is_ascii_whitespace()) {
+            self.0.clear();
+        }
         let new = &packet[packet.len().saturating_sub(KEPT)..];
         let old = (self.0.len() + new.len()).saturating_sub(KEPT).min(self.0.len());
         self.0.drain(..old);
@@ -209,6 +216,15 @@ mod tests {
         };
         assert_eq!(tail.read(), read);
         assert!(tail.0.len() <= KEPT);
+    }
+
+    #[test]
+    fn empty_lines_after_the_last_one_do_not_count() {
+        let mut tail = Tail::default();
+        for packet in ["{\"model\":\"a\"}\n", "{\"model\":\"b\",", "\"eval_count\":3}\n", "\n", " \r\n"] {
+            tail.push(packet.as_bytes());
+        }
+        assert_eq!((tail.read().model.as_deref(), tail.ends_a_line()), (Some("b"), true));
     }
 
     #[test]
