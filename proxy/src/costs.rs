@@ -142,7 +142,7 @@ const ROWS: &[Row] = &[
     }),
     ("one line in many packets", |n| {
         let line = json!({"message": {"content": "word ".repeat(n)}, "done": false});
-        let mut feed = Feed::new(chat::stream_of_one(stamp("chatcmpl-")));
+        let mut feed = Feed::new(chat::stream_of_one(&stamp("chatcmpl-")));
         for packet in format!("{line}\n").into_bytes().chunks(64) {
             feed.packet(Bytes::copy_from_slice(packet)).unwrap();
         }
@@ -238,7 +238,7 @@ fn response(own: &Value, more: &Value) {
 }
 
 fn stream(lines: &str) {
-    let mut feed = Feed::new(chat::stream_of_one(stamp("chatcmpl-")));
+    let mut feed = Feed::new(chat::stream_of_one(&stamp("chatcmpl-")));
     feed.packet(Bytes::copy_from_slice(lines.as_bytes())).unwrap();
     assert!(!feed.translator().closed() && !feed.frames.take().is_empty());
     // Whole answers are numbered by the same code.

@@ -86,7 +86,7 @@ pub fn ndjson(data: &[u8]) {
 pub fn chat_stream(data: &[u8]) {
     let random = "0123456789abcdef0123456789abcdef".to_owned();
     let stamp = Stamp { id: format!("chatcmpl-{random}"), random, created: 1_700_000_000 };
-    let mut feed = Feed::of(chat::stream_of_one(stamp), 1);
+    let mut feed = Feed::of(chat::stream_of_one(&stamp), 1);
     let step = usize::from(data.first().copied().unwrap_or(1)).max(1);
     let outcome = data.chunks(step).try_for_each(|packet| feed.packet_of(0, Bytes::copy_from_slice(packet)));
     let failed = outcome.and_then(|()| feed.eof_of(0)).is_err();

@@ -76,23 +76,49 @@ fn escaped(out: &mut impl Buffer, bytes: &[u8]) {
     }
 }
 
-/// How many bytes stand before the first that must be escaped.
-fn plain(bytes: &[u8]) -> usize {
-    const BLOCK: usize = size_of::<u64>();
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let begin = blocks.iter().take_while(|block| is_plain(u64::from_le_bytes(**block))).count() * BLOCK;
-    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-    begin + bytes[begin..].iter().take_while(|byte| !special(**byte)).count()
+/// How many bytes stand before the first that must be escaped: a quote, a backslash or a control character.
+pub(crate) fn plain(bytes: &[u8]) -> usize {
+    const LARGE: usize = 32;
+    let mut begin = 0;
+    match bytes.len() {
+        // Names of fields, mostly.
+        8..=16 if ends_are_plain::<8>(bytes) => return bytes.len(),
+        17..LARGE if ends_are_plain::<16>(bytes) => return bytes.len(),
+        LARGE.. => {
+            begin = bytes.as_chunks::<LARGE>().0.iter().take_while(|block| is_plain(block)).count() * LARGE;
+            if bytes.len() - begin < LARGE && bytes.last_chunk::<LARGE>().is_some_and(is_plain) {
+                return bytes.len();
+            }
+        }
+        _ => {}
+    }
+    let rest = &bytes[begin..];
+    begin + rest.iter().position(|byte| SPECIAL[usize::from(*byte)]).unwrap_or(rest.len())
 }
 
-/// Whether none of eight bytes must be escaped. Subtracting one from each byte borrows from its highest bit only where it was zero, or
-/// where a lower byte was, which has been found then.
-fn is_plain(bytes: u64) -> bool {
-    const ONES: u64 = u64::MAX / 0xff;
-    let below = |bytes: u64, bound: u8| bytes.wrapping_sub(ONES * u64::from(bound)) & !bytes;
-    let equal = |byte: u8| below(bytes ^ (ONES * u64::from(byte)), 1);
-    (below(bytes, 0x20) | equal(b'"') | equal(b'\\')) & (ONES * 0x80) == 0
+/// Whether nothing must be escaped in the first and in the last `N` bytes, which may overlap.
+fn ends_are_plain<const N: usize>(bytes: &[u8]) -> bool {
+    bytes.first_chunk::<N>().is_some_and(is_plain) && bytes.last_chunk::<N>().is_some_and(is_plain)
 }
+
+/// Whether nothing must be escaped in a block. Without a branch for each byte, so that the compiler looks at many bytes at once.
+fn is_plain<const N: usize>(block: &[u8; N]) -> bool {
+    let special = |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    block.iter().fold(0, |found, byte| found | special(*byte)) == 0
+}
+
+/// The bytes that must be escaped.
+static SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        special[byte] = true;
+        byte += 1;
+    }
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
 
 fn escape(out: &mut impl Buffer, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -452,8 +478,10 @@ mod tests {
     #[test]
     fn every_byte_is_escaped_as_serde_json_does() {
         for c in (0..0x300).filter_map(char::from_u32) {
-            for at in [0, 1, 15, 16, 17, 40] {
-                let text = format!("{}{c}{}", "x".repeat(at), "y".repeat(20));
+            for (before, after) in
+                [(0, 0), (1, 20), (6, 0), (7, 0), (8, 2), (15, 0), (16, 20), (17, 9), (31, 0), (32, 1), (40, 33)]
+            {
+                let text = format!("{}{c}{}", "x".repeat(before), "y".repeat(after));
                 assert_eq!(written(&text), serde_json::to_string(&text).unwrap());
             }
         }

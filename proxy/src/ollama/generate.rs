@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ollama::wire::{Logprob, Options};
+use crate::ollama::wire::{Line, Logprob, Options};
 
 /// Body of `POST /api/generate`. An absent field is not sent, so that Modelfile defaults stay in force.
 #[derive(Clone, Debug, Serialize)]
@@ -59,3 +59,5 @@ pub(crate) struct GenerateReply<'a> {
     #[serde(borrow, default)]
     pub(crate) logprobs: Option<Vec<Logprob<'a>>>,
 }
+
+impl<'a> Line<'a> for GenerateReply<'a> {}

@@ -60,7 +60,7 @@ pub(crate) async fn create(
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
         let openings = send::openings(&app, asks, &recorder);
-        let (chat, heartbeat) = (stream::Chat::new(stamp, facts), &app.config.heartbeat);
+        let (chat, heartbeat) = (stream::Chat::new(&stamp, facts), &app.config.heartbeat);
         return match asked {
             None => sse::respond(openings, chat, heartbeat, recorder).await,
             // Boxed, so that all others do not carry the room for it.
@@ -90,6 +90,6 @@ pub(crate) async fn create(
 
 /// The stream of one answer.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn stream_of_one(stamp: crate::stamp::Stamp) -> stream::Chat {
+pub(crate) fn stream_of_one(stamp: &crate::stamp::Stamp) -> stream::Chat {
     stream::Chat::new(stamp, wire::Facts { model: "m".to_owned(), stream: true, ..wire::Facts::default() })
 }

@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use crate::{
     error::Error,
+    json_writer,
     ollama::wire::ChatReply,
     openai::{
         chat::{
             translate::{FINGERPRINT, digits, finish_reason},
-            wire::{Chunk, ChunkChoice, Delta, Facts, Logprobs},
+            wire::{ChunkChoice, ChunkHead, Delta, Facts, Logprobs},
         },
-        response::sse::{Frames, OpenChoices, Translator},
+        response::sse::{Frames, OpenChoices, Translator, on_one_line},
         tools::{
             Numbering,
             forced::{Form, Said, cut_at},
@@ -34,8 +35,8 @@ use crate::{
 /// One streamed answer.
 #[derive(Debug)]
 pub(crate) struct Chat {
-    stamp: Stamp,
     facts: Facts,
+    frame: ChunkFrame,
     choices: Vec<Choice>,
     /// Which choice the next reply belongs to.
     nth: usize,
@@ -65,29 +66,32 @@ enum State {
 }
 
 impl Chat {
-    pub(crate) fn new(stamp: Stamp, facts: Facts) -> Self {
+    pub(crate) fn new(stamp: &Stamp, facts: Facts) -> Self {
         let choice = |nth| Choice {
             state: State::Opening,
-            calls: Numbering::new(&digits(&stamp, nth)),
+            calls: Numbering::new(&digits(stamp, nth)),
             held: String::new(),
             spoke: false,
             rescue: if facts.form == Form::Free { facts.repairs.rescue() } else { None },
         };
         let choices = (0..facts.choices.0).map(choice).collect();
         let open = OpenChoices::new(facts.choices.0);
-        Self { stamp, facts, choices, nth: 0, open, receipt: Receipt::default(), wrong: None }
+        let frame = ChunkFrame::new(stamp, &facts);
+        Self { facts, frame, choices, nth: 0, open, receipt: Receipt::default(), wrong: None }
     }
 
     fn chunk<C: Serialize>(&self, choices: C, usage: Option<CompletionUsage>, out: &mut Frames) {
-        out.data(&Chunk {
-            id: &self.stamp.id,
-            object: "chat.completion.chunk",
-            created: self.stamp.created,
-            model: &self.facts.model,
-            system_fingerprint: FINGERPRINT,
-            choices,
-            usage: self.facts.include_usage.then_some(usage),
-        });
+        match usage {
+            Some(usage) => {
+                out.data_between(&self.frame.head, &choices, &[b",\"usage\":", &*json(&usage), b"}"].concat());
+            }
+            None => out.data_between(&self.frame.head, &choices, self.frame.end),
+        }
+    }
+
+    /// Writes a chunk of the first choice that has nothing but text.
+    fn text(&self, text: &str, out: &mut Frames) {
+        out.data_between(&self.frame.before_text, text, &self.frame.after_text);
     }
 
     /// Passes on text that was held because it might have become a call.
@@ -104,6 +108,45 @@ impl Chat {
     fn delta(&self, delta: Delta<'_>, out: &mut Frames) {
         self.chunk([ChunkChoice { index: self.nth, delta, logprobs: None, finish_reason: None }], None, out);
     }
+}
+
+/// What all chunks of a stream share, written once: most chunks are a copy of it around a word.
+#[derive(Debug)]
+struct ChunkFrame {
+    /// What is in front of the choices.
+    head: Vec<u8>,
+    /// What follows the choices of a chunk without counts.
+    end: &'static [u8],
+    /// What is around the text of a chunk that has nothing else, for the first choice.
+    before_text: Vec<u8>,
+    after_text: Vec<u8>,
+}
+
+impl ChunkFrame {
+    fn new(stamp: &Stamp, facts: &Facts) -> Self {
+        let head = ChunkHead {
+            id: &stamp.id,
+            object: "chat.completion.chunk",
+            created: stamp.created,
+            model: &facts.model,
+            system_fingerprint: FINGERPRINT,
+        };
+        let mut head = on_one_line(&json(&head));
+        head.pop();
+        head.extend_from_slice(b",\"choices\":");
+        let end: &[u8] = if facts.include_usage { b",\"usage\":null}" } else { b"}" };
+        let delta = Delta { content: Some(Cow::Borrowed("")), ..Delta::default() };
+        let choices = json(&[ChunkChoice { index: 0, delta, logprobs: None, finish_reason: None }]);
+        let text = memchr::memmem::find(&choices, b"\"\"").unwrap_or(choices.len());
+        let (before, after) = (&choices[..text], choices.get(text + 2..).unwrap_or_default());
+        Self { before_text: [&*head, before].concat(), after_text: [after, end].concat(), head, end }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let written = json_writer::to_vec(value, 256);
+    debug_assert!(written.is_ok(), "plain structs always serialize");
+    written.unwrap_or_default()
 }
 
 impl Translator for Chat {
@@ -205,15 +248,20 @@ impl Translator for Chat {
             || function_call.is_some()
             || logprobs.is_some()
         {
-            let delta = Delta {
-                content,
-                reasoning_content: thinking,
-                reasoning: thinking,
-                tool_calls,
-                function_call,
-                ..Delta::default()
-            };
-            self.chunk([ChunkChoice { index: self.nth, delta, logprobs, finish_reason: None }], None, out);
+            let only = tool_calls.is_empty() && function_call.is_none() && thinking.is_none() && logprobs.is_none();
+            if let Some(text) = content.as_deref().filter(|_| only && self.nth == 0) {
+                self.text(text, out);
+            } else {
+                let delta = Delta {
+                    content,
+                    reasoning_content: thinking,
+                    reasoning: thinking,
+                    tool_calls,
+                    function_call,
+                    ..Delta::default()
+                };
+                self.chunk([ChunkChoice { index: self.nth, delta, logprobs, finish_reason: None }], None, out);
+            }
         }
         if reply.done {
             let choice = &mut self.choices[self.nth];
@@ -292,7 +340,7 @@ mod tests {
     }
 
     fn run_as(facts: Facts, packets: impl IntoIterator<Item = Vec<u8>>) -> String {
-        let mut feed = Feed::new(Chat::new(stamp("chatcmpl-"), facts));
+        let mut feed = Feed::new(Chat::new(&stamp("chatcmpl-"), facts));
         let fed = packets.into_iter().try_for_each(|packet| feed.packet(Bytes::from(packet)));
         let _ = fed.and_then(|()| feed.eof());
         String::from_utf8(feed.frames.take().to_vec()).unwrap()
@@ -431,7 +479,7 @@ mod tests {
             both in prop::collection::vec(lines(), 2..4), order in prop::collection::vec(0usize..3, 0..40), cut: bool,
         ) {
             let n = both.len();
-            let mut feed = Feed::of(Chat::new(stamp("chatcmpl-"), Facts { choices: Choices(n), ..facts(true) }), n);
+            let mut feed = Feed::of(Chat::new(&stamp("chatcmpl-"), Facts { choices: Choices(n), ..facts(true) }), n);
             let mut left: Vec<_> = both.iter().map(|lines| lines.iter()).collect();
             // Some order first, then whatever is left; the last answer may be cut off before its end.
             let rest = (0..n).flat_map(|nth| std::iter::repeat_n(nth, 10));

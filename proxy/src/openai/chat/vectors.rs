@@ -31,7 +31,7 @@ pub(crate) fn check(case: &mut Case) {
     if !receipt.is_empty() {
         case.output("receipt.txt", &format!("{receipt}\n"));
     }
-    case.stream::<CreateChatCompletionStreamResponse>(Chat::new(stamp("chatcmpl-"), facts.clone()));
+    case.stream::<CreateChatCompletionStreamResponse>(Chat::new(&stamp("chatcmpl-"), facts.clone()));
     let replies = case.inputs("reply", "json");
     if !replies.is_empty() {
         let replies: Vec<ChatReply<'_>> = replies.iter().map(|reply| serde_json::from_slice(reply).unwrap()).collect();

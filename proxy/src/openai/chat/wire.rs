@@ -378,18 +378,15 @@ pub(crate) struct Answer<'a> {
     pub(crate) function_call: Option<CalledFunction<'a>>,
 }
 
-/// One event of a streamed answer.
+/// What begins each event of a streamed answer. `choices` follow; then `usage`, absent where it was not asked for, else null until the last
+/// event.
 #[derive(Debug, Serialize)]
-pub(crate) struct Chunk<'a, C: Serialize> {
+pub(crate) struct ChunkHead<'a> {
     pub(crate) id: &'a str,
     pub(crate) object: &'static str,
     pub(crate) created: u64,
     pub(crate) model: &'a str,
     pub(crate) system_fingerprint: &'static str,
-    pub(crate) choices: C,
-    /// Absent where usage was not asked for, else null until the last chunk.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) usage: Option<Option<CompletionUsage>>,
 }
 
 /// What a chunk adds to the one choice.

@@ -6,7 +6,11 @@ use http::StatusCode;
 use super::{Frames, Saving, Translator};
 use crate::{
     error::Error,
-    ollama::{ndjson::Lines, refusal, wire::ErrorLine},
+    ollama::{
+        ndjson::Lines,
+        refusal,
+        wire::{ErrorLine, Line},
+    },
     receipt::Receipt,
     redact::Redactor,
 };
@@ -127,8 +131,10 @@ impl<T: Translator> Feed<T> {
         }
         self.translator.source(nth);
         // One look at all of it is cheaper than one at each string. Strings that nothing reads may have other bytes.
-        let read: Result<T::Reply<'_>, serde_json::Error> =
-            std::str::from_utf8(line).map_or_else(|_| serde_json::from_slice(line), serde_json::from_str);
+        let read: Result<T::Reply<'_>, serde_json::Error> = match std::str::from_utf8(line) {
+            Ok(text) => T::Reply::of_token(text).map_or_else(|| serde_json::from_str(text), Ok),
+            Err(_) => serde_json::from_slice(line),
+        };
         let unreadable = match read {
             Ok(reply) => {
                 self.translator.reply(reply, &mut self.frames);

@@ -15,11 +15,20 @@ pub(crate) struct Frames(BytesMut);
 impl Frames {
     /// Adds `data: <value>` and the blank line.
     pub(crate) fn data(&mut self, value: &impl Serialize) {
+        self.data_between(&[], value, &[]);
+    }
+
+    /// As [`Self::data`], where `value` stands between JSON that is written already, [on one line](on_one_line).
+    pub(crate) fn data_between(&mut self, before: &[u8], value: &(impl Serialize + ?Sized), after: &[u8]) {
+        // Room for all of a usual event.
+        self.0.reserve(before.len() + 256);
         self.0.put_slice(b"data: ");
+        self.0.put_slice(before);
         let begin = self.0.len();
         let written = json_writer::append(&mut self.0, value);
         debug_assert!(written.is_ok(), "plain structs always serialize");
         keep_on_one_line(&mut self.0, begin);
+        self.0.put_slice(after);
         self.0.put_slice(b"\n\n");
     }
 
@@ -90,6 +99,13 @@ impl Frames {
     pub(crate) fn take(&mut self) -> Bytes {
         self.0.split().freeze()
     }
+}
+
+/// JSON as it may stand in an event: without line ends.
+pub(crate) fn on_one_line(json: &[u8]) -> Vec<u8> {
+    let mut text = BytesMut::from(json);
+    keep_on_one_line(&mut text, 0);
+    text.into()
 }
 
 /// Makes JSON, which stands in `text` from `begin` on, text in which no reader finds a line end: some clients split streams at U+0085,

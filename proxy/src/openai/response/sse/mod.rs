@@ -11,5 +11,5 @@ mod translator;
 
 pub(crate) use event_stream::{event_stream, respond};
 pub(crate) use feed::Feed;
-pub(crate) use frames::Frames;
+pub(crate) use frames::{Frames, on_one_line};
 pub(crate) use translator::{OpenChoices, Saving, Translator};

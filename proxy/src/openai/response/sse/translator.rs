@@ -2,10 +2,8 @@
 
 use std::pin::Pin;
 
-use serde::Deserialize;
-
 use super::Frames;
-use crate::{error::Error, receipt::Receipt, usage::Usage};
+use crate::{error::Error, ollama::wire::Line, receipt::Receipt, usage::Usage};
 
 /// Work of a translator that must be done before its last frames go out. The receipt says what of it failed.
 pub(crate) type Saving = Pin<Box<dyn Future<Output = Receipt> + Send>>;
@@ -15,7 +13,7 @@ pub(crate) type Saving = Pin<Box<dyn Future<Output = Receipt> + Send>>;
 /// Laws: once [`closed`](Translator::closed), it writes nothing more. Joining the deltas of any chunking gives the unstreamed answer.
 pub(crate) trait Translator: Send + Unpin + 'static {
     /// What one line of the upstream holds.
-    type Reply<'a>: Deserialize<'a>;
+    type Reply<'a>: Line<'a>;
     /// Takes the next reply: 0..n frames.
     fn reply(&mut self, reply: Self::Reply<'_>, out: &mut Frames);
     /// Takes the end before the last reply: one error frame.
