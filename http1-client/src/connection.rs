@@ -149,8 +149,9 @@ where
 {
     /// Begins an exchange. The connection must be new or reusable. [`Connection::poll_head`] sends the request and reads the response.
     pub fn start(&mut self, request: &Encoded, body: Option<B>) {
-        // Room for a short body too, so that it need not grow step by step.
-        self.out.reserve(request.head.len() + 512);
+        // Room for a short body too, so that it need not grow.
+        let size = body.as_ref().map_or(0, |body| usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX));
+        self.out.reserve(request.head.len() + if size < GATHERED { size.max(512) } else { 0 });
         self.out.extend_from_slice(&request.head);
         let done = request.outgoing == Outgoing::Length(0);
         self.upload = body.map(|body| Upload { body, outgoing: request.outgoing, done });

@@ -141,10 +141,18 @@ pub(crate) struct Fields<'a> {
     list: Vec<(Cow<'a, str>, Option<&'a RawValue>)>,
     /// Where each name is, if there are more than [`FEW`]: most bodies have few, which are found sooner without hashing a name.
     index: HashMap<Cow<'a, str>, usize, RandomState>,
+    /// A bit for each name, see [`bit`]: most names that are asked for are absent, and one look tells.
+    bits: u64,
     /// How many were not taken yet.
     left: usize,
     /// The maximum number of names of this object and of those inside it; 0: unlimited.
     max: usize,
+}
+
+/// One of 64 bits, by the ends of a name and its length.
+fn bit(name: &str) -> u64 {
+    let ends = [name.as_bytes().first(), name.as_bytes().last()].map(|byte| byte.map_or(0, |byte| usize::from(*byte)));
+    1 << ((ends[0] + 4 * ends[1] + 16 * name.len()) % 64)
 }
 
 /// Up to this number of names, looking at all of them is cheaper than an index.
@@ -152,7 +160,7 @@ const FEW: usize = 16;
 
 impl<'a> Fields<'a> {
     fn find(&self, name: &str) -> Option<usize> {
-        if self.left == 0 {
+        if self.left == 0 || self.bits & bit(name) == 0 {
             return None;
         }
         match self.list.len() {
@@ -168,6 +176,7 @@ impl<'a> Fields<'a> {
             return;
         }
         self.left += 1;
+        self.bits |= bit(&name);
         match self.list.len() {
             ..FEW => {}
             FEW => {

@@ -67,7 +67,8 @@ impl Policy {
         }
         match native.truncate {
             Some(given) => Cow::Borrowed(given),
-            None => Cow::Owned(raw(&(self.overflow == Overflow::Truncate))),
+            None if self.overflow == Overflow::Truncate => Cow::Borrowed(RawValue::TRUE),
+            None => Cow::Borrowed(RawValue::FALSE),
         }
     }
 }
