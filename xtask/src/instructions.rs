@@ -9,10 +9,13 @@
 use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
 };
 
@@ -44,6 +47,9 @@ struct Row {
     unit: Unit,
     /// Whether there are [`REMOTES`] and [`ALIASES`], of which the request names one. Else there is one remote and no alias.
     many: bool,
+    /// With metrics on and a console that listens; all others run without the admin listener. A console looks twice a second, so the count
+    /// depends on how fast the machine is: it is shown, and compared with nothing.
+    watched: bool,
 }
 
 /// How many remotes there are, all of which have the model.
@@ -75,10 +81,18 @@ const ROWS: &[Row] = &[
     row("text chunk, native", "/api/chat", "text", Unit::Chunk),
     row("thinking chunk, translated", CHAT, "thinking", Unit::Chunk),
     row("tool call chunk, translated", CHAT, "calls", Unit::Chunk),
+    watched("chat, translated, console open", CHAT, "whole", Unit::Request),
+    watched("chat, native, console open", "/api/chat", "whole", Unit::Request),
+    watched("text chunk, translated, console open", CHAT, "text", Unit::Chunk),
+    watched("text chunk, native, console open", "/api/chat", "text", Unit::Chunk),
 ];
 
 const fn row(name: &'static str, path: &'static str, model: &'static str, unit: Unit) -> Row {
-    Row { name, path, model, unit, many: false }
+    Row { name, path, model, unit, many: false, watched: false }
+}
+
+const fn watched(name: &'static str, path: &'static str, model: &'static str, unit: Unit) -> Row {
+    Row { watched: true, ..row(name, path, model, unit) }
 }
 
 impl Row {
@@ -147,8 +161,15 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let wanted = words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
         let count = match baseline {
             Some(count) if !wanted => count,
+            None if !wanted && row.watched => 0,
             _ => count(&program, row)?,
         };
+        if row.watched {
+            if wanted {
+                println!("{:<44} {:>12} {count:>12}", row.name, "-");
+            }
+            continue;
+        }
         // Writing to a string does not fail.
         let _ = writeln!(counts, "{}: {count}", row.name);
         let plain = row.plain().and_then(|plain| counted.iter().find(|(name, _)| *name == plain).copied());
@@ -216,15 +237,38 @@ fn total(program: &Path, row: &Row, requests: usize, chunks: usize) -> Result<u6
     } else {
         flags.extend(["--remote-host".to_owned(), addrs[0].to_string()]);
     }
+    flags.push(if row.watched { "--admin-port=0" } else { "--admin-enabled=false" }.to_owned());
     let proxy = Proxy::spawn(counted, &flags)
         .map_err(|error| format!("{error} (valgrind is needed: apt-get install valgrind)"))?;
+    let console = match (row.watched, proxy.admin) {
+        (false, _) => None,
+        (true, Some(admin)) => Some(console(admin).map_err(failed)?),
+        (true, None) => return Err(format!("{}: the proxy has no admin listener", row.name)),
+    };
     ask(proxy.addr, row, requests, &received).map_err(failed)?;
+    if let Some(console) = console {
+        console.shutdown(Shutdown::Both).map_err(failed)?;
+    }
     proxy.end()?;
     let text = std::fs::read_to_string(&log).map_err(failed)?;
     let _ = std::fs::remove_file(&log);
     let refs = text.lines().rev().find_map(|line| line.split_once("I refs:").or(line.split_once("I   refs:")));
     let refs = refs.and_then(|(_, count)| count.trim().replace(',', "").parse().ok());
     refs.ok_or_else(|| format!("valgrind counted nothing:\n{text}"))
+}
+
+/// A console that listens to the admin API until its connection is shut down.
+fn console(admin: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(admin)?;
+    (&stream).write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let (status, _) = head(&mut BufReader::new(&stream))?;
+    if !status.contains(" 200 ") {
+        return Err(std::io::Error::other(status));
+    }
+    let mut events = stream.try_clone()?;
+    // Ends when the stream does.
+    thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
+    Ok(stream)
 }
 
 /// Sends requests one after the other on one connection, and reads each response to its end.
@@ -285,21 +329,23 @@ fn head(reader: &mut impl BufRead) -> std::io::Result<(String, Option<u64>)> {
     }
 }
 
-/// A remote for one proxy, which keeps one connection at a time busy. A stream has `chunks` chunks; each is written when the one before has
+/// A remote for one proxy. One client at a time reads a stream. A stream has `chunks` chunks; each is written when the one before has
 /// been received.
 fn remote(chunks: usize, received: Receiver<()>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;
+    let received = Arc::new(Mutex::new(received));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            let received = received.clone();
             // Ends when the connection does.
-            while answer(&stream, chunks, &received).is_ok() {}
+            thread::spawn(move || while answer(&stream, chunks, &received).is_ok() {});
         }
     });
     Ok(addr)
 }
 
-fn answer(mut stream: &TcpStream, chunks: usize, received: &Receiver<()>) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, chunks: usize, received: &Mutex<Receiver<()>>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     let (first, length) = head(&mut reader)?;
@@ -338,6 +384,7 @@ fn answer(mut stream: &TcpStream, chunks: usize, received: &Receiver<()>) -> std
         _ => r#""content":" word""#,
     };
     let framed = |line: &str| format!("{:x}\r\n{line}\n\r\n", line.len() + 1);
+    let received = received.lock().unwrap_or_else(PoisonError::into_inner);
     // What the client received of the stream before.
     while received.try_recv().is_ok() {}
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")?;

@@ -237,6 +237,8 @@ fn paced(mut writer: &TcpStream, started: Instant) -> std::io::Result<()> {
 pub(crate) struct Proxy {
     child: Child,
     pub(crate) addr: SocketAddr,
+    /// The address of its admin listener, if it has one.
+    pub(crate) admin: Option<SocketAddr>,
     /// Bytes of its log.
     logged: Arc<AtomicUsize>,
 }
@@ -258,11 +260,16 @@ impl Proxy {
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
         let mut log = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
+        let mut admin = None;
         let addr = loop {
             let line = log.next().and_then(Result::ok).ok_or("the proxy ended before it listened")?;
-            let addr =
-                line.split_once("\"ollama\":\"http://").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
-            if let Some(addr) = addr {
+            let found = |name: &str| -> Option<SocketAddr> {
+                let (_, rest) = line.split_once(&format!("\"{name}\":\"http://"))?;
+                rest.split('"').next()?.parse().ok()
+            };
+            // The admin listener starts first.
+            admin = admin.or_else(|| found("console"));
+            if let Some(addr) = found("ollama") {
                 break addr;
             }
         };
@@ -274,7 +281,7 @@ impl Proxy {
                 count.fetch_add(line.len(), Ordering::Relaxed);
             }
         });
-        Ok(Self { child, addr, logged })
+        Ok(Self { child, addr, admin, logged })
     }
 
     /// A line of the process's status, in KiB; 0 where there is none.
