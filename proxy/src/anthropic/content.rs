@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 
 use super::{
     pdf,
-    request::missing,
     wire::{Block, Source},
 };
 use crate::{
@@ -132,7 +131,7 @@ pub(super) fn block_of<'a>(
 ) -> Result<(), Error> {
     match &*block.kind {
         "text" => {
-            let text = block.text.ok_or_else(|| missing(&format!("{at}.text")))?;
+            let text = block.text.ok_or_else(|| Error::missing(format!("{at}.text")))?;
             said.texts.extend(Some(text.0).filter(|text| !text.is_empty()));
         }
         "image" => {
@@ -158,7 +157,7 @@ pub(super) fn block_of<'a>(
             said.texts.extend(block.title.map(|title| title.0));
             let source = block.source.map(|raw| read::<Text<'a>>(&format!("{at}.source"), raw)).transpose()?;
             said.texts.extend(source.map(|source| source.0));
-            let content = block.content.ok_or_else(|| missing(&format!("{at}.content")))?;
+            let content = block.content.ok_or_else(|| Error::missing(format!("{at}.content")))?;
             let Gathered { texts, images } = gather(content, &format!("{at}.content"), receipt)?;
             said.texts.extend(texts);
             said.images.extend(images);
@@ -177,19 +176,19 @@ pub(super) fn block_of<'a>(
 }
 
 fn source<'a>(raw: Option<&'a RawValue>, at: &str) -> Result<Source<'a>, Error> {
-    read(at, raw.ok_or_else(|| missing(at))?)
+    read(at, raw.ok_or_else(|| Error::missing(at))?)
 }
 
 /// The base64 of an image.
 fn image<'a>(source: Source<'a>, at: &str) -> Result<Cow<'a, str>, Error> {
     match &*source.kind {
         "base64" => {
-            let data = source.data.ok_or_else(|| missing(&format!("{at}.data")))?;
+            let data = source.data.ok_or_else(|| Error::missing(format!("{at}.data")))?;
             content::image_of_type(source.media_type.as_deref().unwrap_or_default(), data.0, &format!("{at}.data"))
         }
         // Those that are to be fetched are data URLs by now.
         "url" => {
-            let url = source.url.ok_or_else(|| missing(&format!("{at}.url")))?;
+            let url = source.url.ok_or_else(|| Error::missing(format!("{at}.url")))?;
             content::image(url.0, &format!("{at}.url"))
         }
         other => Err(no_source(other, at, "'base64' and 'url'")),
@@ -199,14 +198,14 @@ fn image<'a>(source: Source<'a>, at: &str) -> Result<Cow<'a, str>, Error> {
 /// Gathers a document: its text, and the images that are part of it.
 fn document<'a>(source: Source<'a>, at: &str, said: &mut Gathered<'a>, receipt: &mut Receipt) -> Result<(), Error> {
     match &*source.kind {
-        "text" => said.texts.push(source.data.ok_or_else(|| missing(&format!("{at}.data")))?.0),
+        "text" => said.texts.push(source.data.ok_or_else(|| Error::missing(format!("{at}.data")))?.0),
         "content" => {
-            let content = source.content.ok_or_else(|| missing(&format!("{at}.content")))?;
+            let content = source.content.ok_or_else(|| Error::missing(format!("{at}.content")))?;
             all(content, &format!("{at}.content"), said, receipt)?;
         }
         "base64" => {
             let at = format!("{at}.data");
-            let data = content::bare_base64(source.data.ok_or_else(|| missing(&at))?.0, &at)?;
+            let data = content::bare_base64(source.data.ok_or_else(|| Error::missing(&at))?.0, &at)?;
             let text = if data.starts_with(pdf::BEGINNING) {
                 let bytes = STANDARD.decode(&*data);
                 let bytes = bytes.map_err(|error| Error::invalid(&*at, format!("The data is not base64: {error}.")))?;

@@ -95,7 +95,7 @@ impl<'a> Request<'a> {
         let ignored = &mut unknown;
         let named: Text<'a> = fields.need("model", ignored)?;
         if named.is_empty() {
-            return Err(missing("model"));
+            return Err(Error::missing("model"));
         }
         // An alias of that very name wins.
         let alias = config.models.preset(&named).is_some();
@@ -116,7 +116,7 @@ impl<'a> Request<'a> {
             });
         }
         if purpose == For::Message && fields.raw("max_tokens").is_none() {
-            return Err(missing("max_tokens"));
+            return Err(Error::missing("max_tokens"));
         }
         let mut native = Native::take(&mut fields, &["max_tokens"], receipt)?;
         let system = fields.take("system", ignored)?;
@@ -246,13 +246,4 @@ fn stop_sequences(given: Vec<Text<'_>>) -> Result<Vec<String>, Error> {
         ));
     }
     Ok(given.into_iter().filter(|stop| !stop.is_empty()).map(|stop| stop.0.into_owned()).collect())
-}
-
-/// The error for a required field at `path` that is missing.
-pub(super) fn missing(path: &str) -> Error {
-    Error::Invalid {
-        message: format!("Missing required parameter: '{path}'."),
-        param: Some(path.to_owned()),
-        code: Some("missing_required_parameter"),
-    }
 }

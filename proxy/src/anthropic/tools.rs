@@ -3,10 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    request::missing,
-    wire::{Choice, ClientTool},
-};
+use super::wire::{Choice, ClientTool};
 use crate::{
     config::Hosted,
     error::Error,
@@ -55,8 +52,8 @@ pub(super) fn offer<'a>(
         }
         let tool: ClientTool<'a> = parse(&at, raw, &mut unknown)?;
         cached |= tool.cache_control.is_some();
-        let name = tool.name.filter(|name| !name.is_empty()).ok_or_else(|| missing(&format!("{at}.name")))?;
-        let schema = tool.input_schema.ok_or_else(|| missing(&format!("{at}.input_schema")))?;
+        let name = tool.name.filter(|name| !name.is_empty()).ok_or_else(|| Error::missing(format!("{at}.name")))?;
+        let schema = tool.input_schema.ok_or_else(|| Error::missing(format!("{at}.input_schema")))?;
         let parameters = parameters::accepted(schema, || format!("{at}.input_schema"))?;
         offered.push(Tool::from(Function {
             name,
@@ -83,7 +80,7 @@ pub(super) fn choice(choice: Choice<'_>) -> Result<(ToolChoice<'_>, bool), Error
         "none" => ToolChoice::new(Mode::None, None),
         "any" => ToolChoice::new(Mode::Required, None),
         "tool" => {
-            let name = choice.name.ok_or_else(|| missing("tool_choice.name"))?;
+            let name = choice.name.ok_or_else(|| Error::missing("tool_choice.name"))?;
             ToolChoice::new(Mode::Required, Some(vec![(name, "tool_choice.name")]))
         }
         other => {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use super::{
     content::{Gathered, block_of, gather, system},
-    request::{Facts, Request, missing},
+    request::{Facts, Request},
     wire::{Block, Message},
 };
 use crate::{
@@ -125,7 +125,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn result(&mut self, block: Block<'a>, at: &str, receipt: &mut Receipt) -> Result<(), Error> {
-        let id = block.tool_use_id.ok_or_else(|| missing(&format!("{at}.tool_use_id")))?;
+        let id = block.tool_use_id.ok_or_else(|| Error::missing(format!("{at}.tool_use_id")))?;
         let Some(name) = self.called.get(&*id).cloned() else {
             return Err(Error::invalid(
                 format!("{at}.tool_use_id"),
@@ -165,8 +165,8 @@ impl<'a> Conversation<'a> {
             match &*block.kind {
                 "thinking" => thoughts.texts.extend(thought(block, &at, receipt)),
                 "tool_use" => {
-                    let id = block.id.ok_or_else(|| missing(&format!("{at}.id")))?;
-                    let name = block.name.ok_or_else(|| missing(&format!("{at}.name")))?;
+                    let id = block.id.ok_or_else(|| Error::missing(format!("{at}.id")))?;
+                    let name = block.name.ok_or_else(|| Error::missing(format!("{at}.name")))?;
                     let arguments = arguments(block.input, || format!("{at}.input"), receipt);
                     self.called.insert(id.to_string(), name.0.clone());
                     let function = native::AskedFunction { index: calls.len(), name: name.0, arguments };
