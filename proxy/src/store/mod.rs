@@ -52,7 +52,7 @@ use bytes::Bytes;
 pub(crate) use memory::Memory;
 use redis::Redis;
 
-use crate::{config::Config, error::Error, gate::Owner, receipt::Receipt};
+use crate::{config::Config, error::Error, gate::Owner, offload, receipt::Receipt};
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -269,7 +269,9 @@ impl Store {
     /// Stores a record. The receipt says why it could not be, and is empty if it was.
     pub(crate) async fn save(&self, record: Record) -> Receipt {
         let mut receipt = Receipt::default();
-        match self.put(record).await {
+        // Off the event loop if it is large: each of its names takes an entry.
+        let (size, store) = (record.size(), self.clone());
+        match offload::run_future(size, async move { store.put(record).await }).await {
             Ok(true) => {}
             Ok(false) => receipt.note("store", "too-big"),
             Err(_) => receipt.note("store", "unreachable"),

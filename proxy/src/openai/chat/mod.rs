@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     gate::Owner,
     observe::Recorder,
+    offload,
     ollama::wire::ChatReply,
     openai::{
         request::json::Json,
@@ -55,7 +56,7 @@ pub(crate) async fn create(
     owner: Owner,
     json: Json,
 ) -> Result<Response, Error> {
-    let asked = stored::asked(&json, &app.config)?;
+    let asked = stored::asked(&json, &app.config).await?;
     let (asks, facts) = take_with_images(&app, &recorder, json, prepare).await?;
     let stamp = app.stamp("chatcmpl-");
     if facts.stream {
@@ -84,7 +85,11 @@ pub(crate) async fn create(
     .await?;
     match asked {
         None => Ok(response),
-        Some(asked) => Box::pin(stored::keep(&state, owner, asked, response, &notes)).await,
+        Some(asked) => {
+            let size = asked.size;
+            let keeping = async move { stored::keep(&state, owner, asked, response, &notes).await };
+            Box::pin(offload::run_future(size, keeping)).await
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     gate::Owner,
     observe::Recorder,
+    offload,
     ollama::wire::ChatReply,
     openai::{
         request::{
@@ -50,6 +51,8 @@ struct Stored {
 /// What is stored of a request besides its answer.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
+    /// The size of the body that it is a part of.
+    pub(super) size: usize,
     messages: Vec<Value>,
     metadata: Map<String, Value>,
 }
@@ -58,8 +61,16 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// Fails if its metadata is not one of texts.
-pub(super) fn asked(json: &Json, config: &Config) -> Result<Option<Asked>, Error> {
-    if memchr::memmem::find(json.bytes(), b"\"store\"").is_none() || !stores(config) {
+pub(super) async fn asked(json: &Json, config: &Config) -> Result<Option<Asked>, Error> {
+    if !stores(config) {
+        return Ok(None);
+    }
+    let json = json.clone();
+    offload::run(json.bytes().len(), move || asked_by(&json)).await
+}
+
+fn asked_by(json: &Json) -> Result<Option<Asked>, Error> {
+    if memchr::memmem::find(json.bytes(), b"\"store\"").is_none() {
         return Ok(None);
     }
     let mut fields = json.fields()?;
@@ -68,7 +79,7 @@ pub(super) fn asked(json: &Json, config: &Config) -> Result<Option<Asked>, Error
     }
     let metadata = fields.take_raw("metadata").map_or(Ok(Map::new()), |raw| checked(read("metadata", raw)?))?;
     let messages = fields.take_raw("messages").map_or(Ok(Vec::new()), |raw| read("messages", raw))?;
-    Ok(Some(Asked { messages, metadata }))
+    Ok(Some(Asked { size: json.bytes().len(), messages, metadata }))
 }
 
 /// Whether anything is stored.
@@ -264,6 +275,10 @@ impl Translator for Storing {
 
     fn wrong(&mut self) -> Option<Error> {
         self.chat.wrong()
+    }
+
+    fn weight(&self) -> usize {
+        self.asked.as_ref().map_or(0, |asked| asked.size)
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
     error::Error,
     gate::Owner,
     observe::Recorder,
-    offload,
+    offload::{self, LARGE},
     ollama::wire::ChatReply,
     openai::{
         conversations,
@@ -375,7 +375,7 @@ pub(crate) async fn create(
         return sse::respond(openings, kept, &app.config.heartbeat, recorder).await;
     }
     let body = send::whole(&app, ask, &recorder).await?;
-    let fed = offload::run(body.len(), move || {
+    let fed = offload::run(body.len() + kept.weight(), move || {
         let mut feed = Feed::of(kept, 1).redacting(app.upstream.redactor());
         let fed = feed.packet_of(0, body).and_then(|()| feed.eof_of(0));
         let response = fed.map(|()| axum::Json(feed.translator().answer.response()).into_response());
@@ -558,5 +558,11 @@ impl Translator for Keeping {
 
     fn wrong(&mut self) -> Option<Error> {
         self.answer.wrong()
+    }
+
+    fn weight(&self) -> usize {
+        // As many bytes as hold for large work are enough.
+        let sizes = self.input.iter().map(|item| item.json.get().len());
+        sizes.scan(0, |sum, size| (*sum < LARGE).then(|| *sum += size).map(|()| *sum)).last().unwrap_or(0)
     }
 }

@@ -188,7 +188,7 @@ impl<T: Translator> EventStream<T> {
                     if let Some(capture) = self.recorder.capture() {
                         capture.replied(&packet);
                     }
-                    if self.feed.begun(nth) + packet.len() >= LARGE && memchr::memchr(b'\n', &packet).is_some() {
+                    if self.is_large(nth, &packet) {
                         self.large = Some((nth, Some(packet)));
                         return Poll::Ready(());
                     }
@@ -222,6 +222,12 @@ impl<T: Translator> EventStream<T> {
         };
         self.settle(nth, outcome);
         Poll::Ready(())
+    }
+
+    /// Whether a packet completes a long line, or ends a stream whose end is much work.
+    fn is_large(&self, nth: usize, packet: &Bytes) -> bool {
+        self.feed.begun(nth) + packet.len() >= LARGE && memchr::memchr(b'\n', packet).is_some()
+            || self.feed.translator().weight() >= LARGE && memchr::memmem::find(packet, b"\"done\":true").is_some()
     }
 
     fn take_packet(&mut self, nth: usize, packet: Bytes) -> Result<(), Error> {
@@ -385,7 +391,8 @@ impl<T: Translator> HttpBody for Events<T> {
             let polled = catch_unwind(AssertUnwindSafe(|| stream.poll_events(cx)));
             let polled = polled.unwrap_or_else(|_| stream.panicked());
             let Some((nth, packet)) = stream.large.take() else { return polled };
-            let size = stream.feed.begun(nth) + packet.as_ref().map_or(0, Bytes::len);
+            let size =
+                stream.feed.begun(nth) + packet.as_ref().map_or(0, Bytes::len) + stream.feed.translator().weight();
             let Some(mut stream) = this.stream.take() else { return Poll::Ready(None) };
             this.working = Some(Box::pin(offload::run(size, move || {
                 let taken = catch_unwind(AssertUnwindSafe(|| stream.take_large(nth, packet)));
@@ -408,6 +415,7 @@ mod tests {
     struct Panics {
         stubborn: bool,
         closed: bool,
+        weight: usize,
     }
 
     impl Translator for Panics {
@@ -428,6 +436,39 @@ mod tests {
         fn usage(&self) -> Option<Usage> {
             None
         }
+
+        fn weight(&self) -> usize {
+            self.weight
+        }
+    }
+
+    /// A stream whose remote makes the proxy panic.
+    fn stream_of(translator: Panics, recorder: Recorder) -> EventStream<Panics> {
+        EventStream {
+            sources: vec![Stage::Opening(Box::pin(async { panic!("on purpose") }))],
+            live: Vec::new(),
+            next: 0,
+            feed: Feed::of(translator, 1),
+            beat: Alarm::default(),
+            every: Duration::ZERO,
+            wrote: Instant::now(),
+            heard: false,
+            failed: false,
+            large: None,
+            saving: None,
+            recorder,
+        }
+    }
+
+    #[test]
+    fn long_lines_and_ends_that_are_much_work_leave_the_event_loop() {
+        let large = |weight, packet: &[u8]| {
+            let stream = stream_of(Panics { stubborn: false, closed: false, weight }, Recorder::default());
+            stream.is_large(0, &Bytes::copy_from_slice(packet))
+        };
+        let (line, done) = (b"{\"done\":false}\n", b"{\"done\":true}\n");
+        assert!(!large(LARGE - 1, done) && !large(LARGE, line) && large(LARGE, done));
+        assert!(!large(0, &[b'a'; LARGE]) && large(0, &[&[b'a'; LARGE][..], b"\n"].concat()));
     }
 
     #[tokio::test]
@@ -435,22 +476,8 @@ mod tests {
         use http_body_util::BodyExt;
         for (stubborn, event) in [(false, "event: failed\ndata: "), (true, "data: {\"error\":")] {
             let recorder = Recorder::default();
-            let mut feed = Feed::of(Panics { stubborn, closed: false }, 1);
-            feed.frames.append(b"data: half an ev");
-            let stream = EventStream {
-                sources: vec![Stage::Opening(Box::pin(async { panic!("on purpose") }))],
-                live: Vec::new(),
-                next: 0,
-                feed,
-                beat: Alarm::default(),
-                every: Duration::ZERO,
-                wrote: Instant::now(),
-                heard: false,
-                failed: false,
-                large: None,
-                saving: None,
-                recorder: recorder.clone(),
-            };
+            let mut stream = stream_of(Panics { stubborn, closed: false, weight: 0 }, recorder.clone());
+            stream.feed.frames.append(b"data: half an ev");
             let mut stream = Events { stream: Some(stream), working: None };
             let frame = stream.frame().await.unwrap().unwrap().into_data().unwrap();
             let frame = str::from_utf8(&frame).unwrap();

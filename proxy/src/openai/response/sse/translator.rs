@@ -43,6 +43,12 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     }
     /// Takes what came of [`saving`](Translator::saving).
     fn saved(&mut self, _receipt: Receipt) {}
+    /// About how many bytes the end of the stream goes over besides the reply, up to [`LARGE`]: what is stored of a long request.
+    ///
+    /// [`LARGE`]: crate::offload::LARGE
+    fn weight(&self) -> usize {
+        0
+    }
     /// What was wrong with the reply that was taken last, so that the stream must fail.
     fn wrong(&mut self) -> Option<Error> {
         None
