@@ -185,7 +185,18 @@ impl Scan {
     fn skip(&mut self, rest: &[u8]) -> Result<usize, Unreadable> {
         let of_string = || memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
         Ok(match self.state {
-            State::Skip => of_string(),
+            State::Skip => {
+                // Escaped bytes end no string.
+                let mut at = 0;
+                while let Some(next) = memchr::memchr2(b'"', b'\\', &rest[at..]) {
+                    at += next;
+                    if rest[at] == b'"' || at + 1 == rest.len() {
+                        return Ok(at);
+                    }
+                    at += 2;
+                }
+                rest.len()
+            }
             State::Key | State::Name(_) => {
                 let run = of_string();
                 // As `keep` does with each.

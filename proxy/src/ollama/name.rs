@@ -2,13 +2,22 @@
 
 use std::borrow::Cow;
 
+/// The tag of a model without one.
+const LATEST: &str = ":latest";
+
 /// One spelling per model: `m` is `m:latest`, and the case of ASCII letters does not count. Other letters are in no valid name.
 pub(crate) fn full(name: &str) -> Cow<'_, str> {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    match (last.contains(':'), name.bytes().any(|byte| byte.is_ascii_uppercase())) {
+    let last = &name.as_bytes()[memchr::memrchr(b'/', name.as_bytes()).map_or(0, |slash| slash + 1)..];
+    match (memchr::memchr(b':', last).is_some(), name.bytes().any(|byte| byte.is_ascii_uppercase())) {
         (true, false) => Cow::Borrowed(name),
         (true, true) => Cow::Owned(name.to_ascii_lowercase()),
-        (false, _) => Cow::Owned(format!("{}:latest", name.to_ascii_lowercase())),
+        (false, _) => {
+            let mut full = String::with_capacity(name.len() + LATEST.len());
+            full.push_str(name);
+            full.make_ascii_lowercase();
+            full.push_str(LATEST);
+            Cow::Owned(full)
+        }
     }
 }
 
