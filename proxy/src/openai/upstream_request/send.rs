@@ -238,7 +238,7 @@ pub(super) async fn send_with_fallbacks(
         }
         let error = match app.upstream.open(Method::POST, ask.path, Some(ask.body.clone())).await {
             Ok(answer) => {
-                if let Some(dropped) = dropped {
+                if let Some(dropped) = dropped.filter(|dropped| !dropped.is_empty()) {
                     dropped.report(recorder);
                 }
                 return Ok(answer);
@@ -255,10 +255,11 @@ pub(super) async fn send_with_fallbacks(
         if ask.version_gated.drops && matches!(refused.refusal, Refusal::ContextLength { .. }) {
             let dropped = dropped.get_or_insert_default();
             let shorter = truncate::shorten(ask.body.clone(), &refused.refusal, ask.limit, dropped);
-            if let Some(shorter) = Box::pin(shorter).await? {
-                ask.body = shorter;
-                continue;
+            match Box::pin(shorter).await? {
+                Some(shorter) => ask.body = shorter,
+                None => Box::pin(let_remote_cut(&mut ask, recorder)).await?,
             }
+            continue;
         }
         match (&refused.refusal, ask.effort, fallback_for(&refused.refusal)) {
             (Refusal::ContextLength { .. }, ..) if ask.may_grow && app.config.context.max > 0 => {
@@ -373,6 +374,16 @@ async fn think(ask: &mut UpstreamRequest, field: &str, change: Thinking, recorde
         Thinking::On => receipt.note(field, "lowered:true"),
         Thinking::Not => receipt.no_effect(field),
     }
+    recorder.receipt(receipt);
+    Ok(())
+}
+
+/// Lets the remote cut within the last message, which alone is too long.
+async fn let_remote_cut(ask: &mut UpstreamRequest, recorder: &Recorder) -> Result<(), Error> {
+    ask.body = changed(ask.body.clone(), |top| set(top, "truncate", "true")).await?;
+    ask.version_gated.drops = false;
+    let mut receipt = Receipt::default();
+    receipt.note("truncation", "by-remote");
     recorder.receipt(receipt);
     Ok(())
 }

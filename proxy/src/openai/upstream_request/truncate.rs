@@ -2,7 +2,8 @@
 //! the prompt without a word.
 //!
 //! The remote is asked not to cut (`truncate: false`) and refuses; newer versions report how long the prompt and the context are, so that the
-//! first guess fits as a rule. Messages of the system stay, and so does the last message; the results of a call go with the call.
+//! first guess fits as a rule. Messages of the system stay, and so does the last message, within which the remote
+//! cuts if it alone is too long; the results of a call go with the call.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -23,6 +24,10 @@ const ANSWER: u64 = 4096;
 pub(super) struct Dropped(BTreeMap<String, usize>);
 
 impl Dropped {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reports what was dropped.
     pub(super) fn report(&self, recorder: &Recorder) {
         let mut receipt = Receipt::default();
