@@ -423,7 +423,7 @@ impl Pattern {
             let pair = path.strip_prefix(self.before)?;
             let (first, second) = pair.split_once(self.after)?;
             let fits = [first, second].iter().all(|segment| !segment.is_empty() && !segment.contains('/'));
-            return fits.then(|| Some(self.before.len()..path.len()));
+            return fits.then_some(Some(self.before.len()..path.len()));
         }
         let parameter = path.strip_prefix(self.before)?.strip_suffix(self.after)?;
         let fits = !parameter.is_empty() && (self.parameter == Parameter::Rest || !parameter.contains('/'));

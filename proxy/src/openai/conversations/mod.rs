@@ -265,7 +265,7 @@ impl Include {
 }
 
 /// A page as a client sees it.
-fn page(items: Vec<StoredItem>, wanted: &Wanted) -> Result<Response, Error> {
+fn page(items: &[StoredItem], wanted: &Wanted) -> Result<Response, Error> {
     Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
 }
 
@@ -294,7 +294,7 @@ pub(crate) async fn add_items(
     };
     change(&app, owner, &id, "items", set).await?;
     recorder.receipt(receipt);
-    page(added.into_iter().map(|item| include.shown(item)).collect(), &Wanted::all())
+    page(&added.into_iter().map(|item| include.shown(item)).collect::<Vec<_>>(), &Wanted::all())
 }
 
 /// `GET /v1/conversations/{id}/items`: page by page.
@@ -309,7 +309,7 @@ pub(crate) async fn list_items(
     let (wanted, include) = (Wanted::read(&query)?, Include::read(&query, &mut receipt)?);
     recorder.receipt(receipt);
     let items = find(&app, owner, &id).await?.into_items();
-    page(items.into_iter().map(|item| include.shown(item)).collect(), &wanted)
+    page(&items.into_iter().map(|item| include.shown(item)).collect::<Vec<_>>(), &wanted)
 }
 
 /// `GET /v1/conversations/{id}/items/{item_id}`.

@@ -261,7 +261,7 @@ proptest! {
             bytes.truncate(bytes.len() / 2);
         }
         let mut feed = feed(facts(&request), [bytes]);
-        let folded = fold(&String::from_utf8(feed.frames.take().to_vec()).unwrap());
+        let folded = fold(str::from_utf8(&feed.frames.take()).unwrap());
         let answer = feed.translator();
         prop_assert_eq!(answer.answered(), folded["status"] == "completed" || folded["status"] == "incomplete");
         let mut conversation = conversations::stored::Stored::new(0, serde_json::Map::new());
