@@ -392,6 +392,36 @@ async fn anthropics_names_stand_for_models_where_messages_pass_through_too() {
 }
 
 #[tokio::test]
+async fn texts_that_are_too_long_to_embed_are_cut_unless_that_is_not_wanted() {
+    let server = Server::start(|asked| {
+        let body = asked.json();
+        let inputs = body["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().len());
+        if inputs.clone().any(|length| length > 100) {
+            let message = "This model's maximum context length is 100 tokens. However, your request has 2700 input tokens.";
+            return json_response(400, &json!({"error": {"message": message, "type": "BadRequestError", "code": 400}}));
+        }
+        json_response(200, &json!({"data": inputs.enumerate().map(|(index, length)| json!({"index": index, "embedding": [length, 0]})).collect::<Vec<_>>()}))
+    })
+    .await;
+    let proxy = proxy(server.addr).await;
+    let texts = ["short".to_owned(), "\u{e9}".repeat(1000)];
+    let embed = |more: Value| {
+        let mut body = json!({"model": "e", "input": texts});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        post("/api/embed", &body.to_string())
+    };
+    let cut = ask(proxy.addr(), embed(json!({}))).await;
+    assert_eq!((cut.code(), cut.header("x-farllama-receipt")), (200, Some("truncate=emulated")), "{}", cut.text());
+    let last = server.asked().pop().unwrap().json();
+    assert_eq!(last["input"][0], "short", "only what is too long is cut");
+    assert!((50..=100).contains(&last["input"][1].as_str().unwrap().len()), "{last}");
+    let before = server.asked().len();
+    let refused = ask(proxy.addr(), embed(json!({"truncate": false}))).await;
+    assert_eq!((refused.code(), refused.header("x-farllama-receipt")), (400, None));
+    assert_eq!(server.asked().len(), before + 1);
+}
+
+#[tokio::test]
 async fn what_the_remote_speaks_is_found_out() {
     let server = Server::start(hello).await;
     let mock = Mock::start(Script::default()).await.unwrap();
@@ -453,7 +483,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("embed/chat-model", "the text of a model that cannot embed is the server's"),
     ("embed/dimensions-many", "farllama refuses more dimensions than there are on /v1"),
     ("embed/mixed", "OpenAI refuses an empty text"),
-    ("embed/overflow", "OpenAI's routes do not cut a text that is too long"),
+    ("embed/overflow", "a text that is too long is cut by its characters, because its tokens are not known"),
     ("embed/overflow-no-truncate", "farllama's own text on /v1"),
     ("generate/context", "refused: OpenAI has no context in tokens"),
     ("generate/embedding-model", "the text of a model that cannot generate is the server's"),
@@ -521,7 +551,7 @@ async fn there_and_back_again_the_recorded_requests_have_the_same_answers() {
     let openai = serve(behind).await.unwrap();
     let bridge = proxy(openai.addr()).await;
     let (mut same, mut different, mut wrong) = (0, 0, Vec::new());
-    for area in ["chat", "generate", "embed", "thinking", "tools", "logprobs-raw"] {
+    for area in ["chat", "generate", "embed", "thinking", "tools", "logprobs-raw", "show"] {
         let mut files: Vec<_> = fs::read_dir(root.join(area)).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();
         for file in files {

@@ -90,10 +90,13 @@ impl Reader {
             return Err(bad_request("missing request body"));
         }
         // What follows the first document is not read (recorded: http/trailing-garbage).
+        if let Some(Ok(object)) = serde_json::Deserializer::from_str(body).into_iter::<Object<'a>>().next() {
+            return Ok(object);
+        }
         let mut documents = serde_json::Deserializer::from_str(body).into_iter::<&RawValue>();
         let Some(Ok(raw)) = documents.next() else { return Err(bad_request(syntax_error(body))) };
         match raw.get().as_bytes().first() {
-            Some(b'{') => serde_json::from_str(raw.get()).map_err(|_| bad_request(syntax_error(body))),
+            Some(b'{') => Err(bad_request(syntax_error(body))),
             Some(b'n') => Ok(Object::default()),
             _ => Err(bad_request(format!(
                 "json: cannot unmarshal {} into Go value of type api.{}",

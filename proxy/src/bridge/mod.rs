@@ -74,6 +74,9 @@ const LEARNED: usize = 256;
 /// How many times a request is sent anew without the fields that the server refused.
 const RETRIES: usize = 4;
 
+/// How many times a text that is too long to embed is cut: to a hundredth of its length.
+const CUTS: usize = 12;
+
 /// What a remote speaks, and what is known of it if that is OpenAI's API.
 #[derive(Debug)]
 pub(crate) struct Bridge {
@@ -471,7 +474,7 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
     let started = Instant::now();
     let mut receipt = Receipt::default();
     let text = String::from_utf8_lossy(&body);
-    let request = match old {
+    let mut request = match old {
         true => Embed::read_old(&text, &mut receipt)?,
         false => Embed::read(&text, &mut receipt)?,
     };
@@ -497,7 +500,7 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
             None => model.strip_suffix(":latest").unwrap_or(&model),
         };
         let path = client.bridge().under_root("/embeddings");
-        let mut more = Without::default();
+        let (mut more, mut cuts) = (Without::default(), 0);
         let reply = loop {
             let (ask, used) = translate::embed(&request, id, &client.bridge().learned(id).and(more));
             let response = client.exchange(Method::POST, &path, Some(encode(&ask)?)).await?;
@@ -515,6 +518,13 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
                 StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => used.refused_by(&error.to_string()),
                 _ => Without::default(),
             };
+            if request.truncate && cuts < CUTS && refusal::is_too_long(&error) && request.cut() {
+                if cuts == 0 {
+                    receipt.emulated("truncate");
+                }
+                cuts += 1;
+                continue;
+            }
             // Each field is refused once.
             if refused.is_empty() {
                 return Err(error);
@@ -530,6 +540,32 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
         .await?
     };
     Ok(Answered { answer: Answer::Whole(written), receipt, model })
+}
+
+/// What a native request to `path` becomes, for `farllama explain`: the path and the body that are asked, None if nothing is.
+///
+/// # Errors
+/// As the route.
+pub(crate) fn explain(path: &str, body: &[u8], config: &Config) -> Result<(Option<(String, Bytes)>, Receipt), Error> {
+    let bridge = Bridge::new(config, &config.remote);
+    let old = path == "/api/embeddings";
+    let shape = match path {
+        "/api/chat" => Shape::Chat,
+        "/api/generate" => Shape::Generate,
+        _ => {
+            let mut receipt = Receipt::default();
+            let text = String::from_utf8_lossy(body);
+            let request = if old { Embed::read_old(&text, &mut receipt)? } else { Embed::read(&text, &mut receipt)? };
+            if request.input.is_empty() {
+                return Ok((None, receipt));
+            }
+            let id = request.model.strip_suffix(":latest").unwrap_or(&request.model);
+            let (ask, _) = translate::embed(&request, id, &bridge.learned(id));
+            return Ok((Some((bridge.under_root("/embeddings"), encode(&ask)?)), receipt));
+        }
+    };
+    let (_, asked, _, receipt, _) = prepare(shape, body, None, &|id| bridge.learned(id))?;
+    Ok((asked.map(|asked| (bridge.under_root(asked.path), asked.body)), receipt))
 }
 
 /// What an Ollama would answer to `path`, for routes that ask one.
@@ -574,7 +610,12 @@ async fn shown(client: &Client, body: &str) -> Result<serde_json::Value, Error> 
         None => catalog(client, Duration::ZERO).await?.show(&model),
     };
     shown.ok_or_else(|| {
-        let tagged = model.rsplit('/').next().unwrap_or(&model).contains(':');
+        let last = model.rsplit('/').next().unwrap_or(&model);
+        // Recorded: show/bad-name. Servers may have models whose names Ollama would not take.
+        if model.split('/').count() > 3 || last.matches(':').count() > 1 {
+            return go::bad_request("invalid model name");
+        }
+        let tagged = last.contains(':');
         let tag = if tagged { "" } else { ":latest" };
         request::not_found(format!("model '{model}{tag}' not found"))
     })

@@ -84,6 +84,19 @@ fn refusal(code: &str) -> Refusal {
     }
 }
 
+/// Whether a server refuses a text because the model cannot take so much of it.
+pub(super) fn is_too_long(error: &Error) -> bool {
+    // vLLM and SGLang; llama.cpp's embeddings; TEI.
+    const TEXTS: [&str; 3] = ["maximum context length", "is too large to process", "must have less than"];
+    match error {
+        Error::Refused(refused) => {
+            matches!(refused.refusal, Refusal::ContextLength { .. })
+                || TEXTS.iter().any(|text| refused.message.contains(text))
+        }
+        _ => false,
+    }
+}
+
 fn is_unknown_model(status: StatusCode, message: &str, code: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let missing = ["not found", "does not exist", "not exist", "no such", "not a valid model", "unknown model"];

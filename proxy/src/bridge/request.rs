@@ -91,6 +91,8 @@ pub(super) struct Embed<'a> {
     pub(super) model: Cow<'a, str>,
     pub(super) input: Vec<Cow<'a, str>>,
     pub(super) dimensions: Option<u64>,
+    /// Whether a text that is too long is cut, as it is by default, instead of being refused.
+    pub(super) truncate: bool,
 }
 
 /// An option: its name, its Go type, and what becomes of it.
@@ -475,6 +477,20 @@ impl<'a> Generate<'a> {
 }
 
 impl<'a> Embed<'a> {
+    /// Cuts the longest texts to two thirds of the longest one. Returns whether there was something to cut.
+    pub(super) fn cut(&mut self) -> bool {
+        let longest = self.input.iter().map(|text| text.len()).max().unwrap_or(0);
+        let most = longest / 3 * 2;
+        for text in self.input.iter_mut().filter(|text| text.len() > most) {
+            let end = text.floor_char_boundary(most);
+            *text = match std::mem::take(text) {
+                Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+                Cow::Owned(text) => Cow::Owned(text[..end].to_owned()),
+            };
+        }
+        most > 0
+    }
+
     /// The body of `POST /api/embed`.
     ///
     /// # Errors
@@ -483,12 +499,11 @@ impl<'a> Embed<'a> {
         let mut reader = Reader::new("EmbedRequest");
         let object = reader.body(body)?;
         note_unknown(&object, &["model", "input", "truncate", "dimensions", "keep_alive", "options"], receipt);
-        if reader.flag(object.get("truncate"), "truncate").is_some() {
-            receipt.no_effect("truncate");
-        }
+        let truncate = reader.flag(object.get("truncate"), "truncate");
         let dimensions = reader.integer(object.get("dimensions"), "dimensions").and_then(|n| u64::try_from(n).ok());
         let mut request = Self::new(&mut reader, &object, receipt);
         request.dimensions = dimensions.filter(|dimensions| *dimensions > 0);
+        request.truncate = truncate != Some(false);
         reader.finish()?;
         request.check_model()?;
         let Some(raw) = object.get("input") else { return Ok(request) };
@@ -546,7 +561,7 @@ impl<'a> Embed<'a> {
             }
         }
         let model = reader.text(object.get("model"), "model").unwrap_or_default();
-        Self { model, input: Vec::new(), dimensions: None }
+        Self { model, input: Vec::new(), dimensions: None, truncate: true }
     }
 
     fn check_model(&self) -> Result<(), Error> {

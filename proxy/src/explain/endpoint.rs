@@ -19,7 +19,20 @@ fn rows_with_fields() -> impl DoubleEndedIterator<Item = (Endpoint, &'static Row
 /// The endpoints whose requests can be explained: short name, and what it is for.
 #[must_use]
 pub fn endpoints() -> Vec<(&'static str, String)> {
-    rows_with_fields().map(|(_, row)| (row.name, format!("{}: {}", row.title(), row.summary))).collect()
+    let native = NATIVE.iter().filter_map(|name| routes::TABLE.iter().find(|row| row.name == *name));
+    let native = native
+        .map(|row| (row.name, format!("POST {}: {} For a remote that is an OpenAI server.", row.path, row.summary)));
+    let openai = rows_with_fields().map(|(_, row)| (row.name, format!("{}: {}", row.title(), row.summary)));
+    openai.chain(native).collect()
+}
+
+/// Native routes that are translated for a remote that is an OpenAI server.
+const NATIVE: [&str; 4] = ["api/chat", "api/generate", "api/embed", "api/embeddings"];
+
+/// The path of the native route with that short name, if it is translated for an OpenAI server.
+pub(super) fn native(name: &str) -> Option<&'static str> {
+    let known = NATIVE.contains(&name);
+    routes::TABLE.iter().find(|row| known && row.name == name).map(|row| row.path)
 }
 
 /// The endpoint with that short name.

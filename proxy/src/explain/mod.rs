@@ -15,8 +15,8 @@ pub use self::{
     endpoint::endpoints,
 };
 use crate::{
-    anthropic, app,
-    config::Config,
+    anthropic, app, bridge,
+    config::{Config, Kind},
     error::{self, Dialect, Error},
     observe::Recorder,
     openai::{
@@ -154,6 +154,10 @@ pub fn explain_with(
     pasted: Option<&str>,
     config: &Config,
 ) -> Result<Explained, String> {
+    if let Some(path) = endpoint.and_then(endpoint::native) {
+        let refused = |error| String::from_utf8_lossy(&error::body(&error, Dialect::Ollama, None)).into_owned();
+        return bridged(path, &body, config).map_err(refused);
+    }
     let json = Json::new(body, &config.limits);
     prepare(&json, endpoint, pasted, config).map_err(|error| {
         let mut text = String::from_utf8_lossy(&error::body(&error, Dialect::OpenAi, None)).into_owned();
@@ -164,6 +168,37 @@ pub fn explain_with(
             text.push_str(&hint);
         }
         text
+    })
+}
+
+/// What a native request becomes where the remote is an OpenAI server.
+fn bridged(path: &str, body: &[u8], config: &Config) -> Result<Explained, Error> {
+    let (asked, receipt) = bridge::explain(path, body, config)?;
+    let mut notes = Vec::new();
+    if config.remote.kind == Kind::Ollama {
+        notes.push("remote.kind is \"ollama\": there this request passes through unchanged; this is what an OpenAI server is asked".to_owned());
+    }
+    if asked.is_none() {
+        notes.push("nothing is asked of the remote: the request only loads a model".to_owned());
+    }
+    notes.extend(receipt.hint());
+    let requests = asked.iter().map(|(path, body)| {
+        let body = serde_json::from_slice::<Box<RawValue>>(body);
+        let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
+        let url = config.remote.url();
+        let origin = url.strip_suffix(&*config.remote.base_path).unwrap_or(&url);
+        Ok(Request { method: "POST", url: format!("{origin}{path}"), body })
+    });
+    Ok(Explained {
+        endpoint: format!("POST {path}"),
+        requests: requests.collect::<Result<_, Error>>()?,
+        receipt: receipt.to_string(),
+        pasted: None,
+        warnings: notes.clone(),
+        notes,
+        keyed: config.remote.authorization.is_some() || !config.remote.headers.is_empty(),
+        asks: Vec::new(),
+        is_stand_in: false,
     })
 }
 
@@ -221,6 +256,9 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
         ));
     }
     notes.extend(receipt.hint());
+    if config.remote.kind == Kind::OpenAi && !matches!(endpoint, Endpoint::Responses | Endpoint::Messages) {
+        notes.push("remote.kind is \"openai\": there this request passes through unchanged".to_owned());
+    }
     let same = asks.first().is_some_and(|first| asks.iter().skip(1).any(|ask| ask.body == first.body));
     if same {
         notes.push("the requests are alike without a seed: Ollama chooses a random one for each".to_owned());
@@ -246,6 +284,20 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_native_request_is_shown_as_an_openai_server_is_asked() {
+        let config = Config::from_toml("[remote]\nkind = \"openai\"\nurl = \"https://ai.example/api/v1\"").unwrap();
+        let body = br#"{"model":"m:latest","messages":[{"role":"user","content":"hi"}],"options":{"num_ctx":1}}"#;
+        let explained = explain(body.to_vec(), Some("api/chat"), &config).unwrap();
+        assert_eq!(explained.requests[0].url, "https://ai.example/api/v1/chat/completions");
+        assert!(explained.requests[0].body.get().contains("\"model\":\"m\""));
+        assert_eq!((&*explained.receipt, explained.warnings.len()), ("options.num_ctx=no-effect", 0));
+        let refused = explain(b"{".to_vec(), Some("api/chat"), &config).unwrap_err();
+        assert_eq!(refused, "{\"error\":\"unexpected EOF\"}");
+        let here = explain(br#"{"model":"m","input":"x"}"#.to_vec(), Some("api/embed"), &Config::default()).unwrap();
+        assert!(here.warnings[0].contains("passes through unchanged"));
+    }
 
     #[test]
     fn misspelled_names_are_hinted_at_wherever_they_stand_and_if_the_request_fails() {

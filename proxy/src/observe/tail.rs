@@ -132,8 +132,8 @@ pub(crate) struct Read {
 
 impl Tail {
     pub(crate) fn push(&mut self, packet: &[u8]) {
-        // Only the last line counts, and another one begins.
-        if self.0.ends_with(b"\n") && packet.first().is_some_and(|first| !first.is_ascii_whitespace()) {
+        // Only the last line counts, and another one begins. Of an OpenAI server's events, more than the last one does.
+        if self.0.ends_with(b"\n") && packet.first() == Some(&b'{') {
             self.0.clear();
         }
         let new = &packet[packet.len().saturating_sub(KEPT)..];
@@ -151,15 +151,40 @@ impl Tail {
     pub(crate) fn read(&self) -> Read {
         let kept = self.0.trim_ascii_end();
         let line = memchr::memrchr(b'\n', kept).map_or(kept, |end| &kept[end + 1..]);
-        let Some(last) = Last::of(line) else { return Read::default() };
+        let openais = || Read { usage: of_openai(kept), ..Read::default() };
+        let Some(last) = Last::of(line) else { return openais() };
         let counted = last.prompt_eval_count.is_some() || last.eval_count.is_some();
         let usage = counted.then(|| Usage {
             input: last.prompt_eval_count.unwrap_or(0),
             output: last.eval_count.unwrap_or(0),
             ..Usage::default()
         });
+        let usage = usage.or_else(|| openais().usage);
         Read { model: last.model, usage, generating: last.eval_duration.map(Duration::from_nanos) }
     }
+}
+
+/// The last `usage` of an answer that passed through from an OpenAI server. Within a text its quotes would be escaped.
+fn of_openai(kept: &[u8]) -> Option<Usage> {
+    #[derive(serde::Deserialize)]
+    struct Counts {
+        #[serde(alias = "input_tokens")]
+        prompt_tokens: Option<u64>,
+        #[serde(alias = "output_tokens")]
+        completion_tokens: Option<u64>,
+    }
+    const NAME: &[u8] = b"\"usage\":";
+    // Events before the last one have `null`.
+    memchr::memmem::rfind_iter(kept, NAME).find_map(|at| {
+        let mut rest = Cursor(kept[at + NAME.len()..].trim_ascii_start());
+        let counts: Counts = serde_json::from_slice(rest.value()?).ok()?;
+        let counted = counts.prompt_tokens.is_some() || counts.completion_tokens.is_some();
+        counted.then(|| Usage {
+            input: counts.prompt_tokens.unwrap_or(0),
+            output: counts.completion_tokens.unwrap_or(0),
+            ..Usage::default()
+        })
+    })
 }
 
 #[cfg(test)]
@@ -225,6 +250,21 @@ mod tests {
             tail.push(packet.as_bytes());
         }
         assert_eq!((tail.read().model.as_deref(), tail.ends_a_line()), (Some("b"), true));
+    }
+
+    #[test]
+    fn the_usage_of_an_openai_server_is_read() {
+        let usage = Some(Usage { input: 7, output: 3, cached: 0 });
+        for text in [
+            r#"{"object":"chat.completion","model":"m","choices":[{"message":{"content":"\"usage\": {}"}}],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#,
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\ndata: {\"usage\":null}\n\ndata: [DONE]\n\n",
+            "event: response.completed\ndata: {\"response\":{\"usage\": {\"input_tokens\":7,\"input_tokens_details\":{},\"output_tokens\":3}}}\n\n",
+        ] {
+            let (mut tail, mut parts) = (Tail::default(), Tail::default());
+            tail.push(text.as_bytes());
+            text.split_inclusive('\n').for_each(|part| parts.push(part.as_bytes()));
+            assert_eq!((tail.read().usage, parts.read().usage), (usage, usage), "{text}");
+        }
     }
 
     #[test]

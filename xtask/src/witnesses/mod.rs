@@ -4,6 +4,7 @@
 //! stands in `xtask/witnesses/`.
 
 mod runtime;
+mod scripted;
 mod stage;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{runtime::Runtime, stage::Stage};
+use self::{
+    runtime::Runtime,
+    stage::{Server, Stage},
+};
 use crate::{built, root, step::Step};
 
 /// A program that asks as a foreign client does.
@@ -25,29 +29,146 @@ struct Witness {
     runtime: Runtime,
     /// In the runtime's folder.
     script: &'static str,
+    over: Over,
 }
 
-const WITNESSES: [Witness; 20] = [
-    Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py" },
-    Witness { client: "openai responses for Python", runtime: Runtime::Python, script: "openai_responses.py" },
-    Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py" },
-    Witness { client: "ollama for Python over OpenAI", runtime: Runtime::Python, script: "ollama_bridge.py" },
-    Witness { client: "openai-agents for Python", runtime: Runtime::Python, script: "agents_sdk.py" },
-    Witness { client: "anthropic for Python", runtime: Runtime::Python, script: "anthropic_sdk.py" },
-    Witness { client: "openai for Node", runtime: Runtime::Node, script: "openai_sdk.mjs" },
-    Witness { client: "openai responses for Node", runtime: Runtime::Node, script: "openai_responses.mjs" },
-    Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs" },
-    Witness { client: "ollama for Node over OpenAI", runtime: Runtime::Node, script: "ollama_bridge.mjs" },
-    Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs" },
-    Witness { client: "anthropic for Node", runtime: Runtime::Node, script: "anthropic_sdk.mjs" },
-    Witness { client: "openai for Go", runtime: Runtime::Go, script: "openai" },
-    Witness { client: "ollama for Go", runtime: Runtime::Go, script: "ollama" },
-    Witness { client: "ollama for Go over OpenAI", runtime: Runtime::Go, script: "ollama-bridge" },
-    Witness { client: "openai for Java", runtime: Runtime::Java, script: "Witness" },
-    Witness { client: "claude code", runtime: Runtime::Node, script: "claude_code.mjs" },
-    Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs" },
-    Witness { client: "console in Chromium", runtime: Runtime::Node, script: CONSOLE },
-    Witness { client: "reports in Chromium", runtime: Runtime::Node, script: REPORTS },
+/// Which OpenAI server the bridging proxy is in front of.
+#[derive(Clone, Copy, PartialEq)]
+enum Over {
+    Farllama,
+    Scripted,
+    /// A real one, with a tiny model.
+    LlamaCpp,
+}
+
+const WITNESSES: [Witness; 32] = [
+    Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py", over: Over::Farllama },
+    Witness {
+        client: "openai responses for Python",
+        runtime: Runtime::Python,
+        script: "openai_responses.py",
+        over: Over::Farllama,
+    },
+    Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py", over: Over::Farllama },
+    Witness {
+        client: "ollama for Python over OpenAI",
+        runtime: Runtime::Python,
+        script: "ollama_bridge.py",
+        over: Over::Farllama,
+    },
+    Witness {
+        client: "ollama for Python over a scripted OpenAI server",
+        runtime: Runtime::Python,
+        script: "ollama_bridge.py",
+        over: Over::Scripted,
+    },
+    Witness {
+        client: "ollama for Python over llama.cpp",
+        runtime: Runtime::Python,
+        script: "ollama_bridge.py",
+        over: Over::LlamaCpp,
+    },
+    Witness {
+        client: "langchain-ollama over OpenAI",
+        runtime: Runtime::Python,
+        script: "langchain_bridge.py",
+        over: Over::Farllama,
+    },
+    Witness {
+        client: "langchain-ollama over a scripted OpenAI server",
+        runtime: Runtime::Python,
+        script: "langchain_bridge.py",
+        over: Over::Scripted,
+    },
+    Witness {
+        client: "langchain-ollama over llama.cpp",
+        runtime: Runtime::Python,
+        script: "langchain_bridge.py",
+        over: Over::LlamaCpp,
+    },
+    Witness {
+        client: "openai-agents for Python",
+        runtime: Runtime::Python,
+        script: "agents_sdk.py",
+        over: Over::Farllama,
+    },
+    Witness {
+        client: "anthropic for Python",
+        runtime: Runtime::Python,
+        script: "anthropic_sdk.py",
+        over: Over::Farllama,
+    },
+    Witness { client: "openai for Node", runtime: Runtime::Node, script: "openai_sdk.mjs", over: Over::Farllama },
+    Witness {
+        client: "openai responses for Node",
+        runtime: Runtime::Node,
+        script: "openai_responses.mjs",
+        over: Over::Farllama,
+    },
+    Witness { client: "ollama for Node", runtime: Runtime::Node, script: "ollama_sdk.mjs", over: Over::Farllama },
+    Witness {
+        client: "ollama for Node over OpenAI",
+        runtime: Runtime::Node,
+        script: "ollama_bridge.mjs",
+        over: Over::Farllama,
+    },
+    Witness {
+        client: "ollama for Node over a scripted OpenAI server",
+        runtime: Runtime::Node,
+        script: "ollama_bridge.mjs",
+        over: Over::Scripted,
+    },
+    Witness {
+        client: "ollama for Node over llama.cpp",
+        runtime: Runtime::Node,
+        script: "ollama_bridge.mjs",
+        over: Over::LlamaCpp,
+    },
+    Witness { client: "ai-sdk for Node", runtime: Runtime::Node, script: "ai_sdk.mjs", over: Over::Farllama },
+    Witness { client: "anthropic for Node", runtime: Runtime::Node, script: "anthropic_sdk.mjs", over: Over::Farllama },
+    Witness { client: "openai for Go", runtime: Runtime::Go, script: "openai", over: Over::Farllama },
+    Witness { client: "ollama for Go", runtime: Runtime::Go, script: "ollama", over: Over::Farllama },
+    Witness {
+        client: "ollama for Go over OpenAI",
+        runtime: Runtime::Go,
+        script: "ollama-bridge",
+        over: Over::Farllama,
+    },
+    Witness {
+        client: "ollama for Go over a scripted OpenAI server",
+        runtime: Runtime::Go,
+        script: "ollama-bridge",
+        over: Over::Scripted,
+    },
+    Witness {
+        client: "ollama for Go over llama.cpp",
+        runtime: Runtime::Go,
+        script: "ollama-bridge",
+        over: Over::LlamaCpp,
+    },
+    Witness { client: "openai for Java", runtime: Runtime::Java, script: "Witness", over: Over::Farllama },
+    Witness {
+        client: "langchain4j-ollama over OpenAI",
+        runtime: Runtime::Java,
+        script: "OllamaWitness",
+        over: Over::Farllama,
+    },
+    Witness {
+        client: "langchain4j-ollama over a scripted OpenAI server",
+        runtime: Runtime::Java,
+        script: "OllamaWitness",
+        over: Over::Scripted,
+    },
+    Witness {
+        client: "langchain4j-ollama over llama.cpp",
+        runtime: Runtime::Java,
+        script: "OllamaWitness",
+        over: Over::LlamaCpp,
+    },
+    Witness { client: "claude code", runtime: Runtime::Node, script: "claude_code.mjs", over: Over::Farllama },
+    Witness { client: "codex", runtime: Runtime::Node, script: "codex_cli.mjs", over: Over::Farllama },
+    Witness { client: "console in Chromium", runtime: Runtime::Node, script: CONSOLE, over: Over::Farllama },
+    Witness { client: "reports in Chromium", runtime: Runtime::Node, script: REPORTS, over: Over::Farllama },
 ];
 
 /// The witnesses that need a browser.
@@ -73,11 +194,14 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
     Step::cargo("build --quiet -p farllama -p mock-ollama -p farllama-check").run()?;
     let start = Instant::now();
     let mut total = Tally::default();
+    let real = witnesses.iter().any(|witness| witness.over == Over::LlamaCpp);
+    let llama = if real { stage::llama_cpp() } else { Err("no client asks for it".to_owned()) };
+    let llama = llama.as_ref().map_err(|why| &**why);
     thread::scope(|scope| {
         // Side by side, because installing and starting take longer than asking.
         let lanes = [Runtime::Python, Runtime::Node, Runtime::Go, Runtime::Java].map(|runtime| {
             let witnesses = witnesses.iter().filter(|witness| witness.runtime == runtime).copied().collect();
-            scope.spawn(move || lane(runtime, witnesses))
+            scope.spawn(move || lane(runtime, witnesses, llama))
         });
         for tally in lanes.map(|lane| lane.join().unwrap_or(Tally { failed: 1, ..Tally::default() })) {
             total.add(&tally);
@@ -95,7 +219,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
 }
 
 /// The witnesses of one runtime, one after the other, each reported in one piece.
-fn lane(runtime: Runtime, witnesses: Vec<&Witness>) -> Tally {
+fn lane(runtime: Runtime, witnesses: Vec<&Witness>, llama: Result<&Server, &str>) -> Tally {
     let mut total = Tally::default();
     if witnesses.is_empty() {
         return total;
@@ -112,9 +236,14 @@ fn lane(runtime: Runtime, witnesses: Vec<&Witness>) -> Tally {
             total.skipped += 1;
             continue;
         }
+        if let (Over::LlamaCpp, Err(why)) = (witness.over, llama) {
+            println!("SKIPPED: {}: llama.cpp cannot be had here: {why}\n", witness.client);
+            total.skipped += 1;
+            continue;
+        }
         let start = Instant::now();
         let mut report = Report::default();
-        if let Err(why) = witness.run(&mut report) {
+        if let Err(why) = witness.run(llama.ok(), &mut report) {
             report.line(&format!("FAILED  {why}"));
         }
         println!("{}:\n{}  {:.1} s\n", witness.client, report.text, start.elapsed().as_secs_f64());
@@ -161,8 +290,8 @@ impl Tally {
 }
 
 impl Witness {
-    fn run(&self, report: &mut Report) -> Result<(), String> {
-        let stage = Stage::start()?;
+    fn run(&self, llama: Option<&Server>, report: &mut Report) -> Result<(), String> {
+        let stage = Stage::start(self.over, llama)?;
         let told = self.ask(&stage, report);
         if told.is_err() || report.tally.failed > 0 {
             let proxies = [
@@ -188,6 +317,7 @@ impl Witness {
             .env("WITNESS_KEYED_URL", &stage.keyed.url)
             .env("WITNESS_OLDER_URL", &stage.older.url)
             .env("WITNESS_BRIDGED_URL", &stage.bridged.url)
+            .envs((self.over == Over::LlamaCpp).then_some(("WITNESS_REAL", "1")))
             .env("WITNESS_BINARIES", built("farllama")?.parent().unwrap_or(Path::new("")))
             .env("WITNESS_CHROMIUM", browser().unwrap_or_default())
             .env("WITNESS_SCREENSHOTS", root().join("target").join("witnesses").join("console"))

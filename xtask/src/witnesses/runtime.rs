@@ -150,9 +150,10 @@ fn prepare_java(home: &Path, sources: &Path) -> Result<(), String> {
     }
     let source = Path::new("src").join("main").join("java");
     fs::create_dir_all(home.join(&source)).map_err(|error| format!("{}: {error}", home.display()))?;
-    for file in ["pom.xml", &source.join("Witness.java").to_string_lossy()] {
-        fs::copy(sources.join(file), home.join(file)).map_err(|error| format!("{file}: {error}"))?;
+    for file in ["Report.java", "Witness.java", "OllamaWitness.java"].map(|file| source.join(file)) {
+        fs::copy(sources.join(&file), home.join(&file)).map_err(|error| format!("{}: {error}", file.display()))?;
     }
+    fs::copy(sources.join("pom.xml"), home.join("pom.xml")).map_err(|error| format!("pom.xml: {error}"))?;
     Step::program("mvn", "mvn")
         .arg("--quiet")
         .arg("--batch-mode")

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::{Over, runtime::Runtime, scripted};
 use crate::{built, root};
 
 /// How long a server may take until it tells its address.
@@ -25,19 +26,25 @@ pub(super) struct Stage {
     pub(super) keyed: Server,
     /// In front of an older Ollama.
     pub(super) older: Server,
-    /// In front of an OpenAI server, which is the open one.
+    /// In front of an OpenAI server: the open one, or another.
     pub(super) bridged: Server,
     // Last, so that they outlive who asks them.
     _mocks: [Server; 2],
 }
 
 impl Stage {
-    pub(super) fn start() -> Result<Self, String> {
+    /// `llama` is a server of llama.cpp, if there is one.
+    pub(super) fn start(over: Over, llama: Option<&Server>) -> Result<Self, String> {
         let mock = mock(&[])?;
         let older = self::mock(&["--version", OLDER])?;
         let open = proxy(&mock, "open.toml")?;
         let config = setting("open.toml").to_string_lossy().into_owned();
-        let url = format!("{}/v1", open.url);
+        let server = match (over, llama) {
+            (Over::Scripted, _) => scripted::start()?,
+            (Over::LlamaCpp, Some(llama)) => llama.url.clone(),
+            _ => open.url.clone(),
+        };
+        let url = format!("{server}/v1");
         let bridged = started(&["--remote-kind", "openai", "--remote-url", &url, "--config", &config])?;
         Ok(Self {
             open,
@@ -47,6 +54,15 @@ impl Stage {
             _mocks: [mock, older],
         })
     }
+}
+
+/// A server of llama.cpp with a tiny model, out of packages for Python.
+///
+/// # Errors
+/// It cannot be installed, or does not start.
+pub(super) fn llama_cpp() -> Result<Server, String> {
+    Runtime::Python.prepare()?;
+    Server::start(&mut Runtime::Python.command("llama_server.py"))
 }
 
 fn mock(flags: &[&str]) -> Result<Server, String> {

@@ -1,9 +1,10 @@
-// Ollama's own Go client: farllama as an Ollama in front of an OpenAI server, which is another farllama here.
+// Ollama's own Go client: farllama as an Ollama in front of an OpenAI server.
 package main
 
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 
 	"github.com/ollama/ollama/api"
@@ -17,6 +18,26 @@ func ollamaBridge(base string) {
 	}
 	user := func(text string) []api.Message { return []api.Message{{Role: "user", Content: text}} }
 
+	if os.Getenv("WITNESS_REAL") != "" {
+		check("llama.cpp: a chat streams to its end within the length that was asked for", func() error {
+			list, err := client.List(ctx)
+			if err != nil {
+				return err
+			}
+			var text strings.Builder
+			var last api.ChatResponse
+			options := map[string]any{"num_predict": 8, "temperature": 0}
+			ask := &api.ChatRequest{Model: list.Models[0].Name, Messages: user("Say hello."), Options: options}
+			err = client.Chat(ctx, ask, func(reply api.ChatResponse) error {
+				text.WriteString(reply.Message.Content)
+				last = reply
+				return nil
+			})
+			whole := last.Done && last.DoneReason == "length" && last.EvalCount == 8 && text.Len() > 0
+			return errors.Join(err, expect(whole, "%v %q", last, text.String()))
+		})
+		return
+	}
 	check("models are listed and shown, and the server is alive", func() error {
 		return listed(ctx, client)
 	})

@@ -1,11 +1,24 @@
-// The official ollama package for JavaScript: farllama as an Ollama in front of an OpenAI server, which is another farllama here.
+// The official ollama package for JavaScript: farllama as an Ollama in front of an OpenAI server.
 
 import assert from 'node:assert/strict';
 import { Ollama } from 'ollama';
-import { BRIDGED, WEATHER, check, run } from './report.mjs';
+import { BRIDGED, REAL, WEATHER, check, run } from './report.mjs';
 
 const user = (content) => [{ role: 'user', content }];
 const n = new Ollama({ host: BRIDGED });
+
+if (REAL) {
+  check('llama.cpp: a chat answers, whole and streamed, within the length that was asked for', async () => {
+    const [{ model }] = (await n.list()).models;
+    const ask = { model, messages: user('Say hello.'), options: { num_predict: 8, temperature: 0 } };
+    const whole = await n.chat(ask);
+    assert(whole.message.content && whole.done_reason === 'length' && whole.eval_count === 8, JSON.stringify(whole));
+    let text = '';
+    for await (const part of await n.chat({ ...ask, stream: true })) text += part.message.content;
+    assert.equal(text, whole.message.content);
+  });
+  await run();
+}
 
 check('models are listed and shown, and the version is told', async () => {
   const names = (await n.list()).models.map((model) => model.model);

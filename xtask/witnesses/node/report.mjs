@@ -3,12 +3,13 @@
 import assert from 'node:assert/strict';
 import { basename } from 'node:path';
 
-// A proxy in front of the mock, one that asks for keys (keyed.toml), one in front of an older Ollama, and one in front of an OpenAI server,
-// which is the first one.
+// A proxy in front of the mock, one that asks for keys (keyed.toml), one in front of an older Ollama, and one in front of an OpenAI server:
+// the first one, a scripted one, or a real one.
 export const URL = process.env.WITNESS_URL;
 export const KEYED = process.env.WITNESS_KEYED_URL;
 export const OLDER = process.env.WITNESS_OLDER_URL;
 export const BRIDGED = process.env.WITNESS_BRIDGED_URL;
+export const REAL = 'WITNESS_REAL' in process.env;
 
 /** A tool as Ollama and OpenAI's chats take it. */
 export const WEATHER = {

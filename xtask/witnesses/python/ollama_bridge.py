@@ -1,14 +1,51 @@
-"""The official ollama package: farllama as an Ollama in front of an OpenAI server, which is another farllama here."""
+"""The official ollama package: farllama as an Ollama in front of an OpenAI server."""
+
+import json
 
 import ollama
 
-from report import BRIDGED, WEATHER, check, raises, run
+from report import BRIDGED, REAL, WEATHER, check, raises, run
 
 n = ollama.Client(host=BRIDGED)
 
 
 def user(content):
     return [{"role": "user", "content": content}]
+
+
+if REAL:
+    (model,) = (model.model for model in n.list().models)
+    short = {"num_predict": 8, "temperature": 0}
+
+    @check("llama.cpp: its model is listed with its size and shown with its context")
+    def _():
+        listed = n.list().models[0]
+        assert listed.size > 1_000_000 and listed.details.format == "gguf", listed
+        info = n.show(model).modelinfo
+        assert any(name.endswith(".context_length") and value > 0 for name, value in info.items()), info
+
+    @check("llama.cpp: a chat answers, whole and streamed, within the length that was asked for")
+    def _():
+        whole = n.chat(model, user("Say hello."), options=short)
+        assert whole.message.content and whole.done_reason == "length" and whole.eval_count == 8, whole
+        assert whole.prompt_eval_count > 0 and whole.eval_duration > 0, whole
+        parts = list(n.chat(model, user("Say hello."), options=short, stream=True))
+        assert "".join(part.message.content for part in parts) == whole.message.content and parts[-1].done, parts
+
+    @check("llama.cpp: generate goes on with a raw prompt, and stops where it is told")
+    def _():
+        raw = n.generate(model, "Once upon a time", raw=True, options=short)
+        assert raw.response and raw.done, raw
+        stopped = n.generate(model, "Count: 1, 2, 3, 4,", raw=True, options={**short, "stop": [","]})
+        assert "," not in stopped.response and stopped.done_reason == "stop", stopped
+
+    @check("llama.cpp: a schema is kept")
+    def _():
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+        answer = n.chat(model, user("Is it fine?"), format=schema, options={"num_predict": 32, "temperature": 0})
+        assert isinstance(json.loads(answer.message.content)["ok"], bool), answer
+
+    run()
 
 
 @check("models are listed and shown")

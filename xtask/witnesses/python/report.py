@@ -6,12 +6,13 @@ import os
 import sys
 import traceback
 
-# A proxy in front of the mock, one that asks for keys (keyed.toml), one in front of an older Ollama, and one in front of an OpenAI server,
-# which is the first one.
+# A proxy in front of the mock, one that asks for keys (keyed.toml), one in front of an older Ollama, and one in front of an OpenAI server:
+# the first one, a scripted one, or a real one.
 URL = os.environ["WITNESS_URL"]
 KEYED = os.environ["WITNESS_KEYED_URL"]
 OLDER = os.environ["WITNESS_OLDER_URL"]
 BRIDGED = os.environ["WITNESS_BRIDGED_URL"]
+REAL = "WITNESS_REAL" in os.environ
 
 # A tool as Ollama and OpenAI's chats take it.
 WEATHER = {

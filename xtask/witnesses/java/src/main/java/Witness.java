@@ -20,27 +20,6 @@ import java.util.concurrent.TimeUnit;
 
 public final class Witness {
     private static final String BASE = System.getenv("WITNESS_URL") + "/v1";
-    private static int failed = 0;
-
-    private interface Check {
-        void run() throws Exception;
-    }
-
-    private static void check(String sentence, Check body) {
-        try {
-            body.run();
-            System.out.println("ok      " + sentence);
-        } catch (Exception | AssertionError error) {
-            failed++;
-            System.out.println("FAILED  " + sentence + "\n        " + String.valueOf(error).replace("\n", "\n        "));
-        }
-    }
-
-    private static void expect(boolean holds, Object seen) {
-        if (!holds) {
-            throw new AssertionError("unexpected: " + seen);
-        }
-    }
 
     /** The text of a stream, and what it ended with: the whole answer, or the error that the client reported. */
     private record Streamed(String text, String whole, Throwable error) {}
@@ -78,21 +57,21 @@ public final class Witness {
     }
 
     public static void main(String[] arguments) {
-        check("langchain4j: a chat answers, whole and streamed", () -> {
+        Report.check("langchain4j: a chat answers, whole and streamed", () -> {
             var model = OpenAiChatModel.builder().baseUrl(BASE).apiKey("unused").modelName("smollm2:135m").build();
-            expect(model.chat("Say harbor.").contains("harbor"), "the whole answer");
+            Report.expect(model.chat("Say harbor.").contains("harbor"), "the whole answer");
             var streamed = stream("smollm2:135m", "Say harbor.");
-            expect(streamed.error() == null && streamed.text().contains("harbor"), streamed);
+            Report.expect(streamed.error() == null && streamed.text().contains("harbor"), streamed);
         });
-        check("langchain4j: a stream that breaks is an error, never a whole answer", () -> {
+        Report.check("langchain4j: a stream that breaks is an error, never a whole answer", () -> {
             var streamed = stream("breaks", "Tell a story.");
-            expect(streamed.whole() == null && streamed.error() != null && !streamed.text().isEmpty(), streamed);
+            Report.expect(streamed.whole() == null && streamed.error() != null && !streamed.text().isEmpty(), streamed);
         });
-        check("langchain4j: a stream that breaks after heartbeats is an error as well", () -> {
+        Report.check("langchain4j: a stream that breaks after heartbeats is an error as well", () -> {
             var streamed = stream("slow-breaks", "Tell a story.");
-            expect(streamed.whole() == null && streamed.error() != null && !streamed.text().isEmpty(), streamed);
+            Report.expect(streamed.whole() == null && streamed.error() != null && !streamed.text().isEmpty(), streamed);
         });
-        check("langchain4j: a tool is called", () -> {
+        Report.check("langchain4j: a tool is called", () -> {
             var model = OpenAiChatModel.builder().baseUrl(BASE).apiKey("unused").modelName("agent").build();
             var city = JsonObjectSchema.builder().addStringProperty("city").required("city").build();
             var weather = ToolSpecification.builder().name("get_weather").description("Weather of a city").parameters(city).build();
@@ -101,40 +80,39 @@ public final class Witness {
                 .toolSpecifications(weather)
                 .build();
             var calls = model.chat(request).aiMessage().toolExecutionRequests();
-            expect(calls.size() == 1 && calls.get(0).name().equals("get_weather"), calls);
+            Report.expect(calls.size() == 1 && calls.get(0).name().equals("get_weather"), calls);
         });
 
         OpenAIClient client = OpenAIOkHttpClient.builder().baseUrl(BASE).apiKey("unused").maxRetries(0).build();
-        check("openai-java: a stream has the text", () -> {
+        Report.check("openai-java: a stream has the text", () -> {
             var text = new StringBuilder();
             try (var stream = client.chat().completions().createStreaming(ask("smollm2:135m", "Say harbor."))) {
                 stream.stream().forEach(chunk -> chunk.choices().forEach(choice -> choice.delta().content().ifPresent(text::append)));
             }
-            expect(text.indexOf("harbor") >= 0, text);
+            Report.expect(text.indexOf("harbor") >= 0, text);
         });
-        check("openai-java: a stream that breaks is an SseException", () -> {
+        Report.check("openai-java: a stream that breaks is an SseException", () -> {
             try (var stream = client.chat().completions().createStreaming(ask("breaks", "Tell a story."))) {
                 stream.stream().forEach(chunk -> {});
-                expect(false, "it ended as if it were whole");
+                Report.expect(false, "it ended as if it were whole");
             } catch (SseException expected) {
-                expect(!expected.getMessage().isEmpty(), expected);
+                Report.expect(!expected.getMessage().isEmpty(), expected);
             }
         });
-        check("openai-java: a missing model is a NotFoundException", () -> {
+        Report.check("openai-java: a missing model is a NotFoundException", () -> {
             try {
                 client.chat().completions().create(ask("gpt-os", "hi"));
-                expect(false, "it was answered");
+                Report.expect(false, "it was answered");
             } catch (NotFoundException expected) {
-                expect(expected.code().orElse("").equals("model_not_found"), expected);
+                Report.expect(expected.code().orElse("").equals("model_not_found"), expected);
             }
         });
-        check("openai-java: embeddings, which it asks for in base64, are read", () -> {
+        Report.check("openai-java: embeddings, which it asks for in base64, are read", () -> {
             var params = EmbeddingCreateParams.builder().model("all-minilm").input("one").build();
             var values = client.embeddings().create(params).data().get(0).embedding();
             var length = values.stream().mapToDouble(value -> value * value).sum();
-            expect(Math.abs(length - 1) < 1e-3, length);
+            Report.expect(Math.abs(length - 1) < 1e-3, length);
         });
-        // Threads of the HTTP clients would keep the process.
-        System.exit(failed > 0 ? 1 : 0);
+        Report.end();
     }
 }
