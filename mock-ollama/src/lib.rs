@@ -21,6 +21,7 @@ mod go;
 mod journal;
 mod models;
 mod names;
+mod pace;
 pub mod recording;
 mod replay;
 mod routes;
@@ -46,6 +47,7 @@ pub use self::{
     chaos::{Chaos, NoChaos},
     journal::{Ending, Entry, Journal},
     models::{Model, NoModel, Stock},
+    pace::Pace,
     replay::{Replay, ReplayError},
     script::{BodyIs, Content, Line, Reply, Rule, Script, Then, Wait, When},
     seen::Seen,
@@ -74,6 +76,8 @@ pub struct Options {
     pub max_queue: Option<usize>,
     /// As `OLLAMA_MAX_LOADED_MODELS`, where `max_queue` is set. Absent: 3, as on a machine without a GPU.
     pub max_loaded_models: Option<usize>,
+    /// How long models take to read prompts. Absent: no time.
+    pub pace: Option<Pace>,
     /// The models that it has from the start.
     pub stock: Stock,
     /// More models; one of a known name replaces it.
@@ -93,6 +97,7 @@ impl Default for Options {
             context_length: None,
             max_queue: None,
             max_loaded_models: None,
+            pace: None,
             stock: Stock::default(),
             models: Vec::new(),
             chaos: None,
@@ -146,6 +151,7 @@ impl Mock {
             fates: chaos::Fates::new(script.chaos.or(options.chaos)),
             playing: script::Playing::new(script, seen.clone()),
             journal: journal.clone(),
+            runner: options.pace.map(pace::Runner::new),
             replaying: options.replay.map(replay::Replaying::new),
         };
         let server = tokio::spawn(server::serve(listener, Arc::new(app)));

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
-use mock_ollama::{Chaos, Mock, Model, Options, Replay, Script, Stock, Version};
+use mock_ollama::{Chaos, Mock, Model, Options, Pace, Replay, Script, Stock, Version};
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Plays an Ollama server without a model: faithful answers that obey the request, in the manner of the version that you choose, and
@@ -39,6 +39,14 @@ struct Flags {
     /// Models in memory at the same time, as OLLAMA_MAX_LOADED_MODELS [default: 3]
     #[arg(long, value_name = "N", requires = "max_queue")]
     max_loaded_models: Option<usize>,
+    /// Tokens of prompts that are read in a second, one prompt after the other; a prompt that has begun is read to its end, although its
+    /// client has left [default: prompts take no time]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    prompt_speed: Option<u32>,
+    /// Milliseconds that a short request waits after 16 long prompts, as when llama-server copies idle slots to memory
+    /// (LLAMA_ARG_CACHE_RAM)
+    #[arg(long, value_name = "MS", requires = "prompt_speed", default_value_t = 0)]
+    cache_stall: u64,
     /// Add a model; can be given several times. WORDS are capabilities (completion, tools, insert, vision, embedding, thinking, audio),
     /// `jinja` (its tool calls stand on the last chunk), `guard` (it judges like Llama Guard) and `context:N`
     #[arg(long = "model", value_name = "NAME[=WORDS]")]
@@ -160,6 +168,9 @@ async fn run(flags: Flags) -> Result<()> {
         context_length: flags.context_length,
         max_queue: flags.max_queue,
         max_loaded_models: flags.max_loaded_models,
+        pace: flags
+            .prompt_speed
+            .map(|prompt_speed| Pace { prompt_speed, cache_stall: Duration::from_millis(flags.cache_stall) }),
         stock: flags.stock.into(),
         models: flags.models,
         chaos: flags.chaos,

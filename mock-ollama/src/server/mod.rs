@@ -29,6 +29,7 @@ use crate::{
     chaos::Fates,
     journal::Journal,
     names::Name,
+    pace::Runner,
     replay::Replaying,
     routes::{self, Outcome},
     script::{self, Playing, Reply},
@@ -48,6 +49,8 @@ pub(crate) struct App {
     pub(crate) journal: Journal,
     pub(crate) fates: Fates,
     pub(crate) replaying: Option<Replaying>,
+    /// Takes time, if it should.
+    pub(crate) runner: Option<Runner>,
 }
 
 /// Accepts until it is dropped; its connections end with it.
@@ -236,6 +239,9 @@ async fn faithful(app: &App, asked: &Asked, words: Option<&str>) -> Answer {
         gate::Admission::Answered(answer) => return answer,
         gate::Admission::Granted(headers) => headers,
     };
+    if let Some(runner) = &app.runner {
+        runner.read(asked).await;
+    }
     let ticket = Ticket::default();
     let answer = loop {
         let mut changes = std::pin::pin!(app.state.changes());
