@@ -63,6 +63,7 @@ pub use observe::{ExchangeLog, LineSink, LogLine, LogRing};
 pub use ollama::version::VERSIONS;
 pub use probe::{Probe, Probed, leads_to_itself, unmatched};
 use server::listener::Setup;
+pub use tls_client::remote_tls;
 use tokio::net::TcpListener;
 use upstream::remotes::{Known, Remotes};
 pub use warm::Warmer;

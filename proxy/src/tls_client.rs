@@ -10,6 +10,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 
+use crate::config::Remote;
+
 /// Which certificates are accepted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Trust<'a> {
@@ -44,6 +46,16 @@ pub(crate) fn config(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> io::
     identify(builder.with_root_certificates(roots), identity)
 }
 
+/// Returns the TLS configuration of connections to `remote`: what it trusts (`ca_file`, `verify`), and the certificate that it shows.
+///
+/// # Errors
+/// Fails as farllama does at its start: if a file cannot be read, or if certificate and key do not belong together.
+pub fn remote_tls(remote: &Remote) -> io::Result<ClientConfig> {
+    let trust = if remote.verify { Trust::System { ca_file: remote.ca_file.as_deref() } } else { Trust::Anyone };
+    let reach = &remote.reach;
+    config(trust, reach.client_cert.as_deref().zip(reach.client_key.as_deref()))
+}
+
 /// Adds the certificate that the client shows, if there is one.
 fn identify(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
@@ -75,8 +87,13 @@ fn add(path: &Path, roots: &mut RootCertStore) -> io::Result<()> {
     let unusable = |error: &dyn Display| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("remote.ca_file {}: {error}", path.display()))
     };
+    let mut count = 0;
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
         roots.add(certificate.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(unusable(&"no certificate in this file; expected PEM"));
     }
     Ok(())
 }

@@ -22,10 +22,7 @@ impl Tls {
     /// # Errors
     /// Fails if a certificate or a key cannot be read, or the host's name cannot be in a certificate.
     pub(super) fn new(remote: &Remote) -> io::Result<Self> {
-        let trust = if remote.verify { Trust::System { ca_file: remote.ca_file.as_deref() } } else { Trust::Anyone };
-        let reach = &remote.reach;
-        let identity = reach.client_cert.as_deref().zip(reach.client_key.as_deref());
-        Self::with(tls_client::config(trust, identity)?, &remote.host)
+        Self::with(tls_client::remote_tls(remote)?, &remote.host)
     }
 
     /// For a server `host` that must have a certificate which the system trusts.
