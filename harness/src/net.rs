@@ -13,8 +13,20 @@ const REUSE_WITHIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// Fails if TLS cannot be set up.
 pub fn client() -> reqwest::Result<reqwest::Client> {
+    builder().build()
+}
+
+/// As [`client`], with a TLS configuration of its own: other authorities, or a certificate to show. Responses carry the server's certificate.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_with(tls: rustls::ClientConfig) -> reqwest::Result<reqwest::Client> {
+    builder().tls_backend_preconfigured(tls).tls_info(true).build()
+}
+
+fn builder() -> reqwest::ClientBuilder {
     let redirects = reqwest::redirect::Policy::none();
-    reqwest::Client::builder().no_proxy().redirect(redirects).pool_idle_timeout(REUSE_WITHIN).build()
+    reqwest::Client::builder().no_proxy().redirect(redirects).pool_idle_timeout(REUSE_WITHIN)
 }
 
 /// Returns in one phrase why a request has no answer: libraries wrap the cause in three others and repeat the URL.

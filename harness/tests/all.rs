@@ -12,6 +12,8 @@ mod compare;
 mod conformance;
 mod container;
 mod doctor;
+mod doctor_reach;
+mod doctor_traps;
 mod judging;
 mod language;
 mod layers;

@@ -561,7 +561,7 @@ fn a_dry_run_counts_what_the_run_runs_and_skips() {
 
 #[test]
 fn every_scenario_that_a_target_can_run_is_tagged_as_conformance_or_as_farllamas() {
-    let flags = endpoint::Flags { base_url: Some("http://127.0.0.1:9/v1".to_owned()), api_key: None };
+    let flags = endpoint::Flags { base_url: Some("http://127.0.0.1:9/v1".to_owned()), ..Default::default() };
     let target = Backend::Endpoint(endpoint::Endpoint::new(&flags).unwrap());
     let (mut conformance, mut wrong) = (0, Vec::new());
     for loaded in library::scenarios(None).unwrap() {

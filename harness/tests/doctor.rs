@@ -70,7 +70,7 @@ async fn diagnosis(name: &str) -> Diagnosis {
     let addr = mock.addr();
     let remote = farllama::config::Remote { host: addr.ip().to_string(), port: addr.port(), ..Default::default() };
     let examination = Examination {
-        patient: Patient::Remote(Box::new(remote)),
+        patient: Patient::remote(remote),
         models: Vec::new(),
         embedding_model: None,
         tools: persona::all().unwrap(),
@@ -177,7 +177,7 @@ async fn a_bundle_can_be_run_and_holds_no_secret() {
     );
     let remote = farllama::Config::from_toml(&text).unwrap().remote;
     let examination = Examination {
-        patient: Patient::Remote(Box::new(remote)),
+        patient: Patient::remote(remote),
         models: vec!["gpt-oss:20b".to_owned()],
         embedding_model: None,
         tools: persona::chosen(&["codex".to_owned()]).unwrap(),
@@ -187,8 +187,11 @@ async fn a_bundle_can_be_run_and_holds_no_secret() {
         cold: false,
     };
     let diagnosis = examine(&examination, |_| {}).await.unwrap();
-    let settings =
-        bundle::Settings { flags: vec![("remote-api-key", CANARY.to_owned())], secrets: vec![CANARY.to_owned()] };
+    let settings = bundle::Settings {
+        flags: vec![("remote-api-key", CANARY.to_owned())],
+        farllama: Some(format!("api_key = \"{CANARY}\"")),
+        secrets: vec![CANARY.to_owned()],
+    };
     let files = bundle::files(&diagnosis, &settings).unwrap();
     let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
     assert!(names.contains(&"report.html") && names.contains(&"scenarios/tools-two.yaml"), "{names:?}");
@@ -217,10 +220,15 @@ async fn what_a_foreign_server_does_not_show_is_unknown() {
     (config.remote.host, config.remote.port) = (addr.ip().to_string(), addr.port());
     let proxy = farllama::serve(config).await.unwrap();
     let alone = support_openai_alone(proxy.addr()).await;
-    let flags =
-        farllama_check::backend::endpoint::Flags { base_url: Some(format!("http://{alone}/other")), api_key: None };
+    let flags = farllama_check::backend::endpoint::Flags {
+        base_url: Some(format!("http://{alone}/other")),
+        ..Default::default()
+    };
     let examination = Examination {
-        patient: Patient::Endpoint(farllama_check::backend::endpoint::Endpoint::new(&flags).unwrap()),
+        patient: Patient::Endpoint(
+            farllama_check::backend::endpoint::Endpoint::new(&flags).unwrap(),
+            flags.client().unwrap(),
+        ),
         models: vec!["gpt-oss:20b".to_owned()],
         embedding_model: None,
         tools: persona::all().unwrap(),
@@ -231,8 +239,17 @@ async fn what_a_foreign_server_does_not_show_is_unknown() {
     };
     let diagnosis = examine(&examination, |_| {}).await.unwrap();
     let state = |id: &str| diagnosis.all_facts().find(|fact| fact.id == id).map(|fact| fact.state);
-    for id in ["version", "load", "memory", "parallel", "embeddings"] {
+    for id in ["version", "load", "memory", "embeddings", "trap.all"] {
         assert_eq!(state(id), Some(State::Unknown), "{id}");
+    }
+    // What its streams show is known.
+    assert_eq!(state("speed.first"), Some(State::Info));
+    // Settings of Ollama change nothing there.
+    for verdict in &diagnosis.models[0].verdicts {
+        for change in verdict.reasons.iter().filter_map(|reason| reason.change.as_deref()) {
+            let is_of_ollama = ["OLLAMA_", "ollama pull", "upgrade Ollama"].iter().any(|word| change.contains(word));
+            assert!(!is_of_ollama, "{}: {change}", verdict.id);
+        }
     }
     for id in ["chat", "chat.stream", "tools.one", "schema"] {
         assert_eq!(state(id), Some(State::Good), "{id}");

@@ -31,6 +31,8 @@ pub struct Capabilities {
     given: Option<Vec<Capability>>,
     /// Why each that was tried is missing, if it is.
     tried: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+    /// How long a call may take, which bounds the questions too.
+    timeout: Option<Duration>,
 }
 
 impl Capabilities {
@@ -50,6 +52,16 @@ impl Capabilities {
             })?);
         }
         Ok(Self { given: Some(given), ..Self::default() })
+    }
+
+    /// With a bound for the questions.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    fn at_most(&self, usual: Duration) -> Duration {
+        self.timeout.map_or(usual, |timeout| timeout.min(usual))
     }
 
     /// Whether a person said that this is there.
@@ -104,6 +116,7 @@ impl Target {
         if let Some(reason) = capabilities.excluded(needs) {
             return Ok(Some(reason));
         }
+        let patience = capabilities.at_most(PATIENCE);
         for need in needs {
             let lacking = match need {
                 Need::Capability(capability) if capabilities.requires(*capability) => None,
@@ -114,9 +127,9 @@ impl Target {
                     };
                     self.capability(*capability, &model, capabilities, http).await?
                 }
-                Need::Ollama(version) => self.version(version, http).await?,
+                Need::Ollama(version) => self.version(version, patience, http).await?,
                 Need::Native if self.foreign => {
-                    let answer = self.ask(http.get(format!("{}/api/version", self.url))).await?;
+                    let answer = self.ask(http.get(format!("{}/api/version", self.url)), patience).await?;
                     answer.is_none().then(|| "it needs Ollama's native API, which the target has not".to_owned())
                 }
                 Need::Native | Need::Script | Need::Journal | Need::Proxy => None,
@@ -144,7 +157,7 @@ impl Target {
         if let Some(known) = capabilities.known(&question) {
             return Ok(known);
         }
-        let lacking = self.find_out(capability, model, http).await?;
+        let lacking = self.find_out(capability, model, capabilities, http).await?;
         capabilities.learn(question, lacking.clone());
         Ok(lacking)
     }
@@ -153,13 +166,14 @@ impl Target {
         &self,
         capability: Capability,
         model: &str,
+        capabilities: &Capabilities,
         http: &reqwest::Client,
     ) -> Result<Option<String>, String> {
         let name = capability.name();
         let flag = if capability == Capability::Embeddings { "--embedding-model" } else { "--model" };
         if let Some(word) = capability.of_model() {
             let show = http.post(format!("{}/api/show", self.url)).json(&json!({"model": model}));
-            let shown = self.ask(show).await?;
+            let shown = self.ask(show, capabilities.at_most(PATIENCE)).await?;
             if let Some(known) = shown.as_ref().and_then(|shown| shown["capabilities"].as_array()) {
                 let has = known.iter().any(|known| known == word);
                 let lacking = || format!("it needs a model with {name}, which {model} has not (choose one by {flag})");
@@ -171,7 +185,8 @@ impl Target {
                 "it needs {name}, and nothing shows whether {model} has it (--capability {name})"
             )));
         };
-        let request = self.with_key(http.post(format!("{}{path}", self.openai))).json(&body).timeout(TRIAL);
+        let request = self.with_key(http.post(format!("{}{path}", self.openai))).json(&body);
+        let request = request.timeout(capabilities.at_most(TRIAL));
         let answer = request.send().await.map_err(|error| format!("{name} cannot be tried: {}", net::why(&error)))?;
         let status = answer.status();
         let body = answer.text().await.unwrap_or_default();
@@ -199,8 +214,8 @@ impl Target {
         }
     }
 
-    async fn version(&self, least: &str, http: &reqwest::Client) -> Result<Option<String>, String> {
-        let told = self.ask(http.get(format!("{}/api/version", self.url))).await?;
+    async fn version(&self, least: &str, patience: Duration, http: &reqwest::Client) -> Result<Option<String>, String> {
+        let told = self.ask(http.get(format!("{}/api/version", self.url)), patience).await?;
         let Some(version) = told.as_ref().and_then(|told| told["version"].as_str()) else {
             return Ok(Some(format!("it needs Ollama {least}, and the server does not say that it is one")));
         };
@@ -216,8 +231,8 @@ impl Target {
     }
 
     /// The JSON of an answer; none if the server does not know the path.
-    async fn ask(&self, request: RequestBuilder) -> Result<Option<Value>, String> {
-        let asked = self.with_key(request).timeout(PATIENCE).send().await;
+    async fn ask(&self, request: RequestBuilder, patience: Duration) -> Result<Option<Value>, String> {
+        let asked = self.with_key(request).timeout(patience).send().await;
         let answer = asked.map_err(|error| format!("what it can do cannot be asked: {}", net::why(&error)))?;
         let status = answer.status();
         // An own server answers to unknown paths as it likes, also with 500.

@@ -1,8 +1,12 @@
 //! Any server that is somewhere, without a proxy of ours: Ollama's own `/v1`, or another maker's.
 
+use std::path::PathBuf;
+
+use anyhow::Context;
 use clap::Args;
 
 use super::Target;
+use crate::net;
 
 /// The variable that holds the target's key.
 pub const KEY: &str = "FARLLAMA_CHECK_API_KEY";
@@ -30,6 +34,21 @@ pub struct Flags {
     /// The key that it wants; better given by the environment than as a flag, which others can see
     #[arg(long, value_name = "KEY", env = KEY, hide_env_values = true)]
     pub api_key: Option<String>,
+    /// A PEM file with certificate authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Flags {
+    /// Returns a client for calls to the server.
+    ///
+    /// # Errors
+    /// Fails if the file of authorities cannot be used.
+    pub fn client(&self) -> anyhow::Result<reqwest::Client> {
+        let trusted = farllama::config::Remote { ca_file: self.ca_file.clone(), ..Default::default() };
+        let tls = farllama::remote_tls(&trusted).context("--ca-file")?;
+        Ok(net::client_with(tls)?)
+    }
 }
 
 /// A server that is somewhere.
@@ -95,7 +114,7 @@ mod tests {
     use super::*;
 
     fn at(url: &str) -> Result<(String, String), String> {
-        let flags = Flags { base_url: Some(url.to_owned()), api_key: None };
+        let flags = Flags { base_url: Some(url.to_owned()), ..Flags::default() };
         Endpoint::new(&flags).map(|endpoint| (endpoint.url, endpoint.openai))
     }
 

@@ -308,6 +308,15 @@ fn settle(given: &mut farllama::config::Remote, remote: RemoteSettings) {
     }
     given.headers.extend(remote.headers);
     given.ca_file = remote.ca_file.or(given.ca_file.take());
+    given.verify &= remote.verify;
+    if remote.kind != farllama::config::Kind::default() {
+        given.kind = remote.kind;
+    }
+    // What the scenario itself says of the way stays, unless the upstream has one of its own.
+    let reach = remote.reach;
+    if reach.ssh.is_some() || reach.proxy.is_some() || reach.client_cert.is_some() {
+        given.reach = reach;
+    }
 }
 
 /// The settings for an Ollama at `addr`.

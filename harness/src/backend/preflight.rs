@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Backend, Target, proxied};
 use crate::{net, text::shorten};
 
-/// How long a question may take.
+/// How long a question may take at most.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest number of models that a message lists.
 const LISTED: usize = 20;
@@ -26,6 +26,8 @@ pub struct Question<'a> {
     pub asks_model: bool,
     /// Whether a scenario makes a call of OpenAI's API.
     pub asks_api: bool,
+    /// How long a call may take, which bounds the questions too.
+    pub timeout: Option<Duration>,
 }
 
 impl Backend {
@@ -51,7 +53,10 @@ impl Backend {
             },
             Self::Mock | Self::Tampered(_) | Self::Standing(_) => return Ok(None),
         };
-        let checked = Preflight { target: &target, name: self.name(), http }.check(question).await;
+        let checked = {
+            let timeout = question.timeout.unwrap_or(PATIENCE).min(PATIENCE);
+            Preflight { target: &target, name: self.name(), http, timeout }.check(question).await
+        };
         target.stop().await;
         checked
     }
@@ -89,11 +94,12 @@ struct Preflight<'a> {
     target: &'a Target,
     name: String,
     http: &'a reqwest::Client,
+    timeout: Duration,
 }
 
 impl Preflight<'_> {
     async fn check(&self, question: Question<'_>) -> Result<Option<String>, String> {
-        let Self { target, name, http } = self;
+        let Self { target, name, http, .. } = self;
         let url = format!("{}/models", target.openai);
         let answer = self.ask(http.get(&url)).await.map_err(|error| {
             format!("cannot reach {name}: {}. Is it running, and is the address right?", net::why(&error))
@@ -157,7 +163,7 @@ impl Preflight<'_> {
 
     /// Fails if there is no OpenAI API at this path, as far as that can be known from a server without a list of models.
     async fn find_api(&self, models: &Answer) -> Result<(), String> {
-        let Self { target, name, http } = self;
+        let Self { target, name, http, .. } = self;
         let openai = &target.openai;
         for elsewhere in candidates(openai) {
             let answer = self.ask(http.get(format!("{elsewhere}/models"))).await;
@@ -215,7 +221,7 @@ impl Preflight<'_> {
     }
 
     async fn ask(&self, request: RequestBuilder) -> reqwest::Result<Answer> {
-        let answer = self.target.with_key(request).timeout(PATIENCE).send().await?;
+        let answer = self.target.with_key(request).timeout(self.timeout).send().await?;
         let status = answer.status();
         let body = answer.text().await.unwrap_or_default();
         let document = serde_json::from_str(&body).unwrap_or_default();

@@ -126,7 +126,8 @@ impl Flags {
             None => (text, None),
         };
         let endpoint = |url: String| {
-            let flags = endpoint::Flags { base_url: Some(url), api_key: self.api_key.clone() };
+            let flags =
+                endpoint::Flags { base_url: Some(url), api_key: self.api_key.clone(), ..endpoint::Flags::default() };
             Endpoint::new(&flags).map(Backend::Endpoint).map_err(|why| anyhow::anyhow!("{given}: {why}"))
         };
         let backend = if place == "mock" {
@@ -256,6 +257,7 @@ async fn live(
             is_default: model.is_none(),
             asks_model: true,
             asks_api: true,
+            timeout: Some(flags.timeout.time()),
         };
         let found = backend.preflight(question, &http).await.map_err(|why| anyhow::anyhow!("{name}: {why}"))?;
         model = model.or(found);
@@ -278,7 +280,7 @@ async fn live(
         strict: false,
         fail_fast: false,
         laws,
-        capabilities: Capabilities::default(),
+        capabilities: Capabilities::default().within(flags.timeout.time()),
     };
     let bar = progress(name, scenarios.len() * usize::from(flags.times));
     let mut runs = Vec::new();

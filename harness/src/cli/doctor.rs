@@ -25,6 +25,8 @@ Examples:
       what works with the Ollama on gpu-box:11434, through farllama
   farllama-check doctor --remote-host gpu-box --for codex,continue
       whether these two will work
+  farllama-check doctor --config ~/.config/farllama/config.toml
+      the remote of your own settings, and what they do with requests
   farllama-check doctor --base-url http://127.0.0.1:8000/v1
       any server with OpenAI's API, without farllama
 
@@ -80,7 +82,7 @@ pub(super) struct Flags {
 
 impl Flags {
     /// What was asked for, without secrets.
-    fn settings(&self) -> bundle::Settings {
+    fn settings(&self) -> anyhow::Result<bundle::Settings> {
         let (remote, target) = (&self.remote, &self.target);
         let keys = [&remote.remote_api_key, &target.api_key];
         let mut secrets: Vec<String> = keys.into_iter().flatten().cloned().collect();
@@ -90,6 +92,7 @@ impl Flags {
             secrets.extend(url.password().map(str::to_owned));
         }
         let masked = |key: &Option<String>| key.as_ref().map(|_| "***".to_owned());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let list = |list: &[String]| (!list.is_empty()).then(|| list.join(","));
         let given = [
             ("remote-host", remote.remote_host.clone()),
@@ -97,8 +100,13 @@ impl Flags {
             ("remote-protocol", remote.remote_protocol.clone()),
             ("remote-base-path", remote.remote_base_path.clone()),
             ("remote-api-key", masked(&remote.remote_api_key)),
+            ("remote-ca-file", path(&remote.remote_ca_file)),
+            ("remote-client-cert", path(&remote.remote_client_cert)),
+            ("config", path(&remote.config)),
+            ("remote-name", remote.remote_name.clone()),
             ("base-url", target.base_url.clone()),
             ("api-key", masked(&target.api_key)),
+            ("ca-file", path(&target.ca_file)),
             ("model", list(&self.models)),
             ("embedding-model", self.embedding_model.clone()),
             ("for", list(&self.tools)),
@@ -106,7 +114,18 @@ impl Flags {
             ("cold", Some(self.cold.to_string())),
         ];
         let flags = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        bundle::Settings { flags, secrets }
+        let mut farllama = None;
+        if remote.config.is_some() {
+            let loaded = remote.load()?;
+            for remote in loaded.config.every_remote().iter().map(|named| &named.remote) {
+                let values = remote.authorization.iter().chain(remote.headers.iter().map(|(_, value)| value));
+                // Without the scheme: `Bearer …`.
+                let keys = values.filter_map(|value| value.to_str().ok()?.split_ascii_whitespace().next_back());
+                secrets.extend(keys.map(str::to_owned));
+            }
+            farllama = Some(farllama::config::show(&loaded));
+        }
+        Ok(bundle::Settings { flags, farllama, secrets })
     }
 }
 
@@ -128,12 +147,16 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         }
     }
     if flags.remote.named() && flags.target.base_url.is_some() {
-        bail!("--remote-host and --base-url are two servers: leave out one of them");
+        bail!("--remote-host (or --config) and --base-url are two servers: leave out one of them");
     }
     let patient = if flags.target.base_url.is_some() {
-        Some(Patient::Endpoint(Endpoint::new(&flags.target).map_err(anyhow::Error::msg)?))
+        let endpoint = Endpoint::new(&flags.target).map_err(anyhow::Error::msg)?;
+        Some(Patient::Endpoint(endpoint, flags.target.client()?))
     } else if flags.remote.named() {
-        Some(Patient::Remote(Box::new(flags.remote.config()?.remote)))
+        // --ca-file is for whichever server is examined.
+        let remote_ca_file = flags.remote.remote_ca_file.clone().or_else(|| flags.target.ca_file.clone());
+        let remote = remote::Flags { remote_ca_file, ..flags.remote.clone() };
+        Some(Patient::Remote(Box::new(remote.config()?)))
     } else {
         None
     };
@@ -145,7 +168,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
                 let addr = mock.addr();
                 let remote =
                     farllama::config::Remote { host: addr.ip().to_string(), port: addr.port(), ..Default::default() };
-                (Patient::Remote(Box::new(remote)), Some(mock))
+                (Patient::remote(remote), Some(mock))
             }
         };
         let examination = Examination {
@@ -180,7 +203,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))?;
         }
         if let Some(path) = &flags.bundle {
-            let zip = bundle::zip(&diagnosis, &flags.settings())?;
+            let zip = bundle::zip(&diagnosis, &flags.settings()?)?;
             std::fs::write(path, zip).with_context(|| format!("--bundle {}", path.display()))?;
         }
         if mock.is_some() {

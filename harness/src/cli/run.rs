@@ -283,17 +283,18 @@ impl Flags {
         }
         let laws = Laws::without(&self.no_laws).map_err(|wrong| anyhow::anyhow!("--no-law {wrong}"))?;
         let capabilities = Capabilities::given(&self.capabilities);
+        let timeout = self.timeout.map_or(kind.timeout(), Limit::time);
         Ok(Plan {
             backend: Arc::new(backend),
-            http: net::client()?,
+            http: if kind == Kind::Target { self.target.client()? } else { net::client()? },
             variables,
             given,
-            timeout: self.timeout.map_or(kind.timeout(), Limit::time),
+            timeout,
             jobs: self.jobs.unwrap_or(kind.jobs()),
             strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
             fail_fast: self.fail_fast,
             laws: if kind == Kind::Target && !self.strict_laws { laws.portable() } else { laws },
-            capabilities: capabilities.map_err(|wrong| anyhow::anyhow!("--capability {wrong}"))?,
+            capabilities: capabilities.map_err(|wrong| anyhow::anyhow!("--capability {wrong}"))?.within(timeout),
         })
     }
 }
@@ -361,13 +362,18 @@ fn selected(flags: &Flags, only: Option<&[PathBuf]>) -> anyhow::Result<Result<Ve
             |loaded: &Loaded| only.is_none_or(|only| only.iter().any(|path| path.as_os_str() == &*loaded.file));
         return Ok(scenarios.map(|all| all.into_iter().filter(is_meant).collect()));
     }
-    let all = match select(&Select { library: true, ..flags.select.clone() }) {
+    of_tools(&flags.select, &flags.personas)
+}
+
+/// The scenarios of the library that send what these tools send.
+pub(super) fn of_tools(chosen: &Select, tools: &[String]) -> anyhow::Result<Result<Vec<Loaded>, ExitCode>> {
+    let all = match select(&Select { library: true, ..chosen.clone() }) {
         Ok(all) => all,
         Err(code) => return Ok(Err(code)),
     };
     let names: Vec<&str> =
         all.iter().flat_map(|loaded| &loaded.scenario.tags).filter_map(|tag| tag.strip_prefix(PERSONA)).collect();
-    for name in &flags.personas {
+    for name in tools {
         if !names.contains(&&**name) {
             let known: std::collections::BTreeSet<_> = names.iter().copied().collect();
             let list = known.iter().copied().collect::<Vec<_>>().join(", ");
@@ -376,7 +382,7 @@ fn selected(flags: &Flags, only: Option<&[PathBuf]>) -> anyhow::Result<Result<Ve
     }
     let is_meant = |loaded: &Loaded| {
         let tags = loaded.scenario.tags.iter().filter_map(|tag| tag.strip_prefix(PERSONA));
-        tags.into_iter().any(|name| flags.personas.iter().any(|wanted| wanted == name))
+        tags.into_iter().any(|name| tools.iter().any(|wanted| wanted == name))
     };
     Ok(Ok(all.into_iter().filter(is_meant).collect()))
 }
@@ -434,6 +440,7 @@ fn once(flags: &Flags, only: Option<&[PathBuf]>) -> anyhow::Result<ExitCode> {
             is_default,
             asks_model: asks_model || able.iter().any(|scenario| tries_model(scenario, &plan.capabilities)),
             asks_api: able.iter().any(|scenario| asks_api(scenario)),
+            timeout: Some(plan.timeout),
         };
         let asked = runtime.block_on(async {
             let mut preflight = std::pin::pin!(plan.backend.preflight(question, &plan.http));

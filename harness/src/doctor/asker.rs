@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -26,9 +27,16 @@ pub(super) enum Lane {
     V1,
 }
 
+/// After one request without an end, others wait this much shorter: a server that hangs is examined in a bearable time.
+const SHORTER: u32 = 4;
+
 /// Makes requests.
 pub(super) struct Asker {
     pub(super) http: reqwest::Client,
+    /// Where the server is.
+    pub(super) place: String,
+    /// How the server is reached if this program cannot connect to it itself; direct requests then go through farllama.
+    pub(super) by_way_of: Option<String>,
     pub(super) direct: String,
     pub(super) native: String,
     pub(super) openai: String,
@@ -39,6 +47,8 @@ pub(super) struct Asker {
     pub(super) secrets: Secrets,
     /// How long one request may take.
     pub(super) timeout: Duration,
+    /// Whether a request had not ended when its time was up.
+    pub(super) hung: AtomicBool,
     /// When the time for tries is up.
     pub(super) until: Instant,
 }
@@ -105,6 +115,8 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) exchange: Exchange,
     replay: Replay,
+    /// How long it was waited for.
+    patience: Duration,
     secrets: Secrets,
 }
 
@@ -112,6 +124,11 @@ impl Asker {
     /// Whether there is time for another try.
     pub(super) fn has_time(&self) -> bool {
         Instant::now() < self.until
+    }
+
+    /// How long the next request may take.
+    pub(super) fn patience(&self) -> Duration {
+        if self.hung.load(Ordering::Relaxed) { self.timeout / SHORTER } else { self.timeout }
     }
 
     /// Makes a request and waits for the end of its answer.
@@ -136,9 +153,13 @@ impl Asker {
             leave_after: ask.leave_after,
         });
         let door = Door { url, openai: &self.openai, key: self.key.as_deref(), http: &self.http, seen: None };
-        let outcome = call::make(&call, &Client::default(), door, self.timeout).await;
+        let patience = self.patience();
+        let outcome = call::make(&call, &Client::default(), door, patience).await;
+        if outcome.timed_out {
+            self.hung.store(true, Ordering::Relaxed);
+        }
         let exchange = Exchange::new(&outcome, &self.secrets);
-        Answer { outcome, exchange, replay, secrets: self.secrets.clone() }
+        Answer { outcome, exchange, replay, patience, secrets: self.secrets.clone() }
     }
 }
 
@@ -187,6 +208,9 @@ impl Answer {
         let message = error.as_str().or_else(|| error["message"].as_str());
         let (status, end) = (self.status(), &self.exchange.end);
         let text = match (status, message) {
+            (None, _) if self.outcome.timed_out => {
+                format!("no response within {}", crate::text::duration(self.patience))
+            }
             (None, _) => end.clone(),
             (Some(status), Some(message)) => format!("{status}: {message}"),
             (Some(status), None) if self.is_page() => format!("{status} with an HTML page"),
@@ -198,6 +222,7 @@ impl Answer {
                     let words = error.map(|error| error["message"].as_str().map_or(error.to_string(), str::to_owned));
                     words.map_or_else(|| status.to_string(), |words| format!("an error in mid-stream: {words}"))
                 }
+                End::Open => format!("{status}, and then no end within {}", crate::text::duration(self.patience)),
                 _ => format!("{status}, and then {end}"),
             },
         };

@@ -18,6 +18,8 @@ const SHORTEST: usize = 4;
 pub struct Settings {
     /// Names and values, as flags have them.
     pub flags: Vec<(&'static str, String)>,
+    /// farllama's own settings in force, secrets masked, if a settings file was named.
+    pub farllama: Option<String>,
     /// Values that must not stand in the bundle.
     pub secrets: Vec<String>,
 }
@@ -40,6 +42,9 @@ pub fn files(diagnosis: &Diagnosis, settings: &Settings) -> anyhow::Result<Vec<(
         ("report.html".to_owned(), page::html(diagnosis).render()),
         ("README.txt".to_owned(), README.to_owned()),
     ];
+    if let Some(settings) = &settings.farllama {
+        files.push(("farllama-settings.toml".to_owned(), settings.clone()));
+    }
     let mut known = Vec::new();
     for fact in diagnosis.all_facts() {
         if let Some(text) = scenario(fact) {

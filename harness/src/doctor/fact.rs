@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use crate::report::Exchange;
 
+/// How to find out what was not tried.
+pub(super) const MORE_TIME: &str = "--within 10m gives the doctor more time, --tries 2 needs less";
+
 /// How good a fact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

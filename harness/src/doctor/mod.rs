@@ -15,12 +15,13 @@ mod way;
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
 use farllama::{
     Config,
-    config::{Local, Remote},
+    config::{Kind, Local, Protocol, Remote},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -65,10 +66,18 @@ const SHOWN: usize = 24;
 /// Which server is examined.
 #[derive(Clone, Debug)]
 pub enum Patient {
-    /// An Ollama, with farllama in front of it.
-    Remote(Box<Remote>),
-    /// Any server, as it is.
-    Endpoint(Endpoint),
+    /// An Ollama, with farllama in front of it: farllama's settings, of which those of its listener do not count.
+    Remote(Box<Config>),
+    /// Any server without farllama, and the client for it.
+    Endpoint(Endpoint, reqwest::Client),
+}
+
+impl Patient {
+    /// An Ollama, with farllama in front of it and its default settings.
+    #[must_use]
+    pub fn remote(remote: Remote) -> Self {
+        Self::Remote(Box::new(Config { remote, ..Config::default() }))
+    }
 }
 
 /// How it is examined.
@@ -147,16 +156,18 @@ pub(crate) fn numbers(version: &str) -> Vec<u64> {
 /// Fails if nothing can be started on this machine.
 pub async fn examine(examination: &Examination, progress: impl Fn(&str)) -> anyhow::Result<Diagnosis> {
     let start = Instant::now();
-    let http = crate::net::client()?;
     let (proxy, asker, target) = match &examination.patient {
-        Patient::Remote(remote) => {
-            let config = Config {
-                local: Local { port: 0, ..Local::default() },
-                remote: Remote { probe: Duration::ZERO, ..(**remote).clone() },
-                ..Config::default()
+        Patient::Remote(settings) => {
+            let config = own(settings);
+            let remote = &settings.remote;
+            let http = match remote.protocol {
+                Protocol::Http => crate::net::client()?,
+                Protocol::Https => crate::net::client_with(farllama::remote_tls(remote)?)?,
             };
+            let base_path = config.openai.base_path.clone();
             let proxy = farllama::serve(config).await?;
             let native = format!("http://{}", proxy.addr());
+            let by_way_of = by_way_of(remote);
             let mut secrets = Vec::new();
             let mut headers = BTreeMap::new();
             let given = remote.headers.iter().map(|(name, value)| (name.as_str(), value));
@@ -168,21 +179,26 @@ pub async fn examine(examination: &Examination, progress: impl Fn(&str)) -> anyh
             }
             let asker = Asker {
                 http,
-                direct: remote.url(),
-                openai: format!("{native}/v1"),
+                place: remote.url(),
+                direct: if by_way_of.is_some() { native.clone() } else { remote.url() },
+                by_way_of,
+                openai: format!("{native}{base_path}"),
                 native,
                 headers,
                 key: None,
                 secrets: Secrets::default().and(&secrets),
                 timeout: examination.timeout,
+                hung: AtomicBool::new(false),
                 until: start + examination.within,
             };
-            (Some(proxy), asker, format!("the remote {}", remote.url()))
+            (Some(proxy), asker, format!("the remote {}", remote.name()))
         }
-        Patient::Endpoint(endpoint) => {
+        Patient::Endpoint(endpoint, http) => {
             let secrets: Vec<_> = endpoint.key.iter().cloned().collect();
             let asker = Asker {
-                http,
+                http: http.clone(),
+                place: endpoint.url.clone(),
+                by_way_of: None,
                 direct: endpoint.url.clone(),
                 native: endpoint.url.clone(),
                 openai: endpoint.openai.clone(),
@@ -190,19 +206,21 @@ pub async fn examine(examination: &Examination, progress: impl Fn(&str)) -> anyh
                 key: endpoint.key.clone(),
                 secrets: Secrets::default().and(&secrets),
                 timeout: examination.timeout,
+                hung: AtomicBool::new(false),
                 until: start + examination.within,
             };
             (None, asker, format!("the server {}", endpoint.openai))
         }
     };
     let is_foreign = proxy.is_none();
-    let (facts, models) = look(examination, &asker, is_foreign, progress).await;
+    let grows_to = if let Patient::Remote(settings) = &examination.patient { settings.context.max } else { 0 };
+    let (facts, models) = look(examination, &asker, grows_to, is_foreign, progress).await;
     if let Some(proxy) = proxy {
         proxy.stop(Duration::ZERO).await;
     }
     let models = models.into_iter().map(|(model, own)| {
         let all: Vec<&Fact> = own.iter().chain(&facts).collect();
-        let verdicts = examination.tools.iter().map(|tool| persona::judge(tool, &all)).collect();
+        let verdicts = examination.tools.iter().map(|tool| persona::judge(tool, &all, !is_foreign)).collect();
         ModelReport { model, facts: own, verdicts }
     });
     Ok(Diagnosis {
@@ -215,10 +233,68 @@ pub async fn examine(examination: &Examination, progress: impl Fn(&str)) -> anyh
     })
 }
 
+/// farllama's settings for an examination: what it does with requests, without its listener, callers and observers.
+fn own(settings: &Config) -> Config {
+    let Config {
+        remote,
+        native,
+        openai,
+        models,
+        context,
+        completions,
+        moderation,
+        audio,
+        tools,
+        responses,
+        anthropic,
+        images,
+        timeouts,
+        heartbeat,
+        limits,
+        ..
+    } = settings.clone();
+    Config {
+        local: Local { port: 0, ..Local::default() },
+        remote: Remote { probe: Duration::ZERO, ..remote },
+        native,
+        openai,
+        models,
+        context,
+        completions,
+        moderation,
+        audio,
+        tools,
+        responses,
+        anthropic,
+        images,
+        timeouts,
+        heartbeat,
+        limits,
+        ..Config::default()
+    }
+}
+
+/// How farllama reaches a remote to which this program makes no connections of its own.
+fn by_way_of(remote: &Remote) -> Option<String> {
+    if let Some(ssh) = &remote.reach.ssh {
+        return Some(format!("over SSH ({ssh})"));
+    }
+    if remote.reach.proxy.is_some() {
+        return Some("through the proxy of its settings".to_owned());
+    }
+    (remote.kind != Kind::Ollama).then(|| "as an OpenAI server, whose answers it translates (remote.kind)".to_owned())
+}
+
 /// The facts of the server, and those of each model.
 type Looked = (Vec<Fact>, Vec<(Option<String>, Vec<Fact>)>);
 
-async fn look(examination: &Examination, asker: &Asker, is_foreign: bool, progress: impl Fn(&str)) -> Looked {
+async fn look(
+    examination: &Examination,
+    asker: &Asker,
+    grows_to: u64,
+    is_foreign: bool,
+    progress: impl Fn(&str),
+) -> Looked {
     let mut facts = Vec::new();
     progress("the way there");
     let Some(server) = way::probe(asker, is_foreign, &mut facts).await else {
@@ -230,7 +306,9 @@ async fn look(examination: &Examination, asker: &Asker, is_foreign: bool, progre
             version.clone()
         }
         Server::Other => {
-            facts.push(Fact::unknown("version", "version", "the server is no Ollama"));
+            facts.push(Fact::unknown("version", "version", "the server is not Ollama").cure(
+                "run farllama in front of it (--remote-kind openai), which answers as an Ollama of its own version",
+            ));
             String::new()
         }
     };
@@ -263,12 +341,12 @@ async fn look(examination: &Examination, asker: &Asker, is_foreign: bool, progre
             continue;
         }
         progress(&format!("{model}: Ollama's API"));
-        let mut card = model::native(asker, &model, &mut own).await;
+        let mut card = model::native(asker, &model, &listed.weights, &mut own).await;
         let mut speed = model::Speed::default();
         if matches!(server, Server::Ollama(_)) {
             progress(&format!("{model}: loading and speed"));
             speed = model::native_stream(asker, &model, examination.cold, &mut own).await;
-            model::memory(asker, &model, &card, &mut own).await;
+            model::memory(asker, &model, &card, grows_to, &mut own).await;
         } else {
             foreign(&listed, &model, &mut card, &mut own);
         }
@@ -278,20 +356,30 @@ async fn look(examination: &Examination, asker: &Asker, is_foreign: bool, progre
         rates::tools(asker, &model, &card, examination.tries, &mut own).await;
         progress(&format!("{model}: schemas, thinking, embeddings"));
         rates::answers(asker, &model, &card, examination.tries, &mut own).await;
+        if matches!(server, Server::Ollama(_)) {
+            // Before the embeddings, which load their model.
+            own.push(traps::queue(asker, &model, embedding.as_deref(), speed, examination.cold).await);
+        }
         if embedding.is_none() && matches!(server, Server::Other) {
-            own.push(Fact::unknown("embeddings", "embeddings", "no model was named (--embedding-model)"));
+            own.push(
+                Fact::unknown("embeddings", "embeddings", "not tried: no model for them was named")
+                    .cure("name it with --embedding-model"),
+            );
         } else {
             rates::embeddings(asker, embedding.as_deref(), &mut own).await;
         }
         rates::vision(asker, &model, &card, &mut own).await;
         if matches!(server, Server::Ollama(_)) {
             progress(&format!("{model}: several clients, and known traps"));
-            model::crowd(asker, &model, speed, &mut own).await;
+            model::crowd(asker, &model, Lane::Native, speed, &mut own).await;
             let context = own.iter().find(|fact| fact.id == "context.native").and_then(|fact| fact.value.as_u64());
             own.push(traps::prompt_cache(asker, &model, &version, speed).await);
             own.push(traps::canceled_prompt(asker, &model, speed).await);
             own.push(traps::overflow(asker, &model, &card, context, speed).await);
-            own.push(traps::queue());
+        } else {
+            progress(&format!("{model}: speed, and several clients"));
+            let speed = model::foreign_speed(asker, &model, &mut own).await;
+            model::crowd(asker, &model, Lane::V1, speed, &mut own).await;
         }
         reports.push((Some(model), own));
     }
@@ -300,44 +388,43 @@ async fn look(examination: &Examination, asker: &Asker, is_foreign: bool, progre
 
 /// What only an Ollama shows, of a server that is none.
 fn foreign(listed: &Listed, model: &str, card: &mut model::Card, facts: &mut Vec<Fact>) {
-    let why = "the server is no Ollama, and does not show it";
+    let why = "the server is not Ollama, and does not report it";
     facts.retain(|fact| fact.id != "context.model" && fact.id != "model.capabilities");
+    for fact in facts.iter_mut().filter(|fact| fact.id.starts_with("native.") && fact.state == State::Bad) {
+        *fact = no_native(&fact.id, &fact.title);
+    }
+    facts.push(no_native("native.stream", "native stream (/api/chat)"));
     let entry = listed.models.iter().find(|entry| entry["id"] == model);
     // vLLM, llama.cpp, and others, as they list models.
-    let context = entry.and_then(|entry| {
-        ["max_model_len", "context_length", "max_context_length"]
-            .iter()
-            .find_map(|name| entry[*name].as_u64())
-            .or_else(|| entry["meta"]["n_ctx"].as_u64())
-    });
-    card.context = context;
-    for (id, title) in [
-        ("context.model", "context of the model"),
-        ("context.native", "context in force"),
-        ("context.v1", "context in force on /v1"),
+    let number = |names: &[&str]| entry.and_then(|entry| names.iter().find_map(|name| entry.pointer(name)?.as_u64()));
+    let in_force = number(&["/max_model_len", "/context_length", "/max_context_length", "/meta/n_ctx"]);
+    let of_model = number(&["/meta/n_ctx_train"]).or(in_force);
+    card.context = of_model;
+    for (id, title, context) in [
+        ("context.model", "context of the model", of_model),
+        ("context.native", "context in force", in_force),
+        ("context.v1", "context in force on /v1", in_force),
     ] {
         facts.push(match context {
-            Some(context) => {
-                Fact::new(id, title, State::Info, format!("{context} tokens, as /v1/models says")).with(context)
+            Some(context) => Fact::new(id, title, State::Info, format!("{context} tokens, as /v1/models says"))
+                .with(context)
+                .cure("start the server with a larger context (llama.cpp: -c, vLLM: --max-model-len)"),
+            None => {
+                Fact::unknown(id, title, why).cure("the log of the server, or how it was started, shows the context")
             }
-            None => Fact::unknown(id, title, why),
         });
     }
-    facts.push(Fact::new(
-        "native.stream",
-        "native stream (/api/chat)",
-        State::Bad,
-        "the server has no native API of Ollama",
-    ));
-    for (id, title) in [
-        ("load", "cold start"),
-        ("memory", "memory"),
-        ("speed.first", "time to first token"),
-        ("parallel", "requests side by side"),
-        ("hang-up", "a client that leaves"),
-    ] {
+    for (id, title) in [("load", "cold start"), ("memory", "memory")] {
         facts.push(Fact::unknown(id, title, why));
     }
+    facts.push(Fact::unknown("trap.all", "known traps", "they are probed with Ollama's own API only"));
+}
+
+/// A part of Ollama's own API that another server does not have.
+fn no_native(id: &str, title: &str) -> Fact {
+    Fact::new(id, title, State::Bad, "the server does not have Ollama's own API").cure(
+        "run farllama in front of it: `farllama serve URL --remote-kind openai` answers Ollama's routes for such a server",
+    )
 }
 
 /// The models of the server.
@@ -349,6 +436,8 @@ struct Listed {
     /// Those that can chat.
     chat: Vec<String>,
     embedding: Option<String>,
+    /// Models and the digests of their weights.
+    weights: Vec<(String, String)>,
 }
 
 impl Listed {
@@ -374,7 +463,8 @@ async fn listed(asker: &Asker, server: &Server) -> Listed {
         Server::Other => Ask::get(Lane::V1, "/models"),
     };
     let answer = asker.ask(ask).await;
-    let list = answer.json()["models"].as_array().or_else(|| answer.json()["data"].as_array()).cloned();
+    // llama.cpp lists its model twice: as Ollama does, without a context, and as OpenAI does.
+    let list = answer.json()["data"].as_array().or_else(|| answer.json()["models"].as_array()).cloned();
     let mut listed =
         Listed { is_known: answer.is_ok() && list.is_some(), models: list.unwrap_or_default(), ..Listed::default() };
     let names: Vec<String> = listed.names().into_iter().map(str::to_owned).collect();
@@ -386,6 +476,7 @@ async fn listed(asker: &Asker, server: &Server) -> Listed {
         // Not from the list, which calls a model of embeddings one of completion (seen with 0.33.0-rc2).
         let show = asker.ask(Ask::post(Lane::Native, "/api/show", json!({"model": name}))).await;
         let capabilities = show.json()["capabilities"].as_array().cloned();
+        listed.weights.extend(model::weights(show.json()).map(|weights| (name.clone(), weights)));
         let can = |word: &str| capabilities.as_ref().map(|list| list.iter().any(|known| known == word));
         // Before 0.6.4 there are no capabilities: only the name shows an embedding model.
         let by_name = ["embed", "minilm", "bge", "e5"].iter().any(|part| name.contains(part));

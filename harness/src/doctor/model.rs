@@ -1,13 +1,13 @@
 //! A model: what it can do, its context, its memory, its speed, and whether each API answers with it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
     asker::{Answer, Ask, Asker, Lane, brief},
-    fact::{Fact, Rate, State},
+    fact::{Fact, MORE_TIME, Rate, State},
 };
 use crate::expect::laws::{self, Laws};
 
@@ -15,6 +15,9 @@ use crate::expect::laws::{self, Laws};
 const STREAMS: usize = 3;
 /// How many requests run side by side to see whether they do.
 const SIDE_BY_SIDE: usize = 4;
+/// The laws without which a streamed chat is not whole.
+const WHOLE: [&str; 8] =
+    ["utf-8", "json", "done-once", "ending", "no-done-after-error", "one-error", "no-finish-when-failed", "finish"];
 /// Shorter answers leave no difference between running side by side and one after the other.
 const TOO_FAST: Duration = Duration::from_millis(60);
 
@@ -25,6 +28,8 @@ pub(super) struct Card {
     pub(super) capabilities: Option<Vec<String>>,
     pub(super) context: Option<u64>,
     pub(super) num_ctx: Option<u64>,
+    /// The digest of its weights.
+    pub(super) weights: Option<String>,
 }
 
 impl Card {
@@ -45,12 +50,21 @@ impl Card {
             capabilities: show["capabilities"].as_array().map(words),
             context: info[format!("{family}.context_length")].as_u64(),
             num_ctx,
+            weights: weights(show),
         }
     }
 }
 
-/// The routes of Ollama's API that tools read before they ask a model. Gives what is known of the model.
-pub(super) async fn native(asker: &Asker, model: &str, facts: &mut Vec<Fact>) -> Card {
+/// The digest of a model's weights: the blob after `FROM` in its Modelfile.
+pub(super) fn weights(show: &Value) -> Option<String> {
+    let from = show["modelfile"].as_str()?.lines().find_map(|line| line.strip_prefix("FROM "))?;
+    let digest = from.rsplit_once("sha256-")?.1.trim();
+    (digest.len() == 64).then(|| digest.to_owned())
+}
+
+/// The routes of Ollama's API that tools read before they ask a model. Gives what is known of the model. `others` are the names of models
+/// with the digests of their weights.
+pub(super) async fn native(asker: &Asker, model: &str, others: &[(String, String)], facts: &mut Vec<Fact>) -> Card {
     let root = asker.ask(Ask::get(Lane::Native, "/")).await;
     let is_root = root.is_ok() && root.exchange.body.contains("Ollama is running");
     facts.push(route(root, "native.root", "GET /", is_root));
@@ -74,7 +88,7 @@ pub(super) async fn native(asker: &Asker, model: &str, facts: &mut Vec<Fact>) ->
         },
     );
     facts.push(context);
-    facts.extend(twins(&list, model));
+    facts.extend(twins(&list, model, &card, others));
     card
 }
 
@@ -86,27 +100,27 @@ fn route(answer: Answer, id: &str, title: &str, is_good: bool) -> Fact {
     answer.shows(Fact::new(id, title, State::Bad, text).cure("point it at an Ollama, or at farllama in front of one"))
 }
 
-/// Other names for the same weights: they share a place in memory.
-fn twins(tags: &Value, model: &str) -> Option<Fact> {
+/// Other names for the same weights: they share one runner, also if their templates or settings differ.
+fn twins(tags: &Value, model: &str, card: &Card, others: &[(String, String)]) -> Option<Fact> {
     let models = tags["models"].as_array()?;
     let full = if model.contains(':') { model.to_owned() } else { format!("{model}:latest") };
     let digest = models.iter().find(|entry| entry["name"] == full.as_str())?["digest"].as_str()?;
-    let names: Vec<_> = models
-        .iter()
-        .filter(|entry| entry["digest"] == digest && entry["name"] != full.as_str())
-        .filter_map(|entry| entry["name"].as_str())
-        .collect();
+    // Copies have the same digest; what was made of the model has only its weights.
+    let copies = models.iter().filter(|entry| entry["digest"] == digest).filter_map(|entry| entry["name"].as_str());
+    let made = others.iter().filter(|(_, weights)| card.weights.as_ref() == Some(weights)).map(|(name, _)| &**name);
+    let names: BTreeSet<_> = copies.chain(made).filter(|name| *name != full && *name != model).collect();
+    let (id, title) = ("trap.twins", "other names of the model's weights");
     Some(if names.is_empty() {
-        Fact::new("trap.twins", "other names of the model", State::Good, "none")
+        Fact::new(id, title, State::Good, "none")
     } else {
-        let text = format!("{} too: they share one runner, and unloading one unloads all", names.join(", "));
-        Fact::new("trap.twins", "other names of the model", State::Limited, text)
-            .cure("use one name, or count on it when one of them is unloaded")
+        let list = names.into_iter().collect::<Vec<_>>().join(", ");
+        let text = format!("{list} too: they share one runner, and unloading one unloads all");
+        Fact::new(id, title, State::Limited, text).cure("use one name, or count on it when one of them is unloaded")
     })
 }
 
 /// The model in `/api/ps`.
-async fn loaded(asker: &Asker, model: &str) -> Option<Option<Value>> {
+pub(super) async fn loaded(asker: &Asker, model: &str) -> Option<Option<Value>> {
     let ps = asker.ask(Ask::get(Lane::Native, "/api/ps")).await;
     let full = if model.contains(':') { model.to_owned() } else { format!("{model}:latest") };
     let list = ps.json()["models"].as_array()?;
@@ -215,12 +229,19 @@ fn streamed(id: &str, title: &str, rate: Rate, failed: Option<Answer>) -> Fact {
     let text = format!("{}; one of the others: {}", fact.text, failed.words());
     // Some came whole: it works with limits, unless a tool says otherwise.
     let state = if rate.right == 0 { State::Bad } else { State::Limited };
-    let cure = "look at the log of the remote and of what stands between: it ends streams early";
+    let cure = match (failed.outcome.timed_out, failed.status()) {
+        (true, _) => "a smaller model answers sooner; --timeout lets the doctor wait longer",
+        (false, Some(status)) if !(200..300).contains(&status) => {
+            "look at the log of the remote: it refuses the request"
+        }
+        (false, None) => "look at what stands between: the connection ended without a response",
+        _ => "look at the log of the remote and of what stands between: it ends streams early",
+    };
     failed.shows(Fact { text, state, ..fact }.cure(cure))
 }
 
 /// The context in force, the memory, and how long the model stays.
-pub(super) async fn memory(asker: &Asker, model: &str, card: &Card, facts: &mut Vec<Fact>) {
+pub(super) async fn memory(asker: &Asker, model: &str, card: &Card, grows_to: u64, facts: &mut Vec<Fact>) {
     let entry = loaded(asker, model).await.flatten();
     let context = entry.as_ref().and_then(|entry| entry["context_length"].as_u64());
     let context = context.map(|context| (context, "as /api/ps says"));
@@ -230,7 +251,13 @@ pub(super) async fn memory(asker: &Asker, model: &str, card: &Card, facts: &mut 
             None => Fact::unknown(id, title, "not shown (/api/ps has it since Ollama 0.10.0)"),
             Some((context, how)) => {
                 let most = card.context.unwrap_or(context);
-                let text = format!("{context} tokens, {how}; the model has {most}");
+                let mut text = format!("{context} tokens, {how}; the model has {most}");
+                let mut context = context;
+                // farllama asks for a larger one if a prompt of /v1 needs it.
+                if id == "context.v1" && context < grows_to.min(most) {
+                    context = grows_to.min(most);
+                    text += &format!("; farllama lets it grow up to {context} (context.max)");
+                }
                 let fact = Fact::new(id, title, State::Info, text).with(context);
                 if context < most.min(16384) {
                     Fact { state: State::Limited, ..fact }.cure(
@@ -293,30 +320,40 @@ pub(super) async fn openai(asker: &Asker, model: &str, is_foreign: bool, facts: 
         chat.shows(Fact::new("chat", "chat", State::Bad, text))
     });
     let laws = if is_foreign { Laws::default().portable() } else { Laws::default() };
+    // The laws that a stream breaks: those without which it is not whole, and others. All count behind farllama, which keeps them.
     let breach = |answer: &Answer| {
         let broken = laws::breaches(&answer.outcome.recording.body(), &laws);
-        broken
-            .into_iter()
-            .find(|breach| breach.law != "one-piece")
-            .map(|breach| format!("{}: {}", breach.law, breach.actual))
+        let broken = broken.into_iter().filter(|breach| breach.law != "one-piece");
+        let (fatal, odd): (Vec<_>, Vec<_>) = broken.partition(|breach| !is_foreign || WHOLE.contains(&breach.law));
+        let first = |list: Vec<laws::Breach>| {
+            list.into_iter().next().map(|breach| format!("law {}: {}", breach.law, breach.actual))
+        };
+        (first(fatal), first(odd))
     };
-    let (mut right, mut tries, mut failed) = (0, 0, None);
+    let (mut right, mut tries, mut failed, mut differs) = (0, 0, None, None);
     while tries < STREAMS && (asker.has_time() || tries == 0) {
         let answer = asker.ask(Ask::post(Lane::V1, "/chat/completions", body(true))).await;
         let has_error = answer.events().iter().any(|event| !event["error"].is_null());
         tries += 1;
-        if answer.is_ok()
-            && answer.is_complete()
-            && !has_error
-            && breach(&answer).is_none()
-            && !answer.events().is_empty()
-        {
+        let (fatal, odd) = breach(&answer);
+        if answer.is_ok() && answer.is_complete() && !has_error && fatal.is_none() && !answer.events().is_empty() {
             right += 1;
+            differs = differs.or_else(|| odd.map(|odd| (answer, odd)));
         } else {
-            failed = Some(answer);
+            failed = Some((answer, fatal));
         }
     }
-    facts.push(streamed("chat.stream", "streamed chat", Rate::new(right, tries), failed));
+    let why = failed.as_ref().and_then(|(_, fatal)| fatal.clone());
+    let fact = streamed("chat.stream", "streamed chat", Rate::new(right, tries), failed.map(|(answer, _)| answer));
+    facts.push(match (why, differs) {
+        (Some(why), _) => Fact { text: format!("{}, {why}", fact.text), ..fact },
+        (None, Some((answer, odd))) if fact.state == State::Good => {
+            let text = format!("{}, but not as OpenAI writes them ({odd})", fact.text);
+            let cure = "most clients accept it; `farllama-check laws` lists what a stream should be like";
+            answer.shows(Fact { state: State::Limited, text, ..fact }.cure(cure))
+        }
+        (None, _) => fact,
+    });
     let response = json!({"model": model, "max_output_tokens": 48, "stream": true, "input": "Say hello."});
     let message = json!({
         "model": model, "max_tokens": 48, "stream": true, "messages": [{"role": "user", "content": "Say hello."}],
@@ -348,21 +385,66 @@ pub(super) async fn openai(asker: &Asker, model: &str, is_foreign: bool, facts: 
     }
 }
 
+/// A streamed chat of at most `most` tokens, over Ollama's API or OpenAI's.
+fn streaming(lane: Lane, model: &str, most: u64, seed: usize, text: &str) -> Ask {
+    let messages = json!([{"role": "user", "content": text}]);
+    if lane == Lane::V1 {
+        let body = json!({"model": model, "stream": true, "max_tokens": most, "seed": seed, "messages": messages});
+        return Ask::post(lane, "/chat/completions", body);
+    }
+    let options = json!({"num_predict": most, "seed": seed});
+    Ask::post(lane, "/api/chat", json!({"model": model, "stream": true, "options": options, "messages": messages}))
+}
+
+/// What the streams of a server that is not Ollama show about its speed.
+pub(super) async fn foreign_speed(asker: &Asker, model: &str, facts: &mut Vec<Fact>) -> Speed {
+    if !asker.has_time() {
+        for (id, title) in [("speed.first", "time to first event"), ("speed.generation", "writing an answer")] {
+            facts.push(Fact::unknown(id, title, "not tried: the time was up").cure(MORE_TIME));
+        }
+        return Speed::default();
+    }
+    let answer = asker.ask(streaming(Lane::V1, model, 64, 7, "Count from one to thirty in words.")).await;
+    let short = asker.ask(streaming(Lane::V1, model, 4, 7, "Say hi.")).await;
+    let first = short.first().filter(|_| short.is_ok() && short.is_complete());
+    facts.push(match first {
+        Some(first) => {
+            Fact::new("speed.first", "time to first event", State::Info, brief(first)).with(first.as_secs_f64())
+        }
+        None => Fact::unknown("speed.first", "time to first event", "no stream came to its end"),
+    });
+    // An event has a token, at most servers.
+    let written = answer.events().iter().filter(|event| event["choices"][0]["delta"].is_object()).count();
+    let time = answer.last().zip(answer.first()).map(|(last, first)| last.saturating_sub(first).as_secs_f64());
+    #[expect(clippy::cast_precision_loss, reason = "a rough estimate")]
+    let rate = time.filter(|time| *time > 0.0 && written > 1).map(|time| (written - 1) as f64 / time);
+    facts.push(match rate {
+        Some(rate) => {
+            let text = format!("about {rate:.0} tokens/s, by the events of a stream");
+            Fact::new("speed.generation", "writing an answer", State::Info, text).with(rate.round())
+        }
+        None => Fact::unknown("speed.generation", "writing an answer", "no stream had several events"),
+    });
+    Speed { first, prompt: None }
+}
+
 /// Whether requests run side by side, and whether a client that leaves frees the model.
-pub(super) async fn crowd(asker: &Asker, model: &str, speed: Speed, facts: &mut Vec<Fact>) {
-    let body = |most: u64, nth: usize| {
-        json!({
-            "model": model, "stream": true, "options": {"num_predict": most, "seed": nth},
-            "messages": [{"role": "user", "content": format!("{nth}. Write a story about a lighthouse in 40 words.")}],
-        })
+pub(super) async fn crowd(asker: &Asker, model: &str, lane: Lane, speed: Speed, facts: &mut Vec<Fact>) {
+    let story = |most: u64, nth: usize| {
+        streaming(lane, model, most, nth, &format!("{nth}. Write a story about a lighthouse in 40 words."))
     };
-    let all =
-        join_all((0..SIDE_BY_SIDE).map(|nth| asker.ask(Ask::post(Lane::Native, "/api/chat", body(40, nth))))).await;
+    if !asker.has_time() {
+        for (id, title) in [("parallel", "requests side by side"), ("hang-up", "a client that leaves")] {
+            facts.push(Fact::unknown(id, title, "not tried: the time was up").cure(MORE_TIME));
+        }
+        return;
+    }
+    let all = join_all((0..SIDE_BY_SIDE).map(|nth| asker.ask(story(40, nth)))).await;
     let spans: Vec<_> = all.iter().filter_map(|answer| Some((answer.first()?, answer.last()?))).collect();
     let longest = spans.iter().map(|(_, last)| *last).max().unwrap_or_default();
     let (id, title) = ("parallel", "requests side by side");
     facts.push(if spans.len() < SIDE_BY_SIDE {
-        let words = all.iter().find(|answer| !is_whole(answer)).map(Answer::words).unwrap_or_default();
+        let words = all.iter().find(|answer| answer.first().is_none()).map(Answer::words).unwrap_or_default();
         Fact::unknown(id, title, format!("not all of {SIDE_BY_SIDE} were answered: {words}"))
     } else if longest < TOO_FAST {
         Fact::unknown(id, title, format!("{SIDE_BY_SIDE} answers within {}: too fast to measure", brief(longest)))
@@ -374,13 +456,15 @@ pub(super) async fn crowd(asker: &Asker, model: &str, speed: Speed, facts: &mut 
             _ => format!("{most} of {SIDE_BY_SIDE} at once ran side by side"),
         };
         let fact = Fact::new(id, title, State::Info, text).with(most);
-        if most == 1 { fact.cure("OLLAMA_NUM_PARALLEL on the remote, if its memory allows") } else { fact }
+        let cure = if lane == Lane::V1 {
+            "more slots, if its memory allows (llama.cpp: -np)"
+        } else {
+            "OLLAMA_NUM_PARALLEL on the remote, if its memory allows"
+        };
+        if most == 1 { fact.cure(cure) } else { fact }
     });
-    let left = asker.ask(Ask::post(Lane::Native, "/api/chat", body(4000, 90)).leaving_after(3)).await;
-    let short = json!({
-        "model": model, "stream": true, "options": {"num_predict": 2}, "messages": [{"role": "user", "content": "Say hi."}],
-    });
-    let next = asker.ask(Ask::post(Lane::Native, "/api/chat", short)).await;
+    let left = asker.ask(story(4000, 90).leaving_after(3)).await;
+    let next = asker.ask(streaming(lane, model, 2, 7, "Say hi.")).await;
     let (id, title) = ("hang-up", "a client that leaves");
     facts.push(match (next.first(), speed.first) {
         (Some(after), Some(usual)) if left.is_ok() && next.is_ok() => {
@@ -389,7 +473,7 @@ pub(super) async fn crowd(asker: &Asker, model: &str, speed: Speed, facts: &mut 
             let state = if waited > Duration::from_secs(2) { State::Limited } else { State::Good };
             let fact = Fact::new(id, title, state, text).with(waited.as_secs_f64());
             if state == State::Limited {
-                fact.cure("the remote goes on for a client that has left: upgrade Ollama, or let the gateway pass the end of connections")
+                fact.cure("the remote goes on for a client that has left: upgrade it, or let the gateway pass the end of connections on")
             } else {
                 fact
             }

@@ -55,6 +55,20 @@ fn style(level: Level) -> Style {
     }
 }
 
+/// What a reason means for its tool.
+fn label(level: Level) -> &'static str {
+    match level {
+        Level::NotReady => "needs",
+        Level::Unknown => "unknown",
+        Level::Limits | Level::Ready => "limit",
+    }
+}
+
+/// What a change is for: to make it work, or to find out whether it does.
+fn advice(is_known: bool) -> &'static str {
+    if is_known { "change:" } else { "to know:" }
+}
+
 /// The whole page. `verbose` shows every feature of the version, also those that are there.
 #[must_use]
 pub fn render(diagnosis: &Diagnosis, verbose: bool) -> String {
@@ -70,13 +84,22 @@ pub fn render(diagnosis: &Diagnosis, verbose: bool) -> String {
         let name = report.model.as_ref().map_or_else(String::new, |model| format!(" with {model}"));
         let _ = writeln!(out, "\n{BOLD}What works{name}{BOLD:#}");
         let width = report.verdicts.iter().map(|verdict| verdict.tool.chars().count()).max().unwrap_or(0);
-        for verdict in &report.verdicts {
+        // What keeps every tool from working is said once.
+        let is_shared = match &report.verdicts[..] {
+            [first, others @ ..] => !others.is_empty() && others.iter().all(|other| other.reasons == first.reasons),
+            [] => false,
+        };
+        let all = format!("All {} tools", report.verdicts.len());
+        let shown = if is_shared { &report.verdicts[..1] } else { &report.verdicts[..] };
+        for verdict in shown {
             let style = style(verdict.level);
-            let _ = writeln!(out, "  {:width$}  {style}{}{style:#}", verdict.tool, verdict.level);
+            let tool = if is_shared { &all } else { &verdict.tool };
+            let _ = writeln!(out, "  {tool:width$}  {style}{}{style:#}", verdict.level);
             for reason in &verdict.reasons {
-                let _ = writeln!(out, "      {}: {} {DIM}[{}]{DIM:#}", reason.because, reason.found, reason.probe);
+                let _ = writeln!(out, "      {}: {}", label(reason.level), reason.because);
+                let _ = writeln!(out, "        found:   {} {DIM}[{}]{DIM:#}", reason.found, reason.probe);
                 if let Some(change) = &reason.change {
-                    let _ = writeln!(out, "      change: {change}");
+                    let _ = writeln!(out, "        {:7} {change}", advice(reason.known));
                 }
             }
         }
@@ -107,12 +130,16 @@ fn areas(out: &mut String, facts: &[&Fact], verbose: bool) {
         // Most features are there; only those that are missing are worth a line.
         let shown = |fact: &&&&Fact| verbose || !(fact.id.starts_with("version.") && fact.state == State::Good);
         let width = all.iter().filter(shown).map(|fact| fact.title.chars().count()).max().unwrap_or(0).min(44);
+        let mut last = None;
         for fact in all.iter().filter(shown) {
             let (sign, style) = sign(fact.state);
             let _ = writeln!(out, "  {style}{sign}{style:#} {:width$}  {}", fact.title, fact.text);
-            if let Some(cure) = fact.cure.as_ref().filter(|_| fact.state != State::Good) {
-                let _ = writeln!(out, "          {DIM}cure: {cure}{DIM:#}");
+            // Several facts often have one cure.
+            let cure = fact.cure.as_ref().filter(|_| fact.state != State::Good);
+            if let Some(cure) = cure.filter(|_| cure != last) {
+                let _ = writeln!(out, "          {DIM}{} {cure}{DIM:#}", advice(fact.state != State::Unknown));
             }
+            last = cure;
         }
         let there = all.iter().filter(|fact| fact.id.starts_with("version.") && fact.state == State::Good).count();
         if !verbose && there > 0 {
@@ -140,14 +167,20 @@ pub fn html(diagnosis: &Diagnosis) -> Page {
             tone: level_tone(verdict.level),
             word: verdict.level.to_string(),
             area: "tools".to_owned(),
-            title: verdict.tool.clone(),
+            // The first reason is the worst one.
+            title: match verdict.reasons.first() {
+                Some(reason) => format!("{}: {}", verdict.tool, reason.found),
+                None => verdict.tool.clone(),
+            },
             blocks: verdict
                 .reasons
                 .iter()
                 .flat_map(|reason| {
-                    let text = format!("{}: {} [{}]", reason.because, reason.found, reason.probe);
-                    let change = reason.change.iter().map(|change| Block::Labeled("change".to_owned(), change.clone()));
-                    std::iter::once(Block::Labeled(reason.level.to_string(), text)).chain(change)
+                    let found = format!("{} [{}]", reason.found, reason.probe);
+                    let advice = advice(reason.known).trim_end_matches(':').to_owned();
+                    let change = reason.change.iter().map(move |change| Block::Labeled(advice.clone(), change.clone()));
+                    let labeled = |label: &str, text: &str| Block::Labeled(label.to_owned(), text.to_owned());
+                    [labeled(label(reason.level), &reason.because), labeled("found", &found)].into_iter().chain(change)
                 })
                 .chain([Block::Labeled("rules".to_owned(), format!("{}; {}", verdict.version, verdict.source))])
                 .collect(),
@@ -182,7 +215,14 @@ fn fact_item(fact: &Fact, area: &str) -> Item {
         State::Unknown => (Tone::Unknown, "unknown"),
         State::Info => (Tone::Info, "fact"),
     };
-    let mut blocks: Vec<_> = fact.cure.iter().map(|cure| Block::Labeled("cure".to_owned(), cure.clone())).collect();
+    let mut blocks: Vec<_> = fact
+        .cure
+        .iter()
+        .map(|cure| {
+            let advice = advice(fact.state != State::Unknown).trim_end_matches(':').to_owned();
+            Block::Labeled(advice, cure.clone())
+        })
+        .collect();
     blocks.extend(fact.exchange.iter().map(|exchange| Block::Exchange(Box::new(exchange.clone()))));
     let title = format!("{}: {}", fact.title, fact.text);
     Item { tone, word: word.to_owned(), area: area.to_owned(), title, blocks }

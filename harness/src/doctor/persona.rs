@@ -131,6 +131,8 @@ pub struct Reason {
     pub probe: String,
     /// What the probe found.
     pub found: String,
+    /// Whether it was found out; if not, `change` says how to.
+    pub known: bool,
     /// The setting to change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
@@ -170,9 +172,9 @@ pub fn chosen(names: &[String]) -> Result<Vec<Persona>, String> {
     Ok(all.iter().filter(|persona| names.contains(&persona.id)).cloned().collect())
 }
 
-/// Whether a tool works, by the facts of the server and of a model.
+/// Whether a tool works, by the facts of the server and of a model. What a rule advises is about Ollama; of another server the facts know better.
 #[must_use]
-pub fn judge(persona: &Persona, facts: &[&Fact]) -> Verdict {
+pub fn judge(persona: &Persona, facts: &[&Fact], is_ollama: bool) -> Verdict {
     let mut reasons: Vec<Reason> = facts
         .iter()
         .filter(|fact| fact.id.starts_with(WAY) && fact.state == State::Bad)
@@ -181,11 +183,12 @@ pub fn judge(persona: &Persona, facts: &[&Fact]) -> Verdict {
             because: "every tool needs the server".to_owned(),
             probe: fact.id.clone(),
             found: fact.text.clone(),
+            known: true,
             change: fact.cure.clone(),
         })
         .collect();
     if reasons.is_empty() {
-        reasons = persona.needs.iter().filter_map(|need| missing(need, facts)).collect();
+        reasons = persona.needs.iter().filter_map(|need| missing(need, facts, is_ollama)).collect();
         // Of two thresholds on one probe only the worse one counts.
         let worst = |reason: &Reason, all: &[Reason]| {
             all.iter().all(|other| other.probe != reason.probe || other.level <= reason.level)
@@ -193,6 +196,7 @@ pub fn judge(persona: &Persona, facts: &[&Fact]) -> Verdict {
         let all = reasons.clone();
         reasons.retain(|reason| worst(reason, &all));
         reasons.dedup_by(|one, other| one.probe == other.probe && one.found == other.found);
+        reasons = merged(reasons);
     }
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.level));
     Verdict {
@@ -205,8 +209,26 @@ pub fn judge(persona: &Persona, facts: &[&Fact]) -> Verdict {
     }
 }
 
+/// Makes one reason of those with the same cause and the same cure.
+fn merged(reasons: Vec<Reason>) -> Vec<Reason> {
+    let mut merged: Vec<Reason> = Vec::new();
+    for reason in reasons {
+        let same = |known: &&mut Reason| {
+            (known.level, &known.found, &known.change) == (reason.level, &reason.found, &reason.change)
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => {
+                known.because += "; ";
+                known.because += &reason.because;
+            }
+            None => merged.push(reason),
+        }
+    }
+    merged
+}
+
 /// What a need says if it is not met.
-fn missing(need: &Need, facts: &[&Fact]) -> Option<Reason> {
+fn missing(need: &Need, facts: &[&Fact], is_ollama: bool) -> Option<Reason> {
     let fact = facts.iter().find(|fact| fact.id == need.probe);
     let otherwise = match need.otherwise {
         Otherwise::NotReady => Level::NotReady,
@@ -228,13 +250,16 @@ fn missing(need: &Need, facts: &[&Fact]) -> Option<Reason> {
         },
     };
     let found = fact.map_or_else(|| "it was not probed".to_owned(), |fact| fact.text.clone());
-    level.map(|level| Reason {
-        level,
-        because: need.because.clone(),
-        probe: need.probe.clone(),
-        found,
-        change: need.change.clone().or_else(|| fact.and_then(|fact| fact.cure.clone())),
-    })
+    let cure = fact.and_then(|fact| fact.cure.clone());
+    // What to change is known only where something was found; else the cure says how to find out.
+    let change = match fact {
+        None => None,
+        Some(fact) if fact.state == State::Unknown => cure,
+        Some(_) if is_ollama => need.change.clone().or(cure),
+        Some(_) => cure.or_else(|| need.change.clone()),
+    };
+    let known = fact.is_some_and(|fact| fact.state != State::Unknown);
+    level.map(|level| Reason { level, because: need.because.clone(), probe: need.probe.clone(), found, known, change })
 }
 
 /// What it means that a measure falls short.
@@ -317,15 +342,42 @@ mod tests {
     #[test]
     fn what_is_unknown_is_said_to_be_unknown() {
         let hard = need("{ probe: a, because: x }");
-        assert_eq!(missing(&hard, &[]).map(|reason| reason.level), Some(Level::Unknown));
+        assert_eq!(missing(&hard, &[], true).map(|reason| reason.level), Some(Level::Unknown));
         let unknown = Fact::unknown("a", "a", "no way to know");
-        assert_eq!(missing(&hard, &[&unknown]).map(|reason| reason.found), Some("no way to know".to_owned()));
+        assert_eq!(missing(&hard, &[&unknown], true).map(|reason| reason.found), Some("no way to know".to_owned()));
         for (yaml, level) in [
             ("{ probe: a, because: x, otherwise: limits }", Some(Level::Limits)),
             ("{ probe: a, because: x, unknown: limits }", Some(Level::Limits)),
             ("{ probe: a, because: x, unknown: ignore }", None),
         ] {
-            assert_eq!(missing(&need(yaml), &[&unknown]).map(|reason| reason.level), level, "{yaml}");
+            assert_eq!(missing(&need(yaml), &[&unknown], true).map(|reason| reason.level), level, "{yaml}");
         }
+    }
+
+    #[test]
+    fn what_to_change_fits_what_was_found() {
+        let need = need("{ probe: a, because: x, change: set OLLAMA_A }");
+        let change = |fact: &Fact, is_ollama| missing(&need, &[fact], is_ollama).unwrap().change;
+        let bad = Fact::new("a", "a", State::Bad, "no");
+        assert_eq!(change(&bad, true).as_deref(), Some("set OLLAMA_A"));
+        // Another server is not changed by settings of Ollama, if its fact says how.
+        let bad = bad.cure("start it with -a");
+        assert_eq!(change(&bad, false).as_deref(), Some("start it with -a"));
+        // Nothing is known to be wrong.
+        let unknown = Fact::unknown("a", "a", "the time was up");
+        assert_eq!(change(&unknown, true), None);
+        assert_eq!(change(&unknown.cure("--within 10m"), true).as_deref(), Some("--within 10m"));
+    }
+
+    #[test]
+    fn one_cause_is_one_reason() {
+        let persona: Persona = serde_saphyr::from_str(
+            "{ tool: T, id: t, version: '1', source: s, calls: [a], needs: [{ probe: a, because: it lists }, { probe: b, because: it streams }] }",
+        )
+        .unwrap();
+        let gone = |id: &str| Fact::new(id, id, State::Bad, "not there").cure("put farllama in front");
+        let verdict = judge(&persona, &[&gone("a"), &gone("b")], false);
+        assert_eq!(verdict.reasons.len(), 1);
+        assert_eq!(verdict.reasons[0].because, "it lists; it streams");
     }
 }

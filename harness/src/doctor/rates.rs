@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     asker::{Answer, Ask, Asker, Lane},
-    fact::{Fact, Rate, State},
+    fact::{Fact, MORE_TIME, Rate, State},
     model::Card,
 };
 
@@ -93,7 +93,7 @@ async fn tried(
         }
     }
     if made == 0 {
-        return Fact::unknown(id, title, "not tried: the time was up (--within)");
+        return Fact::unknown(id, title, "not tried: the time was up").cure(MORE_TIME);
     }
     let rate = Rate::new(right, made);
     let state = match right {
@@ -101,7 +101,10 @@ async fn tried(
         _ if right < made => State::Limited,
         _ => State::Good,
     };
-    let fact = Fact { rate: Some(rate), ..Fact::new(id, title, state, format!("{rate}")) };
+    let mut fact = Fact { rate: Some(rate), ..Fact::new(id, title, state, format!("{rate}")) };
+    if failed.is_some() {
+        fact = fact.cure("a larger model, or one that was trained for this");
+    }
     match failed {
         Some(failed) if !failed.is_ok() => {
             let text = format!("{rate}: refused, {}", failed.words());
@@ -194,7 +197,7 @@ pub(super) async fn tools(asker: &Asker, model: &str, card: &Card, tries: usize,
     let count = |kind: Call| kinds.iter().filter(|known| **known == kind).count();
     let (as_is, repaired, reasked) = (count(Call::AsIs), count(Call::Repaired), count(Call::Reasked));
     facts.push(if made == 0 {
-        Fact::unknown(id, title, "not tried: the time was up (--within)")
+        Fact::unknown(id, title, "not tried: the time was up").cure(MORE_TIME)
     } else {
         let rate = Rate::new(as_is, made);
         let text = format!("{rate}; {repaired} more after a repair, {reasked} more after asking again");

@@ -6,9 +6,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    asker::{Ask, Asker, Lane, brief},
-    fact::{Fact, State},
-    model::{Card, Speed},
+    asker::{Answer, Ask, Asker, Lane, brief},
+    fact::{Fact, MORE_TIME, State},
+    model::{Card, Speed, loaded},
     numbers,
 };
 
@@ -22,6 +22,8 @@ const CANCELED: usize = 3300;
 const BUDGET: Duration = Duration::from_secs(12);
 /// What more than this is worth a note.
 const NOTABLE: Duration = Duration::from_millis(500);
+/// How many requests ask for a model that is not loaded, and how many run on one that is.
+const QUEUED: usize = 8;
 /// The largest context whose overflow is tried.
 const OVERFLOW: u64 = 4096;
 
@@ -58,7 +60,7 @@ pub(super) async fn prompt_cache(asker: &Asker, model: &str, version: &str, spee
         return Fact::unknown(id, title, why);
     }
     if !asker.has_time() {
-        return Fact::unknown(id, title, "not tried: the time was up (--within)");
+        return Fact::unknown(id, title, "not tried: the time was up").cure(MORE_TIME);
     }
     let long = (0..LONG_PROMPTS)
         .map(|nth| asker.ask(Ask::post(Lane::Native, "/api/chat", generate(model, &prompt(nth, LONG), 1))));
@@ -83,11 +85,11 @@ pub(super) async fn canceled_prompt(asker: &Asker, model: &str, speed: Speed) ->
         return Fact::unknown(id, title, why);
     }
     if !asker.has_time() {
-        return Fact::unknown(id, title, "not tried: the time was up (--within)");
+        return Fact::unknown(id, title, "not tried: the time was up").cure(MORE_TIME);
     }
     let ask = Ask::post(Lane::Native, "/api/chat", generate(model, &prompt(77, CANCELED), 2));
     // Long enough to begin, too short to end.
-    let _ = tokio::time::timeout(Duration::from_millis(60), asker.ask(ask)).await;
+    let _ = tokio::time::timeout((usual * 2).max(Duration::from_millis(60)), asker.ask(ask)).await;
     let answer = asker.ask(Ask::post(Lane::Native, "/api/chat", generate(model, "Say hi.", 2))).await;
     let Some(first) = answer.first() else { return Fact::unknown(id, title, answer.words()) };
     let waited = first.saturating_sub(usual);
@@ -135,13 +137,66 @@ pub(super) async fn overflow(asker: &Asker, model: &str, card: &Card, context: O
     }
 }
 
-/// What cannot be probed without harm, and should be known.
-pub(super) fn queue() -> Fact {
-    Fact::unknown(
-        "trap.queue",
-        "OLLAMA_MAX_QUEUE",
-        "not probed, since it takes more than 512 waiting requests: it refuses only requests that need another model loaded, \
-         while those for a loaded one wait without a bound",
-    )
-    .cure("quota.max_concurrent in farllama's settings bounds what waits at the remote")
+/// `OLLAMA_MAX_QUEUE` refuses only requests that need another model loaded; those for a loaded model wait without a bound (recorded with
+/// 0.33.0-rc2: queue). A few requests for a model that is not loaded, while others run on one that is, show whether the queue is short.
+pub(super) async fn queue(asker: &Asker, model: &str, other: Option<&str>, speed: Speed, is_cold: bool) -> Fact {
+    let (id, title) = ("trap.queue", "more requests than the queue holds");
+    let cure = "quota.max_concurrent in farllama's settings bounds what waits at the remote; OLLAMA_MAX_QUEUE (512 unless set) and \
+                OLLAMA_MAX_LOADED_MODELS decide what is refused when another model is needed";
+    let unknown = |why: &str| {
+        let text = format!(
+            "not tried: {why}. Known of all versions: only requests that need another model loaded are refused (503), and those for a \
+             loaded one wait without a bound"
+        );
+        Fact::unknown(id, title, text).cure(cure)
+    };
+    let Some(other) = other.filter(|other| *other != model) else {
+        return unknown("it needs a second model, such as one of embeddings");
+    };
+    if is_cold {
+        let body = json!({"model": other, "keep_alive": 0, "input": ""});
+        asker.ask(Ask::post(Lane::Native, "/api/embed", body)).await;
+    }
+    match loaded(asker, other).await {
+        None => return unknown("the server does not show what is loaded"),
+        Some(Some(_)) => return unknown(&format!("{other} is loaded already (--cold unloads it first)")),
+        Some(None) => {}
+    }
+    if !asker.has_time() {
+        return unknown("the time was up (--within 10m gives more)");
+    }
+    let running = (0..QUEUED).map(|nth| {
+        let body = generate(model, &format!("{nth}. Count from one to forty in words."), 24);
+        asker.ask(Ask::post(Lane::Native, "/api/chat", body))
+    });
+    let loading = async {
+        // When the others have begun.
+        let usual = speed.first.unwrap_or_default();
+        tokio::time::sleep((usual * 4).max(Duration::from_millis(150))).await;
+        let ask = |nth: usize| {
+            let body = json!({"model": other, "input": format!("lighthouse {nth}")});
+            asker.ask(Ask::post(Lane::Native, "/api/embed", body))
+        };
+        join_all((0..QUEUED).map(ask)).await
+    };
+    let (running, loading) = tokio::join!(join_all(running), loading);
+    let refused = |answers: &[Answer]| answers.iter().filter(|answer| answer.status() == Some(503)).count();
+    let (of_loaded, of_other) = (refused(&running), refused(&loading));
+    if of_loaded == 0 && of_other == 0 {
+        let text = format!(
+            "{QUEUED} requests for {other}, which was not loaded, and {QUEUED} for {model} at the same time: none was refused, so the \
+             queue is not shorter than that; requests for a loaded model wait without a bound"
+        );
+        return Fact::new(id, title, State::Good, text).with(0).cure(cure);
+    }
+    let text = format!(
+        "{of_other} of {QUEUED} requests for {other}, which was not loaded, were refused (503), and {of_loaded} of {QUEUED} for {model}, \
+         which was"
+    );
+    let failed = loading.into_iter().chain(running).find(|answer| answer.status() == Some(503));
+    let fact = Fact::new(id, title, State::Limited, text).with(of_other + of_loaded).cure(cure);
+    match failed {
+        Some(failed) => failed.shows(fact),
+        None => fact,
+    }
 }

@@ -34,25 +34,44 @@ pub(super) enum Server {
 
 /// Probes the way. Without a server, the last fact says why.
 pub(super) async fn probe(asker: &Asker, is_foreign: bool, facts: &mut Vec<Fact>) -> Option<Server> {
-    let Ok(url) = Url::parse(&asker.direct) else {
-        facts.push(Fact::new("way.name", "name", State::Bad, format!("invalid URL {:?}", asker.direct)));
+    let Ok(url) = Url::parse(&asker.place) else {
+        facts.push(Fact::new("way.name", "name", State::Bad, format!("invalid URL {:?}", asker.place)));
         return None;
     };
+    if let Some(how) = &asker.by_way_of {
+        let text = format!("farllama reaches it {how}; name, connection and TLS are not probed separately");
+        facts.push(Fact::new("way.connect", "connection", State::Info, text));
+        let server = server(asker, is_foreign, false, facts).await?;
+        latency(asker, &server, facts).await;
+        return Some(server);
+    }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().unwrap_or(80);
-    let addresses = name(&host, port, facts).await?;
-    connect(&addresses, &host, facts).await?;
+    let addresses = name(&host, port, connect_time(asker), facts).await?;
+    connect(&addresses, &host, connect_time(asker), facts).await?;
     let is_tls = url.scheme() == "https";
-    encryption(&url, &addresses, facts).await?;
+    encryption(asker, &url, &addresses, facts).await?;
     let server = server(asker, is_foreign, is_tls, facts).await?;
     headers(asker, &server, facts).await;
     latency(asker, &server, facts).await;
     Some(server)
 }
 
-async fn name(host: &str, port: u16, facts: &mut Vec<Fact>) -> Option<Vec<std::net::SocketAddr>> {
+/// How long a connection or a small request may take.
+fn connect_time(asker: &Asker) -> Duration {
+    CONNECT.min(asker.timeout)
+}
+
+async fn name(host: &str, port: u16, within: Duration, facts: &mut Vec<Fact>) -> Option<Vec<std::net::SocketAddr>> {
     let start = Instant::now();
-    let found = tokio::net::lookup_host((host, port)).await;
+    let Ok(found) = tokio::time::timeout(within, tokio::net::lookup_host((host, port))).await else {
+        let text = format!("DNS does not answer for {host:?} within {}", brief(within));
+        facts.push(
+            Fact::new("way.name", "name", State::Bad, text)
+                .cure("check this machine's DNS, or use the address of the machine"),
+        );
+        return None;
+    };
     let addresses: Vec<_> = found.map(Iterator::collect).unwrap_or_default();
     if addresses.is_empty() {
         facts.push(
@@ -71,11 +90,16 @@ async fn name(host: &str, port: u16, facts: &mut Vec<Fact>) -> Option<Vec<std::n
     Some(addresses)
 }
 
-async fn connect(addresses: &[std::net::SocketAddr], host: &str, facts: &mut Vec<Fact>) -> Option<()> {
+async fn connect(
+    addresses: &[std::net::SocketAddr],
+    host: &str,
+    within: Duration,
+    facts: &mut Vec<Fact>,
+) -> Option<()> {
     let mut failures = Vec::new();
     for address in addresses {
         let start = Instant::now();
-        match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(address)).await {
+        match tokio::time::timeout(within, tokio::net::TcpStream::connect(address)).await {
             Ok(Ok(_)) => {
                 let text = format!("connected to {address} in {}", brief(start.elapsed()));
                 let fact = Fact::new("way.connect", "connection", State::Good, text);
@@ -92,7 +116,7 @@ async fn connect(addresses: &[std::net::SocketAddr], host: &str, facts: &mut Vec
                 return Some(());
             }
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
-            Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT.as_secs())),
+            Err(_) => failures.push(format!("{address}: no answer within {}", brief(within))),
         }
     }
     let refused = failures.iter().all(|failure| failure.contains("refused"));
@@ -105,7 +129,7 @@ async fn connect(addresses: &[std::net::SocketAddr], host: &str, facts: &mut Vec
     None
 }
 
-async fn encryption(url: &Url, addresses: &[std::net::SocketAddr], facts: &mut Vec<Fact>) -> Option<()> {
+async fn encryption(asker: &Asker, url: &Url, addresses: &[std::net::SocketAddr], facts: &mut Vec<Fact>) -> Option<()> {
     if url.scheme() != "https" {
         let is_near = addresses.iter().all(|address| is_private(address.ip()));
         let fact = if is_near {
@@ -122,18 +146,24 @@ async fn encryption(url: &Url, addresses: &[std::net::SocketAddr], facts: &mut V
         facts.push(fact);
         return Some(());
     }
-    let client = reqwest::Client::builder().no_proxy().tls_info(true).timeout(CONNECT * 2).build().ok()?;
-    match client.get(url.clone()).send().await {
+    match asker.http.get(url.clone()).timeout(connect_time(asker) * 2).send().await {
         Ok(response) => {
             let info = response.extensions().get::<reqwest::tls::TlsInfo>();
             facts.push(certificate(info.and_then(reqwest::tls::TlsInfo::peer_certificate)));
             Some(())
         }
         Err(error) => {
-            facts
-                .push(Fact::new("way.tls", "encryption", State::Bad, net::why(&error)).cure(
-                    "name the certificate's authority (remote.ca_file), or the host that the certificate is for",
-                ));
+            let why = net::why(&error);
+            let cure = if error.is_timeout() {
+                "look at what answers on that port: it accepts connections, and does not answer"
+            } else if why.contains("CertificateRequired") || why.contains("HandshakeFailure") {
+                "name the certificate that the server asks for: --remote-client-cert and --remote-client-key \
+                 (remote.client_cert and remote.client_key in farllama's settings)"
+            } else {
+                "name the certificate's authority (--remote-ca-file, remote.ca_file in farllama's settings; with --base-url: --ca-file), \
+                 or the host that the certificate is for"
+            };
+            facts.push(Fact::new("way.tls", "encryption", State::Bad, why).cure(cure));
             None
         }
     }
@@ -174,7 +204,11 @@ async fn server(asker: &Asker, is_foreign: bool, is_tls: bool, facts: &mut Vec<F
     let version = asker.ask(Ask::get(Lane::Direct, "/api/version")).await;
     if let Some(text) = version.json()["version"].as_str().filter(|_| version.is_ok()) {
         let text = text.to_owned();
-        facts.push(Fact::new("way.server", "server", State::Good, format!("Ollama {text}")));
+        // Ollama itself names neither.
+        let header = |name: &str| version.outcome.recording.header(name).map(str::to_owned);
+        let gateway = header("server").or_else(|| header("via"));
+        let behind = gateway.map(|gateway| format!(", behind a gateway ({gateway})")).unwrap_or_default();
+        facts.push(Fact::new("way.server", "server", State::Good, format!("Ollama {text}{behind}")));
         let answer = asker.ask(Ask::get(Lane::Direct, "/api/tags")).await;
         if matches!(answer.status(), Some(401 | 403)) {
             facts.push(refused(answer));
@@ -182,6 +216,10 @@ async fn server(asker: &Asker, is_foreign: bool, is_tls: bool, facts: &mut Vec<F
         }
         key(asker, "/api/version", facts).await;
         return Some(Server::Ollama(text));
+    }
+    if let Some(fact) = host_refused(asker, &version).await {
+        facts.push(fact);
+        return None;
     }
     let models = if is_foreign { Some(asker.ask(Ask::get(Lane::V1, "/models")).await) } else { None };
     if let Some(models) = models.filter(|models| models.status() != Some(404) || !models.json()["error"].is_null()) {
@@ -204,6 +242,22 @@ async fn server(asker: &Asker, is_foreign: bool, is_tls: bool, facts: &mut Vec<F
     }
     facts.push(unusable(version, is_tls));
     None
+}
+
+/// Ollama on a loopback address refuses names that it does not know with an empty 403.
+async fn host_refused(asker: &Asker, version: &Answer) -> Option<Fact> {
+    if version.status() != Some(403) || !version.outcome.recording.body().is_empty() {
+        return None;
+    }
+    if asker.by_way_of.is_none() {
+        let known = asker.ask(Ask::get(Lane::Direct, "/api/version").header("host", "localhost")).await;
+        if !known.is_ok() {
+            return None;
+        }
+    }
+    let text = "the server refuses the name that it is called by (403 without a body, as an Ollama does that listens on its own machine only)";
+    let cure = "OLLAMA_HOST=0.0.0.0 on the remote, or let the gateway send `Host: localhost`";
+    Some(version.clone().shows(Fact::new("way.host", "Host header", State::Bad, text).cure(cure)))
 }
 
 fn refused(answer: Answer) -> Fact {
@@ -249,7 +303,13 @@ async fn key(asker: &Asker, path: &str, facts: &mut Vec<Fact>) {
         facts.push(Fact::new("way.auth", "authentication", State::Info, "no key is asked for"));
         return;
     }
-    let bare = asker.http.get(format!("{}{path}", asker.direct)).timeout(CONNECT).send().await;
+    if let Some(how) = &asker.by_way_of {
+        let text =
+            format!("the key is accepted; whether it is asked for is not known, since the server is reached {how}");
+        facts.push(Fact::new("way.auth", "authentication", State::Good, text));
+        return;
+    }
+    let bare = asker.http.get(format!("{}{path}", asker.direct)).timeout(connect_time(asker)).send().await;
     let text = if bare.is_ok_and(|answer| answer.status().is_success()) {
         "the key is accepted, but requests without it are answered too"
     } else {
@@ -306,6 +366,13 @@ async fn latency(asker: &Asker, server: &Server, facts: &mut Vec<Fact>) {
             State::Good,
             format!("{} requests on one connection", times.len()),
         ),
+        // A server may end a connection after so many requests, or when it restarts.
+        many if many * 4 <= times.len() => Fact::new(
+            "way.keep_alive",
+            "keep-alive",
+            State::Good,
+            format!("{} requests on {many} connections", times.len()),
+        ),
         many => Fact::new(
             "way.keep_alive",
             "keep-alive",
@@ -342,7 +409,7 @@ async fn rounds(asker: &Asker, url: &str, ports: &mut Vec<u16>) -> Vec<Duration>
     let mut times = Vec::new();
     // The first one may open the connection.
     for nth in 0..=ROUNDS {
-        let mut request = asker.http.get(url).timeout(CONNECT);
+        let mut request = asker.http.get(url).timeout(connect_time(asker));
         for (name, value) in &asker.headers {
             request = request.header(name, value);
         }
@@ -350,7 +417,8 @@ async fn rounds(asker: &Asker, url: &str, ports: &mut Vec<u16>) -> Vec<Duration>
             request = request.bearer_auth(key);
         }
         let start = Instant::now();
-        let Ok(response) = request.send().await else { continue };
+        // One that is not answered is no measure, and more would take long.
+        let Ok(response) = request.send().await else { break };
         if nth > 0 {
             times.push(start.elapsed());
             ports.extend(response.extensions().get::<HttpInfo>().map(|info| info.local_addr().port()));

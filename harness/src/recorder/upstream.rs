@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use anyhow::Context;
 use farllama::config::{Protocol, Remote, bracketed};
 use mock_ollama::recording::Headers;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -35,19 +35,12 @@ impl Upstream {
     /// Prepares connections to the remote of the settings.
     ///
     /// # Errors
-    /// Fails if the certificate authorities of this machine cannot be loaded, or if the host cannot stand in a certificate.
+    /// Fails if a certificate or a key of the settings cannot be read, or if the host cannot stand in a certificate.
     pub(crate) fn new(remote: &Remote) -> anyhow::Result<Self> {
         let tls = match remote.protocol {
             Protocol::Http => None,
             Protocol::Https => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-                let config = ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .context("TLS cannot be set up")?
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
+                let config = farllama::remote_tls(remote)?;
                 let name = ServerName::try_from(remote.host.clone())
                     .with_context(|| format!("invalid host {:?} for TLS", remote.host))?;
                 Some((TlsConnector::from(Arc::new(config)), name))

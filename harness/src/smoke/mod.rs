@@ -105,7 +105,10 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     flags.files.check()?;
     // The proxy reads these itself; asking first gives its words without starting anything.
-    let config = remote.config()?;
+    if remote.remote_name.is_some() {
+        bail!("--remote-name: the smoke test checks farllama with every remote of its settings; leave it out");
+    }
+    let config = if remote.config.is_some() { remote.load()?.config } else { remote.config()? };
     if let Some(note) = flags.timeout.note() {
         eprintln!("{note}");
     }

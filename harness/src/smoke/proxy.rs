@@ -130,13 +130,18 @@ fn command(binary: &PathBuf, flags: &Flags, mock: Option<&Mock>) -> Command {
     // What the scenarios cause is looked for in the mock's journal: nothing else may ask the mock.
     command.args(["--remote-probe", "0s", "--admin-enabled=false"]);
     command.args(["--local-port", &flags.local_port.to_string(), "--openai-base-path", &flags.openai_base_path]);
-    // What the flags say is what is checked: neither a settings file nor variables of the user's own proxy count.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FARLLAMA_") {
-            command.env_remove(name);
+    // What the flags say is what is checked: without --config, neither a settings file nor variables of the user's own proxy count.
+    if let Some(path) = &flags.remote.config {
+        // The checks bring no key.
+        command.arg("--config").arg(path).arg("--auth-enabled=false");
+    } else {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FARLLAMA_") {
+                command.env_remove(name);
+            }
         }
+        command.env_remove("HOME").env_remove("XDG_CONFIG_HOME");
     }
-    command.env_remove("HOME").env_remove("XDG_CONFIG_HOME");
     if let Some(mock) = mock {
         let addr = mock.addr();
         command.args(["--remote-host", &addr.ip().to_string(), "--remote-port", &addr.port().to_string()]);
@@ -150,6 +155,15 @@ fn command(binary: &PathBuf, flags: &Flags, mock: Option<&Mock>) -> Command {
         ] {
             if let Some(value) = value {
                 command.args([flag, value]);
+            }
+        }
+        for (flag, path) in [
+            ("--remote-ca-file", &remote.remote_ca_file),
+            ("--remote-client-cert", &remote.remote_client_cert),
+            ("--remote-client-key", &remote.remote_client_key),
+        ] {
+            if let Some(path) = path {
+                command.arg(flag).arg(path);
             }
         }
         if let Some(key) = &remote.remote_api_key {
