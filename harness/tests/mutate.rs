@@ -83,3 +83,26 @@ fn all_mutants_can_be_listed() {
     let list = contains("frame-dropped").and(contains("gzip-unasked"));
     Command::cargo_bin("farllama-check").unwrap().args(["mutate", "--list"]).assert().code(0).stdout(list);
 }
+
+#[test]
+fn mutants_that_change_nothing_there_can_be_left_out() {
+    let args = ["--all", "--reached", "--mutant", "done-missing", "--mutant", "ping-missing"];
+    mutate("", "wire: { done: true }", &args)
+        .code(0)
+        .stdout(contains("1 mutants, 0 unnoticed, 1 more do not concern these scenarios, 0 problems"));
+    // Without the flag it is a gap.
+    mutate("", "wire: { done: true }", &["--all", "--mutant", "done-missing", "--mutant", "ping-missing"])
+        .code(1)
+        .stdout(contains("ping-missing: no scenario notices"));
+}
+
+#[test]
+fn each_tool_notices_the_mutants_that_would_break_it() {
+    let persona = |name: &str| {
+        let mut command = Command::cargo_bin("farllama-check").unwrap();
+        command.args(["mutate", "--persona", name]);
+        command.assert()
+    };
+    persona("codex").code(0).stdout(contains("end-missing").and(contains("0 unnoticed")).and(contains("0 problems")));
+    persona("codx").code(2).stderr(contains("did you mean `codex`?"));
+}

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode, s
 use anyhow::Context;
 use clap::Args;
 
-use super::{Select, run::Kind, select};
+use super::{
+    Select,
+    run::{Kind, of_tools},
+    select,
+};
 use crate::{
     backend::{Backend, Capabilities},
     exit::Exit,
@@ -22,7 +26,7 @@ use crate::{
 
 pub(super) const HELP: &str = "\
 A scenario with the tag mutant:NAME claims that it fails when that mutant is at work; these claims are run. With --all,
-every scenario runs against every mutant. With --parameters, each request field of a table is dropped in turn, until a
+every scenario runs against every mutant; --reached leaves out those that change nothing there. With --parameters, each request field of a table is dropped in turn, until a
 scenario that sends it fails.
 
 Exit codes:
@@ -39,6 +43,12 @@ pub(super) struct Flags {
     /// Every scenario against every mutant
     #[arg(long)]
     all: bool,
+    /// Only what this tool sends, such as codex, against the mutants that would break it (may be given several times)
+    #[arg(long = "persona", value_name = "TOOL", conflicts_with_all = ["paths", "all"])]
+    personas: Vec<String>,
+    /// Leaves out mutants that change nothing in the selected scenarios: for scenarios about one API, or about a server without farllama
+    #[arg(long)]
+    reached: bool,
     /// Only this mutant (may be given several times)
     #[arg(long = "mutant", value_name = "NAME")]
     mutants: Vec<String>,
@@ -74,7 +84,9 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             parameters::table(&page).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?
         }
     };
-    let scenarios = match select(&flags.select) {
+    let selected =
+        if flags.personas.is_empty() { select(&flags.select) } else { of_tools(&flags.select, &flags.personas)? };
+    let scenarios = match selected {
         Ok(scenarios) => scenarios,
         Err(code) => return Ok(code),
     };
@@ -100,7 +112,8 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         laws: Laws::default(),
         capabilities: Capabilities::default(),
     };
-    let question = Question { mutants, fields, all: flags.all };
+    let concerned = flags.reached || !flags.personas.is_empty();
+    let question = Question { mutants, fields, all: flags.all, concerned };
     let proof = runtime()?.block_on(async {
         tokio::select! {
             biased;
@@ -138,10 +151,14 @@ fn told(proof: &Proof, fields: usize) -> String {
         let _ = writeln!(out, "! {problem}");
     }
     let unnoticed = proof.noticed.iter().filter(|(_, by)| by.is_empty()).count();
+    let left_out = match proof.left_out {
+        0 => String::new(),
+        count => format!("{count} more do not concern these scenarios, "),
+    };
     let fields = if fields == 0 { String::new() } else { format!("{} of {fields} fields missed, ", proof.missed) };
     let _ = writeln!(
         out,
-        "{} mutants, {unnoticed} unnoticed, {fields}{} problems, {} runs",
+        "{} mutants, {unnoticed} unnoticed, {left_out}{fields}{} problems, {} runs",
         proof.noticed.len(),
         proof.problems.len(),
         proof.runs

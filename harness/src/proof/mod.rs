@@ -37,6 +37,8 @@ pub struct Proof {
     pub thin: Vec<String>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
+    /// Mutants that do not concern the scenarios.
+    pub left_out: usize,
 }
 
 /// One scenario against one mutant.
@@ -65,11 +67,13 @@ pub struct Question {
     pub fields: Vec<Field>,
     /// Every scenario against every mutant, and not only against those that it claims to notice.
     pub all: bool,
+    /// Leaves out mutants that do not concern the scenarios: those that none claims to notice, or with `all`, those that change nothing in any.
+    pub concerned: bool,
 }
 
 /// Runs the scenarios that claim to notice one of the mutants, or all, and those that send one of the fields.
 pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Proof {
-    let Question { mutants, fields, all } = question;
+    let Question { mutants, fields, all, concerned } = question;
     let mut proof = Proof::default();
     for loaded in scenarios {
         for name in claims(loaded).filter(|name| named(name).is_none()) {
@@ -99,8 +103,12 @@ pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Pr
     let mut noticed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut failed_by: BTreeMap<String, Vec<&'static Mutant>> =
         if *all { passed.keys().map(|name| (name.clone(), Vec::new())).collect() } else { BTreeMap::new() };
+    let mut touched = BTreeSet::new();
     for (mutant, loaded, claimed, trial) in trials {
         proof.runs += trial.touched.max(1);
+        if trial.touched > 0 {
+            touched.insert(mutant.name);
+        }
         if trial.noticed() {
             noticed.entry(mutant.name).or_default().insert(loaded.name());
             failed_by.entry(loaded.name()).and_modify(|by| by.push(mutant));
@@ -112,6 +120,13 @@ pub async fn prove(scenarios: &[Loaded], question: &Question, plan: &Plan) -> Pr
         }
     }
     for mutant in mutants {
+        if *concerned
+            && !touched.contains(mutant.name)
+            && !scenarios.iter().any(|loaded| claims(loaded).any(|name| name == mutant.name))
+        {
+            proof.left_out += 1;
+            continue;
+        }
         let by = noticed.remove(mutant.name).unwrap_or_default();
         if by.is_empty() {
             proof.problems.push(format!("{}: no scenario notices that {}", mutant.name, mutant.what));
