@@ -22,7 +22,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::recording::{self, ask};
+use crate::recording::ask;
 
 const VERSIONS: [&str; 3] = ["0.13.5", "0.20.0", "0.33.0-rc2"];
 const AREAS: [&str; 9] = ["basic", "chat", "embed", "generate", "manage", "ps", "show", "thinking", "tools"];

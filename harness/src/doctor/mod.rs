@@ -406,9 +406,11 @@ fn foreign(listed: &Listed, model: &str, card: &mut model::Card, facts: &mut Vec
         ("context.v1", "context in force on /v1", in_force),
     ] {
         facts.push(match context {
-            Some(context) => Fact::new(id, title, State::Info, format!("{context} tokens, as /v1/models says"))
-                .with(context)
-                .cure("start the server with a larger context (llama.cpp: -c, vLLM: --max-model-len)"),
+            Some(context) => {
+                Fact::new(id, title, State::Info, format!("{context} tokens of context, as /v1/models says"))
+                    .with(context)
+                    .cure("start the server with a larger context (llama.cpp: -c, vLLM: --max-model-len)")
+            }
             None => {
                 Fact::unknown(id, title, why).cure("the log of the server, or how it was started, shows the context")
             }

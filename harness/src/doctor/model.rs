@@ -251,7 +251,7 @@ pub(super) async fn memory(asker: &Asker, model: &str, card: &Card, grows_to: u6
             None => Fact::unknown(id, title, "not shown (/api/ps has it since Ollama 0.10.0)"),
             Some((context, how)) => {
                 let most = card.context.unwrap_or(context);
-                let mut text = format!("{context} tokens, {how}; the model has {most}");
+                let mut text = format!("{context} tokens of context, {how}; the model has {most}");
                 let mut context = context;
                 // farllama asks for a larger one if a prompt of /v1 needs it.
                 if id == "context.v1" && context < grows_to.min(most) {

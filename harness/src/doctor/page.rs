@@ -99,7 +99,7 @@ pub fn render(diagnosis: &Diagnosis, verbose: bool) -> String {
                 let _ = writeln!(out, "      {}: {}", label(reason.level), reason.because);
                 let _ = writeln!(out, "        found:   {} {DIM}[{}]{DIM:#}", reason.found, reason.probe);
                 if let Some(change) = &reason.change {
-                    let _ = writeln!(out, "        {:7} {change}", advice(reason.known));
+                    let _ = writeln!(out, "        {:8} {change}", advice(reason.known));
                 }
             }
         }
