@@ -13,7 +13,7 @@ use super::{Over, runtime::Runtime, scripted};
 use crate::{built, root};
 
 /// How long a server may take until it tells its address.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// The version of the older Ollama: one that makes pictures.
 const OLDER: &str = "0.20.0";
