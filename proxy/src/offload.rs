@@ -30,23 +30,31 @@ pub(crate) async fn run<T: Send + 'static>(size: usize, work: impl FnOnce() -> T
         return work();
     }
     // Boxed, so that small work does not carry the room for it.
-    Box::pin(async move {
-        // Never closed: an error would mean that there is no bound, and the work is done all the same.
-        let permit = CORES.acquire().await.ok();
-        let work = move || {
-            let _permit = permit;
-            work()
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(done) => done,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is shutting down, and this future with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
-    })
-    .await
+    Box::pin(apart(&CORES, work)).await
+}
+
+/// Does `work` on another thread, as many at a time as `permits` has. If the caller goes away, work that has begun is finished in vain.
+///
+/// # Panics
+/// Panics if `work` does.
+pub(crate) async fn apart<T: Send + 'static>(
+    permits: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    // Never closed: an error would mean that there is no bound, and the work is done all the same.
+    let permit = permits.acquire().await.ok();
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this future with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }
 
 /// As [`run`], for a future that waits for nothing but its own work.

@@ -278,10 +278,21 @@ pub(crate) const TABLE: &[Row] = &[
         .of_a_chat()
         .unless_at("/messages")
         .api(Dialect::Anthropic),
-    row(Any, "{base}/files", "files", Nowhere, "Always refused: files are not stored.")
-        .handler(handler!(files::refuse)),
-    row(Any, "{base}/files/{*id}", "files/{id}", Nowhere, "Always refused: files are not stored.")
-        .handler(handler!(files::refuse)),
+    row(Post, "{base}/files", "files", Nowhere, "Stores a file.")
+        .handler(handler!(files::create))
+        .anthropic(handler!(files::refuse)),
+    row(Get, "{base}/files", "files", Nowhere, "The stored files.")
+        .handler(handler!(files::list))
+        .anthropic(handler!(files::refuse)),
+    row(Get, "{base}/files/{id}", "files/{id}", Nowhere, "A stored file.")
+        .handler(handler!(files::retrieve))
+        .anthropic(handler!(files::refuse)),
+    row(Delete, "{base}/files/{id}", "files/{id}", Nowhere, "Deletes a stored file.")
+        .handler(handler!(files::delete))
+        .anthropic(handler!(files::refuse)),
+    row(Get, "{base}/files/{id}/content", "files/{id}/content", Nowhere, "The content of a stored file.")
+        .handler(handler!(files::content))
+        .anthropic(handler!(files::refuse)),
     // Known for their models' names only.
     row(Any, "{base}/images/edits", "images/edits", MODEL, "Ollama's own."),
     row(Any, "/", "root", Nowhere, "Whether Ollama is running.").bridged(handler!(bridge::root)),

@@ -15,6 +15,7 @@ mod cli;
 mod compressed;
 mod context;
 mod endpoints;
+mod files;
 mod gate;
 mod hostile;
 mod leaks;

@@ -141,7 +141,7 @@ async fn a_request_that_runs_for_long_is_logged_while_it_runs() {
 async fn what_farllama_refuses_by_itself_is_not_a_failure_of_the_remote() {
     let upstream = Upstream::answering(raw_response("200 OK", JSON, "{}")).await;
     let program = Program::start(&["--remote-host", &upstream.addr.to_string()], &[]);
-    assert_eq!(ask(program.addr, post("/v1/files", "{}")).await.code(), 501);
+    assert_eq!(ask(program.addr, post("/v1/messages/batches", "{}")).await.code(), 501);
     program.until("\"ended\":\"refused\"").await;
     let log = program.log();
     assert!(!log.contains("upstream failed"), "{log}");

@@ -2,13 +2,9 @@
 
 use std::borrow::Cow;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
-use super::{
-    pdf,
-    wire::{Block, Source},
-};
+use super::wire::{Block, Source};
 use crate::{
     error::Error,
     ollama::wire::Message,
@@ -205,27 +201,13 @@ fn document<'a>(source: Source<'a>, at: &str, said: &mut Gathered<'a>, receipt: 
         }
         "base64" => {
             let at = format!("{at}.data");
-            let data = content::bare_base64(source.data.ok_or_else(|| Error::missing(&at))?.0, &at)?;
-            let text = if data.starts_with(pdf::BEGINNING) {
-                let bytes = STANDARD.decode(&*data);
-                let bytes = bytes.map_err(|error| Error::invalid(&*at, format!("The data is not base64: {error}.")))?;
-                pdf::text(&bytes).map_err(|why| {
-                    Error::unsupported(
-                        &*at,
-                        format!(
-                            "The PDF cannot be given to Ollama as text: {why}. Send its text, or its pages as images."
-                        ),
-                    )
-                })?
-            } else {
-                content::text_of_file(&data, &at)?
-            };
-            said.texts.push(Cow::Owned(text));
+            let data = source.data.ok_or_else(|| Error::missing(&at))?;
+            said.texts.push(Cow::Owned(content::text_of_file(&data, &at)?));
         }
         "url" => {
             return Err(Error::unsupported(
                 format!("{at}.url"),
-                "Documents are not fetched; send the document itself, as base64 in 'source.data'.",
+                "Documents are not fetched unless the setting images.fetch says so; send the document itself, as base64 in 'source.data'.",
             ));
         }
         other => return Err(no_source(other, at, "'text', 'base64' and 'content'")),

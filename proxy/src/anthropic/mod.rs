@@ -4,7 +4,6 @@ mod content;
 #[cfg(test)]
 mod laws;
 pub(crate) mod models;
-mod pdf;
 mod request;
 mod stops;
 mod stream;
@@ -31,7 +30,7 @@ use crate::{
         request::{image_urls, json::Json},
         response::sse::{self, Feed, Translator},
         upstream_request::{
-            prepare::{Context, Prepared, take_sized},
+            prepare::{Context, Prepared, take_with_images},
             send::{self, UpstreamRequest},
         },
     },
@@ -57,16 +56,9 @@ fn prepare_for(purpose: For, json: &Json, context: &Context<'_>) -> Result<Prepa
     Ok(Prepared { asks: vec![ask], facts, receipt })
 }
 
-/// How much work a body is, in bytes. A PDF takes far longer than its size tells.
-fn size(json: &Json) -> usize {
-    let pdf = memchr::memmem::find(json.bytes(), pdf::BEGINNING.as_bytes()).is_some();
-    if pdf { usize::MAX } else { json.bytes().len() }
-}
-
 /// One message, streamed or not.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
-    let size = size(&json);
-    let (mut asks, facts) = take_sized(&app, &recorder, json, size, prepare).await?;
+    let (mut asks, facts) = take_with_images(&app, &recorder, json, prepare).await?;
     let stream = facts.stream;
     let messages = Messages::new(app.stamp("msg_"), facts, Some(recorder.id()));
     if stream {
@@ -108,8 +100,7 @@ pub(crate) async fn count_tokens(State(app): State<App>, recorder: Recorder, jso
     // What is in an image does not matter here.
     let json = if app.config.images.fetch { image_urls::stand_in(&json).0 } else { json };
     let count = |json: &Json, context: &Context<'_>| prepare_for(For::Count, json, context);
-    let size = size(&json);
-    let (_, facts) = take_sized(&app, &recorder, json, size, count).await?;
+    let (_, facts) = take_with_images(&app, &recorder, json, count).await?;
     let mut receipt = Receipt::default();
     receipt.note("input_tokens", "estimate");
     recorder.receipt(receipt);

@@ -60,6 +60,8 @@ pub struct Config {
     pub tools: Tools,
     /// Responses, and how long they are kept.
     pub responses: Responses,
+    /// Files, and how long they are stored.
+    pub files: Files,
     /// Anthropic's Messages API.
     pub anthropic: Anthropic,
     /// Pictures that requests name by a URL.
@@ -385,6 +387,33 @@ impl Default for Responses {
             compaction_key: Secret::default(),
             max_websockets: 512,
             websocket_idle: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Files (`/v1/files`), and how long they are stored.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Maximum size of all files: 256 MiB by default. 0: none is stored.
+    pub max_bytes: usize,
+    /// Maximum number of all files: 1000 by default. 0: none is stored.
+    pub max_count: usize,
+    /// Maximum size of the files of one key: 128 MiB by default. 0: none is stored.
+    pub max_bytes_per_key: usize,
+    /// Maximum number of files of one key: 500 by default. 0: none is stored.
+    pub max_count_per_key: usize,
+    /// For how long after its last use a file is stored: 30 days by default. Zero: without limit.
+    pub ttl: Duration,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            max_count: 1000,
+            max_bytes_per_key: 128 << 20,
+            max_count_per_key: 500,
+            ttl: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
 }

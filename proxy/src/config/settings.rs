@@ -592,6 +592,21 @@ pub const SETTINGS: &[Setting] = &[
         |draft, value| word(value).map(|hosted| draft.config.responses.hosted_tools = hosted),
         |config| shown_word(config.responses.hosted_tools),
     ),
+    size("files.max_bytes", "Maximum size of all stored files (/v1/files); 0 stores none", |config| {
+        &mut config.files.max_bytes
+    }),
+    number_of(
+        "files.max_count",
+        "Maximum number of stored files; the least recently used one is evicted. 0 stores none",
+        |config| &mut config.files.max_count,
+    ),
+    size("files.max_bytes_per_key", "Maximum size of the files of one key; more are rejected", |config| {
+        &mut config.files.max_bytes_per_key
+    }),
+    number_of("files.max_count_per_key", "Maximum number of files of one key; more are rejected", |config| {
+        &mut config.files.max_count_per_key
+    }),
+    time("files.ttl", "Time after its last use until a file expires; 0: never", |config| &mut config.files.ttl),
     flag(
         "anthropic.passthrough",
         "Pass /v1/messages through to the remote's own implementation instead of translating it",

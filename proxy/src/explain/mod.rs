@@ -22,7 +22,7 @@ use crate::{
     openai::{
         audio, chat, completions, embeddings, images, moderations,
         request::{
-            image_urls,
+            self,
             json::Json,
             parameters::{Endpoint, misspelled},
         },
@@ -210,8 +210,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
             (found, endpoint::as_likely(json, found)?)
         }
     };
-    let stood_in = config.images.fetch.then(|| image_urls::stand_in(json));
-    let (json, urls) = stood_in.as_ref().map_or((json, &[][..]), |(json, urls)| (json, &**urls));
+    let (json, urls) = &request::stand_in(json, config.images.fetch);
     // Nothing has grown yet.
     let context = &Context { config, grown: &Grown::default(), recorder: &Recorder::default(), target: None };
     let mut stand_in = None;
@@ -243,8 +242,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
         let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
         Ok(Request { method: "POST", url: config.remote.url() + ask.path, body })
     };
-    let mut notes: Vec<_> =
-        urls.iter().map(|url| format!("the picture at {url} is fetched first: a stand-in is shown")).collect();
+    let mut notes: Vec<_> = urls.iter().map(|url| format!("{url} is fetched first: a stand-in is shown")).collect();
     if !others.is_empty() {
         let others: Vec<_> = others.into_iter().map(endpoint::path).collect();
         let (guess, others) = (endpoint::path(endpoint), others.join(" or "));
@@ -432,7 +430,7 @@ mod tests {
         config.images.fetch = true;
         let body = r#"{"model":"m'\n$(id)","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://a\nid"}}]}]}"#;
         let curl = explain(body.as_bytes().to_vec(), None, &config).unwrap().curl();
-        assert!(curl.contains("# warning: the picture at http://a id is fetched first"), "{curl}");
+        assert!(curl.contains("# warning: http://a id is fetched first"), "{curl}");
         assert!(curl.lines().all(|line| line.starts_with("# ") || line.starts_with("curl ")), "{curl}");
         assert!(curl.contains(r"m'\''\n$(id)"), "{curl}");
     }

@@ -1,4 +1,4 @@
-//! Fetches pictures that callers name by a URL, without becoming their way into networks that they cannot reach themselves.
+//! Fetches images and documents that callers name by a URL, without becoming their way into networks that they cannot reach themselves.
 //!
 //! The address that is checked is the one that is connected to, for every redirect anew, so that no name can change its mind in between.
 //! Nothing of the caller's request goes along. Knows nothing of JSON, and keeps nothing.
@@ -57,7 +57,7 @@ pub(crate) enum Refused {
     #[error("the answer broke off")]
     Broken,
     /// The pictures are too large.
-    #[error("the pictures of this request are larger than images.max_bytes ({0} bytes)")]
+    #[error("what this request names by URLs is larger than images.max_bytes ({0} bytes)")]
     TooLarge(usize),
     /// What came is something else.
     #[error("what is there is no PNG, JPEG, WebP or GIF")]
@@ -95,27 +95,40 @@ impl Fetcher {
     /// # Errors
     /// There is none that may be had.
     pub(crate) async fn picture(&self, url: &str, budget: &Budget) -> Result<(&'static str, Bytes), Refused> {
+        let bytes = self.fetch(url, Wanted::Image, budget).await?;
+        kind(&bytes).map(|kind| (kind, bytes)).ok_or(Refused::NoPicture)
+    }
+
+    /// Fetches the document at `url`, whatever it is. The caller bounds the time.
+    ///
+    /// # Errors
+    /// Fails if there is no address that may be connected to, no response 200, or no room in the budget.
+    pub(crate) async fn document(&self, url: &str, budget: &Budget) -> Result<Bytes, Refused> {
+        self.fetch(url, Wanted::Document, budget).await
+    }
+
+    async fn fetch(&self, url: &str, wanted: Wanted, budget: &Budget) -> Result<Bytes, Refused> {
         let mut url = read(url)?;
         for _ in 0..=REDIRECTS {
-            match self.get(&url, budget).await? {
-                Reply::Here(bytes) => return kind(&bytes).map(|kind| (kind, bytes)).ok_or(Refused::NoPicture),
+            match self.get(&url, wanted, budget).await? {
+                Reply::Here(bytes) => return Ok(bytes),
                 Reply::There(location) => url = follow(&url, &location)?,
             }
         }
         Err(Refused::Redirects)
     }
 
-    async fn get(&self, url: &Uri, budget: &Budget) -> Result<Reply, Refused> {
+    async fn get(&self, url: &Uri, wanted: Wanted, budget: &Budget) -> Result<Reply, Refused> {
         let host = url.host().ok_or(Refused::Url(""))?.trim_start_matches('[').trim_end_matches(']');
         let secure = url.scheme() == Some(&Scheme::HTTPS);
         let tcp = self.connect(host, url.port_u16().unwrap_or(if secure { 443 } else { 80 })).await?;
         if !secure {
-            return self.ask(tcp, url, budget).await;
+            return self.ask(tcp, url, wanted, budget).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Refused::Url(""))?;
         let connector = TlsConnector::from(self.tls().map_err(|error| Refused::Connect(connect::cause(&error)))?);
         let tls = connector.connect(name, tcp).await.map_err(|error| Refused::Connect(connect::cause(&error)))?;
-        self.ask(tls, url, budget).await
+        self.ask(tls, url, wanted, budget).await
     }
 
     /// Looks a name up once, and connects to what was found and checked, and to nothing else.
@@ -137,8 +150,14 @@ impl Fetcher {
     }
 
     /// One exchange, after which the connection is closed.
-    async fn ask(&self, io: impl AsyncRead + AsyncWrite + Unpin, url: &Uri, budget: &Budget) -> Result<Reply, Refused> {
-        let (parts, ()) = request(url)?.into_parts();
+    async fn ask(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin,
+        url: &Uri,
+        wanted: Wanted,
+        budget: &Budget,
+    ) -> Result<Reply, Refused> {
+        let (parts, ()) = request(url, wanted)?.into_parts();
         let mut connection = Connection::<_, Empty<Bytes>>::new(io);
         let head = connection.send(&http1_client::encode(&parts, None), None).await.map_err(|_| Refused::Broken)?;
         if matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308)
@@ -159,12 +178,19 @@ impl Fetcher {
             }
             bytes.extend_from_slice(&data);
             // A server of something else is not read to the end.
-            if bytes.len() >= MAGIC && kind(&bytes).is_none() {
+            if wanted == Wanted::Image && bytes.len() >= MAGIC && kind(&bytes).is_none() {
                 return Err(Refused::NoPicture);
             }
         }
         Ok(Reply::Here(bytes.into()))
     }
+}
+
+/// What is fetched.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    Image,
+    Document,
 }
 
 /// What a server answers.
@@ -203,12 +229,18 @@ fn follow(from: &Uri, location: &HeaderValue) -> Result<Uri, Refused> {
     read(&format!("{scheme}://{authority}{folder}/{location}"))
 }
 
-fn request(url: &Uri) -> Result<Request<()>, Refused> {
+fn request(url: &Uri, wanted: Wanted) -> Result<Request<()>, Refused> {
     let target = url.path_and_query().map_or("/", |target| target.as_str());
     Request::get(target)
         .header(header::HOST, url.authority().map_or("", |host| host.as_str()))
         .header(header::USER_AGENT, concat!("farllama/", env!("CARGO_PKG_VERSION")))
-        .header(header::ACCEPT, "image/png, image/jpeg, image/webp, image/gif")
+        .header(
+            header::ACCEPT,
+            match wanted {
+                Wanted::Image => "image/png, image/jpeg, image/webp, image/gif",
+                Wanted::Document => "application/pdf, text/*, application/json;q=0.9, */*;q=0.5",
+            },
+        )
         .body(())
         .map_err(|_| Refused::Url(""))
 }
@@ -217,7 +249,7 @@ fn request(url: &Uri) -> Result<Request<()>, Refused> {
 const MAGIC: usize = 12;
 
 /// The media type of a picture by its first bytes, whatever the server calls it.
-fn kind(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn kind(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         Some("image/png")
     } else if bytes.starts_with(b"\xff\xd8\xff") {

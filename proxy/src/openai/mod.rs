@@ -11,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod images;
 pub(crate) mod models;
 pub(crate) mod moderations;
+pub(crate) mod paging;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod responses;

@@ -17,13 +17,14 @@
 //! | [`Store::get`] | returns the record of an id |
 //! | [`Store::chain`] | returns a record and all that it goes on from ([`Record::previous`]), the oldest first |
 //! | [`Store::find`] | returns, for each of several names ([`Record::names`]), the newest record that has it |
+//! | [`Store::present`] | returns, for each of several ids, whether there is a record |
 //! | [`Store::list`] | returns a page of an owner's records of one kind, in order of creation |
 //! | [`Store::update`] | changes a record from what it is now, atomically; the closure may run more than once |
 //! | [`Store::remove`] | deletes a record |
 //! | [`Store::save`] | [`Store::put`], with a receipt of what went wrong |
 //! | [`Store::hold`] | says for a lease that this process works on a record, for [`Store::is_held`] in others |
 //!
-//! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find` and `list` do not. A record keeps its place in the
+//! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find`, `present` and `list` do not. A record keeps its place in the
 //! order of creation when it is replaced or updated. What belongs together is one record, so that it is evicted together: a conversation
 //! with its items, found by their ids through `names`. Large content that lists should not load, such as a file's, is a record of a kind of
 //! its own with the same id.
@@ -65,17 +66,28 @@ pub(crate) enum Kind {
     Conversation,
     /// A response that runs in the background, for other processes: as a record of a response. Only where the store is shared.
     Background,
+    /// What describes a file of `/v1/files`.
+    File,
+    /// The content of a file, under the same id.
+    FileContent,
 }
 
 impl Kind {
     /// Every kind, in the order of the variants.
-    pub(crate) const ALL: [Self; 4] = [Self::Response, Self::Chat, Self::Conversation, Self::Background];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Response, Self::Chat, Self::Conversation, Self::Background, Self::File, Self::FileContent];
 
     fn bounds(self, config: &Config) -> Bounds {
         match self {
             Self::Response | Self::Chat | Self::Conversation | Self::Background => {
                 let responses = &config.responses;
                 Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
+            }
+            // What describes a file has a bounded size, so that the number bounds it.
+            Self::File => Bounds { bytes: usize::MAX, ..Self::FileContent.bounds(config) },
+            Self::FileContent => {
+                let files = &config.files;
+                Bounds { count: files.max_count, bytes: files.max_bytes, ttl: files.ttl }
             }
         }
     }
@@ -89,6 +101,8 @@ impl Kind {
             Self::Chat => "chat",
             Self::Conversation => "conversation",
             Self::Background => "background",
+            Self::File => "file",
+            Self::FileContent => "file-content",
         }
     }
 }
@@ -322,6 +336,17 @@ impl Store {
         }
     }
 
+    /// For each of `ids`, whether `owner` has a record.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached.
+    pub(crate) async fn present(&self, kind: Kind, owner: Owner, ids: &[String]) -> Result<Vec<bool>, Error> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.present(kind, owner, ids, self.bounds(kind), Instant::now())),
+            Backend::Redis(redis) => Ok(Box::pin(redis.present(kind, owner, ids, self.bounds(kind))).await?),
+        }
+    }
+
     /// A page of `owner`'s records, in order of creation. None: there is no record `page.after`.
     ///
     /// # Errors
@@ -390,6 +415,7 @@ mod tests {
         assert_eq!(*at_once(store.get(kind, owner, "a")).unwrap(), record("a"));
         assert_eq!(at_once(store.chain(kind, owner, "a")).unwrap().len(), 1);
         assert!(at_once(store.find(kind, owner, &["name".to_owned()]))[0].is_some());
+        assert_eq!(at_once(store.present(kind, owner, &["a".to_owned(), "b".to_owned()])), [true, false]);
         let page = Page { after: None, limit: 1, ascending: true };
         let listed = at_once(store.list(kind, owner, &page)).unwrap();
         assert!(listed.records.len() == 1 && !listed.has_more);

@@ -2,12 +2,8 @@
 
 use std::borrow::Cow;
 
-use axum::{
-    body::Body,
-    extract::{DefaultBodyLimit, FromRequest, Multipart, Request},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderValue, header};
+use http::HeaderValue;
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
@@ -18,12 +14,11 @@ use crate::{
     openai::{
         audio::wire::Given,
         request::{
-            content,
-            json::{Json, Text, too_many_fields},
+            content, form,
+            json::{Json, Text},
             options::raw,
         },
     },
-    text,
     upstream::client::encode,
 };
 
@@ -38,46 +33,27 @@ pub(crate) async fn read(content_type: Option<&HeaderValue>, json: Json) -> Resu
 }
 
 async fn read_here(content_type: Option<&HeaderValue>, json: &Json) -> Result<Given, Error> {
-    let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    match content_type {
-        Some(kind_of_form) if kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") => {
-            multipart(kind_of_form, json).await
-        }
-        _ => object(json),
+    match content_type.filter(|kind| form::is_form(kind)) {
+        Some(kind) => multipart(kind, json).await,
+        None => object(json),
     }
 }
 
 async fn multipart(content_type: &HeaderValue, json: &Json) -> Result<Given, Error> {
-    let broken = |error: &dyn std::fmt::Display| Error::Invalid {
-        message: format!("the request body is no whole multipart/form-data: {error}"),
-        param: None,
-        code: None,
-    };
-    let mut request = Request::new(Body::from(json.bytes().clone()));
-    request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
-    // The body is here already, within our own limit.
-    DefaultBodyLimit::disable().apply(&mut request);
-    let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(&error.body_text()))?;
-    let (mut file, mut fields, mut parts) = (None, IndexMap::<String, Vec<String>>::new(), 0);
-    while let Some(field) = form.next_field().await.map_err(|error| broken(&error.body_text()))? {
-        parts += 1;
-        if json.max_fields() > 0 && parts > json.max_fields() {
-            return Err(too_many_fields(None, json.max_fields()));
-        }
-        let name = field.name().unwrap_or_default().trim_end_matches("[]").to_owned();
-        let value = field.bytes().await.map_err(|error| broken(&error.body_text()))?;
-        if name == "file" {
-            if value.is_empty() {
+    let (mut file, mut fields) = (None, IndexMap::<String, Vec<String>>::new());
+    form::parts(content_type, json, |part| {
+        if part.name == "file" {
+            if part.value.is_empty() {
                 return Err(Error::invalid("file", "The file is empty."));
             }
-            file = Some(STANDARD.encode(&value));
-            continue;
+            file = Some(STANDARD.encode(&part.value));
+            return Ok(());
         }
-        // Strictly, as the gate reads the model's name.
-        let value = String::from_utf8(value.to_vec())
-            .map_err(|_| Error::invalid(&*name, format!("Invalid '{}': it is not UTF-8.", text::name(&name))))?;
-        fields.entry(name).or_default().push(value);
-    }
+        let value = part.text()?.to_owned();
+        fields.entry(part.name).or_default().push(value);
+        Ok(())
+    })
+    .await?;
     let mut top = Options::default();
     for (name, values) in fields {
         let value = as_json(&name, values)?;

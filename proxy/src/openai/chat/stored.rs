@@ -20,6 +20,7 @@ use crate::{
     offload,
     ollama::wire::ChatReply,
     openai::{
+        paging::{Paging, Pairs, page},
         request::{
             json::{Json, read},
             metadata::checked,
@@ -31,9 +32,6 @@ use crate::{
     store::{Kind, Page, Record, Updated},
     usage::{CompletionUsage, Usage},
 };
-
-/// Names and values, in their order.
-type Pairs = Vec<(String, String)>;
 
 /// How many records are looked at in one step of a list.
 const STEP: usize = 100;
@@ -309,12 +307,10 @@ async fn find(app: &App, owner: Owner, id: &str) -> Result<Stored, Error> {
     Stored::read(&record)
 }
 
-/// Which part of a list is wanted.
+/// Which chats are wanted.
 #[derive(Debug, PartialEq)]
 struct Wanted {
-    after: Option<String>,
-    limit: usize,
-    ascending: bool,
+    paging: Paging,
     model: Option<String>,
     metadata: Vec<(String, String)>,
 }
@@ -323,29 +319,13 @@ impl Wanted {
     /// # Errors
     /// Fails if a value is out of range.
     fn read(query: &[(String, String)]) -> Result<Self, Error> {
-        let mut wanted = Self { after: None, limit: 20, ascending: true, model: None, metadata: Vec::new() };
+        let paging = Paging::read(query, Paging { after: None, limit: 20, ascending: true }, 100)?;
+        let mut wanted = Self { paging, model: None, metadata: Vec::new() };
         for (name, value) in query {
-            match &**name {
-                "after" => wanted.after = Some(value.clone()),
-                "limit" => {
-                    wanted.limit = value.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
-                        Error::invalid("limit", format!("Invalid 'limit': expected 1 to 100, but got '{value}'."))
-                    })?;
-                }
-                "order" if value == "asc" => wanted.ascending = true,
-                "order" if value == "desc" => wanted.ascending = false,
-                "order" => {
-                    return Err(Error::invalid(
-                        "order",
-                        format!("Invalid value: '{value}'. Supported values are: 'asc' and 'desc'."),
-                    ));
-                }
-                "model" => wanted.model = Some(value.clone()),
-                name => {
-                    if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
-                        wanted.metadata.push((key.to_owned(), value.clone()));
-                    }
-                }
+            if name == "model" {
+                wanted.model = Some(value.clone());
+            } else if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
+                wanted.metadata.push((key.to_owned(), value.clone()));
             }
         }
         Ok(wanted)
@@ -358,21 +338,13 @@ impl Wanted {
     }
 }
 
-/// A list as clients see it.
-fn listed(data: &[Value], has_more: bool) -> Response {
-    let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
-    let (first, last) = (id(data.first()), id(data.last()));
-    axum::Json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}))
-        .into_response()
-}
-
 /// `GET /v1/chat/completions`: the caller's, page by page.
 pub(crate) async fn list(State(app): State<App>, owner: Owner, Query(query): Query<Pairs>) -> Result<Response, Error> {
     let wanted = Wanted::read(&query)?;
-    let (mut data, mut after) = (Vec::new(), wanted.after.clone());
+    let (mut data, mut after) = (Vec::new(), wanted.paging.after.clone());
     loop {
-        let page = Page { after: after.clone(), limit: STEP, ascending: wanted.ascending };
-        let Some(step) = app.store.list(Kind::Chat, owner, &page).await? else {
+        let step = Page { after: after.clone(), limit: STEP, ascending: wanted.paging.ascending };
+        let Some(step) = app.store.list(Kind::Chat, owner, &step).await? else {
             return Err(Error::invalid(
                 "after",
                 format!("Chat completion with id '{}' not found.", after.unwrap_or_default()),
@@ -381,15 +353,15 @@ pub(crate) async fn list(State(app): State<App>, owner: Owner, Query(query): Que
         for record in &step.records {
             let stored = Stored::read(record)?;
             if wanted.fits(&stored) {
-                if data.len() == wanted.limit {
-                    return Ok(listed(&data, true));
+                if data.len() == wanted.paging.limit {
+                    return Ok(page(&data, true));
                 }
                 data.push(stored.shown());
             }
         }
         match step.records.last() {
             Some(last) if step.has_more => after = Some(last.id.clone()),
-            _ => return Ok(listed(&data, false)),
+            _ => return Ok(page(&data, false)),
         }
     }
 }
@@ -430,7 +402,7 @@ pub(crate) async fn messages(
     Id(id): Id,
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
-    let wanted = Wanted::read(&query)?;
+    let wanted = Wanted::read(&query)?.paging;
     let stored = find(&app, owner, &id).await?;
     let mut messages: Vec<Value> =
         stored.messages.into_iter().enumerate().map(|(n, message)| message_of(&id, n, message)).collect();
@@ -445,7 +417,7 @@ pub(crate) async fn messages(
     }
     let has_more = messages.len() > wanted.limit;
     messages.truncate(wanted.limit);
-    Ok(listed(&messages, has_more))
+    Ok(page(&messages, has_more))
 }
 
 /// A message as it is listed: its text, and the parts that it was made of.
@@ -504,8 +476,7 @@ mod tests {
         let query = [("metadata[a]", "b"), ("order", "desc"), ("limit", "3"), ("model", "m")];
         let query: Vec<_> = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let wanted = Wanted::read(&query).unwrap();
-        assert_eq!((wanted.limit, wanted.ascending, wanted.metadata.len()), (3, false, 1));
+        assert_eq!((wanted.paging.limit, wanted.paging.ascending, wanted.metadata.len()), (3, false, 1));
         assert!(Wanted::read(&[("limit".to_owned(), "0".to_owned())]).is_err());
-        assert!(Wanted::read(&[("order".to_owned(), "up".to_owned())]).is_err());
     }
 }

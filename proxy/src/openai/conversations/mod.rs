@@ -18,7 +18,7 @@ use crate::{
     observe::Recorder,
     offload,
     openai::{
-        request::{image_urls, json::Json},
+        request::{inline_all, json::Json},
         responses::{
             Needs,
             items::{self, Wanted},
@@ -130,7 +130,7 @@ fn add(
 /// The body of a request, its images fetched, and the records that its items refer to.
 async fn read(app: &App, recorder: &Recorder, owner: Owner, json: Json) -> Result<(Json, Fetched), Error> {
     recorder.payload("request", json.bytes());
-    let json = image_urls::inline(app, recorder, json).await?;
+    let json = inline_all(app, recorder, json).await?;
     let items = match stored::added(&mut json.fields()?)? {
         Some(items) => references(&items, "items")?.into_iter().map(|(_, id)| id).collect(),
         None => Vec::new(),

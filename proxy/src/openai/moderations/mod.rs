@@ -27,7 +27,7 @@ use crate::{
     openai::{
         models::can,
         request::{
-            image_urls,
+            inline_all,
             json::{Json, Text},
         },
         upstream_request::{
@@ -78,7 +78,7 @@ fn prepare(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared
 /// The judgements of one input or several.
 pub(crate) async fn create(State(mut app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
-    let json = image_urls::inline(&app, &recorder, json).await?;
+    let json = inline_all(&app, &recorder, json).await?;
     let means = means(&app, json.clone()).await?;
     if let Some(guard) = &means.guard {
         app.upstream = app.upstream_for(guard).await?;

@@ -11,7 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    openai::request::json::{Text, read},
+    openai::request::{
+        document,
+        json::{Text, read},
+    },
 };
 
 /// A string or a list of parts, which are OpenAI's unless another API names its own.
@@ -155,7 +158,7 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: impl Fn() -> String) 
             "input_image" if part.image_url.is_none() && part.file_id.is_some() => {
                 return Err(Error::unsupported(
                     format!("{at}[{n}].file_id"),
-                    "No files are stored here; send the picture itself, as a data URL in 'image_url'.",
+                    "The file was not looked up; send the image itself, as a data URL in 'image_url'.",
                 ));
             }
             "image_url" | "input_image" => {
@@ -175,7 +178,7 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: impl Fn() -> String) 
             "input_file" if part.file_url.is_some() => {
                 return Err(Error::unsupported(
                     format!("{at}[{n}].file_url"),
-                    "Files are not fetched; send the file itself, as base64 in 'file_data'.",
+                    "Files are not fetched unless the setting images.fetch says so; send the file itself, as base64 in 'file_data'.",
                 ));
             }
             "input_file" => {
@@ -241,29 +244,36 @@ fn file(file: File<'_>, at: &str) -> Result<String, Error> {
         let field = if file.file_id.is_some() { "file_id" } else { "file_data" };
         return Err(Error::unsupported(
             format!("{at}.{field}"),
-            "No files are stored here; send the file itself, as base64 in 'file_data'.",
+            "The file is not in the request; send the file itself, as base64 in 'file_data', or the 'file_id' of an upload.",
         ));
     };
     let at = format!("{at}.file_data");
-    let encoded = if data.0.starts_with("data:") { data_url(data.0, &at)? } else { bare_base64(data.0, &at)? };
-    let text = text_of_file(&encoded, &at)?;
+    let text = text_of_file(&data.0, &at)?;
     Ok(match file.filename {
         Some(name) => format!("{}:\n{text}", &*name),
         None => text,
     })
 }
 
-/// The text of a file that is given as base64.
+/// The text of a file that is given as base64, or as a data URL.
 ///
 /// # Errors
 /// Fails if it has no text.
-pub(crate) fn text_of_file(encoded: &str, at: &str) -> Result<String, Error> {
-    let bytes =
-        STANDARD.decode(encoded).map_err(|error| Error::invalid(at, format!("The data is not base64: {error}.")))?;
-    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0') && !text.starts_with("%PDF"));
-    text.ok_or_else(|| {
-        Error::unsupported(at, "Only files with text (UTF-8) can be given to Ollama; send the text of other files.")
-    })
+pub(crate) fn text_of_file(data: &str, at: &str) -> Result<String, Error> {
+    let bytes = decoded(data, at)?;
+    // PDFs of requests are read before, within a time.
+    let text = document::text(&bytes, || false).map_err(|why| Error::unsupported(at, why))?;
+    Ok(text.into_owned())
+}
+
+/// The bytes of a file that is given as base64, or as a data URL.
+///
+/// # Errors
+/// Fails if it is neither.
+pub(crate) fn decoded(data: &str, at: &str) -> Result<Vec<u8>, Error> {
+    let is_url = data.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    let encoded = if is_url { data_url(data.into(), at)? } else { bare_base64(data.into(), at)? };
+    STANDARD.decode(&*encoded).map_err(|error| Error::invalid(at, format!("The data is not base64: {error}.")))
 }
 
 /// What a data URL holds, by its media type or its first bytes, where no model can look at it. Ollama fails on such data late and vaguely.

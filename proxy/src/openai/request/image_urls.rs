@@ -25,8 +25,8 @@ const MOST: usize = 64;
 /// How many pictures of one request are on their way at a time.
 const AT_ONCE: usize = 4;
 
-/// How deep a picture may lie below `messages` or `input`.
-const DEPTH: usize = 6;
+/// How deep an image or a file may lie below `messages` or `input`.
+pub(super) const DEPTH: usize = 6;
 
 /// A URL in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     let fetching = fetching.buffer_unordered(AT_ONCE).try_collect::<HashMap<_, _>>();
     let within = app.fetcher.images.timeout;
     let fetched = tokio::time::timeout(within, fetching).await;
-    let pictures = fetched.unwrap_or_else(|_| Err(told(&found[0], &Refused::TimedOut(within))))?;
+    let pictures = fetched.unwrap_or_else(|_| Err(blame(&found[0].path, &found[0].url, &Refused::TimedOut(within))))?;
     let image = |url: &str| pictures.get(url).map_or("", String::as_str);
     let size = bounded(&found, image, json.bytes().len(), app)?;
     // There already, so they are counted without waiting; the body that they make counts by itself.
@@ -123,7 +123,8 @@ pub(crate) fn stand_in(json: &Json) -> (Json, Vec<String>) {
 
 /// A URL, and the picture there as a data URL.
 async fn one(fetcher: &Fetcher, budget: &Budget, found: Found) -> Result<(String, String), Error> {
-    let (kind, picture) = fetcher.picture(&found.url, budget).await.map_err(|refused| told(&found, &refused))?;
+    let (kind, picture) =
+        fetcher.picture(&found.url, budget).await.map_err(|refused| blame(&found.path, &found.url, &refused))?;
     let size = picture.len();
     let encoding = move || {
         let mut data = format!("data:{kind};base64,");
@@ -133,14 +134,14 @@ async fn one(fetcher: &Fetcher, budget: &Budget, found: Found) -> Result<(String
     Ok((found.url, offload::run(size, encoding).await))
 }
 
-fn told(found: &Found, refused: &Refused) -> Error {
-    let Found { path, url, .. } = found;
+/// The error for a URL at `path` that cannot be fetched.
+pub(super) fn blame(path: &str, url: &str, refused: &Refused) -> Error {
     let begin: String = url.chars().take(100).collect();
     Error::Invalid {
         message: format!(
-            "The picture at '{begin}' cannot be had: {refused}. Send the picture itself, as a data URL, if nothing else helps."
+            "Could not fetch '{begin}': {refused}. Send the data itself, as a data URL, if nothing else helps."
         ),
-        param: Some(path.clone()),
+        param: Some(path.to_owned()),
         code: Some("invalid_image_url"),
     }
 }
@@ -207,15 +208,18 @@ fn of(raw: &RawValue, path: String, body: &Bytes) -> Option<Found> {
 
 /// The body with other texts in the place of the URLs.
 pub(crate) fn replace<'a>(json: &Json, found: &[Found], with: impl Fn(&str) -> &'a str) -> Json {
+    splice(json, found.iter().map(|Found { range, url, .. }| (range.clone(), ["\"", with(url), "\""].concat().into())))
+}
+
+/// The body with other bytes in the place of some ranges, which are in order.
+pub(super) fn splice(json: &Json, parts: impl Iterator<Item = (Range<usize>, Vec<u8>)>) -> Json {
     let body = json.bytes();
-    let more: usize = found.iter().map(|found| with(&found.url).len()).sum();
-    let mut text = Vec::with_capacity(body.len() + more);
+    let parts: Vec<_> = parts.collect();
+    let mut text = Vec::with_capacity(body.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
     let mut end = 0;
-    for Found { range, url, .. } in found {
+    for (range, part) in parts {
         text.extend_from_slice(&body[end..range.start]);
-        text.push(b'"');
-        text.extend_from_slice(with(url).as_bytes());
-        text.push(b'"');
+        text.extend_from_slice(&part);
         end = range.end;
     }
     text.extend_from_slice(&body[end..]);

@@ -16,7 +16,7 @@ use crate::{
     gate::Owner,
     observe::Recorder,
     openai::{
-        request::{image_urls, json::Json},
+        request::{inline_all, json::Json},
         response::sse::{Feed, Translator},
         responses::{stream::Answer, wire::ResponseUsage},
         upstream_request::send,
@@ -73,7 +73,7 @@ pub(crate) async fn compact(
     let wish = to_raw_value(&json!({"type": "message", "role": "user", "content": WISH}))
         .map_err(|error| Error::Internal { message: error.to_string() })?;
     let mut receipt = Receipt::default();
-    let json = image_urls::inline(&app, &recorder, asked(&json, &mut receipt)?).await?;
+    let json = inline_all(&app, &recorder, asked(&json, &mut receipt)?).await?;
     let prepared = take(&app, &recorder, owner, json, Some(wish), stamp.random.clone(), None).await?;
     receipt.add(prepared.receipt);
     recorder.receipt(receipt);

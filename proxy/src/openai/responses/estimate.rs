@@ -24,7 +24,7 @@ use crate::{
         wire::{ChatReply, Ps},
     },
     openai::{
-        request::{image_urls, json::Json, options::raw},
+        request::{image_urls, input_files, json::Json, options::raw},
         upstream_request::send::{self, UpstreamRequest},
     },
 };
@@ -36,7 +36,8 @@ pub(crate) async fn input_tokens(
     owner: Owner,
     json: Json,
 ) -> Result<Response, Error> {
-    // Images are not fetched for this.
+    // Images are not fetched for this; files are, because their text counts.
+    let json = input_files::inline(&app, &recorder, json).await?;
     let (json, images) = if app.config.images.fetch { image_urls::stand_in(&json) } else { (json, Vec::new()) };
     let prepared = take(&app, &recorder, owner, json, None, String::new(), None).await?;
     let mut receipt = prepared.receipt;

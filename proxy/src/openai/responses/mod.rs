@@ -43,7 +43,7 @@ use crate::{
     openai::{
         conversations,
         request::{
-            image_urls,
+            inline_all,
             json::{Fields, Json, Text},
         },
         response::sse::{self, Feed, Frames, Saving, Translator},
@@ -353,7 +353,7 @@ pub(crate) async fn create(
         None => None,
     };
     recorder.payload("request", json.bytes());
-    let json = image_urls::inline(&app, &recorder, json).await?;
+    let json = inline_all(&app, &recorder, json).await?;
     let stamp = app.stamp("resp_");
     let Prepared { ask, facts, receipt, input, .. } =
         take(&app, &recorder, owner, json, None, stamp.random.clone(), session.as_deref()).await?;

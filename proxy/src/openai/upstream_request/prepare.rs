@@ -11,7 +11,7 @@ use crate::{
     offload,
     openai::{
         request::{
-            image_urls,
+            inline_all,
             json::{Fields, Json, Text},
             options::Native,
         },
@@ -91,33 +91,19 @@ pub(crate) async fn take<F: Send + 'static>(
     prepared(app, recorder, json, size, prepare).await
 }
 
-/// Takes a body apart with the endpoint's `prepare`, once the images that it names by a URL are fetched, if the settings say so.
+/// Takes a body apart with the endpoint's `prepare`, once the files and images that it names are in their places.
 ///
 /// # Errors
-/// Those of `prepare`; an image that cannot be fetched.
+/// Those of `prepare`; a file or an image that cannot be had.
 pub(crate) async fn take_with_images<F: Send + 'static>(
     app: &App,
     recorder: &Recorder,
     json: Json,
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
-    take_sized(app, recorder, json, 0, prepare).await
-}
-
-/// As [`take_with_images`], for a body that is as much work as another of `size` bytes.
-///
-/// # Errors
-/// As [`take_with_images`].
-pub(crate) async fn take_sized<F: Send + 'static>(
-    app: &App,
-    recorder: &Recorder,
-    json: Json,
-    size: usize,
-    prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
-) -> Result<(Vec<UpstreamRequest>, F), Error> {
     recorder.payload("request", json.bytes());
-    let json = image_urls::inline(app, recorder, json).await?;
-    let size = size.max(json.bytes().len());
+    let json = inline_all(app, recorder, json).await?;
+    let size = json.bytes().len();
     prepared(app, recorder, json, size, prepare).await
 }
 

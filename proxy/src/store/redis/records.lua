@@ -127,6 +127,13 @@ if what == 'get' then
   touch(ARGV[6])
   return { found }
 end
+if what == 'present' then
+  local present = {}
+  for at = 6, #ARGV do
+    present[at - 5] = redis.call('EXISTS', record(ARGV[at]))
+  end
+  return present
+end
 -- The records from the newest to the oldest; the last element is the id of the one that is missing, or empty.
 if what == 'chain' then
   local chain, id = {}, ARGV[6]

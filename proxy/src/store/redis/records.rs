@@ -135,6 +135,18 @@ impl Redis {
         Ok(found)
     }
 
+    pub(in crate::store) async fn present(
+        &self,
+        kind: Kind,
+        owner: Owner,
+        ids: &[String],
+        bounds: &Bounds,
+    ) -> Result<Vec<bool>, Unreachable> {
+        let args: Vec<&[u8]> = ids.iter().map(String::as_bytes).collect();
+        let present: Vec<u8> = self.records(kind, owner, bounds).run("present", &args).await?;
+        Ok(present.into_iter().map(|count| count > 0).collect())
+    }
+
     pub(in crate::store) async fn list(
         &self,
         kind: Kind,

@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use lopdf::{Document, LoadOptions};
 
-/// What a PDF begins with, in base64.
-pub(super) const BEGINNING: &str = "JVBERi";
-
 /// Maximum size of a PDF.
 const MAX_BYTES: usize = 16 << 20;
 /// Maximum number of pages. Anthropic's own is 600.
@@ -16,11 +13,11 @@ const MAX_INFLATED: usize = 32 << 20;
 /// No limit for one stream is smaller: usual ones hold a few kilobytes.
 const LEAST: usize = 8 << 10;
 
-/// Returns the text of all pages, one after the other.
+/// Returns the text of all pages, one after the other. `stop` is asked before each page.
 ///
 /// # Errors
-/// Returns why there is none.
-pub(super) fn text(pdf: &[u8]) -> Result<String, String> {
+/// Fails if it has no text, exceeds a bound, or is stopped; says why.
+pub(super) fn text(pdf: &[u8], stop: impl Fn() -> bool) -> Result<String, String> {
     if pdf.len() > MAX_BYTES {
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }
@@ -39,8 +36,12 @@ pub(super) fn text(pdf: &[u8]) -> Result<String, String> {
     if pages.len() > MAX_PAGES {
         return Err(format!("it has more than {MAX_PAGES} pages"));
     }
+    let count = pages.len();
     let (mut texts, mut left) = (Vec::with_capacity(pages.len()), MAX_INFLATED);
     for (number, id) in pages {
+        if stop() {
+            return Err(format!("page {number} of {count} was not reached in time"));
+        }
         let too_long = |error| format!("page {number} cannot be read: {error}");
         left -= document.get_page_content_with_limit(id, left).map_err(too_long)?.len();
         let text = document.extract_text_with_limit(&[number], MAX_INFLATED).map_err(too_long)?;
@@ -61,6 +62,10 @@ mod tests {
     };
 
     use super::*;
+
+    fn read(pdf: &[u8]) -> Result<String, String> {
+        text(pdf, || false)
+    }
 
     /// A PDF with a page for each of `pages`.
     fn pdf(pages: &[&[u8]], compressed: bool) -> Vec<u8> {
@@ -105,23 +110,23 @@ mod tests {
     fn the_text_of_all_pages_is_found() {
         for compressed in [false, true] {
             let pdf = pdf(&[&saying("The first."), &saying("The second.")], compressed);
-            assert_eq!(text(&pdf).unwrap(), "The first.\nThe second.");
+            assert_eq!(read(&pdf).unwrap(), "The first.\nThe second.");
         }
     }
 
     #[test]
     fn a_pdf_without_text_says_so_and_none_makes_a_panic() {
-        assert!(text(&pdf(&[b""], false)).unwrap_err().contains("no text"));
+        assert!(read(&pdf(&[b""], false)).unwrap_err().contains("no text"));
         let whole = pdf(&[&saying("Text.")], true);
         for end in 0..whole.len() {
-            let _ = text(&whole[..end]);
+            let _ = read(&whole[..end]);
         }
         for at in (0..whole.len()).step_by(3) {
             let mut broken = whole.clone();
             broken[at] ^= 0x15;
-            let _ = text(&broken);
+            let _ = read(&broken);
         }
-        assert!(text(b"%PDF-1.7").is_err());
+        assert!(read(b"%PDF-1.7").is_err());
     }
 
     #[test]
@@ -130,8 +135,16 @@ mod tests {
         let page = vec![b' '; MAX_INFLATED / 4];
         let bomb = pdf(&[&page, &page, &page, &page, &page], true);
         assert!(bomb.len() < 1 << 20, "{}", bomb.len());
-        assert!(text(&bomb).is_err());
-        assert!(text(&vec![b' '; MAX_BYTES + 1]).unwrap_err().contains("larger"));
-        assert!(text(&b"stream ".repeat(2 * (MAX_INFLATED / LEAST + 1))).unwrap_err().contains("streams"));
+        assert!(read(&bomb).is_err());
+        assert!(read(&vec![b' '; MAX_BYTES + 1]).unwrap_err().contains("larger"));
+        assert!(read(&b"stream ".repeat(2 * (MAX_INFLATED / LEAST + 1))).unwrap_err().contains("streams"));
+    }
+
+    #[test]
+    fn reading_stops_before_a_page_when_it_is_to() {
+        let pages = pdf(&[&saying("One."), &saying("Two."), &saying("Three.")], true);
+        let asked = std::cell::Cell::new(0);
+        let why = text(&pages, || asked.replace(asked.get() + 1) == 2).unwrap_err();
+        assert_eq!(why, "page 3 of 3 was not reached in time");
     }
 }
