@@ -38,7 +38,10 @@ use crate::{
         self, ExchangeLog, Facts, History, InFlight, Inspector, Metrics, Opened, Readers, Recorder, TRACEPARENT,
         Tracer, Traffic,
     },
-    openai::responses::{background::Runs, socket::Sockets},
+    openai::{
+        batches,
+        responses::{background::Runs, socket::Sockets},
+    },
     redact,
     resolve::{self, Installed, Target, native_answer, native_calls},
     routes::{self, Handler, PerRemote, Route, Row},
@@ -140,6 +143,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) batches: Arc<batches::run::Runs>,
     pub(crate) sockets: Arc<Sockets>,
     /// What compactions are sealed with.
     pub(crate) compaction_key: Arc<sealed::Key>,
@@ -162,6 +166,7 @@ pub(crate) struct Persistent {
     pub(crate) records: Arc<Memory>,
     pub(crate) background: Arc<Runs>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) batches: Arc<batches::run::Runs>,
     pub(crate) sockets: Arc<Sockets>,
     /// A secret of this process, where the settings have none for compactions.
     secret: Secret,
@@ -194,6 +199,7 @@ impl Persistent {
             records: Arc::default(),
             background: Arc::default(),
             tasks: Arc::default(),
+            batches: Arc::default(),
             sockets: Arc::default(),
             secret: Secret([random(), random()].concat()),
             store: store::Shared::default(),
@@ -224,7 +230,7 @@ impl Shared {
         let store = Store::new(&config, persistent.records.clone(), redis);
         let in_flight = persistent.in_flight.clone();
         let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
-        let sockets = persistent.sockets.clone();
+        let (batches, sockets) = (persistent.batches.clone(), persistent.sockets.clone());
         let (readers, inspector, tracer) =
             (persistent.readers.clone(), persistent.inspector.clone(), persistent.tracer.clone());
         let traffic = persistent.metrics.traffic.clone();
@@ -235,6 +241,7 @@ impl Shared {
             store,
             background,
             tasks,
+            batches,
             sockets,
             compaction_key,
             fetcher,
@@ -252,6 +259,11 @@ impl Shared {
     pub(crate) fn stamp(&self, prefix: &str) -> Stamp {
         let random = random();
         Stamp { id: [prefix, &random].concat(), random, created: self.now() }
+    }
+
+    /// How many requests are open now.
+    pub(crate) fn requests(&self) -> usize {
+        self.in_flight.count()
     }
 
     /// Unix seconds.

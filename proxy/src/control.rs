@@ -212,10 +212,12 @@ impl Control {
         self.stopping.store(true, Ordering::Relaxed);
         self.stop().await;
         let mut draining = std::mem::take(&mut *lock(&self.draining));
-        let tasks = &self.persistent.tasks;
+        let (tasks, batches) = (&self.persistent.tasks, &self.persistent.batches);
+        batches.stop();
         let mut drained = pin!(async {
             while draining.join_next().await.is_some() {}
             tasks.ended().await;
+            batches.tasks.ended().await;
         });
         if tokio::time::timeout(grace, &mut drained).await.is_ok() {
             return self.flush().await;
@@ -245,5 +247,6 @@ impl Control {
         lock(&self.draining).abort_all();
         lock(&self.reapers).abort_all();
         self.persistent.tasks.abort_all();
+        self.persistent.batches.tasks.abort_all();
     }
 }

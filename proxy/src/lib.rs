@@ -193,6 +193,7 @@ fn setup(config: Config, addr: SocketAddr, persistent: &app::Persistent) -> io::
     let gate = Gate::new(&config, origins, persistent.counts.clone(), persistent.buffered.clone(), redis.clone());
     let (tls, limits) = (server::tls::acceptor(&config.local)?, config.limits.clone());
     let shared = Arc::new(app::Shared::new(config, remotes, gate, redis, persistent)?);
+    persistent.batches.renew(&shared);
     Ok(Setup { shared, tls, limits })
 }
 

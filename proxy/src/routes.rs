@@ -18,7 +18,7 @@ use crate::{
     error::Dialect,
     gate::paths,
     openai::{
-        audio, chat, completions, conversations, embeddings, files, images, models, moderations,
+        audio, batches, chat, completions, conversations, embeddings, files, images, models, moderations,
         request::parameters::Endpoint, responses,
     },
     text,
@@ -293,6 +293,11 @@ pub(crate) const TABLE: &[Row] = &[
     row(Get, "{base}/files/{id}/content", "files/{id}/content", Nowhere, "The content of a stored file.")
         .handler(handler!(files::content))
         .anthropic(handler!(files::refuse)),
+    row(Post, "{base}/batches", "batches", Nowhere, "Starts a batch of requests.").handler(handler!(batches::create)),
+    row(Get, "{base}/batches", "batches", Nowhere, "The batches.").handler(handler!(batches::list)),
+    row(Get, "{base}/batches/{id}", "batches/{id}", Nowhere, "A batch.").handler(handler!(batches::retrieve)),
+    row(Post, "{base}/batches/{id}/cancel", "batches/{id}/cancel", Nowhere, "Cancels a batch.")
+        .handler(handler!(batches::cancel)),
     // Known for their models' names only.
     row(Any, "{base}/images/edits", "images/edits", MODEL, "Ollama's own."),
     row(Any, "/", "root", Nowhere, "Whether Ollama is running.").bridged(handler!(bridge::root)),

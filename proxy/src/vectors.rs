@@ -152,6 +152,7 @@ fn every_vector_translates_as_it_is_written_down() {
             let mut case = Case { folder, wrong: Vec::new() };
             match &*name {
                 "audio" => crate::openai::audio::vectors::check(&mut case),
+                "batches" => crate::openai::batches::vectors::check(&mut case),
                 "bridge" => crate::bridge::vectors::check(&mut case),
                 "chat" => crate::openai::chat::vectors::check(&mut case),
                 "completions" => crate::openai::completions::vectors::check(&mut case),

@@ -7,6 +7,7 @@
 
 mod admin;
 mod background;
+mod batches;
 mod big_bodies;
 mod bridge;
 mod cancellation;

@@ -62,6 +62,8 @@ pub struct Config {
     pub responses: Responses,
     /// Files, and how long they are stored.
     pub files: Files,
+    /// Batches of requests.
+    pub batches: Batches,
     /// Anthropic's Messages API.
     pub anthropic: Anthropic,
     /// Pictures that requests name by a URL.
@@ -415,6 +417,21 @@ impl Default for Files {
             max_count_per_key: 500,
             ttl: Duration::from_secs(30 * 24 * 60 * 60),
         }
+    }
+}
+
+/// Batches (`/v1/batches`). Their files are bounded as all others.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    /// Maximum number of batches that run or wait at the same time: 16 by default. 0: none.
+    pub max_count: usize,
+    /// How many requests of batches are on their way at the same time: 1 by default.
+    pub concurrency: usize,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self { max_count: 16, concurrency: 1 }
     }
 }
 

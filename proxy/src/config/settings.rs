@@ -607,6 +607,16 @@ pub const SETTINGS: &[Setting] = &[
         &mut config.files.max_count_per_key
     }),
     time("files.ttl", "Time after its last use until a file expires; 0: never", |config| &mut config.files.ttl),
+    number_of(
+        "batches.max_count",
+        "Maximum number of batches (/v1/batches) that run or wait; 0 refuses them",
+        |config| &mut config.batches.max_count,
+    ),
+    number_of(
+        "batches.concurrency",
+        "Number of requests of batches at the same time; they are sent only while the proxy is otherwise idle",
+        |config| &mut config.batches.concurrency,
+    ),
     flag(
         "anthropic.passthrough",
         "Pass /v1/messages through to the remote's own implementation instead of translating it",

@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(crate) mod arbitrary;
 pub(crate) mod audio;
+pub(crate) mod batches;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod conversations;

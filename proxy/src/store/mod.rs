@@ -70,12 +70,14 @@ pub(crate) enum Kind {
     File,
     /// The content of a file, under the same id.
     FileContent,
+    /// A batch of requests.
+    Batch,
 }
 
 impl Kind {
     /// Every kind, in the order of the variants.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Response, Self::Chat, Self::Conversation, Self::Background, Self::File, Self::FileContent];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Response, Self::Chat, Self::Conversation, Self::Background, Self::File, Self::FileContent, Self::Batch];
 
     fn bounds(self, config: &Config) -> Bounds {
         match self {
@@ -83,8 +85,8 @@ impl Kind {
                 let responses = &config.responses;
                 Bounds { count: responses.max_count, bytes: responses.max_bytes, ttl: responses.ttl }
             }
-            // What describes a file has a bounded size, so that the number bounds it.
-            Self::File => Bounds { bytes: usize::MAX, ..Self::FileContent.bounds(config) },
+            // What describes a file, and a batch, has a bounded size, so that the number bounds it.
+            Self::File | Self::Batch => Bounds { bytes: usize::MAX, ..Self::FileContent.bounds(config) },
             Self::FileContent => {
                 let files = &config.files;
                 Bounds { count: files.max_count, bytes: files.max_bytes, ttl: files.ttl }
@@ -103,6 +105,7 @@ impl Kind {
             Self::Background => "background",
             Self::File => "file",
             Self::FileContent => "file-content",
+            Self::Batch => "batch",
         }
     }
 }
