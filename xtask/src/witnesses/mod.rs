@@ -41,7 +41,7 @@ enum Over {
     LlamaCpp,
 }
 
-const WITNESSES: [Witness; 32] = [
+const WITNESSES: [Witness; 33] = [
     Witness { client: "openai for Python", runtime: Runtime::Python, script: "openai_sdk.py", over: Over::Farllama },
     Witness {
         client: "openai responses for Python",

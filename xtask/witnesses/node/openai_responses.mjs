@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 import { zodTextFormat } from 'openai/helpers/zod';
+import { ResponsesWS } from 'openai/resources/responses/ws';
 import { z } from 'zod';
 import { URL, check, raises, run } from './report.mjs';
 
@@ -107,6 +108,33 @@ check('errors have their classes', async () => {
     o.responses.create({ model: 'smollm2:135m', input: 'hi', previous_response_id: 'resp_none' }),
   );
   assert.equal(gone.code, 'previous_response_not_found');
+});
+
+check('a WebSocket has several turns, remembers what is not stored, and reports errors', async () => {
+  const socket = new ResponsesWS(o);
+  // Errors are also events of the stream.
+  socket.on('error', () => {});
+  const messages = socket.stream();
+  const turn = async (request) => {
+    socket.send({ type: 'response.create', model: 'smollm2:135m', store: false, ...request });
+    for (;;) {
+      const { value, done } = await messages.next();
+      assert.ok(!done && value.type !== 'close', 'closed before the end of a turn');
+      if (value.type === 'error') return value.error.error;
+      if (value.type === 'message' && /^response\.(completed|incomplete|failed)$/.test(value.message.type)) {
+        return value.message;
+      }
+    }
+  };
+  const first = await turn({ input: 'Say lantern.' });
+  assert.equal(first.type, 'response.completed');
+  assert.match(JSON.stringify(first.response.output), /lantern/);
+  const second = await turn({ input: 'Say quarry.', previous_response_id: first.response.id });
+  assert.match(JSON.stringify(second.response.output), /quarry/);
+  assert.equal(second.response.previous_response_id, first.response.id);
+  const unknown = await turn({ input: 'hi', previous_response_id: 'resp_unknown' });
+  assert.equal(unknown.error.code, 'previous_response_not_found');
+  socket.close();
 });
 
 await run();
