@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::Instant};
 use super::wire::{Answered, Batch, Line, LineError, NotAsked, Outcome, Status, lines};
 use crate::{
     app::{self, App},
-    error::Error,
+    error::{self, Dialect, Error},
     gate::{Inner, Owner},
     offload,
     openai::files::{stored, wire::FileObject},
@@ -454,14 +454,14 @@ async fn send(ending: &Ending, body: Bytes) -> (Reply, Duration) {
         .header(header::CONTENT_TYPE, "application/json")
         .extension(Inner { digest: owner.digest(), counted: false })
         .body(body.into());
-    let failed = |error: &dyn std::fmt::Display| Reply {
-        status: StatusCode::INTERNAL_SERVER_ERROR,
+    let failed = |error: &Error| Reply {
+        status: error.row().status,
         id: String::new(),
-        body: serde_json::json!({"error": {"message": error.to_string(), "type": "server_error", "param": null, "code": null}}),
+        body: serde_json::from_slice(&error::body(error, Dialect::OpenAi, None)).unwrap_or_default(),
     };
     let request = match request {
         Ok(request) => Box::new(request),
-        Err(error) => return (failed(&error), Duration::ZERO),
+        Err(error) => return (failed(&Error::Internal { message: error.to_string() }), Duration::ZERO),
     };
     let shared = app.batches.current().unwrap_or_else(|| app.shared());
     let response = app::answer(shared, None, request).await;
