@@ -49,6 +49,12 @@ const WITNESSES: [Witness; 33] = [
         script: "openai_responses.py",
         over: Over::Farllama,
     },
+    Witness {
+        client: "openai files for Python",
+        runtime: Runtime::Python,
+        script: "openai_files.py",
+        over: Over::Farllama,
+    },
     Witness { client: "ollama for Python", runtime: Runtime::Python, script: "ollama_sdk.py", over: Over::Farllama },
     Witness {
         client: "ollama for Python over OpenAI",
