@@ -1,4 +1,5 @@
-//! Seeded misbehavior on the wire: responses are cut, reset, stalled, split and delayed at random places, the same ones for the same seed.
+//! Seeded misbehavior on the wire: responses are cut, reset, stalled, split and delayed at random places, the same ones
+//! for the same seed.
 
 use std::{
     collections::HashMap,
@@ -17,9 +18,10 @@ const LONGEST_PAUSE: u64 = 30;
 /// The most parts into which `split` divides a piece.
 const MOST_PARTS: u64 = 4;
 
-/// How often a response misbehaves: probabilities for each piece that is written (a line with its chunk, a whole body, the end of the chunks;
-/// the first one includes the head). The byte at which it happens is random too. What happens to a request depends on the seed, the request
-/// (method, target, body) and how often the same request came before, so that concurrency does not change a run.
+/// How often a response misbehaves: probabilities for each piece that is written (a line with its chunk, a whole body,
+/// the end of the chunks; the first one includes the head). The byte at which it happens is random too. What happens to
+/// a request depends on the seed, the request (method, target, body) and how often the same request came before, so
+/// that concurrency does not change a run.
 ///
 /// ```
 /// let chaos: mock_ollama::Chaos = "seed=7,cut=0.01,split=0.2".parse().unwrap();
@@ -43,6 +45,7 @@ pub struct Chaos {
 
 /// A text that describes no [`Chaos`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoChaos {
     /// Not one of the known names.
     #[error(
@@ -200,7 +203,8 @@ impl Dice {
         roll ^ (roll >> 31)
     }
 
-    /// A number below `below`, in proportion to it: a length that differs by a byte from run to run moves a place by a byte at most.
+    /// A number below `below`, in proportion to it: a length that differs by a byte from run to run moves a place by a
+    /// byte at most.
     fn below(&mut self, below: usize) -> usize {
         let scaled = u128::from(self.roll()) * below as u128;
         usize::try_from(scaled >> 64).unwrap_or_default()
@@ -212,8 +216,8 @@ impl Dice {
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// What happens to a piece of so many bytes. Rolls are always made in the same number and order, so that one probability does not change
-    /// what another one decides.
+    /// What happens to a piece of so many bytes. Rolls are always made in the same number and order, so that one
+    /// probability does not change what another one decides.
     pub(crate) fn fate(&mut self, len: usize) -> Fate {
         let Chaos { cut, stall, reset, split, slow, .. } = self.chaos;
         let (breaks, at) = (self.chance(), self.below(len));

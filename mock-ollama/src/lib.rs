@@ -1,5 +1,5 @@
-//! An Ollama that needs no model: it plays the native API of a chosen version faithfully, obeys what it is asked, misbehaves on request,
-//! and keeps a journal of what it was asked.
+//! An Ollama that needs no model: it plays the native API of a chosen version faithfully, obeys what it is asked,
+//! misbehaves on request, and keeps a journal of what it was asked.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! It deliberately knows nothing of `/v1` (those paths are 404), of accounts and of the cloud, and shares no types with the proxy that is
-//! tested against it: what it says is measured by recordings of real servers (`tests/truth.rs`).
+//! It deliberately knows nothing of `/v1` (those paths are 404), of accounts and of the cloud, and shares no types with
+//! the proxy that is tested against it: what it says is measured by recordings of real servers (`tests/truth.rs`).
 
 mod chaos;
 mod generation;
@@ -51,7 +51,7 @@ pub use self::{
     replay::{Replay, ReplayError},
     script::{BodyIs, Content, Line, Reply, Rule, Script, Then, Wait, When},
     seen::Seen,
-    version::{NoVersion, Version},
+    version::{NoVersion, ProfileError, Version},
 };
 
 /// Tokens of context by default on a machine with less than 24 GB of video memory.
@@ -68,11 +68,11 @@ pub struct Options {
     pub port: u16,
     /// The Ollama that it plays.
     pub version: Version,
-    /// As `OLLAMA_CONTEXT_LENGTH`: tokens of context where neither a request nor a Modelfile says. Absent: 4096, as on a machine with less
-    /// than 24 GB of video memory.
+    /// As `OLLAMA_CONTEXT_LENGTH`: tokens of context where neither a request nor a Modelfile says. Absent: 4096, as on
+    /// a machine with less than 24 GB of video memory.
     pub context_length: Option<u32>,
-    /// As `OLLAMA_MAX_QUEUE`: how many requests may wait for a place in memory behind the one that is next. Absent: there is always a place,
-    /// and requests on the same model run side by side.
+    /// As `OLLAMA_MAX_QUEUE`: how many requests may wait for a place in memory behind the one that is next. Absent:
+    /// there is always a place, and requests on the same model run side by side.
     pub max_queue: Option<usize>,
     /// As `OLLAMA_MAX_LOADED_MODELS`, where `max_queue` is set. Absent: 3, as on a machine without a GPU.
     pub max_loaded_models: Option<usize>,
@@ -176,7 +176,7 @@ impl Mock {
         self.journal.clone()
     }
 
-    /// Where its client tells what it has seen, for scripts that wait for that ([`Wait::Seen`]).
+    /// Where its client reports what it has seen, for scripts that wait for that ([`Wait::Seen`]).
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.seen.clone()

@@ -1,4 +1,5 @@
-//! `mock-ollama`: the mock as a program. Everything it can do is in the library; this reads flags, starts it and waits for a signal.
+//! `mock-ollama`: the mock as a program. Everything it can do is in the library; this reads flags, starts it and waits
+//! for a signal.
 
 use std::{
     fs,
@@ -15,8 +16,8 @@ use clap_complete::Shell;
 use mock_ollama::{Chaos, Mock, Model, Options, Pace, Replay, Script, Stock, Version};
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Plays an Ollama server without a model: faithful answers that obey the request, in the manner of the version that you choose, and
-/// misbehaviour on request.
+/// Plays an Ollama server without a model: faithful answers that obey the request, in the manner of the version that
+/// you choose, and misbehavior on request.
 #[derive(Debug, Parser)]
 #[command(name = "mock-ollama", version, disable_version_flag = true, after_help = AFTER_HELP)]
 struct Flags {
@@ -30,10 +31,15 @@ struct Flags {
     /// [default: 0.33.0-rc2, or that of the recordings]
     #[arg(long, value_name = "X")]
     version: Option<Version>,
+    /// JSON file with a version and the features in which it differs, such as {"version": "0.34.0", "features":
+    /// {"think_max": false}}; docs/mock.md lists them
+    #[arg(long, value_name = "FILE", conflicts_with = "version")]
+    profile: Option<PathBuf>,
     /// Tokens of context where no request or Modelfile sets them, as OLLAMA_CONTEXT_LENGTH [default: 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     context_length: Option<u32>,
-    /// Requests that may wait for a model's place in memory, as OLLAMA_MAX_QUEUE: more are refused with 503 [default: there is always a place]
+    /// Requests that may wait for a model's place in memory, as OLLAMA_MAX_QUEUE: more are refused with 503 [default:
+    /// there is always a place]
     #[arg(long, value_name = "N")]
     max_queue: Option<usize>,
     /// Models in memory at the same time, as OLLAMA_MAX_LOADED_MODELS [default: 3]
@@ -54,17 +60,17 @@ struct Flags {
     /// Models to start with
     #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
     stock: StockFlag,
-    /// JSON file with rules of when and reply, and models: an array such as
-    /// [{"models": ["mine=tools"]}, {"when": {"path": "/api/chat"}, "reply": {"status": 503, "body": {"error": "busy"}}}]
+    /// JSON file with rules of when and reply, and models: an array such as [{"models": ["mine=tools"]}, {"when":
+    /// {"path": "/api/chat"}, "reply": {"status": 503, "body": {"error": "busy"}}}]
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// Misbehave at random, the same way for the same seed and requests: seed=N and, for each written line, the probability that it is cut,
-    /// stalls (nothing more comes), is reset, is split into several writes, or comes late, such as seed=7,cut=0.01,stall=0.01,reset=0.005,
-    /// split=0.2,slow=0.1
+    /// Misbehave at random, the same way for the same seed and requests: seed=N and, for each written line, the
+    /// probability that it is cut, stalls (nothing more comes), is reset, is split into several writes, or comes late,
+    /// such as seed=7,cut=0.01,stall=0.01,reset=0.005, split=0.2,slow=0.1
     #[arg(long, value_name = "SETTINGS")]
     chaos: Option<Chaos>,
-    /// Answer from the recordings of a folder, as `farllama-check record` makes them: the recorded response for the request that was
-    /// recorded, and for another one of the same shape that response with the request's own text
+    /// Answer from the recordings of a folder, as `farllama-check record` makes them: the recorded response for the
+    /// request that was recorded, and for another one of the same shape that response with the request's own text
     #[arg(long, value_name = "DIR")]
     replay: Option<PathBuf>,
     /// Wait between the chunks of a recording as long as the recorded server did
@@ -95,7 +101,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
 Prints the address that it listens on, and runs until Ctrl-C or SIGTERM.
-Exit codes: 0 ended by a signal; 2 unusable flag or script, or the address cannot be had.";
+Exit codes: 0 ended by a signal; 2 unusable flag or script, or the address is not available.";
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum StockFlag {
@@ -150,13 +156,15 @@ async fn run(flags: Flags) -> Result<()> {
     tracing_subscriber::registry().with(log.with_filter(level)).init();
 
     let script = flags.script.as_deref().map(read_script).transpose()?.unwrap_or_default();
-    let mut replay = flags.replay.as_deref().map(|dir| Replay::read(dir, flags.version.as_ref())).transpose()?;
+    let profile = flags.profile.as_deref().map(read_profile).transpose()?;
+    let version = flags.version.or(profile);
+    let mut replay = flags.replay.as_deref().map(|dir| Replay::read(dir, version.as_ref())).transpose()?;
     if let Some(replay) = &mut replay {
         replay.timing = flags.replay_timing;
         replay.fallback = flags.replay_fallback;
     }
     let recorded = replay.as_ref().map(|replay| (replay.version().clone(), replay.len()));
-    let version = flags.version.or_else(|| recorded.as_ref().map(|(version, _)| version.clone())).unwrap_or_default();
+    let version = version.or_else(|| recorded.as_ref().map(|(version, _)| version.clone())).unwrap_or_default();
     let played = match recorded {
         Some((_, count)) => format!("replays {count} recordings of Ollama {version}"),
         None => format!("plays Ollama {version}"),
@@ -176,7 +184,7 @@ async fn run(flags: Flags) -> Result<()> {
         chaos: flags.chaos,
         replay,
     };
-    // Signals are caught before the address is told, so that who reads it may send one.
+    // Signals are caught before the address is printed, so that its reader may send one.
     let signal = signal()?;
     let mock = Mock::start_with(options, script).await.with_context(|| {
         format!("cannot listen on {}, port {}; choose others with --host and --port", flags.host, flags.port)
@@ -210,7 +218,12 @@ fn health(host: IpAddr, port: u16) -> io::Result<()> {
 
 fn read_script(path: &Path) -> Result<Script> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read the script {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no script", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not a script", path.display()))
+}
+
+fn read_profile(path: &Path) -> Result<Version> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the profile {}", path.display()))?;
+    Version::from_profile(&text).with_context(|| format!("{} is not a profile", path.display()))
 }
 
 /// Ends with Ctrl-C or SIGTERM.

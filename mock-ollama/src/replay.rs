@@ -1,9 +1,10 @@
-//! Answers from recordings instead of playing a model: the recorded response for the request that was recorded, and, for another request of
-//! the same shape, that response with the request's own text.
+//! Answers from recordings instead of playing a model: the recorded response for the request that was recorded, and,
+//! for another request of the same shape, that response with the request's own text.
 //!
-//! Two requests have the same shape if they go to the same route for the same model and ask for the same kind of response: streamed or
-//! whole, with or without tools, images, a format, thinking, messages, and for as many embeddings. Of several recordings of a shape, the one
-//! whose fields are most like the request's is played. One that was recorded several times is played in turn, the last again and again.
+//! Two requests have the same shape if they go to the same route for the same model and ask for the same kind of
+//! response: streamed or whole, with or without tools, images, a format, thinking, messages, and for as many
+//! embeddings. Of several recordings of a shape, the one whose fields are most like the request's is played. One that
+//! was recorded several times is played in turn, the last again and again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -42,6 +43,7 @@ pub struct Replay {
 
 /// Recordings that cannot be replayed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReplayError {
     /// They cannot be read.
     #[error(transparent)]
@@ -332,8 +334,9 @@ impl Replaying {
     }
 }
 
-/// The chunks of a recording for a request of the same shape: the model's name and the time are the request's, and what the model wrote is
-/// the request's last text, in as many pieces. Text that a format or a list of log probabilities belongs to stays as recorded.
+/// The chunks of a recording for a request of the same shape: the model's name and the time are the request's, and what
+/// the model wrote is the request's last text, in as many pieces. Text that a format or a list of log probabilities
+/// belongs to stays as recorded.
 fn own_text(recording: &Recording, wanted: &Wanted) -> Vec<(u64, String)> {
     let chunks = &recording.response.chunks;
     let mut lines: Vec<(u64, Value)> = Vec::new();

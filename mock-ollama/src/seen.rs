@@ -1,4 +1,5 @@
-//! What a client has seen of answers, told by whoever is that client: a script can wait for it, where a fixed time would be a guess.
+//! What a client has seen of responses, reported by that client: a script can wait for it, where a fixed time would be
+//! a guess.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ impl Seen {
     /// Waits until it was more often than this, `at_most` so long.
     pub(crate) async fn beyond(&self, times: u64, at_most: Duration) {
         let mut seen = self.0.subscribe();
-        // The sender lives in `self`; whoever waits in vain goes on as well.
+        // The sender lives in `self`; a rule that waits in vain continues as well.
         let _ = tokio::time::timeout(at_most, seen.wait_for(|now| *now > times)).await;
     }
 }

@@ -1,7 +1,10 @@
-//! What the mock remembers: models, blobs, and what is loaded until when. Locks are held for a look or a change, never while answering.
+//! What the mock remembers: models, blobs, and what is loaded until when. Locks are held for a look or a change, never
+//! while answering.
 //!
-//! What is loaded is known by its weights, as in Ollama's scheduler: names that share them are one entry, under the name that loaded them.
+//! What is loaded is known by its weights, as in Ollama's scheduler: names that share them are one entry, under the
+//! name that loaded them.
 
+use crate::version::Feature;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
@@ -154,7 +157,7 @@ impl State {
     }
 
     fn key(&self, name: &Name) -> String {
-        name.key(self.version.names_ignore_case())
+        name.key(self.version.has(Feature::NamesIgnoreCase))
     }
 
     /// A number that was not given before.
@@ -251,7 +254,8 @@ impl State {
         self.published.iter().find(|model| self.key(&model.name) == self.key(name)).cloned()
     }
 
-    /// Gives a request its model: loads the weights, or keeps them loaded. An absent `keep_alive` keeps what the last request said.
+    /// Gives a request its model: loads the weights, or keeps them loaded. An absent `keep_alive` keeps what the last
+    /// request said.
     pub(crate) fn load(
         self: &Arc<Self>,
         model: &Model,
@@ -322,7 +326,8 @@ impl State {
         if let Some(loaded) = store.loaded.get_mut(&weights) {
             loaded.busy = loaded.busy.saturating_sub(1);
             loaded.expires = expiry(loaded.keep_alive);
-            if loaded.keep_alive == Some(Duration::ZERO) && loaded.busy == 0 && self.version.unloads_at_once() {
+            if loaded.keep_alive == Some(Duration::ZERO) && loaded.busy == 0 && self.version.has(Feature::UnloadsAtOnce)
+            {
                 store.loaded.remove(&weights);
             }
         }
@@ -330,15 +335,15 @@ impl State {
         self.changed.notify_waiters();
     }
 
-    /// Unloads the weights, whatever name loaded them: at once, or when the requests at work have ended; older versions still list them for a
-    /// moment.
+    /// Unloads the weights, whatever name loaded them: at once, or when the requests at work have ended; older versions
+    /// still list them for a moment.
     pub(crate) fn unload(&self, model: &Model) {
         let weights = model.weights();
         let mut store = self.store();
         let Some(loaded) = store.loaded.get_mut(&weights) else { return };
         loaded.keep_alive = Some(Duration::ZERO);
         loaded.expires = Timestamp::now();
-        if self.version.unloads_at_once() && loaded.busy == 0 {
+        if self.version.has(Feature::UnloadsAtOnce) && loaded.busy == 0 {
             store.loaded.remove(&weights);
         }
         drop(store);
@@ -352,8 +357,9 @@ impl State {
         }
     }
 
-    /// The process that runs the model is killed; returns what the requests at work hear of it: the last error that the runner wrote, about
-    /// whichever request, and only without one that it is gone (recorded: mid-failure/chat-stream-older-error).
+    /// The process that runs the model is killed; returns what the requests at work hear of it: the last error that the
+    /// runner wrote, about whichever request, and only without one that it is gone (recorded:
+    /// mid-failure/chat-stream-older-error).
     pub(crate) fn kill_runner(&self, model: &Model) -> String {
         let killed = self.store().loaded.remove(&model.weights());
         self.changed.notify_waiters();
@@ -362,7 +368,7 @@ impl State {
 
     /// Whether `/api/ps` lists it still.
     fn is_listed(&self, loaded: &Loaded, now: Timestamp) -> bool {
-        let linger = if self.version.unloads_at_once() { SignedDuration::ZERO } else { LINGER };
+        let linger = if self.version.has(Feature::UnloadsAtOnce) { SignedDuration::ZERO } else { LINGER };
         loaded.expires.saturating_add(linger).is_ok_and(|gone| gone > now)
     }
 
@@ -378,7 +384,8 @@ impl State {
 }
 
 impl Store {
-    /// Whether a model can be loaded for the request with this ticket: there is room, or an idle one can go, and no earlier request waits.
+    /// Whether a model can be loaded for the request with this ticket: there is room, or an idle one can go, and no
+    /// earlier request waits.
     fn has_place(&mut self, most: usize, ticket: Option<u64>) -> bool {
         if self.waiting.first().is_some_and(|first| Some(*first) != ticket) {
             return false;

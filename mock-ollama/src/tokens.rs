@@ -1,5 +1,5 @@
-//! Text as tokens: not any real model's, but counted alike. Words with the space before them (long ones in pieces), digits, marks and
-//! newlines one each, special tokens whole, and characters beyond the basic plane in two halves.
+//! Text as tokens: not any real model's, but counted alike. Words with the space before them (long ones in pieces),
+//! digits, marks and newlines one each, special tokens whole, and characters beyond the basic plane in two halves.
 
 /// A token: bytes, because a character may need two of them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub(crate) struct Question<'a> {
     pub(crate) text: &'a str,
     /// What a tool said after it.
     pub(crate) tool_result: Option<&'a str>,
-    /// Pictures or sounds that came with it.
+    /// Images or sounds that came with it.
     pub(crate) images: usize,
     /// Differs with whatever may change the answer.
     pub(crate) seed: u64,
@@ -50,7 +50,7 @@ const THINGS: [&str; 16] = [
     "river",
     "window",
     "garden",
-    "harbour",
+    "harbor",
     "lantern",
     "meadow",
     "bridge",
@@ -68,7 +68,8 @@ const FILLER: [&str; 24] = [
     "some", "more", "words", "follow", "one", "after", "another", "until", "there", "are", "as", "many", "of", "them",
     "as", "were", "asked", "for", "and", "then", "the", "text", "goes", "on",
 ];
-/// Words that Llama Guard 3 calls unsafe here, by its hazards. Any hazard is also told by its code in the message, such as S7.
+/// Words that Llama Guard 3 calls unsafe here, by its hazards. Any hazard is also recognized by its code in the
+/// message, such as S7.
 const HAZARDS: [(&str, &[&str]); 14] = [
     ("S1", &["kill", "murder", "stab", "shoot"]),
     ("S2", &["steal", "fraud", "launder", "burglary"]),
@@ -214,7 +215,8 @@ fn verdict(text: &str) -> String {
     if codes.is_empty() { "safe".to_owned() } else { format!("unsafe\n{}", codes.join(",")) }
 }
 
-/// Tools whose names stand in the text as words, in the order in which they stand there; a name inside a longer one does not count.
+/// Tools whose names stand in the text as words, in the order in which they stand there; a name inside a longer one
+/// does not count.
 fn named<'a>(text: &str, tools: &'a [Value]) -> Vec<&'a Value> {
     let text = text.to_lowercase();
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';

@@ -307,8 +307,8 @@ async fn versions_differ_where_the_wire_did() {
 #[tokio::test]
 async fn images_need_a_model_that_sees() {
     let mock = mock().await;
-    let picture = json!({"role": "user", "content": "What is this?", "images": ["iVBORw0KGgo="]});
-    let body = |model: &str| json!({"model": model, "messages": [picture], "stream": false});
+    let message = json!({"role": "user", "content": "What is this?", "images": ["iVBORw0KGgo="]});
+    let body = |model: &str| json!({"model": model, "messages": [message], "stream": false});
     for model in ["qwen3-vl:8b", "gemma4:e4b"] {
         let seen = whole(&mock, "/api/chat", &body(model)).await;
         assert!(

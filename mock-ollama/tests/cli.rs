@@ -1,4 +1,4 @@
-//! The program: its help, its messages, its exit codes, and that it serves until it is told to stop.
+//! The program: its help, its messages, its exit codes, and that it serves until a signal.
 
 use std::{
     fs,
@@ -26,9 +26,9 @@ fn help_tells_the_two_versions_apart() {
 #[test]
 fn unusable_flags_say_what_would_do() {
     for (flags, told) in [
-        (["--version", "new"], "is no Ollama version such as 0.32.5"),
-        (["--model", "x=fly"], "is no capability: use completion"),
-        (["--model", "a b"], "is no model name such as"),
+        (["--version", "new"], "is not an Ollama version such as 0.32.5"),
+        (["--model", "x=fly"], "is not a capability: use completion"),
+        (["--model", "a b"], "is not a model name such as"),
         (["--context-length", "1"], "4.."),
         (["--stock", "all"], "possible values"),
         (["--chaos", "cut=2"], "invalid probability"),
@@ -65,12 +65,27 @@ fn a_script_with_a_mistake_is_refused_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("script.json");
     fs::write(&path, "[{\"when\": {\"pat\": 1}}]").unwrap();
-    let told = contains("is no script").and(contains("unknown field `pat`")).and(contains("line 1"));
+    let told = contains("is not a script").and(contains("unknown field `pat`")).and(contains("line 1"));
     mock().arg("--script").arg(&path).assert().code(2).stderr(told);
 }
 
 #[test]
-fn a_taken_port_is_told() {
+fn a_profile_with_a_mistake_is_rejected_and_a_valid_one_is_played() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("profile.json");
+    fs::write(&path, r#"{"version": "0.34.0", "features": {"flies": true}}"#).unwrap();
+    let reason = contains("is not a profile").and(contains("unknown variant `flies`"));
+    mock().arg("--profile").arg(&path).assert().code(2).stderr(reason);
+    fs::write(&path, r#"{"version": "0.34.0", "features": {"think_max": false}}"#).unwrap();
+    mock().args(["--version", "0.20.0", "--profile"]).arg(&path).assert().code(2).stderr(contains("--version"));
+    // It gets as far as the port, which is taken.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    mock().args(["--port", &port, "--profile"]).arg(&path).assert().code(2).stderr(contains("cannot listen"));
+}
+
+#[test]
+fn a_taken_port_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     mock()

@@ -1,4 +1,5 @@
-//! HTTP as Go's server speaks it, beyond what single recordings show: connections that go on or end, bodies that are read or not.
+//! HTTP as Go's server speaks it, beyond what single recordings show: connections that go on or end, bodies that are
+//! read or not.
 
 use std::time::{Duration, Instant};
 

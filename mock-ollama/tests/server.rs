@@ -147,10 +147,10 @@ fn a_script_with_a_mistake_is_refused_with_the_reason() {
         (json!([{"reply": {"lines": [], "body": ""}}]), "lines and body"),
         (json!([{"reply": {"line": []}}]), "unknown field `line`"),
         (json!([{"when": {"body": {"a": 1}}}]), "JSON pointer"),
-        (json!([{"reply": {"delay": "2"}}]), "no duration"),
+        (json!([{"reply": {"delay": "2"}}]), "not a duration"),
         (json!([{"reply": {"then": "explode"}}]), "explode"),
         (json!([{"reply": {"status": 42}}]), "200 to 599"),
-        (json!([{"models": ["x=fly"]}]), "no capability"),
+        (json!([{"models": ["x=fly"]}]), "not a capability"),
         (json!([{"models": ["x"], "times": 1}]), "write two items"),
     ] {
         let error = serde_json::from_value::<Script>(wrong.clone()).unwrap_err().to_string();

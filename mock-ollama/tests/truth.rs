@@ -1,8 +1,8 @@
-//! The mock against recordings of real servers (`fixtures/<version>/<area>/<case>.json`): the same requests over a raw socket, and the
-//! answers' skeletons compared.
+//! The mock against recordings of real servers (`fixtures/<version>/<area>/<case>.json`): the same requests over a raw
+//! socket, and the answers' skeletons compared.
 //!
-//! Each area starts with a fresh server, as `ps/empty` was recorded. Cases come in the order of their names, except where one needs what
-//! another leaves behind: see [`ORDER`] and [`FIRST`].
+//! Each area starts with a fresh server, as `ps/empty` was recorded. Cases come in the order of their names, except
+//! where one needs what another leaves behind: see [`ORDER`] and [`FIRST`].
 
 use crate::registry;
 use std::{
@@ -132,7 +132,8 @@ const NEW: &[&str] = &["0.33.0-rc2"];
 const OLD: &[&str] = &["0.13.5", "0.20.0"];
 /// Lists of all models, recorded where the store held more than the mock does.
 const LISTS: [&str; 2] = ["http/range", "transfer/tags-after-pull"];
-/// Schemas that leave the model a choice of kinds or names, and one that the mock breaks where the recorded model did not.
+/// Schemas that leave the model a choice of kinds or names, and one that the mock breaks where the recorded model did
+/// not.
 const FREE: [&str; 11] = [
     "structured/additional-schema",
     "structured/additional-true",

@@ -9,8 +9,9 @@ const OTHERS: [&str; 20] = [
     " by", " be", " this", " from", " or",
 ];
 
-/// The entry of a token, or of several that make one character: the first one's probability and alternatives, all of their text (recorded:
-/// 0.33.0-rc2 `logprobs-raw/unicode`). `nth` is the first one's place; where the text may end, its end is an alternative, without bytes.
+/// The entry of a token, or of several that make one character: the first one's probability and alternatives, all of
+/// their text (recorded: 0.33.0-rc2 `logprobs-raw/unicode`). `nth` is the first one's place; where the text may end,
+/// its end is an alternative, without bytes.
 pub(crate) fn of(tokens: &[Token], nth: usize, alternatives: usize, may_end: bool) -> Value {
     let (first, bytes) = (&tokens[0].0, tokens.iter().flat_map(|token| token.0.clone()).collect::<Vec<u8>>());
     let roll = hash(&[first.as_slice(), &nth.to_le_bytes()].concat());

@@ -1,4 +1,5 @@
-//! A runner without a model: it writes given words token by token, until they end, a stop string is met, or a limit is reached.
+//! A runner without a model: it writes given words token by token, until they end, a stop string is met, or a limit is
+//! reached.
 
 mod logprobs;
 pub(crate) mod reply;

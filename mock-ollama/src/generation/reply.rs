@@ -1,4 +1,4 @@
-//! A model's text, told apart as it streams: thinking, content, tool calls.
+//! A model's text, split as it streams: thinking, content, tool calls.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::{
     tool_calls::{Call, ToolCalls},
 };
 
-/// What one line of an answer tells.
+/// The content of one line of a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Event {
     pub(crate) thinking: String,
@@ -24,7 +24,7 @@ impl Event {
     }
 }
 
-/// How a text is told apart.
+/// How a text is split.
 #[derive(Debug, Default)]
 pub(crate) struct Telling {
     pub(crate) thinking: Option<Thinking>,

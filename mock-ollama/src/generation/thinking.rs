@@ -1,4 +1,5 @@
-//! Tells thinking from content while text streams in, as Ollama does for Go templates: the tags and the white space after them are dropped.
+//! Tells thinking from content while text streams in, as Ollama does for Go templates: the tags and the white space
+//! after them are dropped.
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -23,7 +24,7 @@ enum At {
 }
 
 impl Thinking {
-    /// What of the text so far can be told: thinking, then content.
+    /// What of the text so far is certain: thinking, then content.
     pub(crate) fn add(&mut self, text: &str) -> (String, String) {
         self.held.push_str(text);
         let (mut thinking, mut content) = (String::new(), String::new());

@@ -1,5 +1,5 @@
-//! Tells tool calls from content while text streams in, as Ollama does for Go templates: what comes after the tag is no content any more, and
-//! a call that cannot be read, or is for a tool that was not offered, vanishes.
+//! Tells tool calls from content while text streams in, as Ollama does for Go templates: what comes after the tag is no
+//! content any more, and a call that cannot be read, or is for a tool that was not offered, vanishes.
 
 use serde_json::{Map, Value};
 
@@ -26,7 +26,7 @@ impl ToolCalls {
         Self { names, held: String::new(), tag_seen: false }
     }
 
-    /// What of the text so far can be told: content, and calls that are whole.
+    /// What of the text so far is certain: content, and calls that are whole.
     pub(crate) fn add(&mut self, text: &str) -> (String, Vec<Call>) {
         self.held.push_str(text);
         if !self.tag_seen {

@@ -46,8 +46,8 @@ pub(crate) struct Request {
     pub(crate) fields: &'static [(&'static str, Kind)],
 }
 
-/// Reads a body as Go's `BindJSON` does: names in any case, the last wins, null is absent, unknown names are dropped, what follows the first
-/// value is not looked at.
+/// Reads a body as Go's `BindJSON` does: names in any case, the last wins, null is absent, unknown names are dropped,
+/// what follows the first value is not looked at.
 ///
 /// # Errors
 /// Go's text.
@@ -235,7 +235,8 @@ impl Tools<'_> {
         Ok(())
     }
 
-    /// A property and those inside it. `place` is the property's own; `owner` is the type that holds its outermost map, which Go names.
+    /// A property and those inside it. `place` is the property's own; `owner` is the type that holds its outermost map,
+    /// which Go names.
     fn property(&self, place: &str, owner: &str, property: &Value) -> Result<(), String> {
         let Value::Object(fields) = property else { return Self::wrong(place, "api.ToolProperty", property) };
         let (_, path) = place.split_once('.').unwrap_or(("", place));

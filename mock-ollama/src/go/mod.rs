@@ -1,4 +1,5 @@
-//! JSON and durations as Go reads and writes them: keys in any case, the first value only, its error texts, its escapes. Pure.
+//! JSON and durations as Go reads and writes them: keys in any case, the first value only, its error texts, its
+//! escapes. Pure.
 //!
 //! Texts: `ollama-wire` B2 and A4; those that were recorded are checked by the truth test.
 

@@ -7,7 +7,7 @@ pub(super) const TEMPLATE: &str = "{{- if .System }}<|im_start|>system\n{{ .Syst
 
 /// What Go takes where a model has no template.
 pub(super) const NO_TEMPLATE: &str = "{{ .Prompt }}";
-/// Kinds of weights that Ollama makes, in the order in which it tells them.
+/// Kinds of weights that Ollama makes, in its order.
 pub(crate) const QUANTIZATIONS: [&str; 5] = ["F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0"];
 
 /// The kind of transformer, which decides the names of keys and tensors.

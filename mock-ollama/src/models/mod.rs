@@ -1,4 +1,4 @@
-//! The models that the mock has: what each can do, and what Ollama tells about it.
+//! The models that the mock has: what each can do, and what Ollama reports about it.
 
 mod card;
 mod stock;
@@ -78,7 +78,7 @@ pub struct Model {
     pub(crate) calls: Calls,
     /// It judges, and does not answer.
     pub(crate) is_guard: bool,
-    /// What its weights are, where the facts of the file do not tell them from others.
+    /// What its weights are, if the facts of the file do not identify them.
     pub(crate) origin: String,
     /// The digest of its weights, where they are a file that was brought or pulled.
     pub(crate) file: Option<String>,
@@ -97,19 +97,21 @@ pub struct Model {
 
 /// A text that describes no model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoModel {
     /// Not `[host/][namespace/]model[:tag]`.
-    #[error("{0:?} is no model name such as llama3.2 or me/model:tag")]
+    #[error("{0:?} is not a model name such as llama3.2 or me/model:tag")]
     Name(String),
     /// A word after `=` that is not known.
     #[error(
-        "{0:?} is no capability: use completion, tools, insert, vision, embedding, thinking, audio, jinja, guard, context:N"
+        "{0:?} is not a capability: use completion, tools, insert, vision, embedding, thinking, audio, jinja, guard, context:N"
     )]
     Word(String),
 }
 
-/// `NAME` or `NAME=WORD,…`: capabilities (a model that says nothing, or no `embedding`, can complete), `jinja` for the second placement of
-/// tool calls, `guard` for a model that judges like Llama Guard, `context:N` for the trained context length.
+/// `NAME` or `NAME=WORD,…`: capabilities (a model that says nothing, or no `embedding`, can complete), `jinja` for the
+/// second placement of tool calls, `guard` for a model that judges like Llama Guard, `context:N` for the trained
+/// context length.
 impl FromStr for Model {
     type Err = NoModel;
 
@@ -195,7 +197,7 @@ impl Model {
         self.file.clone().unwrap_or_else(|| digest_of(&self.weights_text()))
     }
 
-    /// What stands for the weights, which nobody has.
+    /// A placeholder for the weights, which do not exist.
     fn weights_text(&self) -> String {
         format!("GGUF {} {:?}", self.origin, self.card)
     }
@@ -251,7 +253,8 @@ impl Model {
         Layer { media_type: CONFIG, ..Layer::new("", config.to_string()) }
     }
 
-    /// A model as a manifest describes it. What the mock's models and their quantized forms have beyond that is known by their weights.
+    /// A model as a manifest describes it. What the mock's models and their quantized forms have beyond that is known
+    /// by their weights.
     pub(crate) fn of_manifest(name: &Name, manifest: &Value, blob: impl Fn(&str) -> Option<Bytes>) -> Self {
         let mut model = Self { template: card::NO_TEMPLATE.to_owned(), ..Self::new(name.clone()) };
         let layers = manifest["layers"].as_array().into_iter().flatten();
@@ -278,7 +281,7 @@ impl Model {
         model
     }
 
-    /// Takes over what a mock's config tells.
+    /// Applies a mock's config.
     fn has_config(&mut self, config: &Value) {
         let is = |key: &str, word: String| config["mock"][key] == word;
         let words = config["capabilities"].as_array().map_or(&[][..], Vec::as_slice);
@@ -345,7 +348,7 @@ impl Layer {
         self.media_type == "application/vnd.ollama.image.model"
     }
 
-    /// Bytes as they are told where a transfer is played.
+    /// Bytes as a played transfer reports them.
     pub(crate) fn size(&self, model: &Model) -> u64 {
         if self.is_weights() { model.card.file_size() } else { self.content.len() as u64 }
     }

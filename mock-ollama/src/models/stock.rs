@@ -12,7 +12,8 @@ pub enum Stock {
     /// `gpt-oss:20b`, `agent`, `qwen3-vl:8b`, `gemma4:e4b`, `llama-guard3:8b`, and the recorded ones.
     #[default]
     Usual,
-    /// Those of the recordings alone: `smollm2:135m`, `caller:135m`, `pair:135m`, `thinker:135m`, `filler:135m`, `all-minilm`.
+    /// Those of the recordings alone: `smollm2:135m`, `caller:135m`, `pair:135m`, `thinker:135m`, `filler:135m`,
+    /// `all-minilm`.
     Recorded,
     /// None.
     Empty,

@@ -26,8 +26,8 @@ const VARYING: [&str; 2] = ["Date", "Content-Length"];
 const SHOWN: usize = 120;
 const ABSENT: &str = "(absent)";
 
-/// Compares the recorded response with another one: status, headers, framing, and the keys, kinds and fixed texts of the JSON. What a
-/// model writes is not compared, nor times, digests, ids and measured durations.
+/// Compares the recorded response with another one: status, headers, framing, and the keys, kinds and fixed texts of
+/// the JSON. What a model writes is not compared, nor times, digests, ids and measured durations.
 #[must_use]
 pub fn differences(recording: &Recording, now: &Response) -> Vec<Difference> {
     let forced = Forced::by(recording);

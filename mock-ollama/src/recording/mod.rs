@@ -1,4 +1,5 @@
-//! A recorded exchange with an Ollama server: the format of `fixtures/`, of `farllama-check record` and of `mock-ollama --replay`.
+//! A recorded exchange with an Ollama server: the format of `fixtures/`, of `farllama-check record` and of `mock-ollama
+//! --replay`.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), mock_ollama::recording::ReadError> {
@@ -37,7 +38,8 @@ pub struct Recording {
     /// The client closed the connection after so many chunks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_after_chunks: Option<usize>,
-    /// The `100 Continue` before the response, with its time, status line and headers; null in a file where the final response came instead.
+    /// The `100 Continue` before the response, with its time, status line and headers; null in a file where the final
+    /// response came instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interim: Option<(u64, String, Headers)>,
     /// The process that runs the model was killed after so many chunks.
@@ -124,7 +126,8 @@ impl Response {
     }
 }
 
-/// A text that was cut, at its full length: its last character repeated. JSON is closed where it was cut inside a list of texts.
+/// A text that was cut, at its full length: its last character repeated. JSON is closed where it was cut inside a list
+/// of texts.
 fn whole(text: &str) -> String {
     let cut = text.split_once("…(+").and_then(|(start, rest)| {
         let missing: usize = rest.strip_suffix(" characters)")?.parse().ok()?;
@@ -137,6 +140,7 @@ fn whole(text: &str) -> String {
 
 /// A recording that cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// A file or folder cannot be read.
     #[error("cannot read {}: {error}", path.display())]

@@ -1,5 +1,6 @@
-//! The part of a response that must be the same at every run: its skeleton. Keys in their order, texts and flags that do not vary, and the
-//! kind of everything else. Repetitions count once, because a model decides how often it writes the same kind of line.
+//! The part of a response that must be the same at every run: its skeleton. Keys in their order, texts and flags that
+//! do not vary, and the kind of everything else. Repetitions count once, because a model decides how often it writes
+//! the same kind of line.
 
 use serde_json::Value;
 
@@ -37,7 +38,7 @@ const OPAQUE: [&str; 2] = ["arguments", "projector_info"];
 pub fn of(response: &Response, recording: &Recording) -> String {
     let mut text = format!("{}\n", response.status);
     let body: String = response.chunks.iter().map(|(_, chunk)| chunk.as_str()).collect();
-    // A HEAD of the list has a length, but no body that would tell how it came about.
+    // A HEAD of the list has a length, but no body that would explain it.
     let is_head_of_list = recording.request.method == "HEAD" && recording.request.path == "/api/tags";
     let varies = is_head_of_list
         || serde_json::from_str::<Value>(&body)
@@ -52,7 +53,7 @@ pub fn of(response: &Response, recording: &Recording) -> String {
     text += &format!("framing {}\n", response.framing);
     let forced = Forced::by(recording);
     let mut last = String::new();
-    // Without chunks of HTTP, only the lines can be told apart.
+    // Without chunks of HTTP, only the lines can be distinguished.
     let pieces: Vec<&str> = match response.framing.as_str() {
         "close" => body.split_inclusive('\n').collect(),
         _ => response.chunks.iter().map(|(_, chunk)| chunk.as_str()).collect(),
@@ -152,7 +153,8 @@ fn item_key(key: &str) -> &str {
 fn text_of(key: &str, text: &str, forced: Forced) -> String {
     let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let masked = || {
-        // Digests, and their beginnings as progress reports show them; each piece ends with what divides it from the next.
+        // Digests, and their beginnings as progress reports show them; each piece ends with what divides it from the
+        // next.
         let is_start = |part: &str| part.len() == 12 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
         let parts = text.split_inclusive([':', '-', '/', '"', ' ']).map(|part| {
             let word = part.trim_end_matches([':', '-', '/', '"', ' ']);

@@ -1,5 +1,6 @@
 //! `/api/chat` (`ollama-wire` A5).
 
+use crate::version::Feature;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -85,7 +86,7 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
     };
     let question = prompt.question(&wanted);
     let (mut task, telling) = wanted.task(&state.version, &question, &tools, call.words, prompt_tokens);
-    if state.version.counts_uncached_only() && state.has_cached(&wanted.model, question.seed) {
+    if state.version.has(Feature::CountsUncachedOnly) && state.has_cached(&wanted.model, question.seed) {
         task.prompt_tokens = 0;
     }
     let call_seed = question.seed ^ state.next();
@@ -128,10 +129,10 @@ impl Message {
     fn render(&self) -> String {
         let Self { role, content, thinking, images, calls } = self;
         let thinking = if thinking.is_empty() { String::new() } else { format!("<think>{thinking}</think>\n") };
-        let pictures: String = (0..*images).map(|nth| format!("[img-{nth}]")).collect();
+        let marks: String = (0..*images).map(|nth| format!("[img-{nth}]")).collect();
         let calls: String =
             calls.iter().map(|call| format!("<tool_call>\n{}\n</tool_call>", call["function"])).collect();
-        format!("<|im_start|>{role}\n{thinking}{pictures}{content}{calls}<|im_end|>\n")
+        format!("<|im_start|>{role}\n{thinking}{marks}{content}{calls}<|im_end|>\n")
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/api/create` (`ollama-wire` A8).
 
+use crate::version::Feature;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -133,7 +134,7 @@ impl Creation {
         }
     }
 
-    /// The base with what the request changes, told layer by layer.
+    /// The base with what the request changes, reported layer by layer.
     fn changed(&self, base: Model) -> Result<Model, Failure> {
         let fields = &self.fields;
         let mut model = Model { name: self.name.clone(), modified: Timestamp::now(), ..base };
@@ -168,9 +169,10 @@ impl Creation {
         Ok(model)
     }
 
-    /// Other weights, from floats alone. llama-server's Ollama verifies what it wrote, as it does with files; older ones report progress.
+    /// Other weights, from floats alone. llama-server's Ollama verifies what it wrote, as it does with files; older
+    /// ones report progress.
     fn quantize(&self, model: &mut Model, to: Option<&str>) -> Result<(), Failure> {
-        let is_new = self.state.version.has_llama_server();
+        let is_new = self.state.version.has(Feature::LlamaServer);
         if let Some(to) = to {
             let wanted = to.to_uppercase();
             let Some(known) = QUANTIZATIONS.into_iter().find(|known| *known == wanted) else {

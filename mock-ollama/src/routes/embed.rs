@@ -1,5 +1,7 @@
-//! `/api/embed` and the older `/api/embeddings` (`ollama-wire` A7). Vectors are sums of one direction per word: texts that share words are near.
+//! `/api/embed` and the older `/api/embeddings` (`ollama-wire` A7). Vectors are sums of one direction per word: texts
+//! that share words are near.
 
+use crate::version::Feature;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -59,13 +61,13 @@ pub(super) fn embed(call: &Call<'_>) -> Result<Answer, Refusal> {
         let tokens = loaded.tokens(input, truncates)?;
         count += tokens.len() + loaded.frame();
         let mut vector = vector(&loaded.model, &tokens);
-        if call.state.version.has_dimensions()
+        if call.state.version.has(Feature::Dimensions)
             && let Some(wanted) =
                 fields.get("dimensions").and_then(Value::as_u64).and_then(|wanted| usize::try_from(wanted).ok())
             && (1..vector.len()).contains(&wanted)
         {
             vector.truncate(wanted);
-            normalise(&mut vector);
+            normalize(&mut vector);
         }
         vectors.push(format!("[{}]", vector.iter().map(|number| float32(*number)).collect::<Vec<_>>().join(",")));
     }
@@ -131,7 +133,7 @@ impl Loaded {
 
     /// llama-server does not embed with a model that is for text; older runners did.
     fn refuse_chat_model(&self, call: &Call<'_>) -> Result<(), Refusal> {
-        if self.model.can(Capability::Embedding) || !call.state.version.has_llama_server() {
+        if self.model.can(Capability::Embedding) || !call.state.version.has(Feature::LlamaServer) {
             return Ok(());
         }
         let text = "This server does not support embeddings. Start it with `--embeddings`";
@@ -173,11 +175,11 @@ fn vector(model: &Model, tokens: &[Token]) -> Vec<f32> {
             *number += f32::from(i16::from_le_bytes([roll.to_le_bytes()[3], roll.to_le_bytes()[4]])) / 32768.0;
         }
     }
-    normalise(&mut sum);
+    normalize(&mut sum);
     sum
 }
 
-fn normalise(vector: &mut [f32]) {
+fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
     if length > 0.0 {
         vector.iter_mut().for_each(|number| *number /= length);

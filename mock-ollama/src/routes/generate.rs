@@ -1,5 +1,6 @@
 //! `/api/generate` (`ollama-wire` A6).
 
+use crate::version::Feature;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -76,7 +77,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
         reply.insert("_debug_info".to_owned(), json!({"rendered_template": prompt}));
         return Ok(Answer::json(StatusCode::OK, &reply.into()));
     }
-    let seen = if images > 0 && !state.version.has_llama_server() { format!("[img-0]{prompt}") } else { prompt };
+    let seen = if images > 0 && !state.version.has(Feature::LlamaServer) { format!("[img-0]{prompt}") } else { prompt };
     let fitted = match refuse_images(&wanted.model, images, &state.version) {
         Some(late) => Err(late),
         None => wanted.fit(&state.version, tokens::count(&seen) + context.len() + image_tokens(&wanted.model, images)),
@@ -96,7 +97,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let insertion = (!suffix.is_empty() && wanted.format == Format::Text).then(|| question.insertion());
     let words = call.words.or(insertion.as_deref());
     let (mut task, mut telling) = wanted.task(&state.version, &question, &[], words, prompt_tokens);
-    if state.version.counts_uncached_only() && state.has_cached(&wanted.model, question.seed) {
+    if state.version.has(Feature::CountsUncachedOnly) && state.has_cached(&wanted.model, question.seed) {
         task.prompt_tokens = 0;
     }
     telling.tells_held = true;

@@ -1,5 +1,6 @@
 //! The small reads: liveness, version, `/api/tags`, `/api/ps` (`ollama-wire` A2, A3).
 
+use crate::version::Feature;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ fn tag(model: &Model, version: &Version) -> Value {
         "size": model.size(),
         "digest": model.digest(),
     });
-    if !version.tags_have_capabilities() {
+    if !version.has(Feature::TagsCapabilities) {
         item["details"] = details;
         return item;
     }
@@ -83,7 +84,7 @@ pub(super) fn ps(call: &Call<'_>) -> Result<Answer, Refusal> {
                 "expires_at": loaded.expires.to_string(),
                 "size_vram": 0,
             });
-            if call.state.version.ps_has_context_length() {
+            if call.state.version.has(Feature::PsContextLength) {
                 item["context_length"] = loaded.context_length.into();
             }
             item

@@ -1,4 +1,5 @@
-//! Ollama's native routes, one file for each family. `/v1/*` is known by name only, so that 405 and preflights are right; its answer is 404.
+//! Ollama's native routes, one file for each family. `/v1/*` is known by name only, so that 405 and preflights are
+//! right; its answer is 404.
 
 mod chat;
 mod create;
@@ -13,6 +14,7 @@ mod registry;
 mod show;
 mod transfer;
 
+use crate::version::Feature;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -69,7 +71,7 @@ pub(crate) enum Outcome {
     Waits,
 }
 
-/// Methods in the order in which gin tells them.
+/// Methods in gin's order.
 const METHODS: [Method; 4] = [Method::HEAD, Method::GET, Method::POST, Method::DELETE];
 
 /// A path ending in `/:` takes one more segment.
@@ -133,7 +135,7 @@ pub(crate) fn allow(method: &Method, path: &str) -> Option<String> {
 pub(crate) fn answer(state: &Arc<State>, asked: &Asked, words: Option<&str>, ticket: &Ticket) -> Outcome {
     let Some((handler, parameter)) = find(&asked.method, &asked.route) else {
         return Outcome::Answered(match allow(&asked.method, &asked.route) {
-            Some(methods) if state.version.tells_wrong_methods() => gate::wrong_method(&methods),
+            Some(methods) if state.version.has(Feature::WrongMethods) => gate::wrong_method(&methods),
             _ => gate::not_found(),
         });
     };
@@ -159,7 +161,7 @@ pub(crate) fn reads_body(state: &State, asked: &Asked) -> bool {
 impl Call<'_> {
     /// The body's known fields.
     pub(crate) fn decode(&self, request: &go::Request) -> Result<Map<String, Value>, Refusal> {
-        go::decode(&self.asked.body, request, self.state.version.has_own_argument_parser())
+        go::decode(&self.asked.body, request, self.state.version.has(Feature::ArgumentParser))
             .map_err(Refusal::bad_request)
     }
 }

@@ -1,4 +1,5 @@
-//! The registry protocol over plain HTTP, as far as Ollama speaks it: manifests, blobs with their redirects, uploads in one piece.
+//! The registry protocol over plain HTTP, as far as Ollama speaks it: manifests, blobs with their redirects, uploads in
+//! one piece.
 //!
 //! Only registries on this machine are asked; any other host is played as one that cannot be found.
 
@@ -130,7 +131,7 @@ impl Registry {
         if put.status().is_success() { Ok(()) } else { Err(format!("unexpected status code {}", put.status())) }
     }
 
-    /// Sends one request; errors are told in Go's words.
+    /// Sends one request; errors have Go's texts.
     async fn send(
         &self,
         method: Method,

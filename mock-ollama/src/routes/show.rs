@@ -1,5 +1,6 @@
 //! `/api/show` (`ollama-wire` A3).
 
+use crate::version::Feature;
 use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -31,14 +32,14 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::bad_request("model is required"));
     }
     let name = Name::parse(asked).ok_or_else(|| {
-        if version.tells_bad_names() {
+        if version.has(Feature::InvalidNames) {
             Refusal::bad_request("invalid model name")
         } else {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "invalid model path")
         }
     })?;
     let Some(mut model) = call.state.model(&name) else {
-        let told = if version.show_names_the_tag() { name.short() } else { asked.to_owned() };
+        let told = if version.has(Feature::ShowNamesTag) { name.short() } else { asked.to_owned() };
         return Err(Refusal::not_found(format!("model '{told}' not found")));
     };
     if !text(&fields, "system").is_empty() {
@@ -62,7 +63,7 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
     put("system", model.system.clone().into());
     let parent = match &model.parent {
         Some(parent) => parent.clone(),
-        None if version.shows_blob_as_parent() => format!("{STORE}/blobs/sha256-{}", model.weights()),
+        None if version.has(Feature::BlobAsParent) => format!("{STORE}/blobs/sha256-{}", model.weights()),
         None => String::new(),
     };
     put("details", super::list::details(&model, &parent));
@@ -70,7 +71,7 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut info = model.card.model_info(flag(&fields, "verbose", false));
     let is_copilot =
         call.asked.header(&header::USER_AGENT).is_some_and(|agent| agent.starts_with("GitHubCopilotChat/"));
-    if is_copilot && version.shows_copilot_its_name() {
+    if is_copilot && version.has(Feature::CopilotName) {
         info.insert("general.basename".to_owned(), asked.into());
     }
     put("model_info", info.into());
@@ -81,7 +82,7 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
         );
     }
     put("tensors", model.card.tensors().into());
-    if version.shows_capabilities() {
+    if version.has(Feature::ShowCapabilities) {
         put("capabilities", super::list::capabilities(&model));
     }
     put("modified_at", model.modified.to_string().into());

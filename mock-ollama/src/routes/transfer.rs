@@ -1,5 +1,5 @@
-//! `/api/pull` and `/api/push` (`ollama-wire` A8): with a registry on this machine for real, and played for Ollama's own library and for the
-//! hosts that a script publishes models at. No byte leaves the machine.
+//! `/api/pull` and `/api/push` (`ollama-wire` A8): with a registry on this machine for real, and played for Ollama's
+//! own library and for the hosts that a script publishes models at. No byte leaves the machine.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,8 +33,8 @@ const FIELDS: &[(&str, go::Kind)] = &[
 const PULL: go::Request = go::Request { name: "PullRequest", fields: FIELDS };
 const PUSH: go::Request = go::Request { name: "PushRequest", fields: FIELDS };
 
-/// How often Ollama reports the progress of a layer. A download that takes less is silent, an upload is reported once more when it is done
-/// (recorded: transfer/pull, transfer/push).
+/// How often Ollama reports the progress of a layer. A download that takes less is silent, an upload is reported once
+/// more when it is done (recorded: transfer/pull, transfer/push).
 const TICK: Duration = Duration::from_millis(60);
 
 /// Models of Ollama's library that can be pulled with any tag, besides the mock's own.
@@ -234,7 +234,8 @@ async fn pushing(state: &State, name: &Name, insecure: bool, reports: &Reports) 
     registry.put_manifest(&name.tag, manifest.to_string()).await.map_err(Failure::new)
 }
 
-/// Uploads a layer that the registry does not have. Progress is reported at every tick, and at the first one after the end.
+/// Uploads a layer that the registry does not have. Progress is reported at every tick, and at the first one after the
+/// end.
 async fn upload(state: &State, registry: &Registry, layer: &Layer, reports: &Reports) -> Result<(), Failure> {
     let digest = format!("sha256:{}", layer.digest);
     let has = registry.has(&digest).await.map_err(Failure::new)?;

@@ -1,8 +1,8 @@
 //! JSON that llama-server's grammar for a JSON Schema allows, and what it says of a schema that it cannot use. Pure.
 //!
-//! What Ollama ignores is broken on purpose, so that a test that relies on it fails: bounds of numbers, `multipleOf`, `uniqueItems`, `format`s
-//! other than dates and UUIDs, `minProperties`, lengths of arrays without `items`, types beside `enum`. Which keywords are obeyed, in which
-//! order, is in [`shape`].
+//! What Ollama ignores is broken on purpose, so that a test that relies on it fails: bounds of numbers, `multipleOf`,
+//! `uniqueItems`, `format`s other than dates and UUIDs, `minProperties`, lengths of arrays without `items`, types
+//! beside `enum`. Which keywords are obeyed, in which order, is in [`shape`].
 
 mod fault;
 mod pattern;
@@ -83,7 +83,8 @@ impl Sampler<'_> {
         }
     }
 
-    /// Deep down the first part that leads nowhere deeper is taken, so that recursion ends; null only where there is nothing else.
+    /// Deep down the first part that leads nowhere deeper is taken, so that recursion ends; null only where there is
+    /// nothing else.
     fn one_of(&mut self, parts: &[Cow<'_, Value>], depth: usize) -> Value {
         let is_null = |part: &Value| part.get("type").is_some_and(|kind| kind == "null");
         if depth > DEPTH

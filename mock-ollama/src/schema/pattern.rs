@@ -10,8 +10,8 @@ const MORE: u32 = 2;
 /// Bytes at which a text is long enough, whatever the pattern says.
 const LONGEST: usize = 1 << 16;
 
-/// A text that matches the pattern, if it is one that can be read. Anchors are taken to hold; what looks ahead or behind is ignored, as
-/// llama-server does.
+/// A text that matches the pattern, if it is one that can be read. Anchors are taken to hold; what looks ahead or
+/// behind is ignored, as llama-server does.
 pub(super) fn sample(pattern: &str, roll: usize) -> Option<String> {
     let mut text = Vec::new();
     write(&Parser::new().parse(&without_looks(pattern)).ok()?, roll, &mut text);

@@ -1,5 +1,6 @@
-//! What llama-server makes of one schema, keyword by keyword in its order: the first that applies decides, and its neighbors are ignored
-//! (recorded: 0.33.0-rc2 `structured/*`; order and texts: llama.cpp's conversion of schemas to grammars).
+//! What llama-server makes of one schema, keyword by keyword in its order: the first that applies decides, and its
+//! neighbors are ignored (recorded: 0.33.0-rc2 `structured/*`; order and texts: llama.cpp's conversion of schemas to
+//! grammars).
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What the mock is told to do instead of its faithful answers: rules of *when* and *reply*, from YAML, JSON or Rust.
+//! What the mock does instead of its faithful responses: rules of *when* and *reply*, from YAML, JSON or Rust.
 //!
 //! ```yaml
 //! - when: { path: /api/chat, model: llama3.2, body: { /stream: true }, nth: 2 }   # each absent condition is met
@@ -9,13 +9,15 @@
 //!       - { message: { content: "Hel" } }
 //!       - raw: "{\"broken"         # sent as it is, without a newline
 //!     pause: 50ms                  # between lines; here and in `delay`, { seen: 10s } waits until the client has seen something
-//!                                  # more, but not longer than that (in process alone: someone must tell the mock)
+//!                                  # more, but not longer than that (in process only: the client must report it)
 //!     then: cut                    # end · cut · reset · stall · kill (the process that runs the model)
 //! ```
-//! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the model's words; the mock
-//! answers with them as Ollama would, thinking and tool calls told apart), or `faithful: true`, with `after: N` lines kept before `then`.
-//! An item `models: ["NAME=tools,thinking", …]` adds models instead; `chaos: "seed=7,cut=0.01"` makes every response misbehave at random
-//! (see [`Chaos`]); `published: ["127.0.0.1:5000/me/mine=tools"]` plays transfers with that host, where otherwise a registry is asked. The first rule that matches wins; where none does, the answer is faithful.
+//! Instead of `lines`: `body` (JSON or text, with `Content-Length`), `bytes: N` (so many of them), `says: "…"` (the
+//! model's words; the mock answers with them as Ollama would, thinking and tool calls separated), or `faithful: true`,
+//! with `after: N` lines kept before `then`. An item `models: ["NAME=tools,thinking", …]` adds models instead; `chaos:
+//! "seed=7,cut=0.01"` makes every response misbehave at random (see [`Chaos`]); `published:
+//! ["127.0.0.1:5000/me/mine=tools"]` plays transfers with that host, where otherwise a registry is asked. The first
+//! rule that matches wins; where none does, the answer is faithful.
 
 mod play;
 mod reply;
@@ -95,7 +97,8 @@ impl TryFrom<Vec<Item>> for Script {
     }
 }
 
-/// Writes scripts in tests: `Script::on("/api/chat").lines([json!({…})]).then(Then::Cut)`. Each call changes the last rule.
+/// Writes scripts in tests: `Script::on("/api/chat").lines([json!({…})]).then(Then::Cut)`. Each call changes the last
+/// rule.
 impl Script {
     /// One rule for a path, without a query; its answer is faithful until another call says otherwise.
     #[must_use]

@@ -57,7 +57,7 @@ impl Playing {
         None
     }
 
-    /// Whether a rule might be for this request, as far as its head tells.
+    /// Whether a rule might be for this request, as far as its head shows.
     pub(crate) fn may_be_for(&self, unread: &Asked) -> bool {
         self.script.rules.iter().any(|rule| rule.when.may_be_met(unread))
     }
@@ -171,7 +171,7 @@ pub(crate) fn killed(answer: Answer, after: u64, error: &str, asked: &Asked, has
 /// The pieces with their pauses, and what comes then.
 fn parts(pieces: impl Stream<Item = Bytes> + Send + 'static, pause: Wait, then: Then, seen: Seen) -> Parts {
     let parts = match then {
-        // Of a kill the last piece tells; see `killed`.
+        // A kill is reported by the last piece; see `killed`.
         Then::End | Then::Kill => pieces.map(Part::Data).boxed(),
         Then::Cut => cut_last(pieces).boxed(),
         Then::Reset => pieces.map(Part::Data).chain(stream::iter([Part::Reset])).boxed(),

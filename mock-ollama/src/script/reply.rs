@@ -99,7 +99,7 @@ impl TryFrom<Written> for Reply {
         }
         for (name, value) in &headers {
             if http::HeaderName::try_from(name).is_err() || http::HeaderValue::try_from(value).is_err() {
-                return Err(format!("{name:?}: {value:?} is no HTTP header"));
+                return Err(format!("{name:?}: {value:?} is not an HTTP header"));
             }
         }
         Ok(Self { delay, status, headers, content, after, pause, then })
@@ -119,16 +119,16 @@ pub enum Then {
     Reset,
     /// Nothing more comes, and the connection stays open.
     Stall,
-    /// The process that runs the model is killed, after the lines of `after` (none if absent): the answer ends as Ollama's does then, and the
-    /// model is no longer loaded. Faithful answers only.
+    /// The process that runs the model is killed, after the lines of `after` (none if absent): the answer ends as
+    /// Ollama's does then, and the model is no longer loaded. Faithful answers only.
     Kill,
 }
 
 /// One line of an NDJSON answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
-    /// A JSON object. Absent `model`, `created_at`, `message` or `response`, and `done` are filled in on the routes that always send them;
-    /// a null leaves the key out. An object with `error` is sent as it is.
+    /// A JSON object. Absent `model`, `created_at`, `message` or `response`, and `done` are filled in on the routes
+    /// that always send them; a null leaves the key out. An object with `error` is sent as it is.
     Json(Map<String, Value>),
     /// Sent as it is, in a chunk of its own, without a newline: `raw: "…"` in a file.
     Raw(String),

@@ -14,7 +14,8 @@ use crate::Seen;
 pub enum Wait {
     /// So long: `2s`.
     For(Duration),
-    /// Until the client has seen something more, so long at most: `{ seen: 10s }`. Only in process, see [`crate::Mock::seen`].
+    /// Until the client has seen something more, so long at most: `{ seen: 10s }`. Only in process, see
+    /// [`crate::Mock::seen`].
     Seen(Duration),
 }
 
@@ -74,5 +75,5 @@ impl<'de> Deserialize<'de> for Wait {
 
 fn duration<E: Error>(text: &str) -> Result<Duration, E> {
     humantime::parse_duration(text)
-        .map_err(|error| E::custom(format!("{text:?} is no duration such as 50ms or 2s: {error}")))
+        .map_err(|error| E::custom(format!("{text:?} is not a duration such as 50ms or 2s: {error}")))
 }

@@ -36,7 +36,7 @@ impl<'de> Deserialize<'de> for BodyIs {
             Value::String(text) => Ok(Self::Containing(text)),
             Value::Object(values) => match values.keys().find(|pointer| !pointer.starts_with('/')) {
                 Some(wrong) => {
-                    Err(D::Error::custom(format!("{wrong:?} is no JSON pointer: it has to start with a slash")))
+                    Err(D::Error::custom(format!("{wrong:?} is not a JSON pointer: it must start with a slash")))
                 }
                 None => Ok(Self::Json(values)),
             },

@@ -1,4 +1,5 @@
-//! The head of a request, read with the leniencies and the refusals of Go's HTTP server (recorded: 0.33.0-rc2 `http/*`).
+//! The head of a request, read with the leniencies and the refusals of Go's HTTP server (recorded: 0.33.0-rc2
+//! `http/*`).
 
 use std::time::Instant;
 
@@ -35,7 +36,8 @@ pub(crate) enum Framing {
     Chunked,
 }
 
-/// Why a request never reaches a handler. Each has the text that Go puts into the body and, mostly, into the status line.
+/// Why a request never reaches a handler. Each has the text that Go puts into the body and, mostly, into the status
+/// line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
     /// 400 without an explanation.
@@ -70,7 +72,8 @@ pub(crate) enum NoHead {
     Rejected(Rejection),
 }
 
-/// Reads one head; what follows it stays in the buffer. After a POST, Go forgives old clients up to four bytes of line ends.
+/// Reads one head; what follows it stays in the buffer. After a POST, Go forgives old clients up to four bytes of line
+/// ends.
 ///
 /// # Errors
 /// The peer closes before a whole head arrived, or the head is not one that Go's server accepts.

@@ -1,7 +1,8 @@
 //! From a socket to an answer and back: what every route shares. What the routes say is in [`crate::routes`].
 //!
-//! HTTP is spoken here, and not by a library, because a stand-in has to have the oddities of Go's server, which no library offers: answers
-//! before the body is read, 100 Continue only when the body is wanted, HTTP/1.0, its texts for what it rejects, its order of headers.
+//! HTTP is spoken here, and not by a library, because a stand-in has to have the oddities of Go's server, which no
+//! library offers: answers before the body is read, 100 Continue only when the body is wanted, HTTP/1.0, its texts for
+//! what it rejects, its order of headers.
 
 pub(crate) mod answer;
 pub(crate) mod gate;
@@ -9,6 +10,7 @@ pub(crate) mod head;
 pub(crate) mod request;
 mod writer;
 
+use crate::version::Feature;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
@@ -36,7 +38,8 @@ use crate::{
     state::{State, Ticket},
 };
 
-/// How long Go leaves a connection half open after it answered without having read everything, so that the client gets to read the answer.
+/// How long Go leaves a connection half open after it answered without having read everything, so that the client gets
+/// to read the answer.
 const LINGER: Duration = Duration::from_millis(500);
 /// How much of the next request is read ahead while an answer is on its way.
 const AHEAD: usize = 64 << 10;
@@ -220,7 +223,7 @@ fn killed(app: &App, asked: &Asked, reply: &Reply, answer: Answer) -> Answer {
     let name = json.as_ref().and_then(script::model_of).and_then(Name::parse);
     let Some(model) = name.and_then(|name| app.state.model(&name)) else { return answer };
     let error = app.state.kill_runner(&model);
-    script::killed(answer, reply.after.unwrap_or(0), &error, asked, app.state.version.has_llama_server())
+    script::killed(answer, reply.after.unwrap_or(0), &error, asked, app.state.version.has(Feature::LlamaServer))
 }
 
 /// Whether the faithful answer depends on the body; if not, it comes before the body is read.

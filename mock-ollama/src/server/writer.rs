@@ -1,4 +1,5 @@
-//! An answer on the wire, framed as Go's server frames it: each piece is a write of its own, and the journal learns how it ended.
+//! An answer on the wire, framed as Go's server frames it: each piece is a write of its own, and the journal learns how
+//! it ended.
 
 use std::{io, time::Duration};
 
@@ -272,7 +273,8 @@ pub(crate) fn expectation_failed() -> Answer {
     answer
 }
 
-/// The answer to `OPTIONS *`, which Go's server gives itself: its length is set by a handler, and so comes before the date.
+/// The answer to `OPTIONS *`, which Go's server gives itself: its length is set by a handler, and so comes before the
+/// date.
 pub(crate) fn options_star() -> Answer {
     let mut answer = Answer::empty(StatusCode::OK);
     answer.headers.push((header::CONTENT_LENGTH, HeaderValue::from_static("0")));

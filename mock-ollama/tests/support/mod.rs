@@ -30,7 +30,7 @@ pub(crate) async fn ask(mock: &Mock, method: &str, path: &str, body: &str) -> (S
     (head.to_owned(), body.to_owned(), ended_well)
 }
 
-/// Chunks of a chunked body; the last flag tells whether the end came.
+/// Chunks of a chunked body; the last flag is whether the end came.
 pub(crate) fn chunks(mut body: &str) -> (Vec<String>, bool) {
     let mut chunks = Vec::new();
     while let Some((size, rest)) = body.split_once("\r\n") {

@@ -1,5 +1,5 @@
-//! A registry without TLS, as small as Ollama's transfers need it: blobs are answered with a redirect to another host name, where they come
-//! slowly enough for progress to be seen.
+//! A registry without TLS, as small as Ollama's transfers need it: blobs are answered with a redirect to another host
+//! name, where they come slowly enough for progress to be seen.
 
 use std::{
     collections::HashMap,

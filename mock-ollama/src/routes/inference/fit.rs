@@ -1,5 +1,6 @@
 //! A prompt in its context: how much room there is, what is cut, what is refused, and in whose words.
 
+use crate::version::Feature;
 use http::StatusCode;
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use crate::{
     version::Version,
 };
 
-/// An error that is found once the model is at work; a stream that has not begun tells it with its status.
+/// An error that is found once the model is at work; a stream that has not begun reports it with its status.
 #[derive(Debug)]
 pub(crate) struct Late {
     pub(crate) status: StatusCode,
@@ -29,7 +30,7 @@ impl Late {
 impl Inference {
     /// Tokens that the runner has room for; llama-server rounds up.
     fn capacity(&self, version: &Version) -> usize {
-        if version.has_llama_server() { self.context_length.next_multiple_of(256) } else { self.context_length }
+        if version.has(Feature::LlamaServer) { self.context_length.next_multiple_of(256) } else { self.context_length }
     }
 
     /// The prompt's tokens once it fits.
@@ -45,7 +46,7 @@ impl Inference {
             }
             Format::Schema(schema) => {
                 if let Some(fault) = schema::fault(schema) {
-                    if !version.has_llama_server() {
+                    if !version.has(Feature::LlamaServer) {
                         return late(StatusCode::INTERNAL_SERVER_ERROR, "invalid JSON schema in format".to_owned());
                     }
                     let runner_error = (fault == Fault::Grammar)
@@ -66,7 +67,7 @@ impl Inference {
         if prompt_tokens <= capacity {
             return Ok(prompt_tokens);
         }
-        if !version.has_llama_server() {
+        if !version.has(Feature::LlamaServer) {
             return if self.truncate {
                 Ok(capacity)
             } else {
@@ -95,7 +96,7 @@ impl Inference {
     /// The most tokens: what was asked for, and the context where it may not shift.
     pub(super) fn most(&self, version: &Version, prompt_tokens: usize) -> Option<usize> {
         // Older runners wrote one more than fits (recorded: generate/shift-false).
-        let capacity = self.capacity(version) + usize::from(!version.has_llama_server());
+        let capacity = self.capacity(version) + usize::from(!version.has(Feature::LlamaServer));
         let room = (!self.shift).then(|| capacity.saturating_sub(prompt_tokens).max(1));
         let most = self.options.num_predict.unwrap_or(10 * self.context_length);
         Some(room.map_or(most, |room| room.min(most)))
@@ -112,7 +113,8 @@ fn llama_error(message: &str, kind: &str, sizes: Option<(usize, usize)>) -> Stri
     json!({"error": error}).to_string()
 }
 
-/// Tokens that pictures or sounds take, besides their marks in the text; a model that does not see them has the marks alone.
+/// Tokens that images or sounds take, besides their marks in the text; a model that does not see them has the marks
+/// alone.
 pub(crate) fn image_tokens(model: &Model, images: usize) -> usize {
     if sees(model) { images * 256 } else { 0 }
 }
@@ -121,9 +123,9 @@ fn sees(model: &Model) -> bool {
     model.can(Capability::Vision) || model.can(Capability::Audio)
 }
 
-/// What a text-only model says to pictures: nothing, in older versions.
+/// What a text-only model answers to images: nothing, in older versions.
 pub(crate) fn refuse_images(model: &Model, images: usize, version: &Version) -> Option<Late> {
-    let refuses = images > 0 && version.has_llama_server() && !sees(model);
+    let refuses = images > 0 && version.has(Feature::LlamaServer) && !sees(model);
     refuses.then(|| {
         let message = "Multimodal data provided, but model does not support multimodal requests.";
         let text = llama_error(message, "invalid_request_error", None);

@@ -1,4 +1,4 @@
-//! Pictures and sounds of a request: bare base64, judged as Go does.
+//! Images and sounds of a request: bare base64, judged as Go does.
 
 use serde_json::Value;
 

@@ -4,6 +4,7 @@ mod fit;
 mod images;
 mod wire;
 
+use crate::version::Feature;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -37,7 +38,7 @@ pub(crate) struct Inference {
     pub(crate) options: Options,
     pub(crate) stream: bool,
     pub(crate) format: Format,
-    /// Whether the model thinks, and whether that is told apart from its content.
+    /// Whether the model thinks, and whether thinking is separate from its content.
     pub(crate) thinks: Thinks,
     pub(crate) truncate: bool,
     pub(crate) shift: bool,
@@ -68,13 +69,13 @@ pub(crate) enum Format {
 pub(crate) enum Thinks {
     No,
     Apart,
-    /// With its tags, in the content: what happened before thinking was told apart by default.
+    /// With its tags, in the content: the behavior before thinking was separated by default.
     Inline,
 }
 
 impl Inference {
-    /// Judges the fields that both routes have, in Ollama's order. `needs` are the capabilities that the request needs; `asks_nothing` is an
-    /// empty prompt, which unloads the model where `keep_alive` is 0, whatever it can do.
+    /// Judges the fields that both routes have, in Ollama's order. `needs` are the capabilities that the request needs;
+    /// `asks_nothing` is an empty prompt, which unloads the model where `keep_alive` is 0, whatever it can do.
     pub(crate) fn judge(
         call: &Call<'_>,
         fields: &Map<String, Value>,
@@ -88,7 +89,7 @@ impl Inference {
         let top_logprobs = fields.get("top_logprobs").and_then(Value::as_i64).unwrap_or(0);
         let top_logprobs = usize::try_from(top_logprobs).ok().filter(|top| *top <= 20);
         let top_logprobs = match top_logprobs {
-            None if version.has_logprobs() => {
+            None if version.has(Feature::Logprobs) => {
                 return Err(Refusal::bad_request("top_logprobs must be between 0 and 20"));
             }
             top => top.unwrap_or(0),
@@ -104,7 +105,7 @@ impl Inference {
         if can_think
             && matches!(think, Some(Think::Level))
             && model.mode != Mode::Harmony
-            && !version.levels_switch_thinking()
+            && !version.has(Feature::LevelsSwitchThinking)
         {
             let level = fields.get("think").and_then(Value::as_str).unwrap_or_default();
             return Err(Refusal::bad_request(format!("think value {level:?} is not supported for this model")));
@@ -114,7 +115,7 @@ impl Inference {
             _ if !can_think || flag(fields, "raw", false) => Thinks::No,
             Some(Think::Off) => Thinks::No,
             Some(Think::On | Think::Level) => Thinks::Apart,
-            None if version.thinks_by_default() => Thinks::Apart,
+            None if version.has(Feature::ThinksByDefault) => Thinks::Apart,
             None => Thinks::Inline,
         };
         let options = options(&model.parameters, fields.get("options"))
@@ -128,14 +129,14 @@ impl Inference {
             thinks,
             truncate: flag(fields, "truncate", true),
             shift: flag(fields, "shift", true),
-            logprobs: (flag(fields, "logprobs", false) && version.has_logprobs()).then_some(top_logprobs),
+            logprobs: (flag(fields, "logprobs", false) && version.has(Feature::Logprobs)).then_some(top_logprobs),
             model,
             options,
             context_length,
         })))
     }
 
-    /// Loads the model, and tells how long that took, in nanoseconds.
+    /// Loads the model, and returns how long that took, in nanoseconds.
     ///
     /// # Errors
     /// The request has to wait, or too many do.
@@ -177,7 +178,7 @@ impl Inference {
             thinking: apart.then(Thinking::default),
             // The grammar wins over tools (recorded: tools/with-format).
             tool_calls: (!tools.is_empty()).then(|| ToolCalls::new(names)),
-            calls_last: self.model.mode == Mode::Jinja && version.has_llama_server(),
+            calls_last: self.model.mode == Mode::Jinja && version.has(Feature::LlamaServer),
             tells_held: false,
             then: then.map(|words| Task { words, ..task.clone() }),
         };
@@ -195,8 +196,8 @@ fn find(call: &Call<'_>, asked: &str, route: &str) -> Result<Model, Refusal> {
     let version = &call.state.version;
     let missing = || Refusal::not_found(format!("model '{asked}' not found"));
     let name = Name::parse(asked).ok_or_else(|| match route {
-        "chat" if asked.is_empty() || !version.tells_bad_names() => Refusal::bad_request("model is required"),
-        _ if asked.is_empty() || !version.tells_bad_names() => missing(),
+        "chat" if asked.is_empty() || !version.has(Feature::InvalidNames) => Refusal::bad_request("model is required"),
+        _ if asked.is_empty() || !version.has(Feature::InvalidNames) => missing(),
         _ => Refusal::bad_request("invalid model name"),
     })?;
     call.state.model(&name).ok_or_else(missing)
@@ -210,7 +211,7 @@ enum Think {
 }
 
 fn think(value: Option<&Value>, version: &Version) -> Result<Option<Think>, Refusal> {
-    let known = if version.has_think_max() {
+    let known = if version.has(Feature::ThinkMax) {
         "\"high\", \"medium\", \"low\", \"max\""
     } else {
         "\"high\", \"medium\", \"low\""
@@ -221,7 +222,7 @@ fn think(value: Option<&Value>, version: &Version) -> Result<Option<Think>, Refu
         Some(Value::Bool(true)) => Ok(Some(Think::On)),
         Some(Value::String(level)) => match level.as_str() {
             "high" | "medium" | "low" => Ok(Some(Think::Level)),
-            "max" if version.has_think_max() => Ok(Some(Think::Level)),
+            "max" if version.has(Feature::ThinkMax) => Ok(Some(Think::Level)),
             _ => Err(Refusal::bad_request(format!("invalid think value: {level:?} (must be {known}, true, or false)"))),
         },
         Some(_) => Err(Refusal::bad_request(format!("think must be a boolean or string ({known}, true, or false)"))),

@@ -1,5 +1,6 @@
 //! What answers end with and calls look like on the wire.
 
+use crate::version::Feature;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -14,7 +15,7 @@ pub(crate) fn metrics(done: &Done, load: u64, version: &Version) -> Vec<(&'stati
     let (prompt, written) = (done.prompt_tokens as u64, done.tokens as u64);
     let prompt_duration = 9_000_000 + prompt * 41_000;
     let mut duration = written.saturating_sub(1) * 9_871_000;
-    if duration == 0 && version.has_llama_server() {
+    if duration == 0 && version.has(Feature::LlamaServer) {
         duration = 1000;
     }
     let numbers = [
@@ -39,14 +40,14 @@ pub(crate) fn calls(
 ) -> Value {
     let calls = calls.iter().zip(first..).map(|(made, nth)| {
         let mut whole = Map::new();
-        if version.calls_have_id() {
+        if version.has(Feature::CallId) {
             whole.insert(
                 "id".to_owned(),
-                id(model.mode == Mode::Jinja && version.has_llama_server(), call_seed, nth).into(),
+                id(model.mode == Mode::Jinja && version.has(Feature::LlamaServer), call_seed, nth).into(),
             );
         }
         let mut function = Map::new();
-        if version.calls_have_index() {
+        if version.has(Feature::CallIndex) {
             function.insert("index".to_owned(), if model.mode == Mode::Harmony { 0 } else { nth }.into());
         }
         function.insert("name".to_owned(), made.name.clone().into());
@@ -60,7 +61,8 @@ pub(crate) fn calls(
     calls.collect()
 }
 
-/// A value as Go writes what it has read: every number is a float, and one without a fraction is written without a point.
+/// A value as Go writes what it has read: every number is a float, and one without a fraction is written without a
+/// point.
 fn as_go(value: &Value) -> Value {
     match value {
         Value::Number(number) => match number.as_f64() {
