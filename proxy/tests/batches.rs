@@ -188,8 +188,7 @@ async fn a_canceled_batch_lets_go_of_the_remote_and_says_what_was_not_sent() {
 async fn a_batch_belongs_to_its_key_and_has_its_limits() {
     let mock = Mock::start(Script::default()).await.unwrap();
     let tokens = vec![Token { limit_per_minute: Some(6), ..Token::new("one", "one") }, Token::new("two", "two")];
-    let mut config =
-        Config { auth: Auth { enabled: true, tokens: tokens.into(), ..Auth::default() }, ..config(mock.addr()) };
+    let mut config = Config { auth: Auth { enabled: true, tokens, ..Auth::default() }, ..config(mock.addr()) };
     config.quota.window = Duration::from_millis(1500);
     config.batches.max_count = 1;
     let proxy = serve(config).await.unwrap();

@@ -380,7 +380,7 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                             answer.text().matches("\"index\":").count() + answer.text().matches("b64_json").count(),
                             answer.text().contains("\"text\":\"hi"),
                             answer.text().contains("\"stop_sequence\":\""),
-                            ["\"store\":true", "\"metadata\":{\"a\"", "\"background\":true"]
+                            ["\"store\":true", "\"metadata\":{\"a\"", "\"background\":true", "\"truncation\":\"auto\""]
                                 .map(|told| answer.text().contains(told)),
                             answer.text().contains("\"embedding\":["),
                             answer.header("content-type").map(str::to_owned),
