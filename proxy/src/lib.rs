@@ -60,7 +60,7 @@ pub use explain::{Explained, Pasted, PastedCall, endpoints, explain, explain_wit
 use gate::{Gate, origin::Rules};
 pub use listed::{ListedModel, listed_models};
 pub use observe::{ExchangeLog, LineSink, LogLine, LogRing};
-pub use ollama::version::VERSIONS;
+pub use ollama::version::{CUTS, VERSIONS};
 pub use probe::{Probe, Probed, leads_to_itself, unmatched};
 use server::listener::Setup;
 pub use tls_client::remote_tls;

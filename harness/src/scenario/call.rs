@@ -108,6 +108,28 @@ static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
     first.into_iter().chain(json).chain(by_id).chain(others).collect()
 });
 
+/// The name of a call that there is. It is checked while it is read, so that an error has its place.
+struct Name(&'static str);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl Visitor<'_> for Names {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a call")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
+                let known = NAMES.iter().find(|known| **known == name);
+                known.map(|known| Name(known)).ok_or_else(|| E::unknown_variant(name, &NAMES))
+            }
+        }
+        deserializer.deserialize_identifier(Names)
+    }
+}
+
 impl<'de> Deserialize<'de> for Call {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Calls;
@@ -119,14 +141,14 @@ impl<'de> Deserialize<'de> for Call {
             }
 
             fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Call, A::Error> {
-                let (name, content) = data.variant::<String>()?;
+                let (Name(name), content) = data.variant()?;
                 if let Some((call, ..)) = JsonCall::ALL.iter().find(|(_, known, _)| *known == name) {
                     return content.newtype_variant().map(|request| Call::Json(*call, request));
                 }
                 if let Some((call, ..)) = IdCall::ALL.iter().find(|(_, known, _)| *known == name) {
                     return content.newtype_variant().map(|id| Call::ById(*call, id));
                 }
-                match &*name {
+                match name {
                     "models" => content.unit_variant().map(|()| Call::Models),
                     "image_edits" => content.newtype_variant().map(Call::ImageEdits),
                     "image_variations" => content.newtype_variant().map(Call::ImageVariations),

@@ -20,6 +20,10 @@ const REFUSES_PICTURES: Number = (0, 30, 0);
 const TRUNCATE: Number = (0, 13, 5);
 const COUNTS_CACHED: Number = (0, 30, 1);
 
+/// The cut points: each version that does something for the first or no longer.
+pub const CUTS: [(u32, u32, u32); 7] =
+    [LOGPROBS, TRUNCATE, PICTURES, THINK_MAX, REFUSES_PICTURES, COUNTS_CACHED, NO_PICTURES];
+
 /// The versions on both sides of every cut point, the oldest first, and the newest: whoever tests at each of them has tested all that the
 /// proxy does.
 pub const VERSIONS: [&str; 14] = [
@@ -140,7 +144,7 @@ mod tests {
     fn every_cut_point_stands_in_the_list_and_a_version_before_it() {
         let versions: Vec<_> = VERSIONS.iter().map(|text| number(text).unwrap()).collect();
         assert!(versions.is_sorted_by(|a, b| a < b));
-        for cut in [LOGPROBS, PICTURES, NO_PICTURES, THINK_MAX, REFUSES_PICTURES] {
+        for cut in CUTS {
             assert!(versions[0] < cut && versions.contains(&cut), "{cut:?}");
         }
     }
