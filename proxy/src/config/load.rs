@@ -941,6 +941,8 @@ mod tests {
             let name = setting.key.rsplit('.').next().unwrap_or_default();
             let there = example.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name} = ")));
             assert!(there, "{} is not in config.example.toml", setting.key);
+            let titled = SECTIONS.iter().any(|(name, _)| *name == setting.section());
+            assert!(titled, "{} is in a section without a title for help texts", setting.key);
         }
     }
 }

@@ -14,6 +14,9 @@ params.port = 0
 params.n_parallel = 2
 params.n_ctx = 4096
 params.n_predict = 64
+# Several threads wait for each other in loops: where something else runs, a token then takes seconds.
+params.cpuparams.n_threads = 1
+params.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(params)
 print(f"llama.cpp listens on {server.listening_address}", flush=True)
 signal.pause()
