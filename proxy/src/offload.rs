@@ -4,6 +4,7 @@
 //! once: handing it over costs more than the work.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     sync::LazyLock,
     task::{Context, Poll},
@@ -21,12 +22,17 @@ pub(crate) const LARGE: usize = 256 << 10;
 static CORES: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))));
 
+thread_local! {
+    /// Whether this thread does such a job now. What a job hands over in turn, it does itself: it would wait for the permit that it holds.
+    static AT_WORK: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Does `work` on `size` bytes, on another thread if they are many. If the caller goes away, work that has begun is finished in vain.
 ///
 /// # Panics
 /// Panics if `work` does, wherever it was done.
 pub(crate) async fn run<T: Send + 'static>(size: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if size < LARGE {
+    if size < LARGE || AT_WORK.get() {
         return work();
     }
     // Boxed, so that small work does not carry the room for it.
@@ -45,6 +51,7 @@ pub(crate) async fn apart<T: Send + 'static>(
     let permit = permits.acquire().await.ok();
     let work = move || {
         let _permit = permit;
+        let _at_work = AtWork::begin();
         work()
     };
     match tokio::task::spawn_blocking(work).await {
@@ -57,12 +64,28 @@ pub(crate) async fn apart<T: Send + 'static>(
     }
 }
 
+/// Marks the thread until it is dropped, also if the job panics: the runtime uses its threads again.
+struct AtWork;
+
+impl AtWork {
+    fn begin() -> Self {
+        AT_WORK.set(true);
+        Self
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        AT_WORK.set(false);
+    }
+}
+
 /// As [`run`], for a future that waits for nothing but its own work.
 ///
 /// # Panics
 /// As [`run`].
 pub(crate) async fn run_future<T: Send + 'static>(size: usize, work: impl Future<Output = T> + Send + 'static) -> T {
-    if size < LARGE {
+    if size < LARGE || AT_WORK.get() {
         return work.await;
     }
     let runtime = tokio::runtime::Handle::current();
@@ -134,6 +157,16 @@ mod tests {
         assert_ne!(run(LARGE, || thread::current().id()).await, here);
         assert_eq!(run_future(LARGE - 1, async { thread::current().id() }).await, here);
         assert_ne!(run_future(LARGE, async { thread::current().id() }).await, here);
+    }
+
+    #[tokio::test]
+    async fn jobs_within_jobs_do_not_wait_for_their_own_permits() {
+        // More than there are permits on any machine.
+        let jobs = (0..300).map(|n| {
+            run_future(LARGE, async move { run_future(LARGE, async move { run(LARGE, move || n).await }).await })
+        });
+        let all = tokio::time::timeout(std::time::Duration::from_secs(20), futures_util::future::join_all(jobs)).await;
+        assert_eq!(all.unwrap(), (0..300).collect::<Vec<_>>());
     }
 
     #[tokio::test]

@@ -160,3 +160,21 @@ async fn a_form_that_is_broken_or_empty_is_refused() {
     let cut = String::from_utf8(form(path, &[("model", "m")])).unwrap().replace("--b0--", "------");
     assert!(ask(proxy.addr(), cut).await.message().contains("multipart/form-data"));
 }
+
+#[tokio::test]
+async fn large_chats_and_responses_are_stored() {
+    let upstream =
+        answering(r#"{"message":{"role":"assistant","content":"yes"},"done":true,"done_reason":"stop"}"#).await;
+    let proxy = proxy(upstream.addr).await;
+    // Large enough to be worked on off the event loop, in each step.
+    let text = "a long story ".repeat(40_000);
+    let chat = json!({"model": "m", "store": true, "messages": [{"role": "user", "content": text}]});
+    let response = json!({"model": "m", "store": true, "input": text});
+    for (path, body) in [("/v1/chat/completions", chat), ("/v1/responses", response)] {
+        let answer = ask(proxy.addr(), post(path, &body.to_string())).await;
+        assert_eq!(answer.code(), 200, "{path}: {}", answer.text());
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        let stored = ask(proxy.addr(), format!("GET {path}/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert_eq!(stored.json()["id"], json!(id), "{path}");
+    }
+}
