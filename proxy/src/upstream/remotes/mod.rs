@@ -248,6 +248,10 @@ impl Remotes {
             found = self.views(&full).0;
         }
         if found.iter().all(|view| view.has == Has::No) {
+            // The error says what the remotes have that are not used for this model, too.
+            let others = self.members.iter().filter(|member| !member.is_for(&full));
+            let looked = others.filter(|member| member.state.with(|standing| self.is_looked_at(standing)));
+            join_all(looked.map(|member| member.look(self.health.models_age))).await;
             return Err(self.nowhere(model, dialect, may_see));
         }
         let without = self.members.iter().zip(&found).filter(|(_, view)| view.has == Has::No);
