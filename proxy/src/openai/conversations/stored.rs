@@ -168,7 +168,7 @@ pub(crate) fn added<'a>(fields: &mut Fields<'a>) -> Result<Option<Vec<Cow<'a, Ra
     Ok(Some(items.into_iter().map(Cow::Borrowed).collect()))
 }
 
-/// Notes the fields that nobody took.
+/// Notes the fields that were not taken.
 pub(crate) fn note_rest(fields: Fields<'_>, receipt: &mut Receipt) {
     fields.left().for_each(|(name, _)| receipt.unknown(&name, None));
 }

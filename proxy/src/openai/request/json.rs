@@ -141,7 +141,7 @@ pub(crate) struct Fields<'a> {
     list: Vec<(Cow<'a, str>, Option<&'a RawValue>)>,
     /// Where each name is, if there are more than [`FEW`]: most bodies have few, which are found sooner without hashing a name.
     index: HashMap<Cow<'a, str>, usize, RandomState>,
-    /// A bit for each name, see [`bit`]: most names that are asked for are absent, and one look tells.
+    /// A bit for each name, see [`bit`]: most names that are asked for are absent, and one test shows it.
     bits: u64,
     /// How many were not taken yet.
     left: usize,
