@@ -1,4 +1,5 @@
-//! Names the files that are compiled in, which are elsewhere in a checkout than in a package, and rebuilds when one of them changes.
+//! Names the files that are compiled in, which are elsewhere in a checkout than in a package, and rebuilds when one of
+//! them changes.
 
 use std::{env, path::Path};
 

@@ -1,4 +1,5 @@
-//! What is measured: the remote itself, nginx and bare hyper as measures, and farllama with everything on that a team uses.
+//! What is measured: the remote itself, nginx and bare hyper as measures, and farllama with everything on that a team
+//! uses.
 
 use std::{
     fmt::Write as _,

@@ -1,5 +1,5 @@
-//! The floors: the least that a proxy on hyper costs. One passes requests through unchanged; the other translates chat completions with
-//! derived types. No limits, no log, no checks. One thread each.
+//! The floors: the least that a proxy on hyper costs. One passes requests through unchanged; the other translates chat
+//! completions with derived types. No limits, no log, no checks. One thread each.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;

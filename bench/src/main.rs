@@ -29,8 +29,8 @@ use crate::{
 
 /// Times the proxy beside nginx (which passes through), bare hyper (which does the least) and no proxy at all.
 ///
-/// All answer the same requests of the same load generator, in turns, round after round; each response is checked. The remote and the load
-/// generator share one core, each contender has the other. Run it on a quiet machine.
+/// All answer the same requests of the same load generator, in turns, round after round; each response is checked. The
+/// remote and the load generator share one core, each contender has the other. Run it on a quiet machine.
 #[derive(Parser)]
 #[command(
     name = "bench",

@@ -1,5 +1,5 @@
-//! The remote: answers as Ollama does, in both of its APIs, at the least cost, so that what is measured is what stands in front of it. One
-//! thread, which the run pins to a core of its own.
+//! The remote: answers as Ollama does, in both of its APIs, at the least cost, so that what is measured is what stands
+//! in front of it. One thread, which the run pins to a core of its own.
 
 use std::{
     convert::Infallible,

@@ -25,7 +25,8 @@ pub(crate) struct Row {
 /// How a row is measured.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    /// Requests, one after another on each of so many connections: how long each takes, how many there are, what each costs.
+    /// Requests, one after another on each of so many connections: how long each takes, how many there are, what each
+    /// costs.
     Requests { work: Work, connections: usize },
     /// Streams as fast as they come: what a chunk costs.
     Chunks { connections: usize },

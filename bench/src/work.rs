@@ -1,8 +1,9 @@
-//! What is asked, what the remote answers, and how a response is checked. The remote writes it and the load generator expects it, so both
-//! are here.
+//! What is asked, what the remote answers, and how a response is checked. The remote writes it and the load generator
+//! expects it, so both are here.
 //!
-//! The model's name says what the remote does: `words-200-1000` answers with 200 words, 1,000 µs apart; `floats-1024` embeds in 1,024
-//! dimensions. Each word is ` wN@T.`: its number, and the time at which it was written, in nanoseconds of the Unix epoch.
+//! The model's name says what the remote does: `words-200-1000` answers with 200 words, 1,000 µs apart; `floats-1024`
+//! embeds in 1,024 dimensions. Each word is ` wN@T.`: its number, and the time at which it was written, in nanoseconds
+//! of the Unix epoch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

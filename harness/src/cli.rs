@@ -68,7 +68,7 @@ enum Verb {
     Laws,
     /// Prints the JSON Schema of scenarios, for editors
     Schema,
-    /// Breaks the traffic in named ways, and tells which scenarios notice (on the built-in mock)
+    /// Breaks the traffic in named ways, and reports which scenarios notice (on the built-in mock)
     #[command(after_help = mutate::HELP)]
     Mutate(mutate::Flags),
     /// Compares how servers deal with tool calls that models get wrong

@@ -2,7 +2,8 @@
 //! what crossed the wire, and what reached the upstream.
 //!
 //! `scenario` (what) → `backend` (where) → `call` (how) → `expect` (verdict) → `report` (view). `check` reads scenario
-//! files, `run` brings the five together. A module uses only modules before it in that order; `tests/layers.rs` checks it.
+//! files, `run` brings the five together. A module uses only modules before it in that order; `tests/layers.rs` checks
+//! it.
 
 pub mod backend;
 pub mod bench_tools;

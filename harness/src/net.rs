@@ -4,8 +4,9 @@ use std::{error::Error, io::ErrorKind, time::Duration};
 
 use crate::text::chain;
 
-/// How long an unused connection is reused: less than what servers allow, so that a request never meets a connection that the server
-/// is about to close. llama.cpp's server closes after 5 s (`Keep-Alive: timeout=5`, seen with xllamacpp 2026.10.11549), uvicorn too.
+/// How long an unused connection is reused: less than what servers allow, so that a request never meets a connection
+/// that the server is about to close. llama.cpp's server closes after 5 s (`Keep-Alive: timeout=5`, seen with xllamacpp
+/// 2026.10.11549), uvicorn too.
 const REUSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Returns a client for calls: no proxy from the environment, no redirects, nothing decompressed.
@@ -16,7 +17,8 @@ pub fn client() -> reqwest::Result<reqwest::Client> {
     builder().build()
 }
 
-/// As [`client`], with a TLS configuration of its own: other authorities, or a certificate to show. Responses carry the server's certificate.
+/// As [`client`], with a TLS configuration of its own: other authorities, or a certificate to show. Responses carry the
+/// server's certificate.
 ///
 /// # Errors
 /// As [`client`].
@@ -50,7 +52,7 @@ pub fn why(error: &reqwest::Error) -> String {
     for cause in &causes {
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             if hyper.is_parse() {
-                return "what answers there does not speak HTTP; if it speaks TLS, use https://".to_owned();
+                return "the server there does not speak HTTP; if it speaks TLS, use https://".to_owned();
             }
             if hyper.is_incomplete_message() {
                 return "it closed the connection without an answer".to_owned();
@@ -59,7 +61,7 @@ pub fn why(error: &reqwest::Error) -> String {
     }
     if innermost.contains("failed to lookup address") || innermost.contains("No such host is known") {
         let host = error.url().and_then(|url| url.host_str()).unwrap_or_default();
-        return format!("there is no host {host:?} (DNS): check the spelling, and this machine's DNS");
+        return format!("the host {host:?} is not found (DNS): check the spelling, and this machine's DNS");
     }
     let io = causes.iter().rev().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     match io.map(std::io::Error::kind) {

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-/// Waits for Ctrl-C or SIGTERM. It comes first in a `biased` select: its first poll installs the handlers, and until then a signal ends the
-/// process with all that it has started.
+/// Waits for Ctrl-C or SIGTERM. It comes first in a `biased` select: its first poll installs the handlers, and until
+/// then a signal ends the process with all that it has started.
 pub(crate) async fn interrupted() {
     #[cfg(unix)]
     {

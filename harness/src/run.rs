@@ -45,7 +45,7 @@ pub struct Plan {
     pub capabilities: Capabilities,
 }
 
-/// Runs all; `landed` is told each result as it lands.
+/// Runs all; `landed` is called with each result.
 pub async fn run(scenarios: Vec<Loaded>, plan: &Plan, mut landed: impl FnMut(&ScenarioResult)) -> RunResult {
     let start = Instant::now();
     let stopped = Arc::new(AtomicBool::new(false));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How much of a body's beginning stands in reports.
 const BEGINNING: usize = 3 << 10;
-/// And of its end, where a stream tells how it went.
+/// And of its end, where a stream reports its outcome.
 const ENDING: usize = 1 << 10;
 
 /// The beginning of a text, and how much is left out.

@@ -1,7 +1,7 @@
 //! `action.yml`: its steps are run as GitHub runs them, against a server that answers.
 //!
-//! GitHub gives expressions their values before a step begins, runs each `run` with bash, and reads what the step wrote to the files
-//! that the environment names.
+//! GitHub gives expressions their values before a step begins, runs each `run` with bash, and reads what the step wrote
+//! to the files that the environment names.
 
 #![cfg(unix)]
 

@@ -33,7 +33,7 @@ const BROKEN: &str = "title: a proxy that cannot start\nconfig: |\n  [remote]\n 
 const UNREACHABLE: &str = "title: nobody is there\nsteps:\n  - call: models\n    expect: { $.error.status: 502 }\n";
 const SCRIPTED: &str = "title: nothing is listed\nneeds: [script]\nupstream:\n  - when: { path: /api/tags }\n    reply: { body: { models: [] } }\nsteps:\n  - call: models\n    expect: { $.data: [] }\n";
 
-/// Fails on purpose, so that everything is told; the upstream says the key back, and so does the body.
+/// Fails on purpose, so that everything is reported; the upstream says the key back, and so does the body.
 const CANARY: &str = "\
 title: keys are nowhere to be seen
 upstream:
@@ -282,7 +282,7 @@ fn a_missing_docker_engine_skips_and_fails_on_ci() {
         command.args(["run", "--backend", "container", "."]).current_dir(folder.path());
         command.env("DOCKER_HOST", "unix:///nowhere/docker.sock").env("CI", ci).assert()
     };
-    run("").code(3).stdout(contains("there is no Docker engine").and(contains("0 passed, 0 failed, 1 skipped")));
+    run("").code(3).stdout(contains("no Docker engine found").and(contains("0 passed, 0 failed, 1 skipped")));
     run("true")
         .code(2)
         .stdout(contains("BROKEN").and(contains("CI=true")).and(contains("0 passed, 0 failed, 1 broken, 0 skipped")));
@@ -376,7 +376,8 @@ fn the_examples_of_the_scenarios_readme_pass() {
 
 #[test]
 fn a_scenario_runs_at_each_version_of_the_mock_that_is_asked_for_and_that_it_speaks_of() {
-    let new = "title: pictures are refused\nmock: { from: 0.30.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
+    let new =
+        "title: images are refused\nmock: { from: 0.30.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
     let folder = folder(&[("new.yaml", new), ("good.yaml", GOOD)]);
     let run = |version: &str| {
         let mut command = check();
@@ -385,7 +386,7 @@ fn a_scenario_runs_at_each_version_of_the_mock_that_is_asked_for_and_that_it_spe
     };
     run("0.20.0").success().stdout(contains("models are listed (Ollama 0.20.0)").and(contains("1 passed")));
     run("0.33.0").success().stdout(contains("2 passed"));
-    run("each").success().stdout(contains("pictures are refused (Ollama 0.30.0)").and(contains("(Ollama 0.29.4)")));
+    run("each").success().stdout(contains("images are refused (Ollama 0.30.0)").and(contains("(Ollama 0.29.4)")));
     run("old").code(2).stderr(contains("0.32.5"));
 }
 

@@ -63,7 +63,7 @@ fn targets_are_compared_and_only_what_got_worse_fails() {
 fn unusable_targets_are_named() {
     for (args, words) in [
         (&["mock"][..], "name a second target"),
-        (&["mock", "banana"], "\"banana\" is no target"),
+        (&["mock", "banana"], "\"banana\" is not a target"),
         (&["mock", "missing.json"], "missing.json"),
         (&["mock", "mock", "mock", "mock", "mock", "mock"], "too many"),
     ] {
@@ -84,7 +84,7 @@ fn files_are_formatted_and_comments_stay() {
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text, "# why\ntitle: x\n\nsteps:\n  - call: models\n    expect: { $.object: list }   # here\n");
     std::fs::write(&file, "title: [x\n").unwrap();
-    fmt(&[]).code(2).stderr(contains("it is no YAML"));
+    fmt(&[]).code(2).stderr(contains("not YAML"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "title: [x\n");
 }
 
@@ -127,7 +127,7 @@ fn changed_scenarios_are_run_again() {
         }
     };
     until("2 passed");
-    // File systems may tell times by the second.
+    // File systems may have times in whole seconds.
     std::thread::sleep(Duration::from_millis(1100));
     scenario(folder.path(), "two.yaml", "the second, changed", "banana");
     let seen = until("1 failed");

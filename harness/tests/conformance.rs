@@ -441,7 +441,7 @@ fn what_a_server_ignores_is_skipped_and_a_failure_of_what_was_tried_points_to_th
     let out = String::from_utf8_lossy(&ran.get_output().stdout).into_owned();
     for (name, effect) in [
         ("tools", "a tool that had to be called was not"),
-        ("structured", "the text is no JSON object"),
+        ("structured", "the text is not a JSON object"),
         ("logprobs", "the answer has no log probabilities"),
         ("choices", "two choices were asked for, and one came"),
     ] {

@@ -1,4 +1,5 @@
-//! The container backend against a real Docker engine: an image of the mock's own static binary, so that no registry is needed.
+//! The container backend against a real Docker engine: an image of the mock's own static binary, so that no registry is
+//! needed.
 //!
 //! Without an engine the test says loudly that it did nothing; on CI (`CI=true`) that is a failure.
 
@@ -81,7 +82,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // What is left of a failed test stays for whoever looks into it.
+        // What is left of a failed test stays for inspection.
         let _ = docker(&["rmi", &self.0]).output();
     }
 }
@@ -139,7 +140,7 @@ fn a_container_that_is_killed_in_mid_run_makes_scenarios_broken() {
     let rest: Vec<String> = lines.collect();
     let rest = rest.join("\n");
     assert_eq!(check.wait().unwrap().code(), Some(2), "{rest}");
-    assert!(rest.contains("BROKEN") && rest.contains("has ended in mid-run"), "{rest}");
+    assert!(rest.contains("BROKEN") && rest.contains("ended during the run"), "{rest}");
     assert!(rest.ends_with("1 passed, 0 failed, 1 broken, 0 skipped"), "{rest}");
 }
 
@@ -229,7 +230,7 @@ fn a_container_that_is_not_ready_yet_is_removed_when_the_run_is_interrupted() {
     if !engine() {
         return;
     }
-    // It listens where nobody looks.
+    // It listens on another port.
     let image = Image::of("deaf", &["--port", "11999"]);
     let folder = tempfile::tempdir().unwrap();
     let check = check_in(folder.path(), &image).spawn().unwrap();

@@ -144,7 +144,7 @@ async fn the_verdicts_are_those_of_the_table_and_no_two_pages_are_alike() {
         ("no-tools", "the model has no tools"),
         ("ctx-2048", "2048 tokens"),
         ("slow", "OLLAMA_KEEP_ALIVE"),
-        ("breaks", "it ends streams early"),
+        ("breaks", "ends streams early"),
         ("401", "FARLLAMA_REMOTE_API_KEY"),
         ("502", "a gateway answers, and Ollama behind it does not: 502 with an HTML page"),
         ("no-embed", "no model for embeddings is there"),

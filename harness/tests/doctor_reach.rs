@@ -1,5 +1,5 @@
-//! The doctor reaches a remote as farllama's own settings say: TLS with an authority of one's own, client certificates, keys, headers, SSH
-//! and proxies; and its `--timeout` bounds every wait.
+//! The doctor reaches a remote as farllama's own settings say: TLS with an authority of one's own, client certificates,
+//! keys, headers, SSH and proxies; and its `--timeout` bounds every wait.
 
 use std::{
     fs,

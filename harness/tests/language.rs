@@ -132,7 +132,7 @@ fn what_is_wrong_with_these_words_is_told_with_its_place() {
     for (text, told) in [
         ("matrix: { n: 1 }\n", "a.yaml:2:11: a matrix takes a name and a list"),
         ("vars: { a: { env: 1 } }\n", "a.yaml:2:9: a variable is a value"),
-        ("vars: { 'a b': 1 }\n", "no name of a variable"),
+        ("vars: { 'a b': 1 }\n", "not a variable name"),
         ("vars: { a: 1 }\nmatrix: { a: [1] }\n", "`a` is both in vars and in matrix"),
         ("needs: [tool]\n", "unknown need `tool`, expected one of script"),
     ] {
@@ -141,7 +141,7 @@ fn what_is_wrong_with_these_words_is_told_with_its_place() {
     for (text, told) in [
         ("    repeat: { times: 0 }\n", "repeat takes times from 1"),
         ("    repeat: { times: 3, pass: 2 }\n", "only what is expected under `model` may fail"),
-        ("    within: soon\n", "is no duration such as 5s"),
+        ("    within: soon\n", "is not a duration such as 5s"),
     ] {
         run(&format!("title: a\n{ASK}    wire: {{ status: 200 }}\n{text}"), &[]).code(2).stderr(contains(told));
     }
@@ -222,7 +222,7 @@ fn an_answer_that_the_clients_types_cannot_take_fails() {
     let told = contains("the client cannot read this: missing field `data`");
     run(&text("{ created: 1 }"), &[]).code(1).stdout(told);
     let edit = text("{}").replace("aGk=", "'%'");
-    run(&edit, &[]).code(2).stderr(contains("the picture is no base64"));
+    run(&edit, &[]).code(2).stderr(contains("the image is not base64"));
 }
 
 #[test]

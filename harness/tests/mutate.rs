@@ -1,4 +1,4 @@
-//! Self-proof, itself proved: claims that do not hold and scenarios that cannot fail are told.
+//! Self-proof, itself proved: claims that do not hold and scenarios that cannot fail are reported.
 
 use assert_cmd::Command;
 use predicates::{prelude::PredicateBooleanExt, str::contains};

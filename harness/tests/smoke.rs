@@ -11,7 +11,8 @@ use std::{
 use mock_ollama::{Journal, Mock, Script};
 use tokio::runtime::Runtime;
 
-/// The proxy's binary, built if it is not there or old. It belongs to another package, so cargo does not do that for this test.
+/// The proxy's binary, built if it is not there or old. It belongs to another package, so cargo does not do that for
+/// this test.
 fn proxy() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -237,7 +238,7 @@ fn ctrl_c_and_terminate_stop_the_proxy_too() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let proxy = first.split_once("http://").unwrap().1.split(' ').next().unwrap().to_owned();
-        // The chat is in flight once the list of models has been told.
+        // The chat is in flight once the list of models has been answered.
         assert!(lines.next().unwrap().unwrap().starts_with("ok "));
         let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());

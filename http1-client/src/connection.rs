@@ -1,7 +1,8 @@
-//! One connection, and one exchange at a time on it: a request goes out and a response comes in, at the same time where they overlap.
+//! One connection, and one exchange at a time on it: a request goes out and a response comes in, at the same time where
+//! they overlap.
 //!
-//! It does nothing by itself: the caller that waits for the response, or reads it, drives it. All that an open stream holds in memory here
-//! is one small read buffer.
+//! It does nothing by itself: the caller that waits for the response, or reads it, drives it. All that an open stream
+//! holds in memory here is one small read buffer.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,8 +26,9 @@ use crate::{
     head::{Encoded, Head, Heads, MAX_INTERIM, Outgoing, Parsed},
 };
 
-/// After how many bytes in a row other tasks get a turn: a server that takes or sends a large body as fast as it comes would keep the thread
-/// for all of it. Moving them takes up to 0.1 ms, and every other task waits for one turn of each connection that is busy.
+/// After how many bytes in a row other tasks get a turn: a server that takes or sends a large body as fast as it comes
+/// would keep the thread for all of it. Moving them takes up to 0.1 ms, and every other task waits for one turn of each
+/// connection that is busy.
 const TURN: usize = 64 << 10;
 
 /// Maximum size of one write of a large body: the system copies it at once, while nothing else runs on this thread.
@@ -36,7 +38,8 @@ const MAX_WRITE: usize = TURN;
 const READ: usize = 2 << 10;
 const MAX_READ: usize = 64 << 10;
 
-/// Pieces of a request body up to this size are gathered, so that they share a write; bigger ones are written from where they are.
+/// Pieces of a request body up to this size are gathered, so that they share a write; bigger ones are written from
+/// where they are.
 const GATHERED: usize = 16 << 10;
 
 /// The request body.
@@ -114,8 +117,8 @@ impl<S, B> Connection<S, B> {
             && self.upload.as_ref().is_none_or(|upload| upload.done)
     }
 
-    /// Whether any byte came since the exchange began. A request on a reused connection that failed before can be sent again: the remote
-    /// had closed the connection before it read the request.
+    /// Whether any byte came since the exchange began. A request on a reused connection that failed before can be sent
+    /// again: the remote had closed the connection before it read the request.
     #[must_use]
     pub fn has_received(&self) -> bool {
         self.received
@@ -126,8 +129,8 @@ impl<S, B> Connection<S, B> {
         self.upload.take().map(|upload| upload.body)
     }
 
-    /// Whether the request body is kept after the response head, so that [`Connection::take_body`] has it. No longer keeping it drops what
-    /// was sent.
+    /// Whether the request body is kept after the response head, so that [`Connection::take_body`] has it. No longer
+    /// keeping it drops what was sent.
     pub fn keep_body(&mut self, keep: bool) {
         self.keep = keep;
         if !keep && self.upload.as_ref().is_some_and(|upload| upload.done) {
@@ -147,7 +150,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    /// Begins an exchange. The connection must be new or reusable. [`Connection::poll_head`] sends the request and reads the response.
+    /// Begins an exchange. The connection must be new or reusable. [`Connection::poll_head`] sends the request and
+    /// reads the response.
     pub fn start(&mut self, request: &Encoded, body: Option<B>) {
         // Room for a short body too, so that it need not grow.
         let size = body.as_ref().map_or(0, |body| usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX));
@@ -204,7 +208,8 @@ where
         }
     }
 
-    /// The next frame of the response body, of which `framing` is still to come; `None`: its end. Also goes on sending the request.
+    /// The next frame of the response body, of which `framing` is still to come; `None`: its end. Also goes on sending
+    /// the request.
     ///
     /// # Errors
     /// Fails if the body ends before it is complete or is framed wrongly, or if the request body fails.
@@ -246,8 +251,8 @@ where
         poll_fn(|cx| self.poll_frame(framing, cx)).await
     }
 
-    /// Whether the connection can take another request: nothing is under way in either direction, and the remote has not closed it. `cx`
-    /// is woken when that changes.
+    /// Whether the connection can take another request: nothing is under way in either direction, and the remote has
+    /// not closed it. `cx` is woken when that changes.
     pub fn poll_reusable(&mut self, cx: &mut Context<'_>) -> bool {
         if self.read.is_empty() && self.want > READ {
             (self.read, self.want) = (BytesMut::new(), READ);
@@ -303,7 +308,8 @@ where
                 return Poll::Ready(Ok(()));
             }
             if sent >= TURN {
-                // Not `wake_by_ref`: the runtime would come back dozens of times before it asks the system what else is ready.
+                // Not `wake_by_ref`: the runtime would come back dozens of times before it asks the system what else is
+                // ready.
                 return pin!(yield_now()).poll(cx).map(Ok);
             }
             let written = if self.big.is_empty() {

@@ -6,6 +6,7 @@ use crate::{BoxError, head::MAX_HEADERS};
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The request body failed, or ended before its announced length (`None`).
     #[error("the request body failed")]
@@ -23,6 +24,7 @@ pub enum Error {
 
 /// How a response violates HTTP/1.1, or what it uses that this client does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Invalid {
     /// The first bytes are not a status line of HTTP/1.0 or HTTP/1.1.
     #[error("it does not start with an HTTP/1 status line")]
@@ -45,10 +47,10 @@ pub enum Invalid {
     /// Several `Content-Length` values that differ.
     #[error("several Content-Length values that differ")]
     ContentLengths,
-    /// A transfer coding other than `chunked`, which nobody asked for, or any on HTTP/1.0.
+    /// A transfer coding other than `chunked`, which was not requested, or any on HTTP/1.0.
     #[error("an unsupported Transfer-Encoding")]
     TransferEncoding,
-    /// A switch of protocols that nobody asked for.
+    /// A switch of protocols that was not requested.
     #[error("an unexpected switch of protocols")]
     SwitchingProtocols,
     /// More than 8 interim (1xx) responses.

@@ -179,7 +179,8 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, Invalid> {
     Ok(Some(trailers))
 }
 
-/// Whether a field changes how a message is framed or routed, so that it must not come as a trailer (RFC 9110, section 6.5.1).
+/// Whether a field changes how a message is framed or routed, so that it must not come as a trailer (RFC 9110, section
+/// 6.5.1).
 fn is_framing(name: &HeaderName) -> bool {
     matches!(
         *name,

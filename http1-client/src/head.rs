@@ -1,4 +1,5 @@
-//! The request head as bytes, the response head from bytes, and how both say where the body ends (RFC 9112, sections 2 to 6). Pure.
+//! The request head as bytes, the response head from bytes, and how both say where the body ends (RFC 9112, sections 2
+//! to 6). Pure.
 
 use std::mem::MaybeUninit;
 
@@ -8,13 +9,15 @@ use http_body::SizeHint;
 
 use crate::{error::Invalid, framing::Framing};
 
-/// Maximum number of headers of a response, maximum size of its head, and maximum number of interim responses before it.
+/// Maximum number of headers of a response, maximum size of its head, and maximum number of interim responses before
+/// it.
 pub(crate) const MAX_HEADERS: usize = 100;
 pub(crate) const MAX_HEAD: usize = 256 << 10;
 pub(crate) const MAX_INTERIM: u8 = 8;
 
-/// A head up to this size is parsed with every packet, and once beyond it, so that what is no HTTP is found out early. A larger one is parsed
-/// again when it is complete: a remote that trickles it byte by byte must not cost quadratic time.
+/// A head up to this size is parsed with every packet, and once beyond it, so that what is no HTTP is found out early.
+/// A larger one is parsed again when it is complete: a remote that trickles it byte by byte must not cost quadratic
+/// time.
 const EAGER: usize = 1 << 10;
 
 /// How a request body goes out.
@@ -34,17 +37,19 @@ pub struct Encoded {
     pub(crate) is_head: bool,
 }
 
-/// Encodes the head of a request, whose URI is in origin form. `size` is the size of its body; `None` means that it has no body.
+/// Encodes the head of a request, whose URI is in origin form. `size` is the size of its body; `None` means that it has
+/// no body.
 ///
-/// The exact size of a body wins over its `Content-Length`. A body of unknown size goes out with its `Content-Length` if it has a valid
-/// one, else in chunks, whatever the method.
+/// The exact size of a body wins over its `Content-Length`. A body of unknown size goes out with its `Content-Length`
+/// if it has a valid one, else in chunks, whatever the method.
 #[must_use]
 pub fn encode(parts: &request::Parts, size: Option<SizeHint>) -> Encoded {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     encode_with(&parts.method, target, &parts.headers, |_| false, b"", size)
 }
 
-/// [`encode`], without the headers that are `hidden`, and with `lines`: whole lines of other headers, which go out verbatim.
+/// [`encode`], without the headers that are `hidden`, and with `lines`: whole lines of other headers, which go out
+/// verbatim.
 #[must_use]
 pub fn encode_with(
     method: &Method,
@@ -212,7 +217,8 @@ fn collect(found: &[httparse::Header<'_>]) -> Result<HeaderMap, Invalid> {
     Ok(headers)
 }
 
-/// Where the body ends (RFC 9112, section 6.3). Leaves at most one `Content-Length`, and none that the framing overrules.
+/// Where the body ends (RFC 9112, section 6.3). Leaves at most one `Content-Length`, and none that the framing
+/// overrules.
 fn framing(
     status: StatusCode,
     version: Version,

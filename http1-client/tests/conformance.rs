@@ -51,7 +51,8 @@ async fn outcome(method: &str, wire: &[u8], piece: usize, closes: bool) -> Outco
     }
 }
 
-/// Checks a row: the response head after the version, the rest, whether the remote closes afterwards, and what must come of it.
+/// Checks a row: the response head after the version, the rest, whether the remote closes afterwards, and what must
+/// come of it.
 async fn check(method: &str, wire: &str, closes: bool, expected: &Outcome) {
     for piece in [1, 2, 5, wire.len()] {
         assert_eq!(&outcome(method, wire.as_bytes(), piece, closes).await, expected, "{method} {wire:?} by {piece}");
@@ -93,7 +94,7 @@ async fn bodies_end_where_the_table_says() {
             complete(200, "", true),
         ),
         ("GET", "200 OK\r\nConnection: x, CLOSE\r\nContent-Length: 0\r\n\r\n", complete(200, "", false)),
-        // What comes behind the response is nobody's.
+        // Bytes after the response belong to no exchange.
         ("GET", "200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n", complete(200, "ok", false)),
         ("HEAD", "200 OK\r\nContent-Length: 2\r\n\r\nok", complete(200, "", false)),
     ] {

@@ -45,16 +45,17 @@ struct Flags {
     /// Models in memory at the same time, as OLLAMA_MAX_LOADED_MODELS [default: 3]
     #[arg(long, value_name = "N", requires = "max_queue")]
     max_loaded_models: Option<usize>,
-    /// Tokens of prompts that are read in a second, one prompt after the other; a prompt that has begun is read to its end, although its
-    /// client has left [default: prompts take no time]
+    /// Tokens of prompts that are read in a second, one prompt after the other; a prompt that has begun is read to its
+    /// end, although its client has left [default: prompts take no time]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     prompt_speed: Option<u32>,
     /// Milliseconds that a short request waits after 16 long prompts, as when llama-server copies idle slots to memory
     /// (LLAMA_ARG_CACHE_RAM)
     #[arg(long, value_name = "MS", requires = "prompt_speed", default_value_t = 0)]
     cache_stall: u64,
-    /// Add a model; can be given several times. WORDS are capabilities (completion, tools, insert, vision, embedding, thinking, audio),
-    /// `jinja` (its tool calls stand on the last chunk), `guard` (it judges like Llama Guard) and `context:N`
+    /// Add a model; can be given several times. WORDS are capabilities (completion, tools, insert, vision, embedding,
+    /// thinking, audio), `jinja` (its tool calls are on the last chunk), `guard` (it judges like Llama Guard) and
+    /// `context:N`
     #[arg(long = "model", value_name = "NAME[=WORDS]")]
     models: Vec<Model>,
     /// Models to start with

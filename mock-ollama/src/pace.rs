@@ -17,11 +17,12 @@ const SLOTS: usize = 16;
 /// How long the runner takes. Without it, everything is answered at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// Tokens of prompts that are read in a second, one prompt after the other. A prompt that has begun is read to its end, although its
-    /// client has left (measured with Ollama 0.33.0-rc2 on an H200: 3,300 tokens, about 3 s).
+    /// Tokens of prompts that are read in a second, one prompt after the other. A prompt that has begun is read to its
+    /// end, although its client has left (measured with Ollama 0.33.0-rc2 on an H200: 3,300 tokens, about 3 s).
     pub prompt_speed: u32,
-    /// How long a short request waits after 16 long prompts, while llama-server copies their idle slots to memory (`--cache-ram`;
-    /// measured with Ollama 0.33.0-rc2 and 32 slots: 4.9 s). Zero: it does not copy them, as with `LLAMA_ARG_CACHE_RAM=0`.
+    /// How long a short request waits after 16 long prompts, while llama-server copies their idle slots to memory
+    /// (`--cache-ram`; measured with Ollama 0.33.0-rc2 and 32 slots: 4.9 s). Zero: it does not copy them, as with
+    /// `LLAMA_ARG_CACHE_RAM=0`.
     pub cache_stall: Duration,
 }
 

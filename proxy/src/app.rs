@@ -297,8 +297,9 @@ fn with_random(prefix: &str) -> String {
     [prefix, digits].concat()
 }
 
-/// Answers one request. The layers, outermost first: the route is found; the exchange is opened; whatever fails inside, a panic too, becomes
-/// an error in the dialect of the route; the gate admits or refuses; the exchange is closed when the response's body ends, fails or is dropped.
+/// Answers one request. The layers, outermost first: the route is found; the exchange is opened; whatever fails inside,
+/// a panic too, becomes an error in the dialect of the route; the gate admits or refuses; the exchange is closed when
+/// the response's body ends, fails or is dropped.
 ///
 /// The request is boxed, because each layer would have room for two copies of it otherwise.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut request: Box<Request>) -> Response {
@@ -329,7 +330,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
         response = error::speak(error, dialect, Some(opened.id()));
         // What the gate has added stays.
         response.headers_mut().extend(added);
-        // For whoever called without a connection.
+        // For callers without a connection.
         response.extensions_mut().insert(Refusal(error.clone()));
     }
     if translated {
@@ -383,7 +384,8 @@ async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: B
     if let Err(error) = request_check::check(&request) {
         return error.into_response();
     }
-    // A gateway that answers TRACE would show the credentials of the remote; CONNECT asks for a tunnel, which this is not.
+    // A gateway that answers TRACE would show the credentials of the remote; CONNECT asks for a tunnel, which this is
+    // not.
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
         let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned();
         return Error::Method { method: request.method().to_string(), allow }.into_response();
@@ -399,7 +401,8 @@ async fn admit(shared: Arc<Shared>, route: Route, recorder: Recorder, request: B
     shared.gate.pass(request, &route, &recorder, next).await
 }
 
-/// Finds the model that is asked for, where the settings need it, and calls the handler of a translated route; all else goes to the remote.
+/// Finds the model that is asked for, where the settings need it, and calls the handler of a translated route; all else
+/// goes to the remote.
 async fn dispatch(
     shared: Arc<Shared>,
     route: &Route,
@@ -466,8 +469,8 @@ struct AnsweredBy {
     native: bool,
 }
 
-/// Answers a request whose remotes do not all speak the same API: what is passed through to one is translated for another. Before the first
-/// byte of a response, a request that fails goes on to the candidates that speak otherwise.
+/// Answers a request whose remotes do not all speak the same API: what is passed through to one is translated for
+/// another. Before the first byte of a response, a request that fails goes on to the candidates that speak otherwise.
 #[expect(clippy::too_many_arguments, reason = "each is what one layer above has found")]
 async fn send_by_kind(
     shared: Arc<Shared>,
@@ -608,7 +611,7 @@ async fn native(
         if told.is_some_and(|length| length > limit) {
             return Err(Error::TooLarge { limit });
         }
-        // One that does not tell its length is cut there.
+        // One of unknown length is cut there.
         let too_large = move |error: axum::BoxError| match error.is::<LengthLimitError>() {
             true => Error::TooLarge { limit }.into(),
             false => error,

@@ -1,13 +1,14 @@
-//! One budget for the request bodies that the process holds (`limits.buffered`). Beyond it nothing more is read, so senders meet backpressure;
-//! a body that finds no room for [`WAIT`] is answered 503.
+//! One budget for the request bodies that the process holds (`limits.buffered`). Beyond it nothing more is read, so
+//! senders meet backpressure; a body that finds no room for [`WAIT`] is answered 503.
 //!
-//! Fair shares: the last eighth of the budget is for small bodies, which therefore always find room soon, and one key can have three quarters
-//! of all. A body of up to [`FREE`] bytes that came at once is not counted: it is gone as soon.
+//! Fair shares: the last eighth of the budget is for small bodies, which therefore always find room soon, and one key
+//! can have three quarters of all. A body of up to [`FREE`] bytes that came at once is not counted: it is gone as soon.
 //!
-//! What a request becomes counts too, without waiting: images that are put into it, the requests to the remote, and what translating it takes
-//! meanwhile ([`Share::working`]). Requests that wait for each other to let go of their bodies would never end. So the budget can be exceeded
-//! by what is being translated, and that is bounded twice: no request may take more of it than a body may, and `offload` translates one
-//! large request at a time for each core but one.
+//! What a request becomes counts too, without waiting: images that are put into it, the requests to the remote, and
+//! what translating it takes meanwhile ([`Share::working`]). Requests that wait for each other to let go of their
+//! bodies would never end. So the budget can be exceeded by what is being translated, and that is bounded twice: no
+//! request may take more of it than a body may, and `offload` translates one large request at a time for each core but
+//! one.
 
 use std::{
     collections::HashMap,
@@ -135,7 +136,8 @@ impl Share {
         Ok(lease)
     }
 
-    /// Counts a body that is there already, whether there is room or not. It is given back when the last copy is dropped.
+    /// Counts a body that is there already, whether there is room or not. It is given back when the last copy is
+    /// dropped.
     pub(crate) fn hold(&self, body: Bytes) -> Bytes {
         if body.len() <= FREE {
             return body;
@@ -146,8 +148,8 @@ impl Share {
     }
 }
 
-/// Roughly what a body takes in memory while it is translated: the request that is made of it, of about the same size, and the values that it
-/// is parsed into. A message of 50 bytes takes 300.
+/// Roughly what a body takes in memory while it is translated: the request that is made of it, of about the same size,
+/// and the values that it is parsed into. A message of 50 bytes takes 300.
 fn working_size(body: &[u8]) -> usize {
     const OBJECT: usize = 256;
     const VALUE: usize = 32;
@@ -190,10 +192,9 @@ impl Lease {
         });
         tokio::time::timeout(WAIT, waiting).await.unwrap_or_else(|_| {
             Err(Error::Busy {
-                message:
-                    "there is no memory left for this request's body, which other requests use up to limits.buffered; \
+                message: "no memory left for this request's body: other requests use all of limits.buffered; \
                           try again in a moment"
-                        .to_owned(),
+                    .to_owned(),
             })
         })
     }

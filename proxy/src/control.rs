@@ -1,5 +1,5 @@
-//! The proxy as an operator steers it: its configuration, the state that outlives it, and the data listener, which can be stopped and
-//! started again while requests in flight go on.
+//! The proxy as an operator steers it: its configuration, the state that outlives it, and the data listener, which can
+//! be stopped and started again while requests in flight go on.
 
 use std::{
     io,
@@ -39,8 +39,8 @@ pub(crate) struct Control {
     listener: Mutex<Option<Server>>,
     /// Listeners that were stopped, while they serve requests in flight.
     draining: Mutex<JoinSet<()>>,
-    /// Closes idle connections to the remote: one task for each configuration that requests were answered by. And the worker of a shared
-    /// store.
+    /// Closes idle connections to the remote: one task for each configuration that requests were answered by. And the
+    /// worker of a shared store.
     reapers: Mutex<JoinSet<()>>,
     /// Watches the health of the remotes of the configuration in force.
     watcher: Mutex<AbortHandle>,
@@ -231,7 +231,8 @@ impl Control {
         self.flush().await;
     }
 
-    /// Sends what waits to be sent: traces, and what requests held on the shared store, so that other processes need not wait until it expires.
+    /// Sends what waits to be sent: traces, and what requests held on the shared store, so that other processes need
+    /// not wait until it expires.
     async fn flush(&self) {
         self.persistent.tracer.flush(LAST).await;
         if let Some(store) = self.persistent.store.current() {

@@ -1,6 +1,8 @@
-//! Work that must grow in proportion to what a client or the remote sends: one row for each thing whose number they choose.
+//! Work that must grow in proportion to what a client or the remote sends: one row for each thing whose number they
+//! choose.
 //!
-//! `cargo xtask linear` counts the instructions of each row at n, 2n and 4n. A search within a loop shows as a factor of four.
+//! `cargo xtask linear` counts the instructions of each row at n, 2n and 4n. A search within a loop shows as a factor
+//! of four.
 
 use std::{hint::black_box, sync::Arc};
 

@@ -1,5 +1,6 @@
-//! Deadlines that move with every request and are hardly ever reached. Moving one costs nothing: the timer behind it stays where it is, and
-//! is set anew only when it goes off too early. (A timer that is set and taken back for each request wakes the runtime's driver each time.)
+//! Deadlines that move with every request and are hardly ever reached. Moving one costs nothing: the timer behind it
+//! stays where it is, and is set anew only when it goes off too early. (A timer that is set and taken back for each
+//! request wakes the runtime's driver each time.)
 
 use std::{
     future::Future,
@@ -16,7 +17,7 @@ use tokio::{
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whom the timer wakes: who is told so already need not be told again with every packet.
+    /// The task that the timer wakes: a registered one need not be registered again for every packet.
     sleeper: Option<Waker>,
 }
 
@@ -32,7 +33,7 @@ impl Alarm {
             return Poll::Pending;
         }
         self.sleeper = Some(cx.waker().clone());
-        // Unconstrained, so that whoever is told to wait is in the timer's book.
+        // Unconstrained, so that a task that must wait is registered with the timer.
         while Pin::new(&mut unconstrained(timer.as_mut())).poll(cx).is_ready() {
             if Instant::now() >= due {
                 return Poll::Ready(());

@@ -1,6 +1,7 @@
-//! What can go wrong, as values; the one table that gives each its status, type and code; and the one place that writes error bodies.
+//! What can go wrong, as values; the one table that gives each its status, type and code; and the one place that writes
+//! error bodies.
 //!
-//! Messages tell the reader what to change, and keep upstream's own words. Nobody else in this crate makes an error body.
+//! Messages say what to change, and keep the upstream's own text. No other module of this crate makes an error body.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -111,7 +112,8 @@ pub(crate) struct Row {
 }
 
 impl Error {
-    /// The table: kind → status, type, code. Statuses that clients retry (408, 409, 429, 5xx) stand only where a retry can help.
+    /// The table: kind → status, type, code. Statuses that clients retry (408, 409, 429, 5xx) stand only where a retry
+    /// can help.
     pub(crate) fn row(&self) -> Row {
         const CALLER: &str = "invalid_request_error";
         const SERVER: &str = "server_error";
@@ -172,7 +174,8 @@ impl Error {
         }
     }
 
-    /// Status and type in Anthropic's API. It has a status of its own for a server that has too much to do, which its clients retry.
+    /// Status and type in Anthropic's API. It has a status of its own for a server that has too much to do, which its
+    /// clients retry.
     fn anthropic(&self) -> (StatusCode, &'static str) {
         let status = match self {
             Self::Busy { .. } => overloaded(),
@@ -236,8 +239,8 @@ impl Error {
         self
     }
 
-    /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats itself
-    /// (more than 30 times the same token).
+    /// An answer that ends in order, but before it is done. Ollama does so without a word when a model only repeats
+    /// itself (more than 30 times the same token).
     pub(crate) fn unfinished() -> Self {
         Self::Cut {
             message: "the remote Ollama ended its answer before it was done (it does so when a model only repeats itself, or when its runner dies)"
@@ -348,7 +351,7 @@ impl fmt::Display for Refused {
                 }
             }
             Refusal::NoImages => {
-                write!(f, "The model cannot see pictures; take one with the capability vision. (Ollama: {message})")
+                write!(f, "The model cannot process images; use one with the capability vision. (Ollama: {message})")
             }
             Refusal::NoEmbeddings => {
                 write!(f, "The model cannot embed; take one that can, such as nomic-embed-text. (Ollama: {message})")
@@ -358,7 +361,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// The error of ours that another stands for: what a body ended with, in the words of whoever read it.
+/// The error of ours that another stands for: what a body ended with, as its reader reported it.
 pub(crate) fn own(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref()).cloned()
 }
@@ -411,7 +414,7 @@ struct AnthropicDetails {
 }
 
 impl AnthropicDetails {
-    /// A conversation that the server is to hold: clients that are told so hold it themselves.
+    /// A conversation that the server should store: clients that get this error store it themselves.
     fn of(error: &Error) -> Option<Self> {
         let thread = matches!(error, Error::Unsupported { param, .. } if param.as_deref() == Some("thread"));
         thread.then_some(Self { error_code: "thread_unsupported_request", unsupported: ["thread"] })

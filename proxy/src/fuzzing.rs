@@ -1,7 +1,8 @@
-//! Entry points of the fuzz targets in `fuzz/`: everything that reads bytes of clients, of the remote or of a settings file.
+//! Entry points of the fuzz targets in `fuzz/`: everything that reads bytes of clients, of the remote or of a settings
+//! file.
 //!
-//! Each must return, without a panic, whatever the bytes are, and checks a property where there is one. The seeds in `fuzz/seeds/` run as an
-//! ordinary test, with a few thousand mutations of them.
+//! Each must return, without a panic, whatever the bytes are, and checks a property where there is one. The seeds in
+//! `fuzz/seeds/` run as an ordinary test, with a few thousand mutations of them.
 
 use std::{borrow::Cow, sync::LazyLock};
 

@@ -1,5 +1,5 @@
-//! Writes JSON: byte for byte what `serde_json` writes, at a fraction of its cost for long texts. It looks for what must be escaped in blocks
-//! instead of byte by byte, and into a buffer of the right size. Pure.
+//! Writes JSON: byte for byte what `serde_json` writes, at a fraction of its cost for long texts. It looks for what
+//! must be escaped in blocks instead of byte by byte, and into a buffer of the right size. Pure.
 
 use std::fmt::Display;
 
@@ -101,7 +101,8 @@ fn ends_are_plain<const N: usize>(bytes: &[u8]) -> bool {
     bytes.first_chunk::<N>().is_some_and(is_plain) && bytes.last_chunk::<N>().is_some_and(is_plain)
 }
 
-/// Whether nothing must be escaped in a block. Without a branch for each byte, so that the compiler looks at many bytes at once.
+/// Whether nothing must be escaped in a block. Without a branch for each byte, so that the compiler looks at many bytes
+/// at once.
 fn is_plain<const N: usize>(block: &[u8; N]) -> bool {
     let special = |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
     block.iter().fold(0, |found, byte| found | special(*byte)) == 0

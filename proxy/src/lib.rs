@@ -85,8 +85,8 @@ impl Running {
         self.0.config()
     }
 
-    /// From now on requests are answered by `config`, while answers in flight go on as they began. The address that it listens on, and
-    /// what is logged, stay as they are.
+    /// From now on requests are answered by `config`, while answers in flight go on as they began. The address that it
+    /// listens on, and what is logged, stay unchanged.
     ///
     /// # Errors
     /// TLS cannot be set up. Then the settings stay as they were.
@@ -110,7 +110,8 @@ impl Running {
         self.0.persistent.in_flight.log_long(Instant::now(), every);
     }
 
-    /// Starts the admin listener as the configuration says. `log` is what it shows of the log, `sources` where it saves settings.
+    /// Starts the admin listener as the configuration says. `log` is what it shows of the log, `sources` where it saves
+    /// settings.
     ///
     /// # Errors
     /// Fails if the address cannot be listened on ([`io::ErrorKind::AddrInUse`] if it is taken).

@@ -1,4 +1,4 @@
-//! `farllama`: flags → settings → serve until signalled.
+//! `farllama`: flags → settings → serve until signaled.
 
 mod cli;
 
@@ -202,7 +202,8 @@ fn serve(loaded: &Loaded, sources: &Sources) -> Result<(), String> {
     raise_open_files();
     // Before signals are listened for, so that Ctrl-C ends a name resolution that hangs.
     let refusal = startup::refusal(loaded, &sources.environment);
-    // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the work.
+    // One thread: a proxy waits far more than it works, and handing work from thread to thread costs more than the
+    // work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_start(yield_to_the_event_loop)
@@ -445,7 +446,8 @@ fn log_to_stderr(config: &Config, writer: LogWriter) -> Option<ExchangeLog> {
     (own >= LevelFilter::INFO).then_some(exchanges)
 }
 
-/// Lowers the priority of a thread that parses large bodies or looks up names: streams come first where cores are scarce.
+/// Lowers the priority of a thread that parses large bodies or looks up names: streams come first where cores are
+/// scarce.
 fn yield_to_the_event_loop() {
     #[cfg(target_os = "linux")]
     // On Linux this is the calling thread alone. Lowering it needs no privilege.

@@ -1,6 +1,7 @@
 //! The known name that a misspelled one probably means. Pure.
 
-/// How alike two names must be, from 0 to 1: `hots` and `host`, `temprature` and `temperature`, but not `foo` and `format`.
+/// How alike two names must be, from 0 to 1: `hots` and `host`, `temprature` and `temperature`, but not `foo` and
+/// `format`.
 const ALIKE: f64 = 0.85;
 
 /// Longer names are not compared: comparing takes the product of both lengths.

@@ -1,7 +1,7 @@
 //! Work that would hold up the event loop: large bodies are parsed, translated and written on other threads.
 //!
-//! The binary has one thread for all connections, so 50 MB that are parsed there stop every stream for half a second. Small work is done at
-//! once: handing it over costs more than the work.
+//! The binary has one thread for all connections, so 50 MB that are parsed there stop every stream for half a second.
+//! Small work is done at once: handing it over costs more than the work.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,8 @@ use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Semaphore;
 
-/// Work on fewer bytes than this is done at once. Parsing takes up to 5 ms for a MiB, and a stream should not wait for longer than one.
+/// Work on fewer bytes than this is done at once. Parsing takes up to 5 ms for a MiB, and a stream should not wait for
+/// longer than one.
 pub(crate) const LARGE: usize = 256 << 10;
 
 /// As many jobs at a time as leave one core to the event loop. One for the process, as the cores are.
@@ -23,11 +24,13 @@ static CORES: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))));
 
 thread_local! {
-    /// Whether this thread does such a job now. What a job hands over in turn, it does itself: it would wait for the permit that it holds.
+    /// Whether this thread does such a job now. What a job hands over in turn, it does itself: it would wait for the
+    /// permit that it holds.
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does `work` on `size` bytes, on another thread if they are many. If the caller goes away, work that has begun is finished in vain.
+/// Does `work` on `size` bytes, on another thread if they are many. If the caller goes away, work that has begun is
+/// finished in vain.
 ///
 /// # Panics
 /// Panics if `work` does, wherever it was done.
@@ -39,7 +42,8 @@ pub(crate) async fn run<T: Send + 'static>(size: usize, work: impl FnOnce() -> T
     Box::pin(apart(&CORES, work)).await
 }
 
-/// Does `work` on another thread, as many at a time as `permits` has. If the caller goes away, work that has begun is finished in vain.
+/// Does `work` on another thread, as many at a time as `permits` has. If the caller goes away, work that has begun is
+/// finished in vain.
 ///
 /// # Panics
 /// Panics if `work` does.
@@ -92,7 +96,8 @@ pub(crate) async fn run_future<T: Send + 'static>(size: usize, work: impl Future
     run(size, move || runtime.block_on(work)).await
 }
 
-/// The same bytes; if they are many, their memory is given back on another thread. That takes the system 4 ms for 100 MB.
+/// The same bytes; if they are many, their memory is given back on another thread. That takes the system 4 ms for 100
+/// MB.
 pub(crate) fn freed_elsewhere(bytes: Bytes) -> Bytes {
     if bytes.len() < LARGE { bytes } else { Bytes::from_owner(FreedElsewhere(bytes)) }
 }

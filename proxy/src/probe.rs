@@ -166,7 +166,8 @@ impl std::fmt::Display for Probed {
     }
 }
 
-/// Whether a remote is the listener itself. Names that have no address are not: the first request will say so. Waits for name resolution.
+/// Whether a remote is the listener itself. Names that have no address are not: the first request will say so. Waits
+/// for name resolution.
 #[must_use]
 pub fn leads_to_itself(config: &Config) -> bool {
     config.every_remote().iter().any(|entry| is_itself(config, &entry.remote))

@@ -1,7 +1,7 @@
 //! The receipt: what became of the parts of a request that were not simply passed on. Pure.
 //!
-//! It goes out as the header `x-farllama-receipt: tool_choice=emulated, service_tier=no-effect`; what becomes known after the headers left
-//! is a comment of the stream (`: receipt num_ctx=raised:16384`); and the log always has it.
+//! It goes out as the header `x-farllama-receipt: tool_choice=emulated, service_tier=no-effect`; what becomes known
+//! after the headers left is a comment of the stream (`: receipt num_ctx=raised:16384`); and the log always has it.
 
 use std::{borrow::Cow, fmt};
 
@@ -129,7 +129,7 @@ impl Receipt {
         self.meant.extend(other.meant.into_iter().take(room));
     }
 
-    /// The lines that the client has not got yet, which from now on count as told.
+    /// The lines that the client has not got yet, which from now on count as sent.
     pub(crate) fn take_unsent(&mut self) -> Option<String> {
         let new = self.lines.get(self.told..).filter(|new| !new.is_empty()).map(written);
         self.told = self.lines.len();

@@ -1,4 +1,5 @@
-//! Masks keys and other credentials in texts that leave the proxy: log lines, payload snippets and error messages. Pure.
+//! Masks keys and other credentials in texts that leave the proxy: log lines, payload snippets and error messages.
+//! Pure.
 
 use std::{borrow::Cow, sync::Arc};
 

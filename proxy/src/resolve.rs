@@ -1,8 +1,9 @@
-//! Which model a request is for, found between the gate and the handler where the settings need it: a name may stand for another model
-//! (`[models]`), and one of several remotes is chosen by it. Without such settings no request passes here.
+//! Which model a request is for, found between the gate and the handler where the settings need it: a name may stand
+//! for another model (`[models]`), and one of several remotes is chosen by it. Without such settings no request passes
+//! here.
 //!
-//! The body of a translated request is read whole, as its handler needs it. Of a native one only the part up to the name is held, unless a
-//! preset changes more than the name.
+//! The body of a translated request is read whole, as its handler needs it. Of a native one only the part up to the
+//! name is held, unless a preset changes more than the name.
 
 pub(crate) mod native_answer;
 mod native_body;
@@ -133,11 +134,13 @@ pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
     repairs || anthropic || (!config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
 }
 
-/// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names that they read.
+/// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names
+/// that they read.
 ///
 /// # Errors
-/// Fails if the body is too large or breaks off, or if the caller may not use the model that takes the place of an unknown one. A body whose
-/// names cannot be read passes on unchanged: the handler, or the remote, says what is wrong with it.
+/// Fails if the body is too large or breaks off, or if the caller may not use the model that takes the place of an
+/// unknown one. A body whose names cannot be read passes on unchanged: the handler, or the remote, says what is wrong
+/// with it.
 pub(crate) async fn resolve(
     shared: &Shared,
     route: &Route,
@@ -178,8 +181,8 @@ pub(crate) async fn resolve(
     native(shared, route, row, admitted, reader, *request).await
 }
 
-/// Puts the name that an OpenAI server has for the model in the place of the caller's, where they differ. `request` is of a translated route,
-/// and passes through.
+/// Puts the name that an OpenAI server has for the model in the place of the caller's, where they differ. `request` is
+/// of a translated route, and passes through.
 pub(crate) async fn as_the_server_names_it(request: Box<Request>, target: &Target, client: &Client) -> Box<Request> {
     let Some(model) = &target.model else { return request };
     let id = client.bridge().id_of(&model.model).unwrap_or_else(|| model.model.clone());
@@ -344,7 +347,8 @@ impl HttpBody for NoOtherName {
 pub(crate) struct Installed(Mutex<Option<(Instant, HashSet<String>)>>);
 
 impl Installed {
-    /// For how long a model that was there is taken to be there, and for how long one that was not is taken to be absent.
+    /// For how long a model that was there is taken to be there, and for how long one that was not is taken to be
+    /// absent.
     const FRESH: Duration = Duration::from_secs(30);
     const ABSENT: Duration = Duration::from_secs(2);
 

@@ -1,5 +1,6 @@
-//! The table of routes: everything that the proxy knows of a path, in one row. Router, error dialect, gate, `explain`, `docs/parameters.md`,
-//! the log's label and `cargo xtask tidy` read it. A new endpoint is one row here and one folder under `openai/`.
+//! The table of routes: everything that the proxy knows of a path, in one row. Router, error dialect, gate, `explain`,
+//! `docs/parameters.md`, the log's label and `cargo xtask tidy` read it. A new endpoint is one row here and one folder
+//! under `openai/`.
 
 use std::{borrow::Cow, convert::Infallible, future::Future, ops::Range, pin::Pin};
 
@@ -108,9 +109,11 @@ pub(crate) struct Row {
     anthropic: Option<Handler>,
     /// Whether it opens a WebSocket.
     socket: bool,
-    /// The handler of a native route where the remote is an OpenAI server. Translated routes pass through there, unless this is their own.
+    /// The handler of a native route where the remote is an OpenAI server. Translated routes pass through there, unless
+    /// this is their own.
     bridged: Option<Handler>,
-    /// The path below the API's root that an OpenAI server has if it answers this route itself: then the route passes through.
+    /// The path below the API's root that an OpenAI server has if it answers this route itself: then the route passes
+    /// through.
     theirs: Option<&'static str>,
     /// What it is for, in a few words.
     pub(crate) summary: &'static str,
@@ -147,7 +150,8 @@ macro_rules! handler {
     };
 }
 
-/// Every route. Of those that fit a path, the first counts. Endpoints stand in the order in which `explain` tries a body.
+/// Every route. Of those that fit a path, the first counts. Endpoints stand in the order in which `explain` tries a
+/// body.
 pub(crate) const TABLE: &[Row] = &[
     row(Post, "{base}/chat/completions", "chat", MODEL, "One answer of a conversation, streamed or whole.")
         .handler(handler!(chat::create))
@@ -187,7 +191,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(Post, "{base}/audio/translations", "translations", Form, "The English translation of a recording.")
         .handler(handler!(audio::translate))
         .fields(Endpoint::Translations),
-    row(Post, "{base}/audio/speech", "speech", MODEL, "Always refused: no model of Ollama's speaks.")
+    row(Post, "{base}/audio/speech", "speech", MODEL, "Always rejected: Ollama has no text-to-speech models.")
         .handler(handler!(audio::speech)),
     row(Post, "{base}/responses/compact", "responses/compact", MODEL, "A conversation, summarized into one item.")
         .handler(handler!(responses::compact))
@@ -457,7 +461,8 @@ pub(crate) struct Match {
     pub(crate) based: bool,
 }
 
-/// The row for `method` and `path`, where OpenAI's routes stand under `base`. Of a path that has no row for this method, a row for another.
+/// The row for `method` and `path`, where OpenAI's routes stand under `base`. Of a path that has no row for this
+/// method, a row for another.
 pub(crate) fn find(method: &Method, path: &str, base: &str) -> Option<Match> {
     let (rest, based, start) = match under(path, base) {
         Some(rest) => (rest, true, base.len()),
@@ -613,7 +618,8 @@ impl Route {
         self.translated() && self.row.is_some_and(|row| row.socket)
     }
 
-    /// Whether the response is one of Ollama's: the remote's own, or one that farllama makes where the remote is an OpenAI server.
+    /// Whether the response is one of Ollama's: the remote's own, or one that farllama makes where the remote is an
+    /// OpenAI server.
     pub(crate) fn is_native(&self) -> bool {
         self.handler.is_none() || self.row.is_some_and(|row| matches!(row.lane, Lane::Native))
     }

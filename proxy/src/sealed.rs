@@ -1,8 +1,8 @@
-//! Texts that a client carries for this proxy between two requests without reading them: OpenAI's `encrypted_content`, Anthropic's
-//! `signature`. Pure.
+//! Texts that a client carries for this proxy between two requests without reading them: OpenAI's `encrypted_content`,
+//! Anthropic's `signature`. Pure.
 //!
-//! Thoughts are not secret: the client may read the same text elsewhere, and "encrypted" is OpenAI's name. Compactions are: a [`Key`] encrypts
-//! and authenticates them, because a changed one would be taken for what really happened.
+//! Thoughts are not secret: the client may read the same text elsewhere, and "encrypted" is OpenAI's name. Compactions
+//! are: a [`Key`] encrypts and authenticates them, because a changed one would be taken for what really happened.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};

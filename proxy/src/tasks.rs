@@ -1,5 +1,5 @@
-//! Work that goes on after its request has been answered: responses in the background, and batches. The only tasks besides those of
-//! connections; their number is bounded, and the process waits for them before it ends.
+//! Work that goes on after its request has been answered: responses in the background, and batches. The only tasks
+//! besides those of connections; their number is bounded, and the process waits for them before it ends.
 
 use std::{
     future::poll_fn,

@@ -21,7 +21,8 @@ pub(crate) enum Trust<'a> {
     Anyone,
 }
 
-/// Returns a TLS configuration that trusts `trust`, and shows the certificate in the first file of `identity`, whose key is in the second.
+/// Returns a TLS configuration that trusts `trust`, and shows the certificate in the first file of `identity`, whose
+/// key is in the second.
 ///
 /// # Errors
 /// Fails if a file cannot be read, if certificate and key do not belong together, or if TLS cannot be set up.
@@ -46,7 +47,8 @@ pub(crate) fn config(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> io::
     identify(builder.with_root_certificates(roots), identity)
 }
 
-/// Returns the TLS configuration of connections to `remote`: what it trusts (`ca_file`, `verify`), and the certificate that it shows.
+/// Returns the TLS configuration of connections to `remote`: what it trusts (`ca_file`, `verify`), and the certificate
+/// that it shows.
 ///
 /// # Errors
 /// Fails as farllama does at its start: if a file cannot be read, or if certificate and key do not belong together.

@@ -1,4 +1,4 @@
-//! What an exchange cost, as Ollama counts it and as OpenAI tells it. Pure.
+//! What an exchange cost, as Ollama counts it and as OpenAI reports it. Pure.
 
 use std::iter::Sum;
 
@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::ollama::{generate::GenerateReply, wire::ChatReply};
 
-/// Tokens of the prompt and of the answer, thinking included. Counts that Ollama left out (a cache hit, an old version) are 0.
+/// Tokens of the prompt and of the answer, thinking included. Counts that Ollama left out (a cache hit, an old version)
+/// are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) input: u64,
@@ -16,7 +17,8 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// From Ollama's counts, where it gives them. A version that leaves the cached tokens out of the prompt's (0.30.0) has fewer there.
+    /// From Ollama's counts, where it gives them. A version that leaves the cached tokens out of the prompt's (0.30.0)
+    /// has fewer there.
     fn counted(prompt: Option<u64>, cached: Option<u64>, answer: Option<u64>) -> Self {
         let cached = cached.unwrap_or(0);
         Self { input: prompt.unwrap_or(0).max(cached), output: answer.unwrap_or(0), cached }
@@ -46,7 +48,8 @@ impl Sum for Usage {
     }
 }
 
-/// `usage` of chat completions and completions. Details that Ollama does not tell are 0, because strict clients want the keys.
+/// `usage` of chat completions and completions. Details that Ollama does not report are 0, because strict clients want
+/// the keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct CompletionUsage {
     prompt_tokens: u64,

@@ -1,4 +1,5 @@
-//! Golden translations: one folder a case under `vectors/<endpoint>/`, plain files that a person can check against the references.
+//! Golden translations: one folder a case under `vectors/<endpoint>/`, plain files that a person can check against the
+//! references.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,8 +11,9 @@
 //! | `upstream.ndjson` → `client.sse` | a streamed answer, before and after |
 //! | `reply.json` → `answer.json` | a whole answer, before and after |
 //!
-//! Where there is a file `tools-off`, calls are not repaired. Of several upstream answers the others are `upstream-2.ndjson`, `reply-2.json` and so on; streams are then read a line of each in turn.
-//! Outputs are rewritten when `FARLLAMA_BLESS` is set; the diff is the review. Every output is also read by another's types.
+//! Where there is a file `tools-off`, calls are not repaired. Of several upstream answers the others are
+//! `upstream-2.ndjson`, `reply-2.json` and so on; streams are then read a line of each in turn. Outputs are rewritten
+//! when `FARLLAMA_BLESS` is set; the diff is the review. Every output is also read by another's types.
 
 use std::{
     fs,

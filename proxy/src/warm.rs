@@ -1,7 +1,8 @@
 //! Models that stay loaded: `warm.models`.
 //!
-//! A warm model is loaded when farllama starts, or when the remote returns, and its expiry is put off while farllama runs. What it leaves to
-//! Ollama: when the machine needs the memory for other models, a warm one is not loaded again until those have gone.
+//! A warm model is loaded when farllama starts, or when the remote returns, and its expiry is put off while farllama
+//! runs. What it leaves to Ollama: when the machine needs the memory for other models, a warm one is not loaded again
+//! until those have gone.
 
 use std::{collections::HashMap, io, time::Duration};
 
@@ -25,10 +26,12 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How soon it is asked again if it could not be reached.
 const SOON: Duration = Duration::from_secs(10);
 
-/// For how long a model is loaded. Long enough for a farllama that is started anew; not forever, because farllama may never return.
+/// For how long a model is loaded. Long enough for a farllama that is started anew; not forever, because farllama may
+/// never return.
 const KEEP_ALIVE: &str = "30m";
 
-/// The expiry is put off when less than this is left. Requests put it off too; one with a `keep_alive` of its own changes it.
+/// The expiry is put off when less than this is left. Requests put it off too; one with a `keep_alive` of its own
+/// changes it.
 const LEFT: Duration = Duration::from_secs(20 * 60);
 
 /// Keeps models loaded.

@@ -1,5 +1,5 @@
-//! Reads a body whole, within a limit. A body that says that it is too large is refused before a byte of it is read (and before a client is
-//! told to `100 Continue`), and a large one is joined into one buffer off the event loop.
+//! Reads a body whole, within a limit. A body that says that it is too large is refused before a byte of it is read
+//! (and before a client is sent `100 Continue`), and a large one is joined into one buffer off the event loop.
 
 use axum::BoxError;
 use bytes::{Bytes, BytesMut};

@@ -383,7 +383,8 @@ async fn the_inspector_keeps_what_ollama_replied_to_a_request_that_is_not_stream
     }
 }
 
-/// Runs a program of Debian's package `prometheus`; None if it is missing, which is an error where all tools must be there.
+/// Runs a program of Debian's package `prometheus`; None if it is missing, which is an error where all tools must be
+/// there.
 fn prometheus(program: &str) -> Option<Command> {
     let there = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     assert!(there || std::env::var("CI").is_ok_and(|ci| ci != "true") || std::env::var("CI").is_err(), "no {program}");

@@ -1,4 +1,5 @@
-//! Responses in the background: what is seen of them while they run and afterwards, and that nothing of them is left behind.
+//! Responses in the background: what is seen of them while they run and afterwards, and that nothing of them is left
+//! behind.
 
 use std::{
     net::SocketAddr,

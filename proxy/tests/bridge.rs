@@ -38,7 +38,7 @@ impl Asked {
     }
 }
 
-/// A scripted OpenAI server, and what it was asked.
+/// A scripted OpenAI server that records its requests.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -503,7 +503,8 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("tools/with-format", "farllama lets the model call or answer on /v1"),
 ];
 
-/// What a client makes of an answer: the parts of its lines together, without times, and ids only as whether there are any.
+/// What a client makes of an answer: the parts of its lines together, without times, and ids only as whether there are
+/// any.
 fn meaning(answer: &Answer) -> Value {
     let mut told = json!({"status": answer.code(), "type": answer.header("content-type")});
     let mut text = |name: &str, part: &Value| {

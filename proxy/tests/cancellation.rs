@@ -6,7 +6,8 @@ use crate::support::{Act, CHAT, CHAT_STREAM, Client, STREAM_HEAD, Upstream, post
 
 const NATIVE: &str = r#"{"model":"m","messages":[]}"#;
 
-/// Sends `request`, waits until the upstream has it (and, in mid-stream, until the client has read `mark`), leaves, and waits until the upstream feels it.
+/// Sends `request`, waits until the upstream has it (and, in mid-stream, until the client has read `mark`), leaves, and
+/// waits until the upstream feels it.
 async fn leave(case: &str, request: Vec<u8>, begun: Option<(Vec<u8>, &str)>) {
     let (acts, mark) = match begun {
         None => (vec![Act::Hold], None),
@@ -82,7 +83,7 @@ async fn a_client_that_leaves_during_its_upload_ends_the_upload() {
 }
 
 mod on_the_mock {
-    //! The same, as the mock's journal tells it.
+    //! The same, as the mock's journal shows it.
 
     use std::{net::SocketAddr, time::Duration};
 

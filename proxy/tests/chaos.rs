@@ -1,8 +1,8 @@
-//! Seeded streams through a remote that misbehaves, read by clients that do as well: each ends exactly once and says truthfully how, none has
-//! a byte that the remote did not send, and nothing is left over.
+//! Seeded streams through a remote that misbehaves, read by clients that do as well: each ends exactly once and says
+//! truthfully how, none has a byte that the remote did not send, and nothing is left over.
 //!
-//! `cargo xtask chaos --streams 10000 --seed 1` runs many; here is a short run. What happens to a stream depends on the seed and its number
-//! alone, so a failure can be repeated: it names both.
+//! `cargo xtask chaos --streams 10000 --seed 1` runs many; here is a short run. What happens to a stream depends on the
+//! seed and its number alone, so a failure can be repeated: it names both.
 
 #![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -183,7 +183,7 @@ fn line(lane: Lane, word: &str, done: bool) -> String {
     format!("{{\"model\":\"m\",\"created_at\":\"2026-11-22T12:37:41.5Z\",{content},\"done\":{done}{end}}}\n")
 }
 
-/// Answers each connection's requests as their plans say, until it is told to stop.
+/// Answers each connection's requests as their plans say, until it is stopped.
 async fn remote(listener: TcpListener, seed: u64) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
@@ -285,8 +285,8 @@ fn response(bytes: &[u8]) -> Result<(u16, Vec<u8>, bool), String> {
 fn judge(plan: &Plan, bytes: &[u8]) -> Result<(), String> {
     let (status, body, whole) = response(bytes)?;
     if status >= 500 {
-        // Refused before the first byte: only where nothing of a response could have come. A reset discards what was received and not
-        // yet read, so that even a whole head may be lost.
+        // Refused before the first byte: only where nothing of a response could have come. A reset discards what was
+        // received and not yet read, so that even a whole head may be lost.
         let early = plan.end == End::Reset
             || (plan.end != End::Whole && (plan.lane != Lane::Native || plan.wire.len() < support::STREAM_HEAD.len()));
         return if early && whole { Ok(()) } else { Err(format!("refused with {status}")) };

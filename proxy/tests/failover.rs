@@ -1,8 +1,8 @@
-//! Requests while remotes are killed and revived: none fails that another remote could have served before its first byte, and none is sent
-//! to a second remote after a byte of a response came back.
+//! Requests while remotes are killed and revived: none fails that another remote could have served before its first
+//! byte, and none is sent to a second remote after a byte of a response came back.
 //!
-//! `cargo xtask failover --requests 10000 --seed 1` runs many; here is a short run. Which requests are sent and which remotes are killed
-//! depends on the seed alone; when the two meet depends on the machine.
+//! `cargo xtask failover --requests 10000 --seed 1` runs many; here is a short run. Which requests are sent and which
+//! remotes are killed depends on the seed alone; when the two meet depends on the machine.
 
 #![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -165,7 +165,7 @@ async fn send(proxy: SocketAddr, plan: Plan, n: usize, remotes: Mortals) -> Outc
     Outcome { plan, status, text, whole, healthy }
 }
 
-/// Kills and revives remotes until it is told to end. Returns how often it killed one.
+/// Kills and revives remotes until it is stopped. Returns how often it killed one.
 async fn reaper(remotes: Mortals, seed: u64, over: Arc<AtomicBool>) -> usize {
     let (mut dice, mut kills) = (Dice(!seed), 0);
     while !over.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-//! Hostile clients and remotes: attacks that no other test's subject covers. SECURITY.md names the test for each attack.
+//! Hostile clients and remotes: attacks that no other test's subject covers. SECURITY.md names the test for each
+//! attack.
 
 use crate::support::{
     self, CHAT_STREAM, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, raw_response, word,

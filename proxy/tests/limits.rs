@@ -87,7 +87,7 @@ async fn heads_and_native_bodies_beyond_their_limits_are_refused() {
     let big = ask(proxy.addr(), post("/api/chat", &"x".repeat(101))).await;
     assert!(big.code() == 413 && big.text().contains("limits.native_body"), "{}", big.text());
     assert!(upstream.seen().is_empty());
-    // What does not tell its length is sent on until it is too much.
+    // A body of unknown length is sent on up to the limit.
     let told = "Content-Length: 101\r\n\r\n";
     let chunked = String::from_utf8(post("/api/chat", &"x".repeat(101))).unwrap();
     let chunked = chunked.replace(told, "Transfer-Encoding: chunked\r\n\r\n65\r\n") + "\r\n0\r\n\r\n";
@@ -457,7 +457,8 @@ async fn write_all_then_read(addr: std::net::SocketAddr, path: &str, size: usize
 
 #[tokio::test]
 async fn a_response_before_the_end_of_an_upload_reaches_a_client_that_writes_first() {
-    // As Ollama does for a blob that it has (0.33.0-rc2 http/early-answer): it answers, reads nothing, and closes half a second later.
+    // As Ollama does for a blob that it has (0.33.0-rc2 http/early-answer): it answers, reads nothing, and closes half
+    // a second later.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -46,7 +46,8 @@ fn chat(model: &str) -> String {
     body("/api/chat", model)
 }
 
-/// The paths that a server was asked for, but for its lists and what it is asked only to find out whether it has a route.
+/// The paths that a server was asked for, but for its lists and what it is asked only to find out whether it has a
+/// route.
 fn asked(server: &Server) -> Vec<String> {
     let asked = server.asked().into_iter().filter(|asked| asked.method == "POST" && asked.body != b"{}");
     asked.map(|asked| asked.path).collect()

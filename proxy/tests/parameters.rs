@@ -17,7 +17,7 @@ enum Seen {
     NoEffect(Value),
     /// The answer can be fetched afterwards.
     Stored(Value),
-    /// The remote is told what an earlier answer, named by its id, was asked and answered.
+    /// The remote gets the request and the answer of an earlier response, named by its id.
     GoesOn,
     /// The remote is told what a conversation has, named by its id.
     Joins,

@@ -200,7 +200,7 @@ async fn a_request_that_passed_here_before_is_told_so_instead_of_going_round() {
         ask(proxy.addr(), format!("GET /api/tags HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 other, {via}\r\n\r\n")).await;
     assert_eq!(answer.code(), 508);
     assert!(answer.json()["error"].as_str().unwrap().contains("--remote-host"));
-    // A translated request carries it too, and is told too.
+    // A translated request carries it too, and gets it too.
     ask(proxy.addr(), support::post("/v1/chat/completions", support::CHAT)).await;
     assert!(
         upstream

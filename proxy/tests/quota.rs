@@ -1,4 +1,4 @@
-//! How much a key may ask, on the wire: exact under load, told truthfully, and refused in both dialects.
+//! How much a key may ask, on the wire: exact under load, reported truthfully, and rejected in both dialects.
 
 use std::time::Duration;
 

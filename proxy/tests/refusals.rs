@@ -1,4 +1,4 @@
-//! What went wrong, told plainly: one text for each cause, in both dialects.
+//! What went wrong, in plain words: one text for each cause, in both dialects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
 
 const TAGS: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Asks on both lanes; each answer must have `status` and tell `words`, in its own dialect.
+/// Asks on both lanes; each answer must have `status` and contain `words`, in its own dialect.
 async fn both_tell(proxy: &Running, status: u16, words: &[&str]) {
     let native = ask(proxy.addr(), TAGS).await;
     let openai = ask(proxy.addr(), post("/v1/chat/completions", CHAT)).await;
@@ -48,7 +48,7 @@ async fn a_refused_connection_is_told_with_ollamas_usual_reason() {
 
 #[tokio::test]
 async fn a_connection_that_does_not_come_about_is_told_with_the_bound() {
-    // A listener whose queue is full answers nobody.
+    // A listener whose queue is full accepts no connection.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();

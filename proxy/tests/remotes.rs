@@ -1,4 +1,5 @@
-//! Several remotes: where a request goes, what happens when a remote fails, and what callers see of all of them together.
+//! Several remotes: where a request goes, what happens when a remote fails, and what callers see of all of them
+//! together.
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Responses between raw sockets: how events are cut into writes, what a client that leaves leaves behind, and what outlives a reload.
+//! Responses between raw sockets: how events are cut into writes, what a client that leaves leaves behind, and what
+//! outlives a reload.
 
 use crate::support::{Act, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 use farllama::{Running, config::Secret, serve};

@@ -1,4 +1,5 @@
-//! Several proxies on one Redis server: limits hold for all together, stored responses are everywhere, and an outage costs neither.
+//! Several proxies on one Redis server: limits hold for all together, stored responses are everywhere, and an outage
+//! costs neither.
 
 use std::time::Duration;
 
@@ -285,7 +286,7 @@ async fn the_server_is_reached_over_tls() {
     let second = proxy(&upstream, trusting, limited(), Quota::default()).await;
     let codes = codes(&[first.addr(), second.addr()], 4).await;
     assert_eq!((count(&codes, 200), count(&codes, 429)), (1, 3), "{codes:?}");
-    // A certificate that nobody vouches for is refused.
+    // An untrusted certificate is rejected.
     let strict = Store { fail: Fail::Closed, timeout: Duration::from_millis(300), ..store(&server) };
     let third = proxy(&upstream, strict, limited(), Quota::default()).await;
     assert_eq!(ask(third.addr(), get("/api/tags", ANN)).await.code(), 503);

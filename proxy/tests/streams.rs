@@ -109,7 +109,7 @@ async fn a_failure_in_mid_stream_is_one_error_frame_without_done() {
         ("an error line", vec![Act::Write(stream(&[word("one"), failed]))], "unexpected EOF"),
         ("a cut", vec![Act::Write([STREAM_HEAD.as_bytes(), &word("one")].concat()), Act::Close], "broke off"),
         ("an end before done", vec![Act::Write(stream(&[word("one")]))], "before it was done"),
-        ("a line that is no reply", vec![Act::Write(stream(&[word("one"), line("<html>")]))], "no reply of Ollama's"),
+        ("a line that is no reply", vec![Act::Write(stream(&[word("one"), line("<html>")]))], "not an Ollama response"),
     ];
     for (case, acts, words) in cases {
         let upstream = Upstream::start(acts).await;

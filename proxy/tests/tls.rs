@@ -1,4 +1,4 @@
-//! TLS on the listener, from PEM files that may be replaced while it runs; and a remote whose certificate nobody signed.
+//! TLS on the listener, from PEM files that may be replaced while it runs; and a remote with an untrusted certificate.
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -63,7 +63,7 @@ async fn the_listener_speaks_tls_from_pem_files_and_an_unverified_remote_is_spok
     let local = Local { tls_cert: file("cert.pem"), tls_key: file("key.pem"), ..plain.local.clone() };
     let proxy = serve(Config { local, ..plain }).await.unwrap();
     assert_eq!(get(&mut connect(proxy.addr(), &cert).await.unwrap()).await, "HTTP/1.1 200 OK");
-    // Another proxy in front of this one: its certificate is signed by nobody whom the system knows.
+    // Another proxy in front of this one: its certificate is not signed by an authority that the system trusts.
     let remote = Remote {
         protocol: Protocol::Https,
         port: proxy.addr().port(),

@@ -1,4 +1,5 @@
-//! Calls that a model is held to, end to end: the mock obeys `format` as Ollama does, and knows nothing of `tool_choice`.
+//! Calls that a model is held to, end to end: the mock obeys `format` as Ollama does, and knows nothing of
+//! `tool_choice`.
 
 use crate::support::{self, ask, post, proxy};
 use mock_ollama::{Mock, Script};
@@ -111,12 +112,12 @@ async fn tools_and_a_response_format_together_lose_neither() {
         let mut body = body(seed % 2 == 0, &json!("auto"));
         body["seed"] = seed.into();
         body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "x", "schema":
-            {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}}});
+            {"type": "object", "properties": {"color": {"enum": ["red", "blue"]}}, "required": ["color"]}}});
         let answer = ask(proxy.addr(), post("/v1/chat/completions", &body.to_string())).await;
         assert_eq!(answer.code(), 200, "{}", answer.text());
         let text = answer.text();
         let called = text.contains("\"tool_calls\"}") || text.contains("\"finish_reason\":\"tool_calls\"");
-        let answered = text.contains(r#"{\"colour\":\""#) || text.contains(r#"{\"colour\": \""#);
+        let answered = text.contains(r#"{\"color\":\""#) || text.contains(r#"{\"color\": \""#);
         assert!(called != answered, "{text}");
         assert!(!text.contains(r#"\"answer\""#) && !text.contains("not-obeyed"), "{text}");
         seen.insert(called);

@@ -1,4 +1,5 @@
-//! HTTP to the remote, between raw sockets: framing, trailers, closed connections, streams that end too early, hostile headers and paths.
+//! HTTP to the remote, between raw sockets: framing, trailers, closed connections, streams that end too early, hostile
+//! headers and paths.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -115,7 +116,8 @@ async fn each_invalid_response_has_its_own_text_on_both_lanes() {
     assert!(answer.text().contains("interim"), "{}", answer.text());
 }
 
-/// A remote that reads a second request on each connection and closes without an answer, as a gateway whose keep-alive has just ended.
+/// A remote that reads a second request on each connection and closes without an answer, as a gateway whose keep-alive
+/// has just ended.
 async fn forgetful(response: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -144,8 +146,8 @@ async fn a_request_that_meets_a_connection_being_closed_is_answered_on_both_lane
     }
 }
 
-/// Ollama on a blob that it has (recorded: 0.33.0-rc2 http/early-answer): it answers without reading the body, and closes half a second
-/// later with the body unread.
+/// Ollama on a blob that it has (recorded: 0.33.0-rc2 http/early-answer): it answers without reading the body, and
+/// closes half a second later with the body unread.
 async fn early() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! What the remote's version decides: learned once, learned anew when the connections were lost, and only where something depends on it.
+//! What the remote's version decides: learned once, learned anew when the connections were lost, and only where
+//! something depends on it.
 
 use crate::program::Program;
 use crate::support::{Answer, ask, config, post};
@@ -78,7 +79,7 @@ async fn the_highest_effort_is_the_highest_that_a_version_has_without_a_refusal_
         ("0.33.0", "gpt-oss:20b", json!(["max"]), None),
         ("0.22.0", "gpt-oss:20b", json!(["max"]), None),
         ("0.21.3", "gpt-oss:20b", json!(["high"]), Some("reasoning_effort=lowered:high")),
-        // A model that can only think or not, on a version that tells so.
+        // A model that can only switch thinking, on a version that reports it.
         (
             "0.13.5",
             "thinker:135m",
@@ -114,7 +115,7 @@ async fn a_level_is_a_switch_for_a_model_that_can_only_think_or_not() {
 
 #[tokio::test]
 async fn a_remote_of_unknown_version_is_taken_for_the_newest_until_it_refuses() {
-    // A fork of an old version, which tells a name instead of a number.
+    // A fork of an old version, which reports a name instead of a number.
     let options = Options { version: "0.13.5".parse().unwrap(), ..Options::default() };
     let script = Script::on("/api/version").body(json!({"version": "our-fork"}));
     let mock = Mock::start_with(options, script).await.unwrap();
@@ -151,7 +152,7 @@ async fn probabilities_are_refused_by_versions_that_would_leave_them_out_in_sile
 }
 
 #[tokio::test]
-async fn a_picture_is_never_left_out_in_silence() {
+async fn an_image_is_never_left_out_in_silence() {
     for version in ["0.20.0", "0.29.4", "0.30.0", "0.33.0"] {
         let (mock, proxy) = remote(version).await;
         let blind = chat(&proxy, "smollm2:135m", seeing()).await;

@@ -38,7 +38,7 @@ pub(crate) fn mutate(args: &[String]) -> Result<(), String> {
 }
 
 fn proof(check: Step, args: &[String]) -> Step {
-    // Whoever names mutants or files asks about those alone.
+    // Named mutants or files are checked alone.
     let own: &[&str] = if args.iter().all(|arg| arg == "--all") {
         &["mutate", "scenarios", "--parameters", "docs/parameters.md"]
     } else {

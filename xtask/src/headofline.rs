@@ -1,6 +1,8 @@
-//! `cargo xtask headofline`: how late the chunks of 30 streams are while other clients send and receive very large bodies.
+//! `cargo xtask headofline`: how late the chunks of 30 streams are while other clients send and receive very large
+//! bodies.
 //!
-//! As many streams read the remote without the proxy at the same time: how late their chunks are is the noise of the machine and of the load.
+//! As many streams read the remote without the proxy at the same time: how late their chunks are is the noise of the
+//! machine and of the load.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -1,10 +1,10 @@
-//! `cargo xtask instructions`: counts the instructions that a request and a chunk of a stream cost the proxy, under valgrind. Counts are
-//! repeatable on a busy machine, where times are not, so they may fail a build: none may exceed its entry in `instructions.txt` by more than
-//! [`MOST`].
+//! `cargo xtask instructions`: counts the instructions that a request and a chunk of a stream cost the proxy, under
+//! valgrind. Counts are repeatable on a busy machine, where times are not, so they may fail a build: none may exceed
+//! its entry in `instructions.txt` by more than [`MOST`].
 //!
-//! Each row is counted twice, for few and for many, and the difference is divided: what starting and connecting cost has no part in it. The
-//! remote and the client are this process. The remote writes a chunk when the client has received the one before it, so that each chunk
-//! travels alone.
+//! Each row is counted twice, for few and for many, and the difference is divided: what starting and connecting cost
+//! has no part in it. The remote and the client are this process. The remote writes a chunk when the client has
+//! received the one before it, so that each chunk travels alone.
 
 use std::{
     fmt::Write as _,
@@ -32,7 +32,8 @@ count has grown by more than 5 %. Rows with several remotes and aliases are comp
 there. Builds the proxy in release mode unless --proxy names one. Needs valgrind.
 ";
 
-/// How much a count may exceed its entry: the difference between two machines and two minor versions of the compiler is smaller.
+/// How much a count may exceed its entry: the difference between two machines and two minor versions of the compiler is
+/// smaller.
 const MOST: f64 = 1.05;
 
 /// The committed counts: a name and a number a line.
@@ -45,10 +46,11 @@ struct Row {
     /// What the remote answers with, by the name of the model.
     model: &'static str,
     unit: Unit,
-    /// Whether there are [`REMOTES`] and [`ALIASES`], of which the request names one. Else there is one remote and no alias.
+    /// Whether there are [`REMOTES`] and [`ALIASES`], of which the request names one. Else there is one remote and no
+    /// alias.
     many: bool,
-    /// With metrics on and a console that listens; all others run without the admin listener. A console looks twice a second, so the count
-    /// depends on how fast the machine is: it is shown, and compared with nothing.
+    /// With metrics on and a console that listens; all others run without the admin listener. A console looks twice a
+    /// second, so the count depends on how fast the machine is: it is shown, and compared with nothing.
     watched: bool,
 }
 
@@ -329,8 +331,8 @@ fn head(reader: &mut impl BufRead) -> std::io::Result<(String, Option<u64>)> {
     }
 }
 
-/// A remote for one proxy. One client at a time reads a stream. A stream has `chunks` chunks; each is written when the one before has
-/// been received.
+/// A remote for one proxy. One client at a time reads a stream. A stream has `chunks` chunks; each is written when the
+/// one before has been received.
 fn remote(chunks: usize, received: Receiver<()>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;

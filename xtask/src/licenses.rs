@@ -1,4 +1,5 @@
-//! The licenses of everything that is linked into a binary: a check against those that are allowed, and their texts for archives.
+//! The licenses of everything that is linked into a binary: a check against those that are allowed, and their texts for
+//! archives.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +28,7 @@ const ALLOWED: [&str; 14] = [
     "Zlib",
 ];
 
-/// A package of somebody else.
+/// A third-party package.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Package {
     name: String,

@@ -1,5 +1,6 @@
-//! `cargo xtask linear`: counts the instructions for each row of `proxy/src/costs.rs` at n, 2n and 4n, under valgrind. What a client or the
-//! remote chooses the number of must cost in proportion: at most [`MOST`] times the instructions for twice as many.
+//! `cargo xtask linear`: counts the instructions for each row of `proxy/src/costs.rs` at n, 2n and 4n, under valgrind.
+//! What a client or the remote chooses the number of must cost in proportion: at most [`MOST`] times the instructions
+//! for twice as many.
 
 use std::{
     path::{Path, PathBuf},

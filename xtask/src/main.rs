@@ -1,4 +1,5 @@
-//! `cargo xtask`: the build system. It only starts processes and reads files, with nothing but the standard library, so it builds in a second.
+//! `cargo xtask`: the build system. It only starts processes and reads files, with nothing but the standard library, so
+//! it builds in a second.
 
 mod ci;
 mod dist;
@@ -28,7 +29,7 @@ Commands:
   ci              everything that must hold: fmt, clippy and docs with warnings denied, all tests, tidy, the scenarios and
                   the smoke test on the mock, and foreign clients
   tidy            the rules of this repository that no compiler checks
-  mutate [ARGS…]  breaks the traffic in named ways, and tells which scenarios notice; each parameter that is dropped must be
+  mutate [ARGS…]  breaks the traffic in named ways, and reports which scenarios notice; each parameter that is dropped must be
                   missed; --all runs every scenario against every mutant, and a scenario that none can fail is an error
                   (cargo xtask mutate --help)
   witnesses [WORD…]

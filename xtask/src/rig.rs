@@ -1,5 +1,6 @@
-//! What `headofline`, `siege` and `soak` measure with: a remote that stamps each chunk of a stream with the time at which it was written, clients that
-//! compare, and a proxy of its own process. Threads and sockets of the standard library, so that nothing of what is measured does the measuring.
+//! What `headofline`, `siege` and `soak` measure with: a remote that stamps each chunk of a stream with the time at
+//! which it was written, clients that compare, and a proxy of its own process. Threads and sockets of the standard
+//! library, so that nothing of what is measured does the measuring.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -115,7 +116,8 @@ impl Streams {
 /// Reads one stream to its end, or until it is done, and notes how late each chunk was.
 ///
 /// # Errors
-/// Fails if the response is not 200, pauses for longer than `patience`, or does not end with `[DONE]` or, at the remote itself, with a line that says so.
+/// Fails if the response is not 200, pauses for longer than `patience`, or does not end with `[DONE]` or, at the remote
+/// itself, with a line that says so.
 fn stream(addr: SocketAddr, key: &str, patience: Duration, started: Instant, seen: &Seen) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&addr, patience)?;
     stream.set_read_timeout(Some(patience))?;
@@ -291,7 +293,8 @@ impl Proxy {
         found.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }
 
-    /// For how long the thread of its event loop has run, and has waited for a processor that others used; None where the system does not say.
+    /// For how long the thread of its event loop has run, and has waited for a processor that others used; None where
+    /// the system does not say.
     pub(crate) fn scheduled(&self) -> Option<(Duration, Duration)> {
         let status = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).ok()?;
         let mut nanos = status.split_whitespace().map(|number| number.parse().map(Duration::from_nanos));

@@ -1,8 +1,8 @@
 //! `cargo xtask siege`: what one hostile key can do to another that chats and streams at a human pace.
 //!
-//! Each attack gets a proxy of its own, in front of the remote of [`crate::rig`], whose chunks carry the time at which they were written. The
-//! same chats and streams go past the proxy at the same time: what they see is the noise of the machine and of the attackers' own work. On
-//! loopback only; every loop ends with the attack's deadline or a count.
+//! Each attack gets a proxy of its own, in front of the remote of [`crate::rig`], whose chunks carry the time at which
+//! they were written. The same chats and streams go past the proxy at the same time: what they see is the noise of the
+//! machine and of the attackers' own work. On loopback only; every loop ends with the attack's deadline or a count.
 
 use std::{
     fmt::Write as _,

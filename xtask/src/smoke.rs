@@ -1,4 +1,5 @@
-//! `cargo xtask smoke` and `cargo xtask doctor`: build, then hand over to `farllama-check`. Flags, help and checks live there.
+//! `cargo xtask smoke` and `cargo xtask doctor`: build, then hand over to `farllama-check`. Flags, help and checks live
+//! there.
 
 use std::process::{Command, ExitCode};
 

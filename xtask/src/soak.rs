@@ -1,5 +1,6 @@
-//! `cargo xtask soak`: everything at once, for long: native chats, chats and streams of `OpenAI`'s, responses, embeddings, clients that hang
-//! up, a key with a quota, reloads, and a remote that comes and goes. Every response is checked; memory and descriptors must stay flat.
+//! `cargo xtask soak`: everything at once, for long: native chats, chats and streams of `OpenAI`'s, responses,
+//! embeddings, clients that hang up, a key with a quota, reloads, and a remote that comes and goes. Every response is
+//! checked; memory and descriptors must stay flat.
 //!
 //! The proxy and its remotes are processes of their own; the clients are threads and sockets of the standard library.
 
@@ -311,7 +312,8 @@ struct Sample {
     descriptors: usize,
 }
 
-/// How much memory, in MB, and how many descriptors the last third has more than the one before it; the first is for warming up.
+/// How much memory, in MB, and how many descriptors the last third has more than the one before it; the first is for
+/// warming up.
 fn growth(samples: &[Sample]) -> (f64, i64) {
     let third = samples.len() / 3;
     let median = |part: &[Sample], of: fn(&Sample) -> f64| {

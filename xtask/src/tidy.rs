@@ -1,4 +1,5 @@
-//! The rules of this repository that no compiler checks. Each reads like the sentence that it enforces, and has a test that shows it can fail.
+//! The rules of this repository that no compiler checks. Each reads like the sentence that it enforces, and has a test
+//! that shows it can fail.
 
 use std::{
     fs,
@@ -40,6 +41,7 @@ const RULES: &[Rule] = &[
     ("every test file is run", every_test_file_is_run),
     ("every dependency is used", every_dependency_is_used),
     ("texts name who acts", texts_name_who_acts),
+    ("lines fit into 120 columns", lines_fit),
     ("the repository speaks of the product alone", no_foreign_paths),
 ];
 
@@ -361,22 +363,94 @@ fn every_dependency_is_used(files: &[File]) -> Vec<String> {
     wrong
 }
 
+/// Words that hide the actor or the act. "report", "return", "log", "caller", "client" and "remote" say it.
+const RIDDLES: [&str; 10] = [
+    "whoever",
+    "nobody",
+    "anybody",
+    "everybody",
+    "somebody",
+    "told",
+    "tells",
+    "cannot be had",
+    "is no more",
+    "no more of it",
+];
+
+/// Whether a text has one of the words that no user should have to puzzle over. Names in braces are code.
+fn is_riddle(text: &str) -> bool {
+    let mut plain = text.to_lowercase();
+    while let Some(open) = plain.find('{') {
+        let close = plain[open..].find('}').map_or(plain.len(), |at| open + at + 1);
+        plain.replace_range(open..close, "");
+    }
+    RIDDLES.iter().any(|riddle| has_word(&plain, riddle))
+}
+
+/// Strings of the programs, the documentation, the example of settings, and the titles of scenarios.
 fn texts_name_who_acts(files: &[File]) -> Vec<String> {
-    const RIDDLES: [&str; 3] = ["whoever", "nobody", "anybody"];
     let sources = ["proxy/src/", "harness/src/", "mock-ollama/src/", "http1-client/src/"];
-    rust(files)
-        .filter(|(path, _)| sources.iter().any(|folder| path.starts_with(folder)))
+    let of_programs = rust(files)
+        // What a model says is no text of ours.
+        .filter(|(path, _)| sources.iter().any(|folder| path.starts_with(folder)) && !path.ends_with("/words.rs"))
         .flat_map(|(path, text)| {
             let riddle = |line: &str| {
                 let line = line.trim_start();
                 // What stands between quotes.
                 let mut texts = line.split('"').skip(1).step_by(2);
-                !line.starts_with("//")
-                    && texts.any(|text| RIDDLES.iter().any(|word| has_word(&text.to_lowercase(), word)))
+                !line.starts_with("//") && texts.any(is_riddle)
             };
             lines(code(text), riddle).map(move |line| format!("{path}:{line}"))
-        })
-        .collect()
+        });
+    let is_page = |path: &str| {
+        let folders =
+            ["docs/", "scenarios/README.md", "README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"];
+        folders.iter().any(|start| path.starts_with(start)) && path.ends_with(".md")
+    };
+    let of_pages = files
+        .iter()
+        .filter(move |(path, _)| is_page(path) || path == "proxy/config.example.toml")
+        .flat_map(|(path, text)| lines(text, is_riddle).map(move |line| format!("{path}:{line}")));
+    let of_scenarios = files
+        .iter()
+        .filter(|(path, _)| path.starts_with("scenarios/") && path.ends_with(".yaml"))
+        .flat_map(|(path, text)| {
+            let riddle = |line: &str| line.starts_with("title:") && is_riddle(line);
+            lines(text, riddle).map(move |line| format!("{path}:{line}"))
+        });
+    of_programs.chain(of_pages).chain(of_scenarios).collect()
+}
+
+/// Prose of pages and comments of code; rustfmt and the other formatters are for the code itself. A line that cannot be
+/// broken (a URL, a table) may be longer.
+fn lines_fit(files: &[File]) -> Vec<String> {
+    const WIDTH: usize = 120;
+    let is_long = |line: &str| line.chars().count() > WIDTH;
+    let mut wrong = Vec::new();
+    for (path, text) in files {
+        let is_generated = ["mock-ollama/fixtures/", "proxy/vectors/", "docs/parameters.md", "CHANGELOG.md"]
+            .iter()
+            .any(|folder| path.starts_with(folder));
+        let comment = match path.rsplit('.').next() {
+            _ if is_generated => continue,
+            Some("rs") => "//",
+            Some("toml") => "#",
+            Some("md") => "",
+            _ => continue,
+        };
+        let mut in_block = false;
+        for (n, line) in text.lines().enumerate() {
+            let inner = line.trim_start();
+            in_block ^= inner.trim_start_matches(['/', '!', ' ']).starts_with("```");
+            let is_table = inner.trim_start_matches(['/', '!', ' ']).starts_with('|');
+            let unbroken = inner.trim_start_matches(['/', '!', '#', ' ', '-', '|']);
+            let can_break = unbroken.chars().take(WIDTH / 2).any(char::is_whitespace);
+            if is_long(line) && inner.starts_with(comment) && !is_table && can_break && !in_block {
+                wrong.push(format!("{path}:{}", n + 1));
+            }
+        }
+    }
+    wrong
 }
 
 fn no_foreign_paths(files: &[File]) -> Vec<String> {
@@ -524,6 +598,22 @@ mod tests {
     fn a_text_with_a_riddle_is_found_and_comments_are_not() {
         let source = file("proxy/src/x.rs", "// nobody\nlet a = \"Nobody listens\";\nlet nobody = \"x\";\n");
         assert_eq!(texts_name_who_acts(&[source]), ["proxy/src/x.rs:2"]);
+    }
+
+    #[test]
+    fn a_page_or_a_title_with_a_riddle_is_found_and_names_in_braces_are_code() {
+        let page = file("docs/x.md", "The client is told.\nThe log shows it.\n");
+        let title = file("scenarios/x.yaml", "title: whoever waits is served\nsteps: [] # told\n");
+        let source = file("proxy/src/x.rs", "let a = format!(\"invalid: {told}\");\n");
+        assert_eq!(texts_name_who_acts(&[page, title, source]), ["docs/x.md:1", "scenarios/x.yaml:1"]);
+    }
+
+    #[test]
+    fn a_long_comment_and_a_long_line_of_a_page_are_found() {
+        let long = "word ".repeat(30);
+        let source = file("proxy/src/x.rs", &format!("//! x\n/// {long}\nlet a = \"{long}\";\n"));
+        let page = file("docs/x.md", &format!("{long}\n| {long} |\n```\n{long}\n```\n<https://{}>\n", "x".repeat(120)));
+        assert_eq!(lines_fit(&[source, page]), ["proxy/src/x.rs:2", "docs/x.md:1"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The Debian package is installed and purged in a folder of its own, and the images are built and run by a real Docker engine.
+//! The Debian package is installed and purged in a folder of its own, and the images are built and run by a real Docker
+//! engine.
 //!
-//! They hold the programs that `cargo build` left, because static ones take long to build. What is missing here (dpkg, an engine) is
-//! reported as skipped; on CI (`CI=true`) that is a failure.
+//! They hold the programs that `cargo build` left, because static ones take long to build. What is missing here (dpkg,
+//! an engine) is reported as skipped; on CI (`CI=true`) that is a failure.
 
 #![cfg(target_os = "linux")]
 

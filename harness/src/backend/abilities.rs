@@ -1,4 +1,5 @@
-//! What a scenario needs of the server and its model: as the command line says, or found out by asking the server itself.
+//! What a scenario needs of the server and its model: as the command line says, or found out by asking the server
+//! itself.
 
 use std::{
     collections::BTreeMap,
@@ -243,8 +244,9 @@ impl Target {
     }
 }
 
-/// What is missing from a successful answer to a trial if the server ignores what was asked for. Many servers do not refuse unknown
-/// fields, so only the effect shows a capability. Whatever else may be wrong is for the scenarios to find.
+/// What is missing from a successful answer to a trial if the server ignores what was asked for. Many servers do not
+/// refuse unknown fields, so only the effect shows a capability. Whatever else may be wrong is for the scenarios to
+/// find.
 fn ignored(capability: Capability, answer: &Value) -> Option<&'static str> {
     let choices = answer["choices"].as_array().filter(|choices| !choices.is_empty());
     // An answer cut at the token limit shows nothing, such as that of a model that thinks first.
@@ -258,7 +260,7 @@ fn ignored(capability: Capability, answer: &Value) -> Option<&'static str> {
         Capability::Structured => {
             let text = choices?[0]["message"]["content"].as_str().unwrap_or_default().trim();
             let fits = serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
-            (!fits && !is_cut).then_some("the text is no JSON object, as the schema wants")
+            (!fits && !is_cut).then_some("the text is not a JSON object, as the schema requires")
         }
         Capability::Logprobs => {
             let logprobs = &choices?[0]["logprobs"];

@@ -31,7 +31,7 @@ pub struct Flags {
     /// The root of its OpenAI API, such as http://127.0.0.1:11434/v1
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,
-    /// The key that it wants; better given by the environment than as a flag, which others can see
+    /// Its API key; as an environment variable it is not visible to other users
     #[arg(long, value_name = "KEY", env = KEY, hide_env_values = true)]
     pub api_key: Option<String>,
     /// A PEM file with certificate authorities to trust besides the system's

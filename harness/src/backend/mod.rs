@@ -1,4 +1,5 @@
-//! Where scenarios run: a proxy of its own for each scenario, in front of an upstream that differs in a URL and in what it can promise.
+//! Where scenarios run: a proxy of its own for each scenario, in front of an upstream that differs in a URL and in what
+//! it can promise.
 //!
 //! Nothing here makes calls or judges.
 
@@ -56,7 +57,7 @@ pub struct Standing {
     pub url: String,
     /// The root of its OpenAI API, without a slash at the end.
     pub openai: String,
-    /// What its upstream tells, if it is a mock.
+    /// What reached its upstream, if that is a mock.
     pub journal: Option<Journal>,
 }
 
@@ -71,9 +72,9 @@ pub struct Target {
     pub key: Option<String>,
     /// Whether it is another's server, of which nothing is known.
     foreign: bool,
-    /// What reached the upstream, if it tells.
+    /// What reached the upstream, if that is known.
     pub journal: Option<Journal>,
-    /// Where the upstream is told what its client has seen, if it can wait for that.
+    /// Where the client reports what it has seen, if it can wait for that.
     pub seen: Option<Seen>,
     proxy: Option<Proxy>,
     _tampering: Option<Tampering>,
@@ -87,7 +88,7 @@ struct Tampering {
     _client: Layer,
     /// Between proxy and Ollama.
     _ollama: Layer,
-    /// A second proxy that lets everybody pass, where it is needed.
+    /// A second proxy that admits every request, where it is needed.
     open: Option<Running>,
 }
 
@@ -124,7 +125,8 @@ impl Backend {
         }
     }
 
-    /// Whether it can promise this. What depends on the model and the Ollama behind it is asked of them; see [`Target::lacks`].
+    /// Whether it can promise this. What depends on the model and the Ollama behind it is asked of them; see
+    /// [`Target::lacks`].
     #[must_use]
     pub fn promises(&self, need: &Need) -> bool {
         match (self, need) {
@@ -153,7 +155,7 @@ impl Backend {
             return Some(format!("it needs {}, which {} cannot promise", lacking.join(" and "), self.name()));
         }
         if !self.promises(&Need::Journal) && scenario.steps.iter().any(crate::scenario::Step::is_blind) {
-            return Some(format!("a step expects only what reached the upstream, which {} does not tell", self.name()));
+            return Some(format!("a step expects only what reached the upstream, which {} does not show", self.name()));
         }
         None
     }
@@ -210,7 +212,7 @@ impl Target {
     /// # Errors
     /// They cannot be used, or there is no proxy of ours.
     pub fn reload(&self, settings: &str) -> Result<(), String> {
-        let proxy = self.proxy.as_ref().ok_or("there is no proxy to give new settings to")?;
+        let proxy = self.proxy.as_ref().ok_or("there is no proxy whose settings could be reloaded")?;
         let config = settled(Some(settings), &proxy.remote)?;
         proxy.running.reload(config).map_err(|error| format!("reload: {error}"))
     }

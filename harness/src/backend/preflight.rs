@@ -1,4 +1,5 @@
-//! The check before a run: the server can be reached, it accepts the key, the API is at that path, and it has the model.
+//! The check before a run: the server can be reached, it accepts the key, the API is at that path, and it has the
+//! model.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const MAKERS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "
 pub struct Question<'a> {
     /// The model, if one was named or is the default.
     pub model: Option<&'a str>,
-    /// Nobody named it.
+    /// No flag named it.
     pub is_default: bool,
     /// Whether a scenario asks a model.
     pub asks_model: bool,
@@ -31,11 +32,12 @@ pub struct Question<'a> {
 }
 
 impl Backend {
-    /// Checks once whether scenarios can run at all. Returns the model to use if none was named and the server has one alone.
+    /// Checks once whether scenarios can run at all. Returns the model to use if none was named and the server has one
+    /// alone.
     ///
     /// # Errors
-    /// Fails if the server cannot be reached, refuses the key, is no OpenAI server, or does not have the model: one paragraph
-    /// for people, with what to change.
+    /// Fails if the server cannot be reached, refuses the key, is no OpenAI server, or does not have the model: one
+    /// paragraph for people, with what to change.
     pub async fn preflight(&self, question: Question<'_>, http: &reqwest::Client) -> Result<Option<String>, String> {
         let target = match self {
             Self::Endpoint(endpoint) => endpoint.target(),
@@ -161,7 +163,8 @@ impl Preflight<'_> {
         }
     }
 
-    /// Fails if there is no OpenAI API at this path, as far as that can be known from a server without a list of models.
+    /// Fails if there is no OpenAI API at this path, as far as that can be known from a server without a list of
+    /// models.
     async fn find_api(&self, models: &Answer) -> Result<(), String> {
         let Self { target, name, http, .. } = self;
         let openai = &target.openai;

@@ -1,5 +1,5 @@
-//! An Ollama somewhere, as flags, the environment and farllama's settings file name it. The proxy's own reading of settings decides what
-//! they mean.
+//! An Ollama somewhere, as flags, the environment and farllama's settings file name it. The proxy's own reading of
+//! settings decides what they mean.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,8 @@ pub const KEY: &str = "FARLLAMA_REMOTE_API_KEY";
 #[group(skip)]
 #[command(next_help_heading = "Remote Ollama")]
 pub struct Flags {
-    /// The machine that runs Ollama: a host, or a URL such as http://gpu-box:11434/prefix (its parts win over the flags below)
+    /// The machine that runs Ollama: a host, or a URL such as http://gpu-box:11434/prefix (its parts win over the flags
+    /// below)
     #[arg(long, value_name = "HOST|URL")]
     pub remote_host: Option<String>,
     /// Its port [default: 11434]
@@ -30,7 +31,7 @@ pub struct Flags {
     /// What every path is prefixed with [default: /]
     #[arg(long, value_name = "PATH")]
     pub remote_base_path: Option<String>,
-    /// The key that the remote or its gateway wants; better given by the environment than as a flag, which others can see
+    /// API key of the remote or its gateway; as an environment variable it is not visible to other users
     #[arg(long, value_name = "KEY", env = KEY, hide_env_values = true)]
     pub remote_api_key: Option<String>,
     /// A PEM file with certificate authorities to trust besides the system's
@@ -42,8 +43,8 @@ pub struct Flags {
     /// A PEM file with the key of that certificate
     #[arg(long, value_name = "FILE", requires = "remote_client_cert")]
     pub remote_client_key: Option<PathBuf>,
-    /// farllama's settings file: where the remote is, its key, headers, certificates and proxies, read as `farllama serve --config` does,
-    /// with FARLLAMA_… variables; the flags here win
+    /// farllama's settings file: where the remote is, its key, headers, certificates and proxies, read as `farllama
+    /// serve --config` does, with FARLLAMA_… variables; the flags here win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Which of several remotes of that file
@@ -58,7 +59,8 @@ impl Flags {
         self.config.is_some() || self.remote_host.as_deref().is_some_and(|host| !host.trim().is_empty())
     }
 
-    /// The settings that these flags mean, read by the proxy's own rules: with one remote, also if the file has several.
+    /// The settings that these flags mean, read by the proxy's own rules: with one remote, also if the file has
+    /// several.
     ///
     /// # Errors
     /// A flag or a setting that cannot be used, named; or several remotes of which none is chosen.
@@ -101,7 +103,8 @@ impl Flags {
             ("remote.client_key", &key),
         ];
         let flags = pairs.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
-        // Without a settings file, what the flags say is what is examined: variables of the user's own proxy do not count.
+        // Without a settings file, what the flags say is what is examined: variables of the user's own proxy do not
+        // count.
         let environment = if self.config.is_some() { std::env::vars().collect() } else { Vec::new() };
         Ok(load(&Sources { file: self.config.clone(), environment, flags, ..Sources::default() })?)
     }

@@ -1,5 +1,5 @@
-//! Compares how servers deal with calls that models get wrong: each case of the corpus is asked of each target, whose upstream is a scripted
-//! Ollama that answers with the malformed call.
+//! Compares how servers deal with calls that models get wrong: each case of the corpus is asked of each target, whose
+//! upstream is a scripted Ollama that answers with the malformed call.
 
 mod corpus;
 mod script;
@@ -50,7 +50,8 @@ pub struct Scores {
     scores: Vec<Score>,
 }
 
-/// Runs the corpus. Besides `targets` there are farllama, in this process, and the scripted Ollama alone. `port` is the script's.
+/// Runs the corpus. Besides `targets` there are farllama, in this process, and the scripted Ollama alone. `port` is the
+/// script's.
 ///
 /// # Errors
 /// Fails if a server cannot be started, or a target does not speak HTTP.

@@ -1,5 +1,6 @@
-//! An Ollama that answers each model of the corpus with its malformed call: natively, and as its own `/v1` passes calls on. A request for an
-//! answer in a format is obeyed where the corpus knows the right call, as a model that is constrained would.
+//! An Ollama that answers each model of the corpus with its malformed call: natively, and as its own `/v1` passes calls
+//! on. A request for an answer in a format is obeyed where the corpus knows the right call, as a model that is
+//! constrained would.
 
 use std::{
     collections::HashMap,

@@ -44,7 +44,8 @@ pub(super) async fn create(client: &Client<OpenAIConfig>, request: Value, unders
     understood.set(answer);
 }
 
-/// What one of the client's types keeps of a document, and the extensions. A document that the type cannot take is an error.
+/// What one of the client's types keeps of a document, and the extensions. A document that the type cannot take is an
+/// error.
 pub(super) struct Typed<T> {
     value: Value,
     kind: std::marker::PhantomData<fn() -> T>,

@@ -8,7 +8,7 @@ const TEXTS: [&str; 4] = ["content", "refusal", "reasoning", "reasoning_content"
 /// A chat completion in the making.
 #[derive(Debug, Default)]
 pub(super) struct Fold {
-    /// The answer's own fields, as the first chunk that has them told them.
+    /// The answer's own fields, from the first chunk that has them.
     answer: Map<String, Value>,
     choices: Vec<Map<String, Value>>,
 }

@@ -52,7 +52,8 @@ impl Frames {
         }
     }
 
-    /// The events before `[DONE]` or the lines, each with the name of its event (`message` where none is written) and its JSON.
+    /// The events before `[DONE]` or the lines, each with the name of its event (`message` where none is written) and
+    /// its JSON.
     pub fn events(&self) -> impl Iterator<Item = (Option<String>, Value)> {
         let (events, lines) = match self {
             Self::Events(events) => (&events[..], &[][..]),
@@ -67,7 +68,7 @@ impl Frames {
 
 async fn events(body: Vec<u8>) -> Vec<Event> {
     let pieces = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(body))]);
-    // What cannot be read as an event is told by the laws, which look at the bytes.
+    // What cannot be read as an event is reported by the laws, which read the bytes.
     pieces.eventsource().filter_map(|event| async { event.ok() }).collect().await
 }
 

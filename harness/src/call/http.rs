@@ -10,7 +10,8 @@ use crate::scenario::Http;
 /// Sends the request and waits for the end of the answer.
 ///
 /// # Errors
-/// The request cannot be made, or there is no answer: in words. An answer that breaks off is no error here; the tap has it.
+/// The request cannot be made, or there is no answer: in words. An answer that breaks off is no error here; the tap has
+/// it.
 pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), String> {
     let method = match &call.method {
         Some(method) => Method::from_bytes(method.as_bytes()).map_err(|error| format!("{method}: {error}"))?,
@@ -58,7 +59,7 @@ pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), S
 /// The beginning of a body, and then the end of the connection.
 fn half(mut body: Vec<u8>, cut: usize) -> reqwest::Body {
     body.truncate(cut);
-    let hang_up = std::io::Error::other("the client hangs up, as told");
+    let hang_up = std::io::Error::other("the client hangs up, as the step says");
     // The end of the connection must not overtake what was sent before it.
     let later = async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -1,4 +1,4 @@
-//! Pictures with the OpenAI client: made of words, and made of other pictures, which are uploaded.
+//! Images with the OpenAI client: made of words, and made of other images, which are uploaded.
 #![expect(deprecated, reason = "OpenAI gives variations up; servers that have them are checked all the same")]
 
 use async_openai::types::images::{

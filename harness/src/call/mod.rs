@@ -62,7 +62,7 @@ pub struct Door<'a> {
     pub key: Option<&'a str>,
     /// Sends the requests.
     pub http: &'a reqwest::Client,
-    /// Is told of each piece of an answer.
+    /// Called with each piece of a response.
     pub seen: Option<&'a Seen>,
 }
 
@@ -147,14 +147,14 @@ async fn with_request(client: &Client<OpenAIConfig>, call: JsonCall, request: Va
     }
 }
 
-/// Whether a call can be made as it is written; what is wrong with a raw one is told by its parts.
+/// Whether a call can be made as it is written; the parts of a raw one report what is wrong with them.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check(call: &Call) -> Result<(), String> {
     let file = |base64: &str, what: &str| match STANDARD.decode(base64) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("the {what} is no base64: {error}")),
+        Err(error) => Err(format!("the {what} is not base64: {error}")),
     };
     match call {
         Call::ById(_, id) if id.is_empty() => Err("this call takes an id, and this one is empty".to_owned()),
@@ -165,8 +165,8 @@ pub fn check(call: &Call) -> Result<(), String> {
             Err("a translation takes no language: it is into English from any".to_owned())
         }
         Call::Transcriptions(hearing) | Call::Translations(hearing) => file(&hearing.base64, "recording"),
-        Call::ImageEdits(edit) => file(&edit.base64, "picture"),
-        Call::ImageVariations(variation) => file(&variation.base64, "picture"),
+        Call::ImageEdits(edit) => file(&edit.base64, "image"),
+        Call::ImageVariations(variation) => file(&variation.base64, "image"),
     }
 }
 
@@ -210,7 +210,8 @@ fn key<'a>(settings: &'a Settings, general: Option<&'a str>) -> Option<(Option<:
     Some((header.filter(|header| *header != ::http::header::AUTHORIZATION), key))
 }
 
-/// An error as the client's user sees it. The client does not read the body of a 5xx; it is read here, so that scenarios can.
+/// An error as the client's user sees it. The client does not read the body of a 5xx; it is read here, so that
+/// scenarios can.
 pub(crate) fn error(error: &OpenAIError) -> Value {
     let told = match error {
         OpenAIError::ApiError(answer) => {

@@ -23,7 +23,8 @@ struct Items {
     has_more: bool,
 }
 
-/// `POST /v1/responses`, streamed if `stream: true`: then what is understood is the response of the last event that has one.
+/// `POST /v1/responses`, streamed if `stream: true`: then what is understood is the response of the last event that has
+/// one.
 pub(super) async fn create(client: &OpenAI, request: Value, understood: &Understood) {
     if request["stream"] != json!(true) {
         return told::<Response>(client.responses().create_byot(request).await, understood);

@@ -1,4 +1,5 @@
-//! What crosses the wire during one call: the request, the answer's head, every piece of its body with its time of arrival, and its end.
+//! What crosses the wire during one call: the request, the answer's head, every piece of its body with its time of
+//! arrival, and its end.
 //!
 //! A client that tries again makes several exchanges of one call: the last is kept, and how many there were.
 //!
@@ -33,7 +34,7 @@ pub enum End {
     Complete,
     /// In the middle: the transport's words.
     Cut(String),
-    /// The client left, as told.
+    /// The client disconnected, as the step says.
     Left,
     /// There was no answer at all: the transport's words.
     NoAnswer(String),
@@ -101,7 +102,7 @@ pub struct Tap {
     http: reqwest::Client,
     /// The client leaves after so many lines or events.
     leave_after: Option<usize>,
-    /// Is told of each piece.
+    /// Called with each piece.
     seen: Option<Seen>,
     /// The key is elsewhere or nowhere, so the client's Bearer token is taken off.
     without_bearer: bool,
@@ -121,7 +122,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Whoever is no longer interested must not leave an answer running.
+        // A caller that is gone must not leave a response running.
         if let Some(reader) = self.reader.get_mut().unwrap_or_else(PoisonError::into_inner) {
             reader.abort();
         }
@@ -129,7 +130,7 @@ impl Drop for Shared {
 }
 
 impl Tap {
-    /// A tap for one call that goes out through `http`; `seen` is told of each piece that comes.
+    /// A tap for one call that goes out through `http`; `seen` is called with each piece.
     #[must_use]
     pub fn new(http: reqwest::Client, leave_after: Option<usize>, seen: Option<Seen>) -> Self {
         let shared = Shared {
@@ -156,7 +157,7 @@ impl Tap {
         self.send_by(request, url, |request| http.execute(request), net::why).await
     }
 
-    /// As [`Self::send`], by another transport, to what is told as `url`; `words` tells its errors.
+    /// As [`Self::send`], by another transport, to `url`; `words` formats its errors.
     ///
     /// # Errors
     /// As the transport has them.
@@ -295,7 +296,7 @@ impl Weak {
                 }
             }
         };
-        // Leaving means that the connection is gone before anybody is told so.
+        // Leaving means that the connection is gone before any test learns of it.
         drop(body);
         if let Some(shared) = self.shared.upgrade() {
             shared.end(attempt, start, end);

@@ -1,12 +1,13 @@
-//! Requests whose target goes out exactly as it is written. URLs are tidied before they are sent (`/v1/../api` becomes `/api`), which is
-//! what an attacker does not do.
+//! Requests whose target goes out exactly as it is written. URLs are tidied before they are sent (`/v1/../api` becomes
+//! `/api`), which is what an attacker does not do.
 
 use std::error::Error;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// How a target goes out that is sent as a URL: without dots, control characters and a fragment, the rest encoded where it must be.
+/// How a target goes out that is sent as a URL: without dots, control characters and a fragment, the rest encoded where
+/// it must be.
 #[must_use]
 pub fn tidied(target: &str) -> Option<String> {
     let url = reqwest::Url::parse(&format!("http://h{target}")).ok()?;
@@ -33,7 +34,7 @@ pub(super) async fn execute(request: reqwest::Request, target: &str) -> Result<r
 async fn attempt(request: reqwest::Request, target: &str) -> Result<reqwest::Response, Box<dyn Error + Send + Sync>> {
     let url = request.url().clone();
     let (Some(host), Some(port), "http") = (url.host_str(), url.port_or_known_default(), url.scheme()) else {
-        return Err(format!("{target} can be sent as it is written to http:// alone").into());
+        return Err(format!("{target} can be sent verbatim to http:// only").into());
     };
     let connection = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;

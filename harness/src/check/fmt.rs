@@ -1,13 +1,13 @@
-//! Formats scenario files: indentation of two spaces, one blank line at most, `{ a: 1 }` and `[a]`, `# comment`. Comments stay, and so does what
-//! the file says: the result is read again, and a difference is an error. Pure.
+//! Formats scenario files: indentation of two spaces, one blank line at most, `{ a: 1 }` and `[a]`, `# comment`.
+//! Comments stay, and so does what the file says: the result is read again, and a difference is an error. Pure.
 
 use serde_json::Value;
 
 /// A file that cannot be formatted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unformatted {
-    /// It is no YAML.
-    #[error("it is no YAML: {0}")]
+    /// It is not YAML.
+    #[error("not YAML: {0}")]
     Unreadable(String),
     /// A bug of the formatter; the file must be left alone.
     #[error("a bug: formatting would change what it says; it is left unchanged")]
@@ -17,7 +17,7 @@ pub enum Unformatted {
 /// The text, formatted.
 ///
 /// # Errors
-/// Fails if it is no YAML.
+/// Fails if it is not YAML.
 pub fn format(text: &str) -> Result<String, Unformatted> {
     let before: Value = serde_saphyr::from_str(text).map_err(|error| Unformatted::Unreadable(error.to_string()))?;
     let formatted = Formatter::default().run(text);

@@ -22,7 +22,7 @@ pub fn schema() -> Value {
         "properties": {
             "title": text("A sentence that a user understands; reports show it."),
             "tags": {
-                "description": "Words to select by (--tag), and mutants that the scenario notices.",
+                "description": "Names to select by (--tag), and mutants that the scenario notices.",
                 "type": "array",
                 "items": { "anyOf": [{ "enum": tags() }, { "type": "string" }] },
             },
@@ -41,8 +41,8 @@ pub fn schema() -> Value {
             },
             "mock": object(&[
                 ("version", text("The Ollama version that is played.")),
-                ("from", text("The first version that the scenario speaks of.")),
-                ("before", text("The first version that it speaks of no more.")),
+                ("from", text("The first version that the scenario is about.")),
+                ("before", text("The first version that it is no longer about.")),
                 ("context_length", whole("As OLLAMA_CONTEXT_LENGTH.")),
             ]),
             "upstream": { "description": "What Ollama answers instead of its faithful answers.", "type": "array" },
@@ -181,7 +181,7 @@ fn call() -> Value {
         let own = [
             ("model", text("Its id.")),
             ("base64", text("The file.")),
-            ("filename", text("It tells the file's kind.")),
+            ("filename", text("Its extension says what kind of file it is.")),
         ];
         let mut file = object(&[&own[..], more].concat());
         file["required"] = required.into();
@@ -190,7 +190,7 @@ fn call() -> Value {
     let hearing = [("prompt", text("A hint.")), ("temperature", json!({ "type": "number" }))];
     let translation = file(&hearing, &["model", "base64", "filename"]);
     let transcription = [&hearing[..], &[("language", text("What is spoken."))]].concat();
-    let many = ("n", whole("How many pictures are made."));
+    let many = ("n", whole("How many images are made."));
     let edit = [("prompt", text("What is to become of it.")), ("size", text("Such as 512x512.")), many.clone()];
     fields.extend([
         ("transcriptions", file(&transcription, &["model", "base64", "filename"])),
@@ -202,7 +202,7 @@ fn call() -> Value {
         ("method", text("GET, or POST where there is a body.")),
         ("path", text("With its query.")),
         ("headers", json!({ "type": "object", "additionalProperties": { "type": "string" } })),
-        ("body", json!({ "description": "A text goes out as it is, anything else as JSON." })),
+        ("body", json!({ "description": "A text is sent verbatim, anything else as JSON." })),
         ("form", json!({ "description": "multipart/form-data.", "type": "array", "items": form() })),
         ("cut_after", whole("Hang up when so many bytes of the body are sent.")),
         ("leave_after", whole("Hang up after so many lines or events.")),
@@ -223,7 +223,7 @@ fn form() -> Value {
 
 fn wire() -> Value {
     object(&[
-        ("status", matcher_of("2xx unless told.")),
+        ("status", matcher_of("Default: 2xx.")),
         ("content_type", matcher_of("With its parameters.")),
         ("headers", json!({ "$ref": "#/$defs/headers" })),
         ("done", json!({ "description": "data: [DONE], once and last.", "type": "boolean" })),
@@ -231,7 +231,7 @@ fn wire() -> Value {
         ("frames", matcher_of("How many events or lines.")),
         ("attempts", matcher_of("How often the client asked.")),
         ("text", matcher_of("The body as text.")),
-        ("end", matcher_of("complete, cut or left; complete unless told.")),
+        ("end", matcher_of("complete, cut or left; default: complete.")),
         ("body", checks_of("The body's JSON, or the array of its events or lines.")),
     ])
 }
@@ -261,7 +261,7 @@ fn events() -> Value {
     let mut some = pick.to_vec();
     some.extend([
         ("at", json!({ "description": "Which one of them.", "anyOf": [{ "enum": ["first", "last"] }, { "type": "integer" }] })),
-        ("count", matcher_of("How many; one at least unless told.")),
+        ("count", matcher_of("How many; default: at least one.")),
         ("expect", checks_of("What each of them, or the one, holds.")),
     ]);
     let mut some = object(&some);

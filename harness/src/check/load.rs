@@ -1,4 +1,4 @@
-//! Finds scenario files, reads them, and tells what is wrong with them, pointing at file, line and column.
+//! Finds scenario files, reads them, and reports what is wrong with them, pointing at file, line and column.
 
 use std::{
     collections::BTreeMap,
@@ -152,7 +152,7 @@ impl Sources<'_> {
             let at = error.location().map(Place::from).filter(|at| at.line > 0);
             let mut message = error.to_string();
             if let Some(at) = at {
-                // It is told in front.
+                // The message begins with it.
                 let tail = format!(" at line {}, column {}", at.line, at.column);
                 message = message.strip_suffix(&tail).map(str::to_owned).unwrap_or(message);
             }
@@ -337,11 +337,11 @@ mod tests {
             (&format!("{{ {two} }}"), "nothing is expected"),
             ("{ call: models, answers: { 200: 1 } }", "x.yaml:3:30: answers are of several calls"),
             (&format!("{{ {two}, answers: {{ 200: 3, 429: 2 }} }}"), "there are 4 calls, but 5 answers"),
-            (&format!("{{ {two}, answers: {{ 20: 4 }} }}"), "20 is no HTTP status"),
+            (&format!("{{ {two}, answers: {{ 20: 4 }} }}"), "20 is not an HTTP status"),
             (&format!("{{ {two}, answers: {{ 200: {{ counts: 4 }} }} }}"), "unknown field `counts`"),
-            (&format!("{{ {two}, answers: {{ 200: {{ wire: {{ status: 200 }} }} }} }}"), "told already"),
+            (&format!("{{ {two}, answers: {{ 200: {{ wire: {{ status: 200 }} }} }} }}"), "given already"),
             (&format!("{{ {two}, answers: {{}} }}"), "names no status"),
-            (&format!("{{ {two}, sent: [], capture: {{ a: $.b }} }}"), "no one answer to capture from"),
+            (&format!("{{ {two}, sent: [], capture: {{ a: $.b }} }}"), "no single answer to capture from"),
             ("{ call: models, times: 0, sent: [] }", "from 1 to 1000"),
             ("{ reload: '[auth', name: x }", "x.yaml:3:15: reload: "),
             ("{ reload: '' }", "nothing is done after this reload"),
@@ -380,7 +380,7 @@ mod tests {
             ("[{ in_order: [a] }]", "x.yaml:4:26: an order is of two events or more"),
             ("[{ in_order: [a, {}] }]", "x.yaml:4:30: an event in an order has type, event or where"),
             ("[{ in_order: [a, { at: 1 }] }]", "unknown field `at`, expected one of type, event, where"),
-            ("[{ in_order: [a, b], type: a }]", "`in_order` stands alone"),
+            ("[{ in_order: [a, b], type: a }]", "`in_order` must be alone"),
             ("[{ type: '${nope}' }]", "x.yaml:4:22: unknown variable `nope`"),
             ("[{ in_order: [a, '${nope}'] }]", "x.yaml:4:30: unknown variable `nope`"),
             ("[{ where: { a: 1 } }]", "x.yaml:4:25: invalid JSONPath `a`"),
@@ -401,9 +401,9 @@ mod tests {
             ("{ key: true }", "x.yaml:2:16: key takes a key, or false for none"),
             ("{ key: '' }", "false sends none"),
             ("{ key: '${nope}' }", "unknown variable `nope`"),
-            ("{ key: a, header: 'a b' }", "no header name"),
+            ("{ key: a, header: 'a b' }", "not a header name"),
             ("{ key: false, header: x-api-key }", "no header to hold it"),
-            ("{ retries: often }", "`often` is no number of retries"),
+            ("{ retries: often }", "`often` is not a number of retries"),
             ("{ retries: 99 }", "up to 10"),
             ("{ retry: 1 }", "unknown field `retry`"),
         ] {
@@ -424,8 +424,8 @@ mod tests {
             assert!(wrong(&call(&format!("{{ path: {path} }}")))[0].contains("no request can have the path"), "{path}");
         }
         assert!(read("x.yaml", &call("{ path: '/a%20b/../:1?x=[${model}]&y=%2F' }")).is_ok());
-        assert!(wrong(&call("{ path: /, method: 'a b' }"))[0].contains("no HTTP method"));
-        assert!(wrong(&call("{ path: /, headers: { 'a b': c } }"))[0].contains("no HTTP header"));
+        assert!(wrong(&call("{ path: /, method: 'a b' }"))[0].contains("not an HTTP method"));
+        assert!(wrong(&call("{ path: /, headers: { 'a b': c } }"))[0].contains("not an HTTP header"));
         assert!(
             wrong(&call("{ path: /, verb: GET }"))[0].contains("unknown field `verb`, expected one of method, path")
         );

@@ -70,7 +70,7 @@ impl Reader {
     fn scenario(&mut self, scenario: &Scenario) {
         let title = Place::from(&scenario.title);
         if scenario.title.value.trim().is_empty() {
-            self.wrong(title, "the title is empty; tell in one sentence what a user can rely on");
+            self.wrong(title, "the title is empty: say in one sentence what a user can rely on");
         }
         if scenario.steps.is_empty() {
             self.wrong(title, "there are no steps, so nothing is checked");
@@ -83,7 +83,7 @@ impl Reader {
         }
         for check in scenario.vars.0.iter().chain(&scenario.matrix.0) {
             if !is_name(&check.key) {
-                self.wrong(check.at, format!("{:?} is no name of a variable: letters, digits and _ alone", check.key));
+                self.wrong(check.at, format!("{:?} is not a variable name: use letters, digits and _ only", check.key));
             }
         }
         for check in &scenario.vars.0 {
@@ -175,10 +175,10 @@ impl Reader {
             self.answers(answers.into(), &answers.value, step.calls());
         }
         if let (2.., Some(live)) = (step.calls(), step.parts.iter().find_map(|part| part.time.live.as_ref())) {
-            self.wrong(live.into(), "live is told of a step with one call");
+            self.wrong(live.into(), "live is for a step with one call");
         }
         if let (2.., Some(check)) = (step.calls(), step.capture.0.first()) {
-            self.wrong(check.at, "several calls have no one answer to capture from");
+            self.wrong(check.at, "several calls have no single answer to capture from");
         }
         for ask in step.sent.iter().flat_map(Sent::asks) {
             for check in &ask.body.0 {
@@ -221,12 +221,12 @@ impl Reader {
                 self.wrong(repeat.into(), "only what is expected under `model` may fail; nothing is");
             }
             if let Some(check) = step.capture.0.first() {
-                self.wrong(check.at, "several calls have no one answer to capture from");
+                self.wrong(check.at, "several calls have no single answer to capture from");
             }
         }
         if let Some(within) = &step.within {
             if let Err(error) = humantime::parse_duration(&within.value) {
-                self.wrong(within.into(), format!("{:?} is no duration such as 5s: {error}", within.value));
+                self.wrong(within.into(), format!("{:?} is not a duration such as 5s: {error}", within.value));
             }
             if step.repeat.is_some() {
                 self.wrong(within.into(), "a step has `repeat` or `within`, not both");
@@ -270,7 +270,7 @@ impl Reader {
         if let Some(header) = &client.header
             && http::HeaderName::try_from(&header.value).is_err()
         {
-            self.wrong(header.into(), format!("{:?} is no header name", header.value));
+            self.wrong(header.into(), format!("{:?} is not a header name", header.value));
         }
         if let Some(key) = &client.key
             && let Key::Text(text) = &key.value
@@ -356,7 +356,7 @@ impl Reader {
         }
         for (nth, answered) in answers.0.iter().enumerate() {
             if !(100..600).contains(&answered.status) {
-                self.wrong(answered.at, format!("{} is no HTTP status", answered.status));
+                self.wrong(answered.at, format!("{} is not an HTTP status", answered.status));
             }
             if answers.0[..nth].iter().any(|other| other.status == answered.status) {
                 self.wrong(answered.at, format!("{} is there twice", answered.status));
@@ -365,7 +365,7 @@ impl Reader {
                 self.matcher(answered.at, count);
             }
             if answered.wire.status.is_some() {
-                self.wrong(answered.at, "the status of these answers is told already");
+                self.wrong(answered.at, "the status of these answers is given already");
             }
             self.judged(&answered.expect, &answered.wire);
             self.events(&answered.events);
@@ -402,11 +402,11 @@ impl Reader {
         if let Some(method) = &http.method
             && reqwest::Method::from_bytes(method.as_bytes()).is_err()
         {
-            self.wrong(at, format!("{method:?} is no HTTP method"));
+            self.wrong(at, format!("{method:?} is not an HTTP method"));
         }
         for (name, value) in &http.headers {
             if http::HeaderName::try_from(name).is_err() || http::HeaderValue::try_from(value).is_err() {
-                self.wrong(at, format!("{name:?}: {value:?} is no HTTP header"));
+                self.wrong(at, format!("{name:?}: {value:?} is not an HTTP header"));
             }
         }
     }
@@ -420,7 +420,7 @@ impl Reader {
 
     fn header(&mut self, check: &Check) {
         if http::HeaderName::try_from(&check.key).is_err() {
-            self.wrong(check.at, format!("{:?} is no header name", check.key));
+            self.wrong(check.at, format!("{:?} is not a header name", check.key));
         }
         self.matcher(check.at, &check.expected);
     }

@@ -1,5 +1,5 @@
-//! Warnings about scenarios that can be run, but probably do not say what is meant: misspelled request fields, texts that
-//! look like booleans.
+//! Warnings about scenarios that can be run, but probably do not say what is meant: misspelled request fields, texts
+//! that look like booleans.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

@@ -135,7 +135,7 @@ impl Flags {
         } else if let Some(url) = place.strip_prefix("ollama-v1:") {
             endpoint(format!("{}/v1", url.trim_end_matches('/')))?
         } else if !place.contains("://") {
-            bail!("{given:?} is no target: expected mock, a URL, ollama-v1:URL or FILE.json");
+            bail!("{given:?} is not a target: expected mock, a URL, ollama-v1:URL or FILE.json");
         } else if place.trim_end_matches('/').ends_with("/v1") {
             endpoint(place.to_owned())?
         } else {

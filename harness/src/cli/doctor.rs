@@ -69,7 +69,8 @@ pub(super) struct Flags {
     /// Writes the page as one HTML file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Writes a zip file for a bug report: versions, settings and what was found, keys masked, and the failed requests as scenarios
+    /// Writes a zip file for a bug report: versions, settings and what was found, keys masked, and the failed requests
+    /// as scenarios
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
     /// Lists the tools and where their rules come from

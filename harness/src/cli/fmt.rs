@@ -15,7 +15,7 @@ pub(super) const HELP: &str = "\
 Exit codes:
   0  every file is formatted
   1  with --check: a file is not
-  2  a file cannot be read or is no YAML";
+  2  a file cannot be read or is not YAML";
 
 #[derive(Args, Debug)]
 pub(super) struct Flags {

@@ -46,7 +46,8 @@ pub(super) struct Flags {
     /// Only what this tool sends, such as codex, against the mutants that would break it (may be given several times)
     #[arg(long = "persona", value_name = "TOOL", conflicts_with_all = ["paths", "all"])]
     personas: Vec<String>,
-    /// Leaves out mutants that change nothing in the selected scenarios: for scenarios about one API, or about a server without farllama
+    /// Leaves out mutants that change nothing in the selected scenarios: for scenarios about one API, or about a server
+    /// without farllama
     #[arg(long)]
     reached: bool,
     /// Only this mutant (may be given several times)

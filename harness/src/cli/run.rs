@@ -52,7 +52,8 @@ pub(super) const FARLLAMA: &str = "farllama";
 pub(super) struct Flags {
     #[command(flatten)]
     select: Select,
-    /// Only what this tool sends, such as codex, of the scenarios that come with farllama-check (may be given several times)
+    /// Only what this tool sends, such as codex, of the scenarios that come with farllama-check (may be given several
+    /// times)
     #[arg(long = "persona", value_name = "TOOL", conflicts_with = "paths")]
     personas: Vec<String>,
     /// Runs scenarios again when their files change, until interrupted
@@ -68,8 +69,8 @@ pub(super) struct Flags {
     /// The image of the container backend [default: ollama/ollama:0.32.11]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// The version of Ollama that the mock plays, for the scenarios that speak of it (may be given several times); `each`: every version
-    /// that the proxy treats differently
+    /// The version of Ollama that the mock plays, for the scenarios that speak of it (may be given several times);
+    /// `each`: every version that the proxy treats differently
     #[arg(long = "mock-version", value_name = "VERSION|each")]
     mock_versions: Vec<Asked>,
     /// A volume for the models of the container backend, which outlives it
@@ -171,7 +172,8 @@ impl Kind {
 }
 
 impl Flags {
-    /// The backend that the flags mean. A flag of one backend implies it, so that a run never checks another one in silence.
+    /// The backend that the flags mean. A flag of one backend implies it, so that a run never checks another one in
+    /// silence.
     fn kind(&self) -> anyhow::Result<Kind> {
         let implied = [
             ("--base-url", self.target.base_url.is_some(), Kind::Target),
@@ -248,8 +250,8 @@ impl Flags {
         })
     }
 
-    /// What runs on a target: of the library the conformance set, of other files all that farllama does not promise alone.
-    /// Whoever names tags chooses by them.
+    /// What runs on a target: of the library the conformance set, of other files all that farllama does not promise
+    /// alone. With --tag, the tags choose.
     fn of_target(&self, scenarios: Vec<Loaded>) -> Vec<Loaded> {
         if !self.select.tags.is_empty() || !self.personas.is_empty() {
             return scenarios;

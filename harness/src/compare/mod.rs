@@ -1,4 +1,5 @@
-//! Compares targets by the same scenarios, and with an earlier result. Pure: what was run, or read from a file, comes in as [`Column`]s.
+//! Compares targets by the same scenarios, and with an earlier result. Pure: what was run, or read from a file, comes
+//! in as [`Column`]s.
 
 pub mod page;
 

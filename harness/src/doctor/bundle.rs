@@ -1,4 +1,5 @@
-//! A zip file for a bug report: versions, settings without secrets, what was found, the failed requests as scenarios, and a page.
+//! A zip file for a bug report: versions, settings without secrets, what was found, the failed requests as scenarios,
+//! and a page.
 
 use std::{
     fmt::Write as _,

@@ -62,8 +62,8 @@ pub(super) fn weights(show: &Value) -> Option<String> {
     (digest.len() == 64).then(|| digest.to_owned())
 }
 
-/// The routes of Ollama's API that tools read before they ask a model. Gives what is known of the model. `others` are the names of models
-/// with the digests of their weights.
+/// The routes of Ollama's API that tools read before they ask a model. Gives what is known of the model. `others` are
+/// the names of models with the digests of their weights.
 pub(super) async fn native(asker: &Asker, model: &str, others: &[(String, String)], facts: &mut Vec<Fact>) -> Card {
     let root = asker.ask(Ask::get(Lane::Native, "/")).await;
     let is_root = root.is_ok() && root.exchange.body.contains("Ollama is running");
@@ -235,7 +235,7 @@ fn streamed(id: &str, title: &str, rate: Rate, failed: Option<Answer>) -> Fact {
             "look at the log of the remote: it refuses the request"
         }
         (false, None) => "look at what stands between: the connection ended without a response",
-        _ => "look at the log of the remote and of what stands between: it ends streams early",
+        _ => "look at the logs of the remote and of every gateway before it: one of them ends streams early",
     };
     failed.shows(Fact { text, state, ..fact }.cure(cure))
 }
@@ -320,7 +320,8 @@ pub(super) async fn openai(asker: &Asker, model: &str, is_foreign: bool, facts: 
         chat.shows(Fact::new("chat", "chat", State::Bad, text))
     });
     let laws = if is_foreign { Laws::default().portable() } else { Laws::default() };
-    // The laws that a stream breaks: those without which it is not whole, and others. All count behind farllama, which keeps them.
+    // The laws that a stream breaks: those without which it is not whole, and others. All count behind farllama, which
+    // keeps them.
     let breach = |answer: &Answer| {
         let broken = laws::breaches(&answer.outcome.recording.body(), &laws);
         let broken = broken.into_iter().filter(|breach| breach.law != "one-piece");

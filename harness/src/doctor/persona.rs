@@ -1,4 +1,5 @@
-//! The tools that people point at a server, and what each needs: read from `personas/*.yaml`. The verdicts follow from facts alone. Pure.
+//! The tools that people point at a server, and what each needs: read from `personas/*.yaml`. The verdicts follow from
+//! facts alone. Pure.
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
@@ -172,7 +173,8 @@ pub fn chosen(names: &[String]) -> Result<Vec<Persona>, String> {
     Ok(all.iter().filter(|persona| names.contains(&persona.id)).cloned().collect())
 }
 
-/// Whether a tool works, by the facts of the server and of a model. What a rule advises is about Ollama; of another server the facts know better.
+/// Whether a tool works, by the facts of the server and of a model. What a rule advises is about Ollama; of another
+/// server the facts know better.
 #[must_use]
 pub fn judge(persona: &Persona, facts: &[&Fact], is_ollama: bool) -> Verdict {
     let mut reasons: Vec<Reason> = facts

@@ -1,4 +1,5 @@
-//! How often the model does what agents and programs rely on: tool calls, JSON by a schema, thinking, embeddings, vision.
+//! How often the model does what agents and programs rely on: tool calls, JSON by a schema, thinking, embeddings,
+//! vision.
 
 use serde_json::{Value, json};
 
@@ -66,7 +67,8 @@ fn chat(model: &str, seed: usize, more: Value) -> Ask {
     Ask::post(Lane::V1, "/chat/completions", body)
 }
 
-/// Tries something several times, while there is time; `good` judges. The last answer that was not good shows what is wrong.
+/// Tries something several times, while there is time; `good` judges. The last answer that was not good shows what is
+/// wrong.
 async fn tried(
     asker: &Asker,
     (id, title): (&str, &str),

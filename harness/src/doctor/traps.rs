@@ -137,8 +137,9 @@ pub(super) async fn overflow(asker: &Asker, model: &str, card: &Card, context: O
     }
 }
 
-/// `OLLAMA_MAX_QUEUE` refuses only requests that need another model loaded; those for a loaded model wait without a bound (recorded with
-/// 0.33.0-rc2: queue). A few requests for a model that is not loaded, while others run on one that is, show whether the queue is short.
+/// `OLLAMA_MAX_QUEUE` refuses only requests that need another model loaded; those for a loaded model wait without a
+/// bound (recorded with 0.33.0-rc2: queue). A few requests for a model that is not loaded, while others run on one that
+/// is, show whether the queue is short.
 pub(super) async fn queue(asker: &Asker, model: &str, other: Option<&str>, speed: Speed, is_cold: bool) -> Fact {
     let (id, title) = ("trap.queue", "more requests than the queue holds");
     let cure = "quota.max_concurrent in farllama's settings bounds what waits at the remote; OLLAMA_MAX_QUEUE (512 unless set) and \

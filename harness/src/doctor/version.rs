@@ -49,7 +49,7 @@ pub(super) fn facts(version: &str) -> Vec<Fact> {
         return vec![Fact::unknown(
             "version",
             "version",
-            format!("{version:?} is no release, so its features are not known"),
+            format!("{version:?} is not a release, so its features are not known"),
         )];
     }
     let mut facts = vec![Fact::new("version", "version", State::Info, format!("Ollama {version}")).with(version)];

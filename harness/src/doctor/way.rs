@@ -75,7 +75,7 @@ async fn name(host: &str, port: u16, within: Duration, facts: &mut Vec<Fact>) ->
     let addresses: Vec<_> = found.map(Iterator::collect).unwrap_or_default();
     if addresses.is_empty() {
         facts.push(
-            Fact::new("way.name", "name", State::Bad, format!("there is no host {host:?} (DNS)"))
+            Fact::new("way.name", "name", State::Bad, format!("the host {host:?} is not found (DNS)"))
                 .cure("check the spelling, this machine's DNS, or use the address of the machine"),
         );
         return None;
@@ -229,7 +229,7 @@ async fn server(asker: &Asker, is_foreign: bool, is_tls: bool, facts: &mut Vec<F
         }
         if models.is_ok() && !models.is_page() {
             let maker = models.outcome.recording.header("server").unwrap_or("no Server header").to_owned();
-            let text = format!("a server with OpenAI's API, which is no Ollama ({maker})");
+            let text = format!("a server with OpenAI's API, not an Ollama ({maker})");
             facts.push(Fact::new("way.server", "server", State::Info, text));
             return Some(Server::Other);
         }
@@ -264,7 +264,7 @@ fn refused(answer: Answer) -> Fact {
     let text = format!("the server refuses the request: {}", answer.words());
     answer.shows(
         Fact::new("way.auth", "authentication", State::Bad, text)
-            .cure("give the key that it wants: FARLLAMA_REMOTE_API_KEY (with --base-url: FARLLAMA_CHECK_API_KEY)"),
+            .cure("give its key: FARLLAMA_REMOTE_API_KEY (with --base-url: FARLLAMA_CHECK_API_KEY)"),
     )
 }
 
@@ -275,7 +275,7 @@ fn unusable(answer: Answer, is_tls: bool) -> Fact {
         None => {
             let other = if is_tls { "http://" } else { "https://" };
             (
-                format!("it accepts connections and gives no answer in HTTP: {words}"),
+                format!("it accepts connections and does not answer in HTTP: {words}"),
                 format!("is the port right, and is it {other}?"),
             )
         }
@@ -284,15 +284,15 @@ fn unusable(answer: Answer, is_tls: bool) -> Fact {
             "start Ollama behind the gateway, and check the gateway's address of it".to_owned(),
         ),
         Some(404) => (
-            format!("what answers is no Ollama, or it stands below another path: {words}"),
+            format!("the server is not an Ollama, or Ollama is below another path: {words}"),
             "name the path of the gateway (--remote-base-path), or the right port (Ollama's is 11434)".to_owned(),
         ),
         Some(_) if answer.is_page() => (
-            format!("a web page answers, and no Ollama: {words}"),
+            format!("a web page answers instead of Ollama: {words}"),
             "name the path of the gateway (--remote-base-path), or log in where the page asks for it".to_owned(),
         ),
         Some(_) => {
-            (format!("what answers is no Ollama: {words}"), "check the address, the port and the path".to_owned())
+            (format!("the server is not an Ollama: {words}"), "check the address, the port and the path".to_owned())
         }
     };
     answer.shows(Fact::new("way.server", "server", State::Bad, text).cure(cure))

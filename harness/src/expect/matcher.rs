@@ -1,4 +1,5 @@
-//! What a value is compared with: a plain value, or a mapping of matcher names to their arguments, all of which must hold.
+//! What a value is compared with: a plain value, or a mapping of matcher names to their arguments, all of which must
+//! hold.
 
 use std::fmt::Write;
 
@@ -111,11 +112,11 @@ impl Bound {
 }
 
 impl Matcher {
-    /// Reads a matcher as it is written, but for names in texts, which stand there as values already; `known` is what it may
-    /// compare with.
+    /// Reads a matcher as it is written, but for names in texts, which stand there as values already; `known` is what
+    /// it may compare with.
     ///
     /// # Errors
-    /// What is wrong with it; an unknown name is told with the known ones.
+    /// What is wrong with it; an unknown name is reported with the known ones.
     pub fn parse(value: &Value, known: &Variables) -> Result<Self, String> {
         let Value::Object(written) = value else { return Ok(Self::Equals(value.clone())) };
         if written.is_empty() {
@@ -138,7 +139,7 @@ impl Matcher {
             "type" => {
                 let kind = text()?;
                 if !TYPES.contains(&&*kind) {
-                    return Err(format!("`{kind}` is no type, expected one of {}", TYPES.join(", ")));
+                    return Err(format!("`{kind}` is not a type: expected one of {}", TYPES.join(", ")));
                 }
                 Self::Type(kind)
             }
@@ -301,7 +302,7 @@ impl Matcher {
                 Some("the actual value is a text: put the expected one in quotes")
             }
             (Self::Bound(..), Value::String(text)) if text.parse::<f64>().is_ok() => {
-                Some("the actual value is a text, which is no number")
+                Some("the actual value is a text, not a number")
             }
             _ => None,
         }
@@ -707,7 +708,7 @@ mod tests {
         let mut known = Variables::default();
         known.set("id", json!(7));
         known.answered("first", Answer::Given(json!({"id": 7, "list": [1, 2]})));
-        known.answered("many", Answer::None("makes several calls, so there is no one answer"));
+        known.answered("many", Answer::None("makes several calls, so it has no single answer"));
         known.answered("undone", Answer::Promised);
         known
     }

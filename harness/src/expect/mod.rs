@@ -31,10 +31,11 @@ pub use whole::tally;
 /// What a finding is about that is an error instead of an answer.
 const CALL: &str = "call";
 
-/// Judges an outcome by everything that can be judged without the upstream's journal; `answers` are what is expected by status.
+/// Judges an outcome by everything that can be judged without the upstream's journal; `answers` are what is expected by
+/// status.
 ///
 /// # Errors
-/// An expectation cannot be read (`check` would have told): the sentence that says so.
+/// An expectation cannot be read (`check` would have reported it): the sentence that says so.
 pub fn judge(
     part: &Part,
     answers: Option<&Answers>,

@@ -62,7 +62,7 @@ fn reason(path: &str) -> Option<String> {
         return Some(format!("a dot is missing behind `$`: did you mean `$.{rest}`?"));
     }
     if rest.ends_with(')') && !rest.contains('?') {
-        return Some("functions stand within a filter alone, such as $.data[?length(@.embedding) > 3]; to judge a length use the matcher `length`".to_owned());
+        return Some("functions work only within a filter, such as $.data[?length(@.embedding) > 3]; to check a length use the matcher `length`".to_owned());
     }
     let name = rest.split(['.', '[']).find(|name| name.contains('-') && !name.contains(['\'', '"', ']']));
     name.map(|name| format!("a name with a dash stands in brackets: ['{name}']"))

@@ -1,5 +1,5 @@
-//! JSON Schema (the `jsonschema` crate judges), but stricter with the schema: a keyword that would be passed over is refused, and
-//! nothing is fetched.
+//! JSON Schema (the `jsonschema` crate judges), but stricter with the schema: a keyword that would be passed over is
+//! refused, and nothing is fetched.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ fn place(pointer: &str) -> &str {
     if pointer.is_empty() { "/" } else { pointer }
 }
 
-/// Looks for a keyword that nobody knows, which JSON Schema would pass over.
+/// Looks for an unknown keyword, which JSON Schema would pass over.
 fn known(schema: &Value) -> Result<(), String> {
     let fields: &Map<String, Value> = match schema {
         Value::Object(fields) => fields,
@@ -110,7 +110,7 @@ fn known(schema: &Value) -> Result<(), String> {
             }
             (name, Value::Object(parts)) if OF_NAMES.contains(&name) => parts.values().try_for_each(known)?,
             (name, part) if OF_ONE.contains(&name) => known(part)?,
-            // A wrong kind of value is told by the library.
+            // The library reports a wrong kind of value.
             (name, _) if OTHERS.contains(&name) || OF_LIST.contains(&name) || OF_NAMES.contains(&name) => {}
             (name, _) => return Err(format!("the JSON Schema has `{name}`, which cannot be checked here")),
         }

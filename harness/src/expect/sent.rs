@@ -14,7 +14,8 @@ use crate::scenario::{Ask, Check, Place, Sent, variables::Variables};
 /// How long an exchange may take to end at the mock after it has ended here.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Judges the requests that came since the journal had `before` entries; `left` is when the client had its answer, or had left.
+/// Judges the requests that came since the journal had `before` entries; `left` is when the client had its answer, or
+/// had left.
 ///
 /// # Errors
 /// An expectation cannot be read: the sentence that says so.

@@ -164,8 +164,8 @@ fn gap(recording: &Recording, percent: usize) -> Option<Duration> {
     gaps.get(at.saturating_sub(1)).copied()
 }
 
-/// Whether the first piece came before the upstream wrote its last one, of the requests since the journal had `before` entries.
-/// When the upstream ended says less: it may do so a little after whoever waited for its last piece.
+/// Whether the first piece came before the upstream wrote its last one, of the requests since the journal had `before`
+/// entries. When the upstream ended says less: it may do so a little after the client that waited for its last piece.
 pub async fn live(live: &Spanned<bool>, outcome: &Outcome, journal: &Journal, before: usize) -> Option<Finding> {
     let recording = &outcome.recording;
     let first = recording.began.zip(recording.pieces.first()).map(|(began, piece)| began + piece.after);

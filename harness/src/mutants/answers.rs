@@ -38,7 +38,8 @@ pub(super) fn value_changed(answer: &mut Message, nth: usize) {
     }
 }
 
-/// Changes the `nth` value that holds no others; of a long list the first and the last item stand for all. How many are still to be passed, if there were too few.
+/// Changes the `nth` value that holds no others; of a long list the first and the last item stand for all. How many are
+/// still to be passed, if there were too few.
 fn change_leaf(value: &mut Value, nth: usize) -> Option<usize> {
     let within: Vec<&mut Value> = match value {
         Value::Array(items) => {

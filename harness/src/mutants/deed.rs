@@ -88,8 +88,8 @@ impl Mutation {
         self.seen.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The settings of a proxy whose gate is open, if this mutant needs one: there a request is answered that should have
-    /// been refused.
+    /// The settings of a proxy whose gate is open, if this mutant needs one: there a request is answered that should
+    /// have been refused.
     #[must_use]
     pub fn past_the_gate(&self, config: &Config) -> Option<Config> {
         let open = || Config { auth: Auth::default(), quota: Quota::default(), ..config.clone() };

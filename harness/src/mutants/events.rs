@@ -131,7 +131,7 @@ pub(super) fn status_wrong(document: &mut Value, _: usize) {
     }
 }
 
-/// So well that only its length tells.
+/// So well that only its length differs.
 pub(super) fn incomplete_hidden() -> Tamper {
     Box::new(|frame| {
         let Some(frame) = frame else { return Vec::new() };

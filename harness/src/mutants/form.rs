@@ -1,4 +1,5 @@
-//! The parts of a request in `multipart/form-data`, found by hand (RFC 7578): a field may stand in several, and as `name[]`.
+//! The parts of a request in `multipart/form-data`, found by hand (RFC 7578): a field may stand in several, and as
+//! `name[]`.
 
 use super::message::Message;
 

@@ -8,7 +8,7 @@ use super::frame::{Act, Frame, Tamper};
 
 /// Long enough that two writes arrive as two.
 const MOMENT: Duration = Duration::from_millis(20);
-/// Longer than anybody would call at once.
+/// More than a model calls at once.
 const LATE: Duration = Duration::from_secs(2);
 
 /// A mutant that does something with each frame and nothing with the end.

@@ -22,7 +22,7 @@ use super::{
 /// Between whom a layer stands.
 #[derive(Clone, Copy, Debug)]
 pub enum Side {
-    /// Between client and proxy. The other address is that of a proxy that lets everybody pass.
+    /// Between client and proxy. The other address is that of a proxy that admits every request.
     Client(Option<SocketAddr>),
     /// Between proxy and Ollama.
     Ollama,
@@ -153,13 +153,13 @@ impl Asked {
         Ok(Self { head, from, _to: to })
     }
 
-    /// Passes it on as it comes. Whether the connection outlives it: the proxy keeps in mind what it learnt of an Ollama
-    /// for as long as they are connected.
+    /// Passes it on as it comes. Whether the connection outlives it: the proxy keeps in mind what it learned of an
+    /// Ollama for as long as they are connected.
     async fn relay(mut self, request: &Head, client: &mut OwnedWriteHalf, mutation: &Mutation) -> io::Result<bool> {
         let framing = Framing::of_answer(&self.head, request.method());
         self.head.remove("connection");
         let mut writer = Writer { client, chunked: framing == Framing::Chunked };
-        // To hear Ollama out, it does not matter whether anybody hears it.
+        // Ollama's response is read to its end, with or without a client.
         let heard = |written: io::Result<()>| if mutation.outlives() { Ok(()) } else { written };
         heard(writer.client.write_all(&self.head.bytes()).await)?;
         let mut body = Body::new(framing);

@@ -31,7 +31,7 @@ pub(super) enum Kind {
     CallersKey,
     /// One request beyond a limit is let through.
     OneMore,
-    /// Whoever is refused for a key is let through.
+    /// Requests that are rejected for their key are admitted.
     GateOpen,
     /// Ollama goes on when the client has left.
     Outlived,
@@ -74,7 +74,7 @@ pub const MUTANTS: &[Mutant] = &[
         Kind::Document(documents::created_changing),
     ),
     mutant("model-changing", "the model's name changes in mid-stream", Kind::Document(documents::model_changing)),
-    mutant("role-wrong", "the model speaks as the user", Kind::Document(documents::role_wrong)),
+    mutant("role-wrong", "the model answers in the role user", Kind::Document(documents::role_wrong)),
     mutant("role-changing", "the speaker changes in mid-stream", Kind::Document(documents::role_changing)),
     mutant("finish-wrong", "every choice is said to be filtered", Kind::Document(documents::finish_wrong)),
     mutant("finish-missing", "no choice finishes", Kind::Document(documents::finish_missing)),
@@ -164,7 +164,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("message-end-missing", "message_stop does not come", Kind::Only(EVENTS, messages::end_missing)),
     mutant(
         "message-error-hidden",
-        "an error within a message is told as its end",
+        "an error within a message becomes its end",
         Kind::Only(EVENTS, messages::error_hidden),
     ),
     mutant("signature-missing", "thoughts have no signature", Kind::Only(EVENTS, messages::signature_missing)),

@@ -1,4 +1,5 @@
-//! HTTP/1.1 messages, taken apart and put together by hand: a layer that breaks rules must not be kept from it by a library.
+//! HTTP/1.1 messages, taken apart and put together by hand: a layer that breaks rules must not be kept from it by a
+//! library.
 //!
 //! It speaks with our own client and our own proxy alone, one exchange to a connection.
 

@@ -31,7 +31,7 @@ pub(super) fn ping_missing() -> Tamper {
     those(|event| kind(event) != "ping")
 }
 
-/// The error within a stream is told as its regular end.
+/// The error within a stream becomes its regular end.
 pub(super) fn error_hidden() -> Tamper {
     Box::new(|frame| {
         let Some(frame) = frame else { return Vec::new() };

@@ -1,8 +1,8 @@
 //! Self-proof: traffic that is broken in named ways, to see that scenarios notice.
 //!
 //! A scenario that no broken server can fail proves nothing. So a layer stands between client and proxy, and another
-//! between proxy and Ollama, and they break one thing at a time. [`crate::proof`] runs and judges them, and does the same
-//! for the fields of requests.
+//! between proxy and Ollama, and they break one thing at a time. [`crate::proof`] runs and judges them, and does the
+//! same for the fields of requests.
 
 mod answers;
 mod deed;

@@ -1,4 +1,4 @@
-//! Runs scenarios against mutants, and says which mutants nobody notices and which scenarios notice none.
+//! Runs scenarios against mutants, and says which mutants no scenario notices and which scenarios notice no mutant.
 //!
 //! A scenario's tag `mutant:NAME` claims that it notices that mutant, in each of its ways; the claim is held to.
 
@@ -31,7 +31,7 @@ pub struct Proof {
     pub runs: usize,
     /// Each mutant and the files of the scenarios that noticed it.
     pub noticed: Vec<(&'static Mutant, BTreeSet<String>)>,
-    /// How many fields of requests are missed by somebody when they are dropped.
+    /// How many fields of requests are missed by a scenario when they are dropped.
     pub missed: usize,
     /// Scenarios that notice only what breaks almost every answer; known of the full matrix.
     pub thin: Vec<String>,
@@ -67,7 +67,8 @@ pub struct Question {
     pub fields: Vec<Field>,
     /// Every scenario against every mutant, and not only against those that it claims to notice.
     pub all: bool,
-    /// Leaves out mutants that do not concern the scenarios: those that none claims to notice, or with `all`, those that change nothing in any.
+    /// Leaves out mutants that do not concern the scenarios: those that none claims to notice, or with `all`, those
+    /// that change nothing in any.
     pub concerned: bool,
 }
 

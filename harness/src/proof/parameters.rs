@@ -1,4 +1,4 @@
-//! Whether each field of a table of request fields is missed by somebody: a proxy that drops it fails a scenario.
+//! Whether each field of a table of request fields is missed by a scenario: a proxy that drops it fails a scenario.
 //!
 //! The table is a page such as `docs/parameters.md`: a heading `## POST /v1/…`, and below it a row for each field.
 
@@ -15,7 +15,7 @@ use crate::{
     text::shorten,
 };
 
-/// The fields that a page tells of.
+/// The fields that a page lists.
 ///
 /// # Errors
 /// There are none: the sentence that says so.

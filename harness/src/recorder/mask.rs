@@ -104,8 +104,8 @@ impl Masks {
     /// Masks a recording, and counts what was masked.
     ///
     /// # Errors
-    /// Returns the rule that applies only to the joined text of a stream: masking that would need another number of chunks, so such an
-    /// exchange must not be kept.
+    /// Returns the rule that applies only to the joined text of a stream: masking that would need another number of
+    /// chunks, so such an exchange must not be kept.
     pub(crate) fn apply(&self, recording: &mut Recording, counts: &mut Counts) -> Result<(), String> {
         // A key in a header may be repeated anywhere else.
         let keys: Vec<String> = recording

@@ -247,7 +247,8 @@ enum Broken {
     Remote(io::Error),
 }
 
-/// Copies in both directions. The response decides: it may end before the request does, and a failed upload may still get a response.
+/// Copies in both directions. The response decides: it may end before the request does, and a failed upload may still
+/// get a response.
 async fn both(
     upload: impl Future<Output = io::Result<Uploaded>>,
     download: impl Future<Output = Result<(), Broken>>,

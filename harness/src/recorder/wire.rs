@@ -1,4 +1,5 @@
-//! HTTP/1.1 as bytes: heads verbatim, and bodies with the boundaries of their chunks. A library would hide both, and recordings need them.
+//! HTTP/1.1 as bytes: heads verbatim, and bodies with the boundaries of their chunks. A library would hide both, and
+//! recordings need them.
 
 use std::io;
 

@@ -17,7 +17,7 @@ use crate::{
 
 const DIM: Style = Style::new().dimmed();
 
-/// A verdict's word, as wide as the others, and its colour.
+/// A verdict's word, as wide as the others, and its color.
 fn word(verdict: Verdict) -> (&'static str, Style) {
     match verdict {
         Verdict::Passed => ("ok     ", AnsiColor::Green.on_default()),

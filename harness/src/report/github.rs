@@ -13,10 +13,11 @@ pub fn reads() -> bool {
     std::env::var("GITHUB_ACTIONS").is_ok_and(|there| there == "true")
 }
 
-/// Two lines between which nothing is read as a command: what a server answers stands in the output too, and is not to be obeyed.
+/// Two lines between which nothing is read as a command: what a server answers stands in the output too, and is not to
+/// be obeyed.
 #[must_use]
 pub fn quoted() -> (String, String) {
-    // Whoever could guess the word could end the quotation.
+    // A server that could guess the word could end the quotation.
     let word = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     (format!("::stop-commands::{word:016x}\n"), format!("::{word:016x}::\n"))
 }

@@ -5,7 +5,7 @@ use super::RunResult;
 /// One object, indented.
 ///
 /// # Errors
-/// It cannot be serialised, which would be a bug.
+/// It cannot be serialized, which would be a bug.
 pub fn render(run: &RunResult) -> serde_json::Result<String> {
     Ok(serde_json::to_string_pretty(run)? + "\n")
 }

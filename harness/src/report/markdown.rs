@@ -1,4 +1,5 @@
-//! The run as Markdown, for a pull request's comment or a job's summary: the counts, what failed and why, what was skipped.
+//! The run as Markdown, for a pull request's comment or a job's summary: the counts, what failed and why, what was
+//! skipped.
 
 use std::fmt::Write;
 

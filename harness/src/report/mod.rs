@@ -1,4 +1,4 @@
-//! What came of a run, as data. JSON serialises it, JUnit is a function of it, the console prints it as it grows.
+//! What came of a run, as data. JSON serializes it, JUnit is a function of it, the console prints it as it grows.
 
 pub mod console;
 mod files;
@@ -95,7 +95,8 @@ impl RunResult {
         })
     }
 
-    /// A sentence about failures that only the model is to blame for. Only if there are no others has the server kept its promises.
+    /// A sentence about failures that only the model is to blame for. Only if there are no others has the server kept
+    /// its promises.
     #[must_use]
     pub fn failed_by_model(&self) -> Option<String> {
         let Summary { failed, failed_by_model: of_model, broken, .. } = self.summary;
@@ -132,7 +133,7 @@ impl RunResult {
 
 /// How many of each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the verdicts are told at `Verdict`")]
+#[expect(missing_docs, reason = "`Verdict` documents the verdicts")]
 pub struct Summary {
     pub passed: usize,
     pub failed: usize,
@@ -199,7 +200,7 @@ pub struct StepResult {
     pub name: String,
     /// The expectations that did not hold.
     pub findings: Vec<Told>,
-    /// The expectations that could not be checked, because the backend does not tell what reached the upstream.
+    /// The expectations that could not be checked, because the backend does not show what reached the upstream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<&'static str>,
     /// Of a step that is repeated: how often the model was right, and how often it was asked.
@@ -212,7 +213,7 @@ pub struct StepResult {
     pub understood: Value,
 }
 
-/// A finding as it is told.
+/// A finding as it is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
     /// `file:line:column` of the expectation.
@@ -306,7 +307,7 @@ impl Exchange {
                 End::Open => "had not ended".to_owned(),
                 End::Complete => "complete".to_owned(),
                 End::Cut(words) => format!("cut: {words}"),
-                End::Left => "the client left, as told".to_owned(),
+                End::Left => "the client left, as the step says".to_owned(),
                 End::NoAnswer(words) => format!("no answer: {words}"),
             },
             head_after: recording.head_after,

@@ -33,7 +33,7 @@ pub(super) fn variables(loaded: &Loaded, plan: &Plan) -> Result<(Variables, Vec<
     let mut secrets = Vec::new();
     let folder = Path::new(&loaded.file).parent().unwrap_or(Path::new(""));
     for check in &loaded.scenario.vars.0 {
-        // What cannot be read was told when the scenario was.
+        // What cannot be read was reported when the scenario was read.
         let source = Source::read(&check.expected)?;
         let value = match plan.given.get(&check.key) {
             Some(given) => Value::from(given.as_str()),
@@ -112,8 +112,8 @@ impl Judged {
 }
 
 impl Runner<'_> {
-    /// Does a step and adds what came of it. What fails in a `role` besides the steps proper is no failure of the target:
-    /// the scenario could not be run.
+    /// Does a step and adds what came of it. What fails in a `role` besides the steps proper is no failure of the
+    /// target: the scenario could not be run.
     async fn add(&mut self, step: &Step, nth: usize, role: Option<&str>, result: &mut ScenarioResult) {
         let name = step.name.clone().unwrap_or_else(|| format!("step {}", nth + 1));
         let name = role.map_or_else(|| name.clone(), |role| format!("{role}: {name}"));
@@ -171,7 +171,7 @@ impl Runner<'_> {
         if let Some(repeat) = &step.repeat {
             return self.repeated(name, step, Place::from(repeat), repeat.value).await;
         }
-        // What cannot be read was told when the scenario was.
+        // What cannot be read was reported when the scenario was read.
         let within = step.within.as_ref().and_then(|within| humantime::parse_duration(&within.value).ok());
         let start = Instant::now();
         loop {

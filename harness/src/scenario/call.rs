@@ -163,7 +163,8 @@ impl<'de> Deserialize<'de> for Call {
     }
 }
 
-/// A recording that is to be heard, as the OpenAI client uploads it. Other fields and formats go by a raw call with a form.
+/// A recording that is to be heard, as the OpenAI client uploads it. Other fields and formats go by a raw call with a
+/// form.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hearing {
@@ -171,7 +172,7 @@ pub struct Hearing {
     pub model: String,
     /// The recording's bytes, in base64.
     pub base64: String,
-    /// The file's name, which tells its kind.
+    /// The file's name, whose extension is its kind.
     pub filename: String,
     /// The language that is spoken; a translation has none.
     pub language: Option<String>,
@@ -181,7 +182,7 @@ pub struct Hearing {
     pub temperature: Option<f32>,
 }
 
-/// A picture that is to be changed, as the OpenAI client uploads it.
+/// An image that is to be changed, as the OpenAI client uploads it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
@@ -189,27 +190,27 @@ pub struct Edit {
     pub model: String,
     /// What is to become of it.
     pub prompt: String,
-    /// The picture's bytes, in base64.
+    /// The image's bytes, in base64.
     pub base64: String,
-    /// The file's name, which tells its kind.
+    /// The file's name, whose extension is its kind.
     pub filename: String,
-    /// How many pictures are made.
+    /// How many images are made.
     pub n: Option<u8>,
     /// Their size, such as `512x512`.
     pub size: Option<String>,
 }
 
-/// A picture that others are to be like, as the OpenAI client uploads it.
+/// An image that others are to be like, as the OpenAI client uploads it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variation {
     /// The model's id.
     pub model: Option<String>,
-    /// The picture's bytes, in base64.
+    /// The image's bytes, in base64.
     pub base64: String,
-    /// The file's name, which tells its kind.
+    /// The file's name, whose extension is its kind.
     pub filename: String,
-    /// How many pictures are made.
+    /// How many images are made.
     pub n: Option<u8>,
 }
 
@@ -217,14 +218,14 @@ pub struct Variation {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// `GET`, or `POST` if there is a body, unless told.
+    /// Default: `GET`, or `POST` if there is a body.
     pub method: Option<String>,
     /// The path with its query.
     pub path: String,
     /// Extra headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// A text goes out as it is, anything else as JSON.
+    /// A text is sent verbatim, anything else as JSON.
     pub body: Option<Value>,
     /// A form, `multipart/form-data`, instead of a body.
     pub form: Option<Vec<Field>>,

@@ -14,9 +14,9 @@ use serde_saphyr::Spanned;
 pub struct Client {
     /// The key that it sends.
     pub key: Option<Spanned<Key>>,
-    /// The header that holds it: `authorization` (as a Bearer token) unless told.
+    /// The header that holds it; default: `authorization` (as a Bearer token).
     pub header: Option<Spanned<String>>,
-    /// How often it tries again: never unless told, so that what it shows is one exchange.
+    /// How often it retries; default: never, so that what it shows is one exchange.
     pub retries: Option<Retries>,
 }
 
@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Key {
 /// How often a client tries again what failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retries {
-    /// As the client does when nobody tells it anything.
+    /// The client's own default.
     Default,
     /// So often.
     Times(usize),
@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for Retries {
                 match word {
                     "default" => Ok(Retries::Default),
                     other => {
-                        Err(E::custom(format_args!("`{other}` is no number of retries; expected one, or `default`")))
+                        Err(E::custom(format_args!("`{other}` is not a number of retries: expected one, or `default`")))
                     }
                 }
             }

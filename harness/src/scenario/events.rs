@@ -1,4 +1,5 @@
-//! What is expected of single events of a stream: which of them, how many there are, what each holds, and in which order they come.
+//! What is expected of single events of a stream: which of them, how many there are, what each holds, and in which
+//! order they come.
 
 use std::fmt;
 
@@ -29,9 +30,9 @@ pub enum Entry {
 pub struct Wanted {
     /// Which they are.
     pub pick: Pick,
-    /// Which one of them; all unless told.
+    /// Which one of them; default: all.
     pub at: Option<At>,
-    /// Matcher of how many are picked, before `at`; one at least unless told.
+    /// Matcher of how many are picked, before `at`; default: at least one.
     pub count: Option<Spanned<Value>>,
     /// JSONPath → matcher, on each of them, or on the one.
     pub expect: Checks,
@@ -171,7 +172,7 @@ impl TryFrom<Written> for Entry {
             }
             None => Ok(Self::Some(Box::new(Wanted { pick, at, count, expect }))),
             Some(_) if !pick.is_empty() || at.is_some() || count.is_some() || !expect.0.is_empty() => {
-                Err("`in_order` stands alone in its entry")
+                Err("`in_order` must be alone in its entry")
             }
             Some(order) => Ok(Self::InOrder(order)),
         }

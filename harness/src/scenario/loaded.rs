@@ -47,10 +47,10 @@ fn told(given: &[(String, Value)]) -> String {
     shorten(&words.join(", "), 80)
 }
 
-/// One for each combination of the matrix; their titles tell them apart.
+/// One for each combination of the matrix; their titles distinguish them.
 #[must_use]
 pub fn expand(file: &str, scenario: &Scenario) -> Vec<Loaded> {
-    // What is wrong with a matrix was told when it was read.
+    // What is wrong with a matrix was reported when it was read.
     let all = vars::combinations(&scenario.matrix).unwrap_or_default();
     let each = |given: Vec<(String, Value)>| {
         let mut scenario = scenario.clone();

@@ -30,7 +30,7 @@ pub use need::{Capability, Need};
 pub use step::{Answered, Answers, Part, Step};
 pub use time::Time;
 
-/// One file: a behaviour, told as a sentence, and the steps that show it.
+/// One file: a behavior, described in a sentence, and the steps that show it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
@@ -116,11 +116,11 @@ impl Scenario {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MockSettings {
-    /// The Ollama version that it plays, as `/api/version` tells it.
+    /// The Ollama version that it plays, as `/api/version` reports it.
     pub version: Option<Spanned<String>>,
     /// The first version that the scenario speaks of, where it is run at several.
     pub from: Option<Spanned<String>>,
-    /// The first version that it speaks of no more.
+    /// The first version that it is no longer about.
     pub before: Option<Spanned<String>>,
     /// As `OLLAMA_CONTEXT_LENGTH`.
     pub context_length: Option<u32>,
@@ -147,7 +147,8 @@ pub struct Wire {
     pub text: Option<Spanned<Value>>,
     /// Matcher of how often the client asked, until it had its last answer.
     pub attempts: Option<Spanned<Value>>,
-    /// Matcher of how the answer ended: `complete`, `cut` in the middle, or `left` by the client as told. `complete` is expected unless told.
+    /// Matcher of how the answer ended: `complete`, `cut` in the middle, or `left` by the client, as the step says.
+    /// Default: `complete`.
     pub end: Option<Spanned<Value>>,
     /// JSONPath → matcher on the body: its JSON, or the array of its events or lines.
     #[serde(default)]

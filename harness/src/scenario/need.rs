@@ -13,7 +13,7 @@ use serde::{
 pub enum Need {
     /// An upstream that plays a script and has the mock's models.
     Script,
-    /// An upstream that tells what reached it.
+    /// An upstream that shows what reached it.
     Journal,
     /// A proxy of ours in front, with the scenario's settings.
     Proxy,

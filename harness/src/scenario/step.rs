@@ -1,4 +1,5 @@
-//! A step: one call, or several that begin together, and what is expected of each and of the whole; or new settings for the proxy.
+//! A step: one call, or several that begin together, and what is expected of each and of the whole; or new settings for
+//! the proxy.
 
 use std::{fmt, sync::Arc};
 
@@ -53,7 +54,7 @@ impl Step {
         match self.calls() {
             0 => Answer::None("makes no call"),
             1 if self.repeat.is_none() => Answer::Promised,
-            _ => Answer::None("makes several calls, so there is no one answer"),
+            _ => Answer::None("makes several calls, so it has no single answer"),
         }
     }
 
@@ -89,7 +90,7 @@ impl Step {
 pub struct Repeat {
     /// How often.
     pub times: usize,
-    /// How often what is expected under `model` must hold; always unless told. Everything else must always hold.
+    /// How often what is expected under `model` must hold; default: always. Everything else must always hold.
     pub pass: Option<usize>,
 }
 
@@ -207,7 +208,7 @@ impl TryFrom<Written> for Step {
             let nothing =
                 call.is_none() && parallel.is_none() && reload.is_none() && repeat.is_none() && within.is_none();
             if !nothing || own || answers.is_some() || sent.is_some() || !capture.0.is_empty() {
-                return Err("an `include` stands alone in its step");
+                return Err("an `include` must be alone in its step");
             }
             let parts = Vec::new();
             return Ok(Self { name, include, from: None, reload, parts, repeat, within, answers, sent, capture });
@@ -260,7 +261,7 @@ pub struct Answered {
     pub status: u16,
     /// Where it stands.
     pub at: Place,
-    /// Matcher of how many there are; one at least unless told.
+    /// Matcher of how many there are; default: at least one.
     pub count: Option<Value>,
     /// JSONPath → matcher, on what the client understood of each.
     pub expect: Checks,

@@ -20,7 +20,8 @@ pub struct Time {
     pub gap_p95: Option<Spanned<Value>>,
     /// Matcher of when the answer had ended.
     pub total: Option<Spanned<Value>>,
-    /// Whether the first piece came before the upstream wrote its last one: proof that the stream is passed on as it comes.
+    /// Whether the first piece came before the upstream wrote its last one: proof that the stream is passed on as it
+    /// comes.
     pub live: Option<Spanned<bool>>,
 }
 

@@ -34,7 +34,7 @@ pub enum Answer {
     /// The step will have one, or would have had one.
     #[default]
     Promised,
-    /// It has none that something could be compared with: why, as what is told of it.
+    /// It has none that something could be compared with: why, as a text for the report.
     None(&'static str),
 }
 
@@ -136,7 +136,8 @@ impl Variables {
         Ok(out)
     }
 
-    /// Replaces the names in every text of a JSON value, keys included; a text that is one name alone takes the value's type.
+    /// Replaces the names in every text of a JSON value, keys included; a text that is one name alone takes the value's
+    /// type.
     ///
     /// # Errors
     /// As [`Self::text`].

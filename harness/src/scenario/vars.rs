@@ -1,4 +1,5 @@
-//! `vars` and `matrix` of a scenario: values that it names, where they come from, and the combinations that it is run with.
+//! `vars` and `matrix` of a scenario: values that it names, where they come from, and the combinations that it is run
+//! with.
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ pub const MOST: usize = 200;
 pub enum Source {
     /// It is written there.
     Value(Value),
-    /// The environment; what it holds is a secret unless told.
+    /// The environment; its value is a secret by default.
     Env {
         /// The variable's name there.
         name: String,

@@ -24,7 +24,7 @@ impl FromStr for Asked {
     }
 }
 
-/// Each scenario at each version that is asked for, as far as it speaks of it. Asked for none, they stay as they are.
+/// Each scenario at each version that is asked for, as far as it speaks of it. Asked for none, they stay unchanged.
 #[must_use]
 pub fn expand(scenarios: Vec<Loaded>, asked: &[Asked]) -> Vec<Loaded> {
     if asked.is_empty() {
@@ -48,7 +48,8 @@ impl Asked {
     }
 }
 
-/// Whether a scenario speaks of a version: of those between `from` and `before`; of `version` alone, where it names neither; else of all.
+/// Whether a scenario speaks of a version: of those between `from` and `before`; of `version` alone, where it names
+/// neither; else of all.
 #[must_use]
 pub fn covers(mock: Option<&MockSettings>, version: &Version) -> bool {
     let Some(mock) = mock else { return true };

@@ -1,6 +1,8 @@
-//! The smoke test: the real proxy as a child process in front of a remote Ollama (or the built-in mock), and a few checks through it.
+//! The smoke test: the real proxy as a child process in front of a remote Ollama (or the built-in mock), and a few
+//! checks through it.
 //!
-//! The checks are scenarios (`scenarios/smoke/`), which stand in the binary; here is what they run on, and what is said about it.
+//! The checks are scenarios (`scenarios/smoke/`), which stand in the binary; here is what they run on, and what is said
+//! about it.
 
 mod proxy;
 mod waiting;
@@ -30,7 +32,7 @@ use proxy::Proxy;
 pub const MODEL: &str = "gpt-oss:20b";
 /// What it is asked.
 pub const PROMPT: &str = "Count from one to ten in words.";
-/// What it is told to be.
+/// The system prompt.
 pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. Answer in one short sentence.";
 
 pub(crate) const HELP: &str = "\
@@ -69,7 +71,7 @@ pub struct Flags {
     /// What to ask it
     #[arg(long, default_value = PROMPT, value_name = "TEXT")]
     prompt: String,
-    /// What it is told to be
+    /// The system prompt
     #[arg(long, default_value = SYSTEM_PROMPT, value_name = "TEXT")]
     system_prompt: String,
     /// How long each check may take: 30s, 500ms; a bare number below 1000 is seconds, from 10000 on milliseconds
@@ -150,7 +152,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The checks, one after the other, each told as it ends.
+/// The checks, one after the other, each reported as it ends.
 async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let backend = Arc::new(backend);
@@ -261,8 +263,8 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
     Some(result)
 }
 
-/// The result of the first check. If the remote cannot be used at all (it cannot be reached, it refuses the key, it is no Ollama),
-/// nothing was checked: that is no failed check. An answer that a client cannot read is one.
+/// The result of the first check. If the remote cannot be used at all (it cannot be reached, it refuses the key, it is
+/// no Ollama), nothing was checked: that is no failed check. An answer that a client cannot read is one.
 fn unusable(result: ScenarioResult) -> ScenarioResult {
     let failed = result.steps.iter().find(|step| !step.findings.is_empty());
     let error = failed.map(|step| &step.understood["error"]);

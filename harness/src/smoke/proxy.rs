@@ -130,7 +130,8 @@ fn command(binary: &PathBuf, flags: &Flags, mock: Option<&Mock>) -> Command {
     // What the scenarios cause is looked for in the mock's journal: nothing else may ask the mock.
     command.args(["--remote-probe", "0s", "--admin-enabled=false"]);
     command.args(["--local-port", &flags.local_port.to_string(), "--openai-base-path", &flags.openai_base_path]);
-    // What the flags say is what is checked: without --config, neither a settings file nor variables of the user's own proxy count.
+    // What the flags say is what is checked: without --config, neither a settings file nor variables of the user's own
+    // proxy count.
     if let Some(path) = &flags.remote.config {
         // The checks bring no key.
         command.arg("--config").arg(path).arg("--auth-enabled=false");
@@ -175,7 +176,7 @@ fn command(binary: &PathBuf, flags: &Flags, mock: Option<&Mock>) -> Command {
     command
 }
 
-/// Reads the proxy's log to its end: keeps the last lines, tells where it listens, and passes warnings on.
+/// Reads the proxy's log to its end: keeps the last lines, reports its address, and passes warnings on.
 async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<Listens>) {
     let mut listening = Some(listening);
     let mut lines = BufReader::new(stderr).lines();
@@ -184,7 +185,7 @@ async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<List
         match (event["message"].as_str(), event["level"].as_str()) {
             (Some("listening"), _) => {
                 if let (Some(listens), Some(listening)) = (Listens::read(&event), listening.take()) {
-                    // Whoever waited may have given up.
+                    // The waiting check may have given up.
                     let _ = listening.send(listens);
                 }
             }
@@ -194,7 +195,7 @@ async fn read(stderr: ChildStderr, words: Words, listening: oneshot::Sender<List
                 }
                 words.add(message.to_owned());
             }
-            // One line for each request; the checks tell that better.
+            // One line for each request; the checks report that better.
             (Some(_), _) => {}
             (None, _) => words.add(line),
         }

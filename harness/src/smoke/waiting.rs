@@ -75,8 +75,8 @@ async fn loaded(http: &reqwest::Client, proxy: &str, model: &str) -> Option<bool
     is_loaded(&get("/api/ps").await?, &get("/api/tags").await?, model)
 }
 
-/// Whether the list of what is in memory has the model. Weights that are loaded under another name of theirs stand there under that name, so
-/// digests decide. A model that runs elsewhere (`:cloud`) is never loaded.
+/// Whether the list of what is in memory has the model. Weights that are loaded under another name of theirs stand
+/// there under that name, so digests decide. A model that runs elsewhere (`:cloud`) is never loaded.
 fn is_loaded(ps: &Value, tags: &Value, model: &str) -> Option<bool> {
     let named = |entry: &&Value| entry["name"].as_str().is_some_and(|name| lists(&[name], model));
     let running = ps["models"].as_array()?;

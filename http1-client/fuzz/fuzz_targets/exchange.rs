@@ -1,4 +1,5 @@
-//! A whole exchange with a remote that writes anything, in packets of any size, and closes: it ends, and without a panic.
+//! A whole exchange with a remote that writes anything, in packets of any size, and closes: it ends, and without a
+//! panic.
 #![no_main]
 
 use std::{

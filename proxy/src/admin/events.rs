@@ -1,5 +1,5 @@
-//! Live updates as server-sent events: status, requests and log lines. It looks twice a second while a client listens, so that nothing
-//! costs anything while none does.
+//! Live updates as server-sent events: status, requests and log lines. It looks twice a second while a client listens,
+//! so that nothing costs anything while none does.
 
 use std::{collections::HashSet, convert::Infallible, time::Duration};
 

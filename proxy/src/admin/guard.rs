@@ -1,4 +1,5 @@
-//! Who may call the admin listener. Browsers are the danger: a page from elsewhere must neither read nor change anything here.
+//! Who may call the admin listener. Browsers are the danger: a page from elsewhere must neither read nor change
+//! anything here.
 
 use std::{net::SocketAddr, sync::Arc};
 

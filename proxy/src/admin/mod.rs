@@ -1,5 +1,5 @@
-//! The second listener, for operators: health, metrics, a JSON API and a console. It stays up while the data listener is stopped,
-//! restarted or pointed at another remote.
+//! The second listener, for operators: health, metrics, a JSON API and a console. It stays up while the data listener
+//! is stopped, restarted or pointed at another remote.
 //!
 //! The API is described by `openapi.json`, which a test compares with the table of routes below.
 

@@ -1,5 +1,5 @@
-//! Shows, tests and changes the remote. A change is tested before it is applied, and nothing is applied by half: first the test, then the
-//! settings file if it is to be saved, then the switch.
+//! Shows, tests and changes the remote. A change is tested before it is applied, and nothing is applied by half: first
+//! the test, then the settings file if it is to be saved, then the switch.
 
 use axum::{Json, extract::State as Extract};
 use bytes::Bytes;

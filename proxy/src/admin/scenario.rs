@@ -1,7 +1,8 @@
 //! Makes a curl command, or a scenario for `farllama-check`, of an exchange that the inspector has. Pure.
 //!
-//! A scenario plays Ollama's recorded reply to the recorded request, and expects what the client got then. Values that differ from run to
-//! run (ids, times) are left out. YAML contains JSON, so every value is written as JSON, whatever it holds.
+//! A scenario plays Ollama's recorded reply to the recorded request, and expects what the client got then. Values that
+//! differ from run to run (ids, times) are left out. YAML contains JSON, so every value is written as JSON, whatever it
+//! holds.
 
 use std::fmt::Write;
 
@@ -147,7 +148,7 @@ fn played(ask: &Ask) -> Result<(&str, Value), &'static str> {
         }
         (None, Some(kept)) if kept.cut => return Err("Ollama's reply is longer than what the inspector keeps"),
         (None, Some(kept)) if kept.bytes > 0 => reply(kept, 200),
-        (None, Some(_)) => return Err("Ollama refused, and its words were not kept"),
+        (None, Some(_)) => return Err("Ollama rejected the request, and its error text was not recorded"),
         (None, None) => return Err("it took several requests to Ollama at the same time"),
     };
     Ok((&ask.path, reply))

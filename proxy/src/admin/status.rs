@@ -140,7 +140,8 @@ impl State {
         self.control.setup().shared.remotes.first().client.clone()
     }
 
-    /// How the remote is, looked at no longer than `age` ago; of several, whether one is there. Callers that ask at the same time share one look.
+    /// How the remote is, looked at no longer than `age` ago; of several, whether one is there. Callers that ask at the
+    /// same time share one look.
     pub(crate) async fn health(&self, age: Duration) -> Health {
         let setup = self.control.setup();
         if setup.shared.remotes.are_several() {

@@ -16,8 +16,8 @@ use crate::{
     receipt::Receipt,
 };
 
-/// What the first block of Claude Code's system prompt begins with. It is for Anthropic's billing alone, and differs from request to
-/// request: in front of the prompt it would keep Ollama from finding the rest in its cache.
+/// What the first block of Claude Code's system prompt begins with. It is for Anthropic's billing alone, and differs
+/// from request to request: in front of the prompt it would keep Ollama from finding the rest in its cache.
 const BILLING: &str = "x-anthropic-billing-header";
 
 /// What Ollama takes of a content.
@@ -114,8 +114,8 @@ fn all<'a>(
     Ok(())
 }
 
-/// Gathers one block, which stands at `at`. What Anthropic runs itself, and what does not exist yet, must not end a conversation, because
-/// clients send every block again on each turn: it is skipped, or given as the text that it has.
+/// Gathers one block, which stands at `at`. What Anthropic runs itself, and what does not exist yet, must not end a
+/// conversation, because clients send every block again on each turn: it is skipped, or given as the text that it has.
 ///
 /// # Errors
 /// Fails on a block that Ollama cannot be given.
@@ -141,7 +141,7 @@ pub(super) fn block_of<'a>(
             }
             let at = format!("{at}.source");
             let source = source(block.source, &at)?;
-            // Under its name, so that the model can tell documents apart.
+            // Under its name, so that the model can distinguish documents.
             said.texts.extend(block.title.filter(|title| !title.is_empty()).map(|title| title.0));
             said.texts.extend(block.context.filter(|context| !context.is_empty()).map(|context| context.0));
             document(source, &at, said, receipt)?;

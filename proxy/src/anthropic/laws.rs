@@ -75,7 +75,8 @@ fn whole(request: &Value, lines: &[Value]) -> Option<Value> {
     (!failed).then(|| serde_json::to_value(feed.translator().answer()).unwrap())
 }
 
-/// Folds events to the message, as the official clients do, and checks each event against the grammar. None: the stream ends with an error.
+/// Folds events to the message, as the official clients do, and checks each event against the grammar. None: the stream
+/// ends with an error.
 fn fold(text: &str) -> Option<Value> {
     let mut message = Value::Null;
     let mut open: Option<(usize, String)> = None;

@@ -1,4 +1,5 @@
-//! What clients speak: Anthropic's Messages API, over `POST /api/chat`. What it shares with OpenAI's endpoints is in `openai/`.
+//! What clients speak: Anthropic's Messages API, over `POST /api/chat`. What it shares with OpenAI's endpoints is in
+//! `openai/`.
 
 mod content;
 #[cfg(test)]
@@ -71,7 +72,8 @@ pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Jso
     }
 }
 
-/// Reads the stream until the message is whole. One that ends at a stop sequence is not read further, and not generated further.
+/// Reads the stream until the message is whole. One that ends at a stop sequence is not read further, and not generated
+/// further.
 async fn whole(app: &App, ask: UpstreamRequest, messages: Messages, recorder: &Recorder) -> Result<Response, Error> {
     let mut body = send::open(app, ask, recorder).await?;
     let mut feed = Feed::of(messages, 1).redacting(app.upstream.redactor());

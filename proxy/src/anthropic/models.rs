@@ -1,4 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/{id}` for clients of Anthropic's API, over `GET /api/tags` and `POST /api/show`.
+//! `GET /v1/models` and `GET /v1/models/{id}` for clients of Anthropic's API, over `GET /api/tags` and `POST
+//! /api/show`.
 
 use std::borrow::Cow;
 

@@ -80,7 +80,8 @@ pub(super) enum For {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`. `settings` are those of tools.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`. `settings` are those
+    /// of tools.
     ///
     /// # Errors
     /// Fails on a field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
@@ -232,7 +233,8 @@ impl<'a> Thinking<'a> {
     }
 }
 
-/// The strings that end the answer, without empty ones. Each is looked for in each piece of the answer, so they are bounded.
+/// The strings that end the answer, without empty ones. Each is looked for in each piece of the answer, so they are
+/// bounded.
 ///
 /// # Errors
 /// Fails if there are too many, or one is too long.

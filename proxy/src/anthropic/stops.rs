@@ -17,8 +17,8 @@ impl Stops {
         self.stops.is_empty()
     }
 
-    /// Takes the next text. Returns what of it can go out, and the stop sequence that ends the answer there. The one that ends first counts,
-    /// however the text is cut into pieces; of several that end at the same place, the longest.
+    /// Takes the next text. Returns what of it can go out, and the stop sequence that ends the answer there. The one
+    /// that ends first counts, however the text is cut into pieces; of several that end at the same place, the longest.
     pub(super) fn push(&mut self, text: &str) -> (String, Option<String>) {
         self.held.push_str(text);
         let found = self.stops.iter().filter_map(|stop| {

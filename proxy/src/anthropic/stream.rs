@@ -1,4 +1,5 @@
-//! Native replies → a message, as events and as the object that they fold to: one state machine, without clock, dice or IO.
+//! Native replies → a message, as events and as the object that they fold to: one state machine, without clock, dice or
+//! IO.
 //!
 //! ```text
 //! Opening ──reply──► Flowing ──done, or a stop sequence──► Closed   (message_start · blocks in the model's order · message_delta · message_stop)

@@ -21,12 +21,12 @@ use crate::{
     receipt::Receipt,
 };
 
-/// The tools that the model is offered. Those that Anthropic defines or runs itself have a `type` with a date, and no schema that a model of
-/// Ollama's could follow.
+/// The tools that the model is offered. Those that Anthropic defines or runs itself have a `type` with a date, and no
+/// schema that a model of Ollama's could follow.
 ///
 /// # Errors
-/// Fails on a tool that lacks its name or schema, that has a schema which Ollama cannot be given, or that Anthropic runs itself while `hosted`
-/// refuses those.
+/// Fails on a tool that lacks its name or schema, that has a schema which Ollama cannot be given, or that Anthropic
+/// runs itself while `hosted` refuses those.
 pub(super) fn offer<'a>(
     tools: Vec<&'a RawValue>,
     hosted: Hosted,

@@ -27,8 +27,8 @@ use crate::{
 
 /// What is asked of Ollama, and what making the answer must know.
 ///
-/// Ollama is always asked for a stream: only there is it told in which order a model thinks, speaks and calls, and only a stream can be
-/// ended at a stop sequence.
+/// The upstream request is always streamed: only a stream shows in which order a model thinks, writes and calls tools,
+/// and only a stream can be ended at a stop sequence.
 ///
 /// # Errors
 /// Fails on content, tools or a format that Ollama cannot be given.
@@ -182,7 +182,8 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The thoughts of a block. A signature of ours is verified, and never fatal: thoughts of other servers are thoughts too.
+/// The thoughts of a block. A signature of ours is verified, and never fatal: thoughts of other servers are thoughts
+/// too.
 fn thought<'a>(block: Block<'a>, at: &str, receipt: &mut Receipt) -> Option<Cow<'a, str>> {
     let signature = block.signature.as_deref().unwrap_or_default();
     let thinking = block.thinking.map(|text| text.0).filter(|text| !text.is_empty());

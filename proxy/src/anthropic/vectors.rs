@@ -1,5 +1,5 @@
-//! How a vector of messages is checked. Besides the files of every endpoint: where there is a file `server-tools-refused` the settings refuse
-//! tools that Anthropic runs itself.
+//! How a vector of messages is checked. Besides the files of every endpoint: where there is a file
+//! `server-tools-refused` the settings refuse tools that Anthropic runs itself.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;

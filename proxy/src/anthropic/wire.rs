@@ -290,7 +290,7 @@ pub(crate) struct Model<'a> {
     pub(crate) deprecated_at: Option<()>,
     pub(crate) lifecycle: &'static str,
     pub(crate) line: Option<()>,
-    /// Tokens that the model was made for, where Ollama tells.
+    /// The model's maximum context in tokens, if Ollama reports it.
     pub(crate) max_input_tokens: Option<u64>,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) retires_at: Option<()>,

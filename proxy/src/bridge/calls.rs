@@ -1,4 +1,5 @@
-//! Calls of tools: pieces of a stream, put together, and whole ones. OpenAI's arguments are text, Ollama's an object. Pure.
+//! Calls of tools: pieces of a stream, put together, and whole ones. OpenAI's arguments are text, Ollama's an object.
+//! Pure.
 
 use http::StatusCode;
 use serde_json::value::RawValue;
@@ -68,7 +69,8 @@ impl Calls {
         self.0.is_empty()
     }
 
-    /// The calls as Ollama has them. The last one of an answer that was `cut` at its length may be broken off: it is left out, as Ollama does.
+    /// The calls as Ollama has them. The last one of an answer that was `cut` at its length may be broken off: it is
+    /// left out, as Ollama does.
     ///
     /// # Errors
     /// Fails if the arguments of a call are not an object.

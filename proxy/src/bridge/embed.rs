@@ -37,7 +37,7 @@ fn vectors(reply: &[u8], inputs: usize, redactor: &Redactor) -> Result<(Vec<Vec<
 
 fn numbers(raw: &str) -> Result<Vec<f32>, Error> {
     let no_vector =
-        || Error::NotOllama { message: "the remote gave something that is no vector of numbers".to_owned() };
+        || Error::NotOllama { message: "the remote returned an embedding that is not a list of numbers".to_owned() };
     let numbers: Vec<f32> = if raw.starts_with('"') {
         let text: String = serde_json::from_str(raw).map_err(|_| no_vector())?;
         let bytes = STANDARD.decode(text).map_err(|_| no_vector())?;

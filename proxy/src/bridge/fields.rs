@@ -71,8 +71,8 @@ impl Without {
         self.0 == 0
     }
 
-    /// Those of the fields in a request that a server's `message` refuses: the ones that it names, or all that are not OpenAI's if it only
-    /// says that there is one too many.
+    /// Those of the fields in a request that a server's `message` refuses: the ones that it names, or all that are not
+    /// OpenAI's if it only says that there is one too many.
     pub(super) fn refused_by(self, message: &str) -> Self {
         let named = |name: &&&str| self.0 & Self::bit(name) != 0 && has_word(message, name);
         let named = FIELDS.iter().filter(named).fold(Self::default(), |all, name| all.with(name));

@@ -1,6 +1,6 @@
-//! Request bodies as Ollama's Go server reads them: names in any case, unknown names passed over, `null` for "not given", one document and
-//! whatever after it; and its texts for what it cannot read (recorded: 0.33.0-rc2 `chat/bad-json`, `chat/wrong-type`, `http/two-documents`).
-//! Pure.
+//! Request bodies as Ollama's Go server reads them: names in any case, unknown names passed over, `null` for "not
+//! given", one document and whatever after it; and its texts for what it cannot read (recorded: 0.33.0-rc2
+//! `chat/bad-json`, `chat/wrong-type`, `http/two-documents`). Pure.
 
 use std::borrow::Cow;
 
@@ -69,7 +69,8 @@ pub(super) fn kind(raw: &RawValue) -> &'static str {
     }
 }
 
-/// Reads the fields of one request. A wrong type does not stop it, as in Go, where the first one is the error of the whole.
+/// Reads the fields of one request. A wrong type does not stop it, as in Go, where the first one is the error of the
+/// whole.
 pub(super) struct Reader {
     /// Go's name of the request's type.
     name: &'static str,

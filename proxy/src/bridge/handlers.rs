@@ -110,7 +110,8 @@ fn in_its_own_words(error: Error) -> Error {
     }
 }
 
-/// Lines on their way. A failure becomes the last one, after which the connection is cut: some clients notice the one, some the other.
+/// Lines on their way. A failure becomes the last one, after which the connection is cut: some clients notice the one,
+/// some the other.
 struct Lines {
     upstream: Upstream,
     recorder: Recorder,

@@ -1,9 +1,11 @@
-//! Ollama's API over a server that speaks OpenAI's: vLLM, llama.cpp, LM Studio, OpenRouter, OpenAI itself (`remote.kind = "openai"`).
+//! Ollama's API over a server that speaks OpenAI's: vLLM, llama.cpp, LM Studio, OpenRouter, OpenAI itself (`remote.kind
+//! = "openai"`).
 //!
-//! The native routes are translated (`handlers.rs`): `request.rs` reads what clients of Ollama ask, `translate.rs` makes OpenAI's request of
-//! it, `stream.rs` makes Ollama's lines, or the one object, of the answer; `models.rs` lists and shows models, `refusal.rs` understands
-//! errors. OpenAI's own routes pass through byte for byte ([`Bridge::target`]). Routes that farllama makes of a chat (`/v1/responses`,
-//! `/v1/messages`) ask natively as always, and [`open`] answers them as an Ollama would.
+//! The native routes are translated (`handlers.rs`): `request.rs` reads what clients of Ollama ask, `translate.rs`
+//! makes OpenAI's request of it, `stream.rs` makes Ollama's lines, or the one object, of the answer; `models.rs` lists
+//! and shows models, `refusal.rs` understands errors. OpenAI's own routes pass through byte for byte
+//! ([`Bridge::target`]). Routes that farllama makes of a chat (`/v1/responses`, `/v1/messages`) ask natively as always,
+//! and [`open`] answers them as an Ollama would.
 
 mod calls;
 mod embed;
@@ -147,7 +149,8 @@ impl Bridge {
         self.kind.store(if openai { OPENAI } else { OLLAMA }, Ordering::Relaxed);
     }
 
-    /// The remote's path for a caller's `path_and_query` that passes through: routes under farllama's own base path stand under the remote's.
+    /// The remote's path for a caller's `path_and_query` that passes through: routes under farllama's own base path
+    /// stand under the remote's.
     ///
     /// # Errors
     /// Fails if the path leaves the remote's, or belongs to an Ollama.
@@ -205,8 +208,8 @@ impl Bridge {
     }
 }
 
-/// Finds out what the remote speaks, if the settings leave that open: an Ollama answers `/api/version`. What cannot be reached counts as an
-/// Ollama for now.
+/// Finds out what the remote speaks, if the settings leave that open: an Ollama answers `/api/version`. What cannot be
+/// reached counts as an Ollama for now.
 pub(crate) async fn settle_kind(client: &Client) {
     #[derive(serde::Deserialize)]
     struct Version {
@@ -253,8 +256,9 @@ pub(crate) async fn catalog(client: &Client, age: Duration) -> Result<Arc<Catalo
     Ok(catalog)
 }
 
-/// Whether the server answers `path`, below the API's root, itself. The first time it is asked with an empty object: a server that has the
-/// route refuses that, and one that does not has no such path. What the server leaves open counts as no, for this time.
+/// Whether the server answers `path`, below the API's root, itself. The first time it is asked with an empty object: a
+/// server that has the route refuses that, and one that does not has no such path. What the server leaves open counts
+/// as no, for this time.
 pub(crate) async fn has(client: &Client, path: &'static str) -> bool {
     let bridge = client.bridge();
     let routes = || bridge.routes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,7 +318,8 @@ impl Translation {
         self.stream.closed()
     }
 
-    /// Takes a packet, or the end. Returns the lines that it completes, and why nothing more follows if the answer cannot be completed.
+    /// Takes a packet, or the end. Returns the lines that it completes, and why nothing more follows if the answer
+    /// cannot be completed.
     pub(crate) fn take(&mut self, packet: Option<Bytes>) -> (Bytes, Option<Error>) {
         let created_at = stamp::created_at();
         let now = Now { created_at: &created_at, elapsed: self.started.elapsed() };
@@ -542,7 +547,8 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
     Ok(Answered { answer: Answer::Whole(written), receipt, model })
 }
 
-/// What a native request to `path` becomes, for `farllama explain`: the path and the body that are asked, None if nothing is.
+/// What a native request to `path` becomes, for `farllama explain`: the path and the body that are asked, None if
+/// nothing is.
 ///
 /// # Errors
 /// As the route.

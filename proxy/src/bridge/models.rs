@@ -1,4 +1,5 @@
-//! The models of an OpenAI server as Ollama lists and shows them: from what the server reports about each, else from its name. Pure.
+//! The models of an OpenAI server as Ollama lists and shows them: from what the server reports about each, else from
+//! its name. Pure.
 
 use std::fmt::Write;
 
@@ -90,8 +91,8 @@ const NEVER: &str = "2318-01-01T00:00:00Z";
 /// Parts of names, in lowercase, of models that embed and do not chat.
 const EMBEDDERS: [&str; 9] = ["embed", "minilm", "bge-", "/bge", "e5-", "gte-", "jina-clip", "nomic-ai", "voyage-"];
 
-/// What is known of models by a part of their names, where the server does not say: capabilities besides `completion`, and the context.
-/// The first row that fits counts.
+/// What is known of models by a part of their names, where the server does not say: capabilities besides `completion`,
+/// and the context. The first row that fits counts.
 const KNOWN: &[(&str, &[&str], u64)] = &[
     ("gpt-5", &["tools", "vision", "thinking"], 400_000),
     ("gpt-4.1", &["tools", "vision"], 1_047_576),
@@ -147,7 +148,8 @@ impl Catalog {
         Some(Self(list.iter().filter_map(Model::read).collect()))
     }
 
-    /// The server's id of the model that a client calls `name`: `m:latest` is `m`, unless there is a model of that whole name.
+    /// The server's id of the model that a client calls `name`: `m:latest` is `m`, unless there is a model of that
+    /// whole name.
     pub(super) fn id_of<'a>(&'a self, name: &'a str) -> &'a str {
         let bare = name.strip_suffix(":latest").unwrap_or(name);
         self.find(name).map_or(bare, |model| &model.id)

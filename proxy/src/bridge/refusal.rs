@@ -42,8 +42,8 @@ impl Told {
     }
 }
 
-/// Returns the error that a response with `status`, `headers` and `body` stands for; `asked` names the URL, and `model` the model as the
-/// client spelled it.
+/// Returns the error that a response with `status`, `headers` and `body` stands for; `asked` names the URL, and `model`
+/// the model as the client spelled it.
 pub(super) fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -76,7 +76,7 @@ pub(super) fn read(
     Refused { retry_after, refusal, ..Refused::new(status, message) }.into()
 }
 
-/// Kinds that the routes which are translated twice tell apart.
+/// Kinds that the routes which are translated twice distinguish.
 fn refusal(code: &str) -> Refusal {
     match code {
         "context_length_exceeded" | "exceed_context_size_error" => Refusal::ContextLength { counts: None, cap: None },
@@ -160,7 +160,7 @@ pub(super) fn in_stream(error: &RawValue, redactor: &Redactor) -> Error {
 pub(super) fn no_completion(body: &[u8], why: &str, redactor: &Redactor) -> Error {
     let text = redactor.redact(&String::from_utf8_lossy(&body[..body.len().min(QUOTED)]));
     let line = text.trim().lines().next().unwrap_or_default();
-    Error::NotOllama { message: format!("the remote answered with what is no completion ({why}): `{line}`") }
+    Error::NotOllama { message: format!("the remote's response is not a completion ({why}): `{line}`") }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What clients of Ollama ask for: the bodies of `/api/chat`, `/api/generate`, `/api/embed` and of the routes about models. Pure.
+//! What clients of Ollama ask for: the bodies of `/api/chat`, `/api/generate`, `/api/embed` and of the routes about
+//! models. Pure.
 
 use std::borrow::Cow;
 
@@ -177,7 +178,7 @@ fn options<'a>(raw: &'a RawValue, receipt: &mut Receipt) -> Result<Vec<(&'static
     Ok(passed)
 }
 
-/// An error that Ollama answers with 500, whoever is to blame.
+/// An error that Ollama answers with 500, whatever its cause.
 fn server_error(message: String) -> Error {
     Refused::new(http::StatusCode::INTERNAL_SERVER_ERROR, message).into()
 }
@@ -185,7 +186,8 @@ fn server_error(message: String) -> Error {
 /// A name that is no model's on any server.
 fn check_name(name: &str) -> Result<(), Error> {
     let odd = |c: char| c.is_whitespace() || c.is_control();
-    // Recorded: chat/bad-model-name, show/bad-name. Ids of other servers may have characters that Ollama's names do not.
+    // Recorded: chat/bad-model-name, show/bad-name. Ids of other servers may have characters that Ollama's names do
+    // not.
     if name.contains(odd) || name.ends_with('/') || name.ends_with(':') {
         return Err(bad_request("invalid model name"));
     }
@@ -434,7 +436,8 @@ fn past_call<'a>(reader: &mut Reader, call: &Object<'a>) -> Option<Call<'a>> {
 
 impl<'a> Generate<'a> {
     /// # Errors
-    /// Fails where Ollama would refuse the body, with its text; and on what only Ollama has: a context in tokens, a template.
+    /// Fails where Ollama would refuse the body, with its text; and on what only Ollama has: a context in tokens, a
+    /// template.
     pub(super) fn read(body: &'a str, receipt: &mut Receipt) -> Result<Self, Error> {
         const OWN: [&str; 7] = ["prompt", "suffix", "system", "template", "context", "raw", "images"];
         let mut reader = Reader::new("GenerateRequest");

@@ -1,7 +1,8 @@
 //! The answer of an OpenAI server as Ollama's: a stream of events becomes lines, a whole completion one object. Pure.
 //!
-//! Laws: a stream ends exactly once, with a line that is `done` or with an error; only an upstream that has ended in order gets a `done`; the
-//! lines of any splitting into packets are the same; joined, they are the whole answer (`laws.rs`).
+//! Laws: a stream ends exactly once, with a line that is `done` or with an error; only an upstream that has ended in
+//! order gets a `done`; the lines of any splitting into packets are the same; joined, they are the whole answer
+//! (`laws.rs`).
 
 use std::{borrow::Cow, time::Duration};
 
@@ -232,7 +233,7 @@ impl Stream {
             Err(_) => {
                 mended = surrogates::mend(Bytes::copy_from_slice(data));
                 read(&mended).map_err(|error| Error::Cut {
-                    message: format!("the remote sent an event that is no completion: {error}"),
+                    message: format!("the remote sent an event that is not a completion: {error}"),
                 })?
             }
         };
@@ -305,7 +306,8 @@ fn unfinished() -> Error {
     Error::Cut { message: "the remote server ended its answer before it was done".to_owned() }
 }
 
-/// A whole answer, out of a whole completion. As a line of a stream if the client asked for one and the server did not stream.
+/// A whole answer, out of a whole completion. As a line of a stream if the client asked for one and the server did not
+/// stream.
 ///
 /// # Errors
 /// Fails if the server answered with an error or with no completion.

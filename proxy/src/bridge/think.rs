@@ -1,5 +1,6 @@
-//! Thinking that a model writes into its text between tags, told apart from its answer as Ollama does (recorded: `thinking/default-stream`):
-//! the tags and the white space after them are dropped, what stands before the closing tag stays. Pure.
+//! Thinking that a model writes into its text between tags, separated from its answer as Ollama does (recorded:
+//! `thinking/default-stream`): the tags and the white space after them are dropped, what stands before the closing tag
+//! stays. Pure.
 
 /// Tags that models think between.
 const TAGS: [(&str, &str); 2] = [("<think>", "</think>"), ("<thought>", "</thought>")];
@@ -8,7 +9,7 @@ const TAGS: [(&str, &str); 2] = [("<think>", "</think>"), ("<thought>", "</thoug
 #[derive(Debug)]
 pub(super) struct Splitter {
     state: State,
-    /// What cannot be told yet.
+    /// What is not certain yet.
     held: String,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) shape: Shape,
     pub(crate) stream: bool,
-    /// Whether thinking between tags is told apart from the answer.
+    /// Whether thinking between tags is separated from the answer.
     pub(super) splits: bool,
 }
 
@@ -43,7 +43,8 @@ pub(crate) struct Facts {
 pub(super) enum Plan<'a> {
     /// The request only loads or unloads a model.
     Nothing { unloads: bool },
-    /// This is asked, at this path below the API's root; these of its fields may be left out if the server refuses them.
+    /// This is asked, at this path below the API's root; these of its fields may be left out if the server refuses
+    /// them.
     Ask { path: &'static str, body: Box<GenerationBody<'a>>, used: Without },
 }
 
@@ -76,7 +77,8 @@ pub(super) fn chat<'a>(
     (facts, body.ask("/chat/completions", Input::Messages(messages)))
 }
 
-/// What `POST /api/generate` becomes: a conversation of one prompt, or a completion where the prompt is given raw or has a suffix.
+/// What `POST /api/generate` becomes: a conversation of one prompt, or a completion where the prompt is given raw or
+/// has a suffix.
 ///
 /// # Errors
 /// Fails if a raw prompt has images.
@@ -268,7 +270,8 @@ fn whole(raw: &RawValue) -> Option<i64> {
     text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|number| number as i64))
 }
 
-/// Whether a schema keeps the rules of OpenAI's strict mode, in which alone OpenAI enforces it: every object closed, every property required.
+/// Whether a schema keeps the rules of OpenAI's strict mode, in which alone OpenAI enforces it: every object closed,
+/// every property required.
 fn is_strict(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => {

@@ -1,5 +1,5 @@
-//! The types of both sides: what an OpenAI server is asked and answers, and what clients of Ollama get. What is only carried (numbers,
-//! schemas, arguments, tools) stays raw. Pure.
+//! The types of both sides: what an OpenAI server is asked and answers, and what clients of Ollama get. What is only
+//! carried (numbers, schemas, arguments, tools) stays raw. Pure.
 
 use std::{borrow::Cow, fmt};
 
@@ -306,7 +306,7 @@ impl Serialize for Logprob<'_> {
         map.serialize_entry("logprob", self.logprob)?;
         match self.bytes {
             Some(bytes) => map.serialize_entry("bytes", bytes)?,
-            // A token that is part of a character cannot be told from its text.
+            // A token that is part of a character cannot be recognized by its text.
             None if self.token.is_empty() || self.token.contains('\u{fffd}') => {}
             None => map.serialize_entry("bytes", self.token.as_bytes())?,
         }

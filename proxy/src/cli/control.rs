@@ -1,6 +1,8 @@
-//! `farllama status`, `start`, `stop`, `restart`, `remote`, `logs`, `requests`, `top`, `inspect`: the admin API on the command line.
+//! `farllama status`, `start`, `stop`, `restart`, `remote`, `logs`, `requests`, `top`, `inspect`: the admin API on the
+//! command line.
 //!
-//! Exit codes: 0 done; 1 the running farllama refused or failed; 2 wrong usage or settings; 3 no farllama answers at the admin address.
+//! Exit codes: 0 done; 1 the running farllama refused or failed; 2 wrong usage or settings; 3 no farllama answers at
+//! the admin address.
 
 use std::{
     fmt::Write as _,
@@ -73,7 +75,7 @@ pub(crate) fn commands() -> Vec<Command> {
             .help("The number that `farllama requests` shows")
     };
     vec![
-        plain("status", "Show whether farllama runs, and where it stands"),
+        plain("status", "Show whether farllama runs, and its state"),
         plain("start", "Start the data listener of the running farllama again"),
         plain("stop", "Stop the data listener of the running farllama; running requests go on"),
         plain("restart", "Stop and start the data listener; running requests go on"),

@@ -1,4 +1,5 @@
-//! `farllama key`: creates, lists and revokes the callers' keys in the settings file. Comments and layout of the file are preserved.
+//! `farllama key`: creates, lists and revokes the callers' keys in the settings file. Comments and layout of the file
+//! are preserved.
 
 use clap::ArgMatches;
 use farllama::config::{Digest, Loaded, Sources, Token, edit, load};

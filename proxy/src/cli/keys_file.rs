@@ -37,8 +37,8 @@ impl Watch {
         }
     }
 
-    /// Returns once the file is another than when this last returned. A file that is missing has not changed: it may be in the middle of
-    /// being replaced.
+    /// Returns once the file is another than when this last returned. A file that is missing has not changed: it may be
+    /// in the middle of being replaced.
     pub(crate) async fn changed(&mut self) {
         if self.path.is_none() {
             return std::future::pending().await;

@@ -1,8 +1,8 @@
 //! The log on its way to stderr: a bounded buffer, and a thread that writes it out.
 //!
-//! A stderr that is not read (a full pipe, a stopped terminal) blocks that thread only. Lines that find the buffer full are dropped, and a
-//! later line says how many. The thread pauses after each write, so that lines written in quick succession share a system call; warnings and
-//! errors end the pause.
+//! A stderr that is not read (a full pipe, a stopped terminal) blocks that thread only. Lines that find the buffer full
+//! are dropped, and a later line says how many. The thread pauses after each write, so that lines written in quick
+//! succession share a system call; warnings and errors end the pause.
 
 use std::{
     io::{self, Write},

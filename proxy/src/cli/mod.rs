@@ -363,8 +363,8 @@ pub(crate) fn matches(args: impl Iterator<Item = OsString>) -> Result<ArgMatches
     })
 }
 
-/// Joins `--flag` and a following `true` or `false` into `--flag=true`: a boolean flag needs no value, so clap would take the next word for
-/// something else.
+/// Joins `--flag` and a following `true` or `false` into `--flag=true`: a boolean flag needs no value, so clap would
+/// take the next word for something else.
 fn join_booleans(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let is_boolean = |arg: &OsString| {
         let name = arg.to_str().and_then(|arg| arg.strip_prefix("--"));

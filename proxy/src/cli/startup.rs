@@ -1,4 +1,5 @@
-//! What is checked and said before the proxy runs: that it does not lead to itself, and which program holds the port if it is taken.
+//! What is checked and said before the proxy runs: that it does not lead to itself, and which program holds the port if
+//! it is taken.
 
 use std::{
     io,
@@ -37,7 +38,8 @@ fn no_remote(environment: &[(String, String)]) -> String {
     }
 }
 
-/// The remote that `OLLAMA_HOST` names for Ollama's own tools. farllama does not use it: on its machine it should name farllama.
+/// The remote that `OLLAMA_HOST` names for Ollama's own tools. farllama does not use it: on its machine it should name
+/// farllama.
 pub(crate) fn ollama_host(environment: &[(String, String)]) -> Option<&str> {
     let host = variable(environment, "OLLAMA_HOST")?;
     let bare = host.split_once("://").map_or(host, |(_, rest)| rest);
@@ -199,7 +201,8 @@ pub(crate) fn urls(addr: SocketAddr, config: &Config) -> (String, String) {
     (base.clone(), format!("{base}{}", config.openai.base_path))
 }
 
-/// The address that this machine has in its network. A socket is connected to see which one would be used; nothing is sent.
+/// The address that this machine has in its network. A socket is connected to see which one would be used; nothing is
+/// sent.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // RFC 5737: an address that no machine has.

@@ -1,4 +1,5 @@
-//! Where a remote is, as people write it: `gpu-box`, `gpu-box:11434`, `[::1]:11434`, `https://user:pass@host/prefix`. Pure.
+//! Where a remote is, as people write it: `gpu-box`, `gpu-box:11434`, `[::1]:11434`, `https://user:pass@host/prefix`.
+//! Pure.
 
 use http::{Uri, uri::Authority};
 
@@ -80,7 +81,8 @@ impl Address {
         Ok(address)
     }
 
-    /// An Ollama on the machine that SSH connects to, which listens where Ollama usually does there: the single settings say where else.
+    /// An Ollama on the machine that SSH connects to, which listens where Ollama usually does there: the single
+    /// settings say where else.
     fn over_ssh(rest: &str, kind: Kind) -> Result<Self, String> {
         let (machine, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         let path = remote_path(path, kind)?;

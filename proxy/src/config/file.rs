@@ -22,7 +22,7 @@ pub(crate) struct SavedRemote {
     pub(crate) base_path: String,
     /// The machine over which it is reached.
     pub(crate) ssh: Option<Ssh>,
-    /// None: the credentials in the file stay as they are.
+    /// None: the credentials in the file stay unchanged.
     pub(crate) credentials: Option<Credentials>,
 }
 

@@ -1,4 +1,5 @@
-//! From the sources to one checked [`Config`]: file, then environment, then flags; a later one wins. All mistakes are reported at once.
+//! From the sources to one checked [`Config`]: file, then environment, then flags; a later one wins. All mistakes are
+//! reported at once.
 
 use std::{borrow::Cow, collections::HashMap, fmt, fs, io, ops::Range, path::PathBuf};
 
@@ -50,7 +51,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Where the value of `setting` came from, for people: `default`, `farllama.toml:3:8`, `FARLLAMA_REMOTE_HOST`, `--remote-host`.
+    /// Where the value of `setting` came from, for people: `default`, `farllama.toml:3:8`, `FARLLAMA_REMOTE_HOST`,
+    /// `--remote-host`.
     #[must_use]
     pub fn origin(&self, setting: &Setting) -> String {
         self.places.get(setting.key).map_or_else(|| "default".to_owned(), ToString::to_string)
@@ -655,8 +657,8 @@ impl Source<'_> {
         format!("{text}\n{margin} |\n{line} | {shown}{more}\n{margin} | {carets}")
     }
 
-    /// Describes text that is not TOML. What is a secret in it is not known, so a table that may have one is not shown. `table` is what was
-    /// understood: of two equal keys it has the first.
+    /// Describes text that is not TOML. What is a secret in it is not known, so a table that may have one is not shown.
+    /// `table` is what was understood: of two equal keys it has the first.
     fn broken(&self, error: &toml::de::Error, table: &DeTable<'_>) -> String {
         let Some(span) = error.span() else { return format!("{}: {}", self.path, error.message()) };
         let (line, _) = self.line_and_column(span.start);

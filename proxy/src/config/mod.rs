@@ -1,6 +1,7 @@
-//! The settings: one file, environment variables and flags, in that order of rising precedence, checked once into an immutable [`Config`].
+//! The settings: one file, environment variables and flags, in that order of rising precedence, checked once into an
+//! immutable [`Config`].
 //!
-//! Nothing here reads a setting later or changes one; whoever holds a `Config` can rely on every value in it.
+//! Nothing here reads a setting later or changes one; every value in a `Config` is valid.
 
 mod address;
 mod collector;
@@ -66,7 +67,7 @@ pub struct Config {
     pub batches: Batches,
     /// Anthropic's Messages API.
     pub anthropic: Anthropic,
-    /// Pictures that requests name by a URL.
+    /// Images that requests name by a URL.
     pub images: Images,
     /// How long to wait for what. A zero duration means without limit.
     pub timeouts: Timeouts,
@@ -78,7 +79,8 @@ pub struct Config {
     pub auth: Auth,
     /// How much callers may ask.
     pub quota: Quota,
-    /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in `OLLAMA_ORIGINS`: one `*` at most).
+    /// Which browser origins may call, besides those that Ollama allows by default (a list entry as in
+    /// `OLLAMA_ORIGINS`: one `*` at most).
     pub origins: Vec<String>,
     /// Models that stay loaded.
     pub warm: Warm,
@@ -95,8 +97,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns what the model's name `asked` stands for: an alias, one of Anthropic's names on a route of its API, or itself. The default
-    /// model is not tried, because only the remote knows whether it is needed.
+    /// Returns what the model's name `asked` stands for: an alias, one of Anthropic's names on a route of its API, or
+    /// itself. The default model is not tried, because only the remote knows whether it is needed.
     pub(crate) fn resolve(&self, asked: &str, anthropic: bool) -> Resolved {
         let (model, preset) = self.models.behind(asked, anthropic.then_some(&self.anthropic));
         let preset = preset.cloned().unwrap_or_default();
@@ -111,10 +113,10 @@ pub struct Local {
     pub host: String,
     /// Port, 11434 by default; 0 takes a free one.
     pub port: u16,
-    /// Host names that clients may use, one `*` at most in each, besides this machine's own. Empty, the default: on loopback only this
-    /// machine's own; on other addresses any.
+    /// Host names that clients may use, one `*` at most in each, besides this machine's own. Empty, the default: on
+    /// loopback only this machine's own; on other addresses any.
     pub hosts: Vec<String>,
-    /// Listens on an address that others can reach even though nobody is asked for a key.
+    /// Listens on an address that others can reach even though no key is required.
     pub public: bool,
     /// A PEM file with the certificate, and those that sign it: the proxy then speaks TLS only.
     pub tls_cert: Option<PathBuf>,
@@ -154,7 +156,7 @@ pub struct Remote {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// A PEM file with certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// Whether the remote must prove who it is. On by default; off, anybody on the way can read and change everything.
+    /// Whether the remote must prove who it is. On by default; off, anyone on the way can read and change everything.
     pub verify: bool,
     /// Through what it is reached, with which certificate, and how its machine is woken.
     pub reach: Reach,
@@ -164,8 +166,8 @@ pub struct Remote {
     pub forward_auth: bool,
     /// Passes cookies between callers and the remote. Off by default: callers share the remote's session otherwise.
     pub forward_cookies: bool,
-    /// Maximum size of a native request body that is kept until the response begins, to be sent again if the pooled connection turns out
-    /// to be closed: 1 MiB by default. 0: such bodies are sent once.
+    /// Maximum size of a native request body that is kept until the response begins, to be sent again if the pooled
+    /// connection turns out to be closed: 1 MiB by default. 0: such bodies are sent once.
     pub replay_body: usize,
 }
 
@@ -193,7 +195,8 @@ impl Remote {
         format!("{scheme}://{authority}{}", self.base_path)
     }
 
-    /// The remote as a person names it, without credentials. Unlike its URL, this tells apart machines that are reached over SSH.
+    /// The remote as a person names it, without credentials. Unlike its URL, this distinguishes machines that are
+    /// reached over SSH.
     #[must_use]
     pub fn name(&self) -> String {
         match &self.reach.ssh {
@@ -236,7 +239,8 @@ impl Default for Remote {
 /// How remotes are watched, where there are several.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// How often each remote is asked for its version and its models, give or take a tenth: 10 s by default. Zero: never.
+    /// How often each remote is asked for its version and its models, give or take a tenth: 10 s by default. Zero:
+    /// never.
     pub interval: Duration,
     /// How long it may take to answer: 5 s by default.
     pub timeout: Duration,
@@ -284,8 +288,8 @@ pub enum Protocol {
 /// The native lane.
 #[derive(Clone, Debug)]
 pub struct Native {
-    /// Ends a stream that fails, or that the remote ends before it is done, with an error line and a cut connection, so that every client
-    /// reports it. On by default.
+    /// Ends a stream that fails, or that the remote ends before it is done, with an error line and a cut connection, so
+    /// that every client reports it. On by default.
     pub truthful_end: bool,
 }
 
@@ -336,12 +340,13 @@ pub enum Overflow {
 /// What is done for calls of tools that a model gets wrong.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tools {
-    /// Whether names and arguments are repaired to the tools' schemas, where exactly one repair is possible. On by default.
+    /// Whether names and arguments are repaired to the tools' schemas, where exactly one repair is possible. On by
+    /// default.
     pub repair: Repair,
     /// Whether calls that a model writes as text become calls. On by default.
     pub rescue: Repair,
-    /// Whether the model is asked once more for a call that does not fit its schema, which then forces its form. Off by default; a tool
-    /// with `strict: true` is asked for again in any case.
+    /// Whether the model is asked once more for a call that does not fit its schema, which then forces its form. Off by
+    /// default; a tool with `strict: true` is asked for again in any case.
     pub reask: bool,
     /// Whether calls in the answers of Ollama's own `/api/chat` are repaired as well. Off by default.
     pub repair_native: bool,
@@ -370,7 +375,8 @@ pub struct Responses {
     pub hosted_tools: Hosted,
     /// WebSockets (`GET /v1/responses`) that are open at the same time: 512 by default. 0: none.
     pub max_websockets: usize,
-    /// How long a WebSocket may be open without a message or a running response: 10 minutes by default. Zero: without limit.
+    /// How long a WebSocket may be open without a message or a running response: 10 minutes by default. Zero: without
+    /// limit.
     pub websocket_idle: Duration,
     /// Responses that run or wait in the background at the same time: 64 by default. 0: none.
     pub max_background: usize,
@@ -459,7 +465,8 @@ pub struct Anthropic {
 }
 
 impl Anthropic {
-    /// Returns the remote's model behind `name`, if that is one of Anthropic's names and the settings have a model for it.
+    /// Returns the remote's model behind `name`, if that is one of Anthropic's names and the settings have a model for
+    /// it.
     pub(crate) fn behind(&self, name: &str) -> Option<&str> {
         let name = name.to_ascii_lowercase();
         let small = name.contains("haiku") && !self.small_model.is_empty();
@@ -471,32 +478,35 @@ impl Anthropic {
 /// The legacy completions (`/v1/completions`).
 #[derive(Clone, Debug, Default)]
 pub struct Completions {
-    /// Gives prompts to the model as they are, without its template, unless a request says otherwise with `raw`. Off by default.
+    /// Gives prompts to the model as they are, without its template, unless a request says otherwise with `raw`. Off by
+    /// default.
     pub raw: bool,
 }
 
 /// Moderations (`/v1/moderations`).
 #[derive(Clone, Debug, Default)]
 pub struct Moderation {
-    /// The model that judges where a request names none, or one of OpenAI's. Empty by default: such requests are refused.
+    /// The model that judges where a request names none, or one of OpenAI's. Empty by default: such requests are
+    /// refused.
     pub model: String,
 }
 
 /// Transcripts (`/v1/audio/transcriptions` and `/translations`).
 #[derive(Clone, Debug, Default)]
 pub struct Audio {
-    /// Takes the `prompt` beside a file that the model cannot hear for the transcript. Off by default: such requests are refused.
+    /// Takes the `prompt` beside a file that the model cannot hear for the transcript. Off by default: such requests
+    /// are refused.
     pub prompt_as_transcript: bool,
 }
 
-/// Pictures that requests name by an http(s) URL.
+/// Images that requests name by an http(s) URL.
 #[derive(Clone, Debug)]
 pub struct Images {
     /// Whether they are fetched. Off by default: such requests are refused.
     pub fetch: bool,
-    /// Most bytes of all pictures of one request together.
+    /// Most bytes of all images of one request together.
     pub max_bytes: usize,
-    /// How long fetching all pictures of one request may take.
+    /// How long fetching all images of one request may take.
     pub timeout: Duration,
     /// Whether they may come from private networks and from this machine.
     pub allow_private: bool,
@@ -549,7 +559,8 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of a request body on the native lane, which streams. 0, the default: without limit.
     pub native_body: usize,
-    /// Bytes of request bodies that are held in memory at the same time, in all. 0, the default: a quarter of the memory, 512 MiB at most.
+    /// Bytes of request bodies that are held in memory at the same time, in all. 0, the default: a quarter of the
+    /// memory, 512 MiB at most.
     pub buffered: usize,
     /// Bytes of a request's head: 32 KiB by default, 8 KiB at least.
     pub head: usize,
@@ -557,20 +568,23 @@ pub struct Limits {
     pub head_time: Duration,
     /// For the next byte of a request's body while it is waited for: 1 min by default. Zero: without limit.
     pub body_idle: Duration,
-    /// The lowest rate at which a request body must arrive, in bytes per second of waiting for it, after a minute of waiting in all: 256 by
-    /// default. 0: without limit.
+    /// The lowest rate at which a request body must arrive, in bytes per second of waiting for it, after a minute of
+    /// waiting in all: 256 by default. 0: without limit.
     pub body_rate: u64,
-    /// How long a client may read nothing of its response while there is more to write: 2 min by default. Zero: without limit.
+    /// How long a client may read nothing of its response while there is more to write: 2 min by default. Zero: without
+    /// limit.
     pub write_idle: Duration,
-    /// For a connection between two requests: 2 min by default, longer than clients keep theirs (about 90 s), so that none finds its
-    /// connection closed while it sends. Zero: without limit.
+    /// For a connection between two requests: 2 min by default, longer than clients keep theirs (about 90 s), so that
+    /// none finds its connection closed while it sends. Zero: without limit.
     pub idle: Duration,
-    /// Connections at the same time: 4096 by default. One more evicts the one that has been idle for the longest. 0: without limit.
+    /// Connections at the same time: 4096 by default. One more evicts the one that has been idle for the longest. 0:
+    /// without limit.
     pub connections: usize,
-    /// Connections of one client address (one IPv6 /64 network) at the same time: 2048 by default. One more evicts its longest idle one, or
-    /// is answered 503. 0: without limit.
+    /// Connections of one client address (one IPv6 /64 network) at the same time: 2048 by default. One more evicts its
+    /// longest idle one, or is answered 503. 0: without limit.
     pub connections_per_address: usize,
-    /// Requests of one key in flight at the same time, unread bodies included: 1024 by default. One more is answered 503. 0: without limit.
+    /// Requests of one key in flight at the same time, unread bodies included: 1024 by default. One more is answered
+    /// with 503. 0: without limit.
     pub connections_per_key: usize,
 }
 
@@ -599,9 +613,10 @@ impl Default for Limits {
 pub struct Auth {
     /// Whether every request needs a key. Off by default.
     pub enabled: bool,
-    /// The header that holds a caller's key, `x-api-key` by default; a Bearer token is taken too. Never sent to the remote.
+    /// The header that holds a caller's key, `x-api-key` by default; a Bearer token is taken too. Never sent to the
+    /// remote.
     pub header: HeaderName,
-    /// The keys. Without any, nobody passes.
+    /// The keys. Without any, no request is admitted.
     pub tokens: Vec<Token>,
     /// A file with further keys, which are in `tokens` too. A running proxy reads it again when it changes.
     pub keys_file: Option<PathBuf>,
@@ -630,8 +645,8 @@ pub struct Quota {
     pub max_concurrent: usize,
     /// Requests that may wait for a place: 100 by default. Further ones are refused with 429.
     pub queue: usize,
-    /// How long a request may wait for a place: 5 min by default, so that clients, whose own patience is mostly 10 min, hear a 429 and not
-    /// silence. Zero: without limit.
+    /// How long a request may wait for a place: 5 min by default, so that clients, whose own patience is mostly 10 min,
+    /// hear a 429 and not silence. Zero: without limit.
     pub wait: Duration,
 }
 
@@ -653,14 +668,14 @@ pub struct Warm {
 pub struct Store {
     /// Its URL, `redis://` or `rediss://`. Empty, the default: nothing is shared, and everything is in memory.
     pub url: Secret,
-    /// What its keys begin with, `{farllama}:` by default: the braces keep all of them on one node of a cluster. Proxies with the same prefix
-    /// share.
+    /// What its keys begin with, `{farllama}:` by default: the braces keep all of them on one node of a cluster.
+    /// Proxies with the same prefix share.
     pub prefix: String,
     /// What becomes of requests while it cannot be reached.
     pub fail: Fail,
     /// For how long a request waits for it: 1 s by default.
     pub timeout: Duration,
-    /// After what time a process that has died gives back what its requests held: 30 s by default.
+    /// After what time a process that has died gives back its permits: 30 s by default.
     pub lease: Duration,
     /// PEM file of certificates to trust, instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -805,7 +820,7 @@ pub enum LogLevel {
     Info,
     /// And payload snippets and each SSE frame (`--verbose`).
     Debug,
-    /// And what the libraries tell.
+    /// And the libraries' own messages.
     Trace,
 }
 

@@ -1,4 +1,5 @@
-//! Aliases and presets of models: `[models."gpt-4o"]` in the settings. Chains of aliases are followed once, when the settings are checked.
+//! Aliases and presets of models: `[models."gpt-4o"]` in the settings. Chains of aliases are followed once, when the
+//! settings are checked.
 
 use std::{borrow::Cow, collections::HashMap, fmt::Write, sync::Arc};
 
@@ -127,7 +128,8 @@ impl Models {
         Some(Resolved { asked: asked.to_owned(), model: model.to_owned(), preset: preset.cloned().unwrap_or_default() })
     }
 
-    /// Returns the remote's model behind `asked`, which may be one of Anthropic's names where `anthropic` is given, and its preset.
+    /// Returns the remote's model behind `asked`, which may be one of Anthropic's names where `anthropic` is given, and
+    /// its preset.
     pub(crate) fn behind<'a>(
         &'a self,
         asked: &'a str,
@@ -238,7 +240,7 @@ impl Models {
                 let names = seen[at..].iter().map(|at| format!("{:?}", self.entries[*at].name));
                 let names: Vec<_> = names.chain([format!("{to:?}")]).collect();
                 let chain = names.join(" → ");
-                return Err(format!("{chain} is a circle: one of them must stand for a model of the remote"));
+                return Err(format!("{chain} is a cycle: one of them must name a model of the remote"));
             }
             preset.fill(&self.entries[next].own);
             seen.push(next);
@@ -247,7 +249,8 @@ impl Models {
     }
 }
 
-/// Whether a pattern, or a name, covers `name`. A model without a tag is its `latest`, and a pattern fits it with its tag or without.
+/// Whether a pattern, or a name, covers `name`. A model without a tag is its `latest`, and a pattern fits it with its
+/// tag or without.
 fn fits(pattern: &str, name: &str) -> bool {
     if !pattern.contains('*') {
         return name::full(pattern) == name::full(name);
@@ -304,7 +307,7 @@ pub(super) const FIELDS: &[Field] = &[
         for (name, value) in table {
             let name = name.get_ref();
             if name == "num_ctx" {
-                return Err("num_ctx stands beside options, not in it".to_owned());
+                return Err("num_ctx belongs beside options, not in it".to_owned());
             }
             draft.preset.options.push((name.to_string(), raw(&json(value.get_ref())?)?));
         }
@@ -580,9 +583,9 @@ mod tests {
     #[test]
     fn a_chain_that_ends_nowhere_is_an_error() {
         let circle = wrong("[models.a]\nto = \"b\"\n[models.b]\nto = \"c\"\n[models.c]\nto = \"a:latest\"\n");
-        assert!(circle.contains("models.\"a\": \"a\" → \"b\" → \"c\" → \"a:latest\" is a circle"), "{circle}");
+        assert!(circle.contains("models.\"a\": \"a\" → \"b\" → \"c\" → \"a:latest\" is a cycle"), "{circle}");
         assert!(circle.contains("settings:1:"), "{circle}");
-        assert!(wrong("[models.a]\nto = \"A\"\n").contains("is a circle"));
+        assert!(wrong("[models.a]\nto = \"A\"\n").contains("is a cycle"));
         assert!(wrong("[models.a]\nto = \"\"\n").contains("invalid target \"\""));
         assert!(wrong("[models.a]\nto = \"gpt-*\"\n").contains("invalid target \"gpt-*\""));
         assert!(wrong("[models]\ndefault = \"a*\"\n").contains("models.default"));
@@ -598,7 +601,7 @@ mod tests {
             ("[models.a]\nthink = \"hard\"", "settings:2:9", "\"max\""),
             ("[models.a]\ntools = { repair = \"yes\" }", "settings:2:9", "auto or off"),
             ("[models.a]\ntools = { fix = \"yes\" }", "settings:2:9", "unknown field fix"),
-            ("[models.a]\noptions = { num_ctx = 5 }", "settings:2:11", "stands beside"),
+            ("[models.a]\noptions = { num_ctx = 5 }", "settings:2:11", "belongs beside"),
             ("[models]\na = \"b\"", "settings:2:1", "[models.\"a\"]"),
         ] {
             let told = wrong(text);

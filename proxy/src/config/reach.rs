@@ -1,4 +1,5 @@
-//! How a remote is reached: directly, through a proxy or over SSH, with which certificate, and how its machine is woken. Pure.
+//! How a remote is reached: directly, through a proxy or over SSH, with which certificate, and how its machine is
+//! woken. Pure.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,7 +11,8 @@ use super::{Secret, bracketed};
 /// How a remote is reached. Each remote has its own.
 #[derive(Clone, Debug)]
 pub struct Reach {
-    /// The machine to which an SSH connection is made; `host` and `port` of the remote are then addresses as that machine sees them.
+    /// The machine to which an SSH connection is made; `host` and `port` of the remote are then addresses as that
+    /// machine sees them.
     pub ssh: Option<Ssh>,
     /// The proxy through which connections are made.
     pub proxy: Option<Proxy>,
@@ -188,7 +190,8 @@ impl Proxy {
         Ok(Self { protocol, host, port, credentials })
     }
 
-    /// Returns the proxy that environment variables name for a remote, and the name of that variable. Connections to this machine use none.
+    /// Returns the proxy that environment variables name for a remote, and the name of that variable. Connections to
+    /// this machine use none.
     ///
     /// # Errors
     /// Fails with the name of the variable if its value cannot be used.

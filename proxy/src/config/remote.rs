@@ -1,4 +1,5 @@
-//! The remote, put together from the settings that name it: a URL, a host that may be one, single parts, credentials. Pure.
+//! The remote, put together from the settings that name it: a URL, a host that may be one, single parts, credentials.
+//! Pure.
 
 use std::collections::HashMap;
 
@@ -19,8 +20,9 @@ const PARTS: [&str; 6] =
 
 /// Puts `draft.config.remote` together, and notes in `places` where each part came from.
 ///
-/// The parts of a URL win over single settings of the same source. A later source wins over both: its single setting over that part of an
-/// earlier URL, its URL or host over an earlier one as a whole, so that no password of one machine is sent to another.
+/// The parts of a URL win over single settings of the same source. A later source wins over both: its single setting
+/// over that part of an earlier URL, its URL or host over an earlier one as a whole, so that no password of one machine
+/// is sent to another.
 ///
 /// # Errors
 /// What does not go together, with its place.

@@ -1,4 +1,5 @@
-//! Several remotes (`[[remotes]]`): each entry has a name, how it is chosen, and the settings of `[remote]` that say where it is.
+//! Several remotes (`[[remotes]]`): each entry has a name, how it is chosen, and the settings of `[remote]` that say
+//! where it is.
 
 use std::{collections::HashMap, fmt::Write};
 

@@ -1,6 +1,7 @@
 //! The list of settings: one row each, with its name in the file, what it takes, what it means, and how it is shown.
 //!
-//! File, environment, flags, `config show` and the example are all read off these rows, so a setting cannot exist in one and not in another.
+//! File, environment, flags, `config show` and the example are all read off these rows, so a setting cannot exist in
+//! one and not in another.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,7 +16,8 @@ use crate::config::{
 
 /// One setting.
 pub struct Setting {
-    /// Its name in the file, such as `remote.base_path`. The flag is `--remote-base-path`, the variable `FARLLAMA_REMOTE_BASE_PATH`.
+    /// Its name in the file, such as `remote.base_path`. The flag is `--remote-base-path`, the variable
+    /// `FARLLAMA_REMOTE_BASE_PATH`.
     pub key: &'static str,
     /// What it takes, for help texts.
     pub takes: &'static str,
@@ -357,7 +359,7 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "remote.proxy",
         "URL",
-        "Proxy on the way to the remote: http://, https:// (CONNECT) or socks5://, with user:pass@ if it asks for them; \
+        "Proxy on the way to the remote: http://, https:// (CONNECT) or socks5://, with user:pass@ if it needs them; \
          none: ignore HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
         |draft, value| {
             let text = text(value)?;
@@ -457,7 +459,7 @@ pub const SETTINGS: &[Setting] = &[
     other(
         "models.aliases",
         "NAME=MODEL,…",
-        "Names that stand for models of the remote; in the file with presets, as [models.\"NAME\"]",
+        "Other names for models of the remote; in the file with presets, as [models.\"NAME\"]",
         |draft, value| draft.config.models.set_aliases(value),
         // Shown with the other entries, each a table of its own.
         |_| Shown::Nothing,
@@ -808,7 +810,7 @@ pub const SETTINGS: &[Setting] = &[
         |config| quoted(config.store.fail.word()),
     ),
     lasting_time("store.timeout", "How long a request waits for that server", |config| &mut config.store.timeout),
-    lasting_time("store.lease", "After what time a proxy that has died gives back what its requests held", |config| {
+    lasting_time("store.lease", "After what time a proxy that has died gives back its permits", |config| {
         &mut config.store.lease
     }),
     path("store.ca_file", "PEM file of certificates to trust for that server, instead of the system's", |config| {

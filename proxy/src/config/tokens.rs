@@ -1,4 +1,5 @@
-//! The callers' keys, as the settings hold them: digests only, so that no part of the program can show one. One row each field.
+//! The callers' keys, as the settings hold them: digests only, so that no part of the program can show one. One row
+//! each field.
 
 use std::{fmt::Write, fs};
 
@@ -43,7 +44,7 @@ impl std::fmt::Display for Digest {
 /// One key, and what its holder may do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
-    /// Who holds it, for the log; `key 1`, `key 2`, … where nobody says.
+    /// Who holds it, for the log; `key 1`, `key 2`, … if it has no name.
     pub name: String,
     /// What it is compared by.
     pub digest: Digest,

@@ -230,7 +230,8 @@ pub(super) fn list(value: Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Whether a proxy sets the header itself, or it frames a message. Credentials for a further proxy are the one hop-by-hop header to be set.
+/// Whether a proxy sets the header itself, or it frames a message. Credentials for a further proxy are the one
+/// hop-by-hop header to be set.
 fn is_ours(name: &HeaderName) -> bool {
     const OURS: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRAILER, header::VIA];
     OURS.contains(name) || HOP_BY_HOP.contains(name) && *name != header::PROXY_AUTHORIZATION

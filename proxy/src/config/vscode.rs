@@ -1,5 +1,6 @@
-//! Settings in a `settings.json` of VS Code: the names that begin with `ollamaProxy.`, such as `ollamaProxy.remote.host`, or
-//! `ollamaProxy.remoteHost` in the editor's own style. Everything else in the file is the editor's.
+//! Settings in a `settings.json` of VS Code: the names that begin with `ollamaProxy.`, such as
+//! `ollamaProxy.remote.host`, or `ollamaProxy.remoteHost` in the editor's own style. Everything else in the file is the
+//! editor's.
 
 use jsonc_parser::{ParseOptions, cst::CstRootNode};
 use serde_json::Value as Json;

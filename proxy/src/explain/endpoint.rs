@@ -1,4 +1,5 @@
-//! Which endpoint a body is for: as it is named, or, of those whose main field it has, the one that knows most of the others. Pure.
+//! Which endpoint a body is for: as it is named, or, of those whose main field it has, the one that knows most of the
+//! others. Pure.
 
 use serde_json::{Map, Value};
 
@@ -110,7 +111,7 @@ pub(super) fn as_likely(json: &Json, found: Endpoint) -> Result<Vec<Endpoint>, E
     let names: Vec<String> = json.fields()?.left().map(|(name, _)| name.into_owned()).collect();
     let has = |name: &str| names.iter().any(|known| known == name);
     let is_list = json.fields()?.raw("input").is_some_and(|input| input.get().starts_with("[{"));
-    // These are told apart by more than names.
+    // These differ in more than names.
     if is_list || !has("model") {
         return Ok(Vec::new());
     }

@@ -1,4 +1,5 @@
-//! What may surprise about a request: that its model is loaded anew, and that the remote's version does not understand it.
+//! What may surprise about a request: that its model is loaded anew, and that the remote's version does not understand
+//! it.
 
 use serde::Deserialize;
 
@@ -22,7 +23,7 @@ pub(super) struct Seen {
     missing: Option<Missing>,
     /// Whether the model is in memory.
     loaded: bool,
-    /// Tokens of its context there, where the remote tells (from 0.10.0 on).
+    /// Tokens of its context there, if the remote reports it (from 0.10.0 on).
     context: Option<u64>,
 }
 
@@ -61,7 +62,8 @@ async fn missing(client: &Client, model: &str) -> Result<Option<Missing>, Error>
 /// The context that Ollama loads many models with if nothing says otherwise.
 const USUAL_CONTEXT: u64 = 4096;
 
-/// About how many tokens the text of a request has: four bytes are one in English, and fewer are in most other texts. Images are not counted.
+/// About how many tokens the text of a request has: four bytes are one in English, and fewer are in most other texts.
+/// Images are not counted.
 fn tokens(body: &serde_json::Value) -> u64 {
     use serde_json::Value;
     fn bytes(value: &Value) -> u64 {
@@ -141,11 +143,11 @@ pub(super) fn warnings(ask: &UpstreamRequest, seen: Option<&Seen>, max: u64) -> 
     warnings
 }
 
-/// That the remote makes no pictures, unless it does.
+/// That the remote does not generate images, unless it does.
 pub(super) fn makes_none(seen: &Seen) -> Option<String> {
     let text = seen.version.text();
-    (!seen.version.makes_pictures())
-        .then(|| format!("the remote is Ollama {text}, which makes no pictures: the request is refused"))
+    (!seen.version.generates_images())
+        .then(|| format!("the remote is Ollama {text}, which does not generate images: the request is refused"))
 }
 
 /// What this version does not understand.
@@ -157,7 +159,7 @@ fn outdated(ask: &UpstreamRequest, version: &Version, warnings: &mut Vec<String>
     if ask.version_gated.logprobs && !version.has_logprobs() {
         warnings.push(format!("the remote is Ollama {text}, which gives no probabilities: the request is refused"));
     }
-    if ask.version_gated.pictures && !version.refuses_pictures() {
+    if ask.version_gated.images && !version.refuses_images() {
         warnings.push(format!(
             "the remote is Ollama {text}, which would leave out in silence what the model cannot see: the request is refused unless it can"
         ));
@@ -221,6 +223,6 @@ mod tests {
         assert!(warnings(&ask("{}"), Some(&old), 0)[0].contains("0.20.0, which has no level max"));
         assert_eq!(makes_none(&old), None);
         let new = Seen { version: Version::newest(), ..old };
-        assert!(makes_none(&new).is_some_and(|told| told.contains("makes no pictures")));
+        assert!(makes_none(&new).is_some_and(|told| told.contains("does not generate images")));
     }
 }

@@ -1,5 +1,5 @@
-//! `farllama explain`: the Ollama request that a request becomes, and what happens to its fields. Translation is pure, so nothing is sent;
-//! only [`Explained::compare`] asks a remote which models it has and what is loaded there.
+//! `farllama explain`: the Ollama request that a request becomes, and what happens to its fields. Translation is pure,
+//! so nothing is sent; only [`Explained::compare`] asks a remote which models it has and what is loaded there.
 
 mod calls;
 mod endpoint;
@@ -242,7 +242,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
         let body = body.map_err(|error| Error::Internal { message: error.to_string() })?;
         Ok(Request { method: "POST", url: config.remote.url() + ask.path, body })
     };
-    let mut notes: Vec<_> = urls.iter().map(|url| format!("{url} is fetched first: a stand-in is shown")).collect();
+    let mut notes: Vec<_> = urls.iter().map(|url| format!("{url} is fetched first: a placeholder is shown")).collect();
     if !others.is_empty() {
         let others: Vec<_> = others.into_iter().map(endpoint::path).collect();
         let (guess, others) = (endpoint::path(endpoint), others.join(" or "));
@@ -250,7 +250,7 @@ fn prepare(json: &Json, endpoint: Option<&str>, pasted: Option<&str>, config: &C
     }
     if let Some(guard) = stand_in {
         notes.push(format!(
-            "no model is named or configured, so a guard model that the remote has will judge: {guard} stands for it here (moderation.model chooses one)"
+            "no model is named or configured, so a guard model that the remote has will judge: {guard} is shown in its place (moderation.model chooses one)"
         ));
     }
     notes.extend(receipt.hint());

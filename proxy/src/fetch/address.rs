@@ -1,11 +1,11 @@
-//! Which addresses lie on the open Internet. Everything else (this machine, private networks, the metadata services of clouds) is not for
-//! callers to look around in. Pure.
+//! Which addresses lie on the open Internet. Everything else (this machine, private networks, the metadata services of
+//! clouds) is not for callers to look around in. Pure.
 //!
 //! Source: IANA's registries of special-purpose addresses (RFC 6890 and those that add to it).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is one that anybody may reach.
+/// Whether an address is public.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -53,7 +53,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         }
         // Protocol assignments with Teredo, 6to4, and documentation.
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // Global unicast. Outside lie loopback, link-local, unique local, multicast, and IPv4 addresses in IPv6 clothes.
+        // Global unicast. Outside lie loopback, link-local, unique local, multicast, and IPv4 addresses in IPv6
+        // clothes.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

@@ -1,7 +1,8 @@
-//! Fetches images and documents that callers name by a URL, without becoming their way into networks that they cannot reach themselves.
+//! Fetches images and documents that callers name by a URL, without becoming their way into networks that they cannot
+//! reach themselves.
 //!
-//! The address that is checked is the one that is connected to, for every redirect anew, so that no name can change its mind in between.
-//! Nothing of the caller's request goes along. Knows nothing of JSON, and keeps nothing.
+//! The address that is checked is the one that is connected to, for every redirect anew, so that no name can change its
+//! mind in between. Nothing of the caller's request goes along. Knows nothing of JSON, and keeps nothing.
 
 pub(crate) mod address;
 
@@ -35,17 +36,18 @@ use crate::{
 /// Most redirects that are followed.
 const REDIRECTS: usize = 3;
 
-/// Why there is no picture. The words are for callers, so they tell nothing of the networks around.
+/// Why there is no image. The text is for callers, so it reveals nothing about the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// It cannot be fetched at all.
-    #[error("it is no http(s) URL such as https://example.com/picture.png{0}")]
+    #[error("not an http(s) URL such as https://example.com/picture.png{0}")]
     Url(&'static str),
-    /// The name is unknown, or its address is not public. One text for both: a caller must not learn which names exist inside.
+    /// The name is unknown, or its address is not public. One text for both: a caller must not learn which names exist
+    /// inside.
     #[error("its host has no address on the open Internet (images.allow_private allows others)")]
     NoPublicAddress,
-    /// Nobody answers.
-    #[error("there is no connection: {0}")]
+    /// No response.
+    #[error("cannot connect: {0}")]
     Connect(Cause),
     /// It is sent on and on.
     #[error("it was redirected more than {REDIRECTS} times")]
@@ -56,18 +58,18 @@ pub(crate) enum Refused {
     /// The answer broke off.
     #[error("the answer broke off")]
     Broken,
-    /// The pictures are too large.
+    /// The images are too large.
     #[error("what this request names by URLs is larger than images.max_bytes ({0} bytes)")]
     TooLarge(usize),
     /// What came is something else.
-    #[error("what is there is no PNG, JPEG, WebP or GIF")]
+    #[error("the content is not a PNG, JPEG, WebP or GIF")]
     NoPicture,
     /// It took too long.
     #[error("it did not come within images.timeout ({})", humantime::format_duration(*.0))]
     TimedOut(Duration),
 }
 
-/// Fetches pictures as the settings say.
+/// Fetches images as the settings say.
 pub(crate) struct Fetcher {
     pub(crate) images: Images,
     /// Which addresses may be connected to.
@@ -90,11 +92,11 @@ impl Fetcher {
         Budget(AtomicUsize::new(self.images.max_bytes))
     }
 
-    /// Fetches the picture at `url`, and tells its media type. The caller bounds the time.
+    /// Fetches the image at `url`, and returns its media type. The caller bounds the time.
     ///
     /// # Errors
     /// There is none that may be had.
-    pub(crate) async fn picture(&self, url: &str, budget: &Budget) -> Result<(&'static str, Bytes), Refused> {
+    pub(crate) async fn image(&self, url: &str, budget: &Budget) -> Result<(&'static str, Bytes), Refused> {
         let bytes = self.fetch(url, Wanted::Image, budget).await?;
         kind(&bytes).map(|kind| (kind, bytes)).ok_or(Refused::NoPicture)
     }
@@ -245,10 +247,10 @@ fn request(url: &Uri, wanted: Wanted) -> Result<Request<()>, Refused> {
         .map_err(|_| Refused::Url(""))
 }
 
-/// Bytes by which a picture is told.
+/// Bytes that identify an image.
 const MAGIC: usize = 12;
 
-/// The media type of a picture by its first bytes, whatever the server calls it.
+/// The media type of an image by its first bytes, whatever the server calls it.
 pub(crate) fn kind(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         Some("image/png")

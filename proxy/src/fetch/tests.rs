@@ -32,7 +32,7 @@ async fn fetched(path: &str, answers: &[&[u8]]) -> (Result<(&'static str, Bytes)
             let (mut stream, _) = listener.accept().await.unwrap();
             asked.push(head(&mut stream).await);
             let answer = answer.split(|byte| *byte == b'@').collect::<Vec<_>>().join(port.to_string().as_bytes());
-            // Whoever is refused hangs up.
+            // A rejected client hangs up.
             let _ = stream.write_all(&answer).await;
         }
         std::future::pending::<()>().await;
@@ -40,7 +40,7 @@ async fn fetched(path: &str, answers: &[&[u8]]) -> (Result<(&'static str, Bytes)
     let (fetcher, url) = (fetcher(), format!("http://127.0.0.1:{port}{path}"));
     let budget = fetcher.budget();
     let fetched = tokio::select! {
-        fetched = fetcher.picture(&url, &budget) => fetched,
+        fetched = fetcher.image(&url, &budget) => fetched,
         () = serving => unreachable!("it never ends"),
     };
     (fetched, asked)
@@ -53,9 +53,9 @@ fn to(location: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_picture_is_told_by_its_bytes_and_nothing_is_sent_but_a_plain_question() {
-    let (picture, asked) = fetched("/a/b.gif?size=1", &[GIF]).await;
-    assert_eq!(picture.unwrap(), ("image/gif", Bytes::from_static(b"GIF89a12345678")));
+async fn an_image_is_told_by_its_bytes_and_nothing_is_sent_but_a_plain_question() {
+    let (image, asked) = fetched("/a/b.gif?size=1", &[GIF]).await;
+    assert_eq!(image.unwrap(), ("image/gif", Bytes::from_static(b"GIF89a12345678")));
     let (first, rest) = asked[0].split_once("\r\n").unwrap();
     assert_eq!(first, "GET /a/b.gif?size=1 HTTP/1.1");
     let names: Vec<_> = rest.lines().filter_map(|line| Some(line.split_once(':')?.0.to_ascii_lowercase())).collect();
@@ -63,22 +63,22 @@ async fn a_picture_is_told_by_its_bytes_and_nothing_is_sent_but_a_plain_question
 }
 
 #[tokio::test]
-async fn a_picture_that_ends_with_the_connection_is_whole() {
-    let (picture, _) =
+async fn an_image_that_ends_with_the_connection_is_whole() {
+    let (image, _) =
         fetched("/", &[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nGIF89a\r\n1\r\nx\r\n0\r\n\r\n"])
             .await;
-    assert_eq!(picture.unwrap().1, "GIF89ax");
+    assert_eq!(image.unwrap().1, "GIF89ax");
 }
 
 #[tokio::test]
 async fn a_few_redirects_are_followed() {
     for location in ["/there", "there", "http://127.0.0.1:@/there", "//127.0.0.1:@/there"] {
-        let (picture, asked) = fetched("/here", &[&to(location), GIF]).await;
-        assert!(picture.is_ok() && asked[1].starts_with("GET /there "), "{location}: {picture:?}");
+        let (image, asked) = fetched("/here", &[&to(location), GIF]).await;
+        assert!(image.is_ok() && asked[1].starts_with("GET /there "), "{location}: {image:?}");
     }
     let again = to("/again");
-    let (picture, asked) = fetched("/", &[&again, &again, &again, &again, GIF]).await;
-    assert_eq!((picture, asked.len()), (Err(Refused::Redirects), 4));
+    let (image, asked) = fetched("/", &[&again, &again, &again, &again, GIF]).await;
+    assert_eq!((image, asked.len()), (Err(Refused::Redirects), 4));
 }
 
 // Others have but one loopback address.
@@ -97,12 +97,12 @@ async fn a_redirect_to_where_callers_must_not_look_is_refused_without_a_connecti
         "http://10.0.0.1/".to_owned(),
         "https://192.168.1.1/".to_owned(),
     ] {
-        let (picture, _) = fetched("/", &[&to(&location)]).await;
-        assert_eq!(picture, Err(Refused::NoPublicAddress), "{location}");
+        let (image, _) = fetched("/", &[&to(&location)]).await;
+        assert_eq!(image, Err(Refused::NoPublicAddress), "{location}");
     }
     for location in ["file:///etc/passwd", "gopher://127.0.0.1:@/", "http://user:secret@127.0.0.1:@/"] {
-        let (picture, _) = fetched("/", &[&to(location)]).await;
-        assert!(matches!(picture, Err(Refused::Url(_))), "{location}: {picture:?}");
+        let (image, _) = fetched("/", &[&to(location)]).await;
+        assert!(matches!(image, Err(Refused::Url(_))), "{location}: {image:?}");
     }
     assert!(inside.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
 }
@@ -111,19 +111,19 @@ async fn a_redirect_to_where_callers_must_not_look_is_refused_without_a_connecti
 async fn a_name_that_does_not_exist_is_refused_like_one_that_is_private() {
     let fetcher = fetcher();
     for url in ["http://no-such-host.invalid/", "http://10.0.0.1/", "http://localhost.invalid:1/"] {
-        assert_eq!(fetcher.picture(url, &fetcher.budget()).await, Err(Refused::NoPublicAddress), "{url}");
+        assert_eq!(fetcher.image(url, &fetcher.budget()).await, Err(Refused::NoPublicAddress), "{url}");
     }
 }
 
 #[tokio::test]
 async fn a_flood_of_interim_responses_is_cut_off() {
     let flood = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100_000);
-    let (picture, _) = fetched("/", &[&flood]).await;
-    assert_eq!(picture, Err(Refused::Broken));
+    let (image, _) = fetched("/", &[&flood]).await;
+    assert_eq!(image, Err(Refused::Broken));
 }
 
 #[tokio::test]
-async fn what_is_too_large_or_no_picture_is_not_read_to_its_end() {
+async fn what_is_too_large_or_no_image_is_not_read_to_its_end() {
     let told = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nGIF89a".to_vec();
     let (large, _) = fetched("/", &[&[told, vec![0; 2000]].concat()]).await;
     assert_eq!(large, Err(Refused::TooLarge(1000)));
@@ -138,7 +138,7 @@ async fn what_is_too_large_or_no_picture_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn all_pictures_of_a_request_share_one_bound() {
+async fn all_images_of_a_request_share_one_bound() {
     let fetcher = fetcher();
     let budget = fetcher.budget();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -151,7 +151,7 @@ async fn all_pictures_of_a_request_share_one_bound() {
             let _ = stream.write_all(&answer).await;
         }
     };
-    let fetching = async { (fetcher.picture(&url, &budget).await, fetcher.picture(&url, &budget).await) };
+    let fetching = async { (fetcher.image(&url, &budget).await, fetcher.image(&url, &budget).await) };
     let (first, second) = tokio::select! {
         both = fetching => both,
         () = serving => unreachable!("it never ends"),
@@ -161,7 +161,7 @@ async fn all_pictures_of_a_request_share_one_bound() {
 }
 
 #[tokio::test]
-async fn a_picture_behind_tls_comes_only_from_whom_somebody_vouches_for() {
+async fn an_image_behind_tls_comes_only_from_whom_somebody_vouches_for() {
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -187,7 +187,7 @@ async fn a_picture_behind_tls_comes_only_from_whom_somebody_vouches_for() {
     let (stranger, friend) = (fetcher(), fetcher());
     friend.tls.set(Arc::new(trusting)).unwrap();
     let fetching =
-        async { (stranger.picture(&url, &stranger.budget()).await, friend.picture(&url, &friend.budget()).await) };
+        async { (stranger.image(&url, &stranger.budget()).await, friend.image(&url, &friend.budget()).await) };
     let (strange, known) = tokio::select! {
         both = fetching => both,
         () = serving => unreachable!("it never ends"),

@@ -57,14 +57,14 @@ impl Access {
         self.models.as_ref()
     }
 
-    /// Judges what the head of a request says: its path, and a model in it. `path` was read by [`super::paths::read`]; `aliases` are names
-    /// that stand for other models here.
+    /// Judges what the head of a request says: its path, and a model in it. `path` was read by [`super::paths::read`];
+    /// `aliases` are names that stand for other models here.
     ///
     /// # Errors
     /// The key may not do this, or it is unknown whether it may.
     pub(crate) fn check(&self, route: &Route, path: &str, aliases: &Aliases) -> Result<(), Error> {
         if self.routes.as_ref().is_some_and(|routes| !routes.contain(path)) {
-            return Err(Error::Denied { message: format!("this key may not ask for {}", text::name(path)) });
+            return Err(Error::Denied { message: format!("this key may not use {}", text::name(path)) });
         }
         let Some(models) = &self.models else { return Ok(()) };
         match route.row.map(|row| row.names) {
@@ -85,9 +85,8 @@ impl Access {
         }
     }
 
-    /// Judges the names in the body of a request whose head was judged. The body may have `limit` bytes; what is held of it counts for
-    /// `share`. What comes back besides the
-    /// request is what its response must be filtered by.
+    /// Judges the names in the body of a request whose head was judged. The body may have `limit` bytes; what is held
+    /// of it counts for `share`. What comes back besides the request is what its response must be filtered by.
     ///
     /// # Errors
     /// The key may not do this, or it is unknown whether it may.

@@ -1,7 +1,8 @@
-//! Concurrency limiter with a bounded, fair queue, in two steps. A key's own limit (`max_concurrent`) counts its requests from before their
-//! bodies are read; the limit in all (`quota.max_concurrent`) counts those that run, whose bodies are whole. So a body that arrives slowly
-//! takes a slot of its own key alone. The key that was served longest ago comes first. Where the queue is full, the newest waiter of the key
-//! with the most waiters gives way, so a key's backlog costs that key alone.
+//! Concurrency limiter with a bounded, fair queue, in two steps. A key's own limit (`max_concurrent`) counts its
+//! requests from before their bodies are read; the limit in all (`quota.max_concurrent`) counts those that run, whose
+//! bodies are whole. So a body that arrives slowly takes a slot of its own key alone. The key that was served longest
+//! ago comes first. Where the queue is full, the newest waiter of the key with the most waiters gives way, so a key's
+//! backlog costs that key alone.
 
 use std::{
     collections::HashMap,
@@ -138,8 +139,8 @@ impl Limiter {
 }
 
 impl State {
-    /// Takes the newest waiter out of the queue of the caller with the most waiters; of equal ones, of the one with the most requests admitted
-    /// or running; of those, the newest.
+    /// Takes the newest waiter out of the queue of the caller with the most waiters; of equal ones, of the one with the
+    /// most requests admitted or running; of those, the newest.
     fn evict(&mut self) {
         let mut load: HashMap<Caller, (usize, usize)> = HashMap::new();
         for waiter in &self.waiting {
@@ -188,7 +189,7 @@ impl State {
     }
 }
 
-/// Outside of the lock: a permit that nobody takes comes back at once, which locks again.
+/// Outside of the lock: a permit that no waiter takes comes back at once, which locks again.
 fn hand_out(let_in: Vec<(oneshot::Sender<Permit>, Permit)>) {
     for (ticket, permit) in let_in {
         drop(ticket.send(permit));

@@ -1,4 +1,5 @@
-//! What is counted of each key across requests and across reloads: its log of admissions, and who runs now. Reads the clock for both.
+//! What is counted of each key across requests and across reloads: its log of admissions, and who runs now. Reads the
+//! clock for both.
 
 use std::{
     collections::HashMap,
@@ -77,7 +78,8 @@ pub(crate) struct Estimate {
 }
 
 impl Estimate {
-    /// For a body of `length` bytes. About four bytes are a token; what is longer than any usual prompt is mostly images.
+    /// For a body of `length` bytes. About four bytes are a token; what is longer than any usual prompt is mostly
+    /// images.
     pub(crate) fn of(length: Option<u64>) -> Self {
         let (answer, unknown, most) = (256, 1024, 8192);
         let prompt = length.map_or(unknown, |length| (length / 4).clamp(1, most));
@@ -207,12 +209,13 @@ pub(crate) struct Permits {
 }
 
 impl Admission<'_> {
-    /// The tokens that it has reserved, which whoever learns its real count settles.
+    /// The tokens that it has reserved, which are settled once the real count is known.
     pub(crate) fn take_spend(&mut self) -> Option<Spend> {
         self.spend.take()
     }
 
-    /// Waits until the request may run. From then on it counts. Where a route `runs_nothing`, it needs no slot of those that are shared.
+    /// Waits until the request may run. From then on it counts. Where a route `runs_nothing`, it needs no slot of those
+    /// that are shared.
     ///
     /// # Errors
     /// No slot was free in time, or too many wait already. Then nothing is counted.
@@ -363,8 +366,8 @@ impl Counting {
         Self { quota: quota.clone(), counts, store }
     }
 
-    /// Reserves what is the caller's own: a place in its window, the tokens of its estimate, and a slot within its `max_concurrent`, which it
-    /// waits for.
+    /// Reserves what is the caller's own: a place in its window, the tokens of its estimate, and a slot within its
+    /// `max_concurrent`, which it waits for.
     ///
     /// # Errors
     /// There were too many in this window, or too many wait already. Then nothing is counted.

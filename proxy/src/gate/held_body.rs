@@ -1,5 +1,6 @@
-//! Request bodies that are read before their requests go on: before one gets a slot that other callers wait for (`quota.max_concurrent`), or
-//! to find the names of models in it. What is held of them counts against `limits.buffered`.
+//! Request bodies that are read before their requests go on: before one gets a slot that other callers wait for
+//! (`quota.max_concurrent`), or to find the names of models in it. What is held of them counts against
+//! `limits.buffered`.
 
 use std::{
     collections::VecDeque,
@@ -22,8 +23,8 @@ use crate::{
     whole_body,
 };
 
-/// Reads the body of `request`, up to `limit` bytes. On a `translated` route it becomes one piece, as its handler needs it; elsewhere its
-/// frames and its framing stay the same.
+/// Reads the body of `request`, up to `limit` bytes. On a `translated` route it becomes one piece, as its handler needs
+/// it; elsewhere its frames and its framing stay the same.
 ///
 /// # Errors
 /// Fails if the body is larger, breaks off, or finds no room in the budget.

@@ -1,5 +1,6 @@
-//! Requests that the proxy makes to itself on behalf of a caller who has been admitted: a turn on a WebSocket connection, a response in the
-//! background. They pass the gate as all others, but bring no key: the caller is known by its digest.
+//! Requests that the proxy makes to itself on behalf of a caller who has been admitted: a turn on a WebSocket
+//! connection, a response in the background. They pass the gate as all others, but bring no key: the caller is known by
+//! its digest.
 
 use axum::extract::Request;
 

@@ -14,7 +14,7 @@ use crate::{
     routes::Route,
 };
 
-/// Whoever holds a key.
+/// The holder of a key.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) token: Token,
@@ -30,7 +30,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// None where nobody is asked for one.
+    /// None if no key is required.
     pub(crate) fn new(auth: &Auth) -> Option<Self> {
         auth.enabled.then(|| Self {
             header: auth.header.clone(),
@@ -94,9 +94,9 @@ impl Keys {
         if path.is_some_and(|path| self.exempt.contain(path)) {
             return Ok(None);
         }
-        // The key itself is not repeated: an answer may end in somebody's log.
+        // The key itself is not repeated: a response may end up in a log.
         let message = if sent {
-            "Incorrect API key provided: it is none of the keys that this proxy knows".to_owned()
+            "Incorrect API key provided: this proxy does not know it".to_owned()
         } else {
             let bare = headers.get(header::AUTHORIZATION).is_some_and(|value| !value.as_bytes().contains(&b' '));
             let why = if bare { " (the Authorization header has no `Bearer` before the key)" } else { "" };

@@ -57,7 +57,7 @@ pub(crate) struct Admitted {
 #[derive(Debug)]
 pub(crate) struct Gate {
     origins: Rules,
-    /// None where nobody is asked for a key: then nothing here costs anything.
+    /// None if no key is required: then this costs nothing.
     keys: Option<Keys>,
     /// None where nothing is limited.
     counting: Option<Counting>,
@@ -102,8 +102,8 @@ impl Gate {
         }
     }
 
-    /// Passes `request` on to `next`, with what it needs to know of the caller, or refuses it. Allowed pages may read the response, refusals
-    /// too; preflights are answered here.
+    /// Passes `request` on to `next`, with what it needs to know of the caller, or refuses it. Allowed pages may read
+    /// the response, refusals too; preflights are answered here.
     pub(crate) async fn pass<F: Future<Output = Response>>(
         &self,
         request: Box<Request>,
@@ -235,7 +235,8 @@ impl Gate {
         if !route.plain {
             return Err(unclear_path());
         }
-        // Its own share is reserved before the body is read, so that a key has no more bodies read than it may have requests.
+        // Its own share is reserved before the body is read, so that a key has no more bodies read than it may have
+        // requests.
         if route.opens_socket() {
             return Ok(next(request).await);
         }
@@ -255,7 +256,8 @@ impl Gate {
         }
     }
 
-    /// Runs an admitted request. Where slots are shared, it gets one when its body is whole: nobody waits for a body that arrives slowly.
+    /// Runs an admitted request. Where slots are shared, it gets one when its body is whole: no request waits for a
+    /// body that arrives slowly.
     async fn run<F: Future<Output = Response>>(
         &self,
         mut admission: Admission<'_>,

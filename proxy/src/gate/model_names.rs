@@ -1,4 +1,5 @@
-//! The names of models in a request's body, read as the handler or Ollama will read them. `routes.rs` says where each route has them.
+//! The names of models in a request's body, read as the handler or Ollama will read them. `routes.rs` says where each
+//! route has them.
 //!
 //! Judges nothing. What cannot be read for sure is an error.
 
@@ -53,8 +54,9 @@ const MAX_KEY: usize = 128;
 /// How deep Go reads JSON.
 const MAX_DEPTH: usize = 10_000;
 
-/// Reads the names of a JSON body while it comes: the values of some fields of the first JSON value, which must be an object. As in Go, the
-/// case of a key makes no difference, null changes nothing, and what follows the first value is not looked at.
+/// Reads the names of a JSON body while it comes: the values of some fields of the first JSON value, which must be an
+/// object. As in Go, the case of a key makes no difference, null changes nothing, and what follows the first value is
+/// not looked at.
 #[derive(Debug)]
 pub(crate) struct Scan {
     fields: &'static [&'static str],
@@ -382,7 +384,7 @@ fn after(byte: u8) -> State {
     if byte == b',' { State::BeforeKey { end: false } } else { State::Closed }
 }
 
-/// Whether the headers say that a body is a form, as `openai/audio` tells it from JSON.
+/// Whether the headers say that a body is a form, as `openai/audio` distinguishes it from JSON.
 fn form_type(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(header::CONTENT_TYPE).filter(|kind| {
         let kind = kind.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
@@ -401,7 +403,8 @@ pub(crate) fn in_form(body: Bytes, headers: &HeaderMap) -> Result<Vec<Name>, Unr
     Ok(scan.found_after(0))
 }
 
-/// Reads the values of `model` while a body comes: in a form, where the headers say that it is one, or in JSON with a form's names.
+/// Reads the values of `model` while a body comes: in a form, where the headers say that it is one, or in JSON with a
+/// form's names.
 pub(crate) enum FormScan {
     Json(Scan),
     Form(FormParts),
@@ -461,7 +464,8 @@ struct Arrived {
     parts: VecDeque<Bytes>,
     over: bool,
     found: Vec<Name>,
-    /// Bytes since the parser last went on: before the first boundary, and in a part's headers, it searches all of them again each time.
+    /// Bytes since the parser last went on: before the first boundary, and in a part's headers, it searches all of them
+    /// again each time.
     stuck: usize,
 }
 

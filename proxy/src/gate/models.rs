@@ -1,6 +1,7 @@
 //! Which models a key may use, of those that a request names or an answer lists.
 //!
-//! Judges only keys with a list of models; for all others nothing is read. Where names cannot be read for sure, the request is refused.
+//! Judges only keys with a list of models; for all others nothing is read. Where names cannot be read for sure, the
+//! request is refused.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,8 +33,8 @@ use crate::{
     whole_body::{self, Failed},
 };
 
-/// A list of models, as patterns: `llama3.2` is every tag of that model, `llama3.2:1b` is one, and a `*` is anything but a slash. Cheap to
-/// clone.
+/// A list of models, as patterns: `llama3.2` is every tag of that model, `llama3.2:1b` is one, and a `*` is anything
+/// but a slash. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Models(Arc<[String]>);
 
@@ -42,7 +43,8 @@ pub(crate) fn allows(pattern: &str, model: &str) -> bool {
     pattern::fits_segments(&any_tag(pattern), &name::full(model))
 }
 
-/// What names stand for on one route, so that an alias is no way around a key's list: the model that runs is what counts. Cheap to clone.
+/// What names stand for on one route, so that an alias is no way around a key's list: the model that runs is what
+/// counts. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Aliases {
     settings: Option<Arc<AliasSettings>>,
@@ -77,8 +79,8 @@ impl Models {
         Self(patterns.iter().map(|pattern| any_tag(pattern)).collect())
     }
 
-    /// Whether the list has `model`. A model without a tag is its `latest`, and case makes no difference, as for Ollama. A star does not stand
-    /// for a slash, because what comes before one may be the host of a registry.
+    /// Whether the list has `model`. A model without a tag is its `latest`, and case makes no difference, as for
+    /// Ollama. A star does not match a slash, because what comes before one may be the host of a registry.
     pub(crate) fn contain(&self, model: &str) -> bool {
         let model = name::full(model);
         self.0.iter().any(|pattern| pattern::fits_segments(pattern, &model))
@@ -91,22 +93,23 @@ impl Models {
             return Ok(());
         }
         let slash = if model.contains('/') && self.0.iter().any(|pattern| pattern.contains('*')) {
-            " (`*` does not stand for a slash: write `*/*` for names with a namespace)"
+            " (`*` does not match a slash: write `*/*` for names with a namespace)"
         } else {
             ""
         };
         let (model, known) = (text::name(model), self.0.join(", "));
-        Err(Error::Denied { message: format!("this key may not use the model {model:?}; ask for {known}{slash}") })
+        Err(Error::Denied { message: format!("this key may not use the model {model:?}; use {known}{slash}") })
     }
 
-    /// Reads the names in the JSON body of `request`, which passes on unchanged. Mostly they are all read before anything passes; of a long
-    /// body they are read while it passes, and what refuses it breaks it off.
+    /// Reads the names in the JSON body of `request`, which passes on unchanged. Mostly they are all read before
+    /// anything passes; of a long body they are read while it passes, and what refuses it breaks it off.
     ///
-    /// On a `translated` route farllama alone reads the body, by exact names, so every spelling of a name counts, and one must be there; Ollama
-    /// takes the last.
+    /// On a `translated` route farllama alone reads the body, by exact names, so every spelling of a name counts, and
+    /// one must be there; Ollama takes the last.
     ///
     /// # Errors
-    /// One of the models is not in the list, the names cannot be read for sure, or the body says that it is larger than `limit`.
+    /// One of the models is not in the list, the names cannot be read for sure, or the body says that it is larger than
+    /// `limit`.
     pub(crate) async fn judge(
         &self,
         request: Request,
@@ -420,7 +423,8 @@ mod tests {
         Models::new(&models.iter().map(|&model| model.to_owned()).collect::<Vec<_>>())
     }
 
-    /// Whether a body passes whole, cut into parts of `step` bytes; and how many bytes of one that is refused have passed.
+    /// Whether a body passes whole, cut into parts of `step` bytes; and how many bytes of one that is refused have
+    /// passed.
     fn passed(
         models: &[&str],
         fields: &'static [&'static str],
@@ -572,6 +576,6 @@ mod tests {
     fn a_refusal_is_short_whatever_the_name() {
         let error = list(&["m*"]).check(&format!("x/{}", "y".repeat(20 << 20))).unwrap_err();
         let message = error.to_string();
-        assert!(message.len() < 500 && message.contains("does not stand for a slash"), "{message}");
+        assert!(message.len() < 500 && message.contains("does not match a slash"), "{message}");
     }
 }

@@ -1,5 +1,5 @@
-//! How many requests each key has in flight, from its first byte to the end of the response: so that one key cannot take all connections
-//! with bodies that it never finishes.
+//! How many requests each key has in flight, from its first byte to the end of the response: so that one key cannot
+//! take all connections with bodies that it never finishes.
 
 use std::{
     collections::HashMap,

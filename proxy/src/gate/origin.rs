@@ -1,4 +1,5 @@
-//! Which browser pages may call, and under which name: Ollama's own rules, judged here, because the remote sees neither `Origin` nor `Host`.
+//! Which browser pages may call, and under which name: Ollama's own rules, judged here, because the remote sees neither
+//! `Origin` nor `Host`.
 //!
 //! Rules: `ollama-wire` B4, recorded in `basic/*origin*`, `basic/preflight*`, `basic/foreign-host*`.
 
@@ -35,7 +36,8 @@ pub(crate) struct Rules {
     loopback: bool,
     /// Names of this machine.
     names: Vec<String>,
-    /// Names that the settings allow, each with one `*` at most. If there are any, they bind listeners on every address.
+    /// Names that the settings allow, each with one `*` at most. If there are any, they bind listeners on every
+    /// address.
     hosts: Vec<String>,
 }
 
@@ -172,7 +174,8 @@ fn share(headers: &mut HeaderMap, origin: HeaderValue) {
 
 /// The headers of an answer to a preflight.
 ///
-/// An allowed origin may send every header that it asks for: clients have headers of their own, and none gives more power than the request.
+/// An allowed origin may send every header that it asks for: clients have headers of their own, and none gives more
+/// power than the request.
 pub(crate) fn preflight(headers: &mut HeaderMap, origin: HeaderValue, request: &HeaderMap) {
     share(headers, origin);
     headers.insert(

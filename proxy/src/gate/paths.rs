@@ -9,11 +9,14 @@ use crate::gate::pattern;
 /// A path as it is judged and routed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reading<'a> {
-    /// Percent-decoded once, and cleaned of `//`, `.` and `..` as Go's `path.Clean` does. What is not UTF-8 is replaced, and fits nothing.
+    /// Percent-decoded once, and cleaned of `//`, `.` and `..` as Go's `path.Clean` does. What is not UTF-8 is
+    /// replaced, and fits nothing.
     pub(crate) clean: Cow<'a, str>,
-    /// Whether cleaning changed nothing but a last slash. Who reads the path without cleaning it, or cleans it twice, then reads the same.
+    /// Whether cleaning changed nothing but a last slash. Who reads the path without cleaning it, or cleans it twice,
+    /// then reads the same.
     pub(crate) plain: bool,
-    /// Whether there was a last slash, which is not in `clean`. For the gate that is the same path, for routers it may be another.
+    /// Whether there was a last slash, which is not in `clean`. For the gate that is the same path, for routers it may
+    /// be another.
     pub(crate) slash: bool,
 }
 

@@ -1,5 +1,6 @@
-//! How many requests a key may make in any window of time: a true sliding window, as a log of the instants at which they began. One that
-//! still waits for its turn holds its place in the window until it begins. `now` is an argument; nothing here has a clock.
+//! How many requests a key may make in any window of time: a true sliding window, as a log of the instants at which
+//! they began. One that still waits for its turn holds its place in the window until it begins. `now` is an argument;
+//! nothing here has a clock.
 
 use std::{
     collections::VecDeque,
@@ -40,8 +41,8 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
 }
 
 impl Log {
-    /// Judges a request that comes `now`, which is never before an earlier one's. What is admitted holds a place until it begins or is
-    /// taken back; what is refused costs nothing.
+    /// Judges a request that comes `now`, which is never before an earlier one's. What is admitted holds a place until
+    /// it begins or is taken back; what is refused costs nothing.
     pub(crate) fn ask(&mut self, now: Instant, limit: Limit) -> Standing {
         let before = self.look(now, limit);
         if before.remaining == 0 {

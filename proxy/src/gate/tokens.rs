@@ -1,12 +1,14 @@
-//! How many tokens a key may use in any window of time: a sliding window over what requests used. A request reserves an estimate while it
-//! runs, because its real count is known only at its end. `now` is an argument; nothing here has a clock.
+//! How many tokens a key may use in any window of time: a sliding window over what requests used. A request reserves an
+//! estimate while it runs, because its real count is known only at its end. `now` is an argument; nothing here has a
+//! clock.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// A window holds at most about this many entries: what is used within a fraction of it is counted together, at the latest instant.
+/// A window holds at most about this many entries: what is used within a fraction of it is counted together, at the
+/// latest instant.
 const ENTRIES: u32 = 600;
 
 /// The tokens of one key in one window.

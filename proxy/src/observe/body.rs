@@ -1,4 +1,5 @@
-//! A wrapper around a response body: it sees the first byte and the end, however the body ends, and then logs the exchange.
+//! A wrapper around a response body: it sees the first byte and the end, however the body ends, and then logs the
+//! exchange.
 
 use std::{
     net::SocketAddr,
@@ -38,7 +39,8 @@ pub(crate) struct Facts {
     pub(crate) recorder: Recorder,
 }
 
-/// An open exchange. If it is dropped without a response, because the client closed its connection first, that is logged too.
+/// An open exchange. If it is dropped without a response, because the client closed its connection first, that is
+/// logged too.
 pub(crate) struct Opened {
     facts: Arc<Facts>,
     in_flight: Arc<InFlight>,
@@ -197,8 +199,8 @@ impl Watched {
         self.opened.close(ended, Some(&self.seen));
     }
 
-    /// Ends a native body that is canceled: a stream of lines with a last one that says so, any other with a cut connection. A translated
-    /// stream ends itself, with an error event, and a whole answer is complete already.
+    /// Ends a native body that is canceled: a stream of lines with a last one that says so, any other with a cut
+    /// connection. A translated stream ends itself, with an error event, and a whole answer is complete already.
     fn cancel(&mut self, error: &Error) -> Option<Result<Frame<Bytes>, axum::Error>> {
         let between_lines = self.seen.native_stream && self.body.size_hint().exact().is_none();
         let tail = self.seen.tail.as_ref().filter(|_| !self.body.is_end_stream())?;
@@ -229,7 +231,8 @@ impl HttpBody for Watched {
         }
         let polling = AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx));
         let polled = std::panic::catch_unwind(polling).unwrap_or_else(|_| {
-            // The panic itself is in the log. The client learns that the body is not whole, because its connection ends.
+            // The panic itself is in the log. The client learns that the body is not whole, because its connection
+            // ends.
             let error = Error::panicked();
             this.opened.recorder().failed(&error);
             this.body = Body::empty();

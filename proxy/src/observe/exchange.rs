@@ -26,7 +26,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) model: Option<&'a str>,
     /// None if the client left before there was a response.
     pub(crate) status: Option<StatusCode>,
-    /// From the request's head to the first byte of the response's body (or its end, if it has none). It may be a heartbeat.
+    /// From the request's head to the first byte of the response's body (or its end, if it has none). It may be a
+    /// heartbeat.
     pub(crate) first_byte: Option<Duration>,
     /// From the request's head to the first token, where tokens are streamed.
     pub(crate) first_token: Option<Duration>,

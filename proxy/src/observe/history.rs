@@ -1,4 +1,5 @@
-//! The last exchanges, and sums of the last hour, for the console and the API. Bounded. Most exchanges are formatted only when somebody looks.
+//! The last exchanges, and sums of the last hour, for the console and the API. Bounded. Most exchanges are formatted
+//! only when they are read.
 
 use std::{
     collections::VecDeque,
@@ -163,7 +164,8 @@ struct Ended {
 const SHORT: usize = 256;
 
 impl Ended {
-    /// None: it must be formatted at once. Its texts are long, or may show keys, which are not kept; or there is more to it, which is rare.
+    /// None: it must be formatted at once. Its texts are long, or may show keys, which are not kept; or there is more
+    /// to it, which is rare.
     fn of(exchange: &Exchange<'_>, seq: u64, now_ms: u64) -> Option<Self> {
         let Exchange { key, id, route, model, status, first_token, total, tokens_per_second, ending, .. } = *exchange;
         let short = [id, route, model.unwrap_or_default()].iter().all(|text| text.len() <= SHORT);

@@ -1,5 +1,5 @@
-//! The inspector: headers and bodies of the last exchanges, while an operator has it switched on. Bounded in count, bytes and time; keys
-//! are masked before anything is kept.
+//! The inspector: headers and bodies of the last exchanges, while an operator has it switched on. Bounded in count,
+//! bytes and time; keys are masked before anything is kept.
 
 use std::{
     collections::VecDeque,
@@ -200,7 +200,8 @@ impl Inspector {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Switches it on for `time`, for the last `most` exchanges of `most_bytes` in all; zero switches it off. What is kept stays.
+    /// Switches it on for `time`, for the last `most` exchanges of `most_bytes` in all; zero switches it off. What is
+    /// kept stays.
     pub(crate) fn switch(&self, time: Duration, most: usize, most_bytes: usize) {
         let mut store = self.store();
         (store.most, store.most_bytes) = (most, most_bytes);

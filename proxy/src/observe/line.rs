@@ -1,5 +1,6 @@
-//! Writes the log line of an exchange straight into the buffer of the log: byte for byte what `tracing_subscriber` makes of the same fields,
-//! at a tenth of its cost. One request has one such line, so this is the only line whose cost counts.
+//! Writes the log line of an exchange straight into the buffer of the log: byte for byte what `tracing_subscriber`
+//! makes of the same fields, at a tenth of its cost. One request has one such line, so this is the only line whose cost
+//! counts.
 
 use std::{
     fmt::{self, Debug, Display},

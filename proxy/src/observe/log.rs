@@ -136,7 +136,8 @@ pub(crate) fn snippet(payload: &[u8], secrets: &[HeaderValue]) -> String {
 /// Maximum length, in characters, of a name, a path or an error in a log line.
 const SHOWN: usize = 200;
 
-/// `text` from a client or a remote as a log line shows it: masked, then cut, without characters that change how the line looks.
+/// `text` from a client or a remote as a log line shows it: masked, then cut, without characters that change how the
+/// line looks.
 pub(crate) fn shown<'a>(text: &'a str, secrets: &[HeaderValue]) -> Cow<'a, str> {
     // Masking looks at no more than can be shown, and a key at its end is masked whole.
     let cut = || text.char_indices().nth(SHOWN + 4096).map_or(text, |(end, _)| &text[..end]);

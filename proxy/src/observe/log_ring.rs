@@ -1,4 +1,5 @@
-//! The last lines of the log, for the console and `farllama logs`. Bounded by their bytes. They are read as text only when somebody looks.
+//! The last lines of the log, for the console and `farllama logs`. Bounded by their bytes. They are read as text only
+//! when they are read.
 
 use std::{
     collections::VecDeque,
@@ -88,8 +89,8 @@ impl LogRing {
         ring.evict();
     }
 
-    /// The lines after `seq`, the oldest first: at most the last `most` of those that are at least as important as `level` and contain
-    /// `text`, whatever its case.
+    /// The lines after `seq`, the oldest first: at most the last `most` of those that are at least as important as
+    /// `level` and contain `text`, whatever its case.
     #[must_use]
     pub fn after(&self, seq: u64, most: usize, level: Option<&str>, text: &str) -> Vec<LogLine> {
         let (least, text) = (level.map_or(LEVELS.len(), rank), text.to_lowercase());
@@ -122,7 +123,8 @@ impl LogRing {
 }
 
 impl Ring {
-    /// Adds the lines at the beginning of `lines` as one chunk, and returns the rest. A line that is too long is a chunk of its own.
+    /// Adds the lines at the beginning of `lines` as one chunk, and returns the rest. A line that is too long is a
+    /// chunk of its own.
     fn take<'a>(&mut self, lines: &'a [u8]) -> &'a [u8] {
         let most = CHUNK.min(self.capacity / 4);
         let (mut end, mut count) = (0, 0);

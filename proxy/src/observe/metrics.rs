@@ -1,5 +1,5 @@
-//! Counts exchanges for Prometheus. Handles of labeled series are resolved once and kept, so that an exchange allocates nothing and takes
-//! no lock that threads fight over.
+//! Counts exchanges for Prometheus. Handles of labeled series are resolved once and kept, so that an exchange allocates
+//! nothing and takes no lock that threads fight over.
 
 use std::{
     collections::HashMap,

@@ -1,6 +1,8 @@
-//! What happened: the facts of one exchange, gathered on its way and logged once it is over, and each minute while it runs.
+//! What happened: the facts of one exchange, gathered on its way and logged once it is over, and each minute while it
+//! runs.
 //!
-//! Watching never changes traffic: nothing here buffers, delays or narrows anything. It holds facts, never prompts or answers.
+//! Watching never changes traffic: nothing here buffers, delays or narrows anything. It holds facts, never prompts or
+//! answers.
 
 mod body;
 mod cancel;

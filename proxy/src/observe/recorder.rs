@@ -156,7 +156,7 @@ impl Recorder {
         self.notes().receipt.add(receipt);
     }
 
-    /// What the client has not been told yet of the receipt; it must be told now.
+    /// The part of the receipt that the client does not have yet; it must be sent now.
     pub(crate) fn take_unsent(&self) -> Option<String> {
         self.notes().receipt.take_unsent()
     }

@@ -23,7 +23,8 @@ struct Last {
 }
 
 impl Last {
-    /// Reads a line, which must be one JSON object. The text of the answer, most of the line, is skipped and not parsed.
+    /// Reads a line, which must be one JSON object. The text of the answer, most of the line, is skipped and not
+    /// parsed.
     fn of(line: &[u8]) -> Option<Self> {
         let mut last = Self::default();
         let mut cursor = Cursor(line);

@@ -21,7 +21,8 @@ pub(crate) struct Parent {
 }
 
 impl Parent {
-    /// Reads the headers of a request. A `traceparent` that is invalid counts as none, and a request that has several has none.
+    /// Reads the headers of a request. A `traceparent` that is invalid counts as none, and a request that has several
+    /// has none.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut given = headers.get_all(&TRACEPARENT).iter();
         let (Some(one), None) = (given.next(), given.next()) else { return None };

@@ -1,6 +1,7 @@
 //! Traces: a span for each exchange, and one for what the model is asked, sent to a collector by OTLP over HTTP.
 //!
-//! Names are those of OpenTelemetry's semantic conventions for HTTP and generative AI. Off by default: then no exchange has a [`Trace`].
+//! Names are those of OpenTelemetry's semantic conventions for HTTP and generative AI. Off by default: then no exchange
+//! has a [`Trace`].
 
 use std::{
     collections::VecDeque,
@@ -245,7 +246,7 @@ impl Tracer {
         self.on.load(Ordering::Relaxed).then(|| Trace::new(Parent::of(headers)))
     }
 
-    /// Whether the remote is told which trace its work belongs to.
+    /// Whether the trace is passed on to the remote.
     pub(crate) fn propagates(&self) -> bool {
         self.collector.load().as_ref().is_some_and(|collector| collector.settings.propagate)
     }

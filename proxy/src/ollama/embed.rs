@@ -1,4 +1,5 @@
-//! The native types of `/api/embed`, in Ollama's own words and key order. Vectors stay text: no digit of a number changes.
+//! The native types of `/api/embed`, in Ollama's own words and key order. Vectors stay text: no digit of a number
+//! changes.
 
 use std::borrow::Cow;
 
@@ -39,8 +40,9 @@ fn texts<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'a s
 }
 
 impl<'a> EmbedReply<'a> {
-    /// Reads an answer printed as Ollama prints it: vectors of numbers, without spaces between them. It is checked as strictly as by a JSON
-    /// parser, at a fifth of its cost: an answer may have megabytes. None: it may be valid all the same.
+    /// Reads an answer printed as Ollama prints it: vectors of numbers, without spaces between them. It is checked as
+    /// strictly as by a JSON parser, at a fifth of its cost: an answer may have megabytes. None: it may be valid all
+    /// the same.
     pub(crate) fn compact(body: &'a [u8]) -> Option<Self> {
         const NAME: &[u8] = b"\"embeddings\":[";
         let begin = memchr::memmem::find(body, NAME)? + NAME.len() - 1;
@@ -86,7 +88,8 @@ fn vector(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The length of a number of the usual shape, `-0.012345678`: one digit before the dot, and five or more after it. None: it has another.
+/// The length of a number of the usual shape, `-0.012345678`: one digit before the dot, and five or more after it.
+/// None: it has another.
 fn usual_number(text: &[u8]) -> Option<usize> {
     let block: &[u8; 16] = text.first_chunk()?;
     let [begin, end] =
@@ -134,8 +137,8 @@ fn digits(text: &[u8]) -> Option<usize> {
     (at > 0).then_some(at)
 }
 
-/// The highest bits of those of eight bytes that are no digits. With the bits of `0` turned over, a digit is at most 9, and does not reach
-/// the highest bit when 118 is added; every other byte does, or has it.
+/// The highest bits of those of eight bytes that are no digits. With the bits of `0` turned over, a digit is at most 9,
+/// and does not reach the highest bit when 118 is added; every other byte does, or has it.
 fn other_than_digits(bytes: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     let values = bytes ^ (ONES * 0x30);

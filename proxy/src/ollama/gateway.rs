@@ -1,7 +1,8 @@
 //! What a response means that is not Ollama's: a gateway in front of it, or something else at that address. Pure.
 //!
-//! What a gateway says keeps its meaning: a client must not retry what will not pass (401, 403, 413), must wait as long as it is told
-//! (429), and whoever runs the gateway must learn which hop gave up and which limit to raise (502 to 504, 520 to 527).
+//! What a gateway says keeps its meaning: a client must not retry what will not pass (401, 403, 413), must wait as long
+//! as it says (429), and the operator of the gateway must learn which hop gave up and which limit to raise (502 to 504,
+//! 520 to 527).
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -50,7 +51,7 @@ fn meaning(status: StatusCode, text: &str, server: &str) -> Option<String> {
     };
     let slow = "a model may still be loading, and streams answer sooner";
     Some(match status.as_u16() {
-        401 => "wants other credentials: set remote.api_key (--remote-api-key), remote.basic_auth or remote.headers"
+        401 => "rejects these credentials: set remote.api_key (--remote-api-key), remote.basic_auth or remote.headers"
             .to_owned(),
         403 if text.is_empty() => {
             "refuses this machine without a text, as Ollama refuses a Host name that it does not know: let it listen \

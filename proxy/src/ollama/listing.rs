@@ -1,4 +1,5 @@
-//! What lists tell of models: those of the remote and the aliases that the settings give them, each with the context that is in force. Pure.
+//! What lists say about models: those of the remote and the aliases that the settings give them, each with the context
+//! that is in force. Pure.
 
 use std::borrow::Cow;
 
@@ -53,8 +54,8 @@ impl<'a> Listing<'a> {
         self.context(asked, model, show.context_length(), show.num_ctx())
     }
 
-    /// Tokens that a prompt and its answer may have together: what is asked for, or can be, at most what the model was made for; else what
-    /// its model file says, or what it is loaded with.
+    /// Tokens that a prompt and its answer may have together: what is asked for, or can be, at most what the model was
+    /// made for; else what its model file says, or what it is loaded with.
     fn context(&self, asked: &str, model: &str, own: Option<u64>, in_file: Option<u64>) -> Option<u64> {
         match (self.in_force(asked, model, in_file), own) {
             (Some(tokens), Some(own)) => Some(tokens.min(own)),
@@ -62,7 +63,8 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// What is asked for, what the model file says, or what is loaded. None: the remote decides when it loads the model.
+    /// What is asked for, what the model file says, or what is loaded. None: the remote decides when it loads the
+    /// model.
     pub(crate) fn in_force(&self, asked: &str, model: &str, in_file: Option<u64>) -> Option<u64> {
         let config = self.config;
         let preset = config.models.preset(asked).and_then(|preset| preset.num_ctx);

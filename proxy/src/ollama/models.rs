@@ -17,7 +17,8 @@ pub(crate) async fn show(client: &Candidates, model: &str) -> Result<Bytes, Erro
     client.call(Method::POST, "/api/show", Some(encode(&ShowRequest { model })?)).await
 }
 
-/// Returns the response of `GET /api/tags`, that of all remotes if there are several, to be read as [`Tags`](crate::ollama::wire::Tags).
+/// Returns the response of `GET /api/tags`, that of all remotes if there are several, to be read as
+/// [`Tags`](crate::ollama::wire::Tags).
 ///
 /// # Errors
 /// As [`Candidates::call`].
@@ -25,7 +26,8 @@ pub(crate) async fn tags(client: &Candidates) -> Result<Bytes, Error> {
     client.tags().await
 }
 
-/// Whether `model` has a capability, such as `vision` or `audio`. Models of versions that report no capabilities do not have it.
+/// Whether `model` has a capability, such as `vision` or `audio`. Models of versions that report no capabilities do not
+/// have it.
 ///
 /// # Errors
 /// As [`show`].
@@ -52,8 +54,8 @@ pub(crate) async fn own_context(client: &Candidates, model: &str) -> Option<u64>
     show.context_length()
 }
 
-/// Returns the response of `GET /api/ps`, that of all remotes if there are several and none was chosen for a model, to be read as [`Ps`]. None
-/// if the remote does not say what is loaded: nothing depends on it.
+/// Returns the response of `GET /api/ps`, that of all remotes if there are several and none was chosen for a model, to
+/// be read as [`Ps`]. None if the remote does not say what is loaded: nothing depends on it.
 pub(crate) async fn loaded(client: &Candidates) -> Option<Bytes> {
     client.loaded().await.ok()
 }

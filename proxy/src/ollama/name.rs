@@ -5,7 +5,8 @@ use std::borrow::Cow;
 /// The tag of a model without one.
 const LATEST: &str = ":latest";
 
-/// One spelling per model: `m` is `m:latest`, and the case of ASCII letters does not count. Other letters are in no valid name.
+/// One spelling per model: `m` is `m:latest`, and the case of ASCII letters does not count. Other letters are in no
+/// valid name.
 pub(crate) fn full(name: &str) -> Cow<'_, str> {
     let last = &name.as_bytes()[memchr::memrchr(b'/', name.as_bytes()).map_or(0, |slash| slash + 1)..];
     match (memchr::memchr(b':', last).is_some(), name.bytes().any(|byte| byte.is_ascii_uppercase())) {

@@ -9,8 +9,8 @@ use crate::error::Error;
 /// Longest line that is kept. Ollama's own client stops at 8 MB; images and long tool calls stay far below 64 MiB.
 const MAX_LINE: usize = 64 << 20;
 
-/// Packets of this size are kept until their line is whole. Smaller ones are gathered, because each that is kept takes memory besides its
-/// bytes.
+/// Packets of this size are kept until their line is whole. Smaller ones are gathered, because each that is kept takes
+/// memory besides its bytes.
 const LARGE: usize = 4 << 10;
 
 /// The begun line of earlier packets.

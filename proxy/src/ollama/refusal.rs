@@ -1,7 +1,8 @@
-//! What an unsuccessful response of the remote means: Ollama's own `{"error":"text"}`, or the text of something that is not Ollama.
+//! What an unsuccessful response of the remote means: Ollama's own `{"error":"text"}`, or the text of something that is
+//! not Ollama.
 //!
-//! The only place that matches on Ollama's texts: all others match on [`Refusal`], and `error.rs` says what it means to a client. Texts and
-//! statuses were recorded on 0.13.5, 0.20.0 and 0.33.0-rc2. Pure.
+//! The only place that matches on Ollama's texts: all others match on [`Refusal`], and `error.rs` says what it means to
+//! a client. Texts and statuses were recorded on 0.13.5, 0.20.0 and 0.33.0-rc2. Pure.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -97,8 +98,8 @@ struct InnerError {
     n_ctx: Option<u64>,
 }
 
-/// Returns the error that a response with `status`, `headers` and `body` stands for; `asked` names the URL for the reader. What the remote
-/// repeats of the credentials that it got does not reach the client.
+/// Returns the error that a response with `status`, `headers` and `body` stands for; `asked` names the URL for the
+/// reader. What the remote repeats of the credentials that it got does not reach the client.
 pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8], asked: &str, redactor: &Redactor) -> Error {
     match serde_json::from_slice::<Body>(body) {
         Ok(body) => {
@@ -111,7 +112,8 @@ pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8], asked: 
 
 /// Returns the refusal that Ollama's `text` stands for, in a body with `status` or in a line in mid-stream.
 pub(crate) fn from_text(status: StatusCode, text: &str, redactor: &Redactor) -> Refused {
-    // The runner's last log lines may follow, about other requests too, so this comes first: they must not decide the kind.
+    // The runner's last log lines may follow, about other requests too, so this comes first: they must not decide the
+    // kind.
     if let Some(message) = runner_died(text) {
         return Refused { refusal: Refusal::RunnerDied, ..Refused::new(status, redactor.redact(&message)) };
     }
@@ -168,8 +170,8 @@ fn refusal(status: StatusCode, message: &str) -> Refusal {
     }
 }
 
-/// Returns the message for a text that reports the death of the process which ran the model, without its internal address and without
-/// what that process had written before, which may be about the requests of others.
+/// Returns the message for a text that reports the death of the process which ran the model, without its internal
+/// address and without what that process had written before, which may be about the requests of others.
 fn runner_died(text: &str) -> Option<String> {
     const DIED: &str = "an error was encountered while running the model";
     const KNOWN: [&str; 4] = [

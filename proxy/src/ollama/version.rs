@@ -1,7 +1,9 @@
-//! Which Ollama the remote is, as `/api/version` tells it, and what that decides: every cut point has a name here, and is asked for by it.
+//! Which Ollama the remote is, as `/api/version` reports it, and what that decides: every cut point has a name here,
+//! and is asked for by it.
 //!
-//! Only what no answer tells is decided by the version; where a refusal tells, it is waited for (`openai/upstream_request/send.rs`). What cannot be read
-//! as a version (a fork, a gateway, a development build, which calls itself 0.0.0) is taken for the newest. Pure.
+//! The version decides only what no response shows; where an error shows it, farllama waits for that error
+//! (`openai/upstream_request/send.rs`). What cannot be read as a version (a fork, a gateway, a development build, which
+//! calls itself 0.0.0) is taken for the newest. Pure.
 //!
 //! Source of the cut points: Ollama's release notes, and exchanges recorded with 0.13.5, 0.20.0 and 0.33.0-rc2.
 
@@ -24,8 +26,8 @@ const COUNTS_CACHED: Number = (0, 30, 1);
 pub const CUTS: [(u32, u32, u32); 7] =
     [LOGPROBS, TRUNCATE, PICTURES, THINK_MAX, REFUSES_PICTURES, COUNTS_CACHED, NO_PICTURES];
 
-/// The versions on both sides of every cut point, the oldest first, and the newest: whoever tests at each of them has tested all that the
-/// proxy does.
+/// The versions on both sides of every cut point, the oldest first, and the newest: testing at each of them covers all
+/// that the proxy does.
 pub const VERSIONS: [&str; 14] = [
     "0.12.10",
     "0.12.11",
@@ -75,7 +77,7 @@ impl Version {
         Self { number: number(text).filter(|number| *number != (0, 0, 0)), text: text.to_owned() }
     }
 
-    /// As the remote tells it.
+    /// As the remote reports it.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -89,7 +91,8 @@ impl Version {
         self.at_least(LOGPROBS)
     }
 
-    /// Whether it refuses a prompt that does not fit, where it is asked not to cut it (`truncate: false`). Before, it cut it without a word.
+    /// Whether it refuses a prompt that does not fit, where it is asked not to cut it (`truncate: false`). Before, it
+    /// cut it without a word.
     pub(crate) fn obeys_truncate(&self) -> bool {
         self.at_least(TRUNCATE)
     }
@@ -99,8 +102,8 @@ impl Version {
         self.at_least(COUNTS_CACHED)
     }
 
-    /// Whether it can make pictures, which came and went.
-    pub(crate) fn makes_pictures(&self) -> bool {
+    /// Whether it can generate images, which came and went.
+    pub(crate) fn generates_images(&self) -> bool {
         self.at_least(PICTURES) && !self.at_least(NO_PICTURES)
     }
 
@@ -109,8 +112,9 @@ impl Version {
         self.at_least(THINK_MAX)
     }
 
-    /// Whether a picture is refused by a model that cannot see. Before, it was left out in silence (recorded: 0.20.0 chat/images-on-plain).
-    pub(crate) fn refuses_pictures(&self) -> bool {
+    /// Whether an image is refused by a model that cannot see. Before, it was left out in silence (recorded: 0.20.0
+    /// chat/images-on-plain).
+    pub(crate) fn refuses_images(&self) -> bool {
         self.at_least(REFUSES_PICTURES)
     }
 }
@@ -133,8 +137,8 @@ mod tests {
             [r#"{"version":"0.0.0"}"#, r#"{"version":"main"}"#, r#"{"version":""}"#, r#"{"version":7}"#, "{}", "Ollama"]
         {
             let version = Version::from_reply(reply.as_bytes());
-            assert!(version.has_think_max() && version.refuses_pictures() && version.has_logprobs(), "{reply}");
-            assert!(!version.makes_pictures(), "{reply}: the newest makes none");
+            assert!(version.has_think_max() && version.refuses_images() && version.has_logprobs(), "{reply}");
+            assert!(!version.generates_images(), "{reply}: the newest makes none");
         }
         assert_eq!(Version::from_reply(br#"{"version":"v0.21.3-rc1"}"#).number, Some((0, 21, 3)));
         assert_eq!(Version::from_reply(br#"{"version":"0.15"}"#).number, Some((0, 15, 0)));
@@ -150,12 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn only_some_versions_make_pictures() {
+    fn only_some_versions_generate_images() {
         for version in ["0.14.3", "0.20.0", "0.32.5", "0.32.5-rc1", "0.15"] {
-            assert!(Version::read(version).makes_pictures(), "{version}");
+            assert!(Version::read(version).generates_images(), "{version}");
         }
         for version in ["0.14.2", "0.32.6", "0.33.0-rc2", "1.0.0", "0.0.0", "", "main"] {
-            assert!(!Version::read(version).makes_pictures(), "{version}");
+            assert!(!Version::read(version).generates_images(), "{version}");
         }
     }
 }

@@ -81,7 +81,7 @@ pub(crate) struct Message<'a> {
     pub(crate) content: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) thinking: Option<Cow<'a, str>>,
-    /// Bare base64, of pictures and of sound alike.
+    /// Bare base64, of images and of sound alike.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) images: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -111,7 +111,8 @@ pub(crate) struct AskedFunction<'a> {
 
 /// What one line of a stream holds.
 pub(crate) trait Line<'a>: Deserialize<'a> {
-    /// Reads a line that Ollama writes for most tokens, at a tenth of what a JSON parser costs. None: it is something else.
+    /// Reads a line that Ollama writes for most tokens, at a tenth of what a JSON parser costs. None: it is something
+    /// else.
     fn of_token(_line: &'a str) -> Option<Self> {
         None
     }
@@ -226,7 +227,7 @@ pub(crate) struct Tag<'a> {
     pub(crate) modified_at: Cow<'a, str>,
     #[serde(default)]
     pub(crate) details: Option<Details>,
-    /// What the model can do, such as `completion`, `tools`, `vision`; older versions do not tell it in the list.
+    /// What the model can do, such as `completion`, `tools`, `vision`; older versions do not list it.
     #[serde(borrow, default)]
     pub(crate) capabilities: Option<Vec<Cow<'a, str>>>,
 }
@@ -234,7 +235,7 @@ pub(crate) struct Tag<'a> {
 /// What we read of a model's details.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Details {
-    /// Tokens that the model was made for, which is not what it is loaded with; older versions do not tell it.
+    /// Tokens that the model was made for, which is not what it is loaded with; older versions do not report it.
     #[serde(default)]
     pub(crate) context_length: Option<u64>,
 }

@@ -1,4 +1,5 @@
-//! Any stream that Ollama may send to a chat: what the property tests of the endpoints over `POST /api/chat` are fed with.
+//! Any stream that Ollama may send to a chat: what the property tests of the endpoints over `POST /api/chat` are fed
+//! with.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

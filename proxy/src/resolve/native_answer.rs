@@ -1,5 +1,5 @@
-//! What the settings change in two native answers: lists get aliases and leave out what is hidden, and a model with a context of its own says
-//! so where tools read it. Every other byte stays. Pure, but for reading the body.
+//! What the settings change in two native answers: lists get aliases and leave out what is hidden, and a model with a
+//! context of its own says so where tools read it. Every other byte stays. Pure, but for reading the body.
 
 use axum::body::{Body, to_bytes};
 use http::{Method, Response, header};
@@ -117,7 +117,8 @@ fn described(raw: &RawValue, name: Option<&str>, tokens: Option<u64>) -> String 
     String::from_utf8(edits.apply(text.as_bytes())).unwrap_or_else(|_| text.to_owned())
 }
 
-/// The answer of `POST /api/show` with `tokens` for the context, if the model was made for more. None if it does not say.
+/// The answer of `POST /api/show` with `tokens` for the context, if the model was made for more. None if it does not
+/// say.
 fn context(body: &[u8], tokens: u64) -> Option<Vec<u8>> {
     let answer: Object<'_> = serde_json::from_slice(body).ok()?;
     let mut edits = Edits::default();

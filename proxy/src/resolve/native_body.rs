@@ -49,7 +49,8 @@ pub(super) fn with_name(body: &[u8], names: &[Name], model: &str) -> Vec<u8> {
     edits.apply(body)
 }
 
-/// `body` with `model` in the place of every name, and with those parts of `preset` that it does not have itself. None if it is not an object.
+/// `body` with `model` in the place of every name, and with those parts of `preset` that it does not have itself. None
+/// if it is not an object.
 pub(super) fn with_preset(
     body: &[u8],
     names: &[Name],

@@ -1,5 +1,5 @@
-//! Repairs the tool calls of Ollama's own `/api/chat` to the tools that the request offers (`tools.repair_native`). Lines without calls, and
-//! calls that fit, pass unchanged.
+//! Repairs the tool calls of Ollama's own `/api/chat` to the tools that the request offers (`tools.repair_native`).
+//! Lines without calls, and calls that fit, pass unchanged.
 
 use std::{
     borrow::Cow,
@@ -25,7 +25,8 @@ use crate::{
 /// A line that is longer than this passes unchanged.
 const LONGEST_LINE: usize = 8 << 20;
 
-/// What the calls in the answer to a native request are checked against: the tools in its `body`. Calls in text stay text.
+/// What the calls in the answer to a native request are checked against: the tools in its `body`. Calls in text stay
+/// text.
 pub(super) fn repairs(body: &[u8], settings: &Tools) -> Repairs {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Object<'_>>();
     let Some(Ok(object)) = values.next() else { return Repairs::default() };

@@ -1,7 +1,7 @@
 //! A request body that fails when the client stops sending it, or sends it too slowly.
 //!
-//! Only time that the proxy spends waiting for the client counts: a body that is not read, because the remote is slow or the request is
-//! queued, may rest. A big upload may take as long as it takes.
+//! Only time that the proxy spends waiting for the client counts: a body that is not read, because the remote is slow
+//! or the request is queued, may rest. A big upload may take as long as it takes.
 
 use std::{
     pin::Pin,

@@ -1,7 +1,8 @@
-//! The state of a client connection: busy or idle, since when, and whether it was evicted; and the timeouts on its socket.
+//! The state of a client connection: busy or idle, since when, and whether it was evicted; and the timeouts on its
+//! socket.
 //!
-//! An idle connection may be evicted for a new one; a connection with a request in flight never is. A request is in flight from its head
-//! until the last byte of its response has been written to the socket.
+//! An idle connection may be evicted for a new one; a connection with a request in flight never is. A request is in
+//! flight from its head until the last byte of its response has been written to the socket.
 
 use std::{
     io,
@@ -23,14 +24,16 @@ use tokio::{
 
 use crate::{config::Limits, deadline::Alarm, observe::Traffic};
 
-/// How many bytes a connection moves before others get a turn: a large body would keep the event loop to itself for as long as the other
-/// side keeps up. Moving them takes up to 0.1 ms, and a chunk of a stream waits for one turn of each connection that is busy.
+/// How many bytes a connection moves before others get a turn: a large body would keep the event loop to itself for as
+/// long as the other side keeps up. Moving them takes up to 0.1 ms, and a chunk of a stream waits for one turn of each
+/// connection that is busy.
 const TURN: usize = 64 << 10;
 
 /// Maximum size of one write: the system copies it at once.
 const WRITE: usize = TURN;
 
-/// How long a connection that closes under a client that is still sending discards what comes. Go's server closes after half a second.
+/// How long a connection that closes under a client that is still sending discards what comes. Go's server closes after
+/// half a second.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The state of one connection. Clones share it.
@@ -40,8 +43,8 @@ pub(crate) struct ConnState(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     peer: IpAddr,
-    /// A response has ended, but its last bytes are not written yet. Only changed together with `state`; atomic so that writing a chunk
-    /// takes no lock.
+    /// A response has ended, but its last bytes are not written yet. Only changed together with `state`; atomic so that
+    /// writing a chunk takes no lock.
     unflushed: AtomicBool,
     /// A request body was dropped before its end: the client may still be sending it.
     unread: AtomicBool,
@@ -145,7 +148,8 @@ impl Drop for InFlight {
     }
 }
 
-/// A client's socket with timeouts: for a request head once it has begun, for an idle connection, and for a client that does not read.
+/// A client's socket with timeouts: for a request head once it has begun, for an idle connection, and for a client that
+/// does not read.
 pub(crate) struct TimedStream<S> {
     inner: S,
     state: ConnState,
@@ -198,7 +202,8 @@ impl<S> TimedStream<S> {
             return Poll::Ready(());
         }
         self.moved = 0;
-        // Not `wake_by_ref`: the runtime would go on with this task dozens of times before it asks the system what else is ready.
+        // Not `wake_by_ref`: the runtime would go on with this task dozens of times before it asks the system what else
+        // is ready.
         pin!(tokio::task::yield_now()).poll(cx)
     }
 
@@ -235,8 +240,8 @@ impl<S> TimedStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> TimedStream<S> {
-    /// Discards what the client still sends, until it closes its side or [`LINGER`] is over. A socket that is closed with unread bytes resets
-    /// the connection, and a client that is still sending would lose the response.
+    /// Discards what the client still sends, until it closes its side or [`LINGER`] is over. A socket that is closed
+    /// with unread bytes resets the connection, and a client that is still sending would lose the response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = self.shut.unwrap_or_else(Instant::now) + LINGER;
         if self.read_deadline.poll(until, cx).is_ready() {
@@ -273,7 +278,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         if busy {
             this.head_begun = None;
             if read.is_pending() && !this.idle.is_zero() {
-                // hyper need not read again when the response ends, so the timer is set now: it goes off before the connection is due.
+                // hyper need not read again when the response ends, so the timer is set now: it goes off before the
+                // connection is due.
                 let _ = this.read_deadline.poll(Instant::now() + this.idle, cx);
             }
             return read;

@@ -35,10 +35,12 @@ use crate::{
     },
 };
 
-/// hyper reads at most this much of a body at a time. Independent of `limits.head`, so that a small limit on heads does not slow uploads.
+/// hyper reads at most this much of a body at a time. Independent of `limits.head`, so that a small limit on heads does
+/// not slow uploads.
 const READ_BUFFER: usize = 256 << 10;
 
-/// After how long without traffic the system asks whether a client is still there, how often it asks, and how many times.
+/// After how long without traffic the system asks whether a client is still there, how often it asks, and how many
+/// times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// How many connections are accepted in a row before others get a turn.
@@ -94,8 +96,8 @@ impl Server {
         self.setup.store(Arc::new(setup));
     }
 
-    /// Closes the socket, so that the address is free again, and returns what serves the requests in flight until the last one has ended.
-    /// Dropping that cuts them.
+    /// Closes the socket, so that the address is free again, and returns what serves the requests in flight until the
+    /// last one has ended. Dropping that cuts them.
     pub(crate) async fn close(self) -> impl Future<Output = ()> + Send {
         let Self { stop, closed, mut set, .. } = self;
         // Both fail only if the listener has ended already.
@@ -111,7 +113,8 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
     let mut open = Connections::default();
     let idle = Arc::new(Notify::new());
     let mut accept_failed: Option<Instant> = None;
-    // Accepted while all connections were busy: it waits until one of them is idle or gone, and no other is accepted meanwhile.
+    // Accepted while all connections were busy: it waits until one of them is idle or gone, and no other is accepted
+    // meanwhile.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut accepted_in_a_row = 0;
     let draining = loop {
@@ -278,7 +281,7 @@ async fn accept_tls(stream: TcpStream, tls: &TlsAcceptor, limits: &Limits) -> Op
     accepted.inspect_err(|error| tracing::debug!("the TLS handshake failed: {error}")).ok()
 }
 
-/// Whether a client of HTTP/1.0 finds the end of `response` at the end of the connection only, or was told that it closes.
+/// Whether a client of HTTP/1.0 finds the end of `response` at the end of the connection only, or knows that it closes.
 fn ends_with_connection(response: &Response<Body>) -> bool {
     response.body().size_hint().exact().is_none()
         || response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))

@@ -1,5 +1,5 @@
-//! What a request must have before anything else looks at it: exactly one `Host`, a transfer coding and an expectation that are known, and a
-//! connection within the limits of its client.
+//! What a request must have before anything else looks at it: exactly one `Host`, a transfer coding and an expectation
+//! that are known, and a connection within the limits of its client.
 
 use axum::extract::Request;
 use http::{HeaderMap, StatusCode, Version, header};
@@ -7,7 +7,8 @@ use http::{HeaderMap, StatusCode, Version, header};
 use crate::{error::Error, server::listener::OverAddressLimit};
 
 /// # Errors
-/// The request breaks a rule of HTTP, asks for what is not implemented, or comes on a connection too many. Its body is not read.
+/// The request breaks a rule of HTTP, asks for what is not implemented, or comes on a connection too many. Its body is
+/// not read.
 pub(crate) fn check(request: &Request) -> Result<(), Error> {
     if let Some(OverAddressLimit(limit)) = request.extensions().get() {
         return Err(Error::Busy {

@@ -1,8 +1,9 @@
-//! What is left of a request's body when its response begins: the request was refused at the gate, say, or the remote answered early.
+//! What is left of a request's body when its response begins: the request was refused at the gate, say, or the remote
+//! answered early.
 //!
-//! A connection cannot go on before all of it has come. So a little is read and discarded; if more is left, or the remote is still being sent
-//! the body, the response says `Connection: close`. The connection then lingers (`connection.rs`), so that a client that is still sending is
-//! not reset before it has read its response.
+//! A connection cannot go on before all of it has come. So a little is read and discarded; if more is left, or the
+//! remote is still being sent the body, the response says `Connection: close`. The connection then lingers
+//! (`connection.rs`), so that a client that is still sending is not reset before it has read its response.
 
 use std::{
     pin::Pin,
@@ -73,7 +74,7 @@ enum State {
     Ended,
     /// Its reader dropped it.
     Dropped(Body),
-    /// It failed, or nobody is interested in the rest.
+    /// It failed, or the rest is not needed.
     Broken,
 }
 

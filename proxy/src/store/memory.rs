@@ -49,7 +49,8 @@ struct Kept {
 }
 
 impl Memory {
-    /// Stores a record and evicts what is too old or too much. False: the record alone is too much, which evicts nothing.
+    /// Stores a record and evicts what is too old or too much. False: the record alone is too much, which evicts
+    /// nothing.
     pub(super) fn put(&self, record: Record, bounds: &Bounds, now: Instant) -> bool {
         let mut shelf = self.shelf(record.kind);
         let stored = shelf.put(record, bounds, now).is_some();

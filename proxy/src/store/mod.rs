@@ -1,15 +1,15 @@
-//! Records that outlive a request: responses today, and whatever else a client may come back for. In memory by default; on a Redis or
-//! Valkey server that several proxies share where `[store]` names one.
+//! Records that outlive a request: responses today, and whatever else a client may come back for. In memory by default;
+//! on a Redis or Valkey server that several proxies share where `[store]` names one.
 //!
-//! A [`Record`] is bytes (JSON, mostly) with a [`Kind`], an owner and an id. It belongs to the key that made it; for all others it does not
-//! exist, so every method takes the owner and there is none without. [`Bounds`] apply to each kind on its own: how many records, how many
-//! bytes, how long after the last use. Beyond them the least recently used record of the owner who has the most is evicted, so one owner
-//! never evicts another's records.
+//! A [`Record`] is bytes (JSON, mostly) with a [`Kind`], an owner and an id. It belongs to the key that made it; for
+//! all others it does not exist, so every method takes the owner and there is none without. [`Bounds`] apply to each
+//! kind on its own: how many records, how many bytes, how long after the last use. Beyond them the least recently used
+//! record of the owner who has the most is evicted, so one owner never evicts another's records.
 //!
 //! # Using it
 //!
-//! A handler works in three steps: collect the ids that a request names (pure), fetch their records (async), translate with what was found
-//! (pure). [`Store`] is in `app.store`:
+//! A handler works in three steps: collect the ids that a request names (pure), fetch their records (async), translate
+//! with what was found (pure). [`Store`] is in `app.store`:
 //!
 //! | method | does |
 //! |---|---|
@@ -24,18 +24,19 @@
 //! | [`Store::save`] | [`Store::put`], with a receipt of what went wrong |
 //! | [`Store::hold`] | says for a lease that this process works on a record, for [`Store::is_held`] in others |
 //!
-//! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find`, `present` and `list` do not. A record keeps its place in the
-//! order of creation when it is replaced or updated. What belongs together is one record, so that it is evicted together: a conversation
-//! with its items, found by their ids through `names`. Large content that lists should not load, such as a file's, is a record of a kind of
-//! its own with the same id.
+//! `get`, `chain` and `update` count as a use, which postpones age and eviction; `find`, `present` and `list` do not. A
+//! record keeps its place in the order of creation when it is replaced or updated. What belongs together is one record,
+//! so that it is evicted together: a conversation with its items, found by their ids through `names`. Large content
+//! that lists should not load, such as a file's, is a record of a kind of its own with the same id.
 //!
-//! The methods are async because records may be in another process. In memory they never yield. A [`Translator`] cannot await: it hands
-//! what is to be stored to the driver of the stream ([`Translator::saving`]), which sends the last events once it is stored.
+//! The methods are async because records may be in another process. In memory they never yield. A [`Translator`] cannot
+//! await: it hands what is to be stored to the driver of the stream ([`Translator::saving`]), which sends the last
+//! events once it is stored.
 //!
 //! # Adding a kind
 //!
-//! Its variant in [`Kind`], its line in [`Kind::ALL`] and its arms in [`Kind::bounds`] and [`Kind::name`]. A body is read by other versions of this program:
-//! add fields with a default, and rename none.
+//! Its variant in [`Kind`], its line in [`Kind::ALL`] and its arms in [`Kind::bounds`] and [`Kind::name`]. A body is
+//! read by other versions of this program: add fields with a default, and rename none.
 //!
 //! [`Translator`]: crate::openai::response::sse::Translator
 //! [`Translator::saving`]: crate::openai::response::sse::Translator::saving
@@ -64,7 +65,8 @@ pub(crate) enum Kind {
     Chat,
     /// A conversation of `/v1/conversations`, with its items.
     Conversation,
-    /// A response that runs in the background, for other processes: as a record of a response. Only where the store is shared.
+    /// A response that runs in the background, for other processes: as a record of a response. Only where the store is
+    /// shared.
     Background,
     /// What describes a file of `/v1/files`.
     File,
@@ -209,7 +211,8 @@ enum Backend {
 }
 
 impl Store {
-    /// The store that the settings describe: `redis` if there is one, or `memory`, which has what the settings before these stored.
+    /// The store that the settings describe: `redis` if there is one, or `memory`, which has what the settings before
+    /// these stored.
     pub(crate) fn new(config: &Config, memory: Arc<Memory>, redis: Option<Arc<Redis>>) -> Self {
         let backend = redis.map_or(Backend::Memory(memory), Backend::Redis);
         Self { backend, bounds: Kind::ALL.map(|kind| kind.bounds(config)) }
@@ -219,7 +222,8 @@ impl Store {
         &self.bounds[kind as usize]
     }
 
-    /// For how long a process that works on a record holds it before it must say so again. None: no other process has the store.
+    /// For how long a process that works on a record holds it before it must say so again. None: no other process has
+    /// the store.
     pub(crate) fn lease(&self) -> Option<Duration> {
         match &self.backend {
             Backend::Memory(_) => None,
@@ -271,7 +275,8 @@ impl Store {
         }
     }
 
-    /// Stores a record, in the place of one with the same id. False: it alone exceeds the bounds, and nothing has changed.
+    /// Stores a record, in the place of one with the same id. False: it alone exceeds the bounds, and nothing has
+    /// changed.
     ///
     /// # Errors
     /// Fails if the store cannot be reached.
@@ -307,7 +312,8 @@ impl Store {
         }
     }
 
-    /// The record of that id and all that it goes on from, the oldest first; or the id of the first one that is missing.
+    /// The record of that id and all that it goes on from, the oldest first; or the id of the first one that is
+    /// missing.
     ///
     /// # Errors
     /// Fails if the store cannot be reached.
@@ -361,8 +367,8 @@ impl Store {
         }
     }
 
-    /// Changes a record. `change` makes the new one of what is stored; its kind, owner and id stay. It runs again if another change came
-    /// between, so it has no effects of its own.
+    /// Changes a record. `change` makes the new one of what is stored; its kind, owner and id stay. It runs again if
+    /// another change came between, so it has no effects of its own.
     ///
     /// # Errors
     /// Fails if `change` does, or if the store cannot be reached.

@@ -202,8 +202,8 @@ impl Client {
         self.carried.iter()
     }
 
-    /// Encodes a request as it goes to the remote: its raw path and query under the base path, its headers without those that are `hidden`
-    /// or that the settings set.
+    /// Encodes a request as it goes to the remote: its raw path and query under the base path, its headers without
+    /// those that are `hidden` or that the settings set.
     ///
     /// # Errors
     /// Fails if the path leaves the base path.
@@ -237,7 +237,8 @@ impl Client {
         upstream
     }
 
-    /// Sends a request to `target`, the whole of the remote's path, and waits for the head of the response, whatever it is.
+    /// Sends a request to `target`, the whole of the remote's path, and waits for the head of the response, whatever it
+    /// is.
     ///
     /// # Errors
     /// As [`Client::send`].
@@ -269,8 +270,8 @@ impl Client {
     /// As [`Client::open`], for a request that may be sent to another remote.
     ///
     /// # Errors
-    /// As [`Client::open`]. It may be sent to another remote if no byte of a response came, or if a gateway, or a busy Ollama, responds that
-    /// it was not served.
+    /// As [`Client::open`]. It may be sent to another remote if no byte of a response came, or if a gateway, or a busy
+    /// Ollama, responds that it was not served.
     pub(crate) async fn try_open(
         &self,
         method: Method,
@@ -342,8 +343,8 @@ impl Client {
         read.map_err(|_| refusal::read(StatusCode::OK, &HeaderMap::new(), reply, &self.asked(path), &self.redactor))
     }
 
-    /// Returns the remote's version. Asks for it at most once a minute while connections live, and anew after all were lost. A remote that
-    /// does not report its version counts as the newest.
+    /// Returns the remote's version. Asks for it at most once a minute while connections live, and anew after all were
+    /// lost. A remote that does not report its version counts as the newest.
     ///
     /// # Errors
     /// Fails if the remote cannot be reached or does not respond.
@@ -357,7 +358,7 @@ impl Client {
         let version = match self.call(Method::GET, "/api/version", None).await {
             Ok(reply) => Version::from_reply(&reply),
             Err(error @ (Error::Unreachable { .. } | Error::Timeout { .. } | Error::Cut { .. })) => return Err(error),
-            // A gateway whose Ollama is just being started anew: it may tell later.
+            // A gateway whose Ollama is just being started anew: it may know later.
             Err(_) => return Ok(Version::newest()),
         };
         if let Some(known) = self.pool.known() {
@@ -413,7 +414,7 @@ impl Client {
             Failure::Exchange(Broken::Invalid(Invalid::StatusLine)) => {
                 return Error::NotOllama {
                     message: format!(
-                        "not an Ollama at {remote}: what answers there does not speak HTTP; if it speaks TLS, set remote.protocol to https (--remote-protocol https)"
+                        "not an Ollama at {remote}: the server there does not speak HTTP; if it speaks TLS, set remote.protocol to https (--remote-protocol https)"
                     ),
                 };
             }
@@ -458,8 +459,8 @@ pub(crate) struct Missed {
 }
 
 impl Missed {
-    /// Why an OpenAI server gave no answer. The request may be sent to another remote if no byte of a response came, or one that says that it
-    /// was not served.
+    /// Why an OpenAI server gave no answer. The request may be sent to another remote if no byte of a response came, or
+    /// one that says that it was not served.
     pub(crate) fn of(error: Error) -> Self {
         let again = match &error {
             Error::Unreachable { .. } => true,
@@ -476,7 +477,8 @@ fn is_success(response: &Response<Upstream>) -> bool {
     response.status() == StatusCode::OK && kind.contains("json")
 }
 
-/// Whether a response says that the request was not served: by a gateway whose Ollama is not there, or by an Ollama whose queue is full.
+/// Whether a response says that the request was not served: by a gateway whose Ollama is not there, or by an Ollama
+/// whose queue is full.
 pub(crate) fn is_unserved(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
@@ -586,7 +588,8 @@ impl Upstream {
         self.translation = Some(Box::new(Translating { translation, closed: None, ended: false }));
     }
 
-    /// Fails at the end of the stream unless its last line says that it is complete, and reports every failure in a line of the stream.
+    /// Fails at the end of the stream unless its last line says that it is complete, and reports every failure in a
+    /// line of the stream.
     pub(crate) fn expect_final_line(&mut self) {
         self.last_line = Some(Box::default());
     }
@@ -695,8 +698,9 @@ impl Upstream {
         Poll::Ready(Some(self.fail(failed)))
     }
 
-    /// How the stream fails: with `error`, and before it with Ollama's own line for it where the last line is known to be complete. Some
-    /// clients notice the line alone, Ollama's own for Go among them, others the cut connection alone (`docs/streams.md`).
+    /// How the stream fails: with `error`, and before it with Ollama's own line for it where the last line is known to
+    /// be complete. Some clients notice the line alone, Ollama's own for Go among them, others the cut connection alone
+    /// (`docs/streams.md`).
     fn fail(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
         match self.last_line.take() {
             Some(last_line) if last_line.takes_another() => {

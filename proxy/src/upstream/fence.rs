@@ -1,11 +1,13 @@
-//! `remote.base_path` as a fence: a caller's path must not leave it, however the gateway in front of the remote normalizes paths. Pure.
+//! `remote.base_path` as a fence: a caller's path must not leave it, however the gateway in front of the remote
+//! normalizes paths. Pure.
 
 use percent_encoding::percent_decode;
 
 /// Whether `path`, appended to a base path, could be normalized to a path outside of it.
 ///
-/// Gateways differ: some decode `%2e` and `%2f` before they resolve `..`, some decode twice, merge slashes, take `\\` for `/` or cut `;…` off.
-/// So every `..` in any of these spellings goes one level up, and only a plain segment goes one level down.
+/// Gateways differ: some decode `%2e` and `%2f` before they resolve `..`, some decode twice, merge slashes, take `\\`
+/// for `/` or cut `;…` off. So every `..` in any of these spellings goes one level up, and only a plain segment goes
+/// one level down.
 pub(crate) fn leaves(path: &str) -> bool {
     let mut depth = 0_i64;
     path.split('/').any(|segment| {

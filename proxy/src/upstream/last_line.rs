@@ -1,12 +1,14 @@
 //! The last line of a native stream, which says whether the stream is complete. Pure.
 //!
-//! Ollama ends a stream that fails in some ways in order, without its last line, so that most clients take it for complete.
+//! Ollama ends a stream that fails in some ways in order, without its last line, so that most clients take it for
+//! complete.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-/// How much of a line is kept: half of its beginning and half of its end. The last line of `/api/generate` lists the whole context.
+/// How much of a line is kept: half of its beginning and half of its end. The last line of `/api/generate` lists the
+/// whole context.
 const KEPT: usize = 8 << 10;
 
 /// The last line that came.

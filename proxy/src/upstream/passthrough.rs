@@ -1,9 +1,9 @@
 //! Bytes in, bytes out: the lane of everything that is not translated.
 //!
-//! Never parses, decodes, buffers or re-encodes a body. This file has all that differs between what comes in and what goes out: hop-by-hop
-//! headers, `Host`, `Origin` (checked here), credentials, headers that only this proxy may set, redirects to elsewhere, one `Via`; and a
-//! stream that fails, or ends before it is done, ends with a line that says so and a cut connection (`native.truthful_end`).
-//! `http1-client` adds the framing.
+//! Never parses, decodes, buffers or re-encodes a body. This file has all that differs between what comes in and what
+//! goes out: hop-by-hop headers, `Host`, `Origin` (checked here), credentials, headers that only this proxy may set,
+//! redirects to elsewhere, one `Via`; and a stream that fails, or ends before it is done, ends with a line that says so
+//! and a cut connection (`native.truthful_end`). `http1-client` adds the framing.
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -49,7 +49,8 @@ pub(crate) static REMOTE: HeaderName = HeaderName::from_static("x-farllama-remot
 /// Prefixes of response headers that only this proxy may set.
 const OWN: [&str; 3] = ["access-control-", "x-farllama-", "x-ratelimit-"];
 
-/// Sends `request` to the remote unchanged, and returns its response unchanged, but for what the settings and this file say.
+/// Sends `request` to the remote unchanged, and returns its response unchanged, but for what the settings and this file
+/// say.
 ///
 /// # Errors
 /// Fails if there is no response, or one that redirects to elsewhere. Whatever responds, Ollama or not, is passed on.
@@ -66,7 +67,8 @@ pub(crate) async fn pass(
     pass_back(client, response, trailers, ends_with_a_line, config)
 }
 
-/// As [`pass`], where there are several remotes: before the first byte of a response, a request that fails goes to the next candidate.
+/// As [`pass`], where there are several remotes: before the first byte of a response, a request that fails goes to the
+/// next candidate.
 ///
 /// # Errors
 /// As [`pass`], of the first candidate.
@@ -266,7 +268,7 @@ fn is_ndjson(status: StatusCode, headers: &HeaderMap) -> bool {
         && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-ndjson"))
 }
 
-/// Removes what only this proxy may tell a client: its cross-origin rules, its receipt and its quotas.
+/// Removes what only this proxy may send to a client: its cross-origin rules, its receipt and its quotas.
 fn strip_own(headers: &mut HeaderMap, cookies: bool) {
     let is_own = |name: &HeaderName| {
         OWN.iter().any(|prefix| name.as_str().starts_with(prefix)) || !cookies && *name == header::SET_COOKIE

@@ -1,8 +1,8 @@
 //! Connections to the remote, kept for the next request.
 //!
-//! A connection has no task of its own: the caller that waits for its response, or reads it, drives it. So nothing is handed from task to
-//! task, what has arrived together is read together, and dropping the reader closes the connection at once. Idle connections are watched
-//! by one task for all of them ([`Pool::reaper`]).
+//! A connection has no task of its own: the caller that waits for its response, or reads it, drives it. So nothing is
+//! handed from task to task, what has arrived together is read together, and dropping the reader closes the connection
+//! at once. Idle connections are watched by one task for all of them ([`Pool::reaper`]).
 
 use std::{
     future::{Future, poll_fn},
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// How long an idle connection is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a request is not sent
-/// into a connection that is being closed.
+/// How long an idle connection is kept. Shorter than what gateways keep (nginx 75 s, load balancers 60 s), so that a
+/// request is not sent into a connection that is being closed.
 const MAX_IDLE: Duration = Duration::from_secs(45);
 
 /// How many idle connections are kept.
@@ -98,7 +98,8 @@ struct Pooled {
 }
 
 impl Pooled {
-    /// Gives an upload more time than other requests, whose bytes are acknowledged even by a remote that does not read them.
+    /// Gives an upload more time than other requests, whose bytes are acknowledged even by a remote that does not read
+    /// them.
     #[cfg(target_os = "linux")]
     fn allow_for(&mut self, body: Option<&RequestBody>) {
         /// What fits into any receive window, with the head.
@@ -217,8 +218,8 @@ impl Idle {
         }
     }
 
-    /// Closes connections that are too old or that the remote has closed. `cx` is woken when the remote closes another. Returns when the
-    /// next one will be too old.
+    /// Closes connections that are too old or that the remote has closed. `cx` is woken when the remote closes another.
+    /// Returns when the next one will be too old.
     fn reap(&self, cx: &mut Context<'_>) -> Option<Duration> {
         let now = (self.clock)();
         let mut state = self.state();
@@ -247,7 +248,8 @@ impl Pool {
         Self { connector, idle: Arc::default(), known: Mutex::default() }
     }
 
-    /// Watches the idle connections until the pool is dropped: closes those that are too old, and those that the remote has closed.
+    /// Watches the idle connections until the pool is dropped: closes those that are too old, and those that the remote
+    /// has closed.
     pub(crate) fn reaper(&self) -> impl Future<Output = ()> + Send + use<> {
         let idle = Arc::downgrade(&self.idle);
         let mut timer = Box::pin(sleep(MAX_IDLE));
@@ -274,11 +276,12 @@ impl Pool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    /// Sends `request` (its URI in origin form) and waits for the head of the response: for at most `first_byte` once the request has been
-    /// sent, zero being without limit. Dropping the future closes the connection.
+    /// Sends `request` (its URI in origin form) and waits for the head of the response: for at most `first_byte` once
+    /// the request has been sent, zero being without limit. Dropping the future closes the connection.
     ///
-    /// Sends it once more, on a fresh connection, if the pooled one was closed before any byte of a response came and the body can be
-    /// replayed. A remote that restarted, a gateway with a short keep-alive and a laptop that slept leave such connections behind.
+    /// Sends it once more, on a fresh connection, if the pooled one was closed before any byte of a response came and
+    /// the body can be replayed. A remote that restarted, a gateway with a short keep-alive and a laptop that slept
+    /// leave such connections behind.
     pub(crate) async fn send(&self, request: Outgoing, first_byte: Duration) -> Result<Response<Body>, Failure> {
         let Outgoing { head: request, mut body, is_head, wakes } = request;
         if let Some(mut pooled) = self.idle.take() {
@@ -293,7 +296,8 @@ impl Pool {
         Ok(self.response(pooled, head, is_head))
     }
 
-    /// As [`Pool::send`], for a request that may be sent to another remote: its body is kept for that until it is taken or forgotten.
+    /// As [`Pool::send`], for a request that may be sent to another remote: its body is kept for that until it is taken
+    /// or forgotten.
     ///
     /// # Errors
     /// Fails with what is needed to send it elsewhere.

@@ -58,7 +58,8 @@ impl RequestBody {
         Self::Whole { bytes, sent }
     }
 
-    /// A streamed body, of which up to `limit` bytes are kept to be sent again. Trailers other than `passed` are dropped.
+    /// A streamed body, of which up to `limit` bytes are kept to be sent again. Trailers other than `passed` are
+    /// dropped.
     pub(crate) fn stream(body: Body, limit: usize, passed: Vec<HeaderName>) -> Self {
         if body.is_end_stream() {
             return Self::empty();

@@ -1,4 +1,5 @@
-//! What the proxy's tests stand on: a proxy in process, raw sockets on both of its sides, and an upstream whose every byte is in the test.
+//! What the proxy's tests stand on: a proxy in process, raw sockets on both of its sides, and an upstream whose every
+//! byte is in the test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
@@ -73,7 +74,7 @@ pub enum Act {
     Close,
 }
 
-/// An upstream that writes what it is told, and keeps every byte that it gets.
+/// A scripted upstream that records every byte that it gets.
 pub struct Upstream {
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -309,7 +310,8 @@ impl Client {
 }
 
 impl Client {
-    /// Reads what is left until the connection ends, however it does, as the body of an answer whose head was read before.
+    /// Reads what is left until the connection ends, however it does, as the body of an answer whose head was read
+    /// before.
     pub async fn answer_or_nothing(&mut self) -> Answer {
         let mut rest = Vec::new();
         let reading = self.0.read_to_end(&mut rest);

@@ -130,7 +130,7 @@ impl RedisServer {
         stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
     }
 
-    /// Stops it in order; what it was told stays on disk.
+    /// Stops it in order; its data stays on disk.
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
         assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());

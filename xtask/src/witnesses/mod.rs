@@ -1,7 +1,7 @@
 //! Foreign clients against the proxy on the mock, versions locked: what they take for an answer is not ours to decide.
 //!
-//! Each witness is a program that prints a line for each of its checks; this starts what it needs and makes one report of all. What a check is
-//! stands in `xtask/witnesses/`.
+//! Each witness is a program that prints a line for each of its checks; this starts what it needs and makes one report
+//! of all. What a check is stands in `xtask/witnesses/`.
 
 mod runtime;
 mod scripted;
@@ -187,7 +187,8 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// A witness that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs those whose client's name holds one of `words`, or all. Where one cannot run, says so loudly; with `CI=true` that is a failure.
+/// Runs those whose client's name holds one of `words`, or all. Where one cannot run, says so loudly; with `CI=true`
+/// that is a failure.
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let chosen = |witness: &&Witness| words.is_empty() || words.iter().any(|word| witness.client.contains(&**word));
     let witnesses: Vec<&Witness> = WITNESSES.iter().filter(chosen).collect();

@@ -1,4 +1,5 @@
-//! What runs witnesses, with the packages that they need, in `target/witnesses/`. Packages are installed again when their list changed.
+//! What runs witnesses, with the packages that they need, in `target/witnesses/`. Packages are installed again when
+//! their list changed.
 
 use std::{
     fs,

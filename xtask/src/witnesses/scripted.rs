@@ -1,6 +1,6 @@
-//! A scripted OpenAI server: it answers as servers do that know nothing of Ollama, with fields and events that farllama's own `/v1` does not
-//! have. What it says depends on the request: it repeats the last text, calls the first tool, thinks as `gpt-oss:20b`, and breaks off as
-//! `breaks`.
+//! A scripted OpenAI server: it answers as servers do that know nothing of Ollama, with fields and events that
+//! farllama's own `/v1` does not have. What it says depends on the request: it repeats the last text, calls the first
+//! tool, thinks as `gpt-oss:20b`, and breaks off as `breaks`.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

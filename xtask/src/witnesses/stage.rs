@@ -12,15 +12,15 @@ use std::{
 use super::{Over, runtime::Runtime, scripted};
 use crate::{built, root};
 
-/// How long a server may take until it tells its address.
+/// Maximum time until a server prints its address.
 const START: Duration = Duration::from_secs(60);
 
-/// The version of the older Ollama: one that makes pictures.
+/// The version of the older Ollama: one that generates images.
 const OLDER: &str = "0.20.0";
 
 /// The servers; they end with it.
 pub(super) struct Stage {
-    /// Anybody may call it.
+    /// It needs no key.
     pub(super) open: Server,
     /// Asks for keys.
     pub(super) keyed: Server,
@@ -125,7 +125,7 @@ impl Server {
         });
         server.url = told
             .recv_timeout(START)
-            .map_err(|_| format!("{name} did not tell where it listens; it says:\n{}", server.log()))?;
+            .map_err(|_| format!("{name} did not print its address; it says:\n{}", server.log()))?;
         Ok(server)
     }
 
@@ -143,7 +143,7 @@ impl Drop for Server {
     }
 }
 
-/// The address that a server tells: scheme, address and port.
+/// The address that a server prints: scheme, address and port.
 fn url_in(line: &str) -> Option<&str> {
     const HOST: &str = "http://127.0.0.1:";
     let start = line.find(HOST)?;

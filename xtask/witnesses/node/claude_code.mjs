@@ -14,7 +14,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const CLAUDE = createRequire(import.meta.url).resolve('@anthropic-ai/claude-code/cli-wrapper.cjs');
 const NOTE = 'The lighthouse keeper has 4711 lamps.';
 
-/** A port that nobody listens on: a request to a proxy there goes nowhere. */
+/** A port without a listener: a request to a proxy there goes nowhere. */
 async function nowhere() {
   const server = createServer();
   await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
@@ -87,7 +87,7 @@ check('a task is done with a command, whose output the model is told', async () 
     const { code, result, text } = await claude(at, json('agent', '--allowedTools', 'Bash', '--', 'Copy the note, and tell what it says.'));
     assert.equal(code, 0, text);
     assert.equal(await readFile(join(at.task, 'copy.txt'), 'utf8').catch(() => undefined), NOTE, `the command had no effect: ${text}`);
-    // The mock tells what the tool said, which it knows from the second request only.
+    // The mock repeats the tool's result, which it knows from the second request only.
     assert(result.result.includes('the tool said') && result.result.includes(NOTE), text);
     assert(result.num_turns >= 2 && result.usage.input_tokens > 10_000, text);
   });
@@ -101,7 +101,7 @@ check('an image is seen', async () => {
   const flags = ['--model', 'qwen3-vl:8b', '--tools', '', '--input-format', 'stream-json', '--output-format', 'stream-json', '--verbose'];
   const { code, result, text } = await place((at) => claude(at, flags, input));
   assert.equal(code, 0, text);
-  // The mock tells how many images it was given.
+  // The mock says how many images it was given.
   assert.match(result.result, /with one attachment/, text);
 });
 

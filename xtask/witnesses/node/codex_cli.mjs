@@ -13,8 +13,8 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const CODEX = createRequire(import.meta.url).resolve('@openai/codex/bin/codex.js');
 const NOTE = 'The lighthouse keeper has 4711 lamps.';
 
-/** A port that nobody listens on: whoever asks a proxy there asks nobody. */
-async function nobody() {
+/** A port without a listener: a request to a proxy there goes nowhere. */
+async function closedPort() {
   const server = createServer();
   await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
   const { port } = server.address();
@@ -23,7 +23,7 @@ async function nobody() {
 }
 
 /** Runs it in a folder of its own with a note in it; gives what it did, its usage, its last message, and the note's copy. */
-async function codex(model, prompt, { schema, picture } = {}) {
+async function codex(model, prompt, { schema, image } = {}) {
   const place = await mkdtemp(join(HERE, 'codex-'));
   const [home, task] = [join(place, 'home'), join(place, 'task')];
   await mkdir(home);
@@ -32,9 +32,9 @@ async function codex(model, prompt, { schema, picture } = {}) {
   const shape = join(place, 'schema.json');
   const image = join(place, 'picture.png');
   await writeFile(shape, JSON.stringify(schema ?? {}));
-  await writeFile(image, picture ?? '');
+  await writeFile(image, image ?? '');
   try {
-    const outside = await nobody();
+    const outside = await closedPort();
     const asked = spawn(
       process.execPath,
       [
@@ -44,7 +44,7 @@ async function codex(model, prompt, { schema, picture } = {}) {
         ...['--skip-git-repo-check', '--sandbox', 'danger-full-access', '--cd', task],
         ...['--json', '--output-last-message', join(place, 'last.txt')],
         ...(schema ? ['--output-schema', shape] : []),
-        ...(picture ? ['--image', image] : []),
+        ...(image ? ['--image', image] : []),
         '--',
         prompt,
       ],
@@ -84,7 +84,7 @@ check('a task is done with a command, whose output the model is told', async () 
   const commands = items.filter((item) => item.type === 'command_execution');
   assert.deepEqual(commands.map((item) => [item.exit_code, item.aggregated_output.trim()]), [[0, NOTE]]);
   assert.equal(copy, NOTE, 'the command had no effect');
-  // The mock tells what the tool said, which it knows from the second request only.
+  // The mock repeats the tool's result, which it knows from the second request only.
   assert(last.includes('the tool said') && last.includes(NOTE), last);
   assert(usage.input_tokens > 1000 && usage.output_tokens > 0, JSON.stringify(usage));
 });
@@ -96,10 +96,10 @@ check('a tool of a namespace is called', async () => {
   assert.equal(last, 'The helper is at work.');
 });
 
-check('a picture is seen', async () => {
+check('an image is seen', async () => {
   const pixel = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
-  const { last } = await codex('qwen3-vl:8b', 'What is this?', { picture: Buffer.from(pixel, 'base64') });
-  // The mock tells how many pictures it was given.
+  const { last } = await codex('qwen3-vl:8b', 'What is this?', { image: Buffer.from(pixel, 'base64') });
+  // The mock says how many images it was given.
   assert.match(last, /with one attachment/);
 });
 

@@ -26,7 +26,7 @@ check('a response answers, with usage', async () => {
 });
 
 check('the streaming helper tells each event, and joins them', async () => {
-  const stream = o.responses.stream({ model: 'smollm2:135m', input: 'Say harbour.' });
+  const stream = o.responses.stream({ model: 'smollm2:135m', input: 'Say harbor.' });
   const [numbers, kinds] = [[], []];
   let text = '';
   stream.on('event', (event) => {
@@ -37,7 +37,7 @@ check('the streaming helper tells each event, and joins them', async () => {
   const final = await stream.finalResponse();
   assert.deepEqual(numbers, numbers.map((_, nth) => nth));
   assert.equal(kinds.at(-1), 'response.completed');
-  assert.match(text, /harbour/);
+  assert.match(text, /harbor/);
   assert.equal(final.output_text, text);
 });
 

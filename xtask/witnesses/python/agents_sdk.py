@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from report import URL, check, run
 
-# It would tell OpenAI of each run.
+# It would report each run to OpenAI.
 set_tracing_disabled(True)
 
 APIS = {"chat": OpenAIChatCompletionsModel, "responses": OpenAIResponsesModel}

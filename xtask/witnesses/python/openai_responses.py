@@ -60,7 +60,7 @@ def _():
 
 @check("the events of a stream are in order, dense, and fold to the response that ends it")
 def _():
-    events = list(o.responses.create(model="smollm2:135m", input="Say harbour.", stream=True))
+    events = list(o.responses.create(model="smollm2:135m", input="Say harbor.", stream=True))
     assert [event.sequence_number for event in events] == list(range(len(events))), events
     kinds = [event.type for event in events]
     assert kinds[:4] == [
@@ -77,18 +77,18 @@ def _():
     ], kinds
     final = events[-1].response
     deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert "harbour" in deltas and deltas == final.output_text and final.id == events[0].response.id, (deltas, final)
+    assert "harbor" in deltas and deltas == final.output_text and final.id == events[0].response.id, (deltas, final)
     assert kinds.count("response.output_text.delta") > 3, kinds
 
 
 @check("the streaming helper tells text as it grows, and joins it")
 def _():
-    with o.responses.stream(model="smollm2:135m", input="Say harbour.") as stream:
+    with o.responses.stream(model="smollm2:135m", input="Say harbor.") as stream:
         for event in stream:
             if event.type == "response.output_text.delta":
                 assert event.snapshot.endswith(event.delta), event
         final = stream.get_final_response()
-    assert "harbour" in final.output_text and final.usage.output_tokens > 0, final
+    assert "harbor" in final.output_text and final.usage.output_tokens > 0, final
 
 
 @check("the streaming helper understands function calls")

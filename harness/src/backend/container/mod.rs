@@ -25,7 +25,7 @@ const PORT: ContainerPort = ContainerPort::Tcp(11434);
 /// Where Ollama keeps models, if there is a volume for them.
 const MODELS: &str = "/models";
 
-/// How long a server that is there may take to tell its version.
+/// Maximum time for a running server to answer with its version.
 const MOMENT: Duration = Duration::from_secs(10);
 
 /// How long a server may take to answer; pulling the image is not counted.
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks whether it answers.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many of the last lines of a container that does not come up are told.
+/// How many of the last log lines of a container that does not start are reported.
 const LAST_WORDS: usize = 5;
 
 /// An Ollama in a container, which is removed when the run is over.
@@ -53,7 +53,7 @@ pub struct Container {
     over: watch::Sender<bool>,
 }
 
-/// Takes what a person who waits wants to know.
+/// Receives progress messages.
 #[derive(Clone)]
 pub struct Tell(Arc<dyn Fn(&str) + Send + Sync>);
 
@@ -82,7 +82,8 @@ struct Started {
 }
 
 impl Container {
-    /// A container of `image`, such as `ollama/ollama` or `ollama/ollama:0.32.5`; nothing is started yet. What takes long is told.
+    /// A container of `image`, such as `ollama/ollama` or `ollama/ollama:0.32.5`; nothing is started yet. Long steps
+    /// are reported.
     #[must_use]
     pub fn new(image: &str, tell: Tell) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -127,7 +128,7 @@ impl Container {
         let id = &started.id;
         Some(match container.as_ref()?.is_running().await {
             // The engine may hear of its end later than its clients.
-            Ok(_) => format!("the container {id} has ended in mid-run, or answers no more"),
+            Ok(_) => format!("the container {id} ended during the run, or no longer answers"),
             Err(error) => format!("the container {id} cannot be found any more: {}", chain(&error)),
         })
     }
@@ -151,7 +152,8 @@ impl Container {
         started.await.as_ref().map(|started| started.settings.clone()).map_err(Clone::clone)
     }
 
-    /// Removes the container, whether it was started, is being started, or could not be; nothing can be started afterwards.
+    /// Removes the container, whether it was started, is being started, or could not be; nothing can be started
+    /// afterwards.
     pub(super) async fn stop(&self) {
         self.over.send_replace(true);
         let _starting = self.starting.lock().await;
@@ -170,9 +172,7 @@ impl Container {
         let image = &*self.image;
         let absent = |error: &dyn std::error::Error| {
             let reason = chain(error);
-            Missing::Service(format!(
-                "there is no Docker engine here ({reason}); start one, or name one by DOCKER_HOST"
-            ))
+            Missing::Service(format!("no Docker engine found ({reason}); start one, or name one by DOCKER_HOST"))
         };
         let docker = docker_client_instance().await.map_err(|error| absent(&error))?;
         docker.ping().await.map_err(|error| absent(&error))?;

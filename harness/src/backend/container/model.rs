@@ -1,4 +1,4 @@
-//! Brings a model into an Ollama that has just been started, and tells how far it is.
+//! Brings a model into an Ollama that has just been started, and reports its progress.
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(super) async fn bring(model: &str, url: &str, tell: &Tell) -> Result<(), Str
         return Ok(());
     }
     tell.say(&format!("pulling {model}"));
-    // Ollama talks to a registry without TLS only where it is told so twice: by the name, and by this.
+    // Ollama talks to a registry without TLS only if that is requested twice: by the name, and by this.
     let ask = json!({"model": model, "insecure": model.starts_with("http://")});
     let answer = http.post(format!("{url}/api/pull")).json(&ask).send().await.map_err(told)?;
     let mut pieces = answer.bytes_stream();
@@ -32,7 +32,7 @@ pub(super) async fn bring(model: &str, url: &str, tell: &Tell) -> Result<(), Str
             progress.line(&line, &|words| tell.say(&format!("{model}: {words}"))).map_err(failed)?;
         }
         if rest.len() > LONGEST {
-            return Err(failed("what answers is no Ollama".to_owned()));
+            return Err(failed("the server is not an Ollama".to_owned()));
         }
     }
     // A refusal is one line without an end.
@@ -43,13 +43,13 @@ pub(super) async fn bring(model: &str, url: &str, tell: &Tell) -> Result<(), Str
 /// How far a pull is.
 #[derive(Debug, Default)]
 struct Progress {
-    /// What is being done, and how many tenths of it were told.
+    /// What is being done, and how many tenths of it were reported.
     now: (String, u64),
     success: bool,
 }
 
 impl Progress {
-    /// Takes a line of the answer; what is new to a person is told.
+    /// Takes a line of the answer; news are reported.
     ///
     /// # Errors
     /// Ollama says what is wrong, whatever the status of the answer.

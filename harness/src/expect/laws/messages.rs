@@ -1,4 +1,5 @@
-//! The order of the events of one of Anthropic's messages: it begins, its blocks come one after the other, and it ends once.
+//! The order of the events of one of Anthropic's messages: it begins, its blocks come one after the other, and it ends
+//! once.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! What holds of every stream, whether a scenario asks for it or not: its framing, its one end, and the order of its chunks. Pure.
+//! What holds of every stream, whether a scenario asks for it or not: its framing, its one end, and the order of its
+//! chunks. Pure.
 //!
 //! Each law has a name. A run or a scenario can switch laws off; one defect is one breach.
 
@@ -15,7 +16,8 @@ use crate::{
     text::suggestion,
 };
 
-/// Below this size the reader has room for all that is there, so that an event arrives in the pieces in which it was written.
+/// Below this size the reader has room for all that is there, so that an event arrives in the pieces in which it was
+/// written.
 const ROOM: usize = 4096;
 
 /// Something that holds of every stream.
@@ -213,7 +215,8 @@ pub fn breaches(body: &[u8], laws: &Laws) -> Vec<Breach> {
     laws.first_of_each(breaches)
 }
 
-/// Whether an event came in several pieces. A network may split what is written, so it is asked only where there is none.
+/// Whether an event came in several pieces. A network may split what is written, so it is asked only where there is
+/// none.
 #[must_use]
 pub fn torn(recording: &Recording) -> Option<Breach> {
     let size: usize = recording.pieces.iter().map(|piece| piece.bytes.len()).sum();

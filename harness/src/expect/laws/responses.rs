@@ -1,4 +1,4 @@
-//! The order of a response's events: numbered without a gap, named as they are, the end once and with all that was told.
+//! The order of a response's events: numbered without a gap, named as they are, one end with everything that was sent.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(super) fn breaches(text: &str, events: &[Value]) -> Vec<Breach> {
     for event in events {
         breaches.extend(end(event));
     }
-    // Whoever goes on in the middle of a response has not seen what came before.
+    // A stream that resumes in the middle of a response has not shown what came before.
     if first == 0 {
         let mut told = Told::default();
         events.iter().for_each(|event| told.add(event, &mut breaches));
@@ -57,7 +57,7 @@ fn end(event: &Value) -> Vec<Breach> {
     breaches
 }
 
-/// What the events have told so far.
+/// What the events have sent so far.
 #[derive(Default)]
 struct Told<'a> {
     /// The id of each item that was begun, in order.
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_proper_response_breaks_no_law() {
         assert_eq!(found(&stream()), []);
-        // Its second half, as whoever goes on in the middle gets it.
+        // Its second half, as a stream that resumes in the middle shows it.
         assert_eq!(found(&stream()[4..]), []);
     }
 

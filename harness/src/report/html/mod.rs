@@ -1,4 +1,5 @@
-//! Reports as one HTML file: no external resource, light and dark, with filters. Every text is escaped here and nowhere else.
+//! Reports as one HTML file: no external resource, light and dark, with filters. Every text is escaped here and nowhere
+//! else.
 //!
 //! What is shown is typed ([`Page`]); runs, diagnoses and comparisons make one of their results.
 

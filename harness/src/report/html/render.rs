@@ -11,7 +11,7 @@ use crate::report::{Exchange, Told};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// Beyond this, a difference is not looked for: it takes time, and helps nobody.
+/// Beyond this, a difference is not looked for: it takes time, and is of no use.
 const DIFFED: usize = 20_000;
 /// The width of a timeline.
 const WIDTH: f64 = 1000.0;

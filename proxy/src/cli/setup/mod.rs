@@ -1,4 +1,5 @@
-//! `farllama setup TOOL`: the configuration of a tool that is to use this proxy, printed, or written with a diff, a backup and a way back.
+//! `farllama setup TOOL`: the configuration of a tool that is to use this proxy, printed, or written with a diff, a
+//! backup and a way back.
 
 mod backup;
 mod json;

@@ -1,4 +1,5 @@
-//! The two kinds of body that the audio API takes: a form as OpenAI has it, or JSON. Either is here whole before it is taken apart.
+//! The two kinds of body that the audio API takes: a form as OpenAI has it, or JSON. Either is here whole before it is
+//! taken apart.
 
 use std::borrow::Cow;
 

@@ -65,7 +65,7 @@ pub(crate) async fn translate(
 
 /// Always refused.
 pub(crate) async fn speech() -> Error {
-    Error::unsupported("model", "Ollama's models write; none of them speaks. Use another service for speech.")
+    Error::unsupported("model", "Ollama has no text-to-speech models. Use another service for speech.")
 }
 
 /// Translates a JSON body as if every model could hear: what would be asked first, if anything is.

@@ -32,8 +32,8 @@ pub(crate) enum Source<'a> {
     Sound(&'a str),
 }
 
-/// The first that there is: the text, a file that the model can hear, a prompt without a file; and a prompt in place of a file that the
-/// model cannot hear only where the settings say so.
+/// The first that there is: the text, a file that the model can hear, a prompt without a file; and a prompt in place of
+/// a file that the model cannot hear only where the settings say so.
 ///
 /// # Errors
 /// There is none of them.
@@ -51,8 +51,8 @@ pub(super) fn source<'r>(
             Error::unsupported(
                 "model",
                 format!(
-                    "The model `{model}` cannot hear; take one with the capability audio (Ollama 0.20 or later). \
-                     To have the prompt taken as the transcript instead, set audio.prompt_as_transcript."
+                    "The model `{model}` has no audio input; use one with the capability audio (Ollama 0.20 or later). \
+                     To use the prompt as the transcript instead, set audio.prompt_as_transcript."
                 ),
             )
         }),

@@ -1,5 +1,5 @@
-//! How a vector of audio is checked: `client.json` is a body, `upstream.json` what its sound and its transcript are asked for, `answer.json`
-//! a transcript.
+//! How a vector of audio is checked: `client.json` is a body, `upstream.json` what its sound and its transcript are
+//! asked for, `answer.json` a transcript.
 
 use async_openai::types::audio::CreateTranscriptionResponseJson;
 use serde_json::value::RawValue;

@@ -80,7 +80,7 @@ fn plain(format: &str) -> Result<bool, Error> {
         "srt" | "vtt" | "verbose_json" | "diarized_json" => Err(Error::unsupported(
             "response_format",
             format!(
-                "Ollama's models tell neither times nor speakers, so '{format}' would be made up; take 'json' or 'text'."
+                "Ollama's models return neither timestamps nor speakers, so '{format}' is not available; use 'json' or 'text'."
             ),
         )),
         other => Err(Error::invalid(
@@ -97,7 +97,7 @@ pub(crate) struct Transcription<'a> {
     pub(crate) usage: AudioUsage,
 }
 
-/// What it cost, in tokens: how long a sound lasts, Ollama does not tell.
+/// What it cost, in tokens: Ollama does not report the length of a recording.
 #[derive(Debug, Serialize)]
 pub(crate) struct AudioUsage {
     pub(crate) r#type: &'static str,

@@ -1,6 +1,8 @@
-//! Runs batches: each is a task that sends one request of its file after the other, whenever the proxy is otherwise idle.
+//! Runs batches: each is a task that sends one request of its file after the other, whenever the proxy is otherwise
+//! idle.
 //!
-//! The requests are the proxy's own ([`Inner`]), so the gate, quotas and logs treat them like those of the key that made the batch.
+//! The requests are the proxy's own ([`Inner`]), so the gate, quotas and logs treat them like those of the key that
+//! made the batch.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! How a vector of batches is checked: `client.json` asks for a batch of `file.jsonl`; `answer.json` is the batch once its file is read, and
-//! `lines.json` what its requests are.
+//! How a vector of batches is checked: `client.json` asks for a batch of `file.jsonl`; `answer.json` is the batch once
+//! its file is read, and `lines.json` what its requests are.
 
 use serde_json::{Value, json};
 

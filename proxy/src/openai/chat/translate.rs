@@ -273,7 +273,8 @@ fn choice<'a>(
     })
 }
 
-/// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an answer.
+/// OpenAI's word for why the model stopped. Ollama says `stop` of tool calls too; `load` and `unload` come without an
+/// answer.
 pub(super) fn finish_reason(done_reason: Option<&str>, called: bool, legacy: bool) -> &'static str {
     match done_reason {
         Some("length") => "length",

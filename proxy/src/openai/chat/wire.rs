@@ -145,7 +145,8 @@ pub(crate) struct ResponseFormat<'a> {
     pub(crate) json_schema: Option<JsonSchema<'a>>,
 }
 
-/// A named schema. Name and description are for OpenAI's models; Ollama is given the schema alone, and always holds the model to it.
+/// A named schema. Name and description are for OpenAI's models; Ollama is given the schema alone, and always holds the
+/// model to it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct JsonSchema<'a> {
     #[serde(borrow, default)]
@@ -179,7 +180,8 @@ struct ChatTemplateKwargs {
 }
 
 impl<'a> Request<'a> {
-    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`. `settings` are those of tools.
+    /// Takes a body apart. What it does not know, and what has no effect, is noted in `receipt`. `settings` are those
+    /// of tools.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
@@ -378,8 +380,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) function_call: Option<CalledFunction<'a>>,
 }
 
-/// What begins each event of a streamed answer. `choices` follow; then `usage`, absent where it was not asked for, else null until the last
-/// event.
+/// What begins each event of a streamed answer. `choices` follow; then `usage`, absent where it was not asked for, else
+/// null until the last event.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChunkHead<'a> {
     pub(crate) id: &'a str,
@@ -426,7 +428,7 @@ pub(crate) struct Logprobs<'a> {
 }
 
 impl<'a> Logprobs<'a> {
-    /// Of what Ollama tells.
+    /// From Ollama's response.
     pub(crate) fn of(tokens: Vec<native::Logprob<'a>>) -> Self {
         Self { content: tokens.into_iter().map(Logprob::from).collect(), refusal: None }
     }

@@ -1,7 +1,8 @@
 //! A completion request for Ollama, one ask for each answer, and the whole answers back. Pure.
 //!
-//! The prompt goes through the model's template, as in Ollama's own compatible layer: nearly every model there is trained for conversation,
-//! and without its template it does not find an end. Who wants a text continued as it stands says `raw: true`, or sets `completions.raw`.
+//! The prompt goes through the model's template, as in Ollama's own compatible layer: nearly every model there is
+//! trained for conversation, and without its template it does not find an end. Who wants a text continued as it stands
+//! says `raw: true`, or sets `completions.raw`.
 
 use std::borrow::Cow;
 
@@ -142,7 +143,7 @@ pub(super) fn finish_reason(done_reason: Option<&str>) -> &'static str {
 pub(crate) fn logprobs<'a>(tokens: Vec<native::Logprob<'a>>, offset: &mut u64) -> Logprobs<'a> {
     let mut out = Logprobs::default();
     for token in tokens {
-        // The token itself is among the alternatives, wherever any are told.
+        // The token itself is among the alternatives, if there are any.
         let mut top = Alternatives::default();
         for other in token.top_logprobs {
             top.0.entry(other.token).or_insert(other.logprob);

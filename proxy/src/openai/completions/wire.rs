@@ -31,7 +31,7 @@ pub(crate) struct Request<'a> {
     pub(crate) echo: bool,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
-    /// How many alternatives to each token are told, if any probabilities are.
+    /// How many alternatives to each token are returned, if log probabilities are.
     pub(crate) logprobs: Option<u8>,
     /// Whether the prompt goes to the model without its template; absent, the setting decides.
     pub(crate) raw: Option<bool>,
@@ -87,7 +87,7 @@ impl<'a> Request<'a> {
             if best_of > n {
                 return Err(Error::unsupported(
                     "best_of",
-                    "The answers of Ollama are not ranked, so there is no best one; 'best_of' may be equal to 'n' or absent.",
+                    "Ollama does not rank its choices; 'best_of' may be equal to 'n' or absent.",
                 ));
             }
         }
@@ -96,7 +96,7 @@ impl<'a> Request<'a> {
         if echo && logprobs.is_some() {
             return Err(Error::unsupported(
                 "logprobs",
-                "Ollama tells no probabilities of the prompt's tokens; leave out 'logprobs' or 'echo'.",
+                "Ollama returns no log probabilities for the prompt's tokens; leave out 'logprobs' or 'echo'.",
             ));
         }
         let suffix = fields.take::<Text<'a>>("suffix", ignored)?.filter(|suffix| !suffix.is_empty());
@@ -114,7 +114,7 @@ impl<'a> Request<'a> {
             let asked = prompts.len() * n;
             return Err(Error::invalid(
                 "n",
-                format!("{asked} answers are too many for one request; ask for {MOST} at most."),
+                format!("{asked} choices are too many for one request; the maximum is {MOST}."),
             ));
         }
         if n > 1 {

@@ -1,5 +1,5 @@
-//! `/v1/conversations`: what was said so far, stored here with its items, for responses to go on from (`conversation`). A response adds what it
-//! was asked and what was answered when it has ended.
+//! `/v1/conversations`: what was said so far, stored here with its items, for responses to go on from (`conversation`).
+//! A response adds what it was asked and what was answered when it has ended.
 
 pub(crate) mod stored;
 #[cfg(test)]
@@ -223,7 +223,8 @@ struct Include {
 }
 
 impl Include {
-    /// Reads the query. Everything that is stored of an item is always shown; the receipt says of what it may not be there.
+    /// Reads the query. Everything that is stored of an item is always shown; the receipt says of what it may not be
+    /// there.
     ///
     /// # Errors
     /// Fails on a name that OpenAI's API does not have.

@@ -82,8 +82,9 @@ impl Stored {
         self.metadata = metadata;
     }
 
-    /// Appends items; returns them as they are stored. One that is there already, such as one that a client sends again or refers to, is not
-    /// added twice; another with the id of one that is there gets an id of its own, made of `random`.
+    /// Appends items; returns them as they are stored. One that is there already, such as one that a client sends again
+    /// or refers to, is not added twice; another with the id of one that is there gets an id of its own, made of
+    /// `random`.
     ///
     /// # Errors
     /// None that items which were understood can cause.
@@ -114,7 +115,8 @@ impl Stored {
         self.items.len() < before
     }
 
-    /// Checks that a model can be given `added` after the items that are there, so that a later request does not fail because of them.
+    /// Checks that a model can be given `added` after the items that are there, so that a later request does not fail
+    /// because of them.
     ///
     /// # Errors
     /// Fails if it cannot, and names the item.

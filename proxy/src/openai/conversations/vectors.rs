@@ -1,4 +1,5 @@
-//! How a vector of conversations is checked: `client.json` is the body that creates one, `answer.json` the object and the list of its items.
+//! How a vector of conversations is checked: `client.json` is the body that creates one, `answer.json` the object and
+//! the list of its items.
 
 use async_openai::types::responses::{ConversationItemList, ConversationResource};
 use serde_json::json;

@@ -99,7 +99,8 @@ pub(super) fn response(facts: &Facts, reply: &EmbedReply<'_>, size: usize) -> Re
     Ok(out)
 }
 
-/// Ollama leaves out in silence what it cannot do: a longer vector than the model's, and before 0.11.11 a shorter one too.
+/// Ollama leaves out in silence what it cannot do: a longer vector than the model's, and before 0.11.11 a shorter one
+/// too.
 fn too_short(length: u64, asked: u64) -> String {
     if asked > length {
         format!("The model's vectors have {length} dimensions; 'dimensions' cannot be {asked}.")
@@ -116,7 +117,7 @@ fn inside(array: &str) -> Result<&str, Error> {
 }
 
 fn no_vector() -> Error {
-    Error::NotOllama { message: "the remote gave something that is no vector of numbers".to_owned() }
+    Error::NotOllama { message: "the remote returned an embedding that is not a list of numbers".to_owned() }
 }
 
 /// How many numbers there are. They are valid JSON, so they have one comma less.

@@ -1,5 +1,5 @@
-//! `/v1/files`: files that requests name by their ids, and those of batches. They are records of the store, and each belongs to the key
-//! that uploaded it.
+//! `/v1/files`: files that requests name by their ids, and those of batches. They are records of the store, and each
+//! belongs to the key that uploaded it.
 
 pub(crate) mod stored;
 #[cfg(test)]

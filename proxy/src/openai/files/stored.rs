@@ -87,7 +87,8 @@ pub(crate) async fn put(app: &App, owner: Owner, file: &FileObject, content: Byt
     Ok(())
 }
 
-/// The file of that id and its content, if `owner` has it. One that has expired, or whose content was evicted, is deleted.
+/// The file of that id and its content, if `owner` has it. One that has expired, or whose content was evicted, is
+/// deleted.
 ///
 /// # Errors
 /// Fails if the store cannot be reached.

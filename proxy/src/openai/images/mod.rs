@@ -1,4 +1,5 @@
-//! `POST /v1/images/generations` over `POST /api/generate`, where the remote's version makes pictures. Never text dressed up as one.
+//! `POST /v1/images/generations` over `POST /api/generate`, where the remote's version generates images. Never text
+//! dressed up as one.
 
 mod translate;
 #[cfg(test)]
@@ -57,19 +58,19 @@ pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Str
     Ok(Prepared { asks, facts, receipt })
 }
 
-/// One picture or several.
+/// One image or several.
 pub(crate) async fn create(State(app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     let (asks, model) = take(&app, &recorder, json, prepare).await?;
     let version = app.upstream.version().await?;
     let target = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
-    if !version.makes_pictures() || !can(&app, &target, "image").await? {
+    if !version.generates_images() || !can(&app, &target, "image").await? {
         return Err(translate::refused(&model, &version));
     }
     let mut replies = Vec::with_capacity(asks.len());
-    // One after the other: a picture takes a whole machine.
+    // One after the other: an image takes a whole machine.
     for ask in asks {
         replies.push(send::whole(&app, ask, &recorder).await?);
     }
-    let replies = replies.iter().map(|reply| translate::picture(reply, &model)).collect::<Result<Vec<_>, _>>()?;
+    let replies = replies.iter().map(|reply| translate::image(reply, &model)).collect::<Result<Vec<_>, _>>()?;
     Ok(axum::Json(translate::response(&app.stamp(""), &model, replies)?).into_response())
 }

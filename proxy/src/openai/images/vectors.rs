@@ -1,4 +1,4 @@
-//! How a vector of pictures is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
+//! How a vector of images is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
 
 use async_openai::types::images::ImagesResponse;
 use serde_json::value::RawValue;

@@ -73,7 +73,7 @@ fn size(text: &str) -> Result<(u32, u32), Error> {
     })
 }
 
-/// Body of `POST /api/generate` for a picture, as Ollama 0.14.3 to 0.32.5 takes it.
+/// Body of `POST /api/generate` for an image, as Ollama 0.14.3 to 0.32.5 takes it.
 #[derive(Debug, Serialize)]
 pub(crate) struct ImageRequest<'a> {
     pub(crate) model: &'a str,
@@ -89,7 +89,7 @@ pub(crate) struct ImageRequest<'a> {
     pub(crate) options: Option<Seed>,
 }
 
-/// The one option that matters to a picture.
+/// The one option that matters to an image.
 #[derive(Debug, Serialize)]
 pub(crate) struct Seed {
     pub(crate) seed: i64,
@@ -111,7 +111,7 @@ pub(crate) struct Images<'a> {
     pub(crate) output_format: &'static str,
 }
 
-/// One picture.
+/// One image.
 #[derive(Debug, Serialize)]
 pub(crate) struct Image<'a> {
     pub(crate) b64_json: Cow<'a, str>,

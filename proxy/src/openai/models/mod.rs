@@ -1,4 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/{id}` over `GET /api/tags` and `POST /api/show`; and which names are near one that does not exist.
+//! `GET /v1/models` and `GET /v1/models/{id}` over `GET /api/tags` and `POST /api/show`; and which names are near one
+//! that does not exist.
 
 mod translate;
 #[cfg(test)]
@@ -78,7 +79,8 @@ pub(crate) async fn explained<T>(app: &App, model: &str, outcome: Result<T, Erro
     }
 }
 
-/// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does not list its models.
+/// Adds to a "not found" which names are near. Other errors stay as they are, and so does this one if the remote does
+/// not list its models.
 pub(crate) async fn explain(app: &App, error: Error, model: &str) -> Error {
     let refused = match error {
         Error::Refused(refused) if refused.refusal == Refusal::NoModel => refused,

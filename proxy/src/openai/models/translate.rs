@@ -60,7 +60,8 @@ fn model<'a>(name: &'a str, modified_at: &str) -> Model<'a> {
     }
 }
 
-/// Unix seconds of a time such as `2025-05-04T17:37:44.706015396-07:00`. Ollama's zero date and what cannot be read are 0.
+/// Returns the Unix seconds of a time such as `2025-05-04T17:37:44.706015396-07:00`. Ollama's zero date and invalid
+/// times are 0.
 fn seconds(time: &str) -> u64 {
     time.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(0)
 }
@@ -106,7 +107,7 @@ pub(super) fn not_found(model: &str, upstream: &str, instead: Option<&Instead>) 
         }
     };
     let alias = match model.starts_with("claude-") {
-        true => " Set anthropic.model in the settings of farllama to the model that Anthropic's names stand for.",
+        true => " Set anthropic.model in the settings of farllama to the model that Anthropic's names mean.",
         false => "",
     };
     format!("The model `{model}` does not exist or you do not have access to it. (Ollama: {upstream}){instead}{alias}")

@@ -19,10 +19,10 @@ pub(crate) struct Model<'a> {
     /// Unix seconds.
     pub(crate) created: u64,
     pub(crate) owned_by: Cow<'a, str>,
-    /// Not OpenAI's: tokens that a prompt and its answer may have together; left out where Ollama does not tell.
+    /// Not OpenAI's: tokens that a prompt and its answer may have together; left out if Ollama does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) context_length: Option<u64>,
-    /// Not OpenAI's: what the model can do, in Ollama's words; left out where Ollama does not tell.
+    /// Not OpenAI's: what the model can do, in Ollama's words; left out if Ollama does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) capabilities: Option<&'a [Cow<'a, str>]>,
 }

@@ -21,8 +21,8 @@ use crate::{
 pub(crate) enum Judge {
     /// Llama Guard 3 and 4: their own template asks, and they answer `safe`, or `unsafe` and a line of hazard codes.
     LlamaGuard,
-    /// ShieldGemma and Granite Guardian: their own template asks whether one risk, which the system message names, is there; they answer
-    /// `Yes` or `No`. Each risk is a request of its own.
+    /// ShieldGemma and Granite Guardian: their own template asks whether one risk, which the system message names, is
+    /// there; they answer `Yes` or `No`. Each risk is a request of its own.
     YesNo(&'static [Risk]),
     /// gpt-oss-safeguard: judges by a policy in the system message. It thinks first, and does not always obey `format`.
     Policy,
@@ -33,8 +33,8 @@ pub(crate) enum Judge {
 /// A risk: the system message that names it, and the categories that it stands for.
 pub(crate) type Risk = (&'static str, &'static [&'static str]);
 
-/// The models that are made for judging, by a part of their name without punctuation. Where no model is configured, the first kind that
-/// the remote has judges.
+/// The models that are made for judging, by a part of their name without punctuation. Where no model is configured, the
+/// first kind that the remote has judges.
 const GUARDS: [(&str, Judge); 6] = [
     ("llamaguard4", Judge::LlamaGuard),
     ("llamaguard3", Judge::LlamaGuard),
@@ -44,7 +44,8 @@ const GUARDS: [(&str, Judge); 6] = [
     ("gptosssafeguard", Judge::Policy),
 ];
 
-/// Granite Guardian's risks, by the names that its template knows. What is only harmful in general stands under `illicit`, as below.
+/// Granite Guardian's risks, by the names that its template knows. What is only harmful in general stands under
+/// `illicit`, as below.
 const GRANITE: [Risk; 5] = [
     ("harm", &["illicit"]),
     ("social_bias", &["hate"]),
@@ -76,8 +77,9 @@ const SHIELD: [Risk; 4] = [
     ),
 ];
 
-/// The MLCommons hazards that Llama Guard 3 and 4 tell, and where they stand among OpenAI's categories. A hazard that OpenAI does not have
-/// stands under the nearest, `illicit`: the model called it unsafe, and an answer that says "not flagged" would hide that.
+/// The MLCommons hazards that Llama Guard 3 and 4 report, and their places among OpenAI's categories. A hazard that
+/// OpenAI does not have stands under the nearest, `illicit`: the model called it unsafe, and an answer that says "not
+/// flagged" would hide that.
 const HAZARDS: [(&str, &[&str]); 14] = [
     // Violent crimes
     ("S1", &["violence", "illicit", "illicit/violent"]),
@@ -191,7 +193,8 @@ impl Judge {
         Some(raw(&schema))
     }
 
-    /// Reads the answers to the questions about one input, each with its tokens if the version gives their probabilities.
+    /// Reads the answers to the questions about one input, each with its tokens if the version gives their
+    /// probabilities.
     ///
     /// # Errors
     /// Fails if one is no verdict.
@@ -210,7 +213,7 @@ impl Judge {
                 let begin: String = answer.trim().chars().take(100).collect();
                 Error::unsupported(
                     "model",
-                    format!("The model's answer is no verdict: `{begin}`. Take a model that can judge, such as llama-guard3 (moderation.model)."),
+                    format!("The model's answer is not a verdict: `{begin}`. Take a model that can judge, such as llama-guard3 (moderation.model)."),
                 )
             })?;
         }
@@ -218,7 +221,8 @@ impl Judge {
     }
 }
 
-/// How probable the word at byte `at` of an answer was, of it and `other` alone; 1 where the version gives no probabilities.
+/// How probable the word at byte `at` of an answer was, of it and `other` alone; 1 where the version gives no
+/// probabilities.
 ///
 /// A token may be the beginning of a word: `un` of `unsafe`.
 fn probability(tokens: &[Logprob<'_>], at: usize, word: &str, other: &str) -> f64 {

@@ -55,7 +55,8 @@ pub(crate) fn explain(
     Ok((prepare(json, context, &means)?, guard))
 }
 
-/// The model that is asked, if that is known before the remote's models are: `named`, or the one in the settings in place of OpenAI's.
+/// The model that is asked, if that is known before the remote's models are: `named`, or the one in the settings in
+/// place of OpenAI's.
 pub(crate) fn model<'a>(config: &'a Config, named: Option<&'a str>) -> Option<&'a str> {
     match translate::is_open(named) {
         true => Some(&*config.moderation.model).filter(|model| !model.is_empty()),
@@ -75,7 +76,7 @@ fn prepare(json: &Json, context: &Context<'_>, means: &Means) -> Result<Prepared
     Ok(Prepared { asks, facts, receipt })
 }
 
-/// The judgements of one input or several.
+/// The judgments of one input or several.
 pub(crate) async fn create(State(mut app): State<App>, recorder: Recorder, json: Json) -> Result<Response, Error> {
     recorder.payload("request", json.bytes());
     let json = inline_all(&app, &recorder, json).await?;
@@ -92,14 +93,14 @@ pub(crate) async fn create(State(mut app): State<App>, recorder: Recorder, json:
     hold(&mut asks, &app.buffered);
     recorder.receipt(receipt);
     let model = asks.first().map(|ask| ask.model.clone()).unwrap_or_default();
-    // Older versions leave out in silence a picture that the model cannot see, which must not be called harmless.
+    // Older versions leave out in silence an image that the model cannot see, which must not be called harmless.
     if facts.kinds.iter().any(|(_, image)| *image)
-        && !app.upstream.version().await?.refuses_pictures()
+        && !app.upstream.version().await?.refuses_images()
         && !can(&app, &model, "vision").await?
     {
         return Err(Error::unsupported(
             "input",
-            format!("The model `{model}` cannot see pictures, so it cannot judge them."),
+            format!("The model `{model}` cannot process images, so it cannot judge them."),
         ));
     }
     let replies = send::all(&app, asks, &recorder).await?;

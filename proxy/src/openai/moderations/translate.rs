@@ -1,4 +1,4 @@
-//! Inputs to judge, one ask for each, and the judgements back. Pure.
+//! Inputs to judge, one ask for each, and the judgments back. Pure.
 
 use std::borrow::Cow;
 
@@ -27,11 +27,11 @@ pub(super) const PATH: &str = "/api/chat";
 /// What the answer must know of its request.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// What the client is told.
+    /// What the client gets.
     pub(crate) model: String,
     /// Which model judges.
     pub(crate) judge: Judge,
-    /// What each input holds: text, pictures.
+    /// What each input holds: text, images.
     pub(crate) kinds: Vec<(bool, bool)>,
 }
 
@@ -52,8 +52,8 @@ pub(super) fn is_open(named: Option<&str>) -> bool {
     named.is_none_or(|name| name.starts_with("omni-moderation") || name.starts_with("text-moderation"))
 }
 
-/// The model that judges: the one that is named, or in place of OpenAI's the configured one, or else a guard model that the remote has,
-/// which is noted.
+/// The model that judges: the one that is named, or in place of OpenAI's the configured one, or else a guard model that
+/// the remote has, which is noted.
 ///
 /// # Errors
 /// Fails if there is none.
@@ -97,7 +97,7 @@ pub(super) fn asks(
         kinds: request.inputs.iter().map(|input| (!input.text.is_empty(), !input.images.is_empty())).collect(),
     };
     let mut native = request.native;
-    // A text of which only a part is judged is not judged, unless somebody says so.
+    // A text of which only a part is judged is not judged, unless the request or the settings say so.
     let truncate = policy.apply(&mut native);
     native.be_exact();
     let mut asked = ChatRequest {
@@ -161,10 +161,10 @@ pub(super) fn response<'a>(
 }
 
 fn judged(Verdict { flags, scores }: Verdict, (text, image): (bool, bool)) -> Judged {
-    let applied = CATEGORIES.map(|(_, pictures)| {
+    let applied = CATEGORIES.map(|(_, judges_images)| {
         let mut types = Vec::new();
         types.extend(text.then_some("text"));
-        types.extend((image && pictures).then_some("image"));
+        types.extend((image && judges_images).then_some("image"));
         types
     });
     Judged {

@@ -1,5 +1,6 @@
-//! How a vector of moderations is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers. Where there is a file
-//! `scored` the version gives probabilities, and where there is `not-configured` the remote's own guard model judges, a ShieldGemma.
+//! How a vector of moderations is checked. `upstream.json` is the list of asks, and `reply.json` that of their answers.
+//! Where there is a file `scored` the version gives probabilities, and where there is `not-configured` the remote's own
+//! guard model judges, a ShieldGemma.
 
 use async_openai::types::moderations::CreateModerationResponse;
 

@@ -14,7 +14,7 @@ use crate::{
     receipt::Receipt,
 };
 
-/// OpenAI's categories, in its order, and whether it judges pictures by them too.
+/// OpenAI's categories, in its order, and whether it judges images by them too.
 pub(crate) const CATEGORIES: [(&str, bool); 13] = [
     ("harassment", false),
     ("harassment/threatening", false),
@@ -117,7 +117,7 @@ pub(crate) struct Moderation<'a> {
     pub(crate) results: Vec<Judged>,
 }
 
-/// The judgement of one input.
+/// The judgment of one input.
 #[derive(Debug, Serialize)]
 pub(crate) struct Judged {
     pub(crate) flagged: bool,

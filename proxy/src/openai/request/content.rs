@@ -1,4 +1,5 @@
-//! A message's content: a string, or parts of text, pictures and sound; gathered into the one string and the list of images that Ollama takes. Pure.
+//! A message's content: a string, or parts of text, images and sound; gathered into the one string and the list of
+//! images that Ollama takes. Pure.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -49,7 +50,7 @@ pub(crate) struct Part<'a> {
     pub(crate) filename: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(crate) file_url: Option<Text<'a>>,
-    // Of a picture: Ollama has one way to look at it. Of an answer that comes back: nothing that the model can use.
+    // Of an image: Ollama has one way to look at it. Of an answer that comes back: nothing that the model can use.
     #[serde(borrow, default)]
     #[expect(dead_code, reason = "known, so that it does not count as ignored")]
     pub(crate) detail: Option<&'a RawValue>,
@@ -135,7 +136,8 @@ pub(crate) struct Gathered<'a> {
     pub(crate) images: Vec<Cow<'a, str>>,
 }
 
-/// Gathers a content that stands at `at`, such as `messages[2].content`. Texts are joined with a newline: they are parts, not pieces.
+/// Gathers a content that stands at `at`, such as `messages[2].content`. Texts are joined with a newline: they are
+/// parts, not pieces.
 ///
 /// # Errors
 /// A part that Ollama cannot be given.
@@ -204,7 +206,7 @@ pub(crate) fn gather<'a>(content: Option<Content<'a>>, at: impl Fn() -> String) 
 /// # Errors
 /// Fails if it is not one, or holds what no model can look at.
 pub(crate) fn image<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
-    match not_a_picture(&url) {
+    match not_an_image(&url) {
         Some(what) => Err(no_image(&what, at)),
         None => data_url(url, at),
     }
@@ -225,7 +227,7 @@ fn no_image(what: &str, at: &str) -> Error {
     Error::unsupported(
         at,
         format!(
-            "Ollama's models take pictures as PNG, JPEG or WebP, but this is {what}; convert it, or send its text."
+            "Ollama's models accept images as PNG, JPEG or WebP, but this is {what}; convert it, or send its text."
         ),
     )
 }
@@ -276,8 +278,9 @@ pub(crate) fn decoded(data: &str, at: &str) -> Result<Vec<u8>, Error> {
     STANDARD.decode(&*encoded).map_err(|error| Error::invalid(at, format!("The data is not base64: {error}.")))
 }
 
-/// What a data URL holds, by its media type or its first bytes, where no model can look at it. Ollama fails on such data late and vaguely.
-fn not_a_picture(url: &str) -> Option<String> {
+/// What a data URL holds, by its media type or its first bytes, where no model can look at it. Ollama fails on such
+/// data late and vaguely.
+fn not_an_image(url: &str) -> Option<String> {
     let rest = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("data:")).and(url.get(5..))?;
     let (head, payload) = rest.split_once(',')?;
     unfit(head.split(';').next().unwrap_or_default(), payload)
@@ -292,7 +295,7 @@ fn unfit(media_type: &str, payload: &str) -> Option<String> {
     match &*kind {
         "application/pdf" => Some("a PDF document".to_owned()),
         "image/svg+xml" => Some("an SVG drawing".to_owned()),
-        // Some clients name no type, or not the right one. Sound goes the same way as pictures.
+        // Some clients name no type, or not the right one. Sound goes the same way as images.
         "" | "application/octet-stream" | "binary/octet-stream" => None,
         kind if ["image/", "audio/", "video/"].iter().any(|family| kind.starts_with(family)) => None,
         kind => Some(format!("'{kind}'")),
@@ -306,7 +309,7 @@ fn data_url<'a>(url: Cow<'a, str>, at: &str) -> Result<Cow<'a, str>, Error> {
     if is("http:") || is("https:") {
         return Err(Error::unsupported(
             at,
-            "Image URLs are not fetched unless the setting images.fetch says so; send the picture itself, as a data URL (data:image/png;base64,…).",
+            "Image URLs are not fetched unless the setting images.fetch says so; send the image itself, as a data URL (data:image/png;base64,…).",
         ));
     }
     let invalid = || {
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_model_can_look_at_is_refused_as_a_picture() {
+    fn what_no_model_can_look_at_is_refused_as_an_image() {
         for url in [
             "data:application/pdf;base64,QUJD",
             "data:image/svg+xml;base64,QUJD",

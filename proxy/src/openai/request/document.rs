@@ -15,7 +15,8 @@ pub(crate) fn is_pdf(bytes: &[u8]) -> bool {
     bytes.starts_with(PDF)
 }
 
-/// Returns the text of a document: that of a PDF, or a text in UTF-8, or in UTF-16 with a byte order mark. `stop` is asked between pages.
+/// Returns the text of a document: that of a PDF, or a text in UTF-8, or in UTF-16 with a byte order mark. `stop` is
+/// asked between pages.
 ///
 /// # Errors
 /// Fails if it has no text; says why, and what to send instead.

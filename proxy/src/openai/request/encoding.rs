@@ -1,6 +1,7 @@
 //! Decompresses request bodies (RFC 9110, section 8.4), with a bound on what comes out.
 //!
-//! Codex sends `zstd`, other clients `gzip` (ollama/ollama#14122). The native lane does not come here: its bytes pass unchanged.
+//! Codex sends `zstd`, other clients `gzip` (ollama/ollama#14122). The native lane does not come here: its bytes pass
+//! unchanged.
 
 use std::io::{self, Read};
 

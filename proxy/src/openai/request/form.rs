@@ -49,7 +49,7 @@ pub(crate) async fn parts(
     mut take: impl FnMut(Part) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let broken = |error: &dyn std::fmt::Display| Error::Invalid {
-        message: format!("the request body is no whole multipart/form-data: {error}"),
+        message: format!("the request body is not a complete multipart/form-data form: {error}"),
         param: None,
         code: None,
     };

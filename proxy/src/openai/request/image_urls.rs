@@ -1,4 +1,5 @@
-//! Pictures that a request names by a URL: found in the body, fetched, and put in the place of their URLs as data, before anything is translated.
+//! Images that a request names by a URL: found in the body, fetched, and put in the place of their URLs as data, before
+//! anything is translated.
 //!
 //! Every other byte of the body stays as it is.
 
@@ -19,10 +20,10 @@ use crate::{
     receipt::Receipt,
 };
 
-/// Most pictures that are fetched for one request, so that one request does not become a flood elsewhere.
+/// Most images that are fetched for one request, so that one request does not become a flood elsewhere.
 const MOST: usize = 64;
 
-/// How many pictures of one request are on their way at a time.
+/// How many images of one request are on their way at a time.
 const AT_ONCE: usize = 4;
 
 /// How deep an image or a file may lie below `messages` or `input`.
@@ -38,10 +39,10 @@ pub(crate) struct Found {
     pub(crate) url: String,
 }
 
-/// Fetches the pictures of a body, if the settings say so; else it stays as it is.
+/// Fetches the images of a body, if the settings say so; else it stays as it is.
 ///
 /// # Errors
-/// A picture that cannot be had.
+/// An image that cannot be had.
 pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result<Json, Error> {
     let found = if app.fetcher.images.fetch {
         let json = json.clone();
@@ -54,24 +55,24 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     }
     let budget = app.fetcher.budget();
     let mut wanted = found.clone();
-    // A picture that stands there twice is fetched once.
+    // An image that stands there twice is fetched once.
     wanted.sort_by(|a, b| a.url.cmp(&b.url));
     wanted.dedup_by(|a, b| a.url == b.url);
     if let Some(beyond) = wanted.get(MOST) {
-        let message = format!("At most {MOST} pictures are fetched for one request; send the others as data URLs.");
+        let message = format!("At most {MOST} images are fetched for one request; send the others as data URLs.");
         return Err(Error::Invalid { message, param: Some(beyond.path.clone()), code: Some("too_many_images") });
     }
     let fetching = stream::iter(wanted.into_iter().map(|found| one(&app.fetcher, &budget, found)));
     let fetching = fetching.buffer_unordered(AT_ONCE).try_collect::<HashMap<_, _>>();
     let within = app.fetcher.images.timeout;
     let fetched = tokio::time::timeout(within, fetching).await;
-    let pictures = fetched.unwrap_or_else(|_| Err(blame(&found[0].path, &found[0].url, &Refused::TimedOut(within))))?;
-    let image = |url: &str| pictures.get(url).map_or("", String::as_str);
+    let by_url = fetched.unwrap_or_else(|_| Err(blame(&found[0].path, &found[0].url, &Refused::TimedOut(within))))?;
+    let image = |url: &str| by_url.get(url).map_or("", String::as_str);
     let size = bounded(&found, image, json.bytes().len(), app)?;
     // There already, so they are counted without waiting; the body that they make counts by itself.
     let mut lease = app.buffered.lease();
-    lease.add(pictures.values().map(String::len).sum());
-    let replacing = move || replace(&json, &found, |url| pictures.get(url).map_or("", String::as_str));
+    lease.add(by_url.values().map(String::len).sum());
+    let replacing = move || replace(&json, &found, |url| by_url.get(url).map_or("", String::as_str));
     let inlined = offload::run(size, replacing).await;
     drop(lease);
     let mut lease = app.buffered.lease();
@@ -83,7 +84,8 @@ pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result
     Ok(inlined)
 }
 
-/// Returns and checks what the body takes with an image in the place of each of the URLs: an image that is named often is there as often.
+/// Returns and checks what the body takes with an image in the place of each of the URLs: an image that is named often
+/// is there as often.
 ///
 /// # Errors
 /// Fails if the images are larger than `images.max_bytes`, or the body than `limits.body`.
@@ -114,21 +116,22 @@ fn bounded<'a>(found: &[Found], image: impl Fn(&str) -> &'a str, body: usize, ap
     Ok(body)
 }
 
-/// The body with a stand-in for each picture that would be fetched, and their URLs: for those who only want to see what it becomes.
+/// The body with a stand-in for each image that would be fetched, and their URLs: for those who only want to see what
+/// it becomes.
 pub(crate) fn stand_in(json: &Json) -> (Json, Vec<String>) {
     let found = find(json);
     let replaced = replace(json, &found, |_| "data:image/png;base64,RkVUQ0hFRA==");
     (replaced, found.into_iter().map(|found| found.url).collect())
 }
 
-/// A URL, and the picture there as a data URL.
+/// A URL, and the image there as a data URL.
 async fn one(fetcher: &Fetcher, budget: &Budget, found: Found) -> Result<(String, String), Error> {
-    let (kind, picture) =
-        fetcher.picture(&found.url, budget).await.map_err(|refused| blame(&found.path, &found.url, &refused))?;
-    let size = picture.len();
+    let (kind, content) =
+        fetcher.image(&found.url, budget).await.map_err(|refused| blame(&found.path, &found.url, &refused))?;
+    let size = content.len();
     let encoding = move || {
         let mut data = format!("data:{kind};base64,");
-        STANDARD.encode_string(picture, &mut data);
+        STANDARD.encode_string(content, &mut data);
         data
     };
     Ok((found.url, offload::run(size, encoding).await))
@@ -146,7 +149,7 @@ pub(super) fn blame(path: &str, url: &str, refused: &Refused) -> Error {
     }
 }
 
-/// Every http(s) URL of a picture in the messages or the input of a body. Of what is no such body, there are none.
+/// Every http(s) URL of an image in the messages or the input of a body. Of what is no such body, there are none.
 pub(crate) fn find(json: &Json) -> Vec<Found> {
     let body = json.bytes();
     let mut found = Vec::new();
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_of_pictures_are_found_wherever_an_endpoint_has_them() {
+    fn urls_of_images_are_found_wherever_an_endpoint_has_them() {
         let at = |path: &str| vec![(path.to_owned(), "https://a.example/b.png".to_owned())];
         for (body, path) in [
             (

@@ -1,5 +1,6 @@
-//! Files that a request names or brings along: those with a `file_id` come from the store, those with a URL are fetched if the settings say
-//! so, and PDFs become their text. All of it is put into the body before anything is translated; every other byte stays the same.
+//! Files that a request names or brings along: those with a `file_id` come from the store, those with a URL are fetched
+//! if the settings say so, and PDFs become their text. All of it is put into the body before anything is translated;
+//! every other byte stays the same.
 
 use std::{
     borrow::Cow,
@@ -38,7 +39,8 @@ const MOST: usize = 64;
 /// Maximum time to read the PDFs of one request, in which they also wait for those of others.
 const READING: Duration = Duration::from_secs(20);
 
-/// PDFs that are read at the same time. One for the process, as the cores are; apart from other work, which no PDF may hold up.
+/// PDFs that are read at the same time. One for the process, as the cores are; apart from other work, which no PDF may
+/// hold up.
 static READERS: Semaphore = Semaphore::const_new(1);
 
 /// Where a file stands in a body.
@@ -157,8 +159,8 @@ async fn inline_found(app: &App, recorder: &Recorder, json: Json) -> Result<Json
     Ok(inlined.held(lease))
 }
 
-/// The body with a stand-in for each file that would be looked up or fetched, and how they are named: for those who only want to see what it
-/// becomes. PDFs are read when the body is translated.
+/// The body with a stand-in for each file that would be looked up or fetched, and how they are named: for those who
+/// only want to see what it becomes. PDFs are read when the body is translated.
 pub(crate) fn stand_in(json: &Json, fetches: bool) -> (Json, Vec<String>) {
     if !may_have(json.bytes()) {
         return (json.clone(), Vec::new());
@@ -209,7 +211,8 @@ fn image(name: &str, bytes: &Bytes, path: &str) -> Result<Given, Error> {
     Ok(vec![("image_url", url.into())])
 }
 
-/// The text of a PDF, read on another thread, which stops at the next page when the time is over or the request is gone.
+/// The text of a PDF, read on another thread, which stops at the next page when the time is over or the request is
+/// gone.
 async fn pdf(bytes: Bytes, path: &str, end: tokio::time::Instant) -> Result<String, Error> {
     /// Stops reading when it is dropped.
     struct Stop(Arc<AtomicBool>);

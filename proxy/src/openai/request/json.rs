@@ -1,6 +1,7 @@
-//! Request bodies: read whole within a bound, taken apart field by field, every failure with the path of the field that is to blame.
+//! Request bodies: read whole within a bound, taken apart field by field, every failure with the path of the field that
+//! is to blame.
 //!
-//! A field that nobody takes is not lost: it is left over in [`Fields`], and what is left over is recorded.
+//! A field that no code takes is not lost: it is left over in [`Fields`], and what is left over is recorded.
 
 use std::{borrow::Cow, cell::Cell, collections::HashMap, fmt, ops::Deref};
 
@@ -68,8 +69,8 @@ impl FromRequest<App> for Json {
 }
 
 impl Json {
-    /// JSON that did not come from a connection. Its lone surrogates are replaced here, as those of all others, so that nothing that reads
-    /// or repeats a part of it meets one.
+    /// JSON that did not come from a connection. Its lone surrogates are replaced here, as those of all others, so that
+    /// nothing that reads or repeats a part of it meets one.
     pub(crate) fn new(body: impl Into<Bytes>, limits: &Limits) -> Self {
         Self { body: surrogates::mend(body.into()), max_fields: limits.fields }
     }
@@ -134,12 +135,14 @@ pub(crate) fn too_many_fields(param: Option<&str>, max: usize) -> Error {
     }
 }
 
-/// The top level of a body: names with their raw values, in order. Of a name that stands twice, the last value counts, as in Go.
+/// The top level of a body: names with their raw values, in order. Of a name that stands twice, the last value counts,
+/// as in Go.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
     /// A field that was taken leaves its place empty, so that taking moves nothing.
     list: Vec<(Cow<'a, str>, Option<&'a RawValue>)>,
-    /// Where each name is, if there are more than [`FEW`]: most bodies have few, which are found sooner without hashing a name.
+    /// Where each name is, if there are more than [`FEW`]: most bodies have few, which are found sooner without hashing
+    /// a name.
     index: HashMap<Cow<'a, str>, usize, RandomState>,
     /// A bit for each name, see [`bit`]: most names that are asked for are absent, and one test shows it.
     bits: u64,
@@ -238,7 +241,7 @@ impl<'a> Fields<'a> {
         self.take(name, ignored)?.ok_or_else(|| Error::missing(name))
     }
 
-    /// What nobody took, without what is null.
+    /// The fields that were not taken, without nulls.
     pub(crate) fn left(self) -> impl Iterator<Item = (Cow<'a, str>, &'a RawValue)> {
         let fields = self.list.into_iter().filter_map(|(name, raw)| Some((name, raw?)));
         fields.filter(|(_, raw)| raw.get() != "null")
@@ -379,7 +382,8 @@ fn join(name: &str, path: &str) -> String {
     out
 }
 
-/// A string, borrowed where it has no escapes. A lone surrogate, as JavaScript clients send when they cut an emoji in two, becomes U+FFFD, as in Go.
+/// A string, borrowed where it has no escapes. A lone surrogate, as JavaScript clients send when they cut an emoji in
+/// two, becomes U+FFFD, as in Go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 

@@ -1,4 +1,5 @@
-//! What endpoints share to read a request: its body, the table of parameters, options, content parts, files, images by URL.
+//! What endpoints share to read a request: its body, the table of parameters, options, content parts, files, images by
+//! URL.
 
 pub(crate) mod content;
 pub(crate) mod document;

@@ -1,4 +1,5 @@
-//! What steers a generation: OpenAI's sampling fields, and Ollama's own options and switches, which an OpenAI body may carry too. Pure.
+//! What steers a generation: OpenAI's sampling fields, and Ollama's own options and switches, which an OpenAI body may
+//! carry too. Pure.
 //!
 //! A field that the client did not send is not sent on, so that Modelfile defaults stay in force.
 
@@ -16,7 +17,8 @@ use crate::{
     receipt::Receipt,
 };
 
-/// Ollama's options by name, those of old versions too. Whatever else stands in an `options` object is passed on as well.
+/// Ollama's options by name, those of old versions too. Whatever else stands in an `options` object is passed on as
+/// well.
 const NATIVE: [&str; 25] = [
     "num_ctx",
     "num_batch",
@@ -82,10 +84,11 @@ impl<'a> Native<'a> {
         self.preset_system = preset.system.as_deref();
     }
 
-    /// Takes all that steers a generation out of `fields`. `limits` are OpenAI's names for the longest answer, the stronger first.
+    /// Takes all that steers a generation out of `fields`. `limits` are OpenAI's names for the longest answer, the
+    /// stronger first.
     ///
-    /// What stands at the top level wins over the same option in an `options` object. A name in that object that is no option of Ollama is
-    /// passed on, for a newer Ollama may know it, and noted as unknown.
+    /// What stands at the top level wins over the same option in an `options` object. A name in that object that is no
+    /// option of Ollama is passed on, for a newer Ollama may know it, and noted as unknown.
     ///
     /// # Errors
     /// A value of the wrong type or out of OpenAI's range.
@@ -157,8 +160,8 @@ impl<'a> Native<'a> {
         })
     }
 
-    /// Settles what the client leaves open, for an answer that a program goes by: the same for the same question, and not cut off by a limit
-    /// in the Modelfile.
+    /// Settles what the client leaves open, for an answer that a program goes by: the same for the same question, and
+    /// not cut off by a limit in the Modelfile.
     pub(crate) fn be_exact(&mut self) {
         for (name, value) in [("temperature", 0), ("num_predict", -1)] {
             if self.options.get(name).is_none() {
@@ -206,7 +209,8 @@ impl Seeds {
 /// A value of ours as it crosses the wire.
 ///
 /// # Panics
-/// Panics on a value that is not JSON, such as a map whose keys are not strings. No request can cause that; it would be answered with 500.
+/// Panics on a value that is not JSON, such as a map whose keys are not strings. No request can cause that; it would be
+/// answered with 500.
 pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
     to_raw_value(value).unwrap_or_else(|error| panic!("a value of ours is not JSON: {error}"))
 }
@@ -235,8 +239,9 @@ fn number(name: &str, raw: &RawValue, least: f64, most: f64) -> Result<(), Error
     })
 }
 
-/// A list of stop strings for Ollama, which answers 500 to a bare string. `None`: nothing that could stop anything. An empty list would
-/// switch off the stop strings of the Modelfile (ollama/ollama#3629), and an empty string ends every answer.
+/// A list of stop strings for Ollama, which answers 500 to a bare string. `None`: nothing that could stop anything. An
+/// empty list would switch off the stop strings of the Modelfile (ollama/ollama#3629), and an empty string ends every
+/// answer.
 fn stop<'a>(param: &str, raw: &'a RawValue) -> Result<Option<Cow<'a, RawValue>>, Error> {
     let bare = raw.get().starts_with('"');
     let mut stops = if bare { vec![read::<Text<'a>>(param, raw)?] } else { read::<Vec<Text<'a>>>(param, raw)? };

@@ -8,7 +8,8 @@ use lopdf::{Document, LoadOptions};
 const MAX_BYTES: usize = 16 << 20;
 /// Maximum number of pages. Anthropic's own is 600.
 const MAX_PAGES: usize = 600;
-/// Maximum size of what all of its compressed objects inflate to while it is read, and of what all of its pages inflate to.
+/// Maximum size of what all of its compressed objects inflate to while it is read, and of what all of its pages inflate
+/// to.
 const MAX_INFLATED: usize = 32 << 20;
 /// No limit for one stream is smaller: usual ones hold a few kilobytes.
 const LEAST: usize = 8 << 10;

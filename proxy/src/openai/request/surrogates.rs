@@ -1,10 +1,10 @@
-//! Lone surrogates in JSON text: JavaScript clients cut an emoji in two and send `\ud83d` alone. It is no character, so that most JSON
-//! readers refuse the whole body; Go, and with it Ollama, reads U+FFFD. Pure.
+//! Lone surrogates in JSON text: JavaScript clients cut an emoji in two and send `\ud83d` alone. It is no character, so
+//! that most JSON readers refuse the whole body; Go, and with it Ollama, reads U+FFFD. Pure.
 
 use bytes::Bytes;
 
-/// Replaces each escaped lone surrogate by an escaped U+FFFD, which takes as many bytes. All other bytes stay unchanged, and a body without
-/// one is not copied.
+/// Replaces each escaped lone surrogate by an escaped U+FFFD, which takes as many bytes. All other bytes stay
+/// unchanged, and a body without one is not copied.
 ///
 /// Text inside of text (`"arguments":"{\"a\":\"\\ud83d\"}"`) has an escaped backslash there, and is left alone.
 pub(crate) fn mend(body: Bytes) -> Bytes {

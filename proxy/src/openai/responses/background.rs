@@ -1,10 +1,13 @@
-//! Responses in the background: each is queued, asked for by a task through the gate, and can be fetched, streamed or canceled meanwhile.
+//! Responses in the background: each is queued, asked for by a task through the gate, and can be fetched, streamed or
+//! canceled meanwhile.
 //!
-//! The task makes a request of the proxy's own ([`Inner`]), so slots, limits, logs and the shutdown treat it like any other. Its events are kept
-//! in a log, numbered as they came, until newer ones need the room; the response itself is stored like every other when it ends.
+//! The task makes a request of the proxy's own ([`Inner`]), so slots, limits, logs and the shutdown treat it like any
+//! other. Its events are kept in a log, numbered as they came, until newer ones need the room; the response itself is
+//! stored like every other when it ends.
 //!
-//! Where the store is shared, other processes find a copy of its state there ([`Kind::Background`]) and a lease that says that it runs
-//! ([`Sharing`]). They may ask this process to cancel it; once the lease has expired without a response, it has failed (`elsewhere.rs`).
+//! Where the store is shared, other processes find a copy of its state there ([`Kind::Background`]) and a lease that
+//! says that it runs ([`Sharing`]). They may ask this process to cancel it; once the lease has expired without a
+//! response, it has failed (`elsewhere.rs`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -287,9 +290,11 @@ impl Sharing {
         store.lease().map(|_| Self { store: store.clone(), run: run.clone(), status: "" })
     }
 
-    /// Says that the response runs here, and how it stands if that has changed. Returns whether another process wants it canceled.
+    /// Says that the response runs here, and how it stands if that has changed. Returns whether another process wants
+    /// it canceled.
     ///
-    /// While the store cannot be reached, the lease may expire: others then report the response as failed, until it is stored.
+    /// While the store cannot be reached, the lease may expire: others then report the response as failed, until it is
+    /// stored.
     async fn renew(&mut self) -> bool {
         let ends = self.store.hold(Kind::Background, &self.run.id).await.unwrap_or(false);
         if let Some((record, status)) = self.run.shared().filter(|(_, status)| *status != self.status)

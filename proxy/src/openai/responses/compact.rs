@@ -1,4 +1,5 @@
-//! `POST /v1/responses/compact`: a conversation in one item, which the client carries. The model is asked for a summary.
+//! `POST /v1/responses/compact`: a conversation in one item, which the client carries. The model is asked for a
+//! summary.
 
 use axum::{
     extract::State,

@@ -1,8 +1,10 @@
-//! What a compaction item stands for: the messages of the user and of the system verbatim, and the model's summary of everything. Pure.
+//! What a compaction item stands for: the messages of the user and of the system verbatim, and the model's summary of
+//! everything. Pure.
 //!
-//! The summary alone would lose what the model thought unimportant, and a whole copy would save nothing. So the messages, whose exact text
-//! matters most and of which there is little, are carried unchanged, the newest first up to a bound; calls, their results, thoughts and
-//! answers are carried by the summary. What does not fit the bound is in the receipt.
+//! The summary alone would lose what the model thought unimportant, and a whole copy would save nothing. So the
+//! messages, whose exact text matters most and of which there is little, are carried unchanged, the newest first up to
+//! a bound; calls, their results, thoughts and answers are carried by the summary. What does not fit the bound is in
+//! the receipt.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -44,7 +46,8 @@ impl Compacted {
     }
 }
 
-/// The messages of `items` that are carried verbatim: those of the user and of the system, and those that an earlier compaction carries.
+/// The messages of `items` that are carried verbatim: those of the user and of the system, and those that an earlier
+/// compaction carries.
 ///
 /// # Errors
 /// None that items which were understood can cause.

@@ -1,5 +1,5 @@
-//! Responses in the background that another process runs, on a store that both share: found by the state that it stores and the lease that it
-//! holds, canceled by asking it, and failed once it holds no lease and has stored no response.
+//! Responses in the background that another process runs, on a store that both share: found by the state that it stores
+//! and the lease that it holds, canceled by asking it, and failed once it holds no lease and has stored no response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -96,8 +96,8 @@ pub(super) async fn cancel(app: &App, owner: Owner, id: &str) -> Result<Option<A
     }
 }
 
-/// The events after the one with the number `after` of a response that another process runs: all of them once it has ended, and heartbeats
-/// until then.
+/// The events after the one with the number `after` of a response that another process runs: all of them once it has
+/// ended, and heartbeats until then.
 pub(super) fn stream(app: &App, owner: Owner, id: String, after: Option<u64>) -> Response {
     let heartbeat = if app.config.heartbeat.every.is_zero() { Duration::MAX } else { app.config.heartbeat.every };
     let waiting = (app.clone(), id, Instant::now());

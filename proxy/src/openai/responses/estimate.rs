@@ -1,7 +1,8 @@
-//! `POST /v1/responses/input_tokens`. Ollama has no route that counts tokens, and no option that generates none (`num_predict: 0` is no limit:
-//! recorded, `chat/num-predict-0`). What it reports with an answer is exact, so a model that is loaded is asked for one token: the remote reads
-//! the prompt, which it then has in its cache for the request that usually follows. A model that is not loaded is not loaded for this; then, and
-//! where the remote's version does not count cached tokens, the number is an estimate, and the receipt says so.
+//! `POST /v1/responses/input_tokens`. Ollama has no route that counts tokens, and no option that generates none
+//! (`num_predict: 0` is no limit: recorded, `chat/num-predict-0`). What it reports with an answer is exact, so a model
+//! that is loaded is asked for one token: the remote reads the prompt, which it then has in its cache for the request
+//! that usually follows. A model that is not loaded is not loaded for this; then, and where the remote's version does
+//! not count cached tokens, the number is an estimate, and the receipt says so.
 
 use std::borrow::Cow;
 

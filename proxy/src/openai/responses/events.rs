@@ -1,4 +1,5 @@
-//! Events on their way out: numbered without a gap, and written where somebody listens. Pure. Their order is `stream.rs`'s business.
+//! Events on their way out: numbered without a gap, and written if a client listens. Pure. Their order is `stream.rs`'s
+//! business.
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 
-/// Numbers the events, and writes them where somebody listens.
+/// Numbers the events, and writes them if a client listens.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
     next: u64,
@@ -22,7 +23,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// `streamed`: whether somebody listens.
+    /// `streamed`: whether a client listens.
     pub(super) fn new(streamed: bool) -> Self {
         Self { streamed, ..Self::default() }
     }
@@ -53,7 +54,7 @@ pub(super) fn done(index: usize, item: &Item) -> Event<'_> {
     Event { r#type: "response.output_item.done", output_index: Some(index), item: Some(item), ..Event::default() }
 }
 
-/// A token's probability. Where Ollama tells no bytes they are those of the text: strict clients know no null.
+/// A token's probability. Without bytes from Ollama they are those of the text: strict clients accept no null.
 pub(super) fn probability(token: &Logprob<'_>) -> Option<Box<RawValue>> {
     fn bytes<'t>(token: &'t Logprob<'_>) -> Cow<'t, [u8]> {
         let told = token.bytes.and_then(|raw| serde_json::from_str::<Vec<u8>>(raw.get()).ok());

@@ -1,7 +1,8 @@
 //! The grammars of custom tools: `regex`, and the part of `lark` that is regular, as one pattern. Pure.
 //!
-//! Ollama enforces a JSON schema (`format`), whose only grammar for text is `pattern`. So a `lark` grammar whose rules do not refer to
-//! themselves is written as a regular expression; everything else is refused, because it could only be mentioned to the model.
+//! Ollama enforces a JSON schema (`format`), whose only grammar for text is `pattern`. So a `lark` grammar whose rules
+//! do not refer to themselves is written as a regular expression; everything else is refused, because it could only be
+//! mentioned to the model.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -10,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::openai::schema;
 
-/// Maximum size of the pattern that a grammar becomes, and of what it is compiled to: rules that use each other multiply.
+/// Maximum size of the pattern that a grammar becomes, and of what it is compiled to: rules that use each other
+/// multiply.
 const MOST: usize = 64 << 10;
 const COMPILED: usize = 4 << 20;
 

@@ -1,4 +1,5 @@
-//! Input items → native messages. What one turn of a model has brought forth (thoughts, words, calls) is several items, and one message. Pure.
+//! Input items → native messages. What one turn of a model has brought forth (thoughts, words, calls) is several items,
+//! and one message. Pure.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -44,7 +45,8 @@ const HOSTED: [&str; 19] = [
     "web_search_call",
 ];
 
-/// Items that bring tools along, and the field that holds them. Codex sends what a search of its tools has found in this way.
+/// Items that bring tools along, and the field that holds them. Codex sends what a search of its tools has found in
+/// this way.
 const TOOLS: [&str; 2] = ["additional_tools", "tool_search_output"];
 
 /// Items that this proxy translates, each in its own way.
@@ -300,7 +302,7 @@ impl<'a> Conversation<'a> {
                         };
                         (name.clone(), Some(call_id.0))
                     }
-                    // Codex tells so what no model called for, such as the goal that it pursues.
+                    // Codex sends this way what no model called for, such as the goal that it pursues.
                     (None, Some(name)) => (offer::native_name(item.namespace.as_deref(), &name).into(), None),
                     (None, None) => return Err(missing(at, "call_id")),
                 };
@@ -340,8 +342,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// An item of a type that OpenAI or a client has invented since: an error would break the session, because clients send every item
-    /// again on each turn (ollama/ollama#18286). Its text reaches the model; without one it is skipped.
+    /// An item of a type that OpenAI or a client has invented since: an error would break the session, because clients
+    /// send every item again on each turn (ollama/ollama#18286). Its text reaches the model; without one it is skipped.
     fn unknown(&mut self, raw: &'a RawValue, kind: &str, receipt: &mut Receipt) {
         let (name, Some(text)) = (format!("input.{kind}"), text_of(raw)) else {
             receipt.note(&format!("input.{kind}"), "skipped");

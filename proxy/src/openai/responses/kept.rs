@@ -1,4 +1,5 @@
-//! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and cancel one in the background.
+//! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and
+//! cancel one in the background.
 
 use std::time::Duration;
 
@@ -99,7 +100,8 @@ pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> 
     Ok(axum::Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
 }
 
-/// `POST /v1/responses/{id}/cancel`: of one in the background. One that has ended stays what it is; what else runs is canceled by hanging up.
+/// `POST /v1/responses/{id}/cancel`: of one in the background. One that has ended stays what it is; what else runs is
+/// canceled by hanging up.
 pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
     if let Some(run) = app.background.get(owner, &id) {
         run.cancel().await;

@@ -67,7 +67,8 @@ fn whole(request: &Value, lines: &[Value]) -> Value {
     serde_json::to_value(feed.translator().response()).unwrap()
 }
 
-/// Folds events to the response, as a client does that believes nothing but what is new in each. Holds each event to the grammar.
+/// Folds events to the response, as a client does that believes nothing but what is new in each. Holds each event to
+/// the grammar.
 fn fold(text: &str) -> Value {
     let blocks: Vec<&str> = text.split_terminator("\n\n").collect();
     let (last, blocks) = blocks.split_last().unwrap();
@@ -113,7 +114,7 @@ fn fold(text: &str) -> Value {
                         item[key] = value.clone();
                     }
                 }
-                assert_eq!(*item, done, "what was told is what it is");
+                assert_eq!(*item, done, "the finished item equals its events");
             }
             ("response.content_part.added", Some(item)) => {
                 assert_eq!((&event["content_index"], &item["content"]), (&json!(0), &json!([])));
@@ -158,7 +159,7 @@ fn fold(text: &str) -> Value {
                 for key in ["status", "completed_at", "usage", "error", "incomplete_details"] {
                     response[key] = end[key].clone();
                 }
-                assert_eq!(response, *end, "the end tells what the events have told");
+                assert_eq!(response, *end, "the last event equals the sum of the events");
             }
             (other, _) => panic!("no such event here: {other}"),
         }

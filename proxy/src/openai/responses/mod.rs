@@ -307,7 +307,8 @@ fn prepare(
     Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input, carried })))
 }
 
-/// Translates a body for those who only want to see what it becomes: nothing has grown, and nothing is kept that it could go on from.
+/// Translates a body for those who only want to see what it becomes: nothing has grown, and nothing is kept that it
+/// could go on from.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -363,7 +364,7 @@ pub(crate) async fn create(
     }
     if facts.echo.background {
         recorder.receipt(receipt.clone());
-        // Its events are kept, whether somebody reads them or not.
+        // Its events are stored, whether a client reads them or not.
         let facts = Facts { stream: true, ..facts };
         let keeping = Keeping::new(Answer::new(stamp, facts), &app, owner, input);
         return background::start(&app, ask, receipt, keeping, stream).await;
@@ -509,7 +510,7 @@ impl Translator for Keeping {
     fn fail(&mut self, error: &Error, out: &mut Frames) {
         let open = !self.answer.closed();
         self.answer.fail(error, out);
-        // Nobody has the id of an unstreamed one.
+        // No client has the id of an unstreamed one.
         if open && self.answer.facts().stream {
             self.keep();
         }

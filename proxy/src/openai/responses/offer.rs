@@ -1,4 +1,5 @@
-//! The tools of a request: functions as they are, custom tools and namespaces as functions and back, and what OpenAI runs itself left out. Pure.
+//! The tools of a request: functions as they are, custom tools and namespaces as functions and back, and what OpenAI
+//! runs itself left out. Pure.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -49,7 +50,7 @@ pub(crate) fn is_hosted(kind: &str) -> bool {
     HOSTED.contains(&kind)
 }
 
-/// A tool as the client tells it; which fields are filled depends on `kind`.
+/// A tool as the client sends it; which fields are filled depends on `kind`.
 #[derive(Debug, Deserialize)]
 struct Told<'a> {
     #[serde(borrow, rename = "type")]
@@ -132,7 +133,8 @@ impl Offered {
         !self.grammars.is_empty()
     }
 
-    /// The names that Ollama got, by the kind (`function`, `custom`, `namespace`) and the name that the client has for them.
+    /// The names that Ollama got, by the kind (`function`, `custom`, `namespace`) and the name that the client has for
+    /// them.
     pub(crate) fn natives(&self) -> HashMap<(&str, &str), Vec<&str>> {
         let mut natives: HashMap<_, Vec<_>> = HashMap::new();
         for (native, called) in &self.tools {
@@ -163,7 +165,8 @@ pub(crate) fn arguments(input: &str) -> Result<Box<RawValue>, Error> {
     to_raw_value(&json!({ "input": input })).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
-/// The input of a custom tool, out of the arguments of its function. A model that does not keep to it has given the arguments themselves.
+/// The input of a custom tool, out of the arguments of its function. A model that does not keep to it has given the
+/// arguments themselves.
 pub(crate) fn input(arguments: &str) -> String {
     #[derive(Deserialize)]
     struct Given {
@@ -176,8 +179,8 @@ impl<'a> Offer<'a> {
     /// Reads the request's tools, and those that items of its input bring along, each with its place.
     ///
     /// # Errors
-    /// Fails on a tool that lacks its name, that has parameters which Ollama cannot be given, or that is run elsewhere while `hosted`
-    /// refuses those.
+    /// Fails on a tool that lacks its name, that has parameters which Ollama cannot be given, or that is run elsewhere
+    /// while `hosted` refuses those.
     pub(crate) fn read(
         told: Vec<&'a RawValue>,
         brought: &[(String, &'a RawValue)],
@@ -210,8 +213,8 @@ impl<'a> Offer<'a> {
             #[serde(borrow, rename = "type")]
             kind: Text<'a>,
         }
-        // A tool that is run elsewhere has fields of its own. So has one of a type that does not exist yet: an error would lock out
-        // every session of a client that is newer than this proxy.
+        // A tool that is run elsewhere has fields of its own. So has one of a type that does not exist yet: an error
+        // would lock out every session of a client that is newer than this proxy.
         let kind = read::<Kind<'a>>(at, raw)?.kind;
         let known = matches!(&*kind, "function" | "custom") || &*kind == "namespace" && namespace.is_none();
         if !known {

@@ -212,7 +212,8 @@ pub(crate) fn check_include<'n>(names: impl Iterator<Item = &'n str>) -> Result<
 }
 
 impl<'a> Request<'a> {
-    /// Takes the rest of a body apart, where [`input`] and the model are taken. `brought` are the tools that items bring along. What it does not know, and what has no effect, is noted in `receipt`.
+    /// Takes the rest of a body apart, where [`input`] and the model are taken. `brought` are the tools that items
+    /// bring along. What it does not know, and what has no effect, is noted in `receipt`.
     ///
     /// # Errors
     /// A field that is missing, of the wrong type, out of range, or that Ollama cannot serve.
@@ -391,7 +392,8 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// What is asked of Ollama about the context: the client's word wins over the settings. The response tells what it came to.
+    /// What is asked of Ollama about the context: the client's word wins over the settings. The response shows the
+    /// result.
     pub(crate) fn policy(&mut self, settings: Policy) -> Policy {
         let overflow = self.overflow.unwrap_or(settings.overflow);
         self.facts.echo.truncation = if overflow == Overflow::Truncate { "auto" } else { "disabled" };

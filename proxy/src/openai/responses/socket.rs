@@ -1,8 +1,9 @@
-//! `GET /v1/responses`: a WebSocket on which a client creates one response after the other (`response.create`), and gets the events of each as
-//! text messages, the same as those of a stream.
+//! `GET /v1/responses`: a WebSocket on which a client creates one response after the other (`response.create`), and
+//! gets the events of each as text messages, the same as those of a stream.
 //!
-//! Each turn is a request of the proxy's own ([`Inner`]), so the gate, quotas and logs treat it like a POST. The connection's task
-//! drives the turns; there is no other. Responses that are not stored are kept in the connection's own memory, and go with it.
+//! Each turn is a request of the proxy's own ([`Inner`]), so the gate, quotas and logs treat it like a POST. The
+//! connection's task drives the turns; there is no other. Responses that are not stored are kept in the connection's
+//! own memory, and go with it.
 
 use std::{
     collections::VecDeque,
@@ -167,8 +168,8 @@ enum End {
 }
 
 impl Socket {
-    /// Serves the connection until either side closes it. `shared` is what each turn is answered with; `stopping` becomes true when the
-    /// listener closes: turns that run may end, and no other begins.
+    /// Serves the connection until either side closes it. `shared` is what each turn is answered with; `stopping`
+    /// becomes true when the listener closes: turns that run may end, and no other begins.
     pub(crate) async fn run(self, shared: impl Fn() -> Arc<Shared>, mut stopping: watch::Receiver<bool>) {
         let Self { upgrade, owner, place: _place } = self;
         let upgraded = match upgrade.await {
@@ -558,7 +559,8 @@ impl Turns {
         Ok(())
     }
 
-    /// Cancels the response that runs in a lane. It ends with its own last event, or with an error where it has not begun.
+    /// Cancels the response that runs in a lane. It ends with its own last event, or with an error where it has not
+    /// begun.
     fn cancel(&mut self, lane: Option<&str>, id: Option<&str>, shared: &impl Fn() -> Arc<Shared>) -> Result<(), Error> {
         let wanted = |running: &Running| id.is_none() || running.id.as_deref() == id;
         let found = self.lanes.iter().position(|found| match lane {

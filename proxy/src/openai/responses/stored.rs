@@ -1,4 +1,5 @@
-//! A response as it is stored: the object that the client saw, what it was asked, and what replaying its events takes besides. Pure.
+//! A response as it is stored: the object that the client saw, what it was asked, and what replaying its events takes
+//! besides. Pure.
 
 use std::{
     borrow::Cow,

@@ -1,4 +1,5 @@
-//! Native replies → a response, as events and as the object that they fold to: one state machine, without clock, dice or IO.
+//! Native replies → a response, as events and as the object that they fold to: one state machine, without clock, dice
+//! or IO.
 //!
 //! ```text
 //! Opening ──reply──► Flowing ──done──► Closed     (created · in_progress · items in the model's order · completed or incomplete · [DONE])
@@ -402,7 +403,7 @@ impl Answer {
         Ok(())
     }
 
-    /// A call, whole: Ollama tells none in pieces.
+    /// A call, whole: Ollama sends none in pieces.
     fn called(&mut self, whole: Item, out: &mut Frames) {
         let begun = Item {
             status: Some("in_progress"),
@@ -516,7 +517,7 @@ impl Answer {
         self.close(item, out);
         self.state = State::Closed;
         self.status = status;
-        // Whoever takes up a stream is told its end, wherever it was left.
+        // A resumed stream gets its end, wherever it was left.
         self.events.known_to(None);
         self.tell(kind, out);
         self.events.end(out);

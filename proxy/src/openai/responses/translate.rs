@@ -25,10 +25,10 @@ use crate::{
     upstream::client::encode,
 };
 
-/// What is asked of Ollama, and what making the response must know. `before` are the items that go before those of the input, the oldest
-/// first; `from` is the field that names where they are.
+/// What is asked of Ollama, and what making the response must know. `before` are the items that go before those of the
+/// input, the oldest first; `from` is the field that names where they are.
 ///
-/// Ollama is always asked for a stream: only there is it told in which order a model thinks, speaks and calls.
+/// The upstream request is always streamed: only a stream shows in which order a model thinks, writes and calls tools.
 ///
 /// # Errors
 /// Content, tools or a format that Ollama cannot be given.

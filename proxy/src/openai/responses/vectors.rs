@@ -1,5 +1,6 @@
-//! How a vector of responses is checked. Besides the files of every endpoint: `earlier.json` has the items of the responses that this one
-//! goes on from, and where there is a file `hosted-refused` the settings refuse tools that OpenAI runs itself.
+//! How a vector of responses is checked. Besides the files of every endpoint: `earlier.json` has the items of the
+//! responses that this one goes on from, and where there is a file `hosted-refused` the settings refuse tools that
+//! OpenAI runs itself.
 
 use async_openai::types::responses;
 use bytes::Bytes;

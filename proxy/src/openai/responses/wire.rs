@@ -117,7 +117,7 @@ pub(crate) struct Incomplete {
     pub(crate) reason: &'static str,
 }
 
-/// `usage`. Details that Ollama does not tell are 0.
+/// `usage`. Details that Ollama does not report are 0.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct ResponseUsage {
     input_tokens: u64,
@@ -194,7 +194,8 @@ fn some_constant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Co
     constant(deserializer).map(Some)
 }
 
-/// One item of the output; which keys it has depends on its type. What is not set is left out: some checkers take null amiss.
+/// One item of the output; which keys it has depends on its type. What is not set is left out: some checkers take null
+/// amiss.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Item {
     #[serde(deserialize_with = "constant")]
@@ -248,7 +249,7 @@ impl Part {
     }
 }
 
-/// One token's probability. Of a token and of its alternatives the bytes are always told.
+/// One token's probability. The bytes of a token and of its alternatives are always present.
 #[derive(Debug, Serialize)]
 pub(crate) struct Probability<'a> {
     pub(crate) token: &'a str,

@@ -1,8 +1,9 @@
 //! JSON Schema as Ollama's grammar takes it. Pure.
 //!
-//! Ollama gives a schema to llama.cpp, which makes a grammar of it. That refuses valid schemas (`true`, unanchored patterns, `\d`), and
-//! ignores keywords without a word (recorded: 0.33.0-rc2 structured/*). Here a schema is rewritten where another form means the same, what
-//! cannot be said is refused with its exact place, and what is ignored goes to the receipt.
+//! Ollama gives a schema to llama.cpp, which makes a grammar of it. That refuses valid schemas (`true`, unanchored
+//! patterns, `\d`), and ignores keywords without a word (recorded: 0.33.0-rc2 structured/*). Here a schema is rewritten
+//! where another form means the same, what cannot be said is refused with its exact place, and what is ignored goes to
+//! the receipt.
 
 mod pattern;
 
@@ -411,8 +412,8 @@ fn is_remote(schema: &Map<String, Value>) -> bool {
     schema.get("$ref").and_then(Value::as_str).is_some_and(|target| !target.starts_with('#'))
 }
 
-/// Whether the grammar for a value of type `kind` has a rule for keyword `key`. The order of the branches is that of the converter: the
-/// first keyword that it knows decides, and the others are left out.
+/// Whether the grammar for a value of type `kind` has a rule for keyword `key`. The order of the branches is that of
+/// the converter: the first keyword that it knows decides, and the others are left out.
 fn enforced(schema: &Map<String, Value>, kind: &str, key: &str, value: &Value) -> bool {
     let has = |key: &str| schema.contains_key(key);
     if has("$ref") {

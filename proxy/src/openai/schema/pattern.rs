@@ -1,9 +1,9 @@
 //! Regular expressions of JSON Schema, as llama.cpp's grammar takes them. Pure.
 //!
-//! Its converter wants `^…$`, passes escapes such as `\d` on to a grammar that does not have them, and applies what it reads to the JSON text
-//! of a string, in which `.` would match the quote that ends it. So a pattern is read by a real parser and written anew: classes without
-//! quotes, backslashes and control characters, what is repeated in a group, both anchors. What is written allows no text that the pattern
-//! does not.
+//! Its converter wants `^…$`, passes escapes such as `\d` on to a grammar that does not have them, and applies what it
+//! reads to the JSON text of a string, in which `.` would match the quote that ends it. So a pattern is read by a real
+//! parser and written anew: classes without quotes, backslashes and control characters, what is repeated in a group,
+//! both anchors. What is written allows no text that the pattern does not.
 
 use regex_syntax::ast::{
     AssertionKind, Ast, ClassPerlKind, ClassSet, ClassSetItem, GroupKind, RepetitionKind, RepetitionRange,
@@ -34,8 +34,8 @@ pub(super) fn rewrite(pattern: &str) -> Result<Rewritten, String> {
     Ok(Rewritten { pattern, looser })
 }
 
-/// The pattern without `(?=…)`, `(?!…)`, `(?<=…)` and `(?<!…)`, which the grammar leaves out as well (recorded: structured/pattern-lookahead),
-/// and whether there were any.
+/// The pattern without `(?=…)`, `(?!…)`, `(?<=…)` and `(?<!…)`, which the grammar leaves out as well (recorded:
+/// structured/pattern-lookahead), and whether there were any.
 fn without_lookarounds(pattern: &str) -> (String, bool) {
     let mut out = String::with_capacity(pattern.len());
     let mut rest = pattern;

@@ -1,5 +1,5 @@
-//! Which of the offered tools a model may or must call. Ollama knows no such thing, so the offer is cut down here, and a call that must
-//! be made is brought about by [`forced`](super::forced). Pure.
+//! Which of the offered tools a model may or must call. Ollama knows no such thing, so the offer is cut down here, and
+//! a call that must be made is brought about by [`forced`](super::forced). Pure.
 
 use std::collections::HashSet;
 

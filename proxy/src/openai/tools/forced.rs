@@ -1,8 +1,9 @@
-//! Calls that a model must make, and answers in a form beside tools: Ollama's `format` constrains the model to JSON that is one or the other,
-//! and its answer is read back into calls or an answer. Pure.
+//! Calls that a model must make, and answers in a form beside tools: Ollama's `format` constrains the model to JSON
+//! that is one or the other, and its answer is read back into calls or an answer. Pure.
 //!
-//! Of `tools` and `format` together Ollama obeys `format` alone (recorded: tools/with-format), so one schema has to say both:
-//! `[{"name": …, "arguments": …}, …]` for calls, without the list where one call is wanted, and `{"answer": …}` for an answer.
+//! Of `tools` and `format` together Ollama obeys `format` alone (recorded: tools/with-format), so one schema has to say
+//! both: `[{"name": …, "arguments": …}, …]` for calls, without the list where one call is wanted, and `{"answer": …}`
+//! for an answer.
 
 use std::borrow::Cow;
 
@@ -21,7 +22,8 @@ use crate::{
     receipt::Receipt,
 };
 
-/// Most calls of one forced answer: a small model that cannot find the end of its list must not go on until its context is full.
+/// Most calls of one forced answer: a small model that cannot find the end of its list must not go on until its context
+/// is full.
 const MOST: usize = 16;
 
 /// How the model's answer must be read.
@@ -48,7 +50,8 @@ pub(crate) enum Said {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) name: String,
-    /// The text of a JSON object, keys in the model's order; only the beginning of one where the answer was cut at its limit.
+    /// The text of a JSON object, keys in the model's order; only the beginning of one where the answer was cut at its
+    /// limit.
     pub(crate) arguments: String,
 }
 
@@ -64,7 +67,8 @@ struct Spoken<'a> {
 }
 
 impl Form {
-    /// The form for a model that is offered `tools`. Its answer is free unless it must make a call, or is to answer in a format beside tools.
+    /// The form for a model that is offered `tools`. Its answer is free unless it must make a call, or is to answer in
+    /// a format beside tools.
     pub(crate) fn of(tools: &[Tool<'_>], choice: Mode, formatted: bool) -> Self {
         let names = || {
             let functions = tools.iter().filter_map(|tool| tool.function.as_ref());
@@ -78,8 +82,9 @@ impl Form {
         }
     }
 
-    /// Takes the stop strings out of `options` where the answer has a form: one that occurs in a call or in our wrapping would cut the
-    /// JSON in two. smolagents sends some with every forced call. Returns those that an answer is cut at later; `field` is their place.
+    /// Takes the stop strings out of `options` where the answer has a form: one that occurs in a call or in our
+    /// wrapping would cut the JSON in two. smolagents sends some with every forced call. Returns those that an answer
+    /// is cut at later; `field` is their place.
     pub(crate) fn take_stops(&self, options: &mut Options<'_>, receipt: &mut Receipt) -> Vec<String> {
         if *self == Self::Free || options.get("stop").is_none() {
             return Vec::new();
@@ -160,7 +165,8 @@ impl Form {
         }
     }
 
-    /// Reads an answer that was cut off: the calls that are whole, and what there is of the last one, or what there is of an answer.
+    /// Reads an answer that was cut off: the calls that are whole, and what there is of the last one, or what there is
+    /// of an answer.
     fn piece(&self, text: &str) -> Option<Said> {
         let (names, answers) = self.allowed()?;
         let text = text.trim_ascii_start();
@@ -272,7 +278,8 @@ fn form(keys: &[(&str, Value)]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-/// A schema where it stands in a bigger one. References start at the root, so one that has any moves to `$defs` under `name`.
+/// A schema where it stands in a bigger one. References start at the root, so one that has any moves to `$defs` under
+/// `name`.
 fn placed(mut schema: Value, name: &str, definitions: &mut serde_json::Map<String, Value>) -> Value {
     if !refers(&mut schema, &format!("#/$defs/{name}")) {
         return schema;

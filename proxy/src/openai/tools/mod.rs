@@ -1,4 +1,5 @@
-//! Tools and their calls, both ways: OpenAI's `arguments` are text, Ollama's an object; OpenAI's ids are unique, Ollama's may be absent. Pure.
+//! Tools and their calls, both ways: OpenAI's `arguments` are text, Ollama's an object; OpenAI's ids are unique,
+//! Ollama's may be absent. Pure.
 
 pub(crate) mod choice;
 pub(crate) mod forced;
@@ -84,8 +85,8 @@ impl<'a> From<Function<'a>> for Tool<'a> {
     }
 }
 
-/// Returns what calls of `tools` are checked against. Notes that no schema is enforced where one should be and nothing is checked; `field`
-/// is how the endpoint calls it.
+/// Returns what calls of `tools` are checked against. Notes that no schema is enforced where one should be and nothing
+/// is checked; `field` is how the endpoint calls it.
 pub(crate) fn repairs(
     tools: &[Tool<'_>],
     form: &Form,
@@ -117,8 +118,8 @@ struct NativeFunction<'a> {
     parameters: Cow<'a, RawValue>,
 }
 
-/// `tools` for Ollama. A function without parameters gets an empty object of them: without one, Ollama loses the model's call
-/// (recorded: tools/no-parameters).
+/// `tools` for Ollama. A function without parameters gets an empty object of them: without one, Ollama loses the
+/// model's call (recorded: tools/no-parameters).
 ///
 /// # Errors
 /// A tool that is no function.
@@ -197,8 +198,9 @@ pub(crate) fn history<'a>(
 
 /// Arguments of a call in a request's history: text that holds an object, or the object itself.
 ///
-/// A model sometimes writes something else, or is cut off in the middle. The client sends that back on every turn, and Ollama takes objects
-/// only, so it goes on as `{"malformed": …}`: the conversation continues, and the model sees what it wrote.
+/// A model sometimes writes something else, or is cut off in the middle. The client sends that back on every turn, and
+/// Ollama takes objects only, so it goes on as `{"malformed": …}`: the conversation continues, and the model sees what
+/// it wrote.
 pub(crate) fn arguments<'a>(
     raw: Option<&'a RawValue>,
     at: impl FnOnce() -> String,
@@ -247,7 +249,8 @@ pub(crate) struct CalledFunction<'a> {
     pub(crate) arguments: Cow<'a, str>,
 }
 
-/// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that the model wrote something.
+/// Ollama drops a call that it cannot read, without a word (recorded: tools/garbled-whole); all that is left is that
+/// the model wrote something.
 pub(crate) fn lost(receipt: &mut Receipt) {
     receipt.note("tool_calls", "lost");
 }
@@ -279,7 +282,7 @@ impl Numbering {
         self.count
     }
 
-    /// The next call: its index, and its own id where the model gave one that nobody has.
+    /// The next call: its index, and its own id where the model gave one that no other call has.
     pub(crate) fn next<'a>(&mut self, call: ReplyCall<'a>) -> (usize, ToolCall<'a>) {
         let arguments = Cow::Borrowed(call.function.arguments.map_or("{}", RawValue::get));
         self.number(call.id, CalledFunction { name: call.function.name, arguments })

@@ -1,7 +1,8 @@
 //! The parameters of a tool, as Ollama's Go types take them. Pure.
 //!
-//! Ollama reads a tool into typed structs, and answers 400 to valid JSON Schema that does not fit them: a property that is `true`, a list of
-//! types at the top, `properties: []` as PHP writes an empty object. What means the same in another form is rewritten here.
+//! Ollama reads a tool into typed structs, and answers 400 to valid JSON Schema that does not fit them: a property that
+//! is `true`, a list of types at the top, `properties: []` as PHP writes an empty object. What means the same in
+//! another form is rewritten here.
 
 use std::{borrow::Cow, fmt};
 
@@ -16,7 +17,8 @@ use crate::{
     openai::{request::options, schema},
 };
 
-/// Returns `raw` in a form that Ollama takes: verbatim if it is one. `at` is its place, such as `tools[0].function.parameters`.
+/// Returns `raw` in a form that Ollama takes: verbatim if it is one. `at` is its place, such as
+/// `tools[0].function.parameters`.
 ///
 /// # Errors
 /// Fails, with the exact place, if no such form means the same.
@@ -156,7 +158,8 @@ fn wrong(at: &str, expected: &str, value: &Value) -> Error {
     }
 }
 
-// What follows has the shape of Ollama's types and holds nothing: whether a schema can be read into them is all that matters.
+// What follows has the shape of Ollama's types and holds nothing: whether a schema can be read into them is all that
+// matters.
 
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "only whether it can be read matters")]

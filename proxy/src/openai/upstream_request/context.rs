@@ -1,7 +1,7 @@
 //! How much a model remembers: what is asked for, and how far it has grown for prompts that did not fit.
 //!
-//! Ollama cuts a prompt that is too long in silence, unless it is told not to (`truncate: false`, obeyed from 0.13.5 on). `shift` is left
-//! alone: it is a setting of the loaded model, and changing it loads the model anew.
+//! Ollama silently truncates a prompt that is too long, unless the request says not to (`truncate: false`, obeyed from
+//! 0.13.5 on). `shift` is left alone: it is a setting of the loaded model, and changing it loads the model anew.
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,8 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What the settings say for `model`, and how far it has grown, which the receipt tells. A client that names a size gets that.
+    /// What the settings say for `model`, and how far it has grown, which the receipt says. A client that names a size
+    /// gets that.
     pub(crate) fn of(
         config: &Config,
         preset: Option<&Preset>,
@@ -53,7 +54,8 @@ impl Policy {
         }
     }
 
-    /// Whether the context may grow: the client asks for no size itself, and nobody wants anything cut.
+    /// Whether the context may grow: the client asks for no size itself, and neither request nor settings allow
+    /// truncation.
     pub(crate) fn may_grow(&self, native: &Native<'_>) -> bool {
         !sized(native) && native.truncate.is_none() && self.overflow == Overflow::Refuse
     }
@@ -77,7 +79,8 @@ fn sized(native: &Native<'_>) -> bool {
     native.options.get("num_ctx").is_some()
 }
 
-/// The context that holds `prompt` tokens and an answer of `limit` tokens: a power of two, `cap` at most. `None`: `cap` does not hold it.
+/// The context that holds `prompt` tokens and an answer of `limit` tokens: a power of two, `cap` at most. `None`: `cap`
+/// does not hold it.
 pub(crate) fn size(prompt: u64, limit: Option<u64>, cap: u64) -> Option<u64> {
     let wanted = prompt.saturating_add(limit.map_or(ANSWER, |limit| limit.min(ANSWER)));
     let size = wanted.checked_next_power_of_two().unwrap_or(cap).min(cap);
@@ -103,7 +106,8 @@ struct Growth {
 }
 
 impl Grown {
-    /// From now on it is about `remote`, whose contexts may grow to `max`. What is known of another machine's models is forgotten.
+    /// From now on it is about `remote`, whose contexts may grow to `max`. What is known of another machine's models is
+    /// forgotten.
     pub(crate) fn belongs_to(&self, remote: &str, max: u64) {
         let mut models = self.models();
         if models.remote != remote {
@@ -118,7 +122,7 @@ impl Grown {
         models.growth.get(&*name::full(model)).map(|growth| growth.tokens.min(models.max)).filter(|tokens| *tokens > 0)
     }
 
-    /// Whoever holds this may make `model` grow.
+    /// The holder of this may make `model` grow.
     pub(crate) async fn turn(&self, model: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = self.models().growth.entry(name::full(model).into_owned()).or_default().turn.clone();
         turn.lock_owned().await

@@ -2,7 +2,8 @@
 
 use crate::ollama::wire::ChatRequest;
 
-/// Bytes of text to a token, as a rule; what a message's frame takes; and what an image takes, which differs a lot from model to model.
+/// Bytes of text to a token, as a rule; what a message's frame takes; and what an image takes, which differs a lot from
+/// model to model.
 const BYTES: usize = 4;
 const MESSAGE: usize = 4;
 const IMAGE: usize = 576;

@@ -50,8 +50,8 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `params` are the endpoint's
-    /// own names for what Ollama may refuse.
+    /// What may be changed about it where Ollama refuses; the body is still to come, and with it what is new. `params`
+    /// are the endpoint's own names for what Ollama may refuse.
     pub(crate) fn ask(&self, params: Params, policy: &Policy) -> UpstreamRequest {
         let native = &self.native;
         let effort = if native.think.is_some() {
@@ -133,7 +133,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// `format` for an answer of `kind`: nothing for text. `at` is where the form is told, `schema_at` where its schema is.
+/// `format` for an answer of `kind`: nothing for text. `at` is the path of the format, `schema_at` that of its schema.
 ///
 /// # Errors
 /// A kind that OpenAI's API does not have, no schema where one is needed, or one that Ollama cannot enforce.

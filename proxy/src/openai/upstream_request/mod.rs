@@ -1,5 +1,5 @@
-//! What endpoints share to send a generation to Ollama: messages, the context size, and the retries that adapt a request to the
-//! model or to the version of Ollama.
+//! What endpoints share to send a generation to Ollama: messages, the context size, and the retries that adapt a
+//! request to the model or to the version of Ollama.
 
 pub(crate) mod context;
 pub(crate) mod estimate;

@@ -1,4 +1,5 @@
-//! How handlers open: a body becomes upstream requests, by a pure function of each endpoint, and what it becomes is recorded.
+//! How handlers open: a body becomes upstream requests, by a pure function of each endpoint, and what it becomes is
+//! recorded.
 
 use bytes::Bytes;
 
@@ -38,8 +39,8 @@ impl<'a> Context<'a> {
         Self { config: &app.config, grown: app.upstream.grown(), recorder, target: app.target.as_deref() }
     }
 
-    /// Puts the remote's model in the place of `model`, which is recorded as the model of the exchange, adds its preset to `native`, and
-    /// returns its policy.
+    /// Puts the remote's model in the place of `model`, which is recorded as the model of the exchange, adds its preset
+    /// to `native`, and returns its policy.
     ///
     /// # Errors
     /// Fails on a field without effect if the settings are strict.
@@ -127,7 +128,8 @@ async fn prepared<F: Send + 'static>(
     Ok((asks, facts))
 }
 
-/// Counts the bodies of upstream requests against the budget until they are dropped. Those that share one body count once.
+/// Counts the bodies of upstream requests against the budget until they are dropped. Those that share one body count
+/// once.
 pub(crate) fn hold(asks: &mut [UpstreamRequest], share: &Share) {
     let mut last: Option<(*const u8, usize, Bytes)> = None;
     for ask in asks {

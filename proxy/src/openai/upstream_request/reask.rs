@@ -1,5 +1,6 @@
-//! Asks once more for a call that does not fit its schema, with that schema as the format of the answer, before anything of the answer is
-//! sent. What comes of it takes the place of the arguments in Ollama's reply, so that every endpoint goes on as if the model had written it.
+//! Asks once more for a call that does not fit its schema, with that schema as the format of the answer, before
+//! anything of the answer is sent. What comes of it takes the place of the arguments in Ollama's reply, so that every
+//! endpoint goes on as if the model had written it.
 
 use std::{borrow::Cow, future::poll_fn, pin::Pin};
 
@@ -61,7 +62,8 @@ pub(super) async fn open(app: &App, ask: UpstreamRequest, recorder: &Recorder) -
     Ok(upstream)
 }
 
-/// Reads an answer until there is something that is no call, or to its end, as always where calls must fit (`to_the_end`); whether it is whole.
+/// Reads an answer until there is something that is no call, or to its end, as always where calls must fit
+/// (`to_the_end`); whether it is whole.
 async fn hold(upstream: &mut Upstream, to_the_end: bool) -> (Bytes, bool) {
     let (mut held, mut seen) = (BytesMut::new(), 0);
     loop {

@@ -1,5 +1,6 @@
-//! Asks Ollama for an answer as its version understands it, and once more where a small change cures a refusal: a context that grows, a way
-//! of thinking that the model does not have. All of it before the first token, and told in the receipt.
+//! Asks Ollama for an answer as its version understands it, and once more where a small change cures a refusal: a
+//! context that grows, a way of thinking that the model does not have. All of it before the first token, and listed in
+//! the receipt.
 
 use std::{borrow::Cow, pin::Pin};
 
@@ -57,15 +58,16 @@ pub(crate) struct UpstreamRequest {
     pub(crate) reask: Repairs,
 }
 
-/// What of an ask only newer versions of Ollama understand. Most asks have none of it, and then no version is asked for.
+/// What of an ask only newer versions of Ollama understand. Most asks have none of it, and then no version is asked
+/// for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VersionGated {
     /// It thinks at the level `max`.
     pub(crate) max: bool,
     /// It wants probabilities.
     pub(crate) logprobs: bool,
-    /// It has pictures or sounds.
-    pub(crate) pictures: bool,
+    /// It has images or sounds.
+    pub(crate) images: bool,
     /// What does not fit is to be refused, so that the oldest messages can be dropped.
     pub(crate) drops: bool,
 }
@@ -76,14 +78,14 @@ impl VersionGated {
         Self {
             max: ask.think.as_ref().is_some_and(|think| think.get() == "\"max\""),
             logprobs: ask.logprobs,
-            pictures: ask.messages.iter().any(|message| !message.images.is_empty()),
+            images: ask.messages.iter().any(|message| !message.images.is_empty()),
             drops: false,
         }
     }
 }
 
-/// Encodes the bodies of the upstream requests that one client request becomes. What they hold together is bounded: each may repeat a
-/// long prompt, long options or an image.
+/// Encodes the bodies of the upstream requests that one client request becomes. What they hold together is bounded:
+/// each may repeat a long prompt, long options or an image.
 pub(crate) struct Bodies {
     limit: usize,
     /// About how large each is.
@@ -153,8 +155,8 @@ pub(crate) async fn respond(
     Ok(response.map(offload::freed_body))
 }
 
-/// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in between, and its queue
-/// is for others too.
+/// How many of the asks of one request are on their way at a time: one after the other would leave the remote idle in
+/// between, and its queue is for others too.
 pub(crate) const AT_ONCE: usize = 4;
 
 /// Leads to the body of an answer.
@@ -231,7 +233,8 @@ pub(super) async fn send_with_fallbacks(
     recorder.payload("ask", &ask.body);
     let mut thinking = None;
     let mut dropped: Option<Box<Dropped>> = None;
-    // A context grows once, tools are described once, thinking only becomes less, and messages only fewer, so this ends.
+    // A context grows once, tools are described once, thinking only becomes less, and messages only fewer, so this
+    // ends.
     loop {
         if let Some(capture) = recorder.capture() {
             capture.asked(ask.path, &ask.body);
@@ -280,7 +283,8 @@ pub(super) async fn send_with_fallbacks(
     }
 }
 
-/// Sends an ask that not every version understands to one remote after the other, until one responds: they may be of different versions.
+/// Sends an ask that not every version understands to one remote after the other, until one responds: they may be of
+/// different versions.
 async fn send_to_each(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
     let mut first = None;
     loop {
@@ -322,10 +326,10 @@ async fn adapt_to_version(app: &App, ask: &mut UpstreamRequest, recorder: &Recor
         let senses = models::senses(&app.upstream, &ask.model).await;
         openai::models::explained(app, &ask.model, senses).await
     };
-    if ask.version_gated.pictures && !version.refuses_pictures() && !senses().await? {
+    if ask.version_gated.images && !version.refuses_images() && !senses().await? {
         return Err(Error::unsupported(
             ask.params.prompt,
-            format!("The model `{}` cannot see pictures; take one with the capability vision.", ask.model),
+            format!("The model `{}` cannot process images; use one with the capability vision.", ask.model),
         ));
     }
     match ask.effort {
@@ -336,7 +340,7 @@ async fn adapt_to_version(app: &App, ask: &mut UpstreamRequest, recorder: &Recor
     }
 }
 
-/// How a model is told to think that does not understand what it was told, the smallest change first.
+/// The levels of thinking to try for a model that does not know the given one, the smallest change first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Thinking {
     /// As the highest level that older versions have.
@@ -347,7 +351,8 @@ enum Thinking {
     Not,
 }
 
-/// Returns how to ask again for an effort that was refused, so that this model, or this version of Ollama, understands it.
+/// Returns how to ask again for an effort that was refused, so that this model, or this version of Ollama, understands
+/// it.
 fn fallback_for(refusal: &Refusal) -> Option<Thinking> {
     match refusal {
         Refusal::NoThinking => Some(Thinking::Not),
@@ -357,7 +362,7 @@ fn fallback_for(refusal: &Refusal) -> Option<Thinking> {
     }
 }
 
-/// Changes how the model is told to think; `field` is the client's word for it.
+/// Changes the level of thinking; `field` is the client's name for it.
 async fn think(ask: &mut UpstreamRequest, field: &str, change: Thinking, recorder: &Recorder) -> Result<(), Error> {
     ask.body = changed(ask.body.clone(), move |top| match change {
         Thinking::High => set(top, "think", "\"high\""),
@@ -388,8 +393,8 @@ async fn let_remote_cut(ask: &mut UpstreamRequest, recorder: &Recorder) -> Resul
     Ok(())
 }
 
-/// Describes the tools in a system message in place of `tools`, for a model whose template has no room for them: `format` alone makes it
-/// write the calls.
+/// Describes the tools in a system message in place of `tools`, for a model whose template has no room for them:
+/// `format` alone makes it write the calls.
 async fn describe_tools(ask: &mut UpstreamRequest, recorder: &Recorder) -> Result<(), Error> {
     ask.body = changed(ask.body.clone(), |top| {
         let described = |name| top.get(name).map_or("null", RawValue::get);
@@ -416,7 +421,8 @@ async fn describe_tools(ask: &mut UpstreamRequest, recorder: &Recorder) -> Resul
     Ok(())
 }
 
-/// Asks once more, with a context that holds the prompt. One request at a time makes a model grow; those who wait find it grown.
+/// Asks once more, with a context that holds the prompt. One request at a time makes a model grow; those who wait find
+/// it grown.
 async fn grow(app: &App, ask: &UpstreamRequest, refused: Refused, recorder: &Recorder) -> Result<Upstream, Error> {
     let counts = match &refused.refusal {
         Refusal::ContextLength { counts, .. } => *counts,

@@ -1,9 +1,9 @@
-//! `truncation: "auto"`: drops the oldest messages of a prompt that does not fit, so that the receipt can say what is gone. Ollama would cut
-//! the prompt without a word.
+//! `truncation: "auto"`: drops the oldest messages of a prompt that does not fit, so that the receipt can say what is
+//! gone. Ollama would cut the prompt without a word.
 //!
-//! The remote is asked not to cut (`truncate: false`) and refuses; newer versions report how long the prompt and the context are, so that the
-//! first guess fits as a rule. Messages of the system stay, and so does the last message, within which the remote
-//! cuts if it alone is too long; the results of a call go with the call.
+//! The remote is asked not to cut (`truncate: false`) and refuses; newer versions report how long the prompt and the
+//! context are, so that the first guess fits as a rule. Messages of the system stay, and so does the last message,
+//! within which the remote cuts if it alone is too long; the results of a call go with the call.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -16,7 +16,8 @@ use crate::{
     error::Error, observe::Recorder, offload, ollama::refusal::Refusal, receipt::Receipt, upstream::client::encode,
 };
 
-/// Tokens that are kept free for an answer without a limit of its own, or with a higher one; at most a quarter of the context.
+/// Tokens that are kept free for an answer without a limit of its own, or with a higher one; at most a quarter of the
+/// context.
 const ANSWER: u64 = 4096;
 
 /// How many messages were dropped, by role.
@@ -98,7 +99,8 @@ fn shortened(
     Ok(Some((encode(&top)?, gone.into_iter().map(|n| roles[n].clone()).collect())))
 }
 
-/// Which messages are dropped: as many of the oldest as must be for the rest to fit, by the remote's counts; half of them where it has none.
+/// Which messages are dropped: as many of the oldest as must be for the rest to fit, by the remote's counts; half of
+/// them where it has none.
 fn gone(roles: &[String], sizes: &[usize], whole: usize, counts: Option<(u64, u64)>, limit: Option<u64>) -> Vec<usize> {
     // A message with what belongs to it: the results of its calls.
     let mut groups: Vec<Vec<usize>> = Vec::new();

@@ -1,9 +1,10 @@
 //! Limits and records that several proxies share, in Redis or Valkey.
 //!
-//! Each decision is one script, atomic on the server and by its clock: `limits.lua` and `records.lua`. Scripts can run twice without
-//! counting twice, so a call whose answer was lost with its connection is sent again. What a request holds is a lease, which expires unless
-//! the process that runs the request renews it; a process that dies gives everything back. [`Redis::worker`], one task for each store, renews
-//! leases and ends them, because a request that is dropped cannot await.
+//! Each decision is one script, atomic on the server and by its clock: `limits.lua` and `records.lua`. Scripts can run
+//! twice without counting twice, so a call whose answer was lost with its connection is sent again. What a request
+//! holds is a lease, which expires unless the process that runs the request renews it; a process that dies gives
+//! everything back. [`Redis::worker`], one task for each store, renews leases and ends them, because a request that is
+//! dropped cannot await.
 
 mod held;
 mod records;
@@ -258,7 +259,7 @@ impl Redis {
             sent: AtomicBool::new(false),
         };
         self.may_try()?;
-        // If the answer is lost, or nobody waits for it any more, the drop of the lease takes back what may have been counted.
+        // If the answer is lost, or its waiter has gone, the drop of the lease takes back what may have been counted.
         lease.sent.store(true, Ordering::Relaxed);
         let decided: Vec<i64> = self.decide("admit", &lease.id, &lease.limits, true).await?;
         let number = |at: usize| u64::try_from(decided.get(at).copied().unwrap_or(0)).unwrap_or(0);

@@ -84,7 +84,8 @@ impl Connector {
         Ok(Self(Arc::new(Inner { path, tls, within: timeouts.connect, wake })))
     }
 
-    /// Makes a connection. If the machine seems to be asleep and can be woken, and this `wakes` it, waits until it is awake.
+    /// Makes a connection. If the machine seems to be asleep and can be woken, and this `wakes` it, waits until it is
+    /// awake.
     ///
     /// # Errors
     /// Fails with the reason.

@@ -1,7 +1,7 @@
 //! Connections over SSH, through this machine's `ssh` with its configuration, keys and agent.
 //!
-//! One `ssh` makes the connection to the machine and stays (the master of OpenSSH's multiplexing). Each connection to the remote is a
-//! `ssh -W` that goes through it: a channel of that connection, without a handshake of its own.
+//! One `ssh` makes the connection to the machine and stays (the master of OpenSSH's multiplexing). Each connection to
+//! the remote is a `ssh -W` that goes through it: a channel of that connection, without a handshake of its own.
 
 use std::{
     ffi::OsString,
@@ -49,7 +49,7 @@ struct Inner {
 struct Master {
     child: Child,
     socket: PathBuf,
-    /// Where the socket is: nobody else may enter it.
+    /// Where the socket is: no other user may enter it.
     _folder: tempfile::TempDir,
 }
 
@@ -66,7 +66,8 @@ impl SshConnector {
     }
 
     /// # Errors
-    /// Fails if `ssh` cannot be run, or does not connect. That the machine cannot reach the remote is noticed when the stream is read.
+    /// Fails if `ssh` cannot be run, or does not connect. That the machine cannot reach the remote is noticed when the
+    /// stream is read.
     pub(super) async fn connect(&self) -> Result<SshStream, Cause> {
         let socket = self.0.socket().await.map_err(Cause::Ssh)?;
         let mut command = self.0.command(&socket);
@@ -185,7 +186,8 @@ pub(super) struct SshStream {
     input: ChildStdin,
     output: ChildStdout,
     messages: ChildStderr,
-    /// Dropped, and so killed, after its pipes are closed: otherwise the master, which holds these too, sometimes keeps the connection.
+    /// Dropped, and so killed, after its pipes are closed: otherwise the master, which holds these too, sometimes keeps
+    /// the connection.
     _child: Child,
     received: bool,
     /// What ssh has said since the stream ended without a byte.

@@ -17,18 +17,19 @@ use tower::{Service, ServiceExt};
 use super::{Cause, cause};
 use crate::config::bracketed;
 
-/// A silent connection is probed after this time, so that the NAT on the way does not forget it. A peer that died silently must not hold a
-/// stream forever: thinking has no limit, but its machine must be there. It is given up 30 s after it was last heard of.
+/// A silent connection is probed after this time, so that the NAT on the way does not forget it. A peer that died
+/// silently must not hold a stream forever: thinking has no limit, but its machine must be there. It is given up 30 s
+/// after it was last heard of.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 
-/// How long written bytes may stay unacknowledged before the connection counts as dead. Keep-alive does not work while there are any. It is
-/// so short that a request on a pooled connection which a NAT has forgotten is soon sent again on a fresh one. Linux limits unanswered
-/// probes by it, too.
+/// How long written bytes may stay unacknowledged before the connection counts as dead. Keep-alive does not work while
+/// there are any. It is so short that a request on a pooled connection which a NAT has forgotten is soon sent again on
+/// a fresh one. Linux limits unanswered probes by it, too.
 #[cfg(target_os = "linux")]
 pub(crate) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// The same for an upload: a remote may not read it for as long as a request may wait in another farllama's queue (`quota.wait`, 5 min by
-/// default), and a full receive window counts as unacknowledged bytes.
+/// The same for an upload: a remote may not read it for as long as a request may wait in another farllama's queue
+/// (`quota.wait`, 5 min by default), and a full receive window counts as unacknowledged bytes.
 #[cfg(target_os = "linux")]
 pub(crate) const UNACKNOWLEDGED_UPLOAD: Duration = Duration::from_secs(360);
 

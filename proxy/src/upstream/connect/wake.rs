@@ -47,7 +47,8 @@ impl Waker {
     /// Sends packets and tries again with `attempt` until it succeeds. `cause` is why the first attempt failed.
     ///
     /// # Errors
-    /// Fails if the machine does not wake in time, or if an attempt fails for another reason than that it sleeps or starts.
+    /// Fails if the machine does not wake in time, or if an attempt fails for another reason than that it sleeps or
+    /// starts.
     pub(super) async fn until_awake<F: Future<Output = Result<Box<dyn Io>, Cause>>>(
         &self,
         cause: Cause,

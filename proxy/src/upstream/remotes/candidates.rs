@@ -24,8 +24,8 @@ use crate::{
     upstream::client::{self, Client, Missed, Upstream},
 };
 
-/// The remotes that one request may be sent to, the best first. What the request was sent to stays its remote, unless that fails before the
-/// first byte of its response: then the next one is tried.
+/// The remotes that one request may be sent to, the best first. What the request was sent to stays its remote, unless
+/// that fails before the first byte of its response: then the next one is tried.
 pub(crate) struct Candidates {
     /// Never empty. Behind those that are tried come those that do not have the model, as far as is known.
     members: Vec<Arc<Member>>,
@@ -39,7 +39,8 @@ pub(crate) struct Candidates {
     chosen: bool,
     /// Whether all of them failed before the first byte of a response.
     exhausted: AtomicBool,
-    /// The full name of the model that they were chosen for. None: there is none, or no other remote may take their place.
+    /// The full name of the model that they were chosen for. None: there is none, or no other remote may take their
+    /// place.
     model: Option<String>,
     /// Whether one of them did not have the model, against its list.
     outdated: AtomicBool,
@@ -118,8 +119,8 @@ impl Candidates {
         (at, &self.members[at])
     }
 
-    /// Goes on to the remote after the one at `from`, which failed. Returns whether there is one. Of several requests that failed there, one
-    /// goes on for all.
+    /// Goes on to the remote after the one at `from`, which failed. Returns whether there is one. Of several requests
+    /// that failed there, one goes on for all.
     pub(crate) fn advance(&self, from: usize) -> bool {
         if from + 1 >= self.tried {
             return self.at.load(Ordering::Relaxed) > from;
@@ -141,8 +142,8 @@ impl Candidates {
         self.model.is_some()
     }
 
-    /// Goes on from the remote at `from`, which does not have the model against its list. Lists are read again for that, once for each
-    /// request. Returns whether another remote has it.
+    /// Goes on from the remote at `from`, which does not have the model against its list. Lists are read again for
+    /// that, once for each request. Returns whether another remote has it.
     pub(crate) async fn advance_past_outdated(&self, from: usize) -> bool {
         /// Lists that were read a moment ago are not read again.
         const RECENT: Duration = Duration::from_secs(1);
@@ -200,7 +201,8 @@ impl Candidates {
         self.exhausted.store(true, Ordering::Relaxed);
     }
 
-    /// The candidates in their order, in groups that speak the same API: Ollamas that follow each other together, each OpenAI server alone.
+    /// The candidates in their order, in groups that speak the same API: Ollamas that follow each other together, each
+    /// OpenAI server alone.
     pub(crate) fn by_kind(self: &Arc<Self>) -> Vec<Arc<Self>> {
         if self.tried == 1 {
             return vec![self.clone()];

@@ -12,9 +12,10 @@ pub(super) struct View {
     pub(super) in_flight: usize,
 }
 
-/// Returns the places of the remotes to try, the best first: those in use before those that are out of use, where the model is loaded before
-/// where it is installed, then by priority, then by the fewest requests per weight, then in the order of the settings. A remote that does not
-/// have the model is left out; one whose models are not known comes after those that have it.
+/// Returns the places of the remotes to try, the best first: those in use before those that are out of use, where the
+/// model is loaded before where it is installed, then by priority, then by the fewest requests per weight, then in the
+/// order of the settings. A remote that does not have the model is left out; one whose models are not known comes after
+/// those that have it.
 pub(super) fn order(views: &[View]) -> Vec<usize> {
     let key = |at: usize| {
         let View { up, has, priority, weight, in_flight } = views[at];

@@ -216,7 +216,8 @@ impl Member {
         self.look(Duration::ZERO).await;
     }
 
-    /// Asks for its lists of models, unless that was done at most `age` ago. Callers that ask at the same time share one look.
+    /// Asks for its lists of models, unless that was done at most `age` ago. Callers that ask at the same time share
+    /// one look.
     pub(super) async fn look(&self, age: Duration) {
         let recent = || self.state.with(|standing| standing.is_recent(Instant::now(), age));
         if recent() {

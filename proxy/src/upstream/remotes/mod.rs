@@ -259,7 +259,8 @@ impl Remotes {
         Ok(Arc::new(self.candidates(&found).for_model(full.clone().into_owned(), others)))
     }
 
-    /// How the remotes stand towards the model with this full name, and whether all lists of models are recent that it may be on.
+    /// How the remotes stand towards the model with this full name, and whether all lists of models are recent that it
+    /// may be on.
     fn views(&self, full: &str) -> (Vec<View>, bool) {
         let (now, mut recent) = (Instant::now(), true);
         let views = self.members.iter().map(|member| {
@@ -273,7 +274,8 @@ impl Remotes {
         (views.collect(), recent)
     }
 
-    /// Whether requests look at a remote's lists. One that is out of use is looked at by the health check, so that no request waits for it.
+    /// Whether requests look at a remote's lists. One that is out of use is looked at by the health check, so that no
+    /// request waits for it.
     fn is_looked_at(&self, standing: &Standing) -> bool {
         standing.is_up() || self.health.interval.is_zero()
     }

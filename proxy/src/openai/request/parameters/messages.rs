@@ -51,7 +51,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[Messages],
         Mapped,
         &[],
-        "`model`; Anthropic's names (`claude-…`) stand for the settings `anthropic.model` and `anthropic.small_model`",
+        "`model`; Anthropic's names (`claude-…`) mean the settings `anthropic.model` and `anthropic.small_model`",
     ),
     row(
         "output_config",
@@ -62,7 +62,7 @@ pub(crate) const TABLE: &[Row] = &[
     ),
     row("output_format", &[Messages], Mapped, &[], "`format`: the schema"),
     row("service_tier", &[Messages], NoEffect, &["\"auto\"", "\"standard_only\""], "for Anthropic's billing"),
-    row("speed", &[Messages], NoEffect, &["\"standard\""], "the remote is as fast as it is"),
+    row("speed", &[Messages], NoEffect, &["\"standard\""], "the remote has one speed"),
     row(
         "stop_sequences",
         &[Messages],

@@ -1,7 +1,9 @@
-//! The one table of request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`, those of responses in
-//! `responses.rs`, those of Anthropic's messages in `messages.rs`; `nested.rs` has the names inside of objects.
+//! The one table of request fields: what becomes of each, at each endpoint. Pure. The rows stand in `table.rs`, those
+//! of responses in `responses.rs`, those of Anthropic's messages in `messages.rs`; `nested.rs` has the names inside of
+//! objects.
 //!
-//! Read by the endpoints (which refuse and note by it), by the tests (a field without a row fails), and by the page `docs/parameters.md`.
+//! Read by the endpoints (which refuse and note by it), by the tests (a field without a row fails), and by the page
+//! `docs/parameters.md`.
 
 mod messages;
 mod nested;
@@ -93,8 +95,9 @@ impl Row {
 /// How many unknown names of a body are compared with all known ones: it may have a thousand.
 const COMPARED: usize = 16;
 
-/// Settles what the endpoint has not taken: refuses it, or notes that it has no effect. A name that neither OpenAI nor Ollama has is noted as
-/// unknown, with the name that it may be a misspelling of. Paths in `unknown` are those that the types of what was taken do not have: see [`unread`].
+/// Settles what the endpoint has not taken: refuses it, or notes that it has no effect. A name that neither OpenAI nor
+/// Ollama has is noted as unknown, with the name that it may be a misspelling of. Paths in `unknown` are those that the
+/// types of what was taken do not have: see [`unread`].
 ///
 /// # Errors
 /// A field that asks for what cannot be had.
@@ -162,7 +165,8 @@ mod tests {
         routes::TABLE.iter().filter_map(|row| Some((row.endpoint?, row)))
     }
 
-    /// The API's own list of an endpoint's fields: `fields.txt` in its folder, or a file with its name in a folder that it shares.
+    /// The API's own list of an endpoint's fields: `fields.txt` in its folder, or a file with its name in a folder that
+    /// it shares.
     fn fields(name: &str) -> String {
         let openai = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/openai");
         let own = std::fs::read_to_string(openai.join(name).join("fields.txt"));
@@ -195,10 +199,11 @@ mod tests {
     #[test]
     fn the_page_tells_what_the_table_says() {
         let mut page = String::from(
-            "# What becomes of each request field\n\nA field is *mapped* to what Ollama has, *emulated* by farllama, *refused* with a 400, or has *no effect*; \
-             what is emulated or has no effect\nis listed in the response header `x-farllama-receipt`. A field that neither OpenAI nor Ollama has (a typo, \
-             say) is listed there as `unknown`;\n`farllama explain` and the log suggest the name that was probably meant. Null, empty values and OpenAI's \
-             defaults are never refused.\n",
+            "# What becomes of each request field\n\n\
+             A field is *mapped* to what Ollama has, *emulated* by farllama, *refused* with a 400, or has *no effect*; what is\n\
+             emulated or has no effect is listed in the response header `x-farllama-receipt`. A field that neither OpenAI nor Ollama\n\
+             has (a typo, say) is listed there as `unknown`; `farllama explain` and the log suggest the name that was probably meant.\n\
+             Null, empty values and OpenAI's defaults are never refused.\n",
         );
         for (endpoint, route) in endpoints() {
             page.push_str(&format!(

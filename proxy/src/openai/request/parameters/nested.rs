@@ -2,8 +2,9 @@
 
 use crate::{near::nearest, receipt::Receipt};
 
-/// The names that OpenAI, Anthropic or Ollama give to such fields. One of them that nothing reads is known but has no effect; any other
-/// is probably misspelled. Sorted. A name that is missing here is reported as unknown, and its request is answered all the same.
+/// The names that OpenAI, Anthropic or Ollama give to such fields. One of them that nothing reads is known but has no
+/// effect; any other is probably misspelled. Sorted. A name that is missing here is reported as unknown, and its
+/// request is answered all the same.
 const NAMES: &[&str] = &[
     "action",
     "allowed_callers",

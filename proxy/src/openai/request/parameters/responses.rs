@@ -96,7 +96,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[Responses],
         Mapped,
         &[],
-        "`effort` is `think`: none is false, minimal is low, xhigh is max; without effect on a model that cannot think. What a model thinks is always told, whatever `summary` says",
+        "`effort` is `think`: none is false, minimal is low, xhigh is max; without effect on a model that cannot think. The model's thinking is always returned, whatever `summary` says",
     ),
     row("safety_identifier", &[Responses], NoEffect, &[], "for OpenAI's own moderation"),
     row("service_tier", &[Responses], NoEffect, &["\"auto\"", "\"default\""], "for OpenAI's billing"),

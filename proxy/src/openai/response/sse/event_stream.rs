@@ -31,11 +31,12 @@ const ENOUGH: usize = 16 << 10;
 /// How long the end of our answer waits for the end of the upstream's, which makes its connection usable again.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Answers with an event stream that `translator` makes of the replies that `openings` lead to, [`AT_ONCE`] of them at a time; it tells
-/// them apart by [`Translator::source`].
+/// Answers with an event stream that `translator` makes of the replies that `openings` lead to, [`AT_ONCE`] of them at
+/// a time; it knows them apart by [`Translator::source`].
 ///
-/// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`], so that an early
-/// refusal keeps its HTTP status; then the head goes out with heartbeats, and what fails later is an error frame.
+/// Ollama sends no header before its first token, and a cold model loads for a minute: this waits [`Heartbeat::after`],
+/// so that an early refusal keeps its HTTP status; then the head goes out with heartbeats, and what fails later is an
+/// error frame.
 ///
 /// # Errors
 /// A refusal within [`Heartbeat::after`], if it is the first that is heard.

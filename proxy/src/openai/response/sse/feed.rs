@@ -88,7 +88,7 @@ impl<T: Translator> Feed<T> {
         Err(self.fail(Error::unfinished()))
     }
 
-    /// What all was told to.
+    /// Where everything is recorded.
     pub(crate) fn translator(&self) -> &T {
         &self.translator
     }
@@ -146,7 +146,7 @@ impl<T: Translator> Feed<T> {
             // Ollama reports an error in mid-stream, where there is no status.
             Ok(line) => refusal::from_text(StatusCode::INTERNAL_SERVER_ERROR, &line.error, &self.redactor).into(),
             Err(_) => {
-                Error::Cut { message: format!("the remote sent a line that is no reply of Ollama's: {unreadable}") }
+                Error::Cut { message: format!("the remote sent a line that is not an Ollama response: {unreadable}") }
             }
         };
         Err(self.fail(error))

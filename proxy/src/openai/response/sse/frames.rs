@@ -47,8 +47,8 @@ impl Frames {
 
     /// Adds an error in OpenAI's envelope.
     ///
-    /// The event is named, because langchain4j takes an unnamed one for a complete answer; and the name follows the data, because
-    /// go-openai loses the message otherwise (docs/streams.md).
+    /// The event is named, because langchain4j takes an unnamed one for a complete answer; and the name follows the
+    /// data, because go-openai loses the message otherwise (docs/streams.md).
     pub(crate) fn error(&mut self, error: &Error) {
         self.0.put_slice(b"data: ");
         self.0.put_slice(&error::body(error, Dialect::OpenAi, None));
@@ -69,8 +69,9 @@ impl Frames {
 
     /// Adds a heartbeat: bytes that mean nothing to any reader of events.
     ///
-    /// It is not a comment, because go-openai loses the message of an error that follows one; and it is two empty lines, because
-    /// readers that split a stream at `\n\n` would find a single one in front of the next event (docs/streams.md).
+    /// It is not a comment, because go-openai loses the message of an error that follows one; and it is two empty
+    /// lines, because readers that split a stream at `\n\n` would find a single one in front of the next event
+    /// (docs/streams.md).
     pub(crate) fn heartbeat(&mut self) {
         self.0.put_slice(b"\n\n");
     }
@@ -108,9 +109,9 @@ pub(crate) fn on_one_line(json: &[u8]) -> Vec<u8> {
     text.into()
 }
 
-/// Makes JSON, which stands in `text` from `begin` on, text in which no reader finds a line end: some clients split streams at U+0085,
-/// U+2028 and U+2029 as well. They stand in strings only, where they can be escaped. Carried JSON may be printed over several lines; these
-/// ends stand outside of strings only, where they mean nothing.
+/// Makes JSON, which stands in `text` from `begin` on, text in which no reader finds a line end: some clients split
+/// streams at U+0085, U+2028 and U+2029 as well. They stand in strings only, where they can be escaped. Carried JSON
+/// may be printed over several lines; these ends stand outside of strings only, where they mean nothing.
 fn keep_on_one_line(text: &mut BytesMut, begin: usize) {
     // All three begin with one of two rare bytes: most events are looked at once.
     let suspect =

@@ -1,8 +1,9 @@
-//! From native replies to an event stream: [`Frames`], the [`Translator`] of each endpoint, the [`Feed`] that hands it replies, and the one
-//! driver that every streamed endpoint uses.
+//! From native replies to an event stream: [`Frames`], the [`Translator`] of each endpoint, the [`Feed`] that hands it
+//! replies, and the one driver that every streamed endpoint uses.
 //!
-//! The driver is the response body itself: the client pulls, the upstream is pulled in turn, and dropping the body cancels the upstream.
-//! There is no task and no channel. Events that are ready together go out in one write; none is split.
+//! The driver is the response body itself: the client pulls, the upstream is pulled in turn, and dropping the body
+//! cancels the upstream. There is no task and no channel. Events that are ready together go out in one write; none is
+//! split.
 
 mod event_stream;
 mod feed;

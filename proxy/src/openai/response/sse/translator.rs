@@ -10,7 +10,8 @@ pub(crate) type Saving = Pin<Box<dyn Future<Output = Receipt> + Send>>;
 
 /// Turns native replies into wire text. A state machine without clock, dice or IO.
 ///
-/// Laws: once [`closed`](Translator::closed), it writes nothing more. Joining the deltas of any chunking gives the unstreamed answer.
+/// Laws: once [`closed`](Translator::closed), it writes nothing more. Joining the deltas of any chunking gives the
+/// unstreamed answer.
 pub(crate) trait Translator: Send + Unpin + 'static {
     /// What one line of the upstream holds.
     type Reply<'a>: Line<'a>;
@@ -36,14 +37,15 @@ pub(crate) trait Translator: Send + Unpin + 'static {
     fn receipt(&mut self) -> Receipt {
         Receipt::default()
     }
-    /// What has to be stored before the frames that are written go out, so that a client which acts on them finds it. Asked after each
-    /// packet; what it gives is polled to its end, and [`saved`](Translator::saved) hears of it.
+    /// What has to be stored before the frames that are written go out, so that a client which acts on them finds it.
+    /// Asked after each packet; what it gives is polled to its end, and [`saved`](Translator::saved) hears of it.
     fn saving(&mut self) -> Option<Saving> {
         None
     }
     /// Takes what came of [`saving`](Translator::saving).
     fn saved(&mut self, _receipt: Receipt) {}
-    /// About how many bytes the end of the stream goes over besides the reply, up to [`LARGE`]: what is stored of a long request.
+    /// About how many bytes the end of the stream goes over besides the reply, up to [`LARGE`]: what is stored of a
+    /// long request.
     ///
     /// [`LARGE`]: crate::offload::LARGE
     fn weight(&self) -> usize {
@@ -86,7 +88,8 @@ impl OpenChoices {
         self.closed = true;
     }
 
-    /// Ends the stream with an error, unless it has ended. Never a false `stop`, and no `[DONE]`, which clients take for success.
+    /// Ends the stream with an error, unless it has ended. Never a false `stop`, and no `[DONE]`, which clients take
+    /// for success.
     pub(crate) fn fail(&mut self, error: &Error, out: &mut Frames) {
         if !std::mem::replace(&mut self.closed, true) {
             out.error(error);

@@ -1,8 +1,9 @@
 //! Arguments that do not fit their schema, repaired where exactly one repair is possible. Pure.
 //!
-//! A repair changes what is wrong and nothing else, loses nothing but what the schema forbids or calls absent, and never invents a value.
-//! Each node of the schema names the values that the given one may stand for; if they are one, it is taken, and if they are several, the
-//! arguments stay unchanged. What was written as text is text where text is asked for, whatever it looks like.
+//! A repair changes what is wrong and nothing else, loses nothing but what the schema forbids or calls absent, and
+//! never invents a value. Each node of the schema names the values that the given one may stand for; if they are one,
+//! it is taken, and if they are several, the arguments stay unchanged. What was written as text is text where text is
+//! asked for, whatever it looks like.
 
 use serde_json::{Map, Number, Value};
 
@@ -203,7 +204,7 @@ impl<'c, 's> Mender<'c, 's> {
         match (keyword, fits) {
             ("anyOf", 1..) | (_, 1) => return Mended::Fits,
             (_, 0) => {}
-            // It fits several of `oneOf`: no change would tell which is meant.
+            // It fits several of `oneOf`: no change would show which is meant.
             _ => return Mended::Not,
         }
         let mut candidates = Candidates::default();
@@ -399,7 +400,8 @@ impl<'c, 's> Mender<'c, 's> {
         Some((fields.into(), changes))
     }
 
-    /// The declared name that an unknown one stands for, if any. `None`: there are several, or several names stand for one.
+    /// The declared name that an unknown one stands for, if any. `None`: there are several, or several names stand for
+    /// one.
     fn meant<'n>(
         &self,
         name: &str,
@@ -424,8 +426,8 @@ impl<'c, 's> Mender<'c, 's> {
     }
 }
 
-/// The object that is asked for, where it stands in another one that says nothing more: under a name for arguments, in a call that is
-/// written again, or in the schema that the model was shown.
+/// The object that is asked for, where it stands in another one that says nothing more: under a name for arguments, in
+/// a call that is written again, or in the schema that the model was shown.
 fn envelope<'v>(layer: &Value, given: &'v Map<String, Value>) -> Option<&'v Value> {
     let declared = layer.get("properties").and_then(Value::as_object)?;
     if given.keys().any(|name| declared.contains_key(name) || declared_alike(Some(declared), name)) {
@@ -448,7 +450,8 @@ fn declared_alike(declared: Option<&Map<String, Value>>, name: &str) -> bool {
     declared.is_some_and(|declared| declared.keys().any(|known| normal(known) == normal(name)))
 }
 
-/// Whether the single name in an object adds nothing to the place where it stands: its own name, or a word for any value.
+/// Whether the single name in an object adds nothing to the place where it stands: its own name, or a word for any
+/// value.
 fn says_nothing(name: &str, path: &str) -> bool {
     let name = normal(name);
     if WRAPPERS.contains(&name.as_str()) {

@@ -1,10 +1,10 @@
 //! Calls that hold: names and arguments of a model's calls, repaired to the tools that were offered. Pure.
 //!
-//! [`Repairs::new`] takes the tools of a request, [`Repairs::fix`] a call of the answer before it is written; every endpoint with tools
-//! calls these two. Calls that a model wrote as text are found by [`rescue`](super::rescue).
+//! [`Repairs::new`] takes the tools of a request, [`Repairs::fix`] a call of the answer before it is written; every
+//! endpoint with tools calls these two. Calls that a model wrote as text are found by [`rescue`](super::rescue).
 //!
-//! A request without tools pays nothing. With tools, their schemas are copied; a schema is parsed when its tool is called, and compiled
-//! only if it has keywords that [`schema::Checker`] does not judge by itself.
+//! A request without tools pays nothing. With tools, their schemas are copied; a schema is parsed when its tool is
+//! called, and compiled only if it has keywords that [`schema::Checker`] does not judge by itself.
 
 pub(crate) mod arguments;
 pub(super) mod literal;
@@ -247,7 +247,8 @@ impl Repairs {
         Self(Some(Arc::new(Offer { repair, rescue, reask: settings.reask, tools: offered.collect() })), false)
     }
 
-    /// The same, if the model may be asked again for a call that does not fit: the settings say so, or a tool is strict.
+    /// The same, if the model may be asked again for a call that does not fit: the settings say so, or a tool is
+    /// strict.
     pub(crate) fn for_asking_again(&self) -> Self {
         let asks = |offer: &&Arc<Offer>| offer.repair && (offer.reask || offer.tools.iter().any(|tool| tool.strict));
         Self(self.0.as_ref().filter(asks).cloned(), self.1)

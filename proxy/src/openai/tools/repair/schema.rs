@@ -1,9 +1,9 @@
 //! Whether a value fits a schema, decided with a bounded amount of work. Pure.
 //!
-//! The `jsonschema` crate has the last word. But compiling a schema takes longer than checking one call, and a schema is the client's input:
-//! nested alternatives that refer to each other take time that grows exponentially. So [`Checker`] walks schema and value first, with a
-//! budget. It judges the keywords that tools really use by itself; where others stand it says [`Fit::Unsure`], and the crate decides. What
-//! exhausts the budget is not checked at all.
+//! The `jsonschema` crate has the last word. But compiling a schema takes longer than checking one call, and a schema
+//! is the client's input: nested alternatives that refer to each other take time that grows exponentially. So
+//! [`Checker`] walks schema and value first, with a budget. It judges the keywords that tools really use by itself;
+//! where others stand it says [`Fit::Unsure`], and the crate decides. What exhausts the budget is not checked at all.
 
 use std::cell::Cell;
 
@@ -139,7 +139,8 @@ impl<'s> Checker<'s> {
         self.root.pointer(pointer)
     }
 
-    // Every part is visited, even where the answer is known: the number of steps must bound what another validator needs.
+    // Every part is visited, even where the answer is known: the number of steps must bound what another validator
+    // needs.
     fn judge(&self, schema: &Value, value: &Value, whole: bool, depth: u32) -> Fit {
         let size = value.as_str().map_or(1, |text| 1 + text.len() / CHARS_PER_STEP);
         if depth > DEPTH {

@@ -1,4 +1,5 @@
-//! The corpus of calls that models get wrong, `vectors/tool-calls.json`, held against repair and rescue as the endpoints use them.
+//! The corpus of calls that models get wrong, `vectors/tool-calls.json`, held against repair and rescue as the
+//! endpoints use them.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! Reads text that is calls and nothing else, in any of the [`forms`](super::forms); of text that is not whole yet, whether it may become
-//! calls. Pure.
+//! Reads text that is calls and nothing else, in any of the [`forms`](super::forms); of text that is not whole yet,
+//! whether it may become calls. Pure.
 
 use std::borrow::Cow;
 
@@ -35,8 +35,8 @@ pub(super) enum Extent {
     Begun,
     /// All of it.
     Whole,
-    /// All of it, but closers may be missing at its end. `stopped`: the model ended by itself, so that a text or a number that is open is
-    /// whole; otherwise it was cut off somewhere.
+    /// All of it, but closers may be missing at its end. `stopped`: the model ended by itself, so that a text or a
+    /// number that is open is whole; otherwise it was cut off somewhere.
     Cut { stopped: bool },
 }
 
@@ -547,7 +547,8 @@ impl<'a> Parser<'a> {
         Ok(vec![self.call(name, &parsed(&text).ok_or(No)?)?])
     }
 
-    /// `<｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather`, then JSON in a code block; newer models write the name first.
+    /// `<｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather`, then JSON in a code block; newer models write the name
+    /// first.
     fn deepseek(&mut self) -> Got<Vec<Call>> {
         self.literal("<｜tool▁call▁begin｜>")?;
         match self.literal("function<｜tool▁sep｜>") {

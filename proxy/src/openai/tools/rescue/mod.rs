@@ -1,8 +1,9 @@
 //! Calls that a model wrote as text: found, held back while they come, and turned into calls. Pure.
 //!
-//! An answer, or its tail, is calls where tools were offered and nothing else follows. Text is held back only while it can still become a
-//! call: [`Rescue::push`] returns what cannot at once. A call in the middle of text, or in front of more text, is text, and so is one that
-//! the text calls an example. Whole answers go through the same machine in one piece, so both ways give the same.
+//! An answer, or its tail, is calls where tools were offered and nothing else follows. Text is held back only while it
+//! can still become a call: [`Rescue::push`] returns what cannot at once. A call in the middle of text, or in front of
+//! more text, is text, and so is one that the text calls an example. Whole answers go through the same machine in one
+//! piece, so both ways give the same.
 
 #[cfg(test)]
 mod corpus;
@@ -175,7 +176,8 @@ impl Rescue {
         Cow::Owned(out)
     }
 
-    /// The model thinks, after its text. Returns what was held, so that the text comes first; nothing is looked for after it.
+    /// The model thinks, after its text. Returns what was held, so that the text comes first; nothing is looked for
+    /// after it.
     pub(crate) fn interrupt(&mut self) -> String {
         // What was not read again yet may be text for certain.
         self.next = 0;

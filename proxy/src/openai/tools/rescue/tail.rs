@@ -80,8 +80,9 @@ pub(super) fn end(text: &str) -> End {
     End::Open
 }
 
-/// Adds the closers that are missing at the end of a value, a quote among them, and takes a comma away that nothing follows. `stopped`:
-/// the model ended by itself; otherwise a text, number or word that is open may go on, and is not completed. `None`: more is missing.
+/// Adds the closers that are missing at the end of a value, a quote among them, and takes a comma away that nothing
+/// follows. `stopped`: the model ended by itself; otherwise a text, number or word that is open may go on, and is not
+/// completed. `None`: more is missing.
 pub(super) fn complete(text: &str, stopped: bool) -> Option<String> {
     let (mut scan, single) = (Scan::default(), single(text));
     for byte in text.bytes() {
@@ -102,7 +103,7 @@ pub(super) fn complete(text: &str, stopped: bool) -> Option<String> {
         return None;
     }
     whole.extend(scan.closers.iter().rev().map(|closer| char::from(*closer)));
-    // A name without its value is more than a closer; whoever parses parentheses finds that out there.
+    // A name without its value is more than a closer; the parser of parentheses finds that out.
     (text.starts_with('(') || single || serde_json::from_str::<Value>(&whole).is_ok()).then_some(whole)
 }
 

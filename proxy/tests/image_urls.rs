@@ -1,4 +1,4 @@
-//! Pictures that requests name by a URL: refused unless a setting says otherwise, and then fetched with every bound.
+//! Images that requests name by a URL: refused unless a setting says otherwise, and then fetched with every bound.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn host() -> Upstream {
     Upstream::answering(raw_response("200 OK", "Content-Type: image/gif\r\n", GIF)).await
 }
 
-/// Asks a proxy with these settings about the pictures at `urls`.
+/// Asks a proxy with these settings about the images at `urls`.
 async fn about(settings: Config, urls: &[&str]) -> Answer {
     let proxy = serve(settings).await.unwrap();
     let parts: Vec<Value> = urls.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}})).collect();
@@ -47,7 +47,7 @@ async fn unless_a_setting_says_so_nothing_is_fetched_and_the_setting_is_named() 
 }
 
 #[tokio::test]
-async fn a_picture_is_fetched_and_sent_as_data_and_no_header_of_the_caller_goes_along() {
+async fn an_image_is_fetched_and_sent_as_data_and_no_header_of_the_caller_goes_along() {
     let (mock, host) = (Mock::start(Script::default()).await.unwrap(), host().await);
     let url = format!("http://{}/a.gif", host.addr);
     let answer = about(fetching(&mock), &[&url, "data:image/gif;base64,QUJD", &url]).await;
@@ -60,7 +60,7 @@ async fn a_picture_is_fetched_and_sent_as_data_and_no_header_of_the_caller_goes_
     let entries = mock.journal().entries();
     let sent = entries.iter().find(|entry| entry.target == "/api/chat").unwrap().json().unwrap();
     assert_eq!(sent["messages"][0]["images"], json!([GIF_BASE64, "QUJD", GIF_BASE64]));
-    assert_eq!(host.seen().len(), 1, "the same picture is fetched once");
+    assert_eq!(host.seen().len(), 1, "the same image is fetched once");
     assert!(!host.seen()[0].text().contains("canary"), "{}", host.seen()[0].text());
 }
 
@@ -106,14 +106,17 @@ async fn a_host_that_is_too_slow_or_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_no_picture_or_not_there_is_refused_with_the_reason() {
+async fn what_is_too_large_no_image_or_not_there_is_refused_with_the_reason() {
     let mock = Mock::start(Script::default()).await.unwrap();
     for (answer, words) in [
         (raw_response("200 OK", "", &format!("GIF89a{}", "x".repeat(1000))), "images.max_bytes (1000 bytes)"),
-        (raw_response("200 OK", "Content-Type: image/png\r\n", "<!doctype html><p>hello"), "no PNG, JPEG, WebP or GIF"),
+        (
+            raw_response("200 OK", "Content-Type: image/png\r\n", "<!doctype html><p>hello"),
+            "not a PNG, JPEG, WebP or GIF",
+        ),
         (raw_response("404 Not Found", "", "gone"), "404"),
         (raw_response("302 Found", "Location: /again\r\n", ""), "redirected more than 3 times"),
-        (raw_response("302 Found", "Location: file:///etc/passwd\r\n", ""), "no http(s) URL"),
+        (raw_response("302 Found", "Location: file:///etc/passwd\r\n", ""), "not an http(s) URL"),
         (b"SSH-2.0-x\r\n".to_vec(), "broke off"),
     ] {
         let host = Upstream::answering(answer).await;
@@ -125,7 +128,7 @@ async fn what_is_too_large_no_picture_or_not_there_is_refused_with_the_reason() 
 }
 
 #[tokio::test]
-async fn one_request_fetches_only_so_many_pictures() {
+async fn one_request_fetches_only_so_many_images() {
     let (mock, host) = (Mock::start(Script::default()).await.unwrap(), host().await);
     for (many, code) in [(64, 200), (65, 400)] {
         let before = host.seen().len();
@@ -139,7 +142,7 @@ async fn one_request_fetches_only_so_many_pictures() {
 }
 
 #[tokio::test]
-async fn responses_and_moderations_fetch_pictures_too() {
+async fn responses_and_moderations_fetch_images_too() {
     let (mock, host) = (Mock::start(Script::default()).await.unwrap(), host().await);
     let url = format!("http://{}/a.gif", host.addr);
     let proxy = serve(fetching(&mock)).await.unwrap();
