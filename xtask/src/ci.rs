@@ -15,6 +15,7 @@ pub(crate) fn run() -> Result<(), String> {
     Step::cargo("test --workspace --locked").env("INSTA_UPDATE", "no").run()?;
     timed("cargo xtask tidy", || tidy::run(&root()))?;
     timed("cargo xtask licenses", licenses::check)?;
+    spelling()?;
     Step::built("farllama-check")?.arg("run").arg("scenarios").run()?;
     // What a version of Ollama decides, at every version that the proxy branches on.
     let versions = ["run", "scenarios", "--tag", "version", "--mock-version", "each"];
@@ -29,6 +30,16 @@ pub(crate) fn run() -> Result<(), String> {
     bench.iter().fold(Step::built("bench")?, |step, arg| step.arg(*arg)).run()?;
     println!("all is well");
     Ok(())
+}
+
+/// Checks the spelling, where `typos` is installed; on CI it must be.
+fn spelling() -> Result<(), String> {
+    let is_there = std::process::Command::new("typos").arg("--version").output().is_ok();
+    if !is_there && std::env::var("CI").as_deref() != Ok("true") {
+        eprintln!("\n*** SKIPPED: typos is not installed, so the spelling was NOT checked ***\n");
+        return Ok(());
+    }
+    Step::program(std::path::Path::new("typos"), "typos").run()
 }
 
 /// Whether the scenarios notice broken traffic, and miss each parameter that is dropped.

@@ -6,5 +6,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
 
 mod cli;
+mod commands;
 mod docs;
 mod packages;

@@ -95,6 +95,9 @@ fn the_debian_package_installs_starts_and_purges() {
     let unit = fs::read_to_string(folder.join("usr/lib/systemd/system/farllama.service")).unwrap();
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
     assert_eq!(start, "/usr/bin/farllama serve --config /etc/farllama/config.toml");
+    // Debian need not have a program `kill`.
+    let reload = unit.lines().find_map(|line| line.strip_prefix("ExecReload=")).unwrap();
+    assert_eq!(reload, "/usr/bin/farllama reload --pid $MAINPID");
     let mut served = Command::new(&program)
         .args(["serve", "--local-port", "0", "--admin-enabled=false", "--remote-probe", "0s", "--config"])
         .arg(&config)
@@ -223,5 +226,71 @@ fn each_compose_file_names_services_and_publishes_on_loopback_alone() {
             .collect();
         let ports: Vec<&&str> = published.iter().filter(|line| line.ends_with(|c: char| c.is_ascii_digit())).collect();
         assert!(!ports.is_empty() && ports.iter().all(|port| port.starts_with("- 127.0.0.1:")), "{name}: {ports:?}");
+    }
+}
+
+#[test]
+fn each_compose_file_and_the_settings_of_prometheus_are_valid() {
+    let folder = root().join("contrib/compose");
+    // A plugin of Docker, or a program of its own.
+    let plugin = Command::new("docker").args(["compose", "version"]).output();
+    let is_plugin = plugin.is_ok_and(|output| output.status.success());
+    let program = if is_plugin { "docker" } else { "docker-compose" };
+    if is_plugin || can(program, &["version"]) {
+        for name in ["open-webui.yaml", "monitoring.yaml"] {
+            let mut compose = Command::new(program);
+            compose
+                .args(is_plugin.then_some("compose"))
+                .arg("--file")
+                .arg(folder.join(name))
+                .args(["config", "--quiet"]);
+            run(compose.env("ADMIN_TOKEN", "token").env("GRAFANA_PASSWORD", "password"));
+        }
+    }
+    if can("promtool", &["--version"]) {
+        run(Command::new("promtool").args(["check", "config", "--syntax-only"]).arg(folder.join("prometheus.yml")));
+    }
+}
+
+#[test]
+fn each_package_has_every_file_that_its_sources_include() {
+    for (package, folder) in [
+        ("farllama", "proxy"),
+        ("farllama-check", "harness"),
+        ("mock-ollama", "mock-ollama"),
+        ("http1-client", "http1-client"),
+    ] {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["package", "--list", "--allow-dirty", "--offline", "--package", package]).current_dir(root());
+        let list = run(&mut cargo);
+        let has = |path: &str| list.lines().any(|line| line == path || line.starts_with(&format!("{path}/")));
+        let mut included = Vec::new();
+        for source in list.lines().filter(|line| line.starts_with("src/") && line.ends_with(".rs")) {
+            let text = fs::read_to_string(root().join(folder).join(source)).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for part in code.split("include_str!(\"").chain(code.split("include_bytes!(\"")).skip(1) {
+                let name = part.split('"').next().unwrap();
+                if part.starts_with("//!") || name.contains('\n') {
+                    continue;
+                }
+                // Without the folders that `..` leaves.
+                let mut path: Vec<&str> = source.split('/').collect();
+                path.pop();
+                for step in name.split('/') {
+                    if step == ".." {
+                        assert!(path.pop().is_some(), "{package}: {source} includes {name} from outside the package");
+                    } else {
+                        path.push(step);
+                    }
+                }
+                included.push(path.join("/"));
+            }
+        }
+        // What farllama-check includes from other folders is linked into its own; its build script names the links.
+        let script = fs::read_to_string(root().join(folder).join("build.rs")).unwrap_or_default();
+        included.extend(script.split('"').filter(|text| text.starts_with("data/")).map(str::to_owned));
+        let missing: Vec<&String> = included.iter().filter(|path| !has(path)).collect();
+        assert!(missing.is_empty(), "{package} is packaged without {missing:?}");
+        assert!(!included.is_empty() || package == "http1-client", "{package}: nothing was found that is included");
     }
 }
