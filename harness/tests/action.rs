@@ -179,15 +179,15 @@ fn a_job_fails_with_annotations_a_summary_and_reports_where_the_server_is_not_fi
     with_server(|url| {
         let mut job = Job::new(&[("base-url", url), ("api-key", "server-canary"), ("scenarios", "scenarios")]);
         let ran = job.step("run");
-        let told = all(&ran);
-        assert_eq!(ran.status.code(), Some(1), "{told}");
-        assert!(told.contains("::error file=scenarios/fails.yaml,line=5,"), "{told}");
-        assert!(told.contains("1 passed, 1 failed, 0 skipped"), "{told}");
+        let reported = all(&ran);
+        assert_eq!(ran.status.code(), Some(1), "{reported}");
+        assert!(reported.contains("::error file=scenarios/fails.yaml,line=5,"), "{reported}");
+        assert!(reported.contains("1 passed, 1 failed, 0 skipped"), "{reported}");
         let report: Value = serde_json::from_str(&fs::read_to_string(job.output("report")).unwrap()).unwrap();
         assert_eq!(report["summary"]["failed"], 1, "{report:#}");
         assert!(fs::read_to_string(job.output("junit")).unwrap().contains("<testsuites"));
         assert!(job.text("summary").contains("there are none"), "{}", job.text("summary"));
-        let everything = [told, report.to_string(), job.text("summary"), job.text("output")].concat();
+        let everything = [reported, report.to_string(), job.text("summary"), job.text("output")].concat();
         assert!(!everything.contains("server-canary"), "{everything}");
     });
 }

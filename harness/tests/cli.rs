@@ -69,8 +69,8 @@ fn no_report_shows_a_key() {
         .code(1);
     let output = run.get_output();
     let console = [&*output.stdout, &output.stderr].concat();
-    let told = [String::from_utf8(console).unwrap(), read(&file("run.json")), read(&file("run.xml"))];
-    for report in &told {
+    let reported = [String::from_utf8(console).unwrap(), read(&file("run.json")), read(&file("run.xml"))];
+    for report in &reported {
         assert!(report.contains("***") && !report.contains("canary-"), "{report}");
     }
 }
@@ -80,7 +80,7 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn help_tells_the_verbs_and_the_exit_codes() {
+fn help_shows_the_verbs_and_the_exit_codes() {
     check()
         .arg("--help")
         .assert()
@@ -166,7 +166,7 @@ fn yaml_that_cannot_be_read_is_exit_code_2_and_nothing_is_run() {
 }
 
 #[test]
-fn an_unknown_matcher_is_told_with_the_known_ones() {
+fn an_unknown_matcher_is_reported_with_the_known_ones() {
     let folder = folder(&[("a.yaml", &*GOOD.replace(": list\n", ": { equal: list }\n"))]);
     check()
         .args(["check", "a.yaml"])
@@ -201,8 +201,8 @@ fn nothing_selected_is_exit_code_3() {
     }
     check().args(["run", "--tag", "quick", "."]).current_dir(folder.path()).assert().success();
     for (args, near) in [(["run", "--tag", "quik"], "quick"), (["list", "--filter", "modles"], "models")] {
-        let told = contains(format!("no scenario is selected; did you mean `{near}`?"));
-        check().args(args).arg(".").current_dir(folder.path()).assert().code(3).stderr(told);
+        let reported = contains(format!("no scenario is selected; did you mean `{near}`?"));
+        check().args(args).arg(".").current_dir(folder.path()).assert().code(3).stderr(reported);
     }
     check().args(["check", "a.yaml"]).current_dir(folder.path()).assert().success().stdout("1 scenario can be run\n");
     check()
@@ -391,7 +391,7 @@ fn a_scenario_runs_at_each_version_of_the_mock_that_is_asked_for_and_that_it_spe
 }
 
 #[test]
-fn a_usual_version_of_which_a_scenario_does_not_speak_is_told() {
+fn a_usual_version_of_which_a_scenario_does_not_speak_is_reported() {
     let old = "title: t\nmock: { before: 0.30.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
     let folder = folder(&[("old.yaml", old)]);
     check()
@@ -415,7 +415,7 @@ fn a_flag_implies_its_backend_and_contradictions_are_refused() {
     run(&["--dry-run", "--image", "ollama/ollama:0.1"]).code(0).stdout(contains("a container of ollama/ollama:0.1"));
     run(&["--dry-run", "--pull"]).code(0).stdout(contains("a container of "));
     run(&["--dry-run", "--volume", "v"]).code(0).stdout(contains("a container of "));
-    for (args, told) in [
+    for (args, reported) in [
         (
             &["--base-url", "http://a/v1", "--remote-host", "b"][..],
             "--remote-host is for --backend remote, which contradicts --base-url",
@@ -442,8 +442,8 @@ fn a_flag_implies_its_backend_and_contradictions_are_refused() {
         (&["--base-url", "http://a/v1", "--capability", "tool"], "did you mean `tools`?"),
         (&["--no-law", "role-frst"], "--no-law unknown law `role-frst`; did you mean `role-first`?"),
     ] {
-        run(args).code(2).stdout("").stderr(contains(told));
-        run(&[args, &["--dry-run"]].concat()).code(2).stdout("").stderr(contains(told));
+        run(args).code(2).stdout("").stderr(contains(reported));
+        run(&[args, &["--dry-run"]].concat()).code(2).stdout("").stderr(contains(reported));
     }
     // Keys in the environment may be there for other runs.
     check()
@@ -549,8 +549,8 @@ fn a_misspelled_request_field_is_a_warning() {
     let text = "title: t\nsteps:\n  - call: { chat: { model: '${model}', temprature: 1, messages: [{ role: user, content: hi }] } }\n    expect: { $.object: chat.completion }\n";
     let folder = folder(&[("a.yaml", text)]);
     for verb in ["run", "check"] {
-        let told = "warning: a.yaml:3:11: `temprature` is not a request field of POST /v1/chat/completions; did you mean `temperature`?";
-        check().args([verb, "a.yaml"]).current_dir(folder.path()).assert().success().stderr(contains(told));
+        let reported = "warning: a.yaml:3:11: `temprature` is not a request field of POST /v1/chat/completions; did you mean `temperature`?";
+        check().args([verb, "a.yaml"]).current_dir(folder.path()).assert().success().stderr(contains(reported));
     }
 }
 

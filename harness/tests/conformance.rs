@@ -319,12 +319,12 @@ fn response(request: &Value) -> Answer {
     }
     events.push(json!({"type": "response.output_item.done", "output_index": 0, "item": item}));
     events.push(json!({"type": format!("response.{status}"), "response": whole}));
-    let told = events.iter_mut().enumerate().map(|(nth, event)| {
+    let reported = events.iter_mut().enumerate().map(|(nth, event)| {
         event["sequence_number"] = nth.into();
         format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())
     });
     // OpenAI's responses end without [DONE].
-    Answer::Stream(told.collect())
+    Answer::Stream(reported.collect())
 }
 
 /// Serves until the process ends; returns the root of the API.
@@ -396,8 +396,8 @@ fn run(url: &str, args: &[&str]) -> assert_cmd::assert::Assert {
 #[test]
 fn what_openai_documents_passes_the_conformance_set() {
     let ran = run(&serve(answer), &["-v"]).code(0);
-    let told = String::from_utf8_lossy(&ran.get_output().stdout).into_owned();
-    let last = told.lines().last().unwrap();
+    let reported = String::from_utf8_lossy(&ran.get_output().stdout).into_owned();
+    let last = reported.lines().last().unwrap();
     let passed: usize = last.split(' ').next().unwrap().parse().unwrap();
     assert!(passed >= 35 && last.ends_with("passed, 0 failed, 0 skipped"), "{last}");
 }
@@ -457,9 +457,9 @@ fn what_a_server_ignores_is_skipped_and_a_failure_of_what_was_tried_points_to_th
         }
         (_, answer) => answer,
     });
-    let told =
+    let reported =
         contains("seemed to have when it was tried: embeddings (").and(contains("--capability NAME,… (or none)"));
-    run(&wrong, &["--filter", "embedding"]).code(1).stdout(told);
+    run(&wrong, &["--filter", "embedding"]).code(1).stdout(reported);
 }
 
 /// A run that names no model.
@@ -522,10 +522,10 @@ fn a_server_without_a_list_of_models_is_checked_with_the_model_that_is_named() {
         _ => answer(method, path, body),
     });
     run(&url, &["--filter", "chat"]).code(predicates::ord::ne(2));
-    let told = contains("name the model to ask with --model").and(contains("does not list its models"));
-    run_unnamed(&url, &[]).code(2).stdout("").stderr(told);
-    let told = contains("name the model to ask with --model: without the preflight");
-    run_unnamed(&url, &["--no-preflight"]).code(2).stdout("").stderr(told);
+    let reported = contains("name the model to ask with --model").and(contains("does not list its models"));
+    run_unnamed(&url, &[]).code(2).stdout("").stderr(reported);
+    let reported = contains("name the model to ask with --model: without the preflight");
+    run_unnamed(&url, &["--no-preflight"]).code(2).stdout("").stderr(reported);
 }
 
 #[test]

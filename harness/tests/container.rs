@@ -112,12 +112,12 @@ fn scenarios_run_on_an_ollama_in_a_container_which_is_removed_afterwards() {
     check.args(["run", "--backend", "container", "--image", &image.0]).arg(scenarios.join("smoke"));
     check.arg(scenarios.join("tools/round.yaml")).arg(scenarios.join("tools/call.yaml"));
     check.arg("--json").arg(report.path());
-    let told = run(&mut check);
+    let reported = run(&mut check);
     let report: serde_json::Value = serde_json::from_slice(&fs::read(report.path()).unwrap()).unwrap();
     assert_eq!(report["container"].as_str().map(str::len), Some(64), "{report:#}");
-    assert!(told.contains(&format!("on a container of {}", image.0)), "{told}");
-    assert!(told.contains("it needs script, which a container of"), "{told}");
-    assert!(told.ends_with("5 passed, 0 failed, 1 skipped\n"), "{told}");
+    assert!(reported.contains(&format!("on a container of {}", image.0)), "{reported}");
+    assert!(reported.contains("it needs script, which a container of"), "{reported}");
+    assert!(reported.ends_with("5 passed, 0 failed, 1 skipped\n"), "{reported}");
     assert_eq!(image.containers(), "", "the container is still there");
 }
 
@@ -162,7 +162,7 @@ fn interrupt(pid: u32) {
 const CHAT: &str = "title: it chats\nsteps:\n  - call: { chat: { model: \"${model}\", messages: [{ role: user, content: hi }] } }\n    expect: { $.model: \"${model}\" }\n";
 
 #[test]
-fn a_model_that_is_not_there_is_pulled_and_how_far_it_is_is_told() {
+fn a_model_that_is_not_there_is_pulled_and_how_far_it_is_is_reported() {
     if !engine() {
         return;
     }
@@ -176,13 +176,13 @@ fn a_model_that_is_not_there_is_pulled_and_how_far_it_is_is_told() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    let (code, told, progress) = check("llama3.2:1b");
-    assert_eq!(code, Some(0), "{told}{progress}");
-    assert!(told.ends_with("1 passed, 0 failed, 0 skipped\n"), "{told}");
+    let (code, reported, progress) = check("llama3.2:1b");
+    assert_eq!(code, Some(0), "{reported}{progress}");
+    assert!(reported.ends_with("1 passed, 0 failed, 0 skipped\n"), "{reported}");
     assert!(progress.contains("pulling llama3.2:1b\n") && progress.contains(" % of 102 MB\n"), "{progress}");
-    let (code, told, _) = check("nothing-such");
-    assert_eq!(code, Some(2), "{told}");
-    assert!(told.contains("nothing-such cannot be pulled: pull model manifest: file does not exist"), "{told}");
+    let (code, reported, _) = check("nothing-such");
+    assert_eq!(code, Some(2), "{reported}");
+    assert!(reported.contains("nothing-such cannot be pulled: pull model manifest: file does not exist"), "{reported}");
     assert_eq!(image.containers(), "", "a container is still there");
 }
 
@@ -218,10 +218,10 @@ fn models_are_kept_in_a_volume_that_outlives_a_run_that_is_interrupted() {
     assert!(env.iter().any(|env| env == "OLLAMA_MODELS=/models"), "{env:?}");
     interrupt(check.id());
     let output = check.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{told}");
-    assert!(told.contains("smollm2:135m is there already\n") && told.ends_with("interrupted\n"), "{told}");
-    assert_eq!(image.containers(), "", "the container is still there\n{told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{reported}");
+    assert!(reported.contains("smollm2:135m is there already\n") && reported.ends_with("interrupted\n"), "{reported}");
+    assert_eq!(image.containers(), "", "the container is still there\n{reported}");
     run(&mut docker(&["volume", "inspect", &volume.0]));
 }
 
@@ -246,15 +246,15 @@ fn a_container_that_is_not_ready_yet_is_removed_when_the_run_is_interrupted() {
 }
 
 #[test]
-fn a_container_that_ends_at_once_is_told_with_its_last_words() {
+fn a_container_that_ends_at_once_is_reported_with_its_last_words() {
     if !engine() {
         return;
     }
     let image = Image::of("ends", &["--no-such-flag"]);
     let folder = tempfile::tempdir().unwrap();
     let output = check_in(folder.path(), &image).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("it has ended; it said: ") && told.contains("--no-such-flag"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{reported}");
+    assert!(reported.contains("it has ended; it said: ") && reported.contains("--no-such-flag"), "{reported}");
     assert_eq!(image.containers(), "", "the container is still there");
 }

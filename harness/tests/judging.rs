@@ -81,11 +81,11 @@ fn json(status: &str, body: &str) -> String {
 #[track_caller]
 fn assert_found(result: &ScenarioResult, words: &str) {
     assert_eq!(result.verdict, Verdict::Failed, "{result:#?}");
-    let told: Vec<_> = result.steps.iter().flat_map(|step| &step.findings).collect();
-    let found = told.iter().any(|finding| {
+    let reported: Vec<_> = result.steps.iter().flat_map(|step| &step.findings).collect();
+    let found = reported.iter().any(|finding| {
         format!("{}: expected {}, actual {}", finding.about, finding.expected, finding.actual).contains(words)
     });
-    assert!(found, "no {words:?} in {told:#?}");
+    assert!(found, "no {words:?} in {reported:#?}");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn what_the_client_hides_is_found_in_the_bytes() {
 }
 
 #[tokio::test]
-async fn an_error_that_nobody_expects_is_found_even_where_the_words_are_right() {
+async fn an_error_that_no_step_expects_is_found_even_where_the_words_are_right() {
     let events = format!("data: {FIRST}\n\ndata: {{\"error\":{{\"message\":\"out of luck\"}}}}\n\n");
     let result = against(STREAMED, sse(&events)).await;
     assert_found(&result, "call: expected an answer, actual an error: 200: out of luck");
@@ -143,7 +143,7 @@ async fn an_answer_that_breaks_off_is_found() {
 }
 
 #[tokio::test]
-async fn a_status_that_nobody_expects_is_found() {
+async fn a_status_that_no_step_expects_is_found() {
     let scenario = "title: tags\nsteps:\n  - call: { http: { path: /api/tags } }\n    expect: { $.ok: true }\n";
     assert_found(&against(scenario, json("500 Oops", r#"{"ok":true}"#)).await, "wire.status: expected 2xx, actual 500");
     assert_eq!(against(scenario, json("200 OK", r#"{"ok":true}"#)).await.verdict, Verdict::Passed);
@@ -223,7 +223,7 @@ async fn different_calls_at_once_are_judged_each_by_its_own() {
 }
 
 #[tokio::test]
-async fn a_client_that_tries_again_is_told_by_its_attempts() {
+async fn a_client_that_tries_again_is_recognized_by_its_attempts() {
     let scenario = |client: &str, expected: &str| {
         format!("title: again\nclient: {client}\nsteps:\n  - call: models\n    {expected}\n")
     };
@@ -244,10 +244,12 @@ async fn the_key_goes_where_the_scenario_says_and_nowhere_else() {
     let echo = |_: usize, request: &str| {
         let lines =
             request.lines().filter(|line| line.contains("-key") || line.to_lowercase().starts_with("authorization"));
-        let told = lines.map(str::to_lowercase).collect::<Vec<_>>().join("|");
+        let reported = lines.map(str::to_lowercase).collect::<Vec<_>>().join("|");
         json(
             "200 OK",
-            &format!(r#"{{"object":"list","data":[{{"id":"{told}","object":"model","created":0,"owned_by":"x"}}]}}"#),
+            &format!(
+                r#"{{"object":"list","data":[{{"id":"{reported}","object":"model","created":0,"owned_by":"x"}}]}}"#
+            ),
         )
         .into_bytes()
     };

@@ -51,7 +51,7 @@ fn a_matrix_runs_every_combination_under_a_title_of_its_own() {
 }
 
 #[test]
-fn a_model_that_is_right_often_enough_passes_and_the_rate_is_told() {
+fn a_model_that_is_right_often_enough_passes_and_the_rate_is_reported() {
     let asked = |pass: usize| {
         format!(
             "title: a wise model\n{}{ASK}    model: {{ '$.choices[0].message.content': 'Yes' }}\n    repeat: {{ times: 4, pass: {pass} }}\n",
@@ -59,8 +59,8 @@ fn a_model_that_is_right_often_enough_passes_and_the_rate_is_told() {
         )
     };
     run(&asked(3), &[]).code(0).stdout(contains("the model was right 3 times of 4"));
-    let told = contains("blame: model").and(contains("4 of 4 right")).and(contains("the server kept its promises"));
-    run(&asked(4), &[]).code(1).stdout(told);
+    let reported = contains("blame: model").and(contains("4 of 4 right")).and(contains("the server kept its promises"));
+    run(&asked(4), &[]).code(1).stdout(reported);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_server_must_be_right_every_time() {
 }
 
 #[test]
-fn reports_for_programs_tell_the_model_from_the_server() {
+fn reports_for_programs_distinguish_the_model_from_the_server() {
     let text =
         format!("title: a model\n{}{ASK}    model: {{ '$.choices[0].message.content': 'Yes' }}\n", saying_yes(0));
     let folder = folder(&text);
@@ -128,22 +128,22 @@ fn a_setup_that_fails_breaks_the_scenario_and_a_teardown_is_done_all_the_same() 
 }
 
 #[test]
-fn what_is_wrong_with_these_words_is_told_with_its_place() {
-    for (text, told) in [
+fn what_is_wrong_with_these_words_is_reported_with_its_place() {
+    for (text, reported) in [
         ("matrix: { n: 1 }\n", "a.yaml:2:11: a matrix takes a name and a list"),
         ("vars: { a: { env: 1 } }\n", "a.yaml:2:9: a variable is a value"),
         ("vars: { 'a b': 1 }\n", "not a variable name"),
         ("vars: { a: 1 }\nmatrix: { a: [1] }\n", "`a` is both in vars and in matrix"),
         ("needs: [tool]\n", "unknown need `tool`, expected one of script"),
     ] {
-        run(&format!("title: a\n{text}{ASK}    wire: {{ status: 200 }}\n"), &[]).code(2).stderr(contains(told));
+        run(&format!("title: a\n{text}{ASK}    wire: {{ status: 200 }}\n"), &[]).code(2).stderr(contains(reported));
     }
-    for (text, told) in [
+    for (text, reported) in [
         ("    repeat: { times: 0 }\n", "repeat takes times from 1"),
         ("    repeat: { times: 3, pass: 2 }\n", "only what is expected under `model` may fail"),
         ("    within: soon\n", "is not a duration such as 5s"),
     ] {
-        run(&format!("title: a\n{ASK}    wire: {{ status: 200 }}\n{text}"), &[]).code(2).stderr(contains(told));
+        run(&format!("title: a\n{ASK}    wire: {{ status: 200 }}\n{text}"), &[]).code(2).stderr(contains(reported));
     }
 }
 
@@ -154,7 +154,7 @@ fn a_captured_number_can_be_compared() {
 }
 
 #[test]
-fn a_dry_run_makes_no_call_and_tells_what_would_be_skipped() {
+fn a_dry_run_makes_no_call_and_shows_what_would_be_skipped() {
     let text = "title: scripted\nmock: { version: 0.20.0 }\nsteps:\n  - call: models\n    expect: { $.object: list }\n";
     run(text, &["--dry-run"]).code(0).stdout(contains("1 would run on the built-in mock"));
     let target = ["--dry-run", "--backend", "target", "--base-url", "http://127.0.0.1:1/v1"];
@@ -186,16 +186,16 @@ fn what_a_server_answers_is_no_command_to_github() {
     let mut command = Command::cargo_bin("farllama-check").unwrap();
     command.args(["run", "a.yaml", "--verbose"]).env("GITHUB_ACTIONS", "true").current_dir(folder.path());
     let output = command.assert().code(1).get_output().stdout.clone();
-    let told = String::from_utf8(output).unwrap();
-    let word = told.lines().next().and_then(|line| line.strip_prefix("::stop-commands::")).unwrap();
+    let reported = String::from_utf8(output).unwrap();
+    let word = reported.lines().next().and_then(|line| line.strip_prefix("::stop-commands::")).unwrap();
     assert_eq!(word.len(), 16, "{word}");
-    let (quoted, read) = told.split_once(&format!("\n::{word}::\n")).unwrap();
-    assert!(quoted.contains("::error::mine") && quoted.contains("0 passed, 1 failed"), "{told}");
-    assert!(read.lines().all(|line| line.starts_with("::error file=a.yaml,")) && !read.is_empty(), "{told}");
+    let (quoted, read) = reported.split_once(&format!("\n::{word}::\n")).unwrap();
+    assert!(quoted.contains("::error::mine") && quoted.contains("0 passed, 1 failed"), "{reported}");
+    assert!(read.lines().all(|line| line.starts_with("::error file=a.yaml,")) && !read.is_empty(), "{reported}");
 }
 
 #[test]
-fn steps_can_be_shared_and_what_is_wrong_in_them_is_told_with_their_own_file() {
+fn steps_can_be_shared_and_what_is_wrong_in_them_is_reported_with_their_own_file() {
     let text = "title: shared\nsteps:\n  - include: _first.yaml\n  - call: { model: '${id}' }\n    expect: { $.id: '${id}' }\n";
     let folder = folder(text);
     let shared = |text: &str| fs::write(folder.path().join("_first.yaml"), text).unwrap();
@@ -219,8 +219,8 @@ fn an_answer_that_the_clients_types_cannot_take_fails() {
         )
     };
     run(&text("{ created: 1, data: [{ b64_json: QQ== }] }"), &[]).code(0);
-    let told = contains("the client cannot read this: missing field `data`");
-    run(&text("{ created: 1 }"), &[]).code(1).stdout(told);
+    let reported = contains("the client cannot read this: missing field `data`");
+    run(&text("{ created: 1 }"), &[]).code(1).stdout(reported);
     let edit = text("{}").replace("aGk=", "'%'");
     run(&edit, &[]).code(2).stderr(contains("the image is not base64"));
 }

@@ -25,37 +25,39 @@ fn mutate(tags: &str, expect: &str, args: &[&str]) -> assert_cmd::assert::Assert
 }
 
 #[test]
-fn a_claim_that_holds_is_told_and_passes() {
-    let told = contains("noticed by").and(contains("1 mutants, 0 unnoticed, 0 problems"));
-    mutate("mutant:done-missing", "wire: { done: true }", &["--mutant", "done-missing"]).code(0).stdout(told);
+fn a_claim_that_holds_is_reported_and_passes() {
+    let reported = contains("noticed by").and(contains("1 mutants, 0 unnoticed, 0 problems"));
+    mutate("mutant:done-missing", "wire: { done: true }", &["--mutant", "done-missing"]).code(0).stdout(reported);
 }
 
 #[test]
 fn a_claim_that_does_not_hold_is_a_problem_and_says_where() {
-    let told = contains("a.yaml: it passes although every choice is said to be filtered");
-    mutate("mutant:finish-wrong", "wire: { frames: { gte: 1 } }", &["--mutant", "finish-wrong"]).code(1).stdout(told);
+    let reported = contains("a.yaml: it passes although every choice is said to be filtered");
+    mutate("mutant:finish-wrong", "wire: { frames: { gte: 1 } }", &["--mutant", "finish-wrong"])
+        .code(1)
+        .stdout(reported);
 }
 
 #[test]
 fn a_claim_about_something_that_does_not_occur_claims_too_much() {
-    let told = contains("claims too much: it changes nothing there");
-    mutate("mutant:usage-early", "wire: { done: true }", &["--mutant", "usage-early"]).code(1).stdout(told);
+    let reported = contains("claims too much: it changes nothing there");
+    mutate("mutant:usage-early", "wire: { done: true }", &["--mutant", "usage-early"]).code(1).stdout(reported);
 }
 
 #[test]
 fn a_scenario_that_fails_anyway_proves_nothing() {
-    let told = contains("it does not pass even without a mutant");
-    mutate("mutant:crlf", "wire: { frames: 99 }", &["--mutant", "crlf"]).code(1).stdout(told);
+    let reported = contains("it does not pass even without a mutant");
+    mutate("mutant:crlf", "wire: { frames: 99 }", &["--mutant", "crlf"]).code(1).stdout(reported);
 }
 
 #[test]
-fn a_mutant_that_nobody_notices_and_a_scenario_that_cannot_fail_are_problems() {
-    let told = contains("no scenario notices that").and(contains("no mutant can fail it"));
-    mutate("", "wire: { status: 200 }", &["--all", "--mutant", "finish-wrong"]).code(1).stdout(told);
+fn a_mutant_that_no_scenario_notices_and_a_scenario_that_cannot_fail_are_problems() {
+    let reported = contains("no scenario notices that").and(contains("no mutant can fail it"));
+    mutate("", "wire: { status: 200 }", &["--all", "--mutant", "finish-wrong"]).code(1).stdout(reported);
 }
 
 #[test]
-fn a_field_that_nobody_sends_or_nobody_misses_is_a_problem() {
+fn a_field_that_no_scenario_sends_or_misses_is_a_problem() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.md");
     let proof = |fields: &[&str]| {
@@ -65,17 +67,17 @@ fn a_field_that_nobody_sends_or_nobody_misses_is_a_problem() {
         mutate("mutant:done-missing", "wire: { done: true }", &args)
     };
     proof(&["stream", "messages"]).code(0).stdout(contains("2 of 2 fields missed, 0 problems"));
-    let told = "POST /v1/chat/completions: no scenario misses `user` when it is dropped: ";
-    proof(&["stream", "user"]).code(1).stdout(contains(told).and(contains("1 of 2 fields missed")));
+    let reported = "POST /v1/chat/completions: no scenario misses `user` when it is dropped: ";
+    proof(&["stream", "user"]).code(1).stdout(contains(reported).and(contains("1 of 2 fields missed")));
     proof(&["seed"]).code(1).stdout(contains("POST /v1/chat/completions: no scenario sends `seed`"));
     proof(&[]).code(2).stderr(contains("there are no fields"));
 }
 
 #[test]
-fn unknown_names_are_told() {
+fn unknown_names_are_reported() {
     mutate("", "wire: { done: true }", &["--mutant", "nope"]).code(2).stderr(contains("there is no mutant \"nope\""));
-    let told = contains("the tag mutant:nope names no mutant");
-    mutate("mutant:nope", "wire: { done: true }", &["--mutant", "crlf"]).code(1).stdout(told);
+    let reported = contains("the tag mutant:nope names no mutant");
+    mutate("mutant:nope", "wire: { done: true }", &["--mutant", "crlf"]).code(1).stdout(reported);
 }
 
 #[test]

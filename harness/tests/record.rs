@@ -116,8 +116,8 @@ async fn what_is_recorded_is_masked_verified_and_replayed() {
     // The mock repeats the address token by token, which cannot be masked within chunks.
     send(&recorder.addr, chat, CHAT);
     send(&recorder.addr, "GET /api/ps HTTP/1.1", "");
-    let (code, told) = recorder.end();
-    assert_eq!(code, Some(0), "{told}");
+    let (code, reported) = recorder.end();
+    assert_eq!(code, Some(0), "{reported}");
     for line in [
         "not recorded: POST /api/chat: its streamed text has something to mask across chunks",
         &*format!("recorded 5 exchanges in {}", dir.path().display()),
@@ -125,7 +125,7 @@ async fn what_is_recorded_is_masked_verified_and_replayed() {
         "× e-mail address",
         "× --mask smo+l",
     ] {
-        assert!(told.contains(line), "{told}");
+        assert!(reported.contains(line), "{reported}");
     }
     // The remote got the key of the settings, and the caller's own header.
     let asked = mock.journal().entries().into_iter().find(|entry| entry.target == "/api/chat").unwrap();
@@ -153,10 +153,10 @@ async fn recordings_agree_with_the_same_version_differ_from_another_and_are_repl
     assert_eq!(recorder.end().0, Some(0));
 
     let fresh = Mock::start(Script::default()).await.unwrap();
-    let (code, told) = verify(&dir, &fresh.url(), &[]);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("skipped 1: it would change the remote"), "{told}");
-    assert!(told.ends_with("4 agree, 0 differ, 1 skipped\n"), "{told}");
+    let (code, reported) = verify(&dir, &fresh.url(), &[]);
+    assert_eq!(code, Some(0), "{reported}");
+    assert!(reported.contains("skipped 1: it would change the remote"), "{reported}");
+    assert!(reported.ends_with("4 agree, 0 differ, 1 skipped\n"), "{reported}");
     assert!(fresh.journal().entries().iter().all(|entry| entry.method != "DELETE"));
 
     let old = Options { version: "0.20.0".parse().unwrap(), ..Options::default() };
@@ -164,10 +164,13 @@ async fn recordings_agree_with_the_same_version_differ_from_another_and_are_repl
     let report = dir.path().with_extension("report");
     let saved = tempfile::tempdir().unwrap();
     let (report, save) = (report.to_str().unwrap(), saved.path().to_str().unwrap());
-    let (code, told) = verify(&dir, &old.url(), &["--json", report, "--save", save]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.starts_with(&format!("recorded 0.33.0-rc2, compared with 0.20.0 at {}\n", old.url())), "{told}");
-    assert!(told.contains("body .models[].capabilities"), "{told}");
+    let (code, reported) = verify(&dir, &old.url(), &["--json", report, "--save", save]);
+    assert_eq!(code, Some(1), "{reported}");
+    assert!(
+        reported.starts_with(&format!("recorded 0.33.0-rc2, compared with 0.20.0 at {}\n", old.url())),
+        "{reported}"
+    );
+    assert!(reported.contains("body .models[].capabilities"), "{reported}");
     let json: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
     fs::remove_file(report).unwrap();
     assert!(json["differ"]["tags/001"].as_array().is_some_and(|found| !found.is_empty()), "{json:#}");
@@ -194,9 +197,9 @@ async fn a_client_that_leaves_is_recorded_and_a_remote_that_breaks_off_is_not() 
     read_until(&mut socket, "}\n");
     read_until(&mut socket, "}\n");
     drop(socket);
-    let (code, told) = recorder.end();
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("not recorded: POST /api/chat: the remote broke off"), "{told}");
+    let (code, reported) = recorder.end();
+    assert_eq!(code, Some(0), "{reported}");
+    assert!(reported.contains("not recorded: POST /api/chat: the remote broke off"), "{reported}");
     let all = recording::read_dir(dir.path()).unwrap();
     assert_eq!((all.len(), all[0].left_after_chunks), (1, Some(2)));
 }
@@ -205,7 +208,7 @@ async fn a_client_that_leaves_is_recorded_and_a_remote_that_breaks_off_is_not() 
 fn a_remote_that_cannot_be_recorded_or_compared_is_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().to_str().unwrap();
-    for (args, told) in [
+    for (args, reported) in [
         (&["record", "--out", out][..], "--remote-host is missing"),
         (&["verify", out], "--remote-host is missing"),
         (&["verify", out, "--remote-host", "127.0.0.1"], "no recording (*.json) in"),
@@ -217,6 +220,6 @@ fn a_remote_that_cannot_be_recorded_or_compared_is_exit_code_2() {
     ] {
         let output = command(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
-        assert!(text(&output).contains(told), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains(reported), "{args:?}: {}", text(&output));
     }
 }

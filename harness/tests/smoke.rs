@@ -144,14 +144,14 @@ fn the_key_reaches_the_remote_and_is_never_shown() {
 }
 
 #[test]
-fn a_model_that_the_remote_lacks_is_told_with_those_that_it_has() {
+fn a_model_that_the_remote_lacks_is_reported_with_those_that_it_has() {
     let ran = smoke(&["--model", "nope:1b"]);
     ran.assert(1, &["the remote does not have the model `nope:1b`. It has: ", "smollm2:135m", "ollama pull nope:1b"]);
     assert!(ran.out.ends_with("2 passed, 1 failed, 1 skipped\n"), "{}", ran.out);
 }
 
 #[test]
-fn a_remote_that_cannot_be_reached_is_told_in_the_proxys_own_words() {
+fn a_remote_that_cannot_be_reached_is_reported_in_the_proxys_own_words() {
     // A port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let ran = smoke(&["--remote-host", "127.0.0.1", "--remote-port", &port]);

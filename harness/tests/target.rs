@@ -71,7 +71,7 @@ fn a_target_is_asked_directly_and_what_it_cannot_promise_is_skipped_with_the_rea
 }
 
 #[test]
-fn a_target_without_an_address_is_told_what_to_give() {
+fn a_target_without_an_address_says_what_to_give() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), SCENARIOS[0].1).unwrap();
     let run = |args: &[&str]| {
@@ -87,15 +87,15 @@ fn a_target_that_does_not_answer_makes_scenarios_broken_whatever_they_need() {
     let folder = tempfile::tempdir().unwrap();
     let (name, text) = SCENARIOS[4];
     fs::write(folder.path().join(name), text).unwrap();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::cargo_bin("farllama-check").unwrap();
-    command.args(["run", ".", "--backend", "target", "--base-url", &format!("http://{nobody}/v1"), "--no-preflight"]);
-    let told = contains("BROKEN").and(contains("what it can do cannot be asked: "));
-    command.env_remove("CI").current_dir(folder.path()).assert().code(2).stdout(told);
+    command.args(["run", ".", "--backend", "target", "--base-url", &format!("http://{closed}/v1"), "--no-preflight"]);
+    let reported = contains("BROKEN").and(contains("what it can do cannot be asked: "));
+    command.env_remove("CI").current_dir(folder.path()).assert().code(2).stdout(reported);
 }
 
 #[test]
-fn a_model_that_nobody_named_is_announced() {
+fn a_model_that_was_not_named_is_announced() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mock = runtime.block_on(Mock::start_with(Options::default(), Script::default())).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -106,9 +106,9 @@ fn a_model_that_nobody_named_is_announced() {
         command.args(["run", "--remote-host", &mock.url()]).args(args);
         command.env_remove("FARLLAMA_REMOTE_API_KEY").env_remove("CI").current_dir(folder.path()).assert()
     };
-    let told = "model: gpt-oss:20b, the default (--model names another)\n";
-    run(&["asks.yaml"]).code(0).stderr(told);
-    run(&["asks.yaml", "--no-preflight"]).code(0).stderr(told);
+    let reported = "model: gpt-oss:20b, the default (--model names another)\n";
+    run(&["asks.yaml"]).code(0).stderr(reported);
+    run(&["asks.yaml", "--no-preflight"]).code(0).stderr(reported);
     run(&["asks.yaml", "--model", "gpt-oss:20b"]).code(0).stderr("");
     run(&["list.yaml"]).code(0).stderr("");
 }

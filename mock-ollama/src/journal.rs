@@ -125,7 +125,7 @@ impl Journal {
     }
 
     /// Opens an entry; the line is drawn under it when the pencil is dropped.
-    pub(crate) fn open(&self, entry: Entry) -> Pencil {
+    pub(crate) fn open(&self, entry: Entry) -> OpenEntry {
         let nth = {
             let mut pages = self.pages();
             pages.push(entry);
@@ -135,19 +135,19 @@ impl Journal {
             pages.len() - 1
         };
         self.0.changed.send_modify(|n| *n += 1);
-        Pencil { journal: self.clone(), nth, ending: Ending::Aborted }
+        OpenEntry { journal: self.clone(), nth, ending: Ending::Aborted }
     }
 }
 
-/// Writes one entry of the journal. Dropped before [`Pencil::complete`], the exchange counts as aborted.
+/// Writes one entry of the journal. Dropped before [`OpenEntry::complete`], the exchange counts as aborted.
 #[derive(Debug)]
-pub(crate) struct Pencil {
+pub(crate) struct OpenEntry {
     journal: Journal,
     nth: usize,
     ending: Ending,
 }
 
-impl Pencil {
+impl OpenEntry {
     pub(crate) fn body(&self, body: Bytes, body_len: u64) {
         self.journal.change(self.nth, |entry| {
             entry.body = body;
@@ -165,7 +165,7 @@ impl Pencil {
     }
 }
 
-impl Drop for Pencil {
+impl Drop for OpenEntry {
     fn drop(&mut self) {
         let ending = self.ending;
         self.journal.change(self.nth, |entry| entry.ended = Some((ending, Instant::now())));

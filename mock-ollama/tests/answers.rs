@@ -147,8 +147,8 @@ async fn a_thinking_model_thinks_unless_it_is_told_not_to() {
     for model in ["gpt-oss:20b", "thinker:135m", "qwen3-vl:8b"] {
         let body = with(user(model, "hi"), json!({"stream": false}));
         assert!(whole(&mock, "/api/chat", &body).await["message"]["thinking"].is_string(), "{model}");
-        let told = with(body, json!({"think": false}));
-        assert!(whole(&mock, "/api/chat", &told).await["message"].get("thinking").is_none(), "{model}");
+        let reported = with(body, json!({"think": false}));
+        assert!(whole(&mock, "/api/chat", &reported).await["message"].get("thinking").is_none(), "{model}");
     }
     let old = version("0.12.3").await;
     let body = with(user("thinker:135m", "hi"), json!({"stream": false}));
@@ -243,8 +243,8 @@ async fn a_blob_becomes_a_model() {
     assert!(
         ask(&mock, "POST", &format!("/api/blobs/{digest}"), "GGUF...").await.1.contains("digest mismatch, expected")
     );
-    let told = ask(&mock, "POST", &format!("/api/blobs/{digest}"), "GGUF...").await.1;
-    let right = told.rsplit("got \\\"").next().unwrap().split('\\').next().unwrap();
+    let reported = ask(&mock, "POST", &format!("/api/blobs/{digest}"), "GGUF...").await.1;
+    let right = reported.rsplit("got \\\"").next().unwrap().split('\\').next().unwrap();
     assert!(ask(&mock, "POST", &format!("/api/blobs/{right}"), "GGUF...").await.0.starts_with("HTTP/1.1 201"));
     let made = lines(
         &mock,

@@ -15,17 +15,17 @@ fn mock() -> Command {
 }
 
 #[test]
-fn help_tells_the_two_versions_apart() {
-    let told =
+fn help_distinguishes_the_two_versions() {
+    let reported =
         contains("--version <X>").and(contains("own version")).and(contains("--about")).and(contains("Exit codes"));
-    mock().arg("--help").assert().success().stdout(told);
+    mock().arg("--help").assert().success().stdout(reported);
     mock().arg("--about").assert().success().stdout(contains(env!("CARGO_PKG_VERSION")));
     mock().arg("-V").assert().success().stdout(contains("mock-ollama"));
 }
 
 #[test]
 fn unusable_flags_say_what_would_do() {
-    for (flags, told) in [
+    for (flags, reported) in [
         (["--version", "new"], "is not an Ollama version such as 0.32.5"),
         (["--model", "x=fly"], "is not a capability: use completion"),
         (["--model", "a b"], "is not a model name such as"),
@@ -35,7 +35,7 @@ fn unusable_flags_say_what_would_do() {
         (["--max-loaded-models", "2"], "--max-queue"),
         (["--script", "/nowhere/x.json"], "cannot read the script /nowhere/x.json"),
     ] {
-        mock().args(flags).assert().code(2).stderr(contains(told));
+        mock().args(flags).assert().code(2).stderr(contains(reported));
     }
 }
 
@@ -65,8 +65,8 @@ fn a_script_with_a_mistake_is_refused_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("script.json");
     fs::write(&path, "[{\"when\": {\"pat\": 1}}]").unwrap();
-    let told = contains("is not a script").and(contains("unknown field `pat`")).and(contains("line 1"));
-    mock().arg("--script").arg(&path).assert().code(2).stderr(told);
+    let reported = contains("is not a script").and(contains("unknown field `pat`")).and(contains("line 1"));
+    mock().arg("--script").arg(&path).assert().code(2).stderr(reported);
 }
 
 #[test]
@@ -179,12 +179,12 @@ fn recordings_are_replayed_and_a_request_that_none_fits_names_the_nearest() {
 #[test]
 fn recordings_that_cannot_be_replayed_are_exit_code_2() {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
-    for (flags, told) in [
+    for (flags, reported) in [
         (["--replay", fixtures, "--quiet"].as_slice(), "choose one with --version"),
         (&["--replay", "/nowhere"], "cannot read /nowhere"),
         (&["--replay-timing"], "--replay <DIR>"),
     ] {
-        mock().args(flags).assert().code(2).stderr(contains(told));
+        mock().args(flags).assert().code(2).stderr(contains(reported));
     }
 }
 

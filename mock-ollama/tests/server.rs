@@ -101,16 +101,16 @@ async fn a_script_can_wait_for_what_the_client_has_seen() {
     seen.more();
     let mut socket = send(&mock, "POST", "/api/chat", "{}").await;
     mock.journal().arrived(0, LONG).await.unwrap();
-    let mut told = String::new();
+    let mut reported = String::new();
     for part in ["one", "two"] {
         let mut some = [0; 512];
         // What was seen before the request, or before the line before, counts for nothing.
         let early = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut some)).await;
         assert!(early.is_err(), "{part} came early");
         seen.more();
-        while !told.contains(part) {
+        while !reported.contains(part) {
             let read = tokio::time::timeout(LONG, socket.read(&mut some)).await.unwrap().unwrap();
-            told.push_str(std::str::from_utf8(&some[..read]).unwrap());
+            reported.push_str(std::str::from_utf8(&some[..read]).unwrap());
         }
     }
     let vain = Mock::start(script("10ms")).await.unwrap();
@@ -143,7 +143,7 @@ async fn rules_count_and_the_first_that_matches_wins() {
 
 #[test]
 fn a_script_with_a_mistake_is_refused_with_the_reason() {
-    for (wrong, told) in [
+    for (wrong, reported) in [
         (json!([{"reply": {"lines": [], "body": ""}}]), "lines and body"),
         (json!([{"reply": {"line": []}}]), "unknown field `line`"),
         (json!([{"when": {"body": {"a": 1}}}]), "JSON pointer"),
@@ -154,7 +154,7 @@ fn a_script_with_a_mistake_is_refused_with_the_reason() {
         (json!([{"models": ["x"], "times": 1}]), "write two items"),
     ] {
         let error = serde_json::from_value::<Script>(wrong.clone()).unwrap_err().to_string();
-        assert!(error.contains(told), "{wrong}: {error}");
+        assert!(error.contains(reported), "{wrong}: {error}");
     }
 }
 

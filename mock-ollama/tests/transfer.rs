@@ -91,7 +91,7 @@ async fn broken(status: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_a_registry_does_wrong_is_told_in_ollamas_words() {
+async fn what_a_registry_does_wrong_is_reported_in_ollamas_words() {
     let mock = mock().await;
     let layer = json!({"digest": format!("sha256:{}", "0".repeat(64)), "size": 5});
     let name = broken("200 OK", &json!({"layers": [layer], "config": layer}).to_string()).await;

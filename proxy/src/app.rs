@@ -607,8 +607,9 @@ async fn native(
     let unknown = route.row.is_none().then(|| (request.method().clone(), route.path(&request).to_owned()));
     let limit = config.limits.native_body;
     if limit > 0 {
-        let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if told.is_some_and(|length| length > limit) {
+        let reported =
+            request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if reported.is_some_and(|length| length > limit) {
             return Err(Error::TooLarge { limit });
         }
         // One of unknown length is cut there.

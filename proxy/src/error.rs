@@ -571,12 +571,12 @@ mod tests {
 
     #[test]
     fn the_whole_table_is_as_it_is_written_down() {
-        let told = |error: &Error| {
+        let reported = |error: &Error| {
             let spoken = speak(error, Dialect::OpenAi, None);
             let status = spoken.status().as_u16();
             format!("{status} {}", String::from_utf8(body(error, Dialect::OpenAi, None)).unwrap())
         };
-        insta::assert_snapshot!(all().iter().map(told).collect::<Vec<_>>().join("\n"));
+        insta::assert_snapshot!(all().iter().map(reported).collect::<Vec<_>>().join("\n"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ const HINTS: usize = 4;
 pub(crate) struct Receipt {
     lines: Vec<(String, Cow<'static, str>)>,
     /// How many of them the client has got.
-    told: usize,
+    sent: usize,
     /// Names of unknown fields, each with the known name that is probably meant.
     meant: Vec<(String, String)>,
     calls: Calls,
@@ -131,8 +131,8 @@ impl Receipt {
 
     /// The lines that the client has not got yet, which from now on count as sent.
     pub(crate) fn take_unsent(&mut self) -> Option<String> {
-        let new = self.lines.get(self.told..).filter(|new| !new.is_empty()).map(written);
-        self.told = self.lines.len();
+        let new = self.lines.get(self.sent..).filter(|new| !new.is_empty()).map(written);
+        self.sent = self.lines.len();
         new
     }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_told_apart_and_the_known_one_is_suggested() {
+    fn an_unknown_field_is_distinguished_and_the_known_one_is_suggested() {
         let mut receipt = Receipt::default();
         receipt.unknown("temprature", Some("temperature"));
         receipt.unknown("zzz", None);

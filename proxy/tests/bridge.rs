@@ -506,10 +506,10 @@ const DIFFERENT: &[(&str, &str)] = &[
 /// What a client makes of an answer: the parts of its lines together, without times, and ids only as whether there are
 /// any.
 fn meaning(answer: &Answer) -> Value {
-    let mut told = json!({"status": answer.code(), "type": answer.header("content-type")});
+    let mut reported = json!({"status": answer.code(), "type": answer.header("content-type")});
     let mut text = |name: &str, part: &Value| {
         if let Some(part) = part.as_str().filter(|part| !part.is_empty()) {
-            told[name] = format!("{}{part}", told[name].as_str().unwrap_or_default()).into();
+            reported[name] = format!("{}{part}", reported[name].as_str().unwrap_or_default()).into();
         }
     };
     let (mut calls, mut logprobs, mut last) = (Vec::new(), Vec::new(), Value::Null);
@@ -527,12 +527,12 @@ fn meaning(answer: &Answer) -> Value {
     }
     for name in ["done", "done_reason", "eval_count", "prompt_eval_count", "embeddings", "embedding", "model"] {
         if !last[name].is_null() {
-            told[name] = last[name].clone();
+            reported[name] = last[name].clone();
         }
     }
-    told["calls"] = calls.into();
-    told["logprobs"] = logprobs.into();
-    told
+    reported["calls"] = calls.into();
+    reported["logprobs"] = logprobs.into();
+    reported
 }
 
 #[tokio::test]

@@ -241,12 +241,12 @@ fn keys_are_created_listed_and_revoked_in_the_file() {
 }
 
 #[test]
-fn an_unknown_flag_is_told_with_the_nearest() {
+fn an_unknown_flag_is_reported_with_the_nearest() {
     farllama(&["serve", "--remote-hots", "x"]).assert().code(2).stderr(contains("--remote-host"));
 }
 
 #[test]
-fn a_wrong_file_is_told_with_file_line_and_column() {
+fn a_wrong_file_is_reported_with_file_line_and_column() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[local]\nport = \"x\"\n").unwrap();
     let path = file.path().to_str().unwrap();
@@ -341,7 +341,7 @@ fn answering(answer: &'static [u8]) -> String {
 }
 
 #[test]
-fn a_taken_port_is_told_with_who_answers_there() {
+fn a_taken_port_is_reported_with_who_answers_there() {
     let serve = |port: &str| farllama(&["serve", "--local-port", port, "--remote-host", "gpu-box"]);
     let ollama: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"version\":\"0.32.5\"}";
     let port = answering(ollama);
@@ -418,9 +418,9 @@ fn a_request_is_one_line_of_the_log_and_a_signal_ends_the_proxy_in_order() {
 #[test]
 fn an_idle_proxy_ends_at_once() {
     let serving = Serving::start(&["--remote-host", "127.0.0.1:9"]);
-    let told = Instant::now();
+    let reported = Instant::now();
     assert_eq!(serving.terminate().0, Some(0));
-    println!("ended after {:?}", told.elapsed());
+    println!("ended after {:?}", reported.elapsed());
 }
 
 #[test]
@@ -482,7 +482,7 @@ fn explain_shows_what_a_request_becomes_without_a_remote() {
 }
 
 #[test]
-fn explain_finds_the_endpoint_from_the_body_unless_it_is_told() {
+fn explain_finds_the_endpoint_from_the_body_unless_it_is_reported() {
     let shown = |flags: &[&str], body: &str| -> serde_json::Value {
         let shown = farllama(&[&["explain"], flags].concat()).write_stdin(body.to_owned()).assert().success();
         serde_json::from_slice(&shown.get_output().stdout).unwrap()
@@ -492,8 +492,8 @@ fn explain_finds_the_endpoint_from_the_body_unless_it_is_told() {
         (&found["endpoint"], &found["requests"][0]["body"]["input"][0]),
         (&"POST /v1/embeddings".into(), &"hi".into())
     );
-    let told = shown(&["--endpoint", "moderations"], r#"{"model":"m","input":"hi"}"#);
-    assert_eq!(told["endpoint"], "POST /v1/moderations");
+    let reported = shown(&["--endpoint", "moderations"], r#"{"model":"m","input":"hi"}"#);
+    assert_eq!(reported["endpoint"], "POST /v1/moderations");
 }
 
 #[tokio::test]
@@ -520,21 +520,21 @@ async fn explain_compares_with_what_a_remote_has_loaded_only_where_it_is_told_to
         let shown: serde_json::Value = serde_json::from_slice(&shown.await.unwrap().get_output().stdout).unwrap();
         shown["warnings"].to_string()
     };
-    let told = warnings(Vec::new(), 8192).await;
+    let reported = warnings(Vec::new(), 8192).await;
     assert!(
-        told.contains("if the model is loaded with another value") && mock.journal().entries().is_empty(),
-        "{told}"
+        reported.contains("if the model is loaded with another value") && mock.journal().entries().is_empty(),
+        "{reported}"
     );
-    let told = warnings(vec!["--loaded".to_owned()], 8192).await;
+    let reported = warnings(vec!["--loaded".to_owned()], 8192).await;
     assert!(
-        told.contains("the model is loaded with 4096") && told.contains("0.20.0, which has no level max"),
-        "{told}"
+        reported.contains("the model is loaded with 4096") && reported.contains("0.20.0, which has no level max"),
+        "{reported}"
     );
-    let told = warnings(vec!["--remote-host".to_owned(), address.clone()], 4096).await;
-    assert!(!told.contains("num_ctx") && told.contains("no level max"), "{told}");
+    let reported = warnings(vec!["--remote-host".to_owned(), address.clone()], 4096).await;
+    assert!(!reported.contains("num_ctx") && reported.contains("no level max"), "{reported}");
     drop(mock);
-    let told = warnings(vec!["--loaded".to_owned()], 8192).await;
-    assert!(told.contains("not compared with what is loaded: cannot reach the remote Ollama"), "{told}");
+    let reported = warnings(vec!["--loaded".to_owned()], 8192).await;
+    assert!(reported.contains("not compared with what is loaded: cannot reach the remote Ollama"), "{reported}");
 }
 
 fn page(path: &str) -> String {

@@ -41,11 +41,11 @@ async fn a_prompt_that_does_not_fit_is_refused_with_its_counts_and_the_settings_
     for stream in [false, true] {
         let answer = ask(proxy.addr(), chat(6, &json!({"stream": stream}))).await;
         assert_eq!((answer.code(), &answer.json()["error"]["code"]), (400, &json!("context_length_exceeded")));
-        let told = answer.message();
+        let reported = answer.message();
         for words in
             ["maximum context length is 4096 tokens", "your messages resulted in", "context.num_ctx", "context.max"]
         {
-            assert!(told.contains(words), "{told}");
+            assert!(reported.contains(words), "{reported}");
         }
     }
     assert!(mock.journal().entries().iter().all(|entry| entry.json().unwrap()["truncate"] == json!(false)));

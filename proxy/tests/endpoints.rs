@@ -52,8 +52,8 @@ async fn too_few_vectors_are_no_answer() {
 
 #[tokio::test]
 async fn a_model_that_cannot_embed_is_a_fault_that_no_client_retries() {
-    let told = r#"{"error":"This server does not support embeddings. Start it with `--embeddings`"}"#;
-    let response = raw_response("501 Not Implemented", "Content-Type: application/json\r\n", told);
+    let reported = r#"{"error":"This server does not support embeddings. Start it with `--embeddings`"}"#;
+    let response = raw_response("501 Not Implemented", "Content-Type: application/json\r\n", reported);
     let proxy = proxy(Upstream::answering(response).await.addr).await;
     let answer = ask(proxy.addr(), post("/v1/embeddings", r#"{"model":"m","input":"a"}"#)).await;
     assert_eq!((answer.code(), &answer.json()["error"]["param"]), (400, &json!("model")));
@@ -84,8 +84,8 @@ async fn several_completions_are_several_asks_and_one_answer_or_one_stream() {
 
 #[tokio::test]
 async fn a_completion_that_is_too_long_names_the_prompt() {
-    let told = r#"{"error":"the input length exceeds the context length"}"#;
-    let response = raw_response("400 Bad Request", "Content-Type: application/json\r\n", told);
+    let reported = r#"{"error":"the input length exceeds the context length"}"#;
+    let response = raw_response("400 Bad Request", "Content-Type: application/json\r\n", reported);
     let proxy = proxy(Upstream::answering(response).await.addr).await;
     for stream in [false, true] {
         let request = json!({"model": "m", "prompt": "a", "stream": stream}).to_string();

@@ -266,22 +266,22 @@ async fn no_request_fails_that_another_remote_could_have_served_and_none_is_sent
         whole += usize::from(outcome.whole);
         moved += usize::from(outcome.whole && attempts.len() > 1);
         let Plan { model, path, stream } = outcome.plan;
-        let told = || format!("seed {seed}, request {n} ({model}, {path}, stream {stream}): {}", outcome.text);
+        let reported = || format!("seed {seed}, request {n} ({model}, {path}, stream {stream}): {}", outcome.text);
         if !outcome.whole {
             if began {
                 cut += 1;
             } else if outcome.healthy.is_empty() {
                 hopeless += 1;
             } else {
-                broken.push(format!("{:?} could have served {}", outcome.healthy, told()));
+                broken.push(format!("{:?} could have served {}", outcome.healthy, reported()));
             }
             if outcome.status == 404 {
-                broken.push(format!("a model that is only out of reach is not a 404: {}", told()));
+                broken.push(format!("a model that is only out of reach is not a 404: {}", reported()));
             }
         }
         let twice = attempts.iter().enumerate().any(|(at, attempt)| attempt.wrote.is_some() && at + 1 < attempts.len());
         if twice {
-            broken.push(format!("sent again after a byte came back: {}", told()));
+            broken.push(format!("sent again after a byte came back: {}", reported()));
         }
     }
     println!(

@@ -99,7 +99,7 @@ const ANN: &str = "Authorization: Bearer a-key";
 
 fn forbidden(answer: &support::Answer, openai: bool) -> bool {
     let error = &answer.json()["error"];
-    let challenge = answer.header("www-authenticate").is_some_and(|told| told.contains("insufficient_scope"));
+    let challenge = answer.header("www-authenticate").is_some_and(|reported| reported.contains("insufficient_scope"));
     answer.code() == 403 && challenge && if openai { error["message"].is_string() } else { error.is_string() }
 }
 
@@ -263,9 +263,9 @@ async fn a_text_names_no_model_that_the_key_may_not_use() {
     let upstream = by_path("/api/tags", tags, "404 Not Found", r#"{"error":"model 'm:7b' not found"}"#).await;
     let proxy = gated_at(upstream, vec![only(Some(&["m:7b", "m:8b"]), None), Token::new("bob", "b-key")]).await;
     let chat = post("/v1/chat/completions", r#"{"model":"m:7b","messages":[{"role":"user","content":"hi"}]}"#);
-    let told = ask(proxy.addr(), with(chat.clone(), ANN)).await;
-    assert!(told.code() == 404 && told.text().contains("m:8b"), "{}", told.text());
-    assert!(!told.text().contains("m:9b") && !told.text().contains("secret"), "{}", told.text());
+    let reported = ask(proxy.addr(), with(chat.clone(), ANN)).await;
+    assert!(reported.code() == 404 && reported.text().contains("m:8b"), "{}", reported.text());
+    assert!(!reported.text().contains("m:9b") && !reported.text().contains("secret"), "{}", reported.text());
     let all = ask(proxy.addr(), with(chat, "X-Api-Key: b-key")).await;
     assert!(all.text().contains("m:9b"), "{}", all.text());
 }

@@ -51,15 +51,15 @@ async fn a_head_that_takes_too_long_ends_its_connection_and_an_idle_one_may_wait
 }
 
 #[tokio::test]
-async fn a_client_that_falls_silent_in_its_body_is_told_so_on_both_lanes() {
+async fn a_client_that_falls_silent_in_its_body_is_refused_on_both_lanes() {
     let upstream = Upstream::answering(reply()).await;
     let limits = Limits { body_idle: Duration::from_millis(50), ..Limits::default() };
     let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
     for path in ["/v1/chat/completions", "/api/chat"] {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{\"model\":");
-        let told = ask(proxy.addr(), head).await;
-        assert!(told.code() == 408 && told.text().contains("limits.body_idle"), "{path}: {}", told.text());
-        assert_eq!(told.header("connection"), Some("close"), "{path}");
+        let reported = ask(proxy.addr(), head).await;
+        assert!(reported.code() == 408 && reported.text().contains("limits.body_idle"), "{path}: {}", reported.text());
+        assert_eq!(reported.header("connection"), Some("close"), "{path}");
     }
 }
 
@@ -88,9 +88,9 @@ async fn heads_and_native_bodies_beyond_their_limits_are_refused() {
     assert!(big.code() == 413 && big.text().contains("limits.native_body"), "{}", big.text());
     assert!(upstream.seen().is_empty());
     // A body of unknown length is sent on up to the limit.
-    let told = "Content-Length: 101\r\n\r\n";
+    let reported = "Content-Length: 101\r\n\r\n";
     let chunked = String::from_utf8(post("/api/chat", &"x".repeat(101))).unwrap();
-    let chunked = chunked.replace(told, "Transfer-Encoding: chunked\r\n\r\n65\r\n") + "\r\n0\r\n\r\n";
+    let chunked = chunked.replace(reported, "Transfer-Encoding: chunked\r\n\r\n65\r\n") + "\r\n0\r\n\r\n";
     let big = ask(proxy.addr(), chunked).await;
     assert!(big.code() == 413 && big.text().contains("limits.native_body"), "{}", big.text());
     assert_eq!(ask(proxy.addr(), post("/api/chat", &"x".repeat(100))).await.code(), 200);
@@ -131,8 +131,8 @@ async fn settings_are_read_again_on_sighup_without_dropping_a_stream_and_a_bad_f
         Client::sending(program.addr, stream.replacen("\r\n", "\r\nAuthorization: Bearer old-key\r\n", 1)).await;
     running.until("one").await;
     let hang_up = || {
-        let told = std::process::Command::new("kill").args(["-HUP", &program.id().to_string()]).status().unwrap();
-        assert!(told.success());
+        let reported = std::process::Command::new("kill").args(["-HUP", &program.id().to_string()]).status().unwrap();
+        assert!(reported.success());
     };
     let code = async |key: &str| {
         let get = format!("GET /v1/none HTTP/1.1\r\nHost: localhost\r\nx-api-key: {key}\r\nConnection: close\r\n\r\n");

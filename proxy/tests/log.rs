@@ -52,14 +52,14 @@ async fn a_second_signal_cuts_the_connections_and_does_not_blame_the_clients() {
         program.until("topping").await;
         interrupt();
         program.until(&format!("POST {path}")).await;
-        let log = program.told();
+        let log = program.printed();
         let found = lines(&log, &format!("POST {path}"));
         assert_eq!(found[0]["ended"], "canceled", "{log}");
     }
 }
 
 #[tokio::test]
-async fn the_first_token_is_told_apart_from_a_heartbeat() {
+async fn the_first_token_is_distinguished_from_a_heartbeat() {
     let head = [support::STREAM_HEAD.as_bytes(), &word("one")].concat();
     let end = [word("two"), last(), support::STREAM_END.into()].concat();
     let upstream = Upstream::start(vec![Act::Hold, Act::Write(head), Act::Hold, Act::Write(end)]).await;
@@ -199,7 +199,7 @@ async fn the_remote_is_probed_at_start_and_logged_when_it_comes_and_goes() {
     program.until(&format!("remote http://{addr}: Ollama 0.33.0, 2 models (reachable again)")).await;
     drop(remote);
     let gone = async {
-        while program.told().matches("connection refused").count() < 2 {
+        while program.printed().matches("connection refused").count() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

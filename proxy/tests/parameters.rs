@@ -381,7 +381,7 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                             answer.text().contains("\"text\":\"hi"),
                             answer.text().contains("\"stop_sequence\":\""),
                             ["\"store\":true", "\"metadata\":{\"a\"", "\"background\":true", "\"truncation\":\"auto\""]
-                                .map(|told| answer.text().contains(told)),
+                                .map(|reported| answer.text().contains(reported)),
                             answer.text().contains("\"embedding\":["),
                             answer.header("content-type").map(str::to_owned),
                         ));
@@ -428,10 +428,10 @@ async fn every_field_is_mapped_emulated_refused_or_in_the_receipt() {
                     assert_eq!((answer.code(), answer.header("x-farllama-receipt")), (200, Some(&*line)), "{at}");
                     let answer = ask(strict.addr(), to(&value)).await;
                     let error = &answer.json()["error"];
-                    let told = error["message"].as_str().unwrap_or_default();
+                    let reported = error["message"].as_str().unwrap_or_default();
                     assert!(
-                        told.starts_with("Unsupported parameter") && told.contains("openai.strict"),
-                        "{at}: {told}"
+                        reported.starts_with("Unsupported parameter") && reported.contains("openai.strict"),
+                        "{at}: {reported}"
                     );
                     assert_eq!((answer.code(), blames(error, field)), (400, true), "{at}: {error}");
                 }

@@ -190,7 +190,7 @@ async fn a_callers_authorization_goes_on_only_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn a_request_that_passed_here_before_is_told_so_instead_of_going_round() {
+async fn a_request_that_passed_here_before_is_refused_instead_of_going_round() {
     // An upstream that plays the next hop: it shows us the `Via` to come back with.
     let upstream = Upstream::answering(OK).await;
     let proxy = proxy(upstream.addr).await;

@@ -63,7 +63,7 @@ async fn a_thousand_parallel_requests_on_a_limit_of_a_hundred_admit_exactly_a_hu
 }
 
 #[tokio::test]
-async fn every_answer_of_a_limited_key_tells_where_it_stands_and_a_refusal_when_to_come_again() {
+async fn every_answer_of_a_limited_key_shows_where_it_stands_and_a_refusal_when_to_come_again() {
     let upstream = Upstream::answering(reply()).await;
     let proxy = limited(&upstream, per_minute(2), Quota::default()).await;
     assert_eq!(left(&ask(proxy.addr(), get("/v1/models", ANN)).await), ("2", "1"));
@@ -84,7 +84,7 @@ async fn every_answer_of_a_limited_key_tells_where_it_stands_and_a_refusal_when_
 }
 
 #[tokio::test]
-async fn refusals_of_every_kind_tell_a_limited_key_where_it_stands() {
+async fn refusals_of_every_kind_show_a_limited_key_where_it_stands() {
     let upstream = Upstream::answering(raw_response("404 Not Found", "", "404 page not found")).await;
     let token = Token { routes: Some(vec!["*".to_owned(), "!/api/pull".to_owned()]), ..per_minute(9) };
     let proxy = limited(&upstream, token, Quota::default()).await;

@@ -12,14 +12,14 @@ use tokio::{
 const TAGS: &str = "GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Asks on both lanes; each answer must have `status` and contain `words`, in its own dialect.
-async fn both_tell(proxy: &Running, status: u16, words: &[&str]) {
+async fn both_apis_say(proxy: &Running, status: u16, words: &[&str]) {
     let native = ask(proxy.addr(), TAGS).await;
     let openai = ask(proxy.addr(), post("/v1/chat/completions", CHAT)).await;
-    let told = native.json()["error"].as_str().unwrap_or_else(|| panic!("{native:?}")).to_owned();
-    for (answer, told) in [(&native, told), (&openai, openai.message())] {
-        assert_eq!(answer.code(), status, "{told}");
+    let reported = native.json()["error"].as_str().unwrap_or_else(|| panic!("{native:?}")).to_owned();
+    for (answer, reported) in [(&native, reported), (&openai, openai.message())] {
+        assert_eq!(answer.code(), status, "{reported}");
         for word in words {
-            assert!(told.contains(word), "no {word:?} in {told:?}");
+            assert!(reported.contains(word), "no {word:?} in {reported:?}");
         }
     }
     let error = &openai.json()["error"];
@@ -33,21 +33,21 @@ async fn remote(change: impl FnOnce(&mut Config)) -> Running {
 }
 
 #[tokio::test]
-async fn a_name_without_address_is_told() {
+async fn a_name_without_address_is_reported() {
     let proxy = remote(|config| "gpu-box.invalid".clone_into(&mut config.remote.host)).await;
-    both_tell(&proxy, 502, &["http://gpu-box.invalid:9", "no address is known", "--remote-host"]).await;
+    both_apis_say(&proxy, 502, &["http://gpu-box.invalid:9", "no address is known", "--remote-host"]).await;
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_with_ollamas_usual_reason() {
+async fn a_refused_connection_is_reported_with_ollamas_usual_reason() {
     // A port that was free a moment ago.
     let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let proxy = proxy(addr).await;
-    both_tell(&proxy, 502, &[&addr.to_string(), "connection refused", "OLLAMA_HOST", "--remote-port"]).await;
+    both_apis_say(&proxy, 502, &[&addr.to_string(), "connection refused", "OLLAMA_HOST", "--remote-port"]).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_come_about_is_told_with_the_bound() {
+async fn a_connection_that_does_not_come_about_is_reported_with_the_bound() {
     // A listener whose queue is full accepts no connection.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -60,11 +60,12 @@ async fn a_connection_that_does_not_come_about_is_told_with_the_bound() {
     let mut config = config(addr);
     config.timeouts.connect = Duration::from_millis(100);
     let proxy = serve(config).await.unwrap();
-    both_tell(&proxy, 504, &[&addr.to_string(), "no connection within 100ms", "firewall", "timeouts.connect"]).await;
+    both_apis_say(&proxy, 504, &[&addr.to_string(), "no connection within 100ms", "firewall", "timeouts.connect"])
+        .await;
 }
 
 #[tokio::test]
-async fn tls_spoken_to_a_plain_port_is_told() {
+async fn tls_spoken_to_a_plain_port_is_reported() {
     let plain = Upstream::answering(raw_response("400 Bad Request", "", "what?")).await;
     // A TLS greeting has no blank line, so this server answers at the first byte.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,7 +79,7 @@ async fn tls_spoken_to_a_plain_port_is_told() {
     let mut config = config(addr);
     config.remote.protocol = Protocol::Https;
     let proxy = serve(config).await.unwrap();
-    both_tell(&proxy, 502, &["https://", "does not speak TLS", "--remote-protocol http"]).await;
+    both_apis_say(&proxy, 502, &["https://", "does not speak TLS", "--remote-protocol http"]).await;
 }
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn a_port_that_accepts_connections_but_no_tls_handshake_is_not_called_a_de
     config.remote.protocol = Protocol::Https;
     config.timeouts.connect = Duration::from_millis(300);
     let proxy = serve(config).await.unwrap();
-    both_tell(&proxy, 504, &["connected, but no answer to the TLS handshake", "--remote-protocol http"]).await;
+    both_apis_say(&proxy, 504, &["connected, but no answer to the TLS handshake", "--remote-protocol http"]).await;
 }
 
 /// A TLS server that answers every connection with `OK`; gives the PEM of its authority.
@@ -127,7 +128,7 @@ async fn tls_server() -> (std::net::SocketAddr, String) {
 }
 
 #[tokio::test]
-async fn an_unknown_authority_is_told_and_trusted_once_it_is_named() {
+async fn an_unknown_authority_is_reported_and_trusted_once_it_is_named() {
     let (addr, pem) = tls_server().await;
     let https = |config: &mut Config| {
         config.remote.protocol = Protocol::Https;
@@ -135,7 +136,7 @@ async fn an_unknown_authority_is_told_and_trusted_once_it_is_named() {
         config.remote.port = addr.port();
     };
     let proxy = remote(https).await;
-    both_tell(&proxy, 502, &["https://localhost", "authority", "remote.ca_file"]).await;
+    both_apis_say(&proxy, 502, &["https://localhost", "authority", "remote.ca_file"]).await;
 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), pem).unwrap();
@@ -148,17 +149,17 @@ async fn an_unknown_authority_is_told_and_trusted_once_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_remote_that_hangs_up_without_a_word_is_told() {
+async fn a_remote_that_hangs_up_without_a_word_is_reported() {
     let upstream = Upstream::start(vec![support::Act::Close]).await;
     let proxy = proxy(upstream.addr).await;
-    both_tell(&proxy, 502, &[&upstream.addr.to_string(), "closed the connection without an answer"]).await;
+    both_apis_say(&proxy, 502, &[&upstream.addr.to_string(), "closed the connection without an answer"]).await;
 }
 
 #[tokio::test]
-async fn a_remote_that_does_not_speak_http_is_told() {
+async fn a_remote_that_does_not_speak_http_is_reported() {
     let upstream = Upstream::answering("SSH-2.0-OpenSSH_9.2\r\n").await;
     let proxy = proxy(upstream.addr).await;
-    both_tell(&proxy, 502, &["does not speak HTTP", "--remote-protocol https"]).await;
+    both_apis_say(&proxy, 502, &["does not speak HTTP", "--remote-protocol https"]).await;
 }
 
 #[tokio::test]
@@ -167,7 +168,7 @@ async fn a_first_byte_that_does_not_come_is_a_timeout_where_the_settings_bound_i
     let mut config = config(upstream.addr);
     config.timeouts.first_byte = Duration::from_millis(50);
     let proxy = serve(config).await.unwrap();
-    both_tell(&proxy, 504, &["sent nothing within 50ms", "timeouts.first_byte"]).await;
+    both_apis_say(&proxy, 504, &["sent nothing within 50ms", "timeouts.first_byte"]).await;
 }
 
 #[tokio::test]
@@ -187,8 +188,11 @@ async fn the_openai_lane_names_what_is_not_an_ollama() {
         {
             let answer = ask(proxy.addr(), request).await;
             assert_eq!(answer.code(), 502, "{answer:?}");
-            let told = answer.message();
-            assert!(told.contains(words) && told.contains(&upstream.addr.to_string()), "no {words:?} in {told:?}");
+            let reported = answer.message();
+            assert!(
+                reported.contains(words) && reported.contains(&upstream.addr.to_string()),
+                "no {words:?} in {reported:?}"
+            );
         }
     }
 }
@@ -215,8 +219,8 @@ async fn the_openai_lane_keeps_what_a_gateway_says() {
             let answer = ask(proxy.addr(), request).await;
             assert_eq!(answer.code(), status, "{answer:?}");
             assert_eq!(answer.header("retry-after"), headers.contains("Retry").then_some("17"));
-            let told = answer.message();
-            assert!(told.contains(text) && !told.contains('<'), "no {text:?} in {told:?}");
+            let reported = answer.message();
+            assert!(reported.contains(text) && !reported.contains('<'), "no {text:?} in {reported:?}");
         }
     }
 }
@@ -279,7 +283,7 @@ async fn a_body_beyond_the_bound_is_refused_with_the_setting_that_helps() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_with_the_right_one() {
+async fn a_wrong_method_is_reported_with_the_right_one() {
     let proxy = proxy("127.0.0.1:9".parse().unwrap()).await;
     let answer = ask(proxy.addr(), "GET /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!((answer.code(), answer.header("allow")), (405, Some("POST")));
@@ -287,7 +291,7 @@ async fn a_wrong_method_is_told_with_the_right_one() {
 }
 
 #[tokio::test]
-async fn whoever_is_refused_while_still_sending_may_ask_again_on_the_same_connection() {
+async fn a_client_refused_while_still_sending_may_ask_again_on_the_same_connection() {
     let proxy = proxy(Upstream::answering("").await.addr).await;
     let mut client = Client::connect(proxy.addr()).await;
     let request = post("/v1/audio/speech", r#"{"model":"m","input":"hi","voice":"alloy"}"#);
@@ -303,7 +307,7 @@ async fn whoever_is_refused_while_still_sending_may_ask_again_on_the_same_connec
 }
 
 #[tokio::test]
-async fn whoever_is_refused_with_much_left_to_send_is_told_that_the_connection_ends() {
+async fn a_client_with_much_left_to_send_learns_that_the_connection_ends() {
     let proxy = proxy(Upstream::answering("").await.addr).await;
     let head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\n";
     for more in ["Content-Length: 5000000\r\n\r\n{", "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"] {

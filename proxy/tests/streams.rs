@@ -171,7 +171,7 @@ async fn what_fails_after_the_head_has_left_is_an_error_frame() {
 }
 
 #[tokio::test]
-async fn a_remote_that_falls_silent_in_mid_stream_is_told_and_not_waited_for_for_ever() {
+async fn a_remote_that_falls_silent_in_mid_stream_is_reported_and_not_waited_for_forever() {
     let begun = [STREAM_HEAD.as_bytes(), &word("one")].concat();
     let upstream = Upstream::start(vec![Act::Write(begun), Act::Hold]).await;
     let mut config = config(upstream.addr);
@@ -184,7 +184,7 @@ async fn a_remote_that_falls_silent_in_mid_stream_is_told_and_not_waited_for_for
 }
 
 #[tokio::test]
-async fn a_remote_that_does_not_end_after_its_last_line_holds_nobody() {
+async fn a_remote_that_does_not_end_after_its_last_line_holds_no_client() {
     let whole = [STREAM_HEAD.as_bytes(), &word("one"), &last()].concat();
     let upstream = Upstream::start(vec![Act::Write(whole), Act::Hold]).await;
     let proxy = proxy(upstream.addr).await;

@@ -50,8 +50,8 @@ async fn a_head_response_keeps_the_remotes_length_or_has_none() {
     ] {
         let got = raw(&closing("HEAD", ""), response).await;
         assert!(got.starts_with("HTTP/1.1 200 OK") && got.ends_with("\r\n\r\n"), "{got}");
-        let told = got.lines().find_map(|line| line.strip_prefix("content-length: "));
-        assert_eq!(told, length, "{response:?}: {got}");
+        let reported = got.lines().find_map(|line| line.strip_prefix("content-length: "));
+        assert_eq!(reported, length, "{response:?}: {got}");
     }
 }
 
@@ -104,9 +104,9 @@ async fn each_invalid_response_has_its_own_text_on_both_lanes() {
         let native = ask(proxy.addr(), GET).await;
         let openai = ask(proxy.addr(), post("/v1/chat/completions", CHAT)).await;
         assert_eq!((native.code(), openai.code()), (502, 502), "{text}");
-        let told = native.json()["error"].as_str().unwrap().to_owned();
-        assert!(told.contains(text) && openai.message().contains(text), "no {text:?} in {told:?}");
-        assert_eq!(told.contains("speaks TLS"), text.contains("speak HTTP"), "{told}");
+        let reported = native.json()["error"].as_str().unwrap().to_owned();
+        assert!(reported.contains(text) && openai.message().contains(text), "no {text:?} in {reported:?}");
+        assert_eq!(reported.contains("speaks TLS"), text.contains("speak HTTP"), "{reported}");
     }
     let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
     let upstream = Upstream::answering(flood).await;

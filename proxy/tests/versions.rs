@@ -198,8 +198,8 @@ async fn a_context_that_pushes_a_model_off_the_graphics_card_is_warned_of() {
         let answer = ask(program.addr, post("/v1/chat/completions", &body.to_string())).await;
         assert_eq!((answer.code(), answer.header("x-farllama-receipt")), (200, Some("num_ctx=raised:8192")));
         let log = program.log();
-        let told =
+        let reported =
             log.contains("only 3000 of 4000 MiB of the model are on the graphics card") && log.contains("context.max");
-        assert_eq!(told, warned, "{log}");
+        assert_eq!(reported, warned, "{log}");
     }
 }

@@ -173,8 +173,8 @@ fn answer(stream: &TcpStream, started: Instant) -> std::io::Result<()> {
         if path.is_empty() {
             path = line.split(' ').nth(1).unwrap_or_default().to_owned();
         }
-        if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = told.trim().parse().unwrap_or(0);
+        if let Some(reported) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = reported.trim().parse().unwrap_or(0);
         }
         if line.is_empty() {
             break;

@@ -175,7 +175,7 @@ impl Container {
 }
 
 #[test]
-fn the_images_run_as_nobody_and_know_their_own_health() {
+fn the_images_run_without_privileges_and_know_their_own_health() {
     if !can("docker", &["version"]) {
         return;
     }

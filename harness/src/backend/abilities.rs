@@ -198,10 +198,10 @@ impl Target {
             }));
         }
         let message = document["error"]["message"].as_str().unwrap_or(&body);
-        let told = crate::text::shorten(message.trim(), 200);
-        let told = self.key.as_ref().map_or(told.clone(), |key| told.replace(key.as_str(), "***"));
+        let reported = crate::text::shorten(message.trim(), 200);
+        let reported = self.key.as_ref().map_or(reported.clone(), |key| reported.replace(key.as_str(), "***"));
         let refused = format!(
-            "it needs {name}, and the server refuses to try it ({status}: {told}); --capability {name} requires it"
+            "it needs {name}, and the server refuses to try it ({status}: {reported}); --capability {name} requires it"
         );
         match status {
             // What keeps every request from being answered says nothing about the capability.
@@ -210,14 +210,16 @@ impl Target {
             | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Err(format!("{name} cannot be tried: {path} answers {status}: {told}")),
+            | StatusCode::GATEWAY_TIMEOUT => {
+                Err(format!("{name} cannot be tried: {path} answers {status}: {reported}"))
+            }
             _ => Ok(Some(refused)),
         }
     }
 
     async fn version(&self, least: &str, patience: Duration, http: &reqwest::Client) -> Result<Option<String>, String> {
-        let told = self.ask(http.get(format!("{}/api/version", self.url)), patience).await?;
-        let Some(version) = told.as_ref().and_then(|told| told["version"].as_str()) else {
+        let reported = self.ask(http.get(format!("{}/api/version", self.url)), patience).await?;
+        let Some(version) = reported.as_ref().and_then(|reported| reported["version"].as_str()) else {
             return Ok(Some(format!("it needs Ollama {least}, and the server does not say that it is one")));
         };
         Ok((numbers(version) < numbers(least)).then(|| format!("it needs Ollama {least}, and this is {version}")))

@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn an_endpoint_is_no_base_url() {
         for endpoint in ENDPOINTS {
-            let told = at(&format!("http://a:1/v1{endpoint}/")).unwrap_err();
-            assert!(told.ends_with("use --base-url http://a:1/v1"), "{told}");
+            let reported = at(&format!("http://a:1/v1{endpoint}/")).unwrap_err();
+            assert!(reported.ends_with("use --base-url http://a:1/v1"), "{reported}");
         }
         assert!(at("").unwrap_err().starts_with("--base-url is empty"));
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Understood, decoded, error,
-    typed::{OpenAI, told},
+    typed::{OpenAI, understand},
 };
 use crate::scenario::call::Hearing;
 
@@ -27,7 +27,7 @@ pub(super) async fn transcriptions(client: &OpenAI, hearing: &Hearing, understoo
         ..CreateTranscriptionRequest::default()
     };
     let answer = client.audio().transcription().create_byot(request).await;
-    told::<CreateTranscriptionResponseJson>(answer, understood);
+    understand::<CreateTranscriptionResponseJson>(answer, understood);
 }
 
 /// `POST /v1/audio/translations`, as JSON.
@@ -41,7 +41,7 @@ pub(super) async fn translations(client: &OpenAI, hearing: &Hearing, understood:
         temperature,
         response_format: Some(TranslationResponseFormat::Json),
     };
-    told::<CreateTranslationResponseJson>(client.audio().translation().create_byot(request).await, understood);
+    understand::<CreateTranslationResponseJson>(client.audio().translation().create_byot(request).await, understood);
 }
 
 /// `POST /v1/audio/speech`.
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_clients_type_of_speech_would_lose_is_told() {
+    fn what_the_clients_type_of_speech_would_lose_is_reported() {
         assert!(spoken(&json!({"model": "m", "input": "hi", "voice": "alloy", "speed": 1.5})).is_ok());
         let wrong = spoken(&json!({"model": "m", "input": "hi", "voice": "alloy", "speeed": 1})).unwrap_err();
         assert!(wrong.contains("`speeed`"), "{wrong}");

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::{Method, header};
 use serde_json::Value;
 
-use super::{Door, form, tap::Tap, verbatim};
+use super::{CallTarget, form, tap::Tap, verbatim};
 use crate::scenario::Http;
 
 /// Sends the request and waits for the end of the answer.
@@ -12,14 +12,14 @@ use crate::scenario::Http;
 /// # Errors
 /// The request cannot be made, or there is no answer: in words. An answer that breaks off is no error here; the tap has
 /// it.
-pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), String> {
+pub(super) async fn send(tap: &Tap, target: CallTarget<'_>, call: &Http) -> Result<(), String> {
     let method = match &call.method {
         Some(method) => Method::from_bytes(method.as_bytes()).map_err(|error| format!("{method}: {error}"))?,
         None if call.body.is_some() || call.form.is_some() => Method::POST,
         None => Method::GET,
     };
-    let mut request = door.http.request(method, format!("{}{}", door.url, call.path));
-    if let Some(key) = door.key
+    let mut request = target.http.request(method, format!("{}{}", target.url, call.path));
+    if let Some(key) = target.key
         && !call.headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"))
     {
         request = request.bearer_auth(key);
@@ -50,10 +50,10 @@ pub(super) async fn send(tap: &Tap, door: Door<'_>, call: &Http) -> Result<(), S
     if verbatim::tidied(&call.path).is_some_and(|tidied| tidied == call.path) {
         return tap.send(request).await.map(drop).map_err(|error| crate::net::why(&error));
     }
-    let root = reqwest::Url::parse(door.url).map_err(|error| error.to_string())?;
-    let target = format!("{}{}", root.path().trim_end_matches('/'), call.path);
-    let url = format!("{}{}", door.url, call.path);
-    tap.send_by(request, url, |request| verbatim::execute(request, &target), String::clone).await.map(drop)
+    let root = reqwest::Url::parse(target.url).map_err(|error| error.to_string())?;
+    let path = format!("{}{}", root.path().trim_end_matches('/'), call.path);
+    let url = format!("{}{}", target.url, call.path);
+    tap.send_by(request, url, |request| verbatim::execute(request, &path), String::clone).await.map(drop)
 }
 
 /// The beginning of a body, and then the end of the connection.

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::{
     Understood, decoded,
-    typed::{OpenAI, told},
+    typed::{OpenAI, understand},
 };
 use crate::scenario::call::{Edit, Variation};
 
 /// `POST /v1/images/generations`.
 pub(super) async fn generate(client: &OpenAI, request: Value, understood: &Understood) {
-    told::<ImagesResponse>(client.images().generate_byot(request).await, understood);
+    understand::<ImagesResponse>(client.images().generate_byot(request).await, understood);
 }
 
 /// `POST /v1/images/edits`.
@@ -29,7 +29,7 @@ pub(super) async fn edit(client: &OpenAI, edit: &Edit, understood: &Understood) 
         size: size.map(ImageSize::Other),
         ..CreateImageEditRequest::default()
     };
-    told::<ImagesResponse>(client.images().edit_byot(request).await, understood);
+    understand::<ImagesResponse>(client.images().edit_byot(request).await, understood);
 }
 
 /// `POST /v1/images/variations`.
@@ -41,5 +41,5 @@ pub(super) async fn variation(client: &OpenAI, variation: &Variation, understood
         n,
         ..CreateImageVariationRequest::default()
     };
-    told::<ImagesResponse>(client.images().create_variation_byot(request).await, understood);
+    understand::<ImagesResponse>(client.images().create_variation_byot(request).await, understood);
 }

@@ -53,7 +53,7 @@ pub struct Outcome {
 
 /// Where calls go.
 #[derive(Clone, Copy, Debug)]
-pub struct Door<'a> {
+pub struct CallTarget<'a> {
     /// The server's root, without a slash at the end.
     pub url: &'a str,
     /// The root of the OpenAI API, without a slash at the end.
@@ -81,21 +81,21 @@ impl Understood {
 }
 
 /// Makes the call, with an OpenAI client as `settings` have it, and waits for the end of its answer, `within` at most.
-pub async fn make(call: &Call, settings: &Settings, door: Door<'_>, within: Duration) -> Outcome {
+pub async fn make(call: &Call, settings: &Settings, target: CallTarget<'_>, within: Duration) -> Outcome {
     let leave_after = if let Call::Http(http) = call { http.leave_after } else { None };
-    let mut tap = Tap::new(door.http.clone(), leave_after, door.seen.cloned());
-    if !matches!(call, Call::Http(_)) && key(settings, door.key).is_none_or(|(header, _)| header.is_some()) {
+    let mut tap = Tap::new(target.http.clone(), leave_after, target.seen.cloned());
+    if !matches!(call, Call::Http(_)) && key(settings, target.key).is_none_or(|(header, _)| header.is_some()) {
         tap = tap.without_bearer();
     }
     let understood = Understood::default();
     let calling = async {
         if let Call::Http(http) = call {
-            if let Err(words) = http::send(&tap, door, http).await {
+            if let Err(words) = http::send(&tap, target, http).await {
                 understood.set(json!({"error": {"kind": "transport", "message": words}}));
                 return;
             }
         } else {
-            with_client(&client(&tap, settings, door), call, &understood).await;
+            with_client(&client(&tap, settings, target), call, &understood).await;
         }
         tap.ended().await;
     };
@@ -175,14 +175,14 @@ fn decoded(base64: &str) -> Vec<u8> {
     STANDARD.decode(base64).unwrap_or_default()
 }
 
-fn client(tap: &Tap, settings: &Settings, door: Door<'_>) -> Client<OpenAIConfig> {
+fn client(tap: &Tap, settings: &Settings, target: CallTarget<'_>) -> Client<OpenAIConfig> {
     // Nothing is taken from the environment: what is tested is what the scenario says.
     let mut config = OpenAIConfig::new()
-        .with_api_base(door.openai)
+        .with_api_base(target.openai)
         .with_org_id(String::new())
         .with_project_id(String::new())
         .with_api_key(String::new());
-    match key(settings, door.key) {
+    match key(settings, target.key) {
         None => {}
         Some((None, key)) => config = config.with_api_key(key),
         Some((Some(header), key)) => {
@@ -190,7 +190,7 @@ fn client(tap: &Tap, settings: &Settings, door: Door<'_>) -> Client<OpenAIConfig
             config = config.clone().with_header(header, key).unwrap_or(config);
         }
     }
-    let client = Client::build(door.http.clone(), config);
+    let client = Client::build(target.http.clone(), config);
     let retrying = |layer: OpenAIRetryLayer| tower::Layer::layer(&layer, tap.clone());
     match settings.retries {
         None | Some(Retries::Times(0)) => client.with_http_service(tap.clone()),
@@ -213,26 +213,26 @@ fn key<'a>(settings: &'a Settings, general: Option<&'a str>) -> Option<(Option<:
 /// An error as the client's user sees it. The client does not read the body of a 5xx; it is read here, so that
 /// scenarios can.
 pub(crate) fn error(error: &OpenAIError) -> Value {
-    let told = match error {
+    let understand = match error {
         OpenAIError::ApiError(answer) => {
             let api = &answer.api_error;
             let body: Value = serde_json::from_str(&api.message).unwrap_or_default();
-            let mut told = match &body["error"] {
+            let mut understand = match &body["error"] {
                 Value::Object(envelope) => Value::Object(envelope.clone()),
                 _ => json!({"message": api.message, "type": api.r#type, "param": api.param, "code": api.code}),
             };
-            told["kind"] = "api".into();
-            told["status"] = answer.status_code.as_u16().into();
-            told
+            understand["kind"] = "api".into();
+            understand["status"] = answer.status_code.as_u16().into();
+            understand
         }
         OpenAIError::JSONDeserialize(reason, body) => {
             let document: Value = serde_json::from_str(body).unwrap_or_default();
             match &document["error"] {
                 // An error event in a stream.
                 Value::Object(envelope) if envelope.contains_key("message") => {
-                    let mut told = Value::Object(envelope.clone());
-                    told["kind"] = "api".into();
-                    told
+                    let mut understand = Value::Object(envelope.clone());
+                    understand["kind"] = "api".into();
+                    understand
                 }
                 _ => {
                     json!({"kind": "unreadable", "message": format!("the client cannot read this: {reason}"), "body": body})
@@ -243,7 +243,7 @@ pub(crate) fn error(error: &OpenAIError) -> Value {
         OpenAIError::Reqwest(reason) => json!({"kind": "transport", "message": net::why(reason)}),
         other => json!({"kind": "client", "message": other.to_string()}),
     };
-    json!({"error": without_nulls(told)})
+    json!({"error": without_nulls(understand)})
 }
 
 /// A typed answer as JSON. Its 32-bit numbers keep the digits that came: 0.1, not 0.10000000149011612.

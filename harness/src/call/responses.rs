@@ -10,7 +10,7 @@ use super::{
     Understood,
     chat::Typed,
     error,
-    typed::{OpenAI, read, told, with_error},
+    typed::{OpenAI, read, understand, with_error},
 };
 
 /// A list of items. The client's own type takes every item for a reference to one, and sees nothing of it but its id.
@@ -27,7 +27,7 @@ struct Items {
 /// one.
 pub(super) async fn create(client: &OpenAI, request: Value, understood: &Understood) {
     if request["stream"] != json!(true) {
-        return told::<Response>(client.responses().create_byot(request).await, understood);
+        return understand::<Response>(client.responses().create_byot(request).await, understood);
     }
     match client.responses().create_stream_byot::<_, Typed<ResponseStreamEvent>>(request).await {
         Err(failed) => understood.set(error(&failed)),
@@ -46,30 +46,30 @@ pub(super) async fn create(client: &OpenAI, request: Value, understood: &Underst
 
 /// `GET /v1/responses/{id}`.
 pub(super) async fn retrieve(client: &OpenAI, id: &str, understood: &Understood) {
-    told::<Response>(client.responses().retrieve_byot(id).await, understood);
+    understand::<Response>(client.responses().retrieve_byot(id).await, understood);
 }
 
 /// `DELETE /v1/responses/{id}`.
 pub(super) async fn delete(client: &OpenAI, id: &str, understood: &Understood) {
-    told::<DeleteResponse>(client.responses().delete_byot(id).await, understood);
+    understand::<DeleteResponse>(client.responses().delete_byot(id).await, understood);
 }
 
 /// `POST /v1/responses/{id}/cancel`.
 pub(super) async fn cancel(client: &OpenAI, id: &str, understood: &Understood) {
-    told::<Response>(client.responses().cancel_byot(id).await, understood);
+    understand::<Response>(client.responses().cancel_byot(id).await, understood);
 }
 
 /// `GET /v1/responses/{id}/input_items`.
 pub(super) async fn input_items(client: &OpenAI, id: &str, understood: &Understood) {
-    told::<Items>(client.responses().list_input_items_byot(id).await, understood);
+    understand::<Items>(client.responses().list_input_items_byot(id).await, understood);
 }
 
 /// `POST /v1/responses/input_tokens`.
 pub(super) async fn input_tokens(client: &OpenAI, request: Value, understood: &Understood) {
-    told::<TokenCountsResource>(client.responses().get_input_token_counts_byot(request).await, understood);
+    understand::<TokenCountsResource>(client.responses().get_input_token_counts_byot(request).await, understood);
 }
 
 /// `POST /v1/responses/compact`.
 pub(super) async fn compact(client: &OpenAI, request: Value, understood: &Understood) {
-    told::<CompactResource>(client.responses().compact_byot(request).await, understood);
+    understand::<CompactResource>(client.responses().compact_byot(request).await, understood);
 }

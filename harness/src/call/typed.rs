@@ -20,15 +20,15 @@ use super::{Understood, chat::Typed, error, fold, without_nulls};
 pub(super) type OpenAI = Client<OpenAIConfig>;
 pub(super) type Answer<T> = Result<Typed<T>, OpenAIError>;
 
-/// Tells what the client understood of an answer.
-pub(super) fn told<T>(answer: Answer<T>, understood: &Understood) {
+/// Records what the client understood of an answer.
+pub(super) fn understand<T>(answer: Answer<T>, understood: &Understood) {
     understood.set(answer.map_or_else(|failed| error(&failed), Typed::into_value));
 }
 
 /// `POST /v1/completions`, streamed if `stream: true`.
 pub(super) async fn completions(client: &OpenAI, request: Value, understood: &Understood) {
     if request["stream"] != json!(true) {
-        return told::<CreateCompletionResponse>(client.completions().create_byot(request).await, understood);
+        return understand::<CreateCompletionResponse>(client.completions().create_byot(request).await, understood);
     }
     let stream = client.completions().create_stream_byot::<_, Typed<CreateCompletionResponse>>(request).await;
     match stream {
@@ -44,7 +44,7 @@ pub(super) async fn completions(client: &OpenAI, request: Value, understood: &Un
 /// `POST /v1/embeddings`. Vectors that come in base64 are decoded as the client decodes them.
 pub(super) async fn embeddings(client: &OpenAI, request: Value, understood: &Understood) {
     if request["encoding_format"] != json!("base64") {
-        return told::<CreateEmbeddingResponse>(client.embeddings().create_byot(request).await, understood);
+        return understand::<CreateEmbeddingResponse>(client.embeddings().create_byot(request).await, understood);
     }
     let answer: Answer<CreateBase64EmbeddingResponse> = client.embeddings().create_base64_byot(request).await;
     let mut answer = match answer {
@@ -71,7 +71,7 @@ fn vector(text: &Value) -> Option<Vec<f32>> {
 
 /// `POST /v1/moderations`.
 pub(super) async fn moderations(client: &OpenAI, request: Value, understood: &Understood) {
-    told::<CreateModerationResponse>(client.moderations().create_byot(request).await, understood);
+    understand::<CreateModerationResponse>(client.moderations().create_byot(request).await, understood);
 }
 
 /// Reads a stream to its end; the first error in it is what its user sees.

@@ -16,18 +16,18 @@ const BESIDE: [&str; 12] =
 
 /// What a message means in a scenario file, and what to change. `line` is the line that it is about.
 pub(super) fn explain(message: &str, line: Option<&str>) -> String {
-    let mut told = rewritten(message, line).unwrap_or_else(|| message.to_owned());
+    let mut reported = rewritten(message, line).unwrap_or_else(|| message.to_owned());
     let in_flow = message.contains("flow mapping") || message.contains("flow sequence");
     if in_flow && let Some(variable) = line.and_then(unquoted_variable) {
         return format!("a text with {variable} needs quotes within braces and brackets: \"{variable}\"");
     }
     if message.contains("flow mapping") && line.is_some_and(|line| line.contains('[')) {
-        told.push_str(" (a key with brackets, such as $.choices[0], needs quotes within braces)");
+        reported.push_str(" (a key with brackets, such as $.choices[0], needs quotes within braces)");
     }
-    if let Some(near) = meant(&told) {
-        told = format!("{told}; did you mean `{near}`?");
+    if let Some(near) = meant(&reported) {
+        reported = format!("{reported}; did you mean `{near}`?");
     }
-    told
+    reported
 }
 
 /// The first `${…}` of a line that stands outside of quotes.
@@ -90,14 +90,14 @@ mod tests {
 
     #[test]
     fn a_typo_is_answered_with_the_name_that_is_near() {
-        let told = explain("unknown field `expct`, expected one of call, expect, wire", None);
-        assert!(told.ends_with("; did you mean `expect`?"), "{told}");
+        let reported = explain("unknown field `expct`, expected one of call, expect, wire", None);
+        assert!(reported.ends_with("; did you mean `expect`?"), "{reported}");
         assert_eq!(explain("unknown field `banana`, expected one of call, expect", None).matches("mean").count(), 0);
     }
 
     #[test]
-    fn usual_mistakes_are_told_in_the_words_of_scenarios() {
-        for (text, told) in [
+    fn usual_mistakes_are_reported_in_the_words_of_scenarios() {
+        for (text, reported) in [
             ("title: a\nsteps:\n  - call: models\n    expct: { $.a: 1 }\n", "did you mean `expect`?"),
             ("title: a\nsteps:\n  - call: { modl: m }\n    expect: { $.a: 1 }\n", "did you mean `model`?"),
             ("title: a\nsteps:\n  - call: { completion: {} }\n    expect: { $.a: 1 }\n", "did you mean `completions`?"),
@@ -132,7 +132,7 @@ mod tests {
         ] {
             let problems = read("x.yaml", text).unwrap_err();
             let all = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-            assert!(all.contains(told), "{told}: {all}");
+            assert!(all.contains(reported), "{reported}: {all}");
             assert!(!all.contains("variant") && !all.contains("jp_query") && !all.contains("sequence start"), "{all}");
         }
     }

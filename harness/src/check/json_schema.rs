@@ -332,8 +332,8 @@ mod tests {
             ("title: a\nsteps: [{ call: models, events: [{ in_order: [a] }] }]\n", "/steps/0/events/0: "),
         ] {
             let document: Value = serde_saphyr::from_str(text).unwrap();
-            let told = schema.breach(&document).unwrap_or_default();
-            assert!(told.starts_with(at), "{text}: {told}");
+            let reported = schema.breach(&document).unwrap_or_default();
+            assert!(reported.starts_with(at), "{text}: {reported}");
         }
     }
 }

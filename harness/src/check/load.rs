@@ -125,9 +125,9 @@ fn read_from(file: &str, text: &str, folder: Option<&Path>) -> Result<Scenario, 
     if wrong.is_empty() {
         Ok(scenario)
     } else {
-        let told =
+        let reported =
             |(from, at, message): validate::Wrong| sources.problem(from.as_deref().unwrap_or(file), Some(at), &message);
-        Err(wrong.into_iter().map(told).collect())
+        Err(wrong.into_iter().map(reported).collect())
     }
 }
 
@@ -238,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_of_a_file_is_told_in_one_go() {
-        let told = wrong(&format!(
+    fn every_problem_of_a_file_is_reported_in_one_go() {
+        let reported = wrong(&format!(
             "{HEAD}    expect: {{ $.a: {{ gte: x }}, b: 1 }}\n    wire: {{ status: '${{nope}}' }}\n    sent: {{ count: 1, $.c: {{}} }}\n"
         ));
-        let all = told.join("\n");
-        assert_eq!(told.len(), 4, "{all}");
+        let all = reported.join("\n");
+        assert_eq!(reported.len(), 4, "{all}");
         for part in ["`gte` takes a number", "invalid JSONPath `b`", "unknown variable `nope`", "checks nothing"] {
             assert!(all.contains(part), "{part}: {all}");
         }
@@ -286,13 +286,16 @@ mod tests {
         ] {
             let step = format!("{{ name: own, call: models, {at} }}");
             assert!(read("x.yaml", &scenario(&step.replace("HERE", &same("first")))).is_ok(), "{at}");
-            for (step_named, told) in [
+            for (step_named, reported) in [
                 ("frist", "unknown step `frist`, expected one of first, last, own"),
                 ("last", "the step `last` has not been done by then"),
                 ("own", "the step `own` has not been done by then"),
             ] {
-                let told_instead = wrong(&scenario(&step.replace("HERE", &same(step_named))));
-                assert!(told_instead[0].starts_with("x.yaml:4:") && told_instead[0].contains(told), "{told_instead:?}");
+                let reported_instead = wrong(&scenario(&step.replace("HERE", &same(step_named))));
+                assert!(
+                    reported_instead[0].starts_with("x.yaml:4:") && reported_instead[0].contains(reported),
+                    "{reported_instead:?}"
+                );
             }
         }
         let twice = scenario(&format!(
@@ -329,7 +332,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((scenario.steps[0].parts.len(), scenario.steps[0].calls()), (2, 4));
-        for (written, told) in [
+        for (written, reported) in [
             ("{ expect: { $.a: 1 } }", "x.yaml:3:5: a step has a `call`, or several in `parallel`"),
             (&*format!("{{ {two}, call: models, sent: [] }}"), "not both"),
             (&format!("{{ {two}, expect: {{ $.a: 1 }} }}"), "belong to each call in `parallel`"),
@@ -349,8 +352,8 @@ mod tests {
             ("{ reload: '', call: models, sent: [] }", "a `call` or a `reload`"),
             ("{ call: models, times: 2, answers: { 200: { count: { gtee: 1 } } } }", "unknown matcher `gtee`"),
         ] {
-            let told_instead = wrong(&step(written));
-            assert!(told_instead[0].contains(told), "{told}: {told_instead:?}");
+            let reported_instead = wrong(&step(written));
+            assert!(reported_instead[0].contains(reported), "{reported}: {reported_instead:?}");
         }
     }
 
@@ -364,7 +367,7 @@ mod tests {
         ] {
             assert!(read("x.yaml", &step(events)).is_ok(), "{events}");
         }
-        for (events, told) in [
+        for (events, reported) in [
             ("[]", "x.yaml:3:11: nothing is expected of this call"),
             ("{ type: a }", "x.yaml:4:13: "),
             (
@@ -386,8 +389,8 @@ mod tests {
             ("[{ where: { a: 1 } }]", "x.yaml:4:25: invalid JSONPath `a`"),
             ("[{ type: a, expect: { $.a: { nope: 1 } } }]", "x.yaml:4:35: unknown matcher `nope`"),
         ] {
-            let told_instead = wrong(&step(events)).remove(0);
-            assert!(told_instead.contains(told), "{told}: {told_instead:?}");
+            let reported_instead = wrong(&step(events)).remove(0);
+            assert!(reported_instead.contains(reported), "{reported}: {reported_instead:?}");
         }
     }
 
@@ -397,7 +400,7 @@ mod tests {
         for client in ["{ key: blue-key, header: x-api-key, retries: default }", "{ key: false }", "{ retries: 2 }"] {
             assert!(read("x.yaml", &step(client)).is_ok(), "{client}");
         }
-        for (client, told) in [
+        for (client, reported) in [
             ("{ key: true }", "x.yaml:2:16: key takes a key, or false for none"),
             ("{ key: '' }", "false sends none"),
             ("{ key: '${nope}' }", "unknown variable `nope`"),
@@ -407,8 +410,8 @@ mod tests {
             ("{ retries: 99 }", "up to 10"),
             ("{ retry: 1 }", "unknown field `retry`"),
         ] {
-            let told_instead = wrong(&step(client));
-            assert!(told_instead[0].contains(told), "{told}: {told_instead:?}");
+            let reported_instead = wrong(&step(client));
+            assert!(reported_instead[0].contains(reported), "{reported}: {reported_instead:?}");
         }
         let raw = "title: a\nsteps:\n  - { call: { http: { path: / } }, client: { key: a }, sent: [] }\n";
         assert!(wrong(raw)[0].contains("a raw call has headers of its own"));

@@ -75,10 +75,10 @@ pub fn of(scenarios: &[Loaded]) -> Vec<String> {
             for part in &step.parts {
                 let at = Place::from(&part.call);
                 for warning in of_call(&part.call.value) {
-                    let told = format!("{file}:{}:{}: {warning}", at.line, at.column);
+                    let reported = format!("{file}:{}:{}: {warning}", at.line, at.column);
                     // A matrix has the same step several times.
-                    if !warnings.contains(&told) {
-                        warnings.push(told);
+                    if !warnings.contains(&reported) {
+                        warnings.push(reported);
                     }
                 }
             }
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_text_that_looks_like_a_boolean_is_warned_about() {
-        let told = warnings("{ chat: { model: m, messages: [], stream: yes } }");
-        assert_eq!(told, ["x.yaml:3:11: `stream: yes` is a text: YAML's booleans are true and false here"]);
+        let reported = warnings("{ chat: { model: m, messages: [], stream: yes } }");
+        assert_eq!(reported, ["x.yaml:3:11: `stream: yes` is a text: YAML's booleans are true and false here"]);
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         eprintln!("interrupted");
         return Ok(Exit::Interrupted.into());
     };
-    print(&told(&proof, question.fields.len()));
+    print(&summary(&proof, question.fields.len()));
     Ok(match (proof.problems.is_empty(), proof.runs) {
         (true, 0) => Exit::NothingChecked.into(),
         (true, _) => ExitCode::SUCCESS,
@@ -134,7 +134,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn told(proof: &Proof, fields: usize) -> String {
+fn summary(proof: &Proof, fields: usize) -> String {
     let width = proof.noticed.iter().map(|(mutant, _)| mutant.name.len()).max().unwrap_or(0);
     let mut out = String::new();
     for (mutant, by) in &proof.noticed {

@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Select, select};
 #[cfg(feature = "container")]
-use crate::backend::container::{Container, Tell};
+use crate::backend::container::{Container, Reporter};
 use crate::{
     backend::{
         Backend, Capabilities,
@@ -241,9 +241,9 @@ impl Flags {
             Kind::Container => {
                 let model = self.pull.then(|| self.model.clone().unwrap_or_else(|| smoke::MODEL.to_owned()));
                 let bar = bar.clone();
-                let tell = Tell::by(move |line| bar.suspend(|| eprintln!("{line}")));
+                let reporter = Reporter::by(move |line| bar.suspend(|| eprintln!("{line}")));
                 let image = self.image.as_deref().unwrap_or(IMAGE);
-                let container = Container::new(image, tell).with_volume(self.volume.clone()).with_model(model);
+                let container = Container::new(image, reporter).with_volume(self.volume.clone()).with_model(model);
                 Backend::Container(Box::new(container))
             }
             Kind::Target => Backend::Endpoint(Endpoint::new(&self.target).map_err(anyhow::Error::msg)?),

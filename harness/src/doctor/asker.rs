@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::fact::{Fact, Replay, State};
 use crate::{
-    call::{self, Door, Outcome, tap::End},
+    call::{self, CallTarget, Outcome, tap::End},
     report::{Exchange, Secrets},
     scenario::{Call, Client, Http},
     text::shorten,
@@ -152,9 +152,9 @@ impl Asker {
             cut_after: None,
             leave_after: ask.leave_after,
         });
-        let door = Door { url, openai: &self.openai, key: self.key.as_deref(), http: &self.http, seen: None };
+        let target = CallTarget { url, openai: &self.openai, key: self.key.as_deref(), http: &self.http, seen: None };
         let patience = self.patience();
-        let outcome = call::make(&call, &Client::default(), door, patience).await;
+        let outcome = call::make(&call, &Client::default(), target, patience).await;
         if outcome.timed_out {
             self.hung.store(true, Ordering::Relaxed);
         }

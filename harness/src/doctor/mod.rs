@@ -371,7 +371,7 @@ async fn look(
         rates::vision(asker, &model, &card, &mut own).await;
         if matches!(server, Server::Ollama(_)) {
             progress(&format!("{model}: several clients, and known traps"));
-            model::crowd(asker, &model, Lane::Native, speed, &mut own).await;
+            model::concurrency(asker, &model, Lane::Native, speed, &mut own).await;
             let context = own.iter().find(|fact| fact.id == "context.native").and_then(|fact| fact.value.as_u64());
             own.push(traps::prompt_cache(asker, &model, &version, speed).await);
             own.push(traps::canceled_prompt(asker, &model, speed).await);
@@ -379,7 +379,7 @@ async fn look(
         } else {
             progress(&format!("{model}: speed, and several clients"));
             let speed = model::foreign_speed(asker, &model, &mut own).await;
-            model::crowd(asker, &model, Lane::V1, speed, &mut own).await;
+            model::concurrency(asker, &model, Lane::V1, speed, &mut own).await;
         }
         reports.push((Some(model), own));
     }

@@ -430,7 +430,7 @@ pub(super) async fn foreign_speed(asker: &Asker, model: &str, facts: &mut Vec<Fa
 }
 
 /// Whether requests run side by side, and whether a client that leaves frees the model.
-pub(super) async fn crowd(asker: &Asker, model: &str, lane: Lane, speed: Speed, facts: &mut Vec<Fact>) {
+pub(super) async fn concurrency(asker: &Asker, model: &str, lane: Lane, speed: Speed, facts: &mut Vec<Fact>) {
     let story = |most: u64, nth: usize| {
         streaming(lane, model, most, nth, &format!("{nth}. Write a story about a lighthouse in 40 words."))
     };

@@ -71,7 +71,7 @@ fn judged(
     };
     let actual = Some(Cow::Owned(Value::from(picked.len())));
     if let Some(mut finding) = one(&format!("{about}.count"), &count, actual, variables)? {
-        finding.actual = format!("{} of these: {}", finding.actual, told(events));
+        finding.actual = format!("{} of these: {}", finding.actual, listed(events));
         // What is expected of events that are too few or too many says nothing more.
         return Ok(vec![finding]);
     }
@@ -168,7 +168,7 @@ fn in_order(
             };
             let about = format!("{about}.in_order[{nth}]");
             let expected = format!("{} {after}", pick.phrase());
-            return Ok(Some(Finding::new(at, about, expected, told(events))));
+            return Ok(Some(Finding::new(at, about, expected, listed(events))));
         };
         from = found + 1;
     }
@@ -176,7 +176,7 @@ fn in_order(
 }
 
 /// The events in few words: the type of each, or what it is.
-fn told(events: &[Event]) -> String {
+fn listed(events: &[Event]) -> String {
     let word = |event: &Event| match (event.document.get("type").and_then(Value::as_str), &event.name) {
         (Some(word), _) => word.to_owned(),
         (None, Some(name)) if name != "message" => name.clone(),
@@ -205,8 +205,9 @@ mod tests {
         let outcome = Outcome { understood: Value::Null, recording, frames, attempts: 1, timed_out: false };
         let mut known = Variables::default();
         known.answered("undone", Answer::Promised);
-        let told = judge(&entries, &outcome, &known).unwrap();
-        told.into_iter()
+        let listed = judge(&entries, &outcome, &known).unwrap();
+        listed
+            .into_iter()
             .map(|finding| format!("{}: {} | {}", finding.about, finding.expected, finding.actual))
             .collect()
     }
@@ -233,8 +234,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_hold_is_told_with_its_event() {
-        for (entries, told) in [
+    async fn what_does_not_hold_is_reported_with_its_event() {
+        for (entries, listed) in [
             ("[{ type: c }]", "events[0].count: at least 1 | 0 of these: a, b, b"),
             ("[{ type: b, count: 1 }]", "events[0].count: 1 | 2 of these: a, b, b"),
             ("[{ type: a, count: 0 }]", "events[0].count: 0 | 1 of these: a, b, b"),
@@ -245,18 +246,18 @@ mod tests {
             ("[{ in_order: [c] }]", "events[0].in_order[0]: an event with type \"c\" from the beginning | a, b, b"),
             ("[{ in_order: [b, b, b] }]", "events[0].in_order[2]: an event with type \"b\" after event 2 | a, b, b"),
         ] {
-            assert_eq!(of_stream(entries).await, [told], "{entries}");
+            assert_eq!(of_stream(entries).await, [listed], "{entries}");
         }
     }
 
     #[tokio::test]
     async fn nothing_is_expected_of_no_event() {
-        let told = ["events[0]: an event that something can be expected of | none picked"];
-        assert_eq!(of_stream("[{ type: c, count: { lte: 2 }, expect: { $.n: 1 } }]").await, told);
+        let listed = ["events[0]: an event that something can be expected of | none picked"];
+        assert_eq!(of_stream("[{ type: c, count: { lte: 2 }, expect: { $.n: 1 } }]").await, listed);
         assert_eq!(of_stream("[{ type: c, count: { lte: 2 } }]").await, Vec::<String>::new());
         let lost = "[{ where: { $.n: { same_as: { step: undone, path: $.n } } }, count: 0 }]";
-        let told = ["events[0]: the same as $.n of the step `undone`, which was not done | nothing to compare with"];
-        assert_eq!(of_stream(lost).await, told);
+        let listed = ["events[0]: the same as $.n of the step `undone`, which was not done | nothing to compare with"];
+        assert_eq!(of_stream(lost).await, listed);
     }
 
     #[tokio::test]

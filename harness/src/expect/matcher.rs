@@ -250,8 +250,8 @@ impl Matcher {
                 )
             }
             Self::Length(_) => {
-                let told = length(actual).map(|length| format!("a length of {length}: {}", brief(actual)))?;
-                Some(Difference { at: String::new(), expected: self.phrase(), actual: told })
+                let reported = length(actual).map(|length| format!("a length of {length}: {}", brief(actual)))?;
+                Some(Difference { at: String::new(), expected: self.phrase(), actual: reported })
             }
             Self::Json(parts) => {
                 let document: Value = serde_json::from_str(actual.as_str()?).ok()?;
@@ -276,13 +276,13 @@ impl Matcher {
                     }
                     over.join(", ")
                 };
-                let told = [("missing", without(wanted, items)), ("surplus", without(items, wanted))];
-                let told: Vec<_> = told
+                let reported = [("missing", without(wanted, items)), ("surplus", without(items, wanted))];
+                let reported: Vec<_> = reported
                     .iter()
                     .filter(|(_, items)| !items.is_empty())
                     .map(|(word, items)| format!("{word}: {}", shorten(items, 200)))
                     .collect();
-                Some(Difference { at: String::new(), expected: self.phrase(), actual: told.join("; ") })
+                Some(Difference { at: String::new(), expected: self.phrase(), actual: reported.join("; ") })
             }
             _ => None,
         }
@@ -491,14 +491,18 @@ fn different(expected: &Value, actual: &Value) -> Option<Difference> {
             if let Some((nth, (one, other))) = unlike {
                 return Some(deeper(format!("[{nth}]"), one, other));
             }
-            let told = |items: &[Value], others: usize| {
+            let reported = |items: &[Value], others: usize| {
                 format!(
                     "{} elements{}",
                     items.len(),
                     items.get(others).map_or_else(String::new, |more| format!(", also {}", brief(more)))
                 )
             };
-            Some(Difference { at: String::new(), expected: told(these, those.len()), actual: told(those, these.len()) })
+            Some(Difference {
+                at: String::new(),
+                expected: reported(these, those.len()),
+                actual: reported(those, these.len()),
+            })
         }
         (Value::Object(these), Value::Object(those)) => {
             let keys: Vec<_> = these.keys().chain(those.keys().filter(|key| !these.contains_key(*key))).collect();
@@ -509,8 +513,8 @@ fn different(expected: &Value, actual: &Value) -> Option<Difference> {
             match (these.get(key), those.get(key)) {
                 (Some(one), Some(other)) => Some(deeper(format!(".{key}"), one, other)),
                 (one, other) => {
-                    let told = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), brief);
-                    Some(Difference { at: format!(".{key}"), expected: told(one), actual: told(other) })
+                    let reported = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), brief);
+                    Some(Difference { at: format!(".{key}"), expected: reported(one), actual: reported(other) })
                 }
             }
         }
@@ -580,14 +584,14 @@ mod tests {
     }
 
     #[test]
-    fn all_matchers_of_a_mapping_must_hold_and_the_failing_one_is_told() {
+    fn all_matchers_of_a_mapping_must_hold_and_the_failing_one_is_reported() {
         assert_eq!(judge(json!({"gte": 2, "lt": 5}), json!(2)), Ok(()));
         assert_eq!(judge(json!({"gte": 2, "lt": 5}), json!(5)), Err("less than 5".to_owned()));
         assert_eq!(judge(json!({"gt": 1}), json!("2")), Err("more than 1".to_owned()));
     }
 
     #[test]
-    fn a_set_is_the_same_in_any_order_and_a_schema_tells_the_breach() {
+    fn a_set_is_the_same_in_any_order_and_a_schema_reports_the_breach() {
         assert_eq!(judge(json!({"set": [1, 2, 2]}), json!([2, 1, 2])), Ok(()));
         assert!(judge(json!({"set": [1, 2]}), json!([2, 2])).is_err());
         assert!(judge(json!({"set": [1]}), json!([1, 1])).is_err());
@@ -689,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_matcher_is_told_with_the_known_ones() {
+    fn an_unknown_matcher_is_reported_with_the_known_ones() {
         let wrong = parse(&json!({"gte": 1, "atleast": 2})).unwrap_err();
         assert!(wrong.starts_with("unknown matcher `atleast`, expected one of equals, type, gt"), "{wrong}");
         assert!(parse(&json!({"not": {"nope": 1}})).unwrap_err().starts_with("in `not`: unknown matcher"));
@@ -736,8 +740,8 @@ mod tests {
         let judge = |written: Value, actual: Value| Matcher::parse(&written, &known).unwrap().judge(Some(&actual));
         let vector = json!({"length": {"same_as": {"path": "$.data[0].embedding"}}});
         assert_eq!(judge(vector.clone(), json!([7, 8, 9])), Ok(()));
-        let told = judge(vector, json!([7])).unwrap_err();
-        assert_eq!(told, "a length of the same as that of $.data[0].embedding of this answer, 3");
+        let reported = judge(vector, json!([7])).unwrap_err();
+        assert_eq!(reported, "a length of the same as that of $.data[0].embedding of this answer, 3");
         assert_eq!(judge(json!({"length": {"same_as": {"path": "$.n"}}}), json!("abc")), Ok(()));
         assert_eq!(judge(json!({"length": {"same_as": {"step": "first", "path": "$.list"}}}), json!([1, 2])), Ok(()));
         assert_eq!(judge(json!({"length": {"not": {"same_as": {"path": "$.n"}}}}), json!([1])), Ok(()));
@@ -751,15 +755,15 @@ mod tests {
             let Difference { at, expected, actual } = parse(&written).unwrap().narrow(&actual).unwrap();
             (at, expected, actual)
         };
-        let told = |at: &str, expected: &str, actual: &str| (at.to_owned(), expected.to_owned(), actual.to_owned());
-        assert_eq!(narrow(json!([1, {"a": 2, "b": 3}]), json!([1, {"a": 2, "b": 4}])), told("[1].b", "3", "4"));
-        assert_eq!(narrow(json!([1]), json!([1, 2])), told("", "1 elements", "2 elements, also 2"));
-        assert_eq!(narrow(json!({"equals": {"a": 1}}), json!({"a": 1, "c": 5})), told(".c", "nothing", "5"));
+        let reported = |at: &str, expected: &str, actual: &str| (at.to_owned(), expected.to_owned(), actual.to_owned());
+        assert_eq!(narrow(json!([1, {"a": 2, "b": 3}]), json!([1, {"a": 2, "b": 4}])), reported("[1].b", "3", "4"));
+        assert_eq!(narrow(json!([1]), json!([1, 2])), reported("", "1 elements", "2 elements, also 2"));
+        assert_eq!(narrow(json!({"equals": {"a": 1}}), json!({"a": 1, "c": 5})), reported(".c", "nothing", "5"));
         let every = narrow(json!({"every": {"length": 2}}), json!([[0, 0], [0.1]]));
-        assert_eq!(every, told("[1]", "a length of 2", "a length of 1: [0.1]"));
+        assert_eq!(every, reported("[1]", "a length of 2", "a length of 1: [0.1]"));
         assert_eq!(narrow(json!({"set": [1, 2]}), json!([2, 3])).2, "missing: 1; surplus: 3");
         let json = narrow(json!({"json": {"$.city": "Oslo"}}), json!("{\"town\":\"Oslo\"}"));
-        assert_eq!(json, told(" as JSON, $.city", "\"Oslo\"", "nothing; `$` has town"));
+        assert_eq!(json, reported(" as JSON, $.city", "\"Oslo\"", "nothing; `$` has town"));
         assert_eq!(parse(&json!(1)).unwrap().narrow(&json!(2)), None);
     }
 
@@ -785,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_with_is_told() {
+    fn what_cannot_be_compared_with_is_reported() {
         let wrong = |written: Value| Matcher::parse(&json!({"same_as": written}), &known()).unwrap_err();
         assert!(wrong(json!("nope")).contains("unknown variable `nope`, expected one of id"));
         assert!(wrong(json!(7)).starts_with("`same_as` takes the name of a capture"));

@@ -130,7 +130,7 @@ pub fn model_findings(part: &Part, outcome: &Outcome, variables: &Variables) -> 
 
 /// A failure that no expectation asks for is a finding: a scenario about words must not pass on an error.
 fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut Vec<Finding>) {
-    let mut tell = |about: &str, expected: &str, actual: String| {
+    let mut report = |about: &str, expected: &str, actual: String| {
         let (about, expected) = (about.to_owned(), expected.to_owned());
         findings.push(Finding::new(at, about, expected, actual));
     };
@@ -145,18 +145,18 @@ fn unexpected_failure(part: &Part, outcome: &Outcome, at: Place, findings: &mut 
     {
         let message = error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned);
         let status = recording.status.map_or(String::new(), |status| format!("{status}: "));
-        tell(CALL, "an answer", format!("an error: {status}{message}"));
+        report(CALL, "an answer", format!("an error: {status}{message}"));
     } else if part.wire.status.is_none()
         && !excused
         && let Some(status) = recording.status
         && !(200..300).contains(&status)
     {
-        tell("wire.status", "2xx", status.to_string());
+        report("wire.status", "2xx", status.to_string());
     }
     if part.wire.end.is_none() {
         match &recording.end {
-            End::Cut(words) => tell("wire.end", "complete", format!("cut: {words}")),
-            End::NoAnswer(words) if asked => tell(CALL, "an answer", words.clone()),
+            End::Cut(words) => report("wire.end", "complete", format!("cut: {words}")),
+            End::NoAnswer(words) if asked => report(CALL, "an answer", words.clone()),
             _ => {}
         }
     }

@@ -24,11 +24,11 @@ pub fn check(path: &str) -> Result<(), String> {
     let Err(error) = parse_json_path(path) else { return Ok(()) };
     let reason = reason(path).unwrap_or_else(|| {
         // The parser draws a caret; its first line has the column.
-        let told = error.to_string();
-        let column = told.lines().find_map(|line| line.rsplit_once("--> 1:")).map(|(_, column)| column.trim());
+        let reported = error.to_string();
+        let column = reported.lines().find_map(|line| line.rsplit_once("--> 1:")).map(|(_, column)| column.trim());
         match column {
             Some(column) => format!("it cannot be read from character {column} on"),
-            None => told.lines().next().unwrap_or_default().to_owned(),
+            None => reported.lines().next().unwrap_or_default().to_owned(),
         }
     });
     Err(format!("invalid JSONPath `{path}`: {reason}; a path looks like {EXAMPLE}"))
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn an_invalid_path_is_explained_with_an_example() {
         assert_eq!(check("$.choices[0].message"), Ok(()));
-        for (path, told) in [
+        for (path, reported) in [
             ("object", "it does not begin with `$`: did you mean `$.object`?"),
             ("choices[0].text", "did you mean `$.choices[0].text`?"),
             ("$.a[", "a `[` has no `]`"),
@@ -177,7 +177,7 @@ mod tests {
             let wrong = check(path).unwrap_err();
             assert!(wrong.starts_with(&format!("invalid JSONPath `{path}`: ")), "{wrong}");
             assert!(
-                wrong.contains(told) && wrong.ends_with("a path looks like $.choices[0].message.content"),
+                wrong.contains(reported) && wrong.ends_with("a path looks like $.choices[0].message.content"),
                 "{wrong}"
             );
             assert!(!wrong.contains("jp_query") && !wrong.contains("selector"), "{wrong}");
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_there_instead_is_listed() {
         let document = json!({"id": "1", "choices": [{"index": 0, "message": {}}]});
-        for (path, told) in [
+        for (path, reported) in [
             ("$.choice[0]", "nothing; `$` has id, choices"),
             ("$.choices[3]", "nothing; `$.choices` is a list of 1 element"),
             ("$.choices[-1].text", "nothing; `$.choices[-1]` has index, message"),
@@ -195,7 +195,7 @@ mod tests {
             ("$.id.x", "nothing; `$.id` is \"1\""),
             ("$['choice']", "nothing; `$` has id, choices"),
         ] {
-            assert_eq!(missing(&document, path), told, "{path}");
+            assert_eq!(missing(&document, path), reported, "{path}");
         }
         assert_eq!(missing(&Value::Null, "$.a"), "nothing");
     }

@@ -86,8 +86,8 @@ impl Schema {
     #[must_use]
     pub fn breach(&self, value: &Value) -> Option<String> {
         let wrong = self.0.validate(value).err()?;
-        let told = crate::text::shorten(&wrong.masked().to_string(), 300);
-        Some(format!("{}: {told}", place(wrong.instance_path().as_str())))
+        let reported = crate::text::shorten(&wrong.masked().to_string(), 300);
+        Some(format!("{}: {reported}", place(wrong.instance_path().as_str())))
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breach_tells_where_and_what() {
+    fn a_breach_says_where_and_what() {
         let schema = Schema::read(&json!({
             "type": "object",
             "required": ["name"],
@@ -139,7 +139,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(schema.breach(&json!({"name": "Ada", "ages": [1, 2], "mail": "ada@example.org"})), None);
-        for (value, told) in [
+        for (value, reported) in [
             (json!([]), "/: value is not of type \"object\""),
             (json!({}), "/: \"name\" is a required property"),
             (json!({"name": "ada"}), "/name: value does not match \"^[A-Z]\""),
@@ -148,13 +148,13 @@ mod tests {
             (json!({"name": "Ada", "mail": "none"}), "/mail: value is not a \"email\""),
             (json!({"name": "Ada", "more": 1}), "/: Additional properties are not allowed ('more' was unexpected)"),
         ] {
-            assert_eq!(schema.breach(&value).as_deref(), Some(told));
+            assert_eq!(schema.breach(&value).as_deref(), Some(reported));
         }
     }
 
     #[test]
     fn what_cannot_be_checked_is_refused() {
-        for (wrong, told) in [
+        for (wrong, reported) in [
             (json!({"properties": {"a": {"requird": ["b"]}}}), "`requird`, which cannot be checked"),
             (json!({"allOf": [{"not": {"maximun": 1}}]}), "`maximun`"),
             (json!({"format": "shoe-size"}), "/format: Unknown format"),
@@ -167,7 +167,7 @@ mod tests {
             (json!(1), "a mapping, true or false"),
         ] {
             let refused = Schema::read(&wrong).unwrap_err();
-            assert!(refused.contains(told), "{told}: {refused}");
+            assert!(refused.contains(reported), "{reported}: {refused}");
         }
     }
 

@@ -38,7 +38,7 @@ pub async fn seen(
             1 => "one request upstream".to_owned(),
             many => format!("{many} requests upstream"),
         };
-        findings.push(Finding::new(at, "sent", expected, told(&entries)));
+        findings.push(Finding::new(at, "sent", expected, listed(&entries)));
     }
     for (nth, ask) in asks.iter().enumerate() {
         let about = if asks.len() > 1 { format!("sent[{nth}]") } else { "sent".to_owned() };
@@ -85,7 +85,7 @@ fn only_counts(ask: &Ask) -> bool {
     Sent::First(Box::new(rest)).is_empty()
 }
 
-fn told(entries: &[Entry]) -> String {
+fn listed(entries: &[Entry]) -> String {
     match entries {
         [] => "none".to_owned(),
         entries => {

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_told_by_their_place_in_the_order() {
+    fn gaps_are_recognized_by_their_place_in_the_order() {
         let pieces = recording(&[(0, ""), (10, ""), (30, ""), (31, "")]);
         assert_eq!(gap(&pieces, 50), Some(Duration::from_millis(10)));
         assert_eq!(gap(&pieces, 95), Some(Duration::from_millis(20)));

@@ -36,12 +36,12 @@ pub fn tally(
     let known = |status: &str| answers.0.iter().any(|answered| answered.status.to_string() == status);
     let others: Vec<_> = counts.iter().filter(|(status, _)| !known(status)).collect();
     if !others.is_empty() {
-        let told: Vec<_> = others.iter().map(|(status, count)| format!("{count} with {status}")).collect();
+        let reported: Vec<_> = others.iter().map(|(status, count)| format!("{count} with {status}")).collect();
         findings.push(Finding {
             at,
             about: "answers".to_owned(),
             expected: "no other status".to_owned(),
-            actual: told.join(", "),
+            actual: reported.join(", "),
             law: None,
         });
     }

@@ -174,10 +174,10 @@ mod tests {
             (end_missing(), vec![0, 1, 2]),
             (end_twice(), vec![0, 1, 2, 3, 3]),
         ] {
-            let told = after(tamper, &stream());
+            let reported = after(tamper, &stream());
             let kinds: Vec<_> = left.iter().map(|n: &usize| stream()[*n]["type"].clone()).collect();
-            assert_eq!(told.iter().map(|event| event["type"].clone()).collect::<Vec<_>>(), kinds);
-            let numbers: Vec<_> = told.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect();
+            assert_eq!(reported.iter().map(|event| event["type"].clone()).collect::<Vec<_>>(), kinds);
+            let numbers: Vec<_> = reported.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect();
             assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
         }
     }
@@ -196,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_end_is_told_as_a_complete_one() {
+    fn an_incomplete_end_is_reported_as_a_complete_one() {
         let end =
             json!({"type": "response.incomplete", "response": {"status": "incomplete", "incomplete_details": {}}});
-        let told = after(incomplete_hidden(), &[end]);
-        assert_eq!(told[0]["type"], "response.completed");
-        assert_eq!(told[0]["response"], json!({"status": "completed", "incomplete_details": null}));
+        let reported = after(incomplete_hidden(), &[end]);
+        assert_eq!(reported[0]["type"], "response.completed");
+        assert_eq!(reported[0]["response"], json!({"status": "completed", "incomplete_details": null}));
     }
 }

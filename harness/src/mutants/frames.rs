@@ -183,11 +183,11 @@ mod tests {
     fn after(tamper: Tamper, frames: &[&str]) -> Vec<String> {
         let frames = frames.iter().map(|frame| Some(Frame(frame.as_bytes().to_vec()))).chain([None]);
         let acts: Vec<Act> = frames.flat_map(tamper).collect();
-        let told = |act| match act {
+        let reported = |act| match act {
             Act::Write(bytes) => String::from_utf8(bytes).unwrap_or_default(),
             other => format!("{other:?}"),
         };
-        acts.into_iter().map(told).collect()
+        acts.into_iter().map(reported).collect()
     }
 
     const A: &str = "data: {\"choices\":[{\"delta\":{}}]}\n\n";

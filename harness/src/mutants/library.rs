@@ -3,9 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    answers,
-    deed::Traffic,
-    documents, events,
+    action::Traffic,
+    answers, documents, events,
     frame::{Frame, Tamper},
     frames,
     message::Message,

@@ -103,18 +103,18 @@ pub(super) enum Framing {
 impl Framing {
     /// Of a request.
     pub(super) fn of_request(head: &Head) -> Self {
-        match Self::told(head) {
+        match Self::declared(head) {
             Self::Close => Self::Empty,
-            told => told,
+            declared => declared,
         }
     }
 
     /// Of the answer to a request with this method.
     pub(super) fn of_answer(head: &Head, method: &str) -> Self {
-        if method == "HEAD" || matches!(head.status(), 204 | 304) { Self::Empty } else { Self::told(head) }
+        if method == "HEAD" || matches!(head.status(), 204 | 304) { Self::Empty } else { Self::declared(head) }
     }
 
-    fn told(head: &Head) -> Self {
+    fn declared(head: &Head) -> Self {
         if head.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             return Self::Chunked;
         }

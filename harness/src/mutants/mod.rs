@@ -4,8 +4,8 @@
 //! between proxy and Ollama, and they break one thing at a time. [`crate::proof`] runs and judges them, and does the
 //! same for the fields of requests.
 
+mod action;
 mod answers;
-mod deed;
 mod documents;
 mod events;
 mod field;
@@ -18,7 +18,7 @@ mod message;
 mod messages;
 mod requests;
 
-pub use deed::{Mutation, Traffic};
+pub use action::{Mutation, Traffic};
 pub use field::Field;
 pub use layer::{Layer, Side};
 pub use library::{MUTANTS, Mutant, named};

@@ -219,7 +219,9 @@ fn reason(result: &ScenarioResult) -> String {
     let finding = result.steps.iter().flat_map(|step| &step.findings).next();
     match (&result.reason, finding) {
         (Some(reason), _) => reason.clone(),
-        (None, Some(told)) => format!("{}: expected {}, got {}", told.about, told.expected, told.actual),
+        (None, Some(reported)) => {
+            format!("{}: expected {}, got {}", reported.about, reported.expected, reported.actual)
+        }
         (None, None) => "no reason is known".to_owned(),
     }
 }

@@ -150,14 +150,14 @@ fn failed(out: &mut String, run: &RunResult, verbose: bool) {
         let findings: Vec<_> = scenario.steps.iter().flat_map(|step| &step.findings).collect();
         let why = match (&scenario.reason, findings.first()) {
             (Some(reason), _) => reason.lines().next().unwrap_or_default().to_owned(),
-            (None, Some(told)) => {
+            (None, Some(reported)) => {
                 let one_line = |text: &str| shorten(&text.replace('\n', " "), 80);
                 let more = if findings.len() > 1 { format!(" (+{})", findings.len() - 1) } else { String::new() };
                 format!(
                     "{}: expected {}, actual {}{more}",
-                    told.about,
-                    one_line(&told.expected),
-                    one_line(&told.actual)
+                    reported.about,
+                    one_line(&reported.expected),
+                    one_line(&reported.actual)
                 )
             }
             (None, None) => String::new(),
@@ -166,7 +166,7 @@ fn failed(out: &mut String, run: &RunResult, verbose: bool) {
     }
     let mut laws: BTreeMap<&str, usize> = BTreeMap::new();
     for scenario in &run.scenarios {
-        let broken = scenario.steps.iter().flat_map(|step| &step.findings).filter_map(|told| told.law);
+        let broken = scenario.steps.iter().flat_map(|step| &step.findings).filter_map(|reported| reported.law);
         for law in broken.collect::<BTreeSet<_>>() {
             *laws.entry(law).or_default() += 1;
         }
@@ -237,7 +237,7 @@ mod tests {
         let fixed = crate::report::fixed::run();
         let failed = |blame: Blame| {
             let mut scenario = fixed.scenarios[1].clone();
-            scenario.steps.iter_mut().flat_map(|step| &mut step.findings).for_each(|told| told.blame = blame);
+            scenario.steps.iter_mut().flat_map(|step| &mut step.findings).for_each(|reported| reported.blame = blame);
             scenario
         };
         let sentence = |of_model: usize, of_server: usize| {

@@ -189,7 +189,7 @@ impl ScenarioResult {
     #[must_use]
     pub fn failed_by_model(&self) -> bool {
         let mut findings = self.steps.iter().flat_map(|step| &step.findings);
-        self.verdict == Verdict::Failed && findings.all(|told| told.blame == Blame::Model)
+        self.verdict == Verdict::Failed && findings.all(|reported| reported.blame == Blame::Model)
     }
 }
 
@@ -199,7 +199,7 @@ pub struct StepResult {
     /// Its name or number.
     pub name: String,
     /// The expectations that did not hold.
-    pub findings: Vec<Told>,
+    pub findings: Vec<ReportedFinding>,
     /// The expectations that could not be checked, because the backend does not show what reached the upstream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<&'static str>,
@@ -215,7 +215,7 @@ pub struct StepResult {
 
 /// A finding as it is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct ReportedFinding {
     /// `file:line:column` of the expectation.
     pub at: String,
     /// What it is about.
@@ -231,7 +231,7 @@ pub struct Told {
     pub blame: Blame,
 }
 
-impl Told {
+impl ReportedFinding {
     /// Adds the file to a finding.
     #[must_use]
     pub fn new(file: &str, finding: Finding, secrets: &Secrets) -> Self {
@@ -365,7 +365,7 @@ pub(crate) mod fixed {
             took: Duration::from_millis(1_250),
             chunks: vec![Chunk { after_ms: 3.5, bytes: 20 }, Chunk { after_ms: 1_249.0, bytes: 18 }],
         };
-        let finding = Told {
+        let finding = ReportedFinding {
             at: "scenarios/chat/tools.yaml:12:7".to_owned(),
             about: "$.choices[0].finish_reason".to_owned(),
             expected: "\"tool_calls\"".to_owned(),
@@ -405,7 +405,7 @@ pub(crate) mod fixed {
     }
 
     #[test]
-    fn the_exit_code_tells_the_worst() {
+    fn the_exit_code_is_the_worst() {
         let mut run = run();
         assert_eq!((run.summary.passed, run.exit()), (1, Exit::Unfit));
         run.summary.failed = 0;

@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::{Plan, unrun};
 use crate::{
     backend::Target,
-    call::{self, Door, Outcome},
+    call::{self, CallTarget, Outcome},
     expect::{self, laws::Laws},
     finding::Finding,
-    report::{Exchange, ScenarioResult, Secrets, StepResult, Told, Verdict},
+    report::{Exchange, ReportedFinding, ScenarioResult, Secrets, StepResult, Verdict},
     scenario::{
         Client, Place, Step,
         loaded::Loaded,
@@ -132,7 +132,7 @@ impl Runner<'_> {
         let sent = judged.iter().filter_map(|judged| Some(&judged.outcome.as_ref()?.recording));
         let secrets = Secrets::of(sent).and(&self.secrets);
         let file = step.from.as_deref().unwrap_or(&self.loaded.file);
-        let told = |finding| Told::new(file, finding, &secrets);
+        let reported = |finding| ReportedFinding::new(file, finding, &secrets);
         let shown = |outcome: &Outcome| Exchange::new(outcome, &secrets);
         let unchecked = if self.target.journal.is_none() { step.of_upstream() } else { Vec::new() };
         result.steps.extend(judged.into_iter().map(|judged| {
@@ -141,8 +141,8 @@ impl Runner<'_> {
                 findings: judged
                     .findings
                     .into_iter()
-                    .map(told)
-                    .chain(judged.of_model.into_iter().map(|finding| told(finding).of_model()))
+                    .map(reported)
+                    .chain(judged.of_model.into_iter().map(|finding| reported(finding).of_model()))
                     .collect(),
                 unchecked: unchecked.clone(),
                 rate: judged.rate,
@@ -158,8 +158,11 @@ impl Runner<'_> {
             Some(role) => {
                 result.verdict = Verdict::Broken;
                 let steps = result.steps.iter().rev().flat_map(|step| &step.findings);
-                let first = steps.last().map(|told| {
-                    format!("{} {}: expected {}, actual {}", told.at, told.about, told.expected, told.actual)
+                let first = steps.last().map(|reported| {
+                    format!(
+                        "{} {}: expected {}, actual {}",
+                        reported.at, reported.about, reported.expected, reported.actual
+                    )
                 });
                 result.reason = Some(format!("{role} failed: {}", first.unwrap_or_default()));
             }
@@ -233,7 +236,7 @@ impl Runner<'_> {
             target.reload(&settings.value)?;
             return Ok(Vec::new());
         }
-        let door = Door {
+        let call_target = CallTarget {
             url: &target.url,
             openai: &target.openai,
             http: &plan.http,
@@ -249,7 +252,8 @@ impl Runner<'_> {
         }
         let before = target.journal.as_ref().map_or(0, |journal| journal.entries().len());
         let outcomes =
-            join_all(calls.iter().map(|(_, _, call, client)| call::make(call, client, door, plan.timeout))).await;
+            join_all(calls.iter().map(|(_, _, call, client)| call::make(call, client, call_target, plan.timeout)))
+                .await;
         let answers = step.answers.as_ref();
         let mut judged = Vec::new();
         for ((part, nth, ..), outcome) in calls.iter().zip(&outcomes) {

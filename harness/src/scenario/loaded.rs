@@ -36,12 +36,12 @@ impl Loaded {
     /// The file, and the combination where there is one.
     #[must_use]
     pub fn name(&self) -> String {
-        if self.given.is_empty() { self.file.clone() } else { format!("{} ({})", self.file, told(&self.given)) }
+        if self.given.is_empty() { self.file.clone() } else { format!("{} ({})", self.file, described(&self.given)) }
     }
 }
 
 /// A combination in words, such as `stream true, n 2`.
-fn told(given: &[(String, Value)]) -> String {
+fn described(given: &[(String, Value)]) -> String {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let words: Vec<_> = given.iter().map(|(name, value)| format!("{name} {}", word(value))).collect();
     shorten(&words.join(", "), 80)
@@ -61,8 +61,8 @@ pub fn expand(file: &str, scenario: &Scenario) -> Vec<Loaded> {
         if !given.is_empty() {
             let title = &scenario.title.value;
             scenario.title.value = match variables.text(title) {
-                Ok(told) if told != *title => told,
-                _ => format!("{title} ({})", told(&given)),
+                Ok(described) if described != *title => described,
+                _ => format!("{title} ({})", described(&given)),
             };
         }
         Loaded { file: file.to_owned(), scenario, given }

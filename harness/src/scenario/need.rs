@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_need_is_read_and_told_alike() {
+    fn a_need_is_read_and_written_alike() {
         for text in
             ["script", "journal", "proxy", "native", "tools", "vision", "embeddings", "responses", "ollama>=0.14.0"]
         {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_need_is_told_with_the_known_ones() {
+    fn an_unknown_need_is_reported_with_the_known_ones() {
         assert!("tool".parse::<Need>().unwrap_err().contains("expected one of script"));
         assert!("ollama>=x".parse::<Need>().is_err());
     }

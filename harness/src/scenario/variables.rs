@@ -76,7 +76,7 @@ impl Variables {
         self.values.insert(name.to_owned(), value);
     }
 
-    /// Tells what is known of the answer to a step.
+    /// Says what is known of the answer to a step.
     pub fn answered(&mut self, step: &str, answer: Answer) {
         self.answers.insert(step.to_owned(), answer);
     }
@@ -165,7 +165,7 @@ impl Variables {
     pub fn call(&self, call: &Call) -> Result<Call, String> {
         let mut call = call.clone();
         let each = |texts: &mut [Option<&mut String>]| {
-            texts.iter_mut().flatten().try_for_each(|text| self.text(text).map(|told| **text = told))
+            texts.iter_mut().flatten().try_for_each(|text| self.text(text).map(|reported| **text = reported))
         };
         match &mut call {
             Call::Models => {}

@@ -82,10 +82,10 @@ mod tests {
         let scenario = read("t.yaml", &text).unwrap();
         let asked: Vec<Asked> = asked.iter().map(|text| text.parse().unwrap()).collect();
         let expanded = expand(vec![Loaded::new("t.yaml".to_owned(), scenario)], &asked);
-        let told = |loaded: Loaded| {
-            loaded.scenario.mock.and_then(|mock| mock.version).map_or_else(String::new, |told| told.value)
+        let reported = |loaded: Loaded| {
+            loaded.scenario.mock.and_then(|mock| mock.version).map_or_else(String::new, |reported| reported.value)
         };
-        expanded.into_iter().map(told).collect()
+        expanded.into_iter().map(reported).collect()
     }
 
     #[test]

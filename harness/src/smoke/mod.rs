@@ -22,7 +22,7 @@ use crate::{
     limit::{self, Limit},
     net,
     process::{interrupted, print, runtime},
-    report::{Files, RunResult, ScenarioResult, Secrets, StepResult, Told, Verdict, console},
+    report::{Files, ReportedFinding, RunResult, ScenarioResult, Secrets, StepResult, Verdict, console},
     run::{self, Plan},
     scenario::{Call, loaded::Loaded, variables::Variables},
 };
@@ -186,7 +186,7 @@ async fn checks(flags: &Flags, backend: Backend) -> anyhow::Result<Exit> {
                 let needed =
                     loaded.scenario.steps.iter().flat_map(|step| &step.parts).any(|part| asks(&part.call.value));
                 let model = needed.then_some(&*flags.model);
-                Box::pin(waiting::told(run::one(&loaded, &plan), &plan.http, &standing.url, model)).await
+                Box::pin(waiting::with_progress(run::one(&loaded, &plan), &plan.http, &standing.url, model)).await
             }
         };
         let result = if results.is_empty() { unusable(result) } else { result };
@@ -256,7 +256,7 @@ fn unfit(results: &[ScenarioResult], loaded: &Loaded, model: &str) -> Option<Sce
     result.reason = None;
     result.steps.push(StepResult {
         name: "not asked".to_owned(),
-        findings: vec![Told::new(&loaded.file, finding, &Secrets::default())],
+        findings: vec![ReportedFinding::new(&loaded.file, finding, &Secrets::default())],
         understood: serde_json::json!({"error": {"message": message}}),
         ..StepResult::default()
     });

@@ -17,20 +17,20 @@ const SILENT: Duration = Duration::from_secs(3);
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Waits for a check of `model`, or of none, and says what it waits for.
-pub(super) async fn told<T>(
+pub(super) async fn with_progress<T>(
     check: impl Future<Output = T>,
     http: &reqwest::Client,
     proxy: &str,
     model: Option<&str>,
 ) -> T {
-    let telling = tell(http, proxy, model);
+    let progress = show_progress(http, proxy, model);
     tokio::select! {
         result = check => result,
-        never = telling => match never {},
+        never = progress => match never {},
     }
 }
 
-async fn tell(http: &reqwest::Client, proxy: &str, model: Option<&str>) -> std::convert::Infallible {
+async fn show_progress(http: &reqwest::Client, proxy: &str, model: Option<&str>) -> std::convert::Infallible {
     let start = Instant::now();
     tokio::time::sleep(SILENT).await;
     let terminal = std::io::stderr().is_terminal();

@@ -26,13 +26,13 @@ impl Event {
 
 /// How a text is split.
 #[derive(Debug, Default)]
-pub(crate) struct Telling {
+pub(crate) struct ReplyOptions {
     pub(crate) thinking: Option<Thinking>,
     pub(crate) tool_calls: Option<ToolCalls>,
     /// All calls stand on the last event.
     pub(crate) calls_last: bool,
     /// Tokens that a parser holds back give silent events too (`/api/generate`).
-    pub(crate) tells_held: bool,
+    pub(crate) sends_silent_events: bool,
     /// What is written once thinking is over, by a second generation: a grammar only binds what follows.
     pub(crate) then: Option<Task>,
 }
@@ -41,47 +41,47 @@ pub(crate) struct Telling {
 #[derive(Debug)]
 pub(crate) struct Reply {
     generation: Generation,
-    telling: Telling,
+    options: ReplyOptions,
     calls: Vec<Call>,
     thought: usize,
 }
 
 impl Reply {
-    pub(crate) fn new(task: Task, telling: Telling) -> Self {
-        Self { generation: Generation::new(task), telling, calls: Vec::new(), thought: 0 }
+    pub(crate) fn new(task: Task, options: ReplyOptions) -> Self {
+        Self { generation: Generation::new(task), options, calls: Vec::new(), thought: 0 }
     }
 
     fn event(&mut self, piece: Piece) -> Option<Event> {
         let Piece { text, logprobs, done } = piece;
         let mut event = Event { content: text, done, ..Event::default() };
         let mut is_held = false;
-        if let Some(thinking) = &mut self.telling.thinking {
+        if let Some(thinking) = &mut self.options.thinking {
             (event.thinking, event.content) = thinking.add(&event.content);
             is_held = event.is_silent();
             if thinking.is_over()
-                && let Some(mut then) = self.telling.then.take()
+                && let Some(mut then) = self.options.then.take()
             {
                 then.prompt_tokens += self.thought;
                 self.generation = Generation::new(then);
-                self.telling.thinking = None;
+                self.options.thinking = None;
                 return Some(Event::default());
             }
         }
         if is_held {
             // The log probabilities of what is held here are lost.
-            return self.telling.tells_held.then(Event::default);
+            return self.options.sends_silent_events.then(Event::default);
         }
-        if let Some(tool_calls) = &mut self.telling.tool_calls {
+        if let Some(tool_calls) = &mut self.options.tool_calls {
             (event.content, event.calls) = tool_calls.add(&event.content);
         }
-        if self.telling.calls_last {
+        if self.options.calls_last {
             self.calls.append(&mut event.calls);
             if event.done.is_some() {
                 event.calls = std::mem::take(&mut self.calls);
             }
         }
         event.logprobs = logprobs;
-        let tells = !event.is_silent() || self.telling.tells_held || !event.logprobs.is_empty();
+        let tells = !event.is_silent() || self.options.sends_silent_events || !event.logprobs.is_empty();
         tells.then_some(event)
     }
 }
@@ -122,8 +122,9 @@ mod tests {
 
     #[test]
     fn a_grammar_binds_what_follows_the_thinking() {
-        let telling = Telling { thinking: Some(Thinking::default()), then: Some(task("{}")), ..Telling::default() };
-        let events: Vec<Event> = Reply::new(task("<think>\nHm.\n</think>\n\nNo JSON"), telling).collect();
+        let options =
+            ReplyOptions { thinking: Some(Thinking::default()), then: Some(task("{}")), ..ReplyOptions::default() };
+        let events: Vec<Event> = Reply::new(task("<think>\nHm.\n</think>\n\nNo JSON"), options).collect();
         assert!(events.contains(&Event::default()), "an empty event marks the restart");
         let whole = fold(events.into_iter());
         assert_eq!((whole.thinking.as_str(), whole.content.as_str()), ("Hm.\n", "{}"));
@@ -137,7 +138,7 @@ mod tests {
         for calls_last in [false, true] {
             let tool_calls = Some(ToolCalls::new(vec!["f".to_owned()]));
             let events: Vec<Event> =
-                Reply::new(task(words), Telling { tool_calls, calls_last, ..Telling::default() }).collect();
+                Reply::new(task(words), ReplyOptions { tool_calls, calls_last, ..ReplyOptions::default() }).collect();
             assert_eq!(events.len(), if calls_last { 1 } else { 2 });
             assert_eq!(events.last().unwrap().calls.len(), usize::from(calls_last));
         }

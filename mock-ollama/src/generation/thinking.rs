@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_tells_the_same(thought in "[a<>/think\n ]{0,12}", said in "[a-z<> ]{0,12}", cut in 0_usize..60) {
+        fn any_split_gives_the_same(thought in "[a<>/think\n ]{0,12}", said in "[a-z<> ]{0,12}", cut in 0_usize..60) {
             let text = format!("<think>\n{thought}</think>\n{said}");
             let mut whole = Thinking::default();
             let expected = whole.add(&text);

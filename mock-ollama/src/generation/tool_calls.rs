@@ -82,15 +82,15 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_once_it_is_whole() {
+    fn a_call_is_reported_once_it_is_whole() {
         let mut parser = parser(&["f"]);
-        let told: Vec<(usize, Call)> = CALL
+        let reported: Vec<(usize, Call)> = CALL
             .char_indices()
             .flat_map(|(at, c)| parser.add(&c.to_string()).1.into_iter().map(move |call| (at, call)))
             .collect();
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].0, CALL.rfind('}').unwrap());
-        assert_eq!(told[0].1.name, "f");
+        assert_eq!(reported.len(), 1);
+        assert_eq!(reported[0].0, CALL.rfind('}').unwrap());
+        assert_eq!(reported[0].1.name, "f");
         assert_eq!(parser.add(CALL).1.len(), 1, "another call");
     }
 

@@ -207,17 +207,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_json_is_told_in_gos_words() {
-        let told = |text: &str| scan(text).unwrap_err();
-        assert_eq!(told("{\"model\":\"m\""), "unexpected EOF");
-        assert_eq!(told("{bad"), "invalid character 'b' looking for beginning of object key string");
-        assert_eq!(told("hello"), "invalid character 'h' looking for beginning of value");
-        assert_eq!(told("{\"a\":1,}"), "invalid character '}' looking for beginning of object key string");
-        assert_eq!(told("[1 2]"), "invalid character '2' after array element");
-        assert_eq!(told("\u{feff}{}"), "invalid character 'ï' looking for beginning of value");
-        assert_eq!(told("\u{1}"), "invalid character '\\x01' looking for beginning of value");
-        assert_eq!(told("\t[\r'"), "invalid character '\\'' looking for beginning of value");
-        assert_eq!(told("nul!"), "invalid character '!' in literal null (expecting 'l')");
+    fn broken_json_is_reported_in_gos_words() {
+        let reported = |text: &str| scan(text).unwrap_err();
+        assert_eq!(reported("{\"model\":\"m\""), "unexpected EOF");
+        assert_eq!(reported("{bad"), "invalid character 'b' looking for beginning of object key string");
+        assert_eq!(reported("hello"), "invalid character 'h' looking for beginning of value");
+        assert_eq!(reported("{\"a\":1,}"), "invalid character '}' looking for beginning of object key string");
+        assert_eq!(reported("[1 2]"), "invalid character '2' after array element");
+        assert_eq!(reported("\u{feff}{}"), "invalid character 'ï' looking for beginning of value");
+        assert_eq!(reported("\u{1}"), "invalid character '\\x01' looking for beginning of value");
+        assert_eq!(reported("\t[\r'"), "invalid character '\\'' looking for beginning of value");
+        assert_eq!(reported("nul!"), "invalid character '!' in literal null (expecting 'l')");
         assert_eq!(scan(" {\"a\":[1,-2.5e3,\"\\u00e9\"]} trailing").unwrap(), "{\"a\":[1,-2.5e3,\"\\u00e9\"]}");
     }
 }

@@ -85,13 +85,13 @@ pub(super) fn chat(call: &Call<'_>) -> Result<Answer, Refusal> {
         }
     };
     let question = prompt.question(&wanted);
-    let (mut task, telling) = wanted.task(&state.version, &question, &tools, call.words, prompt_tokens);
+    let (mut task, options) = wanted.task(&state.version, &question, &tools, call.words, prompt_tokens);
     if state.version.has(Feature::CountsUncachedOnly) && state.has_cached(&wanted.model, question.seed) {
         task.prompt_tokens = 0;
     }
     let call_seed = question.seed ^ state.next();
-    let told = Told { wanted, version: state.version.clone(), load, call_seed, calls: 0, _busy: busy };
-    Ok(told.answer(Reply::new(task, telling)))
+    let writer = LineWriter { wanted, version: state.version.clone(), load, call_seed, calls: 0, _busy: busy };
+    Ok(writer.answer(Reply::new(task, options)))
 }
 
 /// The messages, roles in lower case.
@@ -214,7 +214,7 @@ fn line(model: &str, message: Value, done: bool) -> Map<String, Value> {
 }
 
 /// Writes events as lines.
-struct Told {
+struct LineWriter {
     wanted: Inference,
     version: Version,
     load: u64,
@@ -224,7 +224,7 @@ struct Told {
     _busy: Busy,
 }
 
-impl Told {
+impl LineWriter {
     fn answer(mut self, events: Reply) -> Answer {
         if self.wanted.stream {
             return Answer::lines(events.map(move |event| self.line(&event)));

@@ -96,15 +96,15 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let question = Question { model: &wanted.model, text: asked, tool_result: None, images, seed };
     let insertion = (!suffix.is_empty() && wanted.format == Format::Text).then(|| question.insertion());
     let words = call.words.or(insertion.as_deref());
-    let (mut task, mut telling) = wanted.task(&state.version, &question, &[], words, prompt_tokens);
+    let (mut task, mut options) = wanted.task(&state.version, &question, &[], words, prompt_tokens);
     if state.version.has(Feature::CountsUncachedOnly) && state.has_cached(&wanted.model, question.seed) {
         task.prompt_tokens = 0;
     }
-    telling.tells_held = true;
+    options.sends_silent_events = true;
     let ids =
         (!is_raw).then(|| context.into_iter().chain(tokens::tokens(&seen).map(|token| token.id().into())).collect());
-    let told = Told { wanted, version: state.version.clone(), load, context: ids, _busy: busy };
-    Ok(told.answer(Reply::new(task, telling)))
+    let writer = LineWriter { wanted, version: state.version.clone(), load, context: ids, _busy: busy };
+    Ok(writer.answer(Reply::new(task, options)))
 }
 
 /// The prompt as the model sees it.
@@ -158,7 +158,7 @@ fn line(model: &str, response: &str, thinking: &str, done: bool) -> Map<String, 
 }
 
 /// Writes events as lines.
-struct Told {
+struct LineWriter {
     wanted: Inference,
     version: Version,
     load: u64,
@@ -167,7 +167,7 @@ struct Told {
     _busy: Busy,
 }
 
-impl Told {
+impl LineWriter {
     fn answer(mut self, events: Reply) -> Answer {
         if self.wanted.stream {
             return Answer::lines(events.map(move |event| self.line(&event)));

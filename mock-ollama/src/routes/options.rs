@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn wrong_types_have_ollamas_texts() {
-        let told = |request: Value| read(&json!({}), &request).unwrap_err();
-        assert_eq!(told(json!({"temperature": "hot"})), "option \"temperature\" must be of type float32");
-        assert_eq!(told(json!({"num_ctx": "8k"})), "option \"num_ctx\" must be of type integer");
-        assert_eq!(told(json!({"stop": "x"})), "option \"stop\" must be of type array");
-        assert_eq!(told(json!({"stop": [1]})), "option \"stop\" must be of an array of strings");
+        let reported = |request: Value| read(&json!({}), &request).unwrap_err();
+        assert_eq!(reported(json!({"temperature": "hot"})), "option \"temperature\" must be of type float32");
+        assert_eq!(reported(json!({"num_ctx": "8k"})), "option \"num_ctx\" must be of type integer");
+        assert_eq!(reported(json!({"stop": "x"})), "option \"stop\" must be of type array");
+        assert_eq!(reported(json!({"stop": [1]})), "option \"stop\" must be of an array of strings");
     }
 }

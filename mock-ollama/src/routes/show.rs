@@ -39,8 +39,8 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
         }
     })?;
     let Some(mut model) = call.state.model(&name) else {
-        let told = if version.has(Feature::ShowNamesTag) { name.short() } else { asked.to_owned() };
-        return Err(Refusal::not_found(format!("model '{told}' not found")));
+        let reported = if version.has(Feature::ShowNamesTag) { name.short() } else { asked.to_owned() };
+        return Err(Refusal::not_found(format!("model '{reported}' not found")));
     };
     if !text(&fields, "system").is_empty() {
         text(&fields, "system").clone_into(&mut model.system);

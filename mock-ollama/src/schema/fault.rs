@@ -78,24 +78,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_told_in_the_order_in_which_they_are_found() {
-        let told = |schema: Value| match fault(&schema) {
+    fn faults_are_reported_in_the_order_in_which_they_are_found() {
+        let reported = |schema: Value| match fault(&schema) {
             Some(Fault::Schema(text)) => text,
             other => panic!("{schema}: {other:?}"),
         };
-        assert_eq!(told(json!({"type": "nonsense"})), "Unrecognized schema: {\"type\":\"nonsense\"}");
-        assert_eq!(told(json!({"type": 5})), "Unrecognized schema: {\"type\":5}");
-        assert_eq!(told(json!({"type": ["x", "null"], "a": 1})), "Unrecognized schema: {\"type\":\"x\",\"a\":1}");
+        assert_eq!(reported(json!({"type": "nonsense"})), "Unrecognized schema: {\"type\":\"nonsense\"}");
+        assert_eq!(reported(json!({"type": 5})), "Unrecognized schema: {\"type\":5}");
+        assert_eq!(reported(json!({"type": ["x", "null"], "a": 1})), "Unrecognized schema: {\"type\":\"x\",\"a\":1}");
         assert_eq!(
-            told(json!({"properties": {"a": true, "b": {"items": false}}})),
+            reported(json!({"properties": {"a": true, "b": {"items": false}}})),
             "Unrecognized schema: true\nUnrecognized schema: false"
         );
-        assert_eq!(told(json!({"$ref": "#"})), "Unsupported ref: #");
+        assert_eq!(reported(json!({"$ref": "#"})), "Unsupported ref: #");
         assert_eq!(
-            told(json!({"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"c": {}}})),
+            reported(json!({"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"c": {}}})),
             "Error resolving ref #/$defs/b: b not in {\"c\":{}}"
         );
-        assert_eq!(told(json!({"pattern": "[a-z]"})), "Pattern must start with '^' and end with '$'");
+        assert_eq!(reported(json!({"pattern": "[a-z]"})), "Pattern must start with '^' and end with '$'");
         assert_eq!(fault(&json!({"items": {"type": "string", "pattern": "^\\d$"}})), Some(Fault::Grammar));
     }
 

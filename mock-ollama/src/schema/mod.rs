@@ -93,9 +93,9 @@ impl Sampler<'_> {
             return self.value(shallow, depth + 1);
         }
         let is_nullable_type = matches!(parts.first(), Some(Cow::Owned(_)));
-        let telling: Vec<&Cow<'_, Value>> = parts.iter().filter(|part| !is_nullable_type || !is_null(part)).collect();
-        let chosen = self.roll(telling.len());
-        match telling.get(chosen) {
+        let choices: Vec<&Cow<'_, Value>> = parts.iter().filter(|part| !is_nullable_type || !is_null(part)).collect();
+        let chosen = self.roll(choices.len());
+        match choices.get(chosen) {
             Some(part) => self.value(part, depth + 1),
             None => Value::Null,
         }

@@ -124,14 +124,14 @@ async fn linger(stream: &mut TcpStream) -> io::Result<()> {
 /// # Errors
 /// The client goes away.
 async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, head: Head, app: &App) -> io::Result<Next> {
-    let mut pencil = app.journal.open(head.entry());
+    let mut entry = app.journal.open(head.entry());
     let mut incoming = Incoming::new(&head);
     let early = early_answer(&head);
     let is_refused = early.as_ref().is_some_and(|answer| answer.status == StatusCode::EXPECTATION_FAILED);
     let unread = Asked::unread(&head);
     let wants_body = early.is_none()
         && (!head.has_body() || app.replaying.is_some() || app.playing.may_be_for(&unread) || reads_body(app, &unread));
-    let asked = if wants_body { incoming.receive(&head, stream, buffer, &pencil).await? } else { unread };
+    let asked = if wants_body { incoming.receive(&head, stream, buffer, &entry).await? } else { unread };
     tracing::info!(method = %asked.method, path = asked.path, bytes = asked.body.len(), "asked");
     let answer = match early {
         Some(answer) => answer,
@@ -146,7 +146,7 @@ async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, head: Head, app
     let is_read = match wants_body {
         true => asked.fault.is_none(),
         // The client of such a request may never send its body.
-        false => !is_refused && incoming.discard(stream, buffer, &pencil).await?,
+        false => !is_refused && incoming.discard(stream, buffer, &entry).await?,
     };
     let terms = Terms {
         is_head: head.method == Method::HEAD,
@@ -155,7 +155,7 @@ async fn exchange(stream: &mut TcpStream, buffer: &mut BytesMut, head: Head, app
         closes: head.wants_close() || !is_read,
     };
     let dice = app.fates.dice(head.method.as_str(), &head.target, &asked.body);
-    let next = write(stream, buffer, Writing { answer, terms, dice, pencil: &mut pencil, watches: is_read }).await?;
+    let next = write(stream, buffer, Writing { answer, terms, dice, entry: &mut entry, watches: is_read }).await?;
     if next == Next::Close && !is_read {
         linger(stream).await?;
     }
@@ -167,15 +167,15 @@ struct Writing<'a> {
     answer: Answer,
     terms: Terms,
     dice: Option<crate::chaos::Dice>,
-    pencil: &'a mut crate::journal::Pencil,
+    entry: &'a mut crate::journal::OpenEntry,
     /// Whether the end of the connection is looked for meanwhile.
     watches: bool,
 }
 
 async fn write(stream: &mut TcpStream, buffer: &mut BytesMut, writing: Writing<'_>) -> io::Result<Next> {
-    let Writing { answer, terms, dice, pencil, watches } = writing;
+    let Writing { answer, terms, dice, entry, watches } = writing;
     let (mut reader, mut writer) = stream.split();
-    let writing = Writer { stream: &mut writer, pencil, dice }.write(answer, terms);
+    let writing = Writer { stream: &mut writer, entry, dice }.write(answer, terms);
     if !watches {
         return writing.await;
     }

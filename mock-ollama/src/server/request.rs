@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::head::{Framing, Head};
-use crate::journal::{KEPT, Pencil};
+use crate::journal::{KEPT, OpenEntry};
 
 /// Larger bodies are no JSON that a client means to send; they are counted and digested all the same.
 const WHOLE: usize = 256 << 20;
@@ -112,7 +112,7 @@ impl Incoming {
         head: &Head,
         stream: &mut TcpStream,
         buffer: &mut BytesMut,
-        pencil: &Pencil,
+        entry: &OpenEntry,
     ) -> io::Result<Asked> {
         let is_blob = head.path.starts_with("/api/blobs/");
         let most = if is_blob || !head.path.starts_with("/api/") { KEPT } else { WHOLE };
@@ -139,7 +139,7 @@ impl Incoming {
         let kept = kept.freeze();
         // A slice would keep the whole of a large body in memory.
         let noted = if kept.len() > KEPT { Bytes::copy_from_slice(&kept[..KEPT]) } else { kept.clone() };
-        pencil.body(noted, len);
+        entry.body(noted, len);
         let sha256 = digest.map(|digest| hex(&digest.finalize()));
         Ok(Asked { body: kept, sha256, fault, ..Asked::unread(head) })
     }
@@ -152,7 +152,7 @@ impl Incoming {
         &mut self,
         stream: &mut TcpStream,
         buffer: &mut BytesMut,
-        pencil: &Pencil,
+        entry: &OpenEntry,
     ) -> io::Result<bool> {
         if self.waits || (self.framing != Framing::Chunked && self.left >= DISCARDED) {
             return Ok(false);
@@ -163,7 +163,7 @@ impl Incoming {
                 Read::Data(data) => kept.extend_from_slice(&data),
                 Read::End => {
                     let len = kept.len() as u64;
-                    pencil.body(kept.freeze(), len);
+                    entry.body(kept.freeze(), len);
                     return Ok(true);
                 }
                 Read::Fault(_) => return Ok(false),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::answer::{Answer, Body, Part, Parts};
 use crate::{
     chaos::{Break, Dice},
-    journal::Pencil,
+    journal::OpenEntry,
 };
 
 /// Go answers with `Content-Length` what fits its buffer, and chunks what does not.
@@ -55,7 +55,7 @@ enum Framing {
 #[derive(Debug)]
 pub(crate) struct Writer<'a, W> {
     pub(crate) stream: &'a mut W,
-    pub(crate) pencil: &'a mut Pencil,
+    pub(crate) entry: &'a mut OpenEntry,
     pub(crate) dice: Option<Dice>,
 }
 
@@ -81,7 +81,7 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
         match self.send_all(head, framing, parts).await {
             Ok(Some(broken)) => Ok(broken),
             Ok(None) => {
-                self.pencil.complete();
+                self.entry.complete();
                 Ok(next)
             }
             Err(Stopped::By(Break::Cut)) => Ok(Next::Broken),
@@ -120,7 +120,7 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
                 Some(Part::Data(bytes)) => {
                     frame(&mut pending, &bytes, framing);
                     self.send(&pending).await?;
-                    self.pencil.wrote();
+                    self.entry.wrote();
                     pending.clear();
                 }
                 Some(Part::Cut(bytes)) => {

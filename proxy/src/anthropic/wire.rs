@@ -359,8 +359,8 @@ struct ThinkingTypes {
 
 impl Capabilities {
     /// Of what Ollama says that the model can do.
-    pub(crate) fn of(told: &[Cow<'_, str>]) -> Self {
-        let has = |name: &str| Supported { supported: told.iter().any(|known| known == name) };
+    pub(crate) fn of(capabilities: &[Cow<'_, str>]) -> Self {
+        let has = |name: &str| Supported { supported: capabilities.iter().any(|known| known == name) };
         let (yes, no, thinks) = (Supported { supported: true }, Supported { supported: false }, has("thinking"));
         Self {
             batch: no,

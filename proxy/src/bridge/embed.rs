@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn told(json: &str, inputs: usize) -> Result<Vec<Vec<f32>>, String> {
+    fn reported(json: &str, inputs: usize) -> Result<Vec<Vec<f32>>, String> {
         let reply = reply("m", json.as_bytes(), inputs, Duration::ZERO, &Redactor::default());
         reply.map(|reply| reply.embeddings).map_err(|error| error.to_string())
     }
@@ -110,8 +110,8 @@ mod tests {
         let bytes: Vec<u8> = [3.0_f32, -4.0].iter().flat_map(|number| number.to_le_bytes()).collect();
         let base64 = format!(r#"{{"data":[{{"index":0,"embedding":"{}"}}]}}"#, STANDARD.encode(bytes));
         let expected = Ok(vec![vec![0.6, -0.8]]);
-        assert_eq!(told(&base64, 1), expected);
-        assert_eq!(told(r#"{"data":[{"embedding":[3,-4.0]}]}"#, 1), expected);
+        assert_eq!(reported(&base64, 1), expected);
+        assert_eq!(reported(r#"{"data":[{"embedding":[3,-4.0]}]}"#, 1), expected);
         let old = old_reply(base64.as_bytes(), &Redactor::default()).unwrap();
         assert_eq!(old.embedding, [3.0, -4.0], "the older route has them as they are");
     }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn vectors_stand_in_the_order_of_their_inputs() {
         let swapped = r#"{"data":[{"index":1,"embedding":[0,1]},{"index":0,"embedding":[1,0]}]}"#;
-        assert_eq!(told(swapped, 2), Ok(vec![vec![1.0, 0.0], vec![0.0, 1.0]]));
+        assert_eq!(reported(swapped, 2), Ok(vec![vec![1.0, 0.0], vec![0.0, 1.0]]));
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
             (r#"{"data":[{"embedding":{"x":1}}]}"#, 1),
             ("<html>", 1),
         ] {
-            assert!(told(reply, inputs).is_err(), "{reply}");
+            assert!(reported(reply, inputs).is_err(), "{reply}");
         }
     }
 }

@@ -351,9 +351,9 @@ fn capabilities(value: &Value, id: &str, guessed: &[&'static str]) -> Vec<&'stat
     // A list in Ollama's words (farllama, llama.cpp).
     if let Some(list) = value.get("capabilities").and_then(Value::as_array) {
         let has = |name: &&&str| list.iter().any(|known| known == **name);
-        let told: Vec<_> = NAMES.iter().filter(has).copied().collect();
-        if !told.is_empty() {
-            return told;
+        let listed: Vec<_> = NAMES.iter().filter(has).copied().collect();
+        if !listed.is_empty() {
+            return listed;
         }
     }
     let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();

@@ -15,12 +15,12 @@ const QUOTED: usize = 200;
 
 /// What servers put into an error, each in its own way.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct ServerError {
     message: String,
     code: String,
 }
 
-impl Told {
+impl ServerError {
     /// Reads OpenAI's envelope, and what FastAPI, older vLLM, Ollama, and Google's server make of it.
     fn of(body: &Value) -> Option<Self> {
         let body = body.get(0).unwrap_or(body);
@@ -52,8 +52,8 @@ pub(super) fn read(
     model: Option<&str>,
     redactor: &Redactor,
 ) -> Error {
-    let told = serde_json::from_slice::<Value>(body).ok().as_ref().and_then(Told::of);
-    let Some(Told { message, code }) = told else { return stranger(status, headers, body, asked, redactor) };
+    let reported = serde_json::from_slice::<Value>(body).ok().as_ref().and_then(ServerError::of);
+    let Some(ServerError { message, code }) = reported else { return stranger(status, headers, body, asked, redactor) };
     let message = redactor.redact(&message);
     if let Some(model) = model.filter(|_| is_unknown_model(status, &message, &code)) {
         return Error::NotFound {
@@ -144,16 +144,16 @@ pub(super) fn in_stream(error: &RawValue, redactor: &Redactor) -> Error {
         code: Option<Value>,
     }
     let value: Value = serde_json::from_str(error.get()).unwrap_or_default();
-    let told = match &value {
-        Value::String(text) => Told { message: text.clone(), code: String::new() },
-        value => Told::of(value).unwrap_or(Told { message: error.get().to_owned(), code: String::new() }),
+    let reported = match &value {
+        Value::String(text) => ServerError { message: text.clone(), code: String::new() },
+        value => ServerError::of(value).unwrap_or(ServerError { message: error.get().to_owned(), code: String::new() }),
     };
     // Some put the status there that the head did not have.
     let code = serde_json::from_str::<Coded>(error.get()).ok().and_then(|coded| coded.code);
     let status = code.and_then(|code| u16::try_from(code.as_u64()?).ok()).filter(|code| (400..600).contains(code));
     let status = status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let message = redactor.redact(&told.message);
-    Refused { refusal: refusal(&told.code), ..Refused::new(status, message) }.into()
+    let message = redactor.redact(&reported.message);
+    Refused { refusal: refusal(&reported.code), ..Refused::new(status, message) }.into()
 }
 
 /// A success that is no completion.
@@ -167,7 +167,7 @@ pub(super) fn no_completion(body: &[u8], why: &str, redactor: &Redactor) -> Erro
 mod tests {
     use super::*;
 
-    fn told(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> (u16, String) {
+    fn reported(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> (u16, String) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
@@ -192,7 +192,7 @@ mod tests {
                 "Provider error: overloaded",
             ),
         ] {
-            assert_eq!(told(status, &[], body), (status, expected.to_owned()), "{body}");
+            assert_eq!(reported(status, &[], body), (status, expected.to_owned()), "{body}");
         }
     }
 
@@ -203,17 +203,17 @@ mod tests {
             (404, r#"{"error":{"message":"The model `m` does not exist.","type":"NotFoundError","code":404}}"#),
             (400, r#"{"error":{"message":"m is not a valid model ID","code":400}}"#),
         ] {
-            assert_eq!(told(status, &[], body), (404, "model 'm:latest' not found".to_owned()), "{body}");
+            assert_eq!(reported(status, &[], body), (404, "model 'm:latest' not found".to_owned()), "{body}");
         }
-        assert_eq!(told(404, &[], r#"{"error":{"message":"no route"}}"#), (404, "no route".to_owned()));
+        assert_eq!(reported(404, &[], r#"{"error":{"message":"no route"}}"#), (404, "no route".to_owned()));
     }
 
     #[test]
     fn a_refused_key_is_the_proxys_and_is_never_shown() {
-        let (status, text) = told(401, &[], r#"{"error":{"message":"Incorrect API key: sk-canary-123456"}}"#);
+        let (status, text) = reported(401, &[], r#"{"error":{"message":"Incorrect API key: sk-canary-123456"}}"#);
         assert_eq!(status, 401);
         assert!(text.contains("remote.api_key") && !text.contains("canary"), "{text}");
-        let (_, text) = told(500, &[], "Bearer sk-canary-123456");
+        let (_, text) = reported(500, &[], "Bearer sk-canary-123456");
         assert!(!text.contains("canary"), "{text}");
     }
 
@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn what_is_no_openai_server_is_named_with_what_to_change() {
-        assert!(told(404, &[], "404 page not found").1.contains("remote.base_path"));
-        assert!(told(302, &[], "").1.contains("not an OpenAI server"));
-        assert_eq!(told(503, &[], "<html>").0, 503);
+        assert!(reported(404, &[], "404 page not found").1.contains("remote.base_path"));
+        assert!(reported(302, &[], "").1.contains("not an OpenAI server"));
+        assert_eq!(reported(503, &[], "<html>").0, 503);
     }
 }

@@ -260,7 +260,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(5);
 
     #[test]
-    fn a_sink_that_takes_nothing_stops_nobody_and_lines_are_dropped_whole_and_counted() {
+    fn a_sink_that_takes_nothing_stops_no_request_and_lines_are_dropped_whole_and_counted() {
         let (writer, written, allow) = gated(10);
         writer.push(b"first\n", false);
         until_writing(&writer);

@@ -255,7 +255,7 @@ mod tests {
         {
             assert!(Address::parse(wrong, Kind::Ollama).is_err(), "{wrong}");
         }
-        let told = Address::parse("ftp://user:hunter2@host/x", Kind::Ollama).unwrap_err();
-        assert!(!told.contains("hunter2"), "{told}");
+        let reported = Address::parse("ftp://user:hunter2@host/x", Kind::Ollama).unwrap_err();
+        assert!(!reported.contains("hunter2"), "{reported}");
     }
 }

@@ -709,31 +709,31 @@ mod tests {
     use super::*;
     use crate::config::{Protocol, Remote};
 
-    fn told(text: &str) -> String {
+    fn reported(text: &str) -> String {
         Config::from_toml(text).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_wrong_value_is_told_with_file_line_column_and_a_caret() {
-        let told = told("[local]\nhost = \"::1\"\nport = \"high\"\n");
+    fn a_wrong_value_is_reported_with_file_line_column_and_a_caret() {
+        let reported = reported("[local]\nhost = \"::1\"\nport = \"high\"\n");
         assert_eq!(
-            told,
+            reported,
             "settings:3:8: local.port: invalid port \"high\": expected a number from 0 to 65535\n  |\n3 | port = \"high\"\n  |        ^^^^^^"
         );
     }
 
     #[test]
-    fn an_unknown_name_is_told_with_the_nearest() {
+    fn an_unknown_name_is_reported_with_the_nearest() {
         assert!(
-            told("[remote]\nhots = \"x\"")
+            reported("[remote]\nhots = \"x\"")
                 .starts_with("settings:2:1: unknown setting remote.hots: did you mean remote.host?")
         );
-        assert!(told("remote = \"gpu-box\"").contains("remote is a section: write [remote] on a line of its own"));
-        let host = told("host = \"gpu-box\"");
+        assert!(reported("remote = \"gpu-box\"").contains("remote is a section: write [remote] on a line of its own"));
+        let host = reported("host = \"gpu-box\"");
         assert!(host.contains("did you mean local.host or remote.host"), "{host}");
-        let unknown = told("[zzz]\na = 1");
+        let unknown = reported("[zzz]\na = 1");
         assert!(unknown.contains("there are [local], [remote],") && !unknown.contains("local.host"), "{unknown}");
-        assert!(told("[heartbeat]\nzzz = 1").contains("[heartbeat] has after, every"));
+        assert!(reported("[heartbeat]\nzzz = 1").contains("[heartbeat] has after, every"));
     }
 
     #[test]
@@ -753,26 +753,26 @@ mod tests {
 
     #[test]
     fn a_second_table_or_key_is_reported_with_the_first() {
-        let twice = told("[local]\nport = 1\n\n[local]\nhost = \"::1\"\n");
+        let twice = reported("[local]\nport = 1\n\n[local]\nhost = \"::1\"\n");
         assert!(twice.starts_with("settings:4:") && twice.contains("`local`; the first one is in line 1"), "{twice}");
-        let twice = told("[local]\nhost = \"a\"\n[remote]\nhost = \"b\"\nport = 1\nhost = \"c\"\n");
+        let twice = reported("[local]\nhost = \"a\"\n[remote]\nhost = \"b\"\nport = 1\nhost = \"c\"\n");
         assert!(twice.starts_with("settings:6:1") && twice.contains("`host`; the first one is in line 4"), "{twice}");
     }
 
     #[test]
     fn units_are_listed_where_one_is_wrong() {
-        let size = told("[limits]\nbody = \"10MB\"");
+        let size = reported("[limits]\nbody = \"10MB\"");
         assert!(size.contains("KiB, MiB or GiB") && size.contains("Did you mean \"10MiB\"?"), "{size}");
-        assert!(told("[limits]\nbody = \"ten\"").contains("KiB, MiB or GiB"));
-        assert!(told("[timeouts]\nidle = \"10x\"").contains("ms, s, m, h or d"));
+        assert!(reported("[limits]\nbody = \"ten\"").contains("KiB, MiB or GiB"));
+        assert!(reported("[timeouts]\nidle = \"10x\"").contains("ms, s, m, h or d"));
         for given in ["10", "\"10\""] {
-            assert!(told(&format!("[timeouts]\nidle = {given}")).contains("write \"10s\" or \"10ms\""));
+            assert!(reported(&format!("[timeouts]\nidle = {given}")).contains("write \"10s\" or \"10ms\""));
         }
     }
 
     #[test]
-    fn broken_toml_is_told_with_its_place() {
-        assert!(told("[remote]\nhost = ").starts_with("settings:2:"));
+    fn broken_toml_is_reported_with_its_place() {
+        assert!(reported("[remote]\nhost = ").starts_with("settings:2:"));
     }
 
     #[test]
@@ -791,9 +791,9 @@ mod tests {
 
     #[test]
     fn two_claims_to_one_header_are_an_error_that_names_both() {
-        let both = told("[remote]\nurl = \"http://u:p@h\"\napi_key = \"k\"");
+        let both = reported("[remote]\nurl = \"http://u:p@h\"\napi_key = \"k\"");
         assert!(both.contains("remote.api_key") && both.contains("URL"), "{both}");
-        let both = told("[remote]\napi_key = \"k\"\nheaders = { Authorization = \"x\" }");
+        let both = reported("[remote]\napi_key = \"k\"\nheaders = { Authorization = \"x\" }");
         assert!(both.starts_with("settings:2:11: ") && both.contains("remote.headers"), "{both}");
     }
 
@@ -816,8 +816,8 @@ mod tests {
             "remote = { api_key = \"hunter2\", port = \"x\" }",
             "[remote]\nheaders = {\nX-Team = \"hunter2\n}",
         ] {
-            let told = told(text);
-            assert!(!told.contains("hunter2"), "{told}");
+            let reported = reported(text);
+            assert!(!reported.contains("hunter2"), "{reported}");
         }
         let config = Config::from_toml("[remote]\napi_key = \"hunter2\"\nheaders = { X-Key = \"hunter2\" }").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
@@ -856,12 +856,12 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_several_sources_are_told_with_their_places() {
-        let told =
+    fn claims_of_several_sources_are_reported_with_their_places() {
+        let reported =
             joined("[remote]\napi_key = \"k\"", &[], &[("remote.host", "http://u:p@h")]).unwrap_err().to_string();
         assert!(
-            told.starts_with("settings:2:11: remote.api_key and ") && told.contains("URL (--remote-host)"),
-            "{told}"
+            reported.starts_with("settings:2:11: remote.api_key and ") && reported.contains("URL (--remote-host)"),
+            "{reported}"
         );
     }
 
@@ -907,7 +907,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_key_is_pointed_at_and_the_key_is_not_shown() {
-        let told = |tokens: &str| {
+        let reported = |tokens: &str| {
             let text = format!("[auth]\nenabled = true\ntokens = [\n  {tokens}\n]\n");
             Config::from_toml(&text).unwrap_err().to_string()
         };
@@ -921,9 +921,9 @@ mod tests {
             ("{ key = \"hunter2\" }, { key = \"hunter2\" }", "", "the same key"),
             ("\"hunter2\", 5", "3:10: ", "expected a string"),
         ] {
-            let told = told(tokens);
-            assert!(told.contains(place) && told.contains(what), "{told}");
-            assert!(!told.contains("hunter2"), "{told}");
+            let reported = reported(tokens);
+            assert!(reported.contains(place) && reported.contains(what), "{reported}");
+            assert!(!reported.contains("hunter2"), "{reported}");
         }
     }
 

@@ -604,8 +604,8 @@ mod tests {
             ("[models.a]\noptions = { num_ctx = 5 }", "settings:2:11", "belongs beside"),
             ("[models]\na = \"b\"", "settings:2:1", "[models.\"a\"]"),
         ] {
-            let told = wrong(text);
-            assert!(told.starts_with(place) && told.contains(what), "{told}");
+            let reported = wrong(text);
+            assert!(reported.starts_with(place) && reported.contains(what), "{reported}");
         }
     }
 

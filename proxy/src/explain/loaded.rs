@@ -223,6 +223,6 @@ mod tests {
         assert!(warnings(&ask("{}"), Some(&old), 0)[0].contains("0.20.0, which has no level max"));
         assert_eq!(makes_none(&old), None);
         let new = Seen { version: Version::newest(), ..old };
-        assert!(makes_none(&new).is_some_and(|told| told.contains("does not generate images")));
+        assert!(makes_none(&new).is_some_and(|reported| reported.contains("does not generate images")));
     }
 }

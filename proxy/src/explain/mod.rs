@@ -372,9 +372,10 @@ mod tests {
             ] {
                 let explained = explain_with(body.as_bytes().to_vec(), None, Some(pasted), &Config::default()).unwrap();
                 let shown = explained.pasted.as_ref().unwrap();
-                let told: Vec<_> = shown.calls.iter().map(|call| format!("{} {}", call.name, call.arguments)).collect();
+                let reported: Vec<_> =
+                    shown.calls.iter().map(|call| format!("{} {}", call.name, call.arguments)).collect();
                 assert_eq!(
-                    (format!("[{}]", told.join(", ")), &*shown.text, &*shown.receipt),
+                    (format!("[{}]", reported.join(", ")), &*shown.text, &*shown.receipt),
                     (calls.to_owned(), text, receipt),
                     "{pasted}"
                 );

@@ -63,7 +63,7 @@ pub(crate) enum Refused {
     TooLarge(usize),
     /// What came is something else.
     #[error("the content is not a PNG, JPEG, WebP or GIF")]
-    NoPicture,
+    NoImage,
     /// It took too long.
     #[error("it did not come within images.timeout ({})", humantime::format_duration(*.0))]
     TimedOut(Duration),
@@ -98,7 +98,7 @@ impl Fetcher {
     /// There is none that may be had.
     pub(crate) async fn image(&self, url: &str, budget: &Budget) -> Result<(&'static str, Bytes), Refused> {
         let bytes = self.fetch(url, Wanted::Image, budget).await?;
-        kind(&bytes).map(|kind| (kind, bytes)).ok_or(Refused::NoPicture)
+        kind(&bytes).map(|kind| (kind, bytes)).ok_or(Refused::NoImage)
     }
 
     /// Fetches the document at `url`, whatever it is. The caller bounds the time.
@@ -181,7 +181,7 @@ impl Fetcher {
             bytes.extend_from_slice(&data);
             // A server of something else is not read to the end.
             if wanted == Wanted::Image && bytes.len() >= MAGIC && kind(&bytes).is_none() {
-                return Err(Refused::NoPicture);
+                return Err(Refused::NoImage);
             }
         }
         Ok(Reply::Here(bytes.into()))

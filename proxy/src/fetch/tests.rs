@@ -53,7 +53,7 @@ fn to(location: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_image_is_told_by_its_bytes_and_nothing_is_sent_but_a_plain_question() {
+async fn an_image_is_recognized_by_its_bytes_and_nothing_is_sent_but_a_plain_question() {
     let (image, asked) = fetched("/a/b.gif?size=1", &[GIF]).await;
     assert_eq!(image.unwrap(), ("image/gif", Bytes::from_static(b"GIF89a12345678")));
     let (first, rest) = asked[0].split_once("\r\n").unwrap();
@@ -124,15 +124,15 @@ async fn a_flood_of_interim_responses_is_cut_off() {
 
 #[tokio::test]
 async fn what_is_too_large_or_no_image_is_not_read_to_its_end() {
-    let told = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nGIF89a".to_vec();
-    let (large, _) = fetched("/", &[&[told, vec![0; 2000]].concat()]).await;
+    let reported = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nGIF89a".to_vec();
+    let (large, _) = fetched("/", &[&[reported, vec![0; 2000]].concat()]).await;
     assert_eq!(large, Err(Refused::TooLarge(1000)));
     let (page, _) =
         fetched("/", &[b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 99999\r\n\r\n<!doctype html>"])
             .await;
-    assert_eq!(page, Err(Refused::NoPicture));
+    assert_eq!(page, Err(Refused::NoImage));
     let (empty, _) = fetched("/", &[b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]).await;
-    assert_eq!(empty, Err(Refused::NoPicture));
+    assert_eq!(empty, Err(Refused::NoImage));
     let (absent, _) = fetched("/", &[b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]).await;
     assert_eq!(absent, Err(Refused::Status(StatusCode::NOT_FOUND)));
 }

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_the_queue_takes_no_permit() {
+    fn a_request_that_leaves_the_queue_takes_no_permit() {
         let limiter = limiter(Some(1), 1);
         let first = now(limiter.enter(None));
         {

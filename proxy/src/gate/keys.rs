@@ -120,11 +120,11 @@ impl Keys {
 
     /// Looks at every token, whichever fits.
     fn find(&self, digest: Digest) -> Option<&Caller> {
-        let nobody = u64::MAX;
+        let no_key = u64::MAX;
         let found = self
             .tokens()
             .zip(0u64..)
-            .fold(nobody, |found, (token, at)| u64::conditional_select(&found, &at, token.digest.0.ct_eq(&digest.0)));
+            .fold(no_key, |found, (token, at)| u64::conditional_select(&found, &at, token.digest.0.ct_eq(&digest.0)));
         self.callers.get(usize::try_from(found).ok()?)
     }
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_its_scheme_is_told_apart_from_none() {
+    fn a_key_without_its_scheme_is_distinguished_from_none() {
         let message = |headers: &[(&str, &str)]| caller(&keys("x-api-key", &[]), "/", headers).unwrap_err().to_string();
         assert!(message(&[("authorization", "b-key")]).contains("no `Bearer` before the key"));
         assert!(!message(&[]).contains("no `Bearer`"));

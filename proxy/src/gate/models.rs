@@ -226,8 +226,8 @@ impl Models {
         let mut whole: serde_json::Value = serde_json::from_slice(body).ok()?;
         if let Some(models) = whole.get_mut(list).filter(|models| !models.is_null()) {
             let shown = |model: &serde_json::Value| {
-                let mut told = names.iter().filter_map(|name| model.get(name)?.as_str()).peekable();
-                told.peek().is_some() && told.all(|name| self.contain(aliases.behind(name)))
+                let mut reported = names.iter().filter_map(|name| model.get(name)?.as_str()).peekable();
+                reported.peek().is_some() && reported.all(|name| self.contain(aliases.behind(name)))
             };
             models.as_array_mut()?.retain(shown);
         }

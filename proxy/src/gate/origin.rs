@@ -93,12 +93,12 @@ impl Rules {
                 ),
             });
         }
-        let told = if self.origins.iter().any(|pattern| pattern == "*") {
+        let reported = if self.origins.iter().any(|pattern| pattern == "*") {
             HeaderValue::from_static("*")
         } else {
             origin.clone()
         };
-        Ok(if method == Method::OPTIONS { Verdict::Preflight(told) } else { Verdict::Allow(told) })
+        Ok(if method == Method::OPTIONS { Verdict::Preflight(reported) } else { Verdict::Allow(reported) })
     }
 
     fn allows(&self, origin: &str) -> bool {

@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_key_in_a_payload_is_masked_and_the_rest_is_cut() {
         let payload = format!("{{\"key\":\"sk-secret\",\"a\":\"{}\"}}", "x".repeat(5000));
-        let told = snippet(payload.as_bytes(), &[HeaderValue::from_static("Bearer sk-secret")]);
-        assert!(told.starts_with("{\"key\":\"***\"") && told.ends_with("bytes)"), "{told}");
+        let reported = snippet(payload.as_bytes(), &[HeaderValue::from_static("Bearer sk-secret")]);
+        assert!(reported.starts_with("{\"key\":\"***\"") && reported.ends_with("bytes)"), "{reported}");
     }
 }

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_tells_model_and_counts() {
+    fn the_last_line_has_model_and_counts() {
         let mut tail = Tail::default();
         for _ in 0..1000 {
             tail.push(b"{\"model\":\"m\",\"done\":false}\n");

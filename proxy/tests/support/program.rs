@@ -16,7 +16,7 @@ use tokio::sync::watch;
 pub struct Program {
     child: Child,
     pub addr: SocketAddr,
-    told: watch::Receiver<String>,
+    printed: watch::Receiver<String>,
     reading: Option<JoinHandle<()>>,
 }
 
@@ -41,11 +41,11 @@ impl Program {
             .spawn()
             .expect("the binary starts");
         let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut told = String::new();
+        let mut printed = String::new();
         let addr = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("text") > 0, "it ended before it listened: {told}");
-            told.push_str(&line);
+            assert!(log.read_line(&mut line).expect("text") > 0, "it ended before it listened: {printed}");
+            printed.push_str(&line);
             // Warnings about the settings come before the log, as plain text.
             let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
             if line["message"] == "listening" {
@@ -53,27 +53,27 @@ impl Program {
                 break url.rsplit_once('/').expect("a URL").1.parse().expect("an address");
             }
         };
-        let (tell, hear) = watch::channel(told);
+        let (sender, receiver) = watch::channel(printed);
         let reading = std::thread::spawn(move || {
             for line in log.lines() {
                 let line = line.expect("text");
-                tell.send_modify(|told| told.push_str(&(line + "\n")));
+                sender.send_modify(|printed| printed.push_str(&(line + "\n")));
             }
         });
-        Self { child, addr, told: hear, reading: Some(reading) }
+        Self { child, addr, printed: receiver, reading: Some(reading) }
     }
 
     /// Waits until the log has `text`.
     pub async fn until(&self, text: &str) {
-        let mut told = self.told.clone();
-        let hearing = told.wait_for(|told| told.contains(text));
-        let heard = tokio::time::timeout(Duration::from_secs(5), hearing).await;
-        assert!(heard.is_ok_and(|heard| heard.is_ok()), "no {text:?} in: {}", *self.told.borrow());
+        let mut printed = self.printed.clone();
+        let hearing = printed.wait_for(|printed| printed.contains(text));
+        let received = tokio::time::timeout(Duration::from_secs(5), hearing).await;
+        assert!(received.is_ok_and(|received| received.is_ok()), "no {text:?} in: {}", *self.printed.borrow());
     }
 
     /// All that it has logged so far.
-    pub fn told(&self) -> String {
-        self.told.borrow().clone()
+    pub fn printed(&self) -> String {
+        self.printed.borrow().clone()
     }
 
     pub fn id(&self) -> u32 {
@@ -86,6 +86,6 @@ impl Program {
         assert!(ended.is_ok_and(|status| status.success()), "it still runs");
         self.child.wait().expect("it was started here");
         self.reading.take().and_then(|reading| reading.join().ok()).expect("it was read");
-        self.told.borrow().clone()
+        self.printed.borrow().clone()
     }
 }

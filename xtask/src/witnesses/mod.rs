@@ -299,8 +299,8 @@ impl Tally {
 impl Witness {
     fn run(&self, llama: Option<&Server>, report: &mut Report) -> Result<(), String> {
         let stage = Stage::start(self.over, llama)?;
-        let told = self.ask(&stage, report);
-        if told.is_err() || report.tally.failed > 0 {
+        let reported = self.ask(&stage, report);
+        if reported.is_err() || report.tally.failed > 0 {
             let proxies = [
                 ("", &stage.open),
                 (" that asks for keys", &stage.keyed),
@@ -311,7 +311,7 @@ impl Witness {
                 report.text += &format!("The log of the proxy{which}:\n{}", proxy.log());
             }
         }
-        told
+        reported
     }
 
     fn ask(&self, stage: &Stage, report: &mut Report) -> Result<(), String> {

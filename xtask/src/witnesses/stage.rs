@@ -112,7 +112,7 @@ impl Server {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let log = Arc::new(Mutex::new(String::new()));
         let mut server = Self { process, url: String::new(), log: Arc::clone(&log) };
-        let (sender, told) = mpsc::channel();
+        let (sender, reported) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some(url) = url_in(&line) {
@@ -123,7 +123,7 @@ impl Server {
                 log.push('\n');
             }
         });
-        server.url = told
+        server.url = reported
             .recv_timeout(START)
             .map_err(|_| format!("{name} did not print its address; it says:\n{}", server.log()))?;
         Ok(server)
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_found_in_what_a_server_tells() {
+    fn an_address_is_found_in_what_a_server_says() {
         assert_eq!(url_in("on http://127.0.0.1:80/v1\""), Some("http://127.0.0.1:80"));
         assert_eq!(url_in("http://127.0.0.1: no port"), None);
         assert_eq!(url_in("listening"), None);

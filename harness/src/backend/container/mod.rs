@@ -43,7 +43,7 @@ pub struct Container {
     image: String,
     volume: Option<String>,
     pull: Option<String>,
-    tell: Tell,
+    reporter: Reporter,
     /// Its own, so that it can be removed at every point of its start.
     name: String,
     started: OnceCell<Result<Started, Missing>>,
@@ -55,9 +55,9 @@ pub struct Container {
 
 /// Receives progress messages.
 #[derive(Clone)]
-pub struct Tell(Arc<dyn Fn(&str) + Send + Sync>);
+pub struct Reporter(Arc<dyn Fn(&str) + Send + Sync>);
 
-impl Tell {
+impl Reporter {
     /// By calling `take` with each line.
     pub fn by(take: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
@@ -68,9 +68,9 @@ impl Tell {
     }
 }
 
-impl std::fmt::Debug for Tell {
+impl std::fmt::Debug for Reporter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tell")
+        f.write_str("Reporter")
     }
 }
 
@@ -85,13 +85,13 @@ impl Container {
     /// A container of `image`, such as `ollama/ollama` or `ollama/ollama:0.32.5`; nothing is started yet. Long steps
     /// are reported.
     #[must_use]
-    pub fn new(image: &str, tell: Tell) -> Self {
+    pub fn new(image: &str, reporter: Reporter) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             image: image.to_owned(),
             volume: None,
             pull: None,
-            tell,
+            reporter,
             name: format!("farllama-check-{}-{}", std::process::id(), since.as_millis()),
             started: OnceCell::new(),
             starting: Mutex::new(()),
@@ -176,7 +176,7 @@ impl Container {
         };
         let docker = docker_client_instance().await.map_err(|error| absent(&error))?;
         docker.ping().await.map_err(|error| absent(&error))?;
-        let told = |error: TestcontainersError| {
+        let reported = |error: TestcontainersError| {
             Missing::Broken(format!("the container of {image} does not come up: {}", chain(&error)))
         };
         let (name, tag) = split(image);
@@ -185,8 +185,8 @@ impl Container {
             request = request.with_mount(Mount::volume_mount(volume, MODELS)).with_env_var("OLLAMA_MODELS", MODELS);
         }
         if docker.inspect_image(&format!("{name}:{tag}")).await.is_err() {
-            self.tell.say(&format!("pulling the image {name}:{tag}, which is not on this machine yet"));
-            request = self.unless_over(request.pull_image()).await?.map_err(told)?;
+            self.reporter.say(&format!("pulling the image {name}:{tag}, which is not on this machine yet"));
+            request = self.unless_over(request.pull_image()).await?.map_err(reported)?;
         }
         // It takes a moment, and is not to be cut in two: who asks for its end waits.
         let container = match request.start().await {
@@ -195,7 +195,7 @@ impl Container {
                 // It may have been made, and then not started.
                 let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
                 let _ = docker.remove_container(&self.name, Some(force)).await;
-                return Err(told(error));
+                return Err(reported(error));
             }
         };
         match self.unless_over(self.furnish(&container)).await {
@@ -220,7 +220,7 @@ impl Container {
             }
         };
         if let Some(model) = &self.pull {
-            model::bring(model, &settings.url(), &self.tell).await.map_err(Missing::Broken)?;
+            model::bring(model, &settings.url(), &self.reporter).await.map_err(Missing::Broken)?;
         }
         Ok(settings)
     }

@@ -13,21 +13,21 @@ pub(super) fn breaches(text: &str, events: &[Value]) -> Vec<Breach> {
     if names != types {
         breaches.push(breach("event-names", "some are not"));
     }
-    let told: Vec<&Value> = events.iter().filter(|event| kind(event) != "ping").collect();
+    let events_but_pings: Vec<&Value> = events.iter().filter(|event| kind(event) != "ping").collect();
     // One that failed before it began is an error alone.
-    let first = told.first().map_or("", |event| kind(event));
+    let first = events_but_pings.first().map_or("", |event| kind(event));
     let starts = types.iter().filter(|kind| **kind == "message_start").count();
     if starts > 1 || !matches!(first, "message_start" | "error") {
         breaches.push(breach("message-begins", format!("this one begins with {first:?}, and begins {starts} times")));
     }
     let ends = types.iter().filter(|kind| matches!(**kind, "message_stop" | "error")).count();
-    if ends != 1 || !matches!(told.last().map_or("", |event| kind(event)), "message_stop" | "error") {
+    if ends != 1 || !matches!(events_but_pings.last().map_or("", |event| kind(event)), "message_stop" | "error") {
         breaches.push(breach("message-ends", format!("there are {ends} ends")));
     }
     let mut blocks = Blocks::default();
-    told.iter().for_each(|event| blocks.add(event, &mut breaches));
+    events_but_pings.iter().for_each(|event| blocks.add(event, &mut breaches));
     if types.last() == Some(&"message_stop") {
-        let deltas: Vec<&&Value> = told.iter().filter(|event| kind(event) == "message_delta").collect();
+        let deltas: Vec<&&Value> = events_but_pings.iter().filter(|event| kind(event) == "message_delta").collect();
         let reason = deltas.last().is_some_and(|event| event["delta"]["stop_reason"].is_string());
         let usage = deltas.last().is_some_and(|event| event["usage"]["output_tokens"].is_u64());
         if deltas.len() != 1 || !reason || !usage {

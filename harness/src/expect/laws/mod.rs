@@ -170,11 +170,11 @@ impl Laws {
                 None => kept.push((breach, 0)),
             }
         }
-        let told = |(breach, more): (Breach, usize)| match more {
+        let reported = |(breach, more): (Breach, usize)| match more {
             0 => breach,
             more => Breach { actual: format!("{} (and {more} more)", breach.actual), ..breach },
         };
-        kept.into_iter().map(told).collect()
+        kept.into_iter().map(reported).collect()
     }
 }
 
@@ -303,10 +303,10 @@ mod tests {
     const ERROR_EVENT: &str = "data: {\"error\":{\"message\":\"cut\"}}\n\n";
 
     fn found(parts: &[&str]) -> Vec<String> {
-        breaches(parts.concat().as_bytes(), &Laws::default()).iter().map(told).collect()
+        breaches(parts.concat().as_bytes(), &Laws::default()).iter().map(reported).collect()
     }
 
-    fn told(breach: &Breach) -> String {
+    fn reported(breach: &Breach) -> String {
         format!("{}: {}", named(breach.law).unwrap().what, breach.actual)
     }
 
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_break_a_stream_is_told() {
+    fn each_way_to_break_a_stream_is_reported() {
         let role = first();
         let other = word().replace("\"1\"", "\"2\"");
         let no_name = chunk(r#""choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{}}]}}]"#);
@@ -403,7 +403,7 @@ mod tests {
             let headers = vec![("content-type".to_owned(), media_type.to_owned())];
             torn(&Recording { pieces: pieces.iter().map(piece).collect(), headers, ..Recording::default() })
                 .as_ref()
-                .map(told)
+                .map(reported)
         };
         assert_eq!(came(&["data: 1\n\ndata: 2\n\n", ": x\n\n"], "text/event-stream"), None);
         assert!(came(&["data: 1\n\nda", "ta: 2\n\n"], "text/event-stream").unwrap().ends_with("data: 1\n\nda"));

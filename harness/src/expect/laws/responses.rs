@@ -30,9 +30,9 @@ pub(super) fn breaches(text: &str, events: &[Value]) -> Vec<Breach> {
     }
     // A stream that resumes in the middle of a response has not shown what came before.
     if first == 0 {
-        let mut told = Told::default();
-        events.iter().for_each(|event| told.add(event, &mut breaches));
-        breaches.extend(told.against(types.first().copied(), events.last().unwrap_or(&Value::Null)));
+        let mut sent = Sent::default();
+        events.iter().for_each(|event| sent.add(event, &mut breaches));
+        breaches.extend(sent.against(types.first().copied(), events.last().unwrap_or(&Value::Null)));
     }
     breaches
 }
@@ -59,7 +59,7 @@ fn end(event: &Value) -> Vec<Breach> {
 
 /// What the events have sent so far.
 #[derive(Default)]
-struct Told<'a> {
+struct Sent<'a> {
     /// The id of each item that was begun, in order.
     items: Vec<&'a Value>,
     /// The items that were done.
@@ -70,7 +70,7 @@ struct Told<'a> {
     texts: BTreeMap<(String, String), String>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> Sent<'a> {
     fn add(&mut self, event: &'a Value, breaches: &mut Vec<Breach>) {
         let kind = kind(event);
         let at = event["output_index"].as_u64().and_then(|at| usize::try_from(at).ok());
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_break_a_response_is_told() {
+    fn each_way_to_break_a_response_is_reported() {
         let changed = |n: usize, pointer: &str, value: Value| {
             let mut events = stream();
             *events[n].pointer_mut(pointer).unwrap() = value;

@@ -5,7 +5,7 @@
 
 mod render;
 
-use super::{Exchange, RunResult, ScenarioResult, Told, Verdict};
+use super::{Exchange, ReportedFinding, RunResult, ScenarioResult, Verdict};
 use crate::{finding::Blame, text::duration};
 
 /// How good a thing is, for its color and its filter.
@@ -102,7 +102,7 @@ pub enum Block {
     /// A paragraph with a label.
     Labeled(String, String),
     /// An expectation that does not hold.
-    Finding(Told),
+    Finding(ReportedFinding),
     /// What crossed the wire.
     Exchange(Box<Exchange>),
     /// A table.
@@ -178,7 +178,7 @@ pub fn item(scenario: &ScenarioResult) -> Item {
     Item { tone, word: word.to_owned(), area: area(&scenario.file), title: scenario.title.clone(), blocks }
 }
 
-impl Told {
+impl ReportedFinding {
     /// Who is to blame, as a word of the report.
     fn blamed(&self) -> &'static str {
         match self.blame {
@@ -220,9 +220,9 @@ mod tests {
                 (exchange.body, exchange.request_body) = (HOSTILE.to_owned(), HOSTILE.to_owned());
                 (exchange.request, exchange.end) = (HOSTILE.to_owned(), HOSTILE.to_owned());
                 exchange.headers = vec![(HOSTILE.to_owned(), HOSTILE.to_owned())];
-                for told in &mut step.findings {
-                    (told.at, told.about) = (HOSTILE.to_owned(), HOSTILE.to_owned());
-                    (told.expected, told.actual) = (HOSTILE.to_owned(), format!("{HOSTILE} more"));
+                for reported in &mut step.findings {
+                    (reported.at, reported.about) = (HOSTILE.to_owned(), HOSTILE.to_owned());
+                    (reported.expected, reported.actual) = (HOSTILE.to_owned(), format!("{HOSTILE} more"));
                 }
             }
         }

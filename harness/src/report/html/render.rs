@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use similar::{ChangeTag, TextDiff};
 
 use super::{Block, Item, Page, Section, Table};
-use crate::report::{Exchange, Told};
+use crate::report::{Exchange, ReportedFinding};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -132,7 +132,7 @@ fn item(out: &mut String, item: &Item) {
             Block::Labeled(label, text) => {
                 let _ = writeln!(out, "<p><span class=\"dim\">{}:</span> {}</p>", esc(label), esc(text));
             }
-            Block::Finding(told) => finding(out, told),
+            Block::Finding(reported) => finding(out, reported),
             Block::Exchange(one) => exchange(out, one),
             Block::Table(one) => table(out, one),
         }
@@ -140,17 +140,17 @@ fn item(out: &mut String, item: &Item) {
     out.push_str("</div></details>\n");
 }
 
-fn finding(out: &mut String, told: &Told) {
-    let law = told.law.map(|law| format!(", law {law}")).unwrap_or_default();
+fn finding(out: &mut String, reported: &ReportedFinding) {
+    let law = reported.law.map(|law| format!(", law {law}")).unwrap_or_default();
     let _ = writeln!(
         out,
         "<div class=\"finding\"><code>{}</code> {} <span class=\"dim\">(blame: {}{})</span>",
-        esc(&told.at),
-        esc(&told.about),
-        told.blamed(),
+        esc(&reported.at),
+        esc(&reported.about),
+        reported.blamed(),
         esc(&law)
     );
-    let (expected, actual) = marked(&told.expected, &told.actual);
+    let (expected, actual) = marked(&reported.expected, &reported.actual);
     let _ = writeln!(out, "<pre>expected {expected}\nactual   {actual}</pre></div>");
 }
 

@@ -20,7 +20,7 @@ use super::{
     options::{Options, options},
 };
 use crate::{
-    generation::{Task, reply::Telling, thinking::Thinking, tool_calls::ToolCalls},
+    generation::{Task, reply::ReplyOptions, thinking::Thinking, tool_calls::ToolCalls},
     go::{self, KeepAlive},
     models::{Capability, Mode, Model},
     names::Name,
@@ -153,7 +153,7 @@ impl Inference {
         tools: &[Value],
         given: Option<&str>,
         prompt_tokens: usize,
-    ) -> (Task, Telling) {
+    ) -> (Task, ReplyOptions) {
         let mut words = match (given, &self.format) {
             (Some(words), _) => words.to_owned(),
             (None, Format::Schema(schema)) => question.value(schema),
@@ -174,15 +174,15 @@ impl Inference {
         let most = self.most(version, prompt_tokens);
         let task = Task { words, prompt_tokens, most, stop: self.options.stop.clone(), logprobs: self.logprobs };
         let names = tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap_or_default().to_owned()).collect();
-        let telling = Telling {
+        let options = ReplyOptions {
             thinking: apart.then(Thinking::default),
             // The grammar wins over tools (recorded: tools/with-format).
             tool_calls: (!tools.is_empty()).then(|| ToolCalls::new(names)),
             calls_last: self.model.mode == Mode::Jinja && version.has(Feature::LlamaServer),
-            tells_held: false,
+            sends_silent_events: false,
             then: then.map(|words| Task { words, ..task.clone() }),
         };
-        (task, telling)
+        (task, options)
     }
 }
 

@@ -144,8 +144,8 @@ mod tests {
         assert!(backups.undo().unwrap_err().contains("was changed since"));
         assert_eq!(fs::read_to_string(&old).unwrap(), "mine");
         fs::write(&old, "1").unwrap();
-        let told = backups.undo().unwrap();
-        assert!(told.contains("restored") && told.contains("removed"), "{told}");
+        let reported = backups.undo().unwrap();
+        assert!(reported.contains("restored") && reported.contains("removed"), "{reported}");
         assert_eq!((fs::read_to_string(&old).unwrap(), new.exists()), ("0".to_owned(), false));
         assert!(backups.undo().unwrap_err().contains("nothing to undo"));
     }

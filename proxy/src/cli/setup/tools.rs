@@ -496,8 +496,8 @@ mod tests {
                 assert!(texts.contains(expected), "{} lacks {expected}: {texts}", tool.name);
             }
             // Open WebUI, Claude Code and llm have no setting for it.
-            let told = ["32768", "24576"].iter().any(|tokens| texts.contains(tokens));
-            assert_eq!(told, !matches!(tool.name, "openwebui" | "claude" | "llm"), "{}: {texts}", tool.name);
+            let reported = ["32768", "24576"].iter().any(|tokens| texts.contains(tokens));
+            assert_eq!(reported, !matches!(tool.name, "openwebui" | "claude" | "llm"), "{}: {texts}", tool.name);
             let keyless = planned(tool, &facts(None));
             assert!(!keyless.files.iter().any(|(_, text)| text.contains("the-key")), "{}", tool.name);
         }

@@ -138,7 +138,7 @@ mod tests {
             let models = names.iter().map(|name| format!(r#"{{"name":"{name}","modified_at":""}}"#));
             format!(r#"{{"models":[{}]}}"#, models.collect::<Vec<_>>().join(","))
         };
-        let told = |model: &str, names: &[&str]| {
+        let reported = |model: &str, names: &[&str]| {
             let tags = tags(names);
             let (config, tags) = (Config::default(), serde_json::from_str(&tags).unwrap());
             let instead = instead(model, &Listing { config: &config, loaded: None }.entries(&tags));
@@ -150,12 +150,12 @@ mod tests {
             ("gpt-os:20b", "Did you mean `gpt-oss:20b`?"),
             ("GPT-OSS:120b", "Did you mean `gpt-oss:20b`?"),
         ] {
-            assert_eq!(told(model, &stock), expected);
+            assert_eq!(reported(model, &stock), expected);
         }
         let all = "Available models: `smollm2:135m`, `all-minilm:latest`, `llama3.2:latest`, `gpt-oss:20b`, `llama-guard3:8b`.";
-        assert_eq!(told("nope", &stock), all);
-        assert_eq!(told("no-such-model:135m", &stock), all, "a tag says nothing");
-        assert!(told("nope", &["m"; 12]).ends_with("`m` and 2 more."));
-        assert_eq!(told("nope", &[]), "The remote has no models yet; get one with: ollama pull nope");
+        assert_eq!(reported("nope", &stock), all);
+        assert_eq!(reported("no-such-model:135m", &stock), all, "a tag says nothing");
+        assert!(reported("nope", &["m"; 12]).ends_with("`m` and 2 more."));
+        assert_eq!(reported("nope", &[]), "The remote has no models yet; get one with: ollama pull nope");
     }
 }

@@ -344,19 +344,19 @@ fn failure<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<(String, String)
     let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
     let path = error.path().to_string();
     // Line and column would be those of the part, not of the body.
-    let told = error.into_inner().to_string();
-    let told = told.rfind(" at line ").map_or(&*told, |at| &told[..at]).to_owned();
-    Some((path, told))
+    let reported = error.into_inner().to_string();
+    let reported = reported.rfind(" at line ").map_or(&*reported, |at| &reported[..at]).to_owned();
+    Some((path, reported))
 }
 
 fn blame(name: &str, failure: impl FnOnce() -> Option<(String, String)>) -> Error {
-    let (path, told) = failure().unwrap_or_default();
+    let (path, reported) = failure().unwrap_or_default();
     let path = join(name, &path);
-    let missing = told.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    let missing = reported.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     match missing {
         Some(field) => Error::missing(join(&path, field)),
         None => Error::Invalid {
-            message: format!("Invalid type for '{path}': {told}."),
+            message: format!("Invalid type for '{path}': {reported}."),
             param: Some(path),
             code: Some("invalid_type"),
         },
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_is_told_with_its_path() {
+    fn a_wrong_type_is_reported_with_its_path() {
         let body = json(r#"{"items":[{"text":"a"},{"text":5}]}"#);
         let error = body.fields().unwrap().need::<Vec<Item<'_>>>("items", &mut Vec::new()).unwrap_err();
         assert_eq!(error.param(), Some("items[1].text"));
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_field_is_told_with_its_path() {
+    fn a_missing_field_is_reported_with_its_path() {
         let body = json(r#"{"items":[{}]}"#);
         let error = body.fields().unwrap().need::<Vec<Item<'_>>>("items", &mut Vec::new()).unwrap_err();
         assert_eq!((error.param(), error.row().code), (Some("items[0].text"), Some("missing_required_parameter")));
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_json_is_told_with_line_and_column() {
+    fn broken_json_is_reported_with_line_and_column() {
         let error = json("{\"model\": \"m\",\n oops}").fields().unwrap_err();
         assert!(error.to_string().contains("line 2 column 2"), "{error}");
         assert!(json("[]").fields().unwrap_err().to_string().contains("JSON object"));

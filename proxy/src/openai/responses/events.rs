@@ -57,11 +57,11 @@ pub(super) fn done(index: usize, item: &Item) -> Event<'_> {
 /// A token's probability. Without bytes from Ollama they are those of the text: strict clients accept no null.
 pub(super) fn probability(token: &Logprob<'_>) -> Option<Box<RawValue>> {
     fn bytes<'t>(token: &'t Logprob<'_>) -> Cow<'t, [u8]> {
-        let told = token.bytes.and_then(|raw| serde_json::from_str::<Vec<u8>>(raw.get()).ok());
-        told.map_or_else(|| Cow::Borrowed(token.token.as_bytes()), Cow::Owned)
+        let reported = token.bytes.and_then(|raw| serde_json::from_str::<Vec<u8>>(raw.get()).ok());
+        reported.map_or_else(|| Cow::Borrowed(token.token.as_bytes()), Cow::Owned)
     }
     let alternatives = token.top_logprobs.iter();
-    let told = Probability {
+    let reported = Probability {
         token: &token.token,
         logprob: token.logprob,
         bytes: bytes(token),
@@ -69,5 +69,5 @@ pub(super) fn probability(token: &Logprob<'_>) -> Option<Box<RawValue>> {
             .map(|token| Alternative { token: &token.token, logprob: token.logprob, bytes: bytes(token) })
             .collect(),
     };
-    to_raw_value(&told).ok()
+    to_raw_value(&reported).ok()
 }

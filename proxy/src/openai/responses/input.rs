@@ -122,8 +122,8 @@ pub(crate) fn kind<'a>(item: &'a RawValue, at: &str) -> Result<Cow<'a, str>, Err
             code: Some("invalid_type"),
         });
     }
-    let told: Kind<'a> = read(at, item)?;
-    match (told.kind, told.role, told.id) {
+    let shape: Kind<'a> = read(at, item)?;
+    match (shape.kind, shape.role, shape.id) {
         (Some(kind), ..) => Ok(kind.0),
         (None, Some(_), _) => Ok(Cow::Borrowed("message")),
         (None, None, Some(_)) => Ok(Cow::Borrowed("item_reference")),
@@ -196,8 +196,8 @@ pub(super) fn reference(item: &RawValue, at: &str) -> Result<Option<String>, Err
     if kind(item, at)? != "item_reference" {
         return Ok(None);
     }
-    let told: Kind<'_> = read(at, item)?;
-    told.id.map(|id| Some(id.to_string())).ok_or_else(|| missing(at, "id"))
+    let shape: Kind<'_> = read(at, item)?;
+    shape.id.map(|id| Some(id.to_string())).ok_or_else(|| missing(at, "id"))
 }
 
 fn missing(at: &str, field: &str) -> Error {
@@ -350,7 +350,7 @@ impl<'a> Conversation<'a> {
             return;
         };
         receipt.note(&name, "as-text");
-        let role = serde_json::from_str::<Kind<'a>>(raw.get()).ok().and_then(|told| told.role);
+        let role = serde_json::from_str::<Kind<'a>>(raw.get()).ok().and_then(|shape| shape.role);
         if kind.ends_with("reasoning") {
             if let Some(turn) = self.turn(|turn| turn.thinking.is_some() || !turn.content.is_empty()) {
                 turn.thinking = Some(Cow::Owned(text));

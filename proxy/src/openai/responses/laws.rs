@@ -256,7 +256,7 @@ proptest! {
     }
 
     #[test]
-    fn a_conversation_gets_what_the_events_have_told(request in request(), lines in lines(), cut: bool) {
+    fn a_conversation_gets_what_the_events_have_sent(request in request(), lines in lines(), cut: bool) {
         let mut bytes = wire(&lines);
         if cut {
             bytes.truncate(bytes.len() / 2);

@@ -52,7 +52,7 @@ pub(crate) fn is_hosted(kind: &str) -> bool {
 
 /// A tool as the client sends it; which fields are filled depends on `kind`.
 #[derive(Debug, Deserialize)]
-struct Told<'a> {
+struct GivenTool<'a> {
     #[serde(borrow, rename = "type")]
     kind: Text<'a>,
     #[serde(borrow, default)]
@@ -182,13 +182,13 @@ impl<'a> Offer<'a> {
     /// Fails on a tool that lacks its name, that has parameters which Ollama cannot be given, or that is run elsewhere
     /// while `hosted` refuses those.
     pub(crate) fn read(
-        told: Vec<&'a RawValue>,
+        given: Vec<&'a RawValue>,
         brought: &[(String, &'a RawValue)],
         hosted: Hosted,
         receipt: &mut Receipt,
     ) -> Result<Self, Error> {
         let mut offer = Self::default();
-        for (n, raw) in told.into_iter().enumerate() {
+        for (n, raw) in given.into_iter().enumerate() {
             offer.add(raw, &format!("tools[{n}]"), None, hosted, receipt)?;
         }
         // A response repeats the tools of its request alone.
@@ -229,35 +229,35 @@ impl<'a> Offer<'a> {
             return Ok(());
         }
         let mut unknown = Vec::new();
-        let told: Told<'a> = parse(at, raw, &mut unknown)?;
+        let given: GivenTool<'a> = parse(at, raw, &mut unknown)?;
         unknown.iter().for_each(|path| unread(path, receipt));
         let need = |field: &str| Error::missing(format!("{at}.{field}"));
-        let name = told.name.as_ref().filter(|name| !name.is_empty()).ok_or_else(|| need("name"));
-        match &*told.kind {
+        let name = given.name.as_ref().filter(|name| !name.is_empty()).ok_or_else(|| need("name"));
+        match &*given.kind {
             "function" => {
                 let name = name?.to_string();
                 if namespace.is_none() {
                     let repeated = Repeated {
                         r#type: "function",
                         name: &name,
-                        description: told.description.as_deref(),
-                        parameters: told.parameters,
-                        strict: told.strict,
+                        description: given.description.as_deref(),
+                        parameters: given.parameters,
+                        strict: given.strict,
                     };
                     self.echo.push(raw_of(&repeated)?);
                 }
                 self.offer(
                     at,
                     Called::Function { name, namespace: namespace.map(ToOwned::to_owned) },
-                    told.description,
-                    told.parameters.map(Cow::Borrowed),
-                    told.strict,
+                    given.description,
+                    given.parameters.map(Cow::Borrowed),
+                    given.strict,
                 )?;
             }
             "custom" => {
                 let name = name?.to_string();
-                let mut description = told.description.map(|text| text.0.into_owned()).unwrap_or_default();
-                let grammar = match &told.format {
+                let mut description = given.description.map(|text| text.0.into_owned()).unwrap_or_default();
+                let grammar = match &given.format {
                     Some(format) if format.kind.as_deref() == Some("grammar") || format.definition.is_some() => {
                         Some(format.grammar(at)?)
                     }
@@ -275,7 +275,7 @@ impl<'a> Offer<'a> {
                 if namespace.is_none() {
                     // Some clients cannot read one without its format.
                     let mut repeated: Value = read(at, raw)?;
-                    if told.format.is_none() {
+                    if given.format.is_none() {
                         repeated["format"] = json!({"type": "text"});
                     }
                     self.echo.push(raw_of(&repeated)?);
@@ -292,7 +292,7 @@ impl<'a> Offer<'a> {
             _ => {
                 let name = name?.to_string();
                 self.echo.push(raw.to_owned());
-                for (n, raw) in told.tools.ok_or_else(|| need("tools"))?.into_iter().enumerate() {
+                for (n, raw) in given.tools.ok_or_else(|| need("tools"))?.into_iter().enumerate() {
                     self.add(raw, &format!("{at}.tools[{n}]"), Some(&name), hosted, receipt)?;
                 }
             }

@@ -263,8 +263,8 @@ impl<'a> Request<'a> {
         let format = config.format.map_or(Ok(None), |format| {
             message::format(&format.kind, format.schema, "text.format", "text.format.schema", receipt)
         })?;
-        let told: Vec<&'a RawValue> = fields.take("tools", ignored)?.unwrap_or_default();
-        let Offer { tools, offered, echo: tools_echo } = Offer::read(told, brought, terms.hosted, receipt)?;
+        let given: Vec<&'a RawValue> = fields.take("tools", ignored)?.unwrap_or_default();
+        let Offer { tools, offered, echo: tools_echo } = Offer::read(given, brought, terms.hosted, receipt)?;
         let tool_choice = owned(fields.raw("tool_choice"), "\"auto\"")?;
         let choice = match fields.take_raw("tool_choice") {
             Some(raw) => choice::read_choice(raw, &offered, receipt)?,

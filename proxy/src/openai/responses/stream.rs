@@ -238,7 +238,7 @@ impl Answer {
     }
 
     /// An event with the whole response.
-    fn tell(&mut self, kind: &'static str, out: &mut Frames) {
+    fn send_state(&mut self, kind: &'static str, out: &mut Frames) {
         let mut events = std::mem::take(&mut self.events);
         events.send(Event { r#type: kind, response: Some(self.response()), ..Event::default() }, out);
         self.events = events;
@@ -248,8 +248,8 @@ impl Answer {
     pub(crate) fn queue(&mut self, out: &mut Frames) {
         if self.state == State::Opening && self.facts.echo.background {
             self.state = State::Queued;
-            self.tell("response.created", out);
-            self.tell("response.queued", out);
+            self.send_state("response.created", out);
+            self.send_state("response.queued", out);
         }
     }
 
@@ -258,10 +258,10 @@ impl Answer {
         if matches!(self.state, State::Opening | State::Queued) {
             self.status = Status::InProgress;
             if self.state == State::Opening {
-                self.tell("response.created", out);
+                self.send_state("response.created", out);
             }
             (self.state, self.begun) = (State::Flowing, true);
-            self.tell("response.in_progress", out);
+            self.send_state("response.in_progress", out);
         }
     }
 
@@ -519,7 +519,7 @@ impl Answer {
         self.status = status;
         // A resumed stream gets its end, wherever it was left.
         self.events.known_to(None);
-        self.tell(kind, out);
+        self.send_state(kind, out);
         self.events.end(out);
     }
 

@@ -158,10 +158,9 @@ impl Rewriting<'_> {
             schema.shift_remove("enum");
         }
         // The grammar takes a schema without any of these for a mistake, or for an object.
-        let telling =
-            ["type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum", "properties", "items", "prefixItems"];
+        let known = ["type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum", "properties", "items", "prefixItems"];
         let open = schema.get("additionalProperties").is_none_or(|more| *more == Value::Bool(true));
-        let said = !open || telling.iter().any(|key| schema.contains_key(*key));
+        let said = !open || known.iter().any(|key| schema.contains_key(*key));
         if !said && !schema.contains_key("pattern") && !has_known_format(schema) {
             schema.insert("type".to_owned(), json!(ANY));
         }

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn lookarounds_are_left_out_and_told() {
+    fn lookarounds_are_left_out_and_reported() {
         let expected = Rewritten { pattern: "^[a-z]{3}$".to_owned(), looser: true };
         assert_eq!(rewrite("^(?=h)[a-z]{3}$").unwrap(), expected);
         assert_eq!(rewrite("^(?!a(b[)]|c))[a-z]{3}(?<=x)$").unwrap(), expected);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_grammar_can_say_is_told() {
+    fn what_no_grammar_can_say_is_reported() {
         for pattern in ["^[a-z$", r"^\bx$", "a^b", r"^\p{L}$", "^(?i)a$", "^[^\\s\\S]$", "(", r"^(a)\1$"] {
             assert!(rewrite(pattern).is_err(), "{pattern}");
         }

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_tells_what_the_table_says() {
+    fn the_page_shows_what_the_table_says() {
         let mut page = String::from(
             "# What becomes of each request field\n\n\
              A field is *mapped* to what Ollama has, *emulated* by farllama, *refused* with a 400, or has *no effect*; what is\n\

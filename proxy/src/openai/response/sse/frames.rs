@@ -143,7 +143,7 @@ mod tests {
         let carried: Box<serde_json::value::RawValue> =
             serde_json::from_str("{\r\n \"a\\n\":\t\"\u{2028}\"\n}").unwrap();
         frames.data(&carried);
-        let told = "data: \"a\\u2028b\\u2029c\\u0085d\\né€\"\n\ndata: { \"a\\n\":\t\"\\u2028\"}\n\n";
-        assert_eq!(&frames.take()[..], told.as_bytes());
+        let reported = "data: \"a\\u2028b\\u2029c\\u0085d\\né€\"\n\ndata: { \"a\\n\":\t\"\\u2028\"}\n\n";
+        assert_eq!(&frames.take()[..], reported.as_bytes());
     }
 }

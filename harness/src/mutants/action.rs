@@ -25,12 +25,12 @@ use super::{
 /// A mutant at work on one scenario, or none at all: the control. Cheap to clone; clones share what they have seen.
 #[derive(Clone, Debug, Default)]
 pub struct Mutation {
-    deed: Deed,
+    action: Action,
     seen: Arc<Seen>,
 }
 
 #[derive(Clone, Debug, Default)]
-enum Deed {
+enum Action {
     #[default]
     Nothing,
     /// The `nth` way of a mutant.
@@ -63,13 +63,13 @@ impl Mutation {
     /// The `nth` way of this mutant.
     #[must_use]
     pub fn of(mutant: &'static Mutant, nth: usize) -> Self {
-        Self { deed: Deed::Mutant(mutant, nth), seen: Arc::default() }
+        Self { action: Action::Mutant(mutant, nth), seen: Arc::default() }
     }
 
     /// This field never reaches the proxy.
     #[must_use]
     pub fn without(field: Field) -> Self {
-        Self { deed: Deed::Without(field), seen: Arc::default() }
+        Self { action: Action::Without(field), seen: Arc::default() }
     }
 
     /// Whether the traffic has been changed.
@@ -121,16 +121,16 @@ impl Mutation {
     }
 
     fn kind(&self) -> Option<Kind> {
-        if let Deed::Mutant(mutant, _) = self.deed { Some(mutant.kind) } else { None }
+        if let Action::Mutant(mutant, _) = self.action { Some(mutant.kind) } else { None }
     }
 
     /// What becomes of a client's request.
     pub(super) fn request(&self, mut request: Message) -> Message {
         let before = request.clone();
         self.note(&request);
-        match &self.deed {
-            Deed::Mutant(Mutant { kind: Kind::Request(change), .. }, nth) => change(&mut request, *nth),
-            Deed::Without(field) if field.is_at(&request.head) => requests::drop_field(&mut request, &field.name),
+        match &self.action {
+            Action::Mutant(Mutant { kind: Kind::Request(change), .. }, nth) => change(&mut request, *nth),
+            Action::Without(field) if field.is_at(&request.head) => requests::drop_field(&mut request, &field.name),
             _ => {}
         }
         if request != before {
@@ -153,12 +153,12 @@ impl Mutation {
     /// What becomes of the proxy's request on its way to Ollama.
     pub(super) fn upstream(&self, mut request: Message) -> Message {
         let before = request.clone();
-        match &self.deed {
-            Deed::Mutant(Mutant { kind: Kind::CallersKey, .. }, _) => {
+        match &self.action {
+            Action::Mutant(Mutant { kind: Kind::CallersKey, .. }, _) => {
                 let keys = self.seen.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 keys.into_iter().for_each(|(name, value)| request.head.set(&name, value));
             }
-            Deed::Mutant(Mutant { kind: Kind::Upstream(change), .. }, nth) => change(&mut request, *nth),
+            Action::Mutant(Mutant { kind: Kind::Upstream(change), .. }, nth) => change(&mut request, *nth),
             _ => {}
         }
         if request != before {
@@ -169,7 +169,7 @@ impl Mutation {
 
     /// What becomes of an answer that is no stream.
     pub(super) fn answer(&self, request: &Head, mut answer: Message) -> Message {
-        let Deed::Mutant(mutant, nth) = self.deed else { return answer };
+        let Action::Mutant(mutant, nth) = self.action else { return answer };
         let before = answer.clone();
         match mutant.kind {
             Kind::Answer(change) => change(&mut answer),
@@ -203,7 +203,7 @@ impl Mutation {
     /// What is done with a stream of this media type.
     pub(super) fn tamper(&self, request: &Head, media_type: &str) -> Option<Tamper> {
         self.passed().streams.insert(media_type.to_owned());
-        let Deed::Mutant(mutant, nth) = self.deed else { return None };
+        let Action::Mutant(mutant, nth) = self.action else { return None };
         match mutant.kind {
             Kind::Frames(tamper) => Some(tamper(nth)),
             Kind::Only(only, tamper) => only.contains(&media_type).then(tamper),
