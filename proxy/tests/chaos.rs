@@ -16,7 +16,7 @@ use farllama::{
     config::{Limits, Timeouts},
     serve,
 };
-use support::config;
+use support::{config, dice::Dice};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -32,24 +32,6 @@ const IDLE: Duration = Duration::from_millis(400);
 
 /// Longer than any stream takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// SplitMix64: the same numbers everywhere.
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut roll = self.0;
-        roll = (roll ^ (roll >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        roll = (roll ^ (roll >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((roll ^ (roll >> 31)) % below as u64).unwrap()
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.roll(n) == 0
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {

@@ -23,6 +23,7 @@ use std::{
 use farllama::{Config, serve};
 use mock_ollama::{Chaos, Journal, Mock, Options, Script, Stock};
 use serde_json::json;
+use support::dice::Dice;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -38,20 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The models of each remote: one that all have, some that two have, one that is nowhere else.
 const MODELS: [&[&str]; 3] = [&["all", "ab", "ca", "a"], &["all", "ab", "bc", "b"], &["all", "bc", "ca", "c"]];
-
-/// `SplitMix64`: the same numbers everywhere.
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut roll = self.0;
-        roll = (roll ^ (roll >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        roll = (roll ^ (roll >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((roll ^ (roll >> 31)) % below as u64).unwrap()
-    }
-}
 
 /// A remote that is killed, and revived on the same port.
 struct Mortal {

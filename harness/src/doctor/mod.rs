@@ -235,42 +235,27 @@ pub async fn examine(examination: &Examination, progress: impl Fn(&str)) -> anyh
 
 /// farllama's settings for an examination: what it does with requests, without its listener, callers and observers.
 fn own(settings: &Config) -> Config {
-    let Config {
-        remote,
-        native,
-        openai,
-        models,
-        context,
-        completions,
-        moderation,
-        audio,
-        tools,
-        responses,
-        anthropic,
-        images,
-        timeouts,
-        heartbeat,
-        limits,
-        ..
-    } = settings.clone();
+    let (settings, default) = (settings.clone(), Config::default());
     Config {
-        local: Local { port: 0, ..Local::default() },
-        remote: Remote { probe: Duration::ZERO, ..remote },
-        native,
-        openai,
-        models,
-        context,
-        completions,
-        moderation,
-        audio,
-        tools,
-        responses,
-        anthropic,
-        images,
-        timeouts,
-        heartbeat,
-        limits,
-        ..Config::default()
+        local: Local { port: 0, ..default.local },
+        remote: Remote { probe: Duration::ZERO, ..settings.remote },
+        // One remote is examined.
+        remotes: default.remotes,
+        health: default.health,
+        // Callers and what they share.
+        auth: default.auth,
+        quota: default.quota,
+        origins: default.origins,
+        store: default.store,
+        files: default.files,
+        batches: default.batches,
+        // What runs beside requests.
+        warm: default.warm,
+        log: default.log,
+        admin: default.admin,
+        traces: default.traces,
+        shutdown: default.shutdown,
+        ..settings
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Config, Tools},
     openai::{
-        arbitrary::{in_pieces, lines, wire},
+        arbitrary::{self, in_pieces, lines, wire},
         request::json::Json,
         response::sse::Feed,
         upstream_request::context::Policy,
@@ -254,26 +254,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "object",
         "web_search_20250305",
     ];
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        "\\PC{0,5}".prop_map(Value::from),
-        prop::sample::select(WORDS).prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
-        let object = prop::collection::vec((prop::sample::select(NAMES), inner.clone()), 0..5);
-        prop_oneof![
-            prop::collection::vec(inner, 0..4).prop_map(Value::from),
-            object.prop_map(|fields| {
-                fields
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into()
-            }),
-        ]
-    })
+    arbitrary::json(NAMES, WORDS)
 }
 
 proptest! {

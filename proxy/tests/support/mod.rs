@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "a test may start what it likes")]
 
+pub mod dice;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},

@@ -8,7 +8,7 @@ use super::{items, request, socket, stored, translate};
 use crate::{
     gate::Owner,
     openai::{
-        arbitrary::{in_pieces, lines, wire},
+        arbitrary::{self, in_pieces, lines, wire},
         conversations,
         request::json::Json,
         response::sse::Feed,
@@ -328,26 +328,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "json_schema",
         "none",
     ];
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        "\\PC{0,5}".prop_map(Value::from),
-        prop::sample::select(WORDS).prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
-        let object = prop::collection::vec((prop::sample::select(NAMES), inner.clone()), 0..5);
-        prop_oneof![
-            prop::collection::vec(inner, 0..4).prop_map(Value::from),
-            object.prop_map(|fields| {
-                fields
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into()
-            }),
-        ]
-    })
+    arbitrary::json(NAMES, WORDS)
 }
 
 proptest! {

@@ -77,7 +77,7 @@ impl<T: Translator> Feed<T> {
     /// Takes the end of the packets.
     ///
     /// # Errors
-    /// As [`Feed::packet`].
+    /// As [`Feed::packet_of`].
     pub(crate) fn eof_of(&mut self, nth: usize) -> Result<(), Error> {
         if let Some(line) = self.lines[nth].rest() {
             self.line(nth, &line)?;
