@@ -154,7 +154,7 @@ fn check_in(folder: &Path, image: &Image) -> Command {
     check
 }
 
-/// Tells a process to end, as Ctrl-C does.
+/// Interrupts a process, as Ctrl-C does.
 fn interrupt(pid: u32) {
     run(Command::new("kill").args(["-INT", &pid.to_string()]));
 }

@@ -334,7 +334,7 @@ where
         }
     }
 
-    /// Gathers what is available of the request body. Ready: no more of it is needed now, or to come.
+    /// Gathers what is available of the request body. Ready: nothing more is needed now, or will come.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Error> {
         while let Some(upload) = &mut self.upload
             && !upload.done

@@ -43,7 +43,7 @@ pub(crate) struct State {
     published: Vec<Model>,
     store: Mutex<Store>,
     counter: AtomicU64,
-    /// Told when a request ends or something is unloaded.
+    /// Notified when a request ends or a model is unloaded.
     changed: Notify,
 }
 

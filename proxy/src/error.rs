@@ -406,7 +406,7 @@ struct AnthropicError<'a> {
     details: Option<AnthropicDetails>,
 }
 
-/// What Anthropic's clients go by when they ask for what cannot be had.
+/// What Anthropic's clients go by when they ask for something that is not available.
 #[derive(Serialize)]
 struct AnthropicDetails {
     error_code: &'static str,

@@ -33,7 +33,7 @@ impl Key {
         key.map(Self).map_err(|error| Error::Internal { message: error.to_string() })
     }
 
-    /// A text for the client to carry, which nobody without the key reads or changes.
+    /// A text for the client to carry, which can only be read or changed with the key.
     ///
     /// # Errors
     /// Fails if there is no randomness.

@@ -19,7 +19,7 @@ enum Seen {
     Stored(Value),
     /// The remote gets the request and the answer of an earlier response, named by its id.
     GoesOn,
-    /// The remote is told what a conversation has, named by its id.
+    /// The remote gets the items of a conversation, named by its id.
     Joins,
 }
 

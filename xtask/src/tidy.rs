@@ -387,7 +387,8 @@ fn is_riddle(text: &str) -> bool {
     RIDDLES.iter().any(|riddle| has_word(&plain, riddle))
 }
 
-/// Strings of the programs, the documentation, the example of settings, and the titles of scenarios.
+/// Strings of the programs, comments, the documentation, the example of settings, and the titles of scenarios and of
+/// the foreign clients' checks.
 fn texts_name_who_acts(files: &[File]) -> Vec<String> {
     let sources = ["proxy/src/", "harness/src/", "mock-ollama/src/", "http1-client/src/"];
     let of_programs = rust(files)
@@ -401,6 +402,16 @@ fn texts_name_who_acts(files: &[File]) -> Vec<String> {
                 !line.starts_with("//") && texts.any(is_riddle)
             };
             lines(code(text), riddle).map(move |line| format!("{path}:{line}"))
+        });
+    let of_comments = rust(files).flat_map(|(path, text)| {
+        // Help texts are comments, too.
+        let riddle = |line: &str| line.trim_start().starts_with("//") && is_riddle(line);
+        lines(text, riddle).map(move |line| format!("{path}:{line}"))
+    });
+    let of_witnesses =
+        files.iter().filter(|(path, _)| path.starts_with("xtask/witnesses/")).flat_map(|(path, text)| {
+            let riddle = |line: &str| line.trim_start_matches('@').starts_with("check") && is_riddle(line);
+            lines(text, riddle).map(move |line| format!("{path}:{line}"))
         });
     let is_page = |path: &str| {
         let folders =
@@ -418,7 +429,7 @@ fn texts_name_who_acts(files: &[File]) -> Vec<String> {
             let riddle = |line: &str| line.starts_with("title:") && is_riddle(line);
             lines(text, riddle).map(move |line| format!("{path}:{line}"))
         });
-    of_programs.chain(of_pages).chain(of_scenarios).collect()
+    of_programs.chain(of_comments).chain(of_witnesses).chain(of_pages).chain(of_scenarios).collect()
 }
 
 /// Prose of pages and comments of code; rustfmt and the other formatters are for the code itself. A line that cannot be
@@ -595,9 +606,11 @@ mod tests {
     }
 
     #[test]
-    fn a_text_with_a_riddle_is_found_and_comments_are_not() {
+    fn a_text_or_a_comment_with_a_riddle_is_found_and_a_name_is_not() {
         let source = file("proxy/src/x.rs", "// nobody\nlet a = \"Nobody listens\";\nlet nobody = \"x\";\n");
-        assert_eq!(texts_name_who_acts(&[source]), ["proxy/src/x.rs:2"]);
+        let witness = file("xtask/witnesses/python/x.py", "@check(\"the client is told\")\ntold = 1\n");
+        let found = ["proxy/src/x.rs:2", "proxy/src/x.rs:1", "xtask/witnesses/python/x.py:1"];
+        assert_eq!(texts_name_who_acts(&[source, witness]), found);
     }
 
     #[test]

@@ -116,6 +116,46 @@ fn every_command_shown_exists_with_its_flags() {
     assert!(checked > 20, "{checked} commands found");
 }
 
+/// The pairs of lines of a help text that were broken by hand: the first word of the second fits on the first.
+fn broken_by_hand(help: &str, width: usize) -> Vec<String> {
+    let lines: Vec<&str> = help.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let is_broken = |pair: &&[&str]| {
+        let (first, second) = (pair[0], pair[1].trim_start());
+        let word = second.split(' ').next().unwrap_or_default();
+        let is_text = |line: &str| !line.trim_start().contains("  ") && !line.trim_start().starts_with('-');
+        let goes_on = word.starts_with(|c: char| c.is_ascii_lowercase()) && !PROGRAMS.contains(&word);
+        let fits = first.chars().count() + 1 + word.chars().count() <= width;
+        // Commands and their explanations have other indents, and so do tables.
+        !first.is_empty() && indent(first) == indent(pair[1]) && is_text(first) && is_text(second) && goes_on && fits
+    };
+    lines.windows(2).filter(is_broken).map(|pair| pair.join(" | ")).collect()
+}
+
+#[test]
+fn no_line_of_a_help_is_broken_by_hand() {
+    assert_eq!(broken_by_hand("a text that\n  ends\n\nand\nthen goes\n", 12), ["and | then goes"]);
+    if !is_built() {
+        return;
+    }
+    let (mut wrong, mut asked) = (Vec::new(), 0);
+    let mut chains: Vec<Vec<String>> = PROGRAMS.map(|name| vec![name.to_owned()]).to_vec();
+    while let Some(chain) = chains.pop() {
+        let words: Vec<&str> = chain.iter().map(String::as_str).collect();
+        let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(words[0]);
+        let output = Command::new(program).args(&words[1..]).arg("--help").env("COLUMNS", "100").output().unwrap();
+        let help = String::from_utf8_lossy(&output.stdout).into_owned();
+        asked += 1;
+        wrong.extend(broken_by_hand(&help, 100).into_iter().map(|lines| format!("{}: {lines}", words.join(" "))));
+        let list = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+        let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        let names = names.filter(|name| !matches!(*name, "" | "help") && words.len() < 3);
+        chains.extend(names.map(|name| chain.iter().cloned().chain([name.to_owned()]).collect()));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(asked > 20, "{asked} commands");
+}
+
 #[test]
 fn every_link_leads_to_a_file_and_every_page_is_linked() {
     let mut wrong = Vec::new();

@@ -12,8 +12,8 @@ use crate::{
 };
 
 pub(super) const HELP: &str = "\
-A scripted Ollama answers each case of a corpus with a malformed call, as public reports show them. farllama and the
-script alone are always compared; name further servers, which must use the script as their Ollama:
+A scripted Ollama answers each case of a corpus with a malformed call, as public reports show them. \
+farllama and the script alone are always compared; name further servers, which must use the script as their Ollama:
 
   toolrails --ollama http://127.0.0.1:11999 --port 11500 &
   farllama-check bench-tools --port 11999 --target toolrails=http://127.0.0.1:11500/v1

@@ -25,14 +25,13 @@ use crate::{
 };
 
 pub(super) const HELP: &str = "\
-A scenario with the tag mutant:NAME claims that it fails when that mutant is at work; these claims are run. With --all,
-every scenario runs against every mutant; --reached leaves out those that change nothing there. With --parameters, each request field of a table is dropped in turn, until a
-scenario that sends it fails.
+A scenario with the tag mutant:NAME claims that it fails when that mutant is at work; these claims are run. \
+With --all, every scenario runs against every mutant; --reached leaves out those that change nothing there. \
+With --parameters, each request field of a table is dropped in turn, until a scenario that sends it fails.
 
 Exit codes:
-  0  each mutant is noticed, every claim holds (and with --all, every scenario can fail; with --parameters, every field
-     is missed)
-  1  a mutant that no scenario notices, a claim that does not hold, a scenario that cannot fail, or a field that none misses
+  0  each mutant is noticed, and every claim holds
+  1  no scenario notices a mutant or misses a field, a claim does not hold, or a scenario cannot fail
   2  unusable input (flags, YAML), or something could not be started
   3  nothing was checked: no scenario was selected";
 

@@ -21,10 +21,13 @@ Example:
   OLLAMA_HOST=127.0.0.1:18000 ollama run smollm2:135m 'Say hi.'
   mock-ollama --replay recordings
 
-Masked: keys in headers and wherever they are repeated, home directories, users and passwords in URLs, private keys, API keys,
-bearer and web tokens, e-mail addresses, and what --mask names. Read the files before you publish them.
+Masked: keys in headers and wherever they are repeated, home directories, users and passwords in URLs, \
+private keys, API keys, bearer and web tokens, e-mail addresses, and what --mask names. Read the files before you publish them.
 
-Exit codes: 0 exchanges were recorded; 2 unusable flags, or the remote cannot be reached; 3 nothing was recorded";
+Exit codes:
+  0  exchanges were recorded
+  2  unusable flags, or the remote cannot be reached
+  3  nothing was recorded";
 
 /// How long the remote may take to report its version.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,10 +47,10 @@ pub(super) struct Flags {
     /// The port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 18000, value_name = "PORT")]
     local_port: u16,
-    /// Mask what this regular expression finds, too (may be given several times)
+    /// Masks what this regular expression finds, too (may be given several times)
     #[arg(long = "mask", value_name = "REGEX")]
     masks: Vec<String>,
-    /// End after so many recorded exchanges
+    /// Ends after so many recorded exchanges
     #[arg(long, value_name = "N")]
     count: Option<usize>,
 }

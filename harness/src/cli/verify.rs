@@ -16,7 +16,8 @@ use crate::{
 };
 
 pub(super) const HELP: &str = "\
-Compared are status, headers, framing, and the keys, kinds and fixed texts of the JSON; not what a model writes, times, ids or durations.
+Compared are status, headers, framing, and the keys, kinds and fixed texts of the JSON; \
+not what a model writes, times, ids or durations.
 
 Example:
   farllama-check verify recordings --remote-host gpu-box
@@ -45,16 +46,16 @@ pub(super) struct Flags {
     /// Only recordings whose name contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Send requests that change the remote, too: create, copy, delete, pull, push, blobs
+    /// Sends requests that change the remote, too: create, copy, delete, pull, push, blobs
     #[arg(long)]
     writes: bool,
     /// How long each exchange may take: 30s, 500ms
     #[arg(long, default_value = "120s", value_name = "TIME", value_parser = limit::parse)]
     timeout: Limit,
-    /// Write the new responses as recordings
+    /// Writes the new responses as recordings
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Write the outcome as JSON
+    /// Writes the outcome as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

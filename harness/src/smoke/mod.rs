@@ -47,8 +47,7 @@ Examples:
 Exit codes:
   0  everything that ran passed
   1  the remote is not fit: a check failed, or it lacks the model
-  2  nothing could be checked: the remote cannot be reached, refuses the key or is no Ollama; unusable flags; or the
-     proxy could not be started (its port is taken, say)";
+  2  nothing could be checked: unusable flags, the remote cannot be used, or the proxy cannot be started";
 
 /// The flags of the smoke test.
 #[derive(Args, Debug)]

@@ -1,4 +1,4 @@
-//! Tells thinking from content while text streams in, as Ollama does for Go templates: the tags and the white space
+//! Splits thinking from content while text streams in, as Ollama does for Go templates: the tags and the white space
 //! after them are dropped.
 
 const OPEN: &str = "<think>";

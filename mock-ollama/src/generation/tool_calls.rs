@@ -1,5 +1,5 @@
-//! Tells tool calls from content while text streams in, as Ollama does for Go templates: what comes after the tag is no
-//! content any more, and a call that cannot be read, or is for a tool that was not offered, vanishes.
+//! Splits tool calls from content while text streams in, as Ollama does for Go templates: what comes after the tag is
+//! not content any more, and a call that cannot be read, or is for a tool that was not offered, vanishes.
 
 use serde_json::{Map, Value};
 

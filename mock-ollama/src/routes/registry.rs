@@ -67,7 +67,7 @@ impl Registry {
     /// A blob from a byte on, where the registry says that it is.
     ///
     /// # Errors
-    /// The registry sends it itself, which Ollama does not take, or it cannot be had.
+    /// The registry sends it itself, which Ollama does not take, or it cannot be fetched.
     pub(super) async fn blob(&self, digest: &str, from: u64) -> Result<Incoming, String> {
         let mut url = self.url(&format!("blobs/{digest}"));
         for _ in 0..REDIRECTS {

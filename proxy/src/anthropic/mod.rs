@@ -41,7 +41,7 @@ use crate::{
 /// Translates a body.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<Facts>, Error> {
     prepare_for(For::Message, json, context)
 }

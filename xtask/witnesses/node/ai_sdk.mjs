@@ -23,7 +23,7 @@ check('a text streams, with usage and its reason to end', async () => {
   assert((await answer.usage).outputTokens > 0);
 });
 
-check('thinking is told apart from the text', async () => {
+check('thinking is separate from the text', async () => {
   const answer = await generateText({ model: farllama('gpt-oss:20b'), prompt: 'Say lantern.', maxRetries: 0 });
   assert.match(answer.text, /lantern/);
   assert(answer.reasoningText);
@@ -68,7 +68,7 @@ check('embeddings come as many as texts', async () => {
   assert.deepEqual(embeddings.map((vector) => vector.length), [384, 384]);
 });
 
-check('an error tells its message and its status', async () => {
+check('an error has its message and its status', async () => {
   const error = await generateText({ model: farllama('gpt-os'), prompt: 'hi', maxRetries: 0 }).then(
     () => assert.fail('no error came'),
     (error) => error,

@@ -82,7 +82,7 @@ check('without --model the model in the settings answers, and the result is JSON
   assert(result.usage.input_tokens > 0 && result.usage.output_tokens > 0, text);
 });
 
-check('a task is done with a command, whose output the model is told', async () => {
+check('a task is done with a command, whose output the model gets', async () => {
   await place(async (at) => {
     const { code, result, text } = await claude(at, json('agent', '--allowedTools', 'Bash', '--', 'Copy the note, and tell what it says.'));
     assert.equal(code, 0, text);

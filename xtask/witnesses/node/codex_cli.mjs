@@ -78,7 +78,7 @@ async function codex(model, prompt, { schema, image } = {}) {
   }
 }
 
-check('a task is done with a command, whose output the model is told', async () => {
+check('a task is done with a command, whose output the model gets', async () => {
   // Its tag is not named, so Codex pulls the model first.
   const { items, usage, last, copy } = await codex('agent', 'Copy the note, and tell what it says.');
   const commands = items.filter((item) => item.type === 'command_execution');
@@ -103,7 +103,7 @@ check('an image is seen', async () => {
   assert.match(last, /with one attachment/);
 });
 
-check('an answer has the shape that was asked for, and thinking is told', async () => {
+check('an answer has the shape that was asked for, and thinking is there', async () => {
   const schema = {
     type: 'object',
     properties: { city: { type: 'string' }, inhabitants: { type: 'integer' } },

@@ -7,7 +7,7 @@ import { URL, WEATHER, check, run } from './report.mjs';
 const user = (content) => [{ role: 'user', content }];
 const n = new Ollama({ host: URL });
 
-check('models are listed and shown, and the version is told', async () => {
+check('models are listed and shown, and the version is shown', async () => {
   const names = (await n.list()).models.map((model) => model.model);
   assert(names.includes('gpt-oss:20b'), names.join());
   assert((await n.show({ model: 'gpt-oss:20b' })).capabilities.includes('tools'));

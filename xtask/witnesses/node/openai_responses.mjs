@@ -25,7 +25,7 @@ check('a response answers, with usage', async () => {
   assert.equal(answer.usage.total_tokens, answer.usage.input_tokens + answer.usage.output_tokens);
 });
 
-check('the streaming helper tells each event, and joins them', async () => {
+check('the streaming helper emits each event, and joins them', async () => {
   const stream = o.responses.stream({ model: 'smollm2:135m', input: 'Say harbor.' });
   const [numbers, kinds] = [[], []];
   let text = '';
@@ -44,11 +44,11 @@ check('the streaming helper tells each event, and joins them', async () => {
 check('the streaming helper understands function calls, and the result leads to an answer', async () => {
   const question = { role: 'user', content: 'What is the weather in Paris?' };
   const stream = o.responses.stream({ model: 'agent', input: [question], tools: [WEATHER] });
-  let told = '';
-  stream.on('response.function_call_arguments.delta', (event) => (told += event.delta));
+  let streamed = '';
+  stream.on('response.function_call_arguments.delta', (event) => (streamed += event.delta));
   const first = await stream.finalResponse();
   const call = first.output.at(-1);
-  assert.deepEqual([call.type, call.name, call.arguments], ['function_call', 'get_weather', told]);
+  assert.deepEqual([call.type, call.name, call.arguments], ['function_call', 'get_weather', streamed]);
   assert.equal(typeof JSON.parse(call.arguments).city, 'string');
   const second = await o.responses.create({
     model: 'agent',
@@ -89,7 +89,7 @@ check('a stored response is read, listed, streamed again and deleted', async () 
   await raises(OpenAI.NotFoundError, () => o.responses.retrieve(answer.id));
 });
 
-check('who aborts in mid-stream is told so', async () => {
+check('an abort in mid-stream is an error', async () => {
   const stream = o.responses.stream({ model: 'stalls', input: 'Tell a story.' });
   stream.on('response.output_text.delta', () => stream.abort());
   await raises(OpenAI.APIUserAbortError, () => stream.done());

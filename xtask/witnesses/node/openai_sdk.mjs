@@ -45,7 +45,7 @@ check('a chat answers, with usage and thinking', async () => {
   assert.equal(answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens);
 });
 
-check('the streaming helper tells content as it grows, and joins it', async () => {
+check('the streaming helper emits content as it grows, and joins it', async () => {
   const stream = o.chat.completions.stream({
     model: 'smollm2:135m',
     messages: user('Say harbor.'),
@@ -221,7 +221,7 @@ check('a failing Ollama is an InternalServerError with its words, and asked agai
   assert((await patient.chat.completions.create({ model: 'fails', messages: user('Say moss.') })).choices.length);
 });
 
-check('too many requests are a RateLimitError, and who comes again when told to is answered', async () => {
+check('too many requests are a RateLimitError, and a retry after the time they name is answered', async () => {
   const once = client({ url: KEYED, key: 'once-key' });
   const patient = client({ url: KEYED, key: 'once-key', retries: 1 });
   await once.models.list();

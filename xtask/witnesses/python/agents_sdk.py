@@ -67,7 +67,7 @@ async def _(model):
     assert result.context_wrapper.usage.requests == 2 and result.context_wrapper.usage.output_tokens > 0, result
 
 
-@check_each("a streamed run tells each step")
+@check_each("a streamed run emits each step")
 async def _(model):
     asked = Asked()
     agent = Agent(name="Weatherman", model=model("agent"), tools=[asked.tool])

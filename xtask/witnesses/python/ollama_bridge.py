@@ -32,7 +32,7 @@ if REAL:
         parts = list(n.chat(model, user("Say hello."), options=short, stream=True))
         assert "".join(part.message.content for part in parts) == whole.message.content and parts[-1].done, parts
 
-    @check("llama.cpp: generate goes on with a raw prompt, and stops where it is told")
+    @check("llama.cpp: generate goes on with a raw prompt, and stops at a stop sequence")
     def _():
         raw = n.generate(model, "Once upon a time", raw=True, options=short)
         assert raw.response and raw.done, raw

@@ -81,7 +81,7 @@ def _():
     assert kinds.count("response.output_text.delta") > 3, kinds
 
 
-@check("the streaming helper tells text as it grows, and joins it")
+@check("the streaming helper emits text as it grows, and joins it")
 def _():
     with o.responses.stream(model="smollm2:135m", input="Say harbor.") as stream:
         for event in stream:

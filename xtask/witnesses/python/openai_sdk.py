@@ -58,7 +58,7 @@ def _():
     assert answer.usage.completion_tokens == 3 * one.usage.completion_tokens, answer.usage
 
 
-@check("n streams are told apart by their index, and each finishes once")
+@check("n streams are distinguished by their index, and each finishes once")
 def _():
     texts, ends = {}, []
     for chunk in o.chat.completions.create(model="smollm2:135m", messages=user("Say quay."), n=2, stream=True):
@@ -108,7 +108,7 @@ def _():
         assert word in answer.choices[0].message.content, (word, answer)
 
 
-@check("the streaming helper tells content as it grows, parsed at last")
+@check("the streaming helper emits content as it grows, parsed at last")
 def _():
     kinds, deltas = [], ""
     with o.chat.completions.stream(model="smollm2:135m", messages=user("Describe Oslo."), response_format=City) as stream:
@@ -238,7 +238,7 @@ def _():
     assert client(retries=1).chat.completions.create(model="fails", messages=user("Say moss.")).choices
 
 
-@check("too many requests are a RateLimitError, and who comes again when told to is answered")
+@check("too many requests are a RateLimitError, and a retry after the time they name is answered")
 def _():
     once, patient = client(url=KEYED, key="once-key"), client(url=KEYED, key="once-key", retries=1)
     once.models.list()

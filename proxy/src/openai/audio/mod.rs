@@ -71,7 +71,7 @@ pub(crate) async fn speech() -> Error {
 /// Translates a JSON body as if every model could hear: what would be asked first, if anything is.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 pub(crate) fn prepare(
     json: &Json,
     context: &Context<'_>,

@@ -33,7 +33,7 @@ pub(crate) use stored::{delete, list, messages, retrieve, update};
 /// Translates a body.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let fields = json.fields()?;

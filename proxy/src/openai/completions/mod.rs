@@ -28,7 +28,7 @@ use crate::{
 /// Translates a body.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<wire::Facts>, Error> {
     let mut receipt = Receipt::default();
     let mut request = wire::Request::read(json.fields()?, &mut receipt)?;

@@ -85,7 +85,7 @@ pub(crate) async fn retrieve(State(app): State<App>, owner: Owner, Id(id): Id) -
 pub(crate) async fn content(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
     let (file, content) = stored::get(&app, owner, &id).await?.ok_or_else(|| missing(&id, "file_id"))?;
     let mut response = content.into_response();
-    // A browser must neither show nor run what somebody has uploaded.
+    // A browser must neither show nor run an upload.
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -33,7 +33,7 @@ const PATH: &str = "/api/generate";
 /// Translates a body; what the answer must know is the model.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 pub(crate) fn prepare(json: &Json, context: &Context<'_>) -> Result<Prepared<String>, Error> {
     let mut receipt = Receipt::default();
     let mut request = wire::Request::read(json.fields()?, &mut receipt)?;

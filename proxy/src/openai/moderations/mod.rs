@@ -42,7 +42,7 @@ use crate::{
 /// Translates a body as if the remote had a guard model where one is needed; returns also the name that stands for it.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 pub(crate) fn explain(
     json: &Json,
     context: &Context<'_>,

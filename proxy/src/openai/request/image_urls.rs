@@ -42,7 +42,7 @@ pub(crate) struct Found {
 /// Fetches the images of a body, if the settings say so; else it stays as it is.
 ///
 /// # Errors
-/// An image that cannot be had.
+/// Fails on an image that cannot be fetched or used.
 pub(crate) async fn inline(app: &App, recorder: &Recorder, json: Json) -> Result<Json, Error> {
     let found = if app.fetcher.images.fetch {
         let json = json.clone();

@@ -20,7 +20,7 @@ use json::Json;
 /// Puts the files and the images that a body names in their places.
 ///
 /// # Errors
-/// Fails on a file or an image that cannot be had.
+/// Fails on a file or an image that cannot be fetched or used.
 pub(crate) async fn inline_all(app: &App, recorder: &Recorder, json: Json) -> Result<Json, Error> {
     let json = input_files::inline(app, recorder, json).await?;
     image_urls::inline(app, recorder, json).await

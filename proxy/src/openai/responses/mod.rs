@@ -238,7 +238,7 @@ pub(crate) fn resolve(
 /// Translates a body with the records that it names. `more` are items that go after those of the input.
 ///
 /// # Errors
-/// What the client got wrong, and what cannot be had here.
+/// Fails if the request is invalid, or asks for something that is not available here.
 fn prepare(
     json: &Json,
     more: Option<&RawValue>,

@@ -161,7 +161,7 @@ impl Answer {
         self.status = Status::Failed(Failure::from(error));
     }
 
-    /// Tells the time, in Unix seconds, before the reply that may be the last.
+    /// Sets the time, in Unix seconds, before the reply that may be the last.
     pub(crate) fn at(&mut self, now: u64) {
         self.ended = now.max(self.stamp.created);
     }

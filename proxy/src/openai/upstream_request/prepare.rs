@@ -95,7 +95,7 @@ pub(crate) async fn take<F: Send + 'static>(
 /// Takes a body apart with the endpoint's `prepare`, once the files and images that it names are in their places.
 ///
 /// # Errors
-/// Those of `prepare`; a file or an image that cannot be had.
+/// Those of `prepare`; fails on a file or an image that cannot be fetched or used.
 pub(crate) async fn take_with_images<F: Send + 'static>(
     app: &App,
     recorder: &Recorder,

@@ -45,7 +45,7 @@ pub(crate) enum Fate {
     Mapped,
     /// Ollama has nothing like it; farllama brings its effect about.
     Emulated,
-    /// It cannot be had here, so a request that asks for it is refused.
+    /// It is not available here, so a request that asks for it is rejected.
     Refused,
     /// A hint that changes nothing here. It stands in the receipt.
     NoEffect,
@@ -100,7 +100,7 @@ const COMPARED: usize = 16;
 /// types of what was taken do not have: see [`unread`].
 ///
 /// # Errors
-/// A field that asks for what cannot be had.
+/// A field that asks for something that is not available.
 pub(crate) fn settle(
     endpoint: Endpoint,
     mut fields: Fields<'_>,
