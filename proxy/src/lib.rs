@@ -1,6 +1,20 @@
 //! farllama: a local Ollama and an OpenAI server in front of a remote Ollama.
 //!
 //! Shows [`Config`] and [`serve`]; the rest is private, so that no test can borrow its wire types.
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = farllama::Config::default();
+//! config.remote.host = "gpu-box".to_owned();
+//! // A free port.
+//! config.local.port = 0;
+//! let proxy = farllama::serve(config).await?;
+//! println!("an Ollama and an OpenAI server on http://{}", proxy.addr());
+//! proxy.stop(std::time::Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod config;
 
