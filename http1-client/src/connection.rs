@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -65,6 +65,8 @@ pub struct Connection<S, B> {
     upload: Option<Upload<B>>,
     /// Whether a request body that was sent is kept after the response head.
     keep: bool,
+    /// Whether the request body waits for `100 Continue`.
+    waits: bool,
     /// Whether something was written that is not flushed: TLS buffers what it encrypts.
     unflushed: bool,
     heads: Heads,
@@ -95,6 +97,7 @@ impl<S, B> Connection<S, B> {
             after: b"",
             upload: None,
             keep: false,
+            waits: false,
             unflushed: false,
             heads: Heads::new(false),
             interim: 0,
@@ -112,6 +115,7 @@ impl<S, B> Connection<S, B> {
     #[must_use]
     pub fn is_sent(&self) -> bool {
         !self.unflushed
+            && !self.waits
             && self.out.is_empty()
             && self.big.is_empty()
             && self.upload.as_ref().is_none_or(|upload| upload.done)
@@ -124,6 +128,18 @@ impl<S, B> Connection<S, B> {
         self.received
     }
 
+    /// Whether the request body waits for `100 Continue`, which its `Expect` header asks for. Nothing of it is read
+    /// meanwhile, and nothing at all if the response comes first; then the connection takes no other request.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waits
+    }
+
+    /// Sends the request body without `100 Continue`, which not every server sends.
+    pub fn stop_waiting(&mut self) {
+        self.waits = false;
+    }
+
     /// Takes the request body back from a failed exchange, to send it again.
     pub fn take_body(&mut self) -> Option<B> {
         self.upload.take().map(|upload| upload.body)
@@ -133,7 +149,14 @@ impl<S, B> Connection<S, B> {
     /// keeping it drops what was sent.
     pub fn keep_body(&mut self, keep: bool) {
         self.keep = keep;
-        if !keep && self.upload.as_ref().is_some_and(|upload| upload.done) {
+        if !keep {
+            self.drop_upload();
+        }
+    }
+
+    /// Lets go of a request body of which nothing more is sent.
+    fn drop_upload(&mut self) {
+        if self.waits || self.upload.as_ref().is_some_and(|upload| upload.done) {
             self.upload = None;
         }
     }
@@ -159,6 +182,7 @@ where
         self.out.extend_from_slice(&request.head);
         let done = request.outgoing == Outgoing::Length(0);
         self.upload = body.map(|body| Upload { body, outgoing: request.outgoing, done });
+        self.waits = request.expects_continue && self.upload.is_some();
         (self.heads, self.interim, self.received) = (Heads::new(request.is_head), 0, false);
     }
 
@@ -167,20 +191,25 @@ where
     /// # Errors
     /// Fails if the request body fails, or no valid response head comes.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Error>> {
-        let sent = match self.poll_send(cx) {
-            Poll::Ready(Err(error @ Error::Body(_))) => return Poll::Ready(Err(error)),
-            sent => sent,
-        };
-        // A server that refuses a request may answer and close before it has read all of it.
-        match (self.poll_read_head(cx), sent) {
-            (Poll::Ready(Ok(head)), _) => {
-                if !self.keep && self.upload.as_ref().is_some_and(|upload| upload.done) {
-                    self.upload = None;
+        loop {
+            let sent = match self.poll_send(cx) {
+                Poll::Ready(Err(error @ Error::Body(_))) => return Poll::Ready(Err(error)),
+                sent => sent,
+            };
+            let waited = self.waits;
+            // A server that refuses a request may answer and close before it has read all of it.
+            match (self.poll_read_head(cx), sent) {
+                (Poll::Ready(Ok(head)), _) => {
+                    if !self.keep {
+                        self.drop_upload();
+                    }
+                    return Poll::Ready(Ok(head));
                 }
-                Poll::Ready(Ok(head))
+                (_, Poll::Ready(Err(error))) | (Poll::Ready(Err(error)), _) => return Poll::Ready(Err(error)),
+                // `100 Continue` came: the body follows.
+                (Poll::Pending, _) if waited && !self.waits => {}
+                (Poll::Pending, _) => return Poll::Pending,
             }
-            (_, Poll::Ready(Err(error))) | (Poll::Ready(Err(error)), _) => Poll::Ready(Err(error)),
-            (Poll::Pending, _) => Poll::Pending,
         }
     }
 
@@ -197,7 +226,8 @@ where
         loop {
             match self.heads.take(&mut self.read)? {
                 Parsed::Head(head) => return Poll::Ready(Ok(head)),
-                Parsed::Interim => {
+                Parsed::Interim(status) => {
+                    self.waits &= status != StatusCode::CONTINUE;
                     self.interim += 1;
                     if self.interim > MAX_INTERIM {
                         return Poll::Ready(Err(Invalid::TooManyInterim.into()));
@@ -336,6 +366,9 @@ where
 
     /// Gathers what is available of the request body. Ready: nothing more is needed now, or will come.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Error> {
+        if self.waits {
+            return Ok(Poll::Pending);
+        }
         while let Some(upload) = &mut self.upload
             && !upload.done
             && self.out.len() < GATHERED
@@ -403,7 +436,7 @@ where
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
-    use http::{Request, StatusCode};
+    use http::Request;
     use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
     use proptest::prelude::*;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
@@ -460,6 +493,75 @@ mod tests {
             out.extend_from_slice(&frame?.into_data().unwrap_or_default());
         }
         Ok(out)
+    }
+
+    /// What a request with `Expect` does: what came after its head, and what the second answer is sent for.
+    async fn expecting(answer: &'static [u8]) -> (Line, DuplexStream, Result<Head, Error>, Vec<u8>) {
+        let (mut line, mut far) = pair(1 << 10);
+        let (request, body) = prepared(Request::post("/x").header("expect", "100-continue"), full("body"));
+        let serving = async move {
+            let mut head = vec![0; b"POST /x HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n".len()];
+            far.read_exact(&mut head).await.unwrap();
+            assert!(head.ends_with(b"content-length: 4\r\n\r\n"));
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            far.write_all(answer).await.unwrap();
+            let mut sent = Vec::new();
+            if answer.starts_with(b"HTTP/1.1 100") {
+                sent.resize(4, 0);
+                far.read_exact(&mut sent).await.unwrap();
+                far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            }
+            (far, sent)
+        };
+        let (head, (mut far, mut sent)) = tokio::join!(line.send(&request, body), serving);
+        let mut more = [0; 8];
+        if let Ok(Ok(n)) = tokio::time::timeout(std::time::Duration::from_millis(20), far.read(&mut more)).await {
+            sent.extend_from_slice(&more[..n]);
+        }
+        (line, far, head, sent)
+    }
+
+    #[test]
+    fn a_body_waits_for_100_continue_and_is_not_sent_after_a_response() {
+        run(async {
+            let (mut line, _far, head, sent) = expecting(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            assert_eq!((head.unwrap().status, &*sent), (StatusCode::OK, &b"body"[..]));
+            assert!(is_reusable(&mut line));
+            // Another interim response is none of that, and a final one ends it.
+            let (mut line, _far, head, sent) =
+                expecting(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+            assert_eq!((head.unwrap().status, sent.len()), (StatusCode::NOT_FOUND, 0));
+            assert!(!is_reusable(&mut line), "the server may still wait for the body");
+        });
+    }
+
+    #[test]
+    fn a_body_that_waits_is_sent_without_being_asked_for_if_the_caller_says_so() {
+        run(async {
+            let (mut line, mut far) = pair(1 << 10);
+            let (request, body) = prepared(Request::post("/x").header("expect", "100-continue"), full("body"));
+            line.start(&request, body);
+            let mut polls = 0;
+            let head = poll_fn(|cx| {
+                polls += 1;
+                if polls == 3 {
+                    line.stop_waiting();
+                }
+                cx.waker().wake_by_ref();
+                line.poll_head(cx)
+            });
+            let serving = async {
+                let mut read = Vec::new();
+                while !read.ends_with(b"\r\n\r\nbody") {
+                    far.read_buf(&mut read).await.unwrap();
+                }
+                far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            };
+            let (head, ()) = tokio::join!(head, serving);
+            assert_eq!(head.unwrap().status, StatusCode::OK);
+        });
     }
 
     /// Takes `asked` off the wire, byte by byte the same, and answers in packets of `cut` bytes.

@@ -35,6 +35,8 @@ pub struct Encoded {
     pub(crate) head: Bytes,
     pub(crate) outgoing: Outgoing,
     pub(crate) is_head: bool,
+    /// Whether it expects `100 Continue` before its body.
+    pub(crate) expects_continue: bool,
 }
 
 /// Encodes the head of a request, whose URI is in origin form. `size` is the size of its body; `None` means that it has
@@ -71,11 +73,14 @@ pub fn encode_with(
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
+    let mut expects_continue = false;
     for (name, value) in headers {
         let framing = *name == header::TRANSFER_ENCODING || !announced && *name == header::CONTENT_LENGTH;
         if framing || hidden(name) {
             continue;
         }
+        expects_continue |=
+            *name == header::EXPECT && value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue");
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);
         }
@@ -91,7 +96,8 @@ pub fn encode_with(
         Outgoing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     head.extend_from_slice(b"\r\n");
-    Encoded { head: head.freeze(), outgoing, is_head: *method == Method::HEAD }
+    expects_continue &= outgoing != Outgoing::Length(0);
+    Encoded { head: head.freeze(), outgoing, is_head: *method == Method::HEAD, expects_continue }
 }
 
 /// The head of a response.
@@ -113,7 +119,7 @@ pub enum Parsed {
     /// More bytes are needed.
     Partial,
     /// An interim response (1xx), which was skipped.
-    Interim,
+    Interim(StatusCode),
     /// The head of the response.
     Head(Head),
 }
@@ -179,7 +185,7 @@ fn parse(read: &mut BytesMut, is_head: bool) -> Result<Parsed, Invalid> {
     }
     if status.is_informational() {
         read.advance(length);
-        return Ok(Parsed::Interim);
+        return Ok(Parsed::Interim(status));
     }
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut headers = collect(response.headers)?;
@@ -431,7 +437,7 @@ mod tests {
                 while found.is_none() {
                     match heads.take(&mut buffer).unwrap() {
                         Parsed::Partial => break,
-                        Parsed::Interim => skipped += 1,
+                        Parsed::Interim(_) => skipped += 1,
                         Parsed::Head(head) => found = Some(head),
                     }
                 }

@@ -16,7 +16,7 @@ use crate::{
     app::App,
     bridge,
     config::Config,
-    error::Dialect,
+    error::{Dialect, Error},
     gate::paths,
     openai::{
         audio, batches, chat, completions, conversations, embeddings, files, images, models, moderations,
@@ -611,6 +611,17 @@ impl Route {
     /// Whether farllama answers, and not the remote.
     pub(crate) fn translated(&self) -> bool {
         self.handler.is_some()
+    }
+
+    /// # Errors
+    /// Fails if farllama itself answers this path, and not with this method.
+    pub(crate) fn check_method(&self, method: &Method) -> Result<(), Error> {
+        match self.row {
+            Some(row) if self.translated() && self.per_remote.is_none() && !row.verb.allows(method) => {
+                Err(Error::Method { method: method.to_string(), allow: allow(row.path) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether it opens a WebSocket, whose messages are requests of their own.

@@ -12,7 +12,7 @@ fn read(wire: &[u8], piece: usize, is_head: bool) -> Option<Result<(u16, usize),
         match heads.take(&mut buffer) {
             Err(invalid) => return Some(Err(invalid.to_string())),
             Ok(Parsed::Head(head)) => return Some(Ok((head.status.as_u16(), buffer.len() + wire.len() - at))),
-            Ok(Parsed::Interim) => {}
+            Ok(Parsed::Interim(_)) => {}
             Ok(Parsed::Partial) if at == wire.len() => return None,
             Ok(Parsed::Partial) => {
                 let end = wire.len().min(at + piece);

@@ -182,7 +182,10 @@ impl Gate {
             // Who cleans it and who does not would take it for two different paths.
             _ if self.keys.is_some() && !route.plain => Err(unclear_path()),
             _ => match counting {
-                None => Ok(next(request).await),
+                None => match self.check_head(route, &request) {
+                    Ok(()) => Ok(next(request).await),
+                    Err(error) => Err(error),
+                },
                 Some(counting) => {
                     Box::pin(async {
                         let admission = counting.admit(token, asked).await?;
@@ -220,6 +223,19 @@ impl Gate {
         }
     }
 
+    /// Refuses what the head alone forbids, so that a client that expects `100 Continue` is not asked for its body.
+    ///
+    /// # Errors
+    /// Fails on a method that farllama does not answer, and on a body that is announced as too large.
+    fn check_head(&self, route: &Route, request: &Request) -> Result<(), Error> {
+        route.check_method(request.method())?;
+        let limit = self.limit(route);
+        if request.body().size_hint().lower() > limit as u64 {
+            return Err(Error::TooLarge { limit });
+        }
+        Ok(())
+    }
+
     async fn restricted<F: Future<Output = Response>>(
         &self,
         (caller, asked): (&Caller, Asked),
@@ -244,6 +260,13 @@ impl Gate {
             Some(counting) => Some(counting.admit(Some(&caller.token), asked).await?),
             None => None,
         };
+        if let Err(error) = self.check_head(route, &request) {
+            // It counts as any other.
+            if let Some(admission) = admission {
+                admission.run(true).await?;
+            }
+            return Err(error);
+        }
         let (request, shown) = caller.access.check_body(*request, route, &aliases, self.limit(route), share).await?;
         let request = Box::new(request);
         let response = match admission {
@@ -267,10 +290,11 @@ impl Gate {
         request: Box<Request>,
         next: impl FnOnce(Box<Request>) -> F,
     ) -> Result<Response, Error> {
+        let refused = self.check_head(route, &request).err();
         // The files of models stream: they have gigabytes, and no model runs for them.
         let runs_nothing = route.row.is_some_and(|row| row.names == Names::Weights);
         let shares = self.counting.as_ref().is_some_and(Counting::shares);
-        let request = if shares && !runs_nothing && !request.body().is_end_stream() {
+        let request = if refused.is_none() && shares && !runs_nothing && !request.body().is_end_stream() {
             recorder.waits_for("the request body");
             Box::new(held_body::read(*request, route.translated(), self.limit(route), share).await?)
         } else {
@@ -282,7 +306,10 @@ impl Gate {
         if let Some(spend) = spend {
             recorder.meter(spend);
         }
-        Ok(counts::hold(permits, next(request).await))
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(counts::hold(permits, next(request).await)),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use http::header::EXPECT;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use crate::upstream::passthrough::Expectation;
+
 /// Maximum size of what is read and discarded, and how long that may take: a chat with an image, but no flood.
 const MAX_DISCARDED: u64 = 4 << 20;
 const MAX_TIME: Duration = Duration::from_secs(1);
@@ -35,9 +37,14 @@ impl UnreadBody {
             return None;
         }
         let state = Arc::new(Mutex::new(State::Reading));
+        let expects_continue = request.headers().contains_key(EXPECT);
+        let expectation = expects_continue.then(Expectation::default);
+        if let Some(expectation) = &expectation {
+            request.extensions_mut().insert(expectation.clone());
+        }
         let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::new(FollowedBody { body: Some(body), state: state.clone() });
-        Some(Self { state, expects_continue: request.headers().contains_key(EXPECT) })
+        *request.body_mut() = Body::new(FollowedBody { body: Some(body), expectation, state: state.clone() });
+        Some(Self { state, expects_continue })
     }
 
     /// Discards what is left. False if the connection must close after the response.
@@ -86,6 +93,8 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 struct FollowedBody {
     /// None: it has ended.
     body: Option<Body>,
+    /// None: the client sends its body without being asked.
+    expectation: Option<Expectation>,
     state: Arc<Mutex<State>>,
 }
 
@@ -104,6 +113,9 @@ impl HttpBody for FollowedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if let Some(expectation) = &self.expectation {
+            expectation.meet();
+        }
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *body).poll_frame(context);
         match &polled {

@@ -5,6 +5,11 @@
 //! redirects to elsewhere, one `Via`; and a stream that fails, or ends before it is done, ends with a line that says so
 //! and a cut connection (`native.truthful_end`). `http1-client` adds the framing.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
@@ -42,6 +47,23 @@ static FOREIGN_KEYS: [HeaderName; 2] = [HeaderName::from_static("api-key"), Head
 /// Headers by which some gateways take another path than the one in the request line.
 static REWRITES: [HeaderName; 2] =
     [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url")];
+
+/// Whether a client that expects `100 Continue` has been sent it: hyper does that when the body is first read from. Until
+/// then the expectation is the remote's to meet (RFC 9110, 10.1.1), and a response that comes first, such as the 404 of an
+/// unknown path, reaches the client without it. Part of a request with `Expect`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Expectation(Arc<AtomicBool>);
+
+impl Expectation {
+    /// The body is read from.
+    pub(crate) fn meet(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_met(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Names the remote that a request is for.
 pub(crate) static REMOTE: HeaderName = HeaderName::from_static("x-farllama-remote");
@@ -83,8 +105,12 @@ pub(crate) async fn pass_to(
     let (parts, body) = request.into_parts();
     let named = named_by_connection(&parts.headers);
     let carried = || candidates.members().iter().flat_map(|member| member.client.carried());
+    let met = || parts.extensions.get().is_some_and(Expectation::is_met);
     let stops = |name: &HeaderName| {
-        HOP_BY_HOP.contains(name) || hidden(config).any(|hidden| hidden == name) || named.contains(name)
+        HOP_BY_HOP.contains(name)
+            || hidden(config).any(|hidden| hidden == name)
+            || named.contains(name)
+            || *name == header::EXPECT && met()
     };
     let passed = match stops(&header::TRAILER) {
         true => Vec::new(),
@@ -216,8 +242,12 @@ fn pass_back(
 fn outgoing(client: &Client, request: Request<Body>, config: &Config) -> Result<Outgoing, Error> {
     let (parts, body) = request.into_parts();
     let named = named_by_connection(&parts.headers);
+    let met = || parts.extensions.get().is_some_and(Expectation::is_met);
     let stops = |name: &HeaderName| {
-        HOP_BY_HOP.contains(name) || hidden(config).any(|hidden| hidden == name) || named.contains(name)
+        HOP_BY_HOP.contains(name)
+            || hidden(config).any(|hidden| hidden == name)
+            || named.contains(name)
+            || *name == header::EXPECT && met()
     };
     // A trailer must not say what a header may not. Unannounced trailers are dropped.
     let passed = match stops(&header::TRAILER) {

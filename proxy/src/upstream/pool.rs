@@ -32,6 +32,10 @@ use crate::{
 /// request is not sent into a connection that is being closed.
 const MAX_IDLE: Duration = Duration::from_secs(45);
 
+/// How long the remote may take to say `100 Continue`, or to respond, before a body that waits for it is sent all the
+/// same: not every server knows `Expect` (RFC 9110, 10.1.1). As long as curl and Go's client wait.
+const CONTINUE: Duration = Duration::from_secs(1);
+
 /// How many idle connections are kept.
 const MAX_IDLE_CONNECTIONS: usize = 64;
 
@@ -359,10 +363,18 @@ async fn exchange(
     pooled.allow_for(body.as_ref());
     let connection = &mut pooled.connection;
     connection.start(request, body);
-    let mut timer = None;
+    let (mut waiting, mut timer) = (None, None);
     poll_fn(|cx| {
         if let Poll::Ready(head) = connection.poll_head(cx) {
             return Poll::Ready(head.map_err(Failure::Exchange));
+        }
+        if connection.is_waiting() {
+            let waiting = waiting.get_or_insert_with(|| Box::pin(sleep(CONTINUE)));
+            ready!(waiting.as_mut().poll(cx));
+            connection.stop_waiting();
+            if let Poll::Ready(head) = connection.poll_head(cx) {
+                return Poll::Ready(head.map_err(Failure::Exchange));
+            }
         }
         if first_byte.is_zero() || !connection.is_sent() {
             return Poll::Pending;
