@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
 use crate::program::Program;
 use crate::support::{
     self, Act, Client, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy,
@@ -193,6 +198,36 @@ async fn a_connection_that_finds_all_busy_waits_for_one_to_end() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_a_request_has_just_arrived_is_not_evicted() {
+    use std::io::Write as _;
+
+    let upstream = Upstream::answering(reply()).await;
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let proxy = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let mut used = Client::sending(proxy.addr(), GET).await;
+    assert_eq!(used.answer().await.code(), 200);
+    // One that was in use a moment ago goes on.
+    let mut newcomer = Client::sending(proxy.addr(), GET).await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        used.send(GET).await;
+        assert_eq!(used.answer().await.code(), 200);
+    }
+    // After a rest it makes room.
+    assert_eq!(newcomer.answer().await.code(), 200);
+    used.answer_or_nothing().await;
+    // The request and the next newcomer arrive together: the proxy runs on this thread, and sees neither before.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let mut together = std::net::TcpStream::connect(proxy.addr()).unwrap();
+    newcomer.try_send(GET);
+    together.write_all(GET.as_bytes()).unwrap();
+    assert_eq!(newcomer.answer().await.code(), 200);
+    together.set_nonblocking(true).unwrap();
+    let mut together = Client::from(tokio::net::TcpStream::from_std(together).unwrap());
+    assert_eq!(together.answer().await.code(), 200);
+}
+
+#[tokio::test]
 async fn one_address_cannot_take_all_connections() {
     let upstream = Upstream::start(vec![Act::Hold, Act::Write(reply())]).await;
     let limits = Limits { connections_per_address: 2, ..Limits::default() };
@@ -305,15 +340,34 @@ async fn a_stream_to_http_1_0_is_not_promised_keep_alive() {
 async fn no_body_is_asked_for_that_is_refused_anyway() {
     let upstream = Upstream::answering(reply()).await;
     let limits = Limits { body: 1000, native_body: 1000, ..Limits::default() };
-    let tokens = vec![Token { models: Some(vec!["m".to_owned()]), ..Token::new("ann", "key-of-ann") }];
+    let models = Some(vec!["m".to_owned()]);
+    let tokens = vec![
+        Token { models: models.clone(), ..Token::new("ann", "key-of-ann") },
+        Token { models, routes: Some(vec!["/api/tags".to_owned()]), ..Token::new("bob", "key-of-bob") },
+    ];
     let auth = Auth { enabled: true, tokens, ..Auth::default() };
     let keyed = serve(Config { limits: limits.clone(), auth, ..config(upstream.addr) }).await.unwrap();
-    let open = serve(Config { limits, ..config(upstream.addr) }).await.unwrap();
+    let open = serve(Config { limits: limits.clone(), ..config(upstream.addr) }).await.unwrap();
+    let quota = Quota { max_concurrent: 1, ..Quota::default() };
+    let slots = serve(Config { limits: limits.clone(), quota, ..config(upstream.addr) }).await.unwrap();
+    let models = Config::from_toml("[models.\"alias\"]\nto = \"m\"\n").unwrap().models;
+    let named = serve(Config { limits, models, ..config(upstream.addr) }).await.unwrap();
     let mut asked = Vec::new();
     for (addr, path, headers, code) in [
         (keyed.addr(), "/api/chat", "", 401),
         (keyed.addr(), "/v1/chat/completions", "", 401),
+        (keyed.addr(), "/api/unknown", "", 401),
+        (keyed.addr(), "/api/unknown", "x-api-key: key-of-ann\r\n", 403),
+        (keyed.addr(), "/v1/chat/completions", "x-api-key: key-of-bob\r\n", 403),
         (keyed.addr(), "/api/chat", "x-api-key: key-of-ann\r\n", 413),
+        (keyed.addr(), "/v1/models", "x-api-key: key-of-ann\r\n", 405),
+        (open.addr(), "/v1/models", "", 405),
+        (slots.addr(), "/v1/models", "", 405),
+        (slots.addr(), "/v1/chat/completions", "", 413),
+        (slots.addr(), "/api/chat", "", 413),
+        (named.addr(), "/v1/models/m", "", 405),
+        (named.addr(), "/v1/chat/completions", "", 413),
+        (named.addr(), "/api/chat", "", 413),
         (open.addr(), "/v1/chat/completions", "", 413),
         (open.addr(), "/v1/responses", "", 413),
         (open.addr(), "/v1/audio/transcriptions", "Content-Type: multipart/form-data; boundary=x\r\n", 413),
@@ -333,6 +387,53 @@ async fn no_body_is_asked_for_that_is_refused_anyway() {
     let head =
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
     Client::sending(open.addr(), head).await.until("HTTP/1.1 100 Continue").await;
+}
+
+/// A remote that answers a head at once: an unknown path with 404, all else with `100 Continue` and, once the body has
+/// come, with what it has read.
+async fn reading_remote() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+            while !read.ends_with(b"\r\n\r\n") {
+                let n = stream.read(&mut buffer).await.unwrap_or(0);
+                assert!(n > 0, "no head");
+                read.extend_from_slice(&buffer[..n]);
+            }
+            let response = if String::from_utf8_lossy(&read).contains("/unknown") {
+                raw_response("404 Not Found", "Content-Type: text/plain\r\n", "404 page not found")
+            } else {
+                stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+                let n = stream.read(&mut buffer).await.unwrap();
+                raw_response("200 OK", "", &String::from_utf8_lossy(&buffer[..n]))
+            };
+            stream.write_all(&response).await.unwrap();
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_a_404_before_its_body_is_asked_for() {
+    let remote = reading_remote().await;
+    let proxy = proxy(remote).await;
+    let begun = std::time::Instant::now();
+    for path in ["/api/unknown", "/v1/unknown", "/unknown"] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n"
+        );
+        let got = Client::sending(proxy.addr(), head).await.until("\r\n\r\n").await;
+        assert!(got.starts_with("HTTP/1.1 404 ") && got.contains("connection: close"), "{path}: {got}");
+    }
+    // The remote asks for the body of what it knows, and the client is asked then.
+    let head = "POST /api/create HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let mut client = Client::sending(proxy.addr(), head).await;
+    client.until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.send("body").await;
+    client.until("\r\n\r\nbody").await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "nothing waits for what does not come");
 }
 
 /// The program with a stderr that is not read any further once it listens.

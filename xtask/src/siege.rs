@@ -594,6 +594,8 @@ fn chat(addr: SocketAddr, seen: &Mutex<Seen>, done: &AtomicBool) {
 /// One chat; returns when its first byte came, connecting included.
 fn ask_on(connection: &mut Option<BufReader<TcpStream>>, addr: SocketAddr) -> std::io::Result<Duration> {
     let start = Instant::now();
+    // As every HTTP client does: a connection that the server has closed meanwhile takes no other request.
+    connection.take_if(|reader| !is_open(reader.get_ref()));
     let reader = match connection {
         Some(reader) => reader,
         None => connection.insert(BufReader::new(connect(addr)?)),
@@ -604,6 +606,13 @@ fn ask_on(connection: &mut Option<BufReader<TcpStream>>, addr: SocketAddr) -> st
     let first = start.elapsed();
     read_response(reader)?;
     Ok(first)
+}
+
+/// Whether the other side has neither closed nor sent anything.
+fn is_open(stream: &TcpStream) -> bool {
+    let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let waits = peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).is_ok() && waits
 }
 
 fn connect(addr: SocketAddr) -> std::io::Result<TcpStream> {

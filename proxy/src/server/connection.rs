@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -60,13 +60,17 @@ struct State {
     heads: u64,
     /// When the connection was accepted, or became idle last.
     since: Instant,
+    /// Asked to close, unless a request arrives first.
+    asked: bool,
     evicted: bool,
+    /// Wakes the task of the connection, which waits for bytes.
+    reader: Option<Waker>,
 }
 
 impl ConnState {
     /// `idle` is notified whenever the connection becomes idle.
     pub(crate) fn new(peer: IpAddr, idle: Arc<Notify>) -> Self {
-        let state = State { in_flight: 0, heads: 0, since: Instant::now(), evicted: false };
+        let state = State { in_flight: 0, heads: 0, since: Instant::now(), asked: false, evicted: false, reader: None };
         let (unflushed, unread) = (AtomicBool::new(false), AtomicBool::new(false));
         Self(Arc::new(Shared { peer: network(peer), unflushed, unread, state: Mutex::new(state), idle }))
     }
@@ -84,17 +88,48 @@ impl ConnState {
         state.in_flight > 0 || self.0.unflushed.load(Ordering::Relaxed)
     }
 
-    /// Since when the connection is idle; None while a request is in flight.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
+    /// Since when the connection is idle, if it has been for `rest`, or has had no request yet. None while a request is in
+    /// flight.
+    pub(crate) fn rests_since(&self, rest: Duration) -> Option<Instant> {
         let state = self.lock();
-        (!self.busy(&state)).then_some(state.since)
+        let rests = state.heads == 0 || state.since.elapsed() >= rest;
+        (rests && !self.busy(&state)).then_some(state.since)
     }
 
-    /// Marks the connection as evicted if it is idle. From then on no request begins on it.
+    /// Asks the connection to close, if it is idle. Its task does so when it has seen that no byte of a request has
+    /// arrived, and notifies `idle` either way. One whose task waits for nothing is evicted at once.
     pub(crate) fn try_evict(&self) -> bool {
         let mut state = self.lock();
-        state.evicted |= !self.busy(&state);
-        state.evicted
+        if self.busy(&state) {
+            return false;
+        }
+        match state.reader.take() {
+            None => state.evicted = true,
+            Some(reader) => {
+                state.asked = true;
+                drop(state);
+                reader.wake();
+            }
+        }
+        true
+    }
+
+    /// Whether the connection was asked to close, and has not decided yet.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.lock().asked
+    }
+
+    /// Whether no request begins on the connection any more.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.lock().evicted
+    }
+
+    /// Evicts the connection, or keeps it for the request that has arrived.
+    pub(crate) fn decide(&self, evicted: bool) {
+        let mut state = self.lock();
+        (state.asked, state.evicted) = (false, evicted);
+        drop(state);
+        self.0.idle.notify_one();
     }
 
     /// Begins a request, whose head has arrived. None if the connection was evicted in the meantime.
@@ -105,7 +140,11 @@ impl ConnState {
         }
         state.in_flight += 1;
         state.heads += 1;
+        let asked = std::mem::take(&mut state.asked);
         drop(state);
+        if asked {
+            self.0.idle.notify_one();
+        }
         Some(InFlight(self.clone()))
     }
 
@@ -271,9 +310,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         {
             traffic.received(came);
         }
-        let (busy, heads, since) = {
-            let state = this.state.lock();
-            (this.state.busy(&state), state.heads, state.since)
+        let (busy, heads, since, asked) = {
+            let mut state = this.state.lock();
+            if read.is_pending() && !state.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                state.reader = Some(cx.waker().clone());
+            }
+            (this.state.busy(&state), state.heads, state.since, state.asked)
         };
         if busy {
             this.head_begun = None;
@@ -285,6 +327,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
             return read;
         }
         this.head_begun.take_if(|(head, _)| *head != heads);
+        if asked {
+            // The first bytes of a request keep the connection; more of a head that was incomplete do not.
+            let stays = came > 0 && this.head_begun.is_none();
+            this.state.decide(!stays);
+            if !stays {
+                buffer.set_filled(before);
+                return Poll::Ready(Ok(()));
+            }
+        }
         if read.is_ready() {
             if buffer.filled().len() > before {
                 this.head_begun.get_or_insert_with(|| (heads, Instant::now()));
@@ -375,12 +426,13 @@ mod tests {
     fn a_connection_with_a_request_in_flight_is_never_evicted() {
         let state = state();
         let request = state.begin().expect("nothing was evicted");
-        assert!(state.idle_since().is_none() && !state.try_evict());
+        assert!(state.rests_since(Duration::ZERO).is_none() && !state.try_evict());
         drop(request);
         // The last bytes of the response may still wait for the client.
-        assert!(state.idle_since().is_none() && !state.try_evict());
+        assert!(state.rests_since(Duration::ZERO).is_none() && !state.try_evict());
         state.flushed();
-        assert!(state.idle_since().is_some() && state.try_evict());
+        assert!(state.rests_since(Duration::from_secs(1)).is_none(), "it was in use a moment ago");
+        assert!(state.rests_since(Duration::ZERO).is_some() && state.try_evict());
     }
 
     #[test]
@@ -388,6 +440,34 @@ mod tests {
         let state = state();
         assert!(state.try_evict());
         assert!(state.begin().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_evicted_connection_closes_unless_a_request_has_arrived() {
+        /// What reading gives after `before` was sent and read, `then` was sent, and the connection was asked to close.
+        async fn read(before: &[u8], then: &[u8]) -> (usize, bool, bool) {
+            let (near, mut far) = duplex(64);
+            let idle = Arc::new(Notify::new());
+            let state = ConnState::new(Ipv4Addr::LOCALHOST.into(), idle.clone());
+            let mut stream = TimedStream::new(near, state.clone(), &limits());
+            let mut buffer = [0; 64];
+            if !before.is_empty() {
+                far.write_all(before).await.unwrap();
+                assert_eq!(stream.read(&mut buffer).await.unwrap(), before.len());
+            }
+            let mut reading = Box::pin(stream.read(&mut buffer));
+            let mut poll = || reading.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(poll().is_pending());
+            far.write_all(then).await.unwrap();
+            assert!(state.try_evict() && state.is_asked());
+            let Poll::Ready(read) = poll() else { panic!("it decides at once") };
+            let notified = futures_util::FutureExt::now_or_never(idle.notified()).is_some();
+            assert!(notified && !state.is_asked());
+            (read.unwrap(), state.is_evicted(), state.begin().is_some())
+        }
+        assert_eq!(read(b"", b"").await, (0, true, false), "it is idle");
+        assert_eq!(read(b"", b"GET").await, (3, false, true), "a request has arrived");
+        assert_eq!(read(b"GET", b" /").await, (0, true, false), "its head takes its time");
     }
 
     #[test]

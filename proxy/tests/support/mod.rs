@@ -256,6 +256,12 @@ pub const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"
 /// A client on a raw socket.
 pub struct Client(TcpStream);
 
+impl From<TcpStream> for Client {
+    fn from(stream: TcpStream) -> Self {
+        Self(stream)
+    }
+}
+
 impl Client {
     pub async fn connect(addr: SocketAddr) -> Self {
         Self(TcpStream::connect(addr).await.expect("the proxy listens"))
@@ -270,6 +276,12 @@ impl Client {
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.expect("the proxy reads");
+    }
+
+    /// Sends bytes without giving way to another task.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        assert_eq!(self.0.try_write(bytes).expect("the proxy reads"), bytes.len());
     }
 
     /// Reads until `text` has come, and gives all that came up to there and a little beyond.
