@@ -5,10 +5,10 @@
 //! can have three quarters of all. A body of up to [`FREE`] bytes that came at once is not counted: it is gone as soon.
 //!
 //! What a request becomes counts too, without waiting: images that are put into it, the requests to the remote, and
-//! what translating it takes meanwhile ([`Share::working`]). Requests that wait for each other to let go of their
-//! bodies would never end. So the budget can be exceeded by what is being translated, and that is bounded twice: no
-//! request may take more of it than a body may, and `offload` translates one large request at a time for each core but
-//! one.
+//! what is stored of it once it is answered. Requests that wait for each other to let go of their bodies would never
+//! end. What translating it takes meanwhile waits for room ([`Share::working`]), but for one request at a time, so that
+//! bodies that fill the budget do not wait for each other. So the budget can be exceeded by what one request takes
+//! while it is translated, and no request may take more of it than a body may.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::Notify;
 
-use crate::{error::Error, gate::Owner};
+use crate::{error::Error, gate::Owner, offload};
 
 /// The size up to which a body costs less than counting it.
 pub(crate) const FREE: usize = 16 << 10;
@@ -42,13 +42,15 @@ pub(crate) struct Budget {
 struct State {
     total: usize,
     used: usize,
+    /// How many requests are being translated, of those that are counted.
+    working: usize,
     /// What each key has, where keys are needed.
     owners: HashMap<Owner, usize>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        let state = State { total: usize::MAX, used: 0, owners: HashMap::new() };
+        let state = State { total: usize::MAX, used: 0, working: 0, owners: HashMap::new() };
         Self { state: Mutex::new(state), freed: Notify::new() }
     }
 }
@@ -110,17 +112,22 @@ impl Share {
 
     /// Nothing yet.
     pub(crate) fn lease(&self) -> Lease {
-        Lease { share: self.clone(), bytes: 0 }
+        Lease { share: self.clone(), bytes: 0, works: false }
     }
 
-    /// Counts what translating `body` takes while it is done, besides the body.
+    /// Counts what translating `body` takes while it is done, besides the body, and waits until there is room.
     ///
     /// # Errors
-    /// Fails if that alone is more than one request may take.
-    pub(crate) fn working(&self, body: &[u8]) -> Result<Lease, Error> {
+    /// Fails if that alone is more than one request may take, or if there is no room for [`WAIT`].
+    pub(crate) async fn working(&self, body: &Bytes) -> Result<Lease, Error> {
         let mut lease = self.lease();
-        if body.len() > SMALL {
-            let size = working_size(body);
+        if body.len() <= SMALL {
+            return Ok(lease);
+        }
+        // Boxed: most bodies are small.
+        Box::pin(async move {
+            let counted = body.clone();
+            let size = offload::run(body.len(), move || working_size(&counted)).await;
             let most = lease.most(size);
             if size > most {
                 return Err(Error::Http {
@@ -131,9 +138,10 @@ impl Share {
                     ),
                 });
             }
-            lease.add(size);
-        }
-        Ok(lease)
+            lease.wait(|lease| Ok(lease.try_work(size))).await?;
+            Ok(lease)
+        })
+        .await
     }
 
     /// Counts a body that is there already, whether there is room or not. It is given back when the last copy is
@@ -166,6 +174,8 @@ pub(crate) struct Counted;
 pub(crate) struct Lease {
     share: Share,
     bytes: usize,
+    /// Whether it is for translating a request.
+    works: bool,
 }
 
 impl Lease {
@@ -178,18 +188,26 @@ impl Lease {
             return Ok(());
         }
         // Boxed: most bodies need not wait.
-        let waiting = Box::pin(async {
+        Box::pin(self.wait(|lease| lease.try_grow(bytes))).await
+    }
+
+    /// Waits until `attempt` finds room.
+    ///
+    /// # Errors
+    /// As `attempt`; fails if there is no room for [`WAIT`].
+    async fn wait(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool, Error>) -> Result<(), Error> {
+        let waiting = async {
             loop {
                 let budget = self.share.budget.clone();
                 let mut freed = std::pin::pin!(budget.freed.notified());
                 // Room that is given back from here on wakes it.
                 freed.as_mut().enable();
-                if self.try_grow(bytes)? {
+                if attempt(self)? {
                     return Ok(());
                 }
                 freed.await;
             }
-        });
+        };
         tokio::time::timeout(WAIT, waiting).await.unwrap_or_else(|_| {
             Err(Error::Busy {
                 message: "no memory left for this request's body: other requests use all of limits.buffered; \
@@ -197,6 +215,11 @@ impl Lease {
                     .to_owned(),
             })
         })
+    }
+
+    /// How much it has taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The most that a body of `size` bytes may bring a request to.
@@ -238,6 +261,19 @@ impl Lease {
         drop(state);
         self.bytes = size;
         Ok(true)
+    }
+
+    /// Takes `bytes` for translating a request, if there is room, or if no other request is being translated.
+    fn try_work(&mut self, bytes: usize) -> bool {
+        let mut state = self.share.budget.state();
+        if state.working > 0 && state.used.saturating_add(bytes) > state.total {
+            return false;
+        }
+        state.working += 1;
+        state.add(self.share.owner, bytes);
+        drop(state);
+        (self.bytes, self.works) = (bytes, true);
+        true
     }
 
     /// Takes `bytes` more of what is there already, whether there is room or not.
@@ -285,6 +321,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.works {
+            self.share.budget.state().working -= 1;
+        }
         self.shrink(self.bytes);
     }
 }
@@ -303,20 +342,43 @@ mod tests {
         budget
     }
 
-    #[test]
-    fn what_translating_takes_is_counted_and_bounded() {
+    #[tokio::test]
+    async fn what_translating_takes_is_counted_and_bounded() {
         let budget = budget(8 * MIB);
         let ann = Share::new(budget.clone(), Owner::of_key(b"ann"));
         let item = r#"{"role":"user","content":"hi"},"#;
-        let working = ann.working(item.repeat(5_000).as_bytes()).unwrap();
+        let working = ann.working(&item.repeat(5_000).into()).await.unwrap();
         let used = budget.state().used;
         assert!((5_000 * 300..5_000 * 500).contains(&used), "{used}");
         drop(working);
         assert_eq!(budget.state().used, 0);
-        assert_eq!(ann.working(item.repeat(100).as_bytes()).unwrap().bytes, 0, "a small one is gone as soon");
-        let refused = ann.working(item.repeat(25_000).as_bytes()).unwrap_err();
+        assert_eq!(ann.working(&item.repeat(100).into()).await.unwrap().bytes, 0, "a small one is gone as soon");
+        let refused = ann.working(&item.repeat(25_000).into()).await.unwrap_err();
         assert!(refused.to_string().contains("limits.buffered"), "{refused}");
-        assert!(ann.working(&vec![b'a'; 5 * MIB]).is_ok(), "a large image is few values");
+        assert!(ann.working(&vec![b'a'; 5 * MIB].into()).await.is_ok(), "a large image is few values");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn translating_waits_for_room_but_for_one_request_at_a_time() {
+        let budget = budget(8 * MIB);
+        let share = Share::new(budget.clone(), Owner::default());
+        let _bodies = taken(&share, 7 * MIB).unwrap();
+        let body = Bytes::from(vec![b'a'; 2 * MIB]);
+        // Counting on another thread is not what is waited for here.
+        let work = || async {
+            let mut lease = share.lease();
+            lease.wait(|lease| Ok(lease.try_work(body.len()))).await.map(|()| lease)
+        };
+        let first = work().now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(work());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        let second = second.now_or_never().unwrap().unwrap();
+        let refused = work().await.unwrap_err();
+        assert!(matches!(refused, Error::Busy { .. }), "{refused}");
+        drop(second);
+        let state = budget.state();
+        assert_eq!((state.used, state.working), (7 * MIB, 0));
     }
 
     fn taken(share: &Share, bytes: usize) -> Option<Lease> {

@@ -162,10 +162,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Roughly how much memory one of its names takes, besides its text.
+    pub(crate) const NAME: usize = 128;
+
     /// Roughly how much memory it takes.
     fn size(&self) -> usize {
-        const EACH: usize = 128;
-        self.body.len() + self.id.len() + EACH + self.names.iter().map(|name| name.len() + EACH).sum::<usize>()
+        let names = self.names.iter().map(|name| name.len() + Self::NAME).sum::<usize>();
+        self.body.len() + self.id.len() + Self::NAME + names
     }
 }
 

@@ -85,8 +85,9 @@ pub(crate) async fn create(State(mut app): State<App>, recorder: Recorder, json:
         app.upstream = app.upstream_for(guard).await?;
     }
     let (shared, notes) = (app.clone(), recorder.clone());
+    let working = app.buffered.working(json.bytes()).await?;
     let prepared = offload::run(json.bytes().len(), move || {
-        let _working = shared.buffered.working(json.bytes())?;
+        let _working = working;
         prepare(&json, &Context::of(&shared, &notes), &means)
     });
     let Prepared { mut asks, facts, receipt } = prepared.await?;

@@ -233,6 +233,11 @@ impl<'a> Conversation<'a> {
         Self { messages: instructions.map(system).into_iter().collect(), ..Self::default() }
     }
 
+    /// Makes room for `more` items.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.messages.reserve(more);
+    }
+
     /// Compactions are opened with `key`.
     pub(crate) fn opening_with(self, key: Option<&'a Key>) -> Self {
         Self { key, ..self }

@@ -11,6 +11,7 @@ use serde_json::{
 use crate::{
     error::Error,
     openai::responses::{input::kind, stored::StoredItem},
+    store::Record,
 };
 
 /// What was asked, as it is kept. `random` are hex digits that belong to this response alone.
@@ -18,6 +19,24 @@ use crate::{
 /// # Errors
 /// None that items which were understood can cause.
 pub(crate) fn asked(input: &[Cow<'_, RawValue>], random: &str) -> Result<Vec<StoredItem>, Error> {
+    Ok(asked_within(input, random, usize::MAX)?.unwrap_or_default().items)
+}
+
+/// What was asked, as it is stored.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) items: Vec<StoredItem>,
+    /// Roughly how many bytes of memory they take.
+    pub(crate) size: usize,
+}
+
+/// As [`asked`]; None if the record of the items would be larger than `most` bytes.
+///
+/// # Errors
+/// As [`asked`].
+pub(crate) fn asked_within(input: &[Cow<'_, RawValue>], random: &str, most: usize) -> Result<Option<Asked>, Error> {
+    /// What an item takes besides its texts.
+    const EACH: usize = size_of::<StoredItem>();
     let item = |(n, raw): (usize, &Cow<'_, RawValue>)| {
         let kind = kind(raw, "input")?.into_owned();
         // It was understood, so that only its depth can be wrong.
@@ -35,9 +54,21 @@ pub(crate) fn asked(input: &[Cow<'_, RawValue>], random: &str) -> Result<Vec<Sto
             let content = item.remove("content").unwrap_or_default();
             item.insert("content".to_owned(), parts(content, answer));
         }
-        Ok(StoredItem { id, json: to_raw_value(&item).map_err(internal)? })
+        Ok::<_, Error>(StoredItem { id, json: to_raw_value(&item).map_err(internal)? })
     };
-    input.iter().enumerate().map(item).collect()
+    let mut asked = Asked::default();
+    let mut stored = 0_usize;
+    for item in input.iter().enumerate().map(item) {
+        let item = item?;
+        let size = item.id.len() + item.json.get().len();
+        asked.size += size + EACH;
+        stored += size + Record::NAME;
+        if stored > most {
+            return Ok(None);
+        }
+        asked.items.push(item);
+    }
+    Ok(Some(asked))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

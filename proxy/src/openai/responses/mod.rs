@@ -34,11 +34,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     app::App,
+    buffered::{FREE, Lease},
     config::Config,
     error::Error,
     gate::Owner,
     observe::Recorder,
-    offload::{self, LARGE},
+    offload,
     ollama::wire::ChatReply,
     openai::{
         conversations,
@@ -62,6 +63,7 @@ use crate::{
 };
 pub(crate) use compact::compact;
 pub(crate) use estimate::input_tokens;
+use items::Asked;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
 use request::{Continuation, Facts, Request, Terms};
 use socket::Session;
@@ -74,8 +76,8 @@ struct Prepared {
     ask: UpstreamRequest,
     facts: Facts,
     receipt: Receipt,
-    /// What was asked, as it will be kept.
-    input: Vec<StoredItem>,
+    /// What was asked, as it will be stored. None: it is more than is stored.
+    input: Option<Asked>,
     /// The messages that a compaction carries.
     carried: Vec<Box<RawValue>>,
 }
@@ -303,7 +305,10 @@ fn prepare(
     let (ask, facts) = translate::ask(request, from, earlier(), &input, policy, around.key, &mut receipt)?;
     receipt.enforce_strict(config)?;
     let stored = facts.echo.store || around.socket || facts.echo.conversation.is_some();
-    let input = if stored { items::asked(&input, around.random)? } else { Vec::new() };
+    let input = match stored {
+        true => items::asked_within(&input, around.random, config.responses.max_bytes)?,
+        false => Some(Asked::default()),
+    };
     Ok(Step::Ready(Box::new(Prepared { ask, facts, receipt, input, carried })))
 }
 
@@ -410,8 +415,9 @@ async fn take(
         let (more, random) = (more.clone(), random.clone());
         let size = json.bytes().len() + fetched.as_ref().map_or(0, Fetched::size);
         let had = fetched.is_some();
+        let working = app.buffered.working(json.bytes()).await?;
         let step = offload::run(size, move || {
-            let _working = state.buffered.working(json.bytes())?;
+            let _working = working;
             let around = Around { socket, ..Around::new(&state, &random) };
             prepare(&json, more.as_deref(), &around, fetched.as_ref(), &recorder)
         });
@@ -449,6 +455,10 @@ struct Keeping {
     app: App,
     owner: Owner,
     input: Vec<StoredItem>,
+    /// What `input` takes, counted while it waits for the answer.
+    held: Lease,
+    /// What was asked is more than is stored.
+    too_big: bool,
     /// The connection whose turn it is, if it is one on a WebSocket.
     session: Option<Arc<Session>>,
     /// What the driver is to store.
@@ -465,9 +475,14 @@ impl std::fmt::Debug for Keeping {
 }
 
 impl Keeping {
-    fn new(answer: Answer, app: &App, owner: Owner, input: Vec<StoredItem>) -> Self {
+    fn new(answer: Answer, app: &App, owner: Owner, input: Option<Asked>) -> Self {
         let (app, receipt) = (app.clone(), Receipt::default());
-        Self { answer, app, owner, input, session: None, record: None, added: None, receipt }
+        let (too_big, Asked { items: input, size }) = (input.is_none(), input.unwrap_or_default());
+        let mut held = app.buffered.lease();
+        if size > FREE {
+            held.add(size);
+        }
+        Self { answer, app, owner, input, held, too_big, session: None, record: None, added: None, receipt }
     }
 
     fn keep(&mut self) {
@@ -476,6 +491,9 @@ impl Keeping {
             return;
         }
         let input = std::mem::take(&mut self.input);
+        if self.too_big {
+            return self.note_too_big();
+        }
         // One that failed or was canceled is not part of the conversation.
         if echo.conversation.is_some() && self.answer.answered() {
             match stored::outputs(&self.answer) {
@@ -488,6 +506,21 @@ impl Keeping {
             match stored::record(self.owner, &self.answer, input) {
                 Ok(record) => self.record = Some(record),
                 Err(_) => self.receipt.note("store", "failed"),
+            }
+        }
+    }
+}
+
+impl Keeping {
+    fn note_too_big(&mut self) {
+        let echo = &self.answer.facts().echo;
+        let parts = [
+            ("conversation", echo.conversation.is_some() && self.answer.answered()),
+            ("store", echo.store || self.session.is_some()),
+        ];
+        for (part, wanted) in parts {
+            if wanted {
+                self.receipt.note(part, "too-big");
             }
         }
     }
@@ -562,8 +595,6 @@ impl Translator for Keeping {
     }
 
     fn weight(&self) -> usize {
-        // As many bytes as hold for large work are enough.
-        let sizes = self.input.iter().map(|item| item.json.get().len());
-        sizes.scan(0, |sum, size| (*sum < LARGE).then(|| *sum += size).map(|()| *sum)).last().unwrap_or(0)
+        self.held.bytes()
     }
 }

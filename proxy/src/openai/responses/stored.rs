@@ -14,12 +14,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{
     error::Error,
     gate::Owner,
+    json_writer,
     openai::{conversations, responses::stream::Answer},
     store::{Kind, Record},
 };
 
 /// The body of a record.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Stored {
     /// The hex digits that its ids are made of.
     pub(super) random: String,
@@ -71,21 +72,27 @@ impl<'de> Deserialize<'de> for StoredItem {
 /// # Errors
 /// None that a response can cause.
 pub(crate) fn record(owner: Owner, answer: &Answer, input: Vec<StoredItem>) -> Result<Record, Error> {
-    let output = answer.output().iter().map(|item| item.id.clone());
-    let names = input.iter().map(|item| item.id.clone()).chain(output).collect();
-    let body = Stored {
-        random: answer.random().to_owned(),
-        sealed: answer.facts().sealed,
-        response: to_raw_value(&answer.response()).map_err(internal)?,
-        input,
-    };
+    /// [`Stored`], as it is written.
+    #[derive(Serialize)]
+    struct Written<'a> {
+        random: &'a str,
+        sealed: bool,
+        response: Box<RawValue>,
+        input: Vec<Box<RawValue>>,
+    }
+    let (mut names, input): (Vec<_>, Vec<_>) = input.into_iter().map(|item| (item.id, item.json)).unzip();
+    names.extend(answer.output().iter().map(|item| item.id.clone()));
+    let response = to_raw_value(&answer.response()).map_err(internal)?;
+    let size = input.iter().map(|item| item.get().len() + 1).sum::<usize>() + response.get().len() + 256;
+    let body = Written { random: answer.random(), sealed: answer.facts().sealed, response, input };
+    let body = json_writer::to_vec(&body, size).map_err(|error| Error::Internal { message: error.to_string() })?;
     Ok(Record {
         kind: Kind::Response,
         owner,
         id: answer.id().to_owned(),
         previous: answer.facts().echo.previous_response_id.clone(),
         names,
-        body: Bytes::from(serde_json::to_vec(&body).map_err(internal)?),
+        body: Bytes::from(body),
     })
 }
 

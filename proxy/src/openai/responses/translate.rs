@@ -22,7 +22,7 @@ use crate::{
     },
     receipt::Receipt,
     sealed::Key,
-    upstream::client::encode,
+    upstream::client::encode_sized,
 };
 
 /// What is asked of Ollama, and what making the response must know. `before` are the items that go before those of the
@@ -49,9 +49,11 @@ pub(super) fn ask<'a>(
     for item in before {
         conversation.add(item, from, receipt)?;
     }
+    conversation.reserve(input.len());
     for (n, item) in input.iter().enumerate() {
         conversation.add(item, &format!("input[{n}]"), receipt)?;
     }
+    let size = 1024 + input.iter().map(|item| item.get().len()).sum::<usize>();
     let mut facts = request.facts;
     let reask = match facts.form {
         Form::Free => facts.repairs.for_asking_again().that_must_fit(facts.offered.has_grammars()),
@@ -80,5 +82,5 @@ pub(super) fn ask<'a>(
         native.messages.clear();
     }
     let version_gated = VersionGated { drops, ..VersionGated::of(&native) };
-    Ok((UpstreamRequest { body: encode(&native)?, may_grow, version_gated, reask, ..ask }, facts))
+    Ok((UpstreamRequest { body: encode_sized(&native, size)?, may_grow, version_gated, reask, ..ask }, facts))
 }

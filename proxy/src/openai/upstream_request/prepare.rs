@@ -117,8 +117,9 @@ async fn prepared<F: Send + 'static>(
     prepare: fn(&Json, &Context<'_>) -> Result<Prepared<F>, Error>,
 ) -> Result<(Vec<UpstreamRequest>, F), Error> {
     let (state, notes) = (app.clone(), recorder.clone());
+    let working = app.buffered.working(json.bytes()).await?;
     let translating = move || {
-        let _working = state.buffered.working(json.bytes())?;
+        let _working = working;
         prepare(&json, &Context::of(&state, &notes))
     };
     let prepared = offload::run(size, translating).await;
