@@ -10,7 +10,7 @@ use crate::error::Error;
 pub(crate) type Pairs = Vec<(String, String)>;
 
 /// Which page a query asks for.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Paging {
     /// The id that it begins after.
     pub(crate) after: Option<String>,

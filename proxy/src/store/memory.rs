@@ -139,13 +139,25 @@ impl Memory {
         now: Instant,
         mut change: impl FnMut(&Record) -> Result<Record, Error>,
     ) -> Result<Updated, Error> {
-        let mut shelf = self.shelf(kind);
-        shelf.tidy(bounds, now);
-        let Some(old) = shelf.touch(owner, id, now) else { return Ok(Updated::Missing) };
-        let new = Record { kind, owner, id: id.to_owned(), ..change(&old)? };
-        let Some(stored) = shelf.put(new, bounds, now) else { return Ok(Updated::TooBig) };
-        shelf.tidy(bounds, now);
-        Ok(Updated::Stored(stored))
+        loop {
+            let touched = {
+                let mut shelf = self.shelf(kind);
+                shelf.tidy(bounds, now);
+                shelf.touch(owner, id, now)
+            };
+            let Some(old) = touched else { return Ok(Updated::Missing) };
+            // Without the lock, which the event loop needs too: a large record takes long to change.
+            let new = Record { kind, owner, id: id.to_owned(), ..change(&old)? };
+            let mut shelf = self.shelf(kind);
+            match shelf.peek(owner, id) {
+                None => return Ok(Updated::Missing),
+                Some(now) if !Arc::ptr_eq(now, &old) => continue,
+                Some(_) => {}
+            }
+            let Some(stored) = shelf.put(new, bounds, now) else { return Ok(Updated::TooBig) };
+            shelf.tidy(bounds, now);
+            return Ok(Updated::Stored(stored));
+        }
     }
 
     pub(super) fn remove(&self, kind: Kind, owner: Owner, id: &str) -> bool {
@@ -182,6 +194,10 @@ impl Shelf {
         let record = Arc::new(record);
         share.records.insert(id, Kept { record: record.clone(), created, turn, used: now, size });
         Some(record)
+    }
+
+    fn peek(&self, owner: Owner, id: &str) -> Option<&Arc<Record>> {
+        Some(&self.owners.get(&owner)?.records.get(id)?.record)
     }
 
     fn touch(&mut self, owner: Owner, id: &str, now: Instant) -> Option<Arc<Record>> {

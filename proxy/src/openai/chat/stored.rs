@@ -1,5 +1,7 @@
 //! Stored chats: `store: true` on `POST /v1/chat/completions`, and what is done with one afterwards.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{Query, State},
@@ -302,13 +304,22 @@ fn missing(id: &str) -> Error {
     }
 }
 
-async fn find(app: &App, owner: Owner, id: &str) -> Result<Stored, Error> {
+/// Finds a stored chat and makes `of` it, off the event loop if it is large.
+///
+/// # Errors
+/// Fails if there is none, or as `of`.
+async fn find<T: Send + 'static>(
+    app: &App,
+    owner: Owner,
+    id: &str,
+    of: impl FnOnce(Stored) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let record = app.store.get(Kind::Chat, owner, id).await?.ok_or_else(|| missing(id))?;
-    Stored::read(&record)
+    offload::run(record.body.len(), move || of(Stored::read(&record)?)).await
 }
 
 /// Which chats are wanted.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Wanted {
     paging: Paging,
     model: Option<String>,
@@ -350,39 +361,62 @@ pub(crate) async fn list(State(app): State<App>, owner: Owner, Query(query): Que
                 format!("Chat completion with id '{}' not found.", after.unwrap_or_default()),
             ));
         };
-        for record in &step.records {
-            let stored = Stored::read(record)?;
-            if wanted.fits(&stored) {
-                if data.len() == wanted.paging.limit {
-                    return Ok(page(&data, true));
+        after = step.records.last().filter(|_| step.has_more).map(|last| last.id.clone());
+        let (last, looked, mut found) = (after.is_none(), wanted.clone(), std::mem::take(&mut data));
+        let size = size_of_all(&step.records) + found.iter().map(|(_, size)| size).sum::<usize>();
+        // Returns the page once it is full, or complete, and what was found so far until then.
+        let look = move || {
+            for record in &step.records {
+                let stored = Stored::read(record)?;
+                if !looked.fits(&stored) {
+                    continue;
                 }
-                data.push(stored.shown());
+                if found.len() == looked.paging.limit {
+                    return Ok::<_, Error>((Some(page_of(found, true)), Vec::new()));
+                }
+                found.push((stored.shown(), record.body.len()));
             }
+            Ok(if last { (Some(page_of(found, false)), Vec::new()) } else { (None, found) })
+        };
+        let (page, found) = offload::run(size, look).await?;
+        if let Some(page) = page {
+            return Ok(page);
         }
-        match step.records.last() {
-            Some(last) if step.has_more => after = Some(last.id.clone()),
-            _ => return Ok(page(&data, false)),
-        }
+        data = found;
     }
+}
+
+fn size_of_all(records: &[Arc<Record>]) -> usize {
+    records.iter().map(|record| record.body.len()).sum()
+}
+
+/// A page of chats, each with the size of its record.
+fn page_of(found: Vec<(Value, usize)>, has_more: bool) -> Response {
+    page(&found.into_iter().map(|(chat, _)| chat).collect::<Vec<_>>(), has_more)
 }
 
 /// `GET /v1/chat/completions/{id}`.
 pub(crate) async fn retrieve(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
-    Ok(axum::Json(find(&app, owner, &id).await?.shown()).into_response())
+    find(&app, owner, &id, |stored| Ok(axum::Json(stored.shown()).into_response())).await
 }
 
 /// `POST /v1/chat/completions/{id}`: replaces its metadata.
 pub(crate) async fn update(State(app): State<App>, owner: Owner, Id(id): Id, json: Json) -> Result<Response, Error> {
     let metadata: Map<String, Value> = json.fields()?.need("metadata", &mut Vec::new())?;
     let metadata = checked(metadata)?;
+    let size = app.store.get(Kind::Chat, owner, &id).await?.map_or(0, |record| record.body.len());
+    offload::run_future(size, async move { replace_metadata(&app, owner, &id, metadata).await }).await
+}
+
+async fn replace_metadata(app: &App, owner: Owner, id: &str, metadata: Map<String, Value>) -> Result<Response, Error> {
     let change = |record: &Record| {
         let stored = Stored { metadata: metadata.clone(), ..Stored::read(record)? };
         let body = serde_json::to_vec(&stored).map_err(|error| Error::Internal { message: error.to_string() })?;
         Ok(Record { body: body.into(), ..record.clone() })
     };
-    match app.store.update(Kind::Chat, owner, &id, change).await? {
+    match app.store.update(Kind::Chat, owner, id, change).await? {
         Updated::Stored(record) => Ok(axum::Json(Stored::read(&record)?.shown()).into_response()),
-        Updated::Missing => Err(missing(&id)),
+        Updated::Missing => Err(missing(id)),
         Updated::TooBig => Err(Error::invalid("metadata", "With this metadata it is larger than what is stored.")),
     }
 }
@@ -403,9 +437,17 @@ pub(crate) async fn messages(
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
     let wanted = Wanted::read(&query)?.paging;
-    let stored = find(&app, owner, &id).await?;
+    let of = id.clone();
+    find(&app, owner, &id, move |stored| messages_page(&of, stored, &wanted)).await
+}
+
+/// A page of the messages of the chat `id`.
+///
+/// # Errors
+/// Fails if `wanted.after` is none of them.
+fn messages_page(id: &str, stored: Stored, wanted: &Paging) -> Result<Response, Error> {
     let mut messages: Vec<Value> =
-        stored.messages.into_iter().enumerate().map(|(n, message)| message_of(&id, n, message)).collect();
+        stored.messages.into_iter().enumerate().map(|(n, message)| message_of(id, n, message)).collect();
     if !wanted.ascending {
         messages.reverse();
     }

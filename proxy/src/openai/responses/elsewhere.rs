@@ -29,7 +29,7 @@ pub(super) enum Found {
 }
 
 impl Found {
-    pub(super) fn record(&self) -> &Record {
+    pub(super) fn into_record(self) -> Arc<Record> {
         match self {
             Self::Stored(record) | Self::Elsewhere(record) => record,
         }

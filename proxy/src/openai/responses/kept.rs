@@ -1,7 +1,7 @@
 //! What is done with a response that is kept: fetch it, whole or as a stream; delete it; list what it was asked; and
 //! cancel one in the background.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,6 +14,7 @@ use crate::{
     app::App,
     error::Error,
     gate::Owner,
+    offload,
     openai::{
         response::sse,
         responses::{
@@ -24,7 +25,7 @@ use crate::{
         },
     },
     routes::Id,
-    store::Kind,
+    store::{Kind, Record},
 };
 
 /// Names and values, in their order.
@@ -32,6 +33,17 @@ type Pairs = Vec<(String, String)>;
 
 async fn find(app: &App, owner: Owner, id: &str) -> Result<Found, Error> {
     elsewhere::find(app, owner, id).await?.ok_or_else(|| missing(id))
+}
+
+/// Makes `of` a stored response, off the event loop if it is large.
+///
+/// # Errors
+/// As [`Stored::read`] and `of`.
+async fn read<T: Send + 'static>(
+    record: Arc<Record>,
+    of: impl FnOnce(Stored) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    offload::run(record.body.len(), move || of(Stored::read(&record)?)).await
 }
 
 fn missing(id: &str) -> Error {
@@ -65,12 +77,14 @@ pub(crate) async fn retrieve(
     {
         return Ok(elsewhere::stream(&app, owner, id, after));
     }
-    let stored = Stored::read(found.record())?;
-    match run {
-        _ if !streamed => Ok(axum::Json(stored.response).into_response()),
-        Some(run) => Ok(run.stream(after, Duration::ZERO)),
-        None => Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take()))),
+    if let Some(run) = run.filter(|_| streamed) {
+        return Ok(run.stream(after, Duration::ZERO));
     }
+    read(found.into_record(), move |stored| match streamed {
+        true => Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take()))),
+        false => Ok(axum::Json(stored.response).into_response()),
+    })
+    .await
 }
 
 /// The number of the last event that the client has.
@@ -107,14 +121,16 @@ pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> 
         run.cancel().await;
     }
     let record = elsewhere::cancel(&app, owner, &id).await?.ok_or_else(|| missing(&id))?;
-    let stored = Stored::read(&record)?;
-    if !stored.background()? {
-        return Err(Error::invalid(
-            "response_id",
-            "Cannot cancel a synchronous response: only those with 'background' can be cancelled.",
-        ));
-    }
-    Ok(axum::Json(stored.response).into_response())
+    read(record, |stored| {
+        if !stored.background()? {
+            return Err(Error::invalid(
+                "response_id",
+                "Cannot cancel a synchronous response: only those with 'background' can be cancelled.",
+            ));
+        }
+        Ok(axum::Json(stored.response).into_response())
+    })
+    .await
 }
 
 /// `GET /v1/responses/{id}/input_items`: what it was asked, and what went before, page by page.
@@ -129,20 +145,24 @@ pub(crate) async fn input_items(
     let (previous, input) = match running {
         Some(running) => running,
         None => {
-            let found = find(&app, owner, &id).await?;
-            let record = found.record();
-            (record.previous.clone(), Stored::read(record)?.input)
+            let record = find(&app, owner, &id).await?.into_record();
+            (record.previous.clone(), read(record, |stored| Ok(stored.input)).await?)
         }
     };
     let chain = match &previous {
         Some(previous) => app.store.chain(Kind::Response, owner, previous).await?,
         None => Ok(Vec::new()),
     };
-    let mut items = Vec::new();
-    // What is missing of what went before cannot be listed.
-    for earlier in chain.iter().flatten() {
-        items.extend(Stored::read(earlier)?.into_items()?);
-    }
-    items.extend(input);
-    Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
+    let sizes = chain.iter().flatten().map(|record| record.body.len());
+    let size = sizes.sum::<usize>() + input.iter().map(|item| item.json.get().len()).sum::<usize>();
+    let page = move || {
+        let mut items = Vec::new();
+        // What is missing of what went before cannot be listed.
+        for earlier in chain.iter().flatten() {
+            items.extend(Stored::read(earlier)?.into_items()?);
+        }
+        items.extend(input);
+        Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
+    };
+    offload::run(size, page).await
 }
