@@ -216,6 +216,17 @@ fn a_model_that_loads_for_too_long_is_said_to_load_and_ends_with_the_timeout() {
     );
 }
 
+/// A remote that has the model in memory is at work, however long it takes (`/api/ps` says so).
+#[test]
+fn a_model_that_is_in_memory_and_slow_is_not_said_to_load() {
+    let loaded = serde_json::json!({"models": [{"name": "gpt-oss:20b", "model": "gpt-oss:20b", "digest": "d"}]});
+    let slow = Script::on("/api/chat").delay(Duration::from_secs(3600));
+    let remote = Remote::playing(slow.and(Script::on("/api/ps").body(loaded)));
+    let ran = smoke(&["--remote-host", &remote.url(), "--timeout", "3500ms"]);
+    ran.assert(1, &["waiting for gpt-oss:20b to answer (3 s)", "2 passed, 2 failed"]);
+    assert!(!ran.err.contains("loading"), "{}", ran.err);
+}
+
 #[test]
 fn reports_for_programs_are_written() {
     let folder = tempfile::tempdir().unwrap();
