@@ -12,11 +12,12 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Uri};
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Config,
-    config::Limits,
+    bridge::{self, translate::Shape},
+    config::{self, Limits},
     explain,
     gate::paths,
     ollama::ndjson::Lines,
@@ -24,10 +25,11 @@ use crate::{
         audio, chat,
         request::{
             content::{self, Content},
-            json::Json,
+            json::{Json, Text},
         },
         response::sse::{Feed, Translator},
         responses,
+        tools::{Function, Tool, repair::Repairs},
     },
     routes,
     stamp::Stamp,
@@ -49,6 +51,8 @@ pub const TARGETS: &[Target] = &[
     ("resume", resume),
     ("schema", schema),
     ("request", request),
+    ("rescue", rescue),
+    ("bridge_stream", bridge_stream),
 ];
 
 /// The bytes as a request body: its top level.
@@ -211,6 +215,53 @@ pub fn schema(data: &[u8]) {
 pub fn request(data: &[u8]) {
     for endpoint in explain_endpoints() {
         explained(data.to_vec(), &endpoint);
+    }
+}
+
+/// What an answer becomes that arrives in `pieces`: its text, and its calls.
+fn rescued<'t>(pieces: impl IntoIterator<Item = &'t str>, done_reason: &str) -> (String, Vec<String>) {
+    static REPAIRS: LazyLock<Repairs> = LazyLock::new(|| {
+        let parameters = r#"{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}},"required":["city"]}"#;
+        let parameters = RawValue::from_string(parameters.to_owned()).ok().map(Cow::Owned);
+        let function = Function { name: Text("get_weather".into()), description: None, parameters, strict: None };
+        let list = Function { name: Text("list_files".into()), description: None, parameters: None, strict: None };
+        Repairs::new(&[Tool::from(function), Tool::from(list)], &config::Tools::default())
+    });
+    let Some(mut rescue) = REPAIRS.rescue() else { return Default::default() };
+    let mut text: String = pieces.into_iter().map(|piece| rescue.push(piece).into_owned()).collect();
+    let rest = rescue.finish(Some(done_reason));
+    text.push_str(&rest.text);
+    (text, rest.calls.into_iter().map(|call| format!("{} {}", call.name, call.arguments)).collect())
+}
+
+/// The bytes as an answer with calls in its text: it makes no difference in which packets it arrives, and no text is
+/// lost.
+pub fn rescue(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let step = usize::from(data.first().copied().unwrap_or(1) % 16) + 1;
+    let chars: Vec<char> = text.chars().collect();
+    let pieces: Vec<String> = chars.chunks(step).map(|piece| piece.iter().collect()).collect();
+    for reason in ["stop", "length"] {
+        let whole = rescued([&*text], reason);
+        assert_eq!(rescued(pieces.iter().map(String::as_str), reason), whole, "in pieces of {step}");
+        match whole.1.is_empty() {
+            true => assert_eq!(whole.0, text),
+            false => assert!(text.starts_with(&whole.0), "{whole:?}"),
+        }
+    }
+}
+
+/// The bytes as the stream of an OpenAI server: it makes no difference how they are cut, every line is JSON, and either
+/// the last one says that the answer is complete, or the stream fails.
+pub fn bridge_stream(data: &[u8]) {
+    let step = usize::from(data.first().copied().unwrap_or(1)).max(1);
+    for shape in [Shape::Chat, Shape::Generate] {
+        let (lines, failed) = bridge::lines_of(data, data.len().max(1), shape);
+        assert_eq!(bridge::lines_of(data, step, shape), (lines.clone(), failed), "in packets of {step}");
+        let lines: Vec<Value> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let done = lines.iter().filter(|line| line["done"] == true).count();
+        assert_eq!(done, usize::from(!failed), "{lines:?}");
+        assert!(failed || lines.last().is_some_and(|last| last["done"] == true), "{lines:?}");
     }
 }
 

@@ -19,7 +19,7 @@ mod refusal;
 mod request;
 mod stream;
 mod think;
-mod translate;
+pub(crate) mod translate;
 #[cfg(test)]
 pub(crate) mod vectors;
 mod wire;
@@ -78,6 +78,18 @@ const RETRIES: usize = 4;
 
 /// How many times a text that is too long to embed is cut: to a hundredth of its length.
 const CUTS: usize = 12;
+
+/// What the stream of an OpenAI server becomes that arrives in packets of `step` bytes: lines, and whether it failed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn lines_of(data: &[u8], step: usize, shape: Shape) -> (String, bool) {
+    let facts = Facts { model: "m".to_owned(), shape, stream: true, splits: true };
+    let mut stream = Stream::new(facts, Redactor::default());
+    let now = Now { created_at: "2026-11-22T12:37:41.5Z", elapsed: Duration::from_millis(5) };
+    let mut out = Vec::new();
+    let pushed = data.chunks(step).try_for_each(|packet| stream.push(Bytes::copy_from_slice(packet), &now, &mut out));
+    let failed = pushed.and_then(|()| stream.end(&now, &mut out)).is_err();
+    (String::from_utf8_lossy(&out).into_owned(), failed)
+}
 
 /// What a remote speaks, and what is known of it if that is OpenAI's API.
 #[derive(Debug)]
