@@ -88,8 +88,8 @@ impl ConnState {
         state.in_flight > 0 || self.0.unflushed.load(Ordering::Relaxed)
     }
 
-    /// Since when the connection is idle, if it has been for `rest`, or has had no request yet. None while a request is in
-    /// flight.
+    /// Since when the connection is idle, if it has been for `rest`, or has had no request yet. None while a request is
+    /// in flight.
     pub(crate) fn rests_since(&self, rest: Duration) -> Option<Instant> {
         let state = self.lock();
         let rests = state.heads == 0 || state.since.elapsed() >= rest;

@@ -47,8 +47,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 /// How many connections are accepted in a row before others get a turn.
 const ACCEPTS: usize = 8;
 
-/// How long a connection rests before another takes its place, as far as that can wait: one that was in use a moment ago
-/// is likely to be used again.
+/// How long a connection rests before another takes its place, as far as that can wait: one that was in use a moment
+/// ago is likely to be used again.
 const REST: Duration = Duration::from_secs(2);
 
 /// How long an evicted connection may take to close before it is cut.

@@ -48,9 +48,9 @@ static FOREIGN_KEYS: [HeaderName; 2] = [HeaderName::from_static("api-key"), Head
 static REWRITES: [HeaderName; 2] =
     [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url")];
 
-/// Whether a client that expects `100 Continue` has been sent it: hyper does that when the body is first read from. Until
-/// then the expectation is the remote's to meet (RFC 9110, 10.1.1), and a response that comes first, such as the 404 of an
-/// unknown path, reaches the client without it. Part of a request with `Expect`.
+/// Whether a client that expects `100 Continue` has been sent it: hyper does that when the body is first read from.
+/// Until then the expectation is the remote's to meet (RFC 9110, 10.1.1), and a response that comes first, such as the
+/// 404 of an unknown path, reaches the client without it. Part of a request with `Expect`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Expectation(Arc<AtomicBool>);
 
