@@ -19,7 +19,7 @@ use crate::{
     bridge::{self, translate::Shape},
     config::{self, Limits},
     explain,
-    gate::paths,
+    gate::{model_names::Scan, paths},
     ollama::ndjson::Lines,
     openai::{
         audio, chat,
@@ -53,6 +53,9 @@ pub const TARGETS: &[Target] = &[
     ("request", request),
     ("rescue", rescue),
     ("bridge_stream", bridge_stream),
+    ("grammar", grammar),
+    ("model_names", model_names),
+    ("pdf", pdf),
 ];
 
 /// The bytes as a request body: its top level.
@@ -265,8 +268,46 @@ pub fn bridge_stream(data: &[u8]) {
     }
 }
 
+/// The bytes as the grammar of a custom tool.
+pub fn grammar(data: &[u8]) {
+    let definition = String::from_utf8_lossy(data);
+    for syntax in ["lark", "regex"] {
+        let format = json!({"type": "grammar", "syntax": syntax, "definition": definition});
+        let tool = json!({"type": "custom", "name": "patch", "format": format});
+        translate(&json!({"model": "m", "input": "x", "tools": [tool], "tool_choice": "required"}), "/v1/responses");
+    }
+}
+
+/// The bytes as a native request body, whose models' names the gate reads as it comes: it makes no difference how it is
+/// cut, and a name that a parser of JSON finds is found.
+pub fn model_names(data: &[u8]) {
+    const FIELDS: &[&str] = &["model", "from"];
+    let step = usize::from(data.first().copied().unwrap_or(1)).max(1);
+    for of_kind in [Scan::new, Scan::of_definition] {
+        let read = |step: usize| {
+            let mut scan = of_kind(FIELDS);
+            let outcome = data.chunks(step).try_for_each(|part| scan.push(part)).and_then(|()| scan.end());
+            (outcome.is_ok(), scan.found().to_vec())
+        };
+        let (is_read, names) = read(data.len().max(1));
+        assert_eq!(read(step), (is_read, names.clone()), "in packets of {step}");
+        let body = serde_json::from_slice::<Value>(data).unwrap_or_default();
+        for field in FIELDS.iter().filter(|_| is_read) {
+            let known = |name: &str| names.iter().any(|found| found.field == *field && found.name == name);
+            assert!(body[field].as_str().is_none_or(known), "{field} of {body} is not in {names:?}");
+        }
+    }
+}
+
+/// The bytes as a PDF in a request.
+pub fn pdf(data: &[u8]) {
+    let data = format!("data:application/pdf;base64,{}", STANDARD.encode(data));
+    let file = json!({"type": "input_file", "filename": "x.pdf", "file_data": data});
+    translate(&json!({"model": "m", "input": [{"role": "user", "content": [file]}]}), "/v1/responses");
+}
+
 fn explain_endpoints() -> impl Iterator<Item = String> {
-    ["chat/completions", "completions", "responses", "embeddings", "moderations", "images/generations"]
+    ["chat/completions", "completions", "responses", "embeddings", "moderations", "images/generations", "messages"]
         .map(|name| format!("/v1/{name}"))
         .into_iter()
 }
