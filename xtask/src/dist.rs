@@ -74,6 +74,7 @@ pub(crate) fn archive(args: &[String]) -> Result<(), String> {
     for program in PROGRAMS {
         copy(&programs.join(program), &stage.join(program))?;
         is_static(&stage.join(program))?;
+        names_no_folder(&stage.join(program), &[root(), cargo_home()])?;
     }
     for file in ["README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md"] {
         copy(&root().join(file), &stage.join(file))?;
@@ -214,19 +215,23 @@ pub(crate) fn images(args: &[String]) -> Result<(), String> {
 fn build(folder: &str) -> Result<PathBuf, String> {
     let target = target();
     let folder = root().join("target").join(folder);
-    let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
-    // No path of this machine stays in the programs.
-    let flags = format!(
-        "-C target-feature=+crt-static --remap-path-prefix={}=. --remap-path-prefix={}=cargo",
-        root().display(),
-        home.unwrap_or_default()
-    );
+    let (here, home) = (root(), cargo_home());
+    let (here, home) = (here.display(), home.display());
+    // No path of this machine stays in the programs, nor in what C compilers make for them.
+    let flags = format!("-C target-feature=+crt-static --remap-path-prefix={here}=. --remap-path-prefix={home}=cargo");
+    let c_flags = env::var("CFLAGS").unwrap_or_default();
+    let c_flags = format!("{c_flags} -ffile-prefix-map={here}=. -ffile-prefix-map={home}=cargo");
     // Naming the target keeps build scripts and procedural macros out of the static flags.
     let mut step = Step::cargo("build --release --locked --quiet").arg("--target").arg(&target);
     for name in CRATES {
         step = step.arg("--package").arg(name);
     }
-    step.arg("--target-dir").arg(&folder).env("RUSTFLAGS", &flags).env("SOURCE_DATE_EPOCH", &epoch()).run()?;
+    step.arg("--target-dir")
+        .arg(&folder)
+        .env("RUSTFLAGS", &flags)
+        .env("CFLAGS", c_flags.trim())
+        .env("SOURCE_DATE_EPOCH", &epoch())
+        .run()?;
     Ok(folder.join(target).join("release"))
 }
 
@@ -291,6 +296,24 @@ fn generated(programs: &Path, completions: &Path, man: &Path) -> Result<(), Stri
             write(&completions.join(shell).join(format!("{prefix}{program}{suffix}")), &text)?;
         }
         command(&[page, &man.to_string_lossy()])?;
+    }
+    Ok(())
+}
+
+/// Where cargo has the sources of dependencies.
+fn cargo_home() -> PathBuf {
+    let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
+    PathBuf::from(home.unwrap_or_default())
+}
+
+/// Fails if a program has the path of one of these folders in it.
+fn names_no_folder(program: &Path, folders: &[PathBuf]) -> Result<(), String> {
+    let bytes = fs::read(program).map_err(|error| format!("{}: {error}", program.display()))?;
+    for folder in folders.iter().filter(|folder| folder.components().count() > 1) {
+        let path = folder.as_os_str().as_encoded_bytes();
+        if bytes.windows(path.len()).any(|window| window == path) {
+            return Err(format!("{} has the path {} in it", program.display(), folder.display()));
+        }
     }
     Ok(())
 }
@@ -390,6 +413,15 @@ mod tests {
         let read = |args: &[&str]| Flags::read(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
         assert!(read(&["--built", "--tag", "x"]).is_ok_and(|flags| flags.is_some_and(|flags| flags.built)));
         assert!(read(&["--tag"]).is_err() && read(&["--fast"]).is_err());
+    }
+
+    #[test]
+    fn the_path_of_a_folder_in_a_program_is_noticed() {
+        let program = env::temp_dir().join(format!("farllama-dist-path-{}", std::process::id()));
+        write(&program, "\u{1}/builds/farllama/x.c\u{1}").unwrap_or_default();
+        assert!(names_no_folder(&program, &[PathBuf::from("/builds/farllama")]).is_err());
+        assert!(names_no_folder(&program, &[PathBuf::from("/builds/other"), PathBuf::from("/")]).is_ok());
+        let _ = fs::remove_file(&program);
     }
 
     #[test]
