@@ -40,6 +40,7 @@ use crate::{
     },
     openai::{
         batches,
+        files::stored::Reserved,
         responses::{background::Runs, socket::Sockets},
     },
     redact,
@@ -145,6 +146,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) batches: Arc<batches::run::Runs>,
     pub(crate) sockets: Arc<Sockets>,
+    /// Room for files that are uploaded now.
+    pub(crate) uploads: Arc<Reserved>,
     /// What compactions are sealed with.
     pub(crate) compaction_key: Arc<sealed::Key>,
     pub(crate) fetcher: Fetcher,
@@ -168,6 +171,7 @@ pub(crate) struct Persistent {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) batches: Arc<batches::run::Runs>,
     pub(crate) sockets: Arc<Sockets>,
+    pub(crate) uploads: Arc<Reserved>,
     /// A secret of this process, where the settings have none for compactions.
     secret: Secret,
     pub(crate) store: store::Shared,
@@ -201,6 +205,7 @@ impl Persistent {
             tasks: Arc::default(),
             batches: Arc::default(),
             sockets: Arc::default(),
+            uploads: Arc::default(),
             secret: Secret([random(), random()].concat()),
             store: store::Shared::default(),
             in_flight: Arc::default(),
@@ -231,6 +236,7 @@ impl Shared {
         let in_flight = persistent.in_flight.clone();
         let (background, tasks) = (persistent.background.clone(), persistent.tasks.clone());
         let (batches, sockets) = (persistent.batches.clone(), persistent.sockets.clone());
+        let uploads = persistent.uploads.clone();
         let (readers, inspector, tracer) =
             (persistent.readers.clone(), persistent.inspector.clone(), persistent.tracer.clone());
         let traffic = persistent.metrics.traffic.clone();
@@ -243,6 +249,7 @@ impl Shared {
             tasks,
             batches,
             sockets,
+            uploads,
             compaction_key,
             fetcher,
             traffic,

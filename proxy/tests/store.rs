@@ -424,3 +424,177 @@ async fn a_response_whose_process_died_has_failed_once_its_lease_is_over() {
     assert_eq!(ask(other.addr(), &delete).await.code(), 200);
     assert_eq!(ask(other.addr(), &delete).await.code(), 404);
 }
+
+/// A request of ann's with this method, whose answer must be a 200.
+async fn call(addr: std::net::SocketAddr, method: &str, path: &str, body: &serde_json::Value) -> serde_json::Value {
+    let request = String::from_utf8(with_key(post(path, &body.to_string()), ANN)).unwrap();
+    let answer = ask(addr, request.replacen("POST", method, 1)).await;
+    assert_eq!(answer.code(), 200, "{method} {path}: {}", answer.text());
+    answer.json()
+}
+
+fn upload(text: &str, purpose: &str) -> Vec<u8> {
+    let body = format!(
+        "--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\n{purpose}\r\n--x\r\ncontent-disposition: form-data; \
+         name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{text}\r\n--x--\r\n"
+    );
+    let head = format!(
+        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\n{ANN}\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    (head + &body).into_bytes()
+}
+
+fn line(id: &str) -> String {
+    let body = serde_json::json!({"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}]});
+    serde_json::json!({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body}).to_string()
+        + "\n"
+}
+
+async fn until_batch(addr: std::net::SocketAddr, id: &str, status: &str) -> serde_json::Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let now = ask(addr, get(&format!("/v1/batches/{id}"), ANN)).await.json();
+        if now["status"] == status {
+            return now;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "not {status}: {now}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A batch of these lines; its id.
+async fn batch(addr: std::net::SocketAddr, lines: &str) -> String {
+    let file = ask(addr, upload(lines, "batch")).await.json();
+    let body = serde_json::json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+    call(addr, "POST", "/v1/batches", &body).await["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn conversations_chats_files_and_batches_are_shared_and_outlive_the_proxies() {
+    let Some(server) = RedisServer::start() else { return };
+    let mock = mock_ollama::Mock::start(mock_ollama::Script::default()).await.unwrap();
+    let new = || {
+        let auth = Auth { enabled: true, tokens: vec![ann(), Token::new("bob", "b-key")], ..Auth::default() };
+        serve(Config { auth, store: store(&server), ..config(mock.addr()) })
+    };
+    let (first, second) = (new().await.unwrap(), new().await.unwrap());
+    let (here, there) = (first.addr(), second.addr());
+    let none = serde_json::json!({});
+    // A conversation of the one proxy takes part in a response of the other.
+    let message = serde_json::json!({"type": "message", "role": "user", "content": "first"});
+    let made = call(here, "POST", "/v1/conversations", &serde_json::json!({"items": [message]})).await;
+    let conversation = made["id"].as_str().unwrap();
+    let body = serde_json::json!({"model": "smollm2:135m", "input": "second", "conversation": conversation});
+    call(there, "POST", "/v1/responses", &body).await;
+    let items = format!("/v1/conversations/{conversation}/items");
+    // A chat completion is listed, and changed, by the other.
+    let body =
+        serde_json::json!({"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}], "store": true});
+    let chat = call(here, "POST", "/v1/chat/completions", &body).await;
+    let chat = format!("/v1/chat/completions/{}", chat["id"].as_str().unwrap());
+    let changed = call(there, "POST", &chat, &serde_json::json!({"metadata": {"a": "b"}})).await;
+    assert_eq!(changed["metadata"], serde_json::json!({"a": "b"}));
+    // A file is read by the other, and a batch of one is seen by the other.
+    let file = ask(here, upload("a lantern", "user_data")).await.json();
+    let file = format!("/v1/files/{}", file["id"].as_str().unwrap());
+    assert_eq!(ask(there, get(&format!("{file}/content"), ANN)).await.text(), "a lantern");
+    let batched = batch(here, &line("a")).await;
+    let ended = until_batch(there, &batched, "completed").await;
+    let output = format!("/v1/files/{}/content", ended["output_file_id"].as_str().unwrap());
+    first.stop(Duration::from_secs(1)).await;
+    second.stop(Duration::from_secs(1)).await;
+
+    let third = new().await.unwrap();
+    let addr = third.addr();
+    let listed = call(addr, "GET", &items, &none).await;
+    assert_eq!(listed["data"].as_array().unwrap().len(), 3, "{listed}");
+    let chats = call(addr, "GET", "/v1/chat/completions", &none).await;
+    assert_eq!((chats["data"].as_array().unwrap().len(), &chats["data"][0]["metadata"]), (1, &changed["metadata"]));
+    assert_eq!(call(addr, "GET", &format!("{chat}/messages"), &none).await["data"][0]["content"], "hi");
+    assert_eq!(call(addr, "GET", &format!("/v1/batches/{batched}"), &none).await, ended);
+    let text = ask(addr, get(&output, ANN)).await.text();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    // What the two made belongs to ann on every proxy.
+    for path in [&items, &chat, &file, &format!("{file}/content"), &output, &format!("/v1/batches/{batched}")] {
+        assert_eq!(ask(addr, get(path, BOB)).await.code(), 404, "{path}");
+    }
+    for path in [&chat, &file, &format!("/v1/conversations/{conversation}")] {
+        call(addr, "DELETE", path, &none).await;
+        assert_eq!(ask(addr, get(path, ANN)).await.code(), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_canceled_on_every_proxy_and_failed_once_its_process_is_gone() {
+    let Some(server) = RedisServer::start() else { return };
+    let begun = [STREAM_HEAD.as_bytes(), &word("a")].concat();
+    let upstream = Upstream::start(vec![Act::Write(begun), Act::Hold]).await;
+    let shared = Store { lease: Duration::from_secs(2), ..store(&server) };
+    let new = || proxy(&upstream, shared.clone(), ann(), Quota::default());
+    let (first, second) = (new().await, new().await);
+    let id = batch(first.addr(), &[line("a"), line("b")].concat()).await;
+    upstream.until(|_| true).await;
+    // The lease is renewed while one request takes its time.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    until_batch(second.addr(), &id, "in_progress").await;
+    let cancel = with_key(post(&format!("/v1/batches/{id}/cancel"), ""), ANN);
+    assert_eq!(ask(second.addr(), &cancel).await.json()["status"], "cancelling");
+    upstream.until(|seen| seen.left).await;
+    let canceled = until_batch(second.addr(), &id, "cancelled").await;
+    assert!(canceled["cancelling_at"].is_u64() && canceled["error_file_id"].is_string(), "{canceled}");
+
+    // A proxy that stops stores what it has, and says so.
+    let id = batch(first.addr(), &line("a")).await;
+    until_batch(second.addr(), &id, "in_progress").await;
+    first.stop(Duration::from_secs(5)).await;
+    let stopped = until_batch(second.addr(), &id, "failed").await;
+    assert_eq!(stopped["errors"]["data"][0]["code"], "shutting_down", "{stopped}");
+
+    // One that dies cannot.
+    let settings = format!(
+        "[remote]\nurl = \"http://{}\"\n[auth]\nenabled = true\nkeys = [{{ key = \"a-key\", name = \"ann\" }}]\n[store]\nurl = \"{}\"\nlease = \"2s\"\n",
+        upstream.addr,
+        server.url()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("farllama.toml");
+    std::fs::write(&file, settings).unwrap();
+    let dying = Program::start(&["--config", &file.to_string_lossy(), "--remote-probe", "0s"], &[]);
+    let id = batch(dying.addr, &line("a")).await;
+    until_batch(second.addr(), &id, "in_progress").await;
+    drop(dying);
+    let lost = until_batch(second.addr(), &id, "failed").await;
+    assert_eq!(lost["errors"]["data"][0]["code"], "lost", "{lost}");
+    assert_eq!(ask(second.addr(), &cancel).await.json()["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn uploads_at_the_same_time_do_not_exceed_the_bounds_of_their_key() {
+    let Some(server) = RedisServer::start() else { return };
+    let upstream = Upstream::answering(reply()).await;
+    let mut bounded = Config {
+        auth: Auth { enabled: true, tokens: vec![ann()], ..Auth::default() },
+        store: store(&server),
+        ..config(upstream.addr)
+    };
+    bounded.files.max_count_per_key = 3;
+    let proxy = serve(bounded).await.unwrap();
+    let addr = proxy.addr();
+    let uploads = (0..12).map(|_| tokio::spawn(async move { ask(addr, upload("a lantern", "user_data")).await }));
+    let mut stored = 0;
+    for uploaded in uploads.collect::<Vec<_>>() {
+        let answer = uploaded.await.unwrap();
+        match answer.code() {
+            200 => stored += 1,
+            _ => assert_eq!(answer.json()["error"]["code"], "file_storage_full", "{}", answer.text()),
+        }
+    }
+    assert!(stored <= 3, "{stored}");
+    // What was reserved is free again.
+    while stored < 3 {
+        assert_eq!(ask(addr, upload("a lantern", "user_data")).await.code(), 200);
+        stored += 1;
+    }
+    assert_eq!(ask(addr, upload("a lantern", "user_data")).await.code(), 400);
+}

@@ -1,9 +1,12 @@
 //! `/v1/batches`: many requests in one file, which are sent one after the other when the proxy is otherwise idle.
 
 pub(crate) mod run;
+mod stored;
 #[cfg(test)]
 pub(crate) mod vectors;
 mod wire;
+
+use std::sync::Arc;
 
 use axum::{
     extract::{Query, State},
@@ -16,15 +19,15 @@ use crate::{
     gate::Owner,
     observe::Recorder,
     openai::{
-        files::stored,
+        files,
         paging::{Paging, Pairs, page},
         request::json::Json,
     },
     receipt::Receipt,
     routes::Id,
-    store::{Kind, Page},
+    store::{Kind, Page, Record},
 };
-use wire::{Batch, Create};
+use wire::Create;
 
 fn missing(id: &str) -> Error {
     Error::NotFound {
@@ -46,7 +49,8 @@ pub(crate) async fn create(
     receipt.enforce_strict(&app.config)?;
     recorder.receipt(receipt);
     let id = &created.input_file_id;
-    let (file, content) = stored::get(&app, owner, id).await?.ok_or_else(|| stored::missing(id, "input_file_id"))?;
+    let (file, content) =
+        files::stored::get(&app, owner, id).await?.ok_or_else(|| files::stored::missing(id, "input_file_id"))?;
     if file.purpose != "batch" {
         return Err(Error::invalid(
             "input_file_id",
@@ -58,17 +62,14 @@ pub(crate) async fn create(
     Ok(axum::Json(run::start(&app, owner, batch, content, expires_after).await?).into_response())
 }
 
-async fn find(app: &App, owner: Owner, id: &str) -> Result<Batch, Error> {
-    if let Some(run) = app.batches.get(owner, id) {
-        return Ok(run.now());
-    }
-    let record = app.store.get(Kind::Batch, owner, id).await?.ok_or_else(|| missing(id))?;
-    run::read(app, &record)
+async fn find(app: &App, owner: Owner, id: &str) -> Result<Arc<Record>, Error> {
+    app.store.get(Kind::Batch, owner, id).await?.ok_or_else(|| missing(id))
 }
 
 /// `GET /v1/batches/{id}`.
 pub(crate) async fn retrieve(State(app): State<App>, owner: Owner, Id(id): Id) -> Result<Response, Error> {
-    Ok(axum::Json(find(&app, owner, &id).await?).into_response())
+    let record = find(&app, owner, &id).await?;
+    Ok(axum::Json(stored::read(&app, &record).await?).into_response())
 }
 
 /// `POST /v1/batches/{id}/cancel`: again as often as wanted, until it has ended.
@@ -76,12 +77,8 @@ pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> 
     if let Some(run) = app.batches.get(owner, &id) {
         return Ok(axum::Json(run.cancel(app.now())).into_response());
     }
-    let batch = find(&app, owner, &id).await?;
-    if batch.status.is_final() {
-        return Ok(axum::Json(batch).into_response());
-    }
-    let batch = run::cancel_elsewhere(&app, owner, &id).await?.ok_or_else(|| missing(&id))?;
-    Ok(axum::Json(batch).into_response())
+    let record = find(&app, owner, &id).await?;
+    Ok(axum::Json(stored::cancel_elsewhere(&app, &record).await?).into_response())
 }
 
 /// `GET /v1/batches`: the caller's, page by page.
@@ -92,6 +89,9 @@ pub(crate) async fn list(State(app): State<App>, owner: Owner, Query(query): Que
     let Some(listed) = app.store.list(Kind::Batch, owner, &wanted).await? else {
         return Err(Error::invalid("after", format!("No batch found with id '{}'.", wanted.after.unwrap_or_default())));
     };
-    let batches = listed.records.iter().map(|record| run::read(&app, record)).collect::<Result<Vec<_>, _>>()?;
+    let mut batches = Vec::with_capacity(listed.records.len());
+    for record in &listed.records {
+        batches.push(stored::read(&app, record).await?);
+    }
     Ok(page(&batches, listed.has_more))
 }

@@ -12,17 +12,19 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
-use super::wire::{Answered, Batch, Line, LineError, NotAsked, Outcome, Status, lines};
+use super::{
+    stored::Stored,
+    wire::{Answered, Batch, Line, LineError, NotAsked, Outcome, Status, lines},
+};
 use crate::{
     app::{self, App},
     error::{self, Dialect, Error},
     gate::{Inner, Owner},
     offload,
-    openai::files::{stored, wire::FileObject},
+    openai::files::{self, wire::FileObject},
     store::{Kind, Record, Updated},
     tasks::Tasks,
     whole_body,
@@ -31,11 +33,8 @@ use crate::{
 /// How often a batch looks whether the proxy is idle.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often the record of a running batch is written anew.
-const BEAT: Duration = Duration::from_secs(5);
-
-/// After what time without that a batch counts as lost.
-const LOST: u64 = 120;
+/// How often a batch renews its lease and its record, at least, and looks whether it has expired.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// How often a request is sent again because the remote cannot be reached, and the first pause.
 const RETRIES: u32 = 3;
@@ -149,64 +148,6 @@ impl Drop for Slot {
     }
 }
 
-/// The record of a batch.
-#[derive(Deserialize, Serialize)]
-struct Stored {
-    batch: Batch,
-    /// Unix seconds of the last change by the process that runs it.
-    beat: u64,
-    /// Whether another process was asked to cancel it.
-    #[serde(default)]
-    cancel: bool,
-}
-
-impl Stored {
-    fn read(record: &Record) -> Result<Self, Error> {
-        serde_json::from_slice(&record.body).map_err(|error| Error::Internal {
-            message: format!("the stored record '{}' cannot be read: {error}", record.id),
-        })
-    }
-
-    fn record(&self, owner: Owner) -> Result<Record, Error> {
-        let body = serde_json::to_vec(self).map_err(|error| Error::Internal { message: error.to_string() })?;
-        let id = self.batch.id.clone();
-        Ok(Record { kind: Kind::Batch, owner, id, previous: None, names: Vec::new(), body: body.into() })
-    }
-}
-
-/// The batch of a record. One that no process runs any more has failed.
-pub(super) fn read(app: &App, record: &Record) -> Result<Batch, Error> {
-    let Stored { mut batch, beat, .. } = Stored::read(record)?;
-    if let Some(run) = app.batches.get(record.owner, &record.id) {
-        return Ok(run.now());
-    }
-    let now = app.now();
-    if !batch.status.is_final() && now.saturating_sub(beat) >= LOST {
-        batch.fail(vec![LineError::of_batch("lost", "The proxy that ran this batch has ended.")], now);
-    }
-    Ok(batch)
-}
-
-/// Asks the process that runs a batch to cancel it.
-///
-/// # Errors
-/// Fails if the store cannot be reached.
-pub(super) async fn cancel_elsewhere(app: &App, owner: Owner, id: &str) -> Result<Option<Batch>, Error> {
-    let now = app.now();
-    let change = |record: &Record| {
-        let mut stored = Stored::read(record)?;
-        if !stored.batch.status.is_final() && !stored.cancel {
-            stored.cancel = true;
-            stored.batch.set(Status::Cancelling, now);
-        }
-        stored.record(owner)
-    };
-    match app.store.update(Kind::Batch, owner, id, change).await? {
-        Updated::Stored(record) => Ok(Some(read(app, &record)?)),
-        Updated::Missing | Updated::TooBig => Ok(None),
-    }
-}
-
 /// Starts a batch of the requests in `file`.
 ///
 /// # Errors
@@ -219,20 +160,23 @@ pub(super) async fn start(
     expires_after: Option<u64>,
 ) -> Result<Batch, Error> {
     let most = app.config.batches.max_count;
-    let stored = Stored { batch: batch.clone(), beat: app.now(), cancel: false };
-    app.store.put(stored.record(owner)?).await?;
+    let stopping = || app.batches.state().stopping;
+    if stopping() {
+        return Err(Error::Canceled { shutdown: true });
+    }
+    // Before the caller has the id, which it may ask another process for.
+    app.store.hold(Kind::Batch, &batch.id).await?;
+    app.store.put(Stored { batch: batch.clone() }.record(owner)?).await?;
     let run = Arc::new(Run { owner, batch: Mutex::new(batch.clone()), stop: watch::Sender::default() });
     let ending = Ending { app: app.clone(), run: run.clone(), output: 0 };
-    {
-        let mut state = app.batches.state();
-        if state.stopping {
-            return Err(Error::Canceled { shutdown: true });
-        }
-        state.runs.insert(batch.id.clone(), run);
+    app.batches.state().runs.insert(batch.id.clone(), run.clone());
+    if stopping() {
+        run.stop.send_replace(Some(Stop::Shutdown));
     }
     if app.batches.tasks.start(most, work(ending, file, expires_after)).is_err() {
         app.batches.state().runs.remove(&batch.id);
         app.store.remove(Kind::Batch, owner, &batch.id).await?;
+        app.store.release(Kind::Batch, &batch.id).await?;
         return Err(Error::Quota {
             message: format!(
                 "Too many batches: {most} run or wait already (batches.max_count). Please try again later."
@@ -264,22 +208,9 @@ impl Ending {
         change(&mut self.run.batch(), self.app.now());
     }
 
-    /// Writes the record anew. Another process may have asked to cancel the batch.
+    /// Writes the record anew.
     async fn save(&self) {
-        let batch = self.run.now();
-        let (id, now) = (batch.id.clone(), self.app.now());
-        let mut canceled = false;
-        let change = |record: &Record| {
-            canceled = Stored::read(record)?.cancel;
-            Stored { batch: batch.clone(), beat: now, cancel: canceled }.record(self.run.owner)
-        };
-        let saved = self.app.store.update(Kind::Batch, self.run.owner, &id, change).await;
-        if let Err(error) = saved {
-            tracing::warn!(target: "farllama", "a batch could not be stored: {error}");
-        }
-        if canceled {
-            self.run.cancel(now);
-        }
+        save(&self.app, &self.run).await;
     }
 
     fn stopped(&self) -> Option<Stop> {
@@ -308,7 +239,56 @@ impl Ending {
     }
 }
 
-async fn work(mut ending: Ending, file: Bytes, expires_after: Option<u64>) {
+/// Writes the record of a batch anew; returns what was written, unless it could not be.
+async fn save(app: &App, run: &Run) -> Option<Batch> {
+    let id = run.now().id;
+    // What is written is what it is then: two of these may run at the same time.
+    let now = |_: &Record| Stored { batch: run.now() }.record(run.owner);
+    match app.store.update(Kind::Batch, run.owner, &id, now).await {
+        Ok(Updated::Stored(record)) => Stored::read(&record).ok().map(|stored| stored.batch),
+        Ok(Updated::Missing | Updated::TooBig) => None,
+        Err(error) => {
+            tracing::warn!(target: "farllama", "a batch could not be stored: {error}");
+            None
+        }
+    }
+}
+
+/// Renews the lease and the record of a batch, and stops it when another process asks for that or its time is over.
+async fn keep(app: App, run: Arc<Run>) {
+    let id = run.now().id;
+    let every = app.store.lease().map_or(BEAT, |lease| BEAT.min(lease / 3));
+    let mut saved = None;
+    loop {
+        let left = Duration::from_secs(run.batch().expires_at.saturating_sub(app.now()));
+        tokio::time::sleep(every.min(left.max(LOOK))).await;
+        if app.now() >= run.batch().expires_at {
+            run.stop.send_if_modified(|stop| stop.is_none() && stop.replace(Stop::Expired).is_none());
+        }
+        // While the store cannot be reached, the lease may expire: others then report the batch as lost.
+        if app.store.hold(Kind::Batch, &id).await.unwrap_or(false) {
+            run.cancel(app.now());
+        }
+        if saved.as_ref() != Some(&*run.batch()) {
+            saved = save(&app, &run).await;
+        }
+    }
+}
+
+async fn work(ending: Ending, file: Bytes, expires_after: Option<u64>) {
+    let (app, run) = (ending.app.clone(), ending.run.clone());
+    tokio::select! {
+        biased;
+        () = send_all(ending, file, expires_after) => {}
+        () = keep(app.clone(), run.clone()) => {}
+    }
+    let id = run.now().id;
+    if let Err(error) = app.store.release(Kind::Batch, &id).await {
+        tracing::warn!(target: "farllama", "the lease of a batch could not be released: {error}");
+    }
+}
+
+async fn send_all(mut ending: Ending, file: Bytes, expires_after: Option<u64>) {
     let (endpoint, content) = (ending.run.now().endpoint, file.clone());
     let validated = offload::run(file.len(), move || lines(&content, &endpoint)).await;
     let lines = match validated {
@@ -329,11 +309,10 @@ async fn work(mut ending: Ending, file: Bytes, expires_after: Option<u64>) {
         }
     };
     let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let mut beat = Instant::now();
     let (mut stopped, mut full) = (None, false);
     for line in &lines {
         let response = match stopped {
-            None => ask(&ending, file.slice(line.body.clone()), &mut beat).await,
+            None => ask(&ending, file.slice(line.body.clone())).await,
             Some(stop) => Err(stop),
         };
         if let Err(stop) = response {
@@ -345,10 +324,6 @@ async fn work(mut ending: Ending, file: Bytes, expires_after: Option<u64>) {
             break;
         }
         if failed { &mut errors } else { &mut output }.extend_from_slice(&text);
-        if beat.elapsed() >= BEAT {
-            beat = Instant::now();
-            ending.save().await;
-        }
     }
     finish(&ending, output, errors, stopped, full, expires_after).await;
 }
@@ -406,7 +381,7 @@ struct Reply {
 ///
 /// # Errors
 /// Fails if the batch is stopped.
-async fn ask(ending: &Ending, body: Bytes, beat: &mut Instant) -> Result<Reply, Stop> {
+async fn ask(ending: &Ending, body: Bytes) -> Result<Reply, Stop> {
     let app = &ending.app;
     let mut retries = 0;
     loop {
@@ -416,10 +391,6 @@ async fn ask(ending: &Ending, body: Bytes, beat: &mut Instant) -> Result<Reply, 
             }
             if let Some(slot) = app.batches.slot(app.config.batches.concurrency.max(1), app.requests()) {
                 break slot;
-            }
-            if beat.elapsed() >= BEAT {
-                *beat = Instant::now();
-                ending.save().await;
             }
             ending.pause(LOOK).await;
         };
@@ -532,6 +503,93 @@ async fn store(
         return Ok(None);
     }
     let file = FileObject::new(ending.app.stamp("file-"), name, "batch_output", content.len(), expires_after);
-    stored::put(&ending.app, ending.run.owner, &file, content.into()).await?;
+    let room = files::stored::reserve(&ending.app, ending.run.owner, file.bytes).await?;
+    files::stored::put(&ending.app, room, &file, content.into()).await?;
     Ok(Some(file.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use mock_ollama::{Mock, Script};
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use crate::{Config, Running, serve};
+
+    use super::*;
+
+    /// The body of the answer to a request.
+    async fn ask(proxy: &Running, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+        let length = body.len();
+        let request =
+            format!("{head}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 "), "{answer}");
+        body.to_owned()
+    }
+
+    async fn json(proxy: &Running, head: &str, body: &str) -> Value {
+        serde_json::from_str(&ask(proxy, head, body).await).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_batch_whose_time_is_over_has_expired_with_what_it_has() {
+        let slow = Script::on("/api/chat").containing("second").delay(Duration::from_secs(60));
+        let mock = Mock::start(slow).await.unwrap();
+        let mut config = Config::default();
+        config.local.port = 0;
+        config.remote.port = mock.addr().port();
+        let proxy = serve(config).await.unwrap();
+        let line = |text: &str| {
+            let body = json!({"model": "smollm2:135m", "messages": [{"role": "user", "content": text}]});
+            json!({"custom_id": text, "method": "POST", "url": "/v1/chat/completions", "body": body}).to_string() + "\n"
+        };
+        let lines = ["first", "second", "third"].map(line).concat();
+        let form = format!(
+            "--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x\r\ncontent-disposition: \
+             form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{lines}\r\n--x--\r\n"
+        );
+        let file =
+            json(&proxy, "POST /v1/files HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x", &form).await;
+        let body = json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+        let made = json(&proxy, "POST /v1/batches HTTP/1.1", &body.to_string()).await;
+        let id = made["id"].as_str().unwrap();
+        let begun = Instant::now();
+        let wait = async || {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let run = proxy.0.persistent.batches.get(Owner::default(), id).unwrap();
+        while run.now().request_counts.completed == 0 || proxy.requests() == 0 {
+            wait().await;
+        }
+        run.batch().expires_at = made["created_at"].as_u64().unwrap();
+        drop(run);
+        while proxy.0.persistent.batches.tasks.count() > 0 {
+            wait().await;
+        }
+        assert_eq!(proxy.requests(), 0, "the remote is let go of");
+        let expired = json(&proxy, &format!("GET /v1/batches/{id} HTTP/1.1"), "").await;
+        assert_eq!((&expired["status"], &expired["errors"]), (&json!("expired"), &Value::Null), "{expired}");
+        assert!(expired["expired_at"].is_u64() && expired["completed_at"].is_null());
+        assert_eq!(expired["request_counts"], json!({"total": 3, "completed": 1, "failed": 0}));
+        let lines = async |name: &str| -> Vec<Value> {
+            let file = expired[name].as_str().unwrap();
+            let text = ask(&proxy, &format!("GET /v1/files/{file}/content HTTP/1.1"), "").await;
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let (output, errors) = (lines("output_file_id").await, lines("error_file_id").await);
+        assert_eq!((output.len(), &output[0]["custom_id"]), (1, &json!("first")));
+        let codes: Vec<_> = errors.iter().map(|line| [&line["custom_id"], &line["error"]["code"]]).collect();
+        assert_eq!(json!(codes), json!([["second", "batch_expired"], ["third", "batch_expired"]]));
+    }
 }

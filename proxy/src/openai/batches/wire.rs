@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// The routes that a batch may ask.
-const ENDPOINTS: [&str; 4] = ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"];
+const ENDPOINTS: [&str; 5] =
+    ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"];
 
 /// Maximum number of lines of one batch, as OpenAI's.
 const MOST_LINES: usize = 50_000;

@@ -7,10 +7,10 @@ pub(crate) mod vectors;
 pub(crate) mod wire;
 
 use axum::{
-    extract::{Query, State},
+    extract::{FromRequest, Query, Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use serde_json::json;
 
 use crate::{
@@ -30,13 +30,13 @@ use wire::Upload;
 /// Maximum number of files in one page, and the default.
 const PAGE: usize = 10_000;
 
+/// What the form around a file takes, at most: an upload that is larger than there is room for, by more than this, is
+/// refused before it is read.
+const FORM: usize = 1 << 10;
+
 /// `POST /v1/files`: stores an upload.
-pub(crate) async fn create(
-    State(app): State<App>,
-    owner: Owner,
-    headers: HeaderMap,
-    json: Json,
-) -> Result<Response, Error> {
+pub(crate) async fn create(State(app): State<App>, owner: Owner, request: Request) -> Result<Response, Error> {
+    let headers = request.headers();
     let Some(content_type) = headers.get(header::CONTENT_TYPE).filter(|kind| form::is_form(kind)).cloned() else {
         return Err(Error::Invalid {
             message: "Files are uploaded as multipart/form-data, with the fields 'file' and 'purpose'.".to_owned(),
@@ -44,15 +44,20 @@ pub(crate) async fn create(
             code: None,
         });
     };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let room = stored::reserve(&app, owner, length.unwrap_or(0).saturating_sub(FORM)).await?;
+    let json = Json::from_request(request, &app).await?;
     let stamp = app.stamp("file-");
     let reading = async move {
         let mut upload = Upload::default();
         form::parts(&content_type, &json, |part| upload.add(part)).await?;
         upload.finish(stamp)
     };
-    let size = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let (file, content) = offload::run_future(size.unwrap_or(offload::LARGE), reading).await?;
-    stored::put(&app, owner, &file, content).await?;
+    let (file, content) = offload::run_future(length.unwrap_or(offload::LARGE), reading).await?;
+    // From the form's size, or none, to that of the file.
+    drop(room);
+    let room = stored::reserve(&app, owner, file.bytes).await?;
+    stored::put(&app, room, &file, content).await?;
     Ok(axum::Json(file).into_response())
 }
 

@@ -1,5 +1,10 @@
 //! Files in the store: what describes one, and its content, are two records, so that a list loads no content.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
 use bytes::Bytes;
 
 use super::wire::FileObject;
@@ -37,11 +42,53 @@ pub(crate) fn are_stored(config: &Config) -> bool {
     [files.max_bytes, files.max_count, files.max_bytes_per_key, files.max_count_per_key].iter().all(|most| *most > 0)
 }
 
-/// Stores a file.
+/// The room that files take which are on their way: how many of each owner, and how many bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved(Mutex<HashMap<Owner, (usize, usize)>>);
+
+/// Room for one file of `owner`. Dropping it gives the room back: the file is stored, or never will be.
+#[derive(Debug)]
+pub(crate) struct Room {
+    reserved: Arc<Reserved>,
+    owner: Owner,
+    bytes: usize,
+}
+
+impl Reserved {
+    fn of(&self, owner: Owner) -> (usize, usize) {
+        self.all().get(&owner).copied().unwrap_or_default()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<Owner, (usize, usize)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for a file of `bytes`, whether there is any or not.
+    fn take(self: &Arc<Self>, owner: Owner, bytes: usize) -> Room {
+        let mut all = self.all();
+        let (count, sum) = all.entry(owner).or_default();
+        (*count, *sum) = (*count + 1, sum.saturating_add(bytes));
+        Room { reserved: self.clone(), owner, bytes }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut all = self.reserved.all();
+        let Some((count, sum)) = all.get_mut(&self.owner) else { return };
+        (*count, *sum) = (*count - 1, sum.saturating_sub(self.bytes));
+        if *count == 0 {
+            all.remove(&self.owner);
+        }
+    }
+}
+
+/// Reserves room for a file of `bytes`, which is checked before the file is read: uploads at the same time cannot
+/// exceed the bounds together. Several proxies on one store do not see each other's reservations.
 ///
 /// # Errors
 /// Fails if the owner has too many files already, or too large ones.
-pub(crate) async fn put(app: &App, owner: Owner, file: &FileObject, content: Bytes) -> Result<(), Error> {
+pub(crate) async fn reserve(app: &App, owner: Owner, bytes: usize) -> Result<Room, Error> {
     let files = &app.config.files;
     if !are_stored(&app.config) {
         return Err(Error::NotImplemented {
@@ -50,38 +97,50 @@ pub(crate) async fn put(app: &App, owner: Owner, file: &FileObject, content: Byt
                 .to_owned(),
         });
     }
-    let full = |message: String| Error::Invalid {
-        message: format!("{message} Delete files that you no longer need (DELETE /v1/files/{{file_id}})."),
-        param: Some("file".to_owned()),
-        code: Some("file_storage_full"),
-    };
     let most = files.max_bytes_per_key.min(files.max_bytes);
-    if file.bytes > most {
+    if bytes > most {
         return Err(Error::Invalid {
             message: format!(
-                "The file is too large: {} bytes, but at most {most} are stored (files.max_bytes_per_key).",
-                file.bytes
+                "The file is too large: {bytes} bytes, but at most {most} are stored (files.max_bytes_per_key)."
             ),
             param: Some("file".to_owned()),
             code: Some("file_too_large"),
         });
     }
+    let room = app.uploads.take(owner, bytes);
     let own = all(app, owner).await?;
-    if own.len() >= files.max_count_per_key {
-        return Err(full(format!("There are {} files already (files.max_count_per_key).", own.len())));
+    let (count, reserved) = app.uploads.of(owner);
+    let (count, taken) = (own.len() + count - 1, own.iter().map(|file| file.bytes).sum::<usize>() + reserved - bytes);
+    if count >= files.max_count_per_key {
+        return Err(full(&format!("There are {count} files already (files.max_count_per_key).")));
     }
-    let taken: usize = own.iter().map(|file| file.bytes).sum();
-    if taken.saturating_add(file.bytes) > most {
-        return Err(full(format!(
-            "There is no room for {} bytes more: {taken} of {most} are taken (files.max_bytes_per_key).",
-            file.bytes
+    if taken.saturating_add(bytes) > most {
+        return Err(full(&format!(
+            "There is no room for {bytes} bytes more: {taken} of {most} are taken (files.max_bytes_per_key)."
         )));
     }
+    Ok(room)
+}
+
+fn full(message: &str) -> Error {
+    Error::Invalid {
+        message: format!("{message} Delete files that you no longer need (DELETE /v1/files/{{file_id}})."),
+        param: Some("file".to_owned()),
+        code: Some("file_storage_full"),
+    }
+}
+
+/// Stores a file in the room that was reserved for it.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub(crate) async fn put(app: &App, room: Room, file: &FileObject, content: Bytes) -> Result<(), Error> {
+    let owner = room.owner;
     let body = serde_json::to_vec(file).map_err(|error| Error::Internal { message: error.to_string() })?;
     let record = |kind, body| Record { kind, owner, id: file.id.clone(), previous: None, names: Vec::new(), body };
     // The content first: a file that is listed can be read.
     if !app.store.put(record(Kind::FileContent, content)).await? {
-        return Err(full("It is larger than what is stored (files.max_bytes).".to_owned()));
+        return Err(full("It is larger than what is stored (files.max_bytes)."));
     }
     app.store.put(record(Kind::File, body.into())).await?;
     Ok(())
