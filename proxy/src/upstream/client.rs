@@ -531,6 +531,26 @@ pub(crate) struct Upstream {
     counted: Option<Counted>,
     /// Makes lines of events.
     translation: Option<Box<Translating>>,
+    /// Changes what all of that gives.
+    filtering: Option<Box<Filtering>>,
+}
+
+/// Changes a body on its way, and may make requests of its own.
+pub(crate) trait Filter: Send {
+    /// Takes a packet.
+    fn push(&mut self, packet: Bytes);
+
+    /// What may go out now. Empty: it needs more of the body, or nothing follows if that has `ended`.
+    fn poll_out(&mut self, ended: bool, cx: &mut Context<'_>) -> Poll<Bytes>;
+
+    /// The body has failed: returns what may go out before the error.
+    fn give_up(&mut self) -> Bytes;
+}
+
+/// A filter, and whether the body has ended.
+struct Filtering {
+    filter: Box<dyn Filter>,
+    ended: bool,
 }
 
 /// A translation, and its end.
@@ -563,6 +583,7 @@ impl Upstream {
             front: None,
             counted: None,
             translation: None,
+            filtering: None,
         }
     }
 
@@ -588,6 +609,11 @@ impl Upstream {
         self.translation = Some(Box::new(Translating { translation, closed: None, ended: false }));
     }
 
+    /// Hands over what `filter` makes of the body.
+    pub(crate) fn filter(&mut self, filter: Box<dyn Filter>) {
+        self.filtering = Some(Box::new(Filtering { filter, ended: false }));
+    }
+
     /// Fails at the end of the stream unless its last line says that it is complete, and reports every failure in a
     /// line of the stream.
     pub(crate) fn expect_final_line(&mut self) {
@@ -605,6 +631,46 @@ impl Upstream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(mut filtering) = self.filtering.take() else { return self.poll_unfiltered(cx) };
+        let polled = self.poll_filtered(&mut filtering, cx);
+        self.filtering = Some(filtering);
+        polled
+    }
+
+    /// The next part of a body that is filtered.
+    fn poll_filtered(
+        &mut self,
+        filtering: &mut Filtering,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            let out = ready!(filtering.filter.poll_out(filtering.ended, cx));
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out))));
+            }
+            if filtering.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.poll_unfiltered(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(packet) = frame.into_data() {
+                        filtering.filter.push(packet);
+                    }
+                }
+                Some(Err(error)) => {
+                    let rest = filtering.filter.give_up();
+                    if rest.is_empty() {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    self.failed = Some(error);
+                    return Poll::Ready(Some(Ok(Frame::data(rest))));
+                }
+                None => filtering.ended = true,
+            }
+        }
+    }
+
+    fn poll_unfiltered(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Some(front) = &mut self.front {
             let bytes = std::mem::take(&mut front.bytes);
             let more = front.more;
@@ -737,16 +803,19 @@ impl HttpBody for Upstream {
 
     fn is_end_stream(&self) -> bool {
         // The end of a stream that may fail there must be polled.
-        let over = match &self.translation {
-            Some(translating) => translating.ended,
-            None => self.body.as_ref().is_none_or(HttpBody::is_end_stream),
+        let over = match (&self.translation, &self.filtering) {
+            (_, Some(_)) => false,
+            (Some(translating), None) => translating.ended,
+            (None, None) => self.body.as_ref().is_none_or(HttpBody::is_end_stream),
         };
         self.last_line.is_none() && self.failed.is_none() && self.front.is_none() && over
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.body {
-            Some(body) if self.front.is_none() && self.translation.is_none() => body.size_hint(),
+            Some(body) if self.front.is_none() && self.translation.is_none() && self.filtering.is_none() => {
+                body.size_hint()
+            }
             _ => SizeHint::default(),
         }
     }

@@ -128,11 +128,6 @@ impl Offered {
         self.grammars.get(native)
     }
 
-    /// Whether a tool has a grammar.
-    pub(crate) fn has_grammars(&self) -> bool {
-        !self.grammars.is_empty()
-    }
-
     /// The names that Ollama got, by the kind (`function`, `custom`, `namespace`) and the name that the client has for
     /// them.
     pub(crate) fn natives(&self) -> HashMap<(&str, &str), Vec<&str>> {

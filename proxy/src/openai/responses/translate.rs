@@ -56,7 +56,7 @@ pub(super) fn ask<'a>(
     let size = 1024 + input.iter().map(|item| item.get().len()).sum::<usize>();
     let mut facts = request.facts;
     let reask = match facts.form {
-        Form::Free => facts.repairs.for_asking_again().that_must_fit(facts.offered.has_grammars()),
+        Form::Free => facts.repairs.for_asking_again(),
         _ => Repairs::default(),
     };
     let turn = Turn {

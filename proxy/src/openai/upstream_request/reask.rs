@@ -1,11 +1,17 @@
-//! Asks once more for a call that does not fit its schema, with that schema as the format of the answer, before
-//! anything of the answer is sent. What comes of it takes the place of the arguments in Ollama's reply, so that every
-//! endpoint goes on as if the model had written it.
+//! Asks once more for each call that does not fit its schema, with that schema as the format of the answer, before anything of the call is
+//! sent. What comes of it takes the place of the arguments in Ollama's reply, so that every endpoint goes on as if the model had written it.
+//!
+//! What the model says before such a call goes out as it comes. From the call on, the answer waits for its end: a remote that serves one
+//! request at a time could not answer the next one before.
 
-use std::{borrow::Cow, future::poll_fn, pin::Pin};
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
+use memchr::{memchr, memmem};
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
@@ -22,11 +28,14 @@ use crate::{
         repair::Repairs,
     },
     receipt::{Call, Receipt},
-    upstream::client::{self, Upstream},
+    upstream::client::{self, Filter, Upstream},
 };
 
-/// Most bytes of an answer that are held back to see whether its calls fit.
+/// Maximum size of an answer that waits for its end.
 const MOST: usize = 8 << 20;
+
+/// Maximum number of calls of one answer that are asked for again: each costs a whole generation.
+const MOST_CALLS: usize = 8;
 
 /// A call that does not fit, in the text of an answer.
 struct Misfit {
@@ -39,74 +48,125 @@ struct Misfit {
     written: String,
 }
 
-/// Asks; if the answer begins with calls and one does not fit, asks once more for that one.
+/// Asks; calls of the answer that do not fit are asked for once more.
 ///
 /// # Errors
 /// As the request alone: where asking again fails, the first answer stands.
 pub(super) async fn open(app: &App, ask: UpstreamRequest, recorder: &Recorder) -> Result<Upstream, Error> {
-    let again = ask.clone();
+    let again = Again { app: app.clone(), ask: ask.clone(), recorder: recorder.clone() };
     let mut upstream = send_with_fallbacks(app, ask, recorder).await?;
-    let (held, whole) = hold(&mut upstream, again.reask.must_fit()).await;
-    let misfit = if whole { misfit(&held, &again.reask) } else { None };
-    let renewed = match misfit {
-        None => None,
-        Some(misfit) => match renew(app, again, &misfit, recorder).await {
-            Ok(renewed) => in_place(&held, &misfit, &renewed),
-            Err(error) => {
-                tracing::info!(target: "farllama", %error, "asking again for a call that does not fit its schema failed");
-                None
-            }
-        },
-    };
-    upstream.put_back(renewed.unwrap_or(held), !whole);
+    upstream.filter(Box::new(Reask { again: Some(again), lines: BytesMut::new(), seen: 0, stage: Stage::Passing }));
     Ok(upstream)
 }
 
-/// Reads an answer until there is something that is no call, or to its end, as always where calls must fit
-/// (`to_the_end`); whether it is whole.
-async fn hold(upstream: &mut Upstream, to_the_end: bool) -> (Bytes, bool) {
-    let (mut held, mut seen) = (BytesMut::new(), 0);
-    loop {
-        match poll_fn(|cx| Pin::new(&mut *upstream).poll_frame(cx)).await {
-            None => return (held.freeze(), true),
-            Some(Err(error)) => {
-                upstream.fail_later(error);
-                return (held.freeze(), false);
+/// What asking again takes.
+struct Again {
+    app: App,
+    ask: UpstreamRequest,
+    recorder: Recorder,
+}
+
+/// An answer on its way.
+struct Reask {
+    /// None once it was asked again.
+    again: Option<Again>,
+    /// What has come and is not out yet.
+    lines: BytesMut,
+    /// How much of it was searched for the end of a line.
+    seen: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Lines go out as they come.
+    Passing,
+    /// A call does not fit: what follows waits for the end of the answer.
+    Waiting,
+    Asking(Pin<Box<dyn Future<Output = Bytes> + Send>>),
+    /// The rest goes out unchanged.
+    Over,
+}
+
+impl Reask {
+    /// Returns the whole lines up to the first one with a call that does not fit, and leaves the rest.
+    fn pass(&mut self, ended: bool) -> Bytes {
+        let Some(again) = &self.again else { return self.lines.split().freeze() };
+        let mut out = 0;
+        while let Some(end) = memchr(b'\n', &self.lines[self.seen..]).map(|end| self.seen + end + 1) {
+            if is_misfit(&self.lines[out..end], &again.ask.reask) {
+                self.stage = Stage::Waiting;
+                break;
             }
-            Some(Ok(frame)) => held.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            (out, self.seen) = (end, end);
         }
-        while let Some(end) = held[seen..].iter().position(|byte| *byte == b'\n') {
-            let line = &held[seen..seen + end];
-            seen += end + 1;
-            let says = serde_json::from_slice::<ChatReply<'_>>(line).map_or(true, |reply| {
-                let message = &reply.message;
-                // A whole answer is one line with all of it, and nothing of it is sent yet.
-                !reply.done
-                    && (!message.content.is_empty() || message.thinking.as_deref().is_some_and(|text| !text.is_empty()))
-            });
-            if says && !to_the_end {
-                return (held.freeze(), false);
+        if matches!(self.stage, Stage::Passing) {
+            self.seen = self.lines.len();
+            if ended && is_misfit(&self.lines[out..], &again.ask.reask) {
+                self.stage = Stage::Waiting;
+            } else if ended {
+                out = self.lines.len();
             }
         }
-        if held.len() > MOST {
-            return (held.freeze(), false);
-        }
+        self.seen -= out;
+        self.lines.split_to(out).freeze()
     }
 }
 
-/// The first call that does not fit and is to be asked for again.
-fn misfit(held: &[u8], repairs: &Repairs) -> Option<Misfit> {
-    for (line, text) in held.split(|byte| *byte == b'\n').enumerate() {
+impl Filter for Reask {
+    fn push(&mut self, packet: Bytes) {
+        self.lines.extend_from_slice(&packet);
+    }
+
+    fn poll_out(&mut self, ended: bool, cx: &mut Context<'_>) -> Poll<Bytes> {
+        loop {
+            match &mut self.stage {
+                Stage::Passing => {
+                    let out = self.pass(ended);
+                    if !out.is_empty() || matches!(self.stage, Stage::Passing) {
+                        return Poll::Ready(out);
+                    }
+                }
+                Stage::Waiting if self.lines.len() > MOST => self.stage = Stage::Over,
+                Stage::Waiting if !ended => return Poll::Ready(Bytes::new()),
+                Stage::Waiting => match self.again.take() {
+                    Some(again) => self.stage = Stage::Asking(Box::pin(again.all(self.lines.split().freeze()))),
+                    None => self.stage = Stage::Over,
+                },
+                Stage::Asking(asking) => {
+                    let answer = ready!(asking.as_mut().poll(cx));
+                    self.stage = Stage::Over;
+                    return Poll::Ready(answer);
+                }
+                Stage::Over => return Poll::Ready(self.lines.split().freeze()),
+            }
+        }
+    }
+
+    fn give_up(&mut self) -> Bytes {
+        self.stage = Stage::Over;
+        self.lines.split().freeze()
+    }
+}
+
+/// Whether a line has a call that does not fit.
+fn is_misfit(line: &[u8], repairs: &Repairs) -> bool {
+    memmem::find(line, b"\"tool_calls\"").is_some() && !misfits(line, repairs).is_empty()
+}
+
+/// The calls that do not fit and are to be asked for again.
+fn misfits(answer: &[u8], repairs: &Repairs) -> Vec<Misfit> {
+    let mut misfits = Vec::new();
+    for (line, text) in answer.split(|byte| *byte == b'\n').enumerate() {
         let Ok(reply) = serde_json::from_slice::<ChatReply<'_>>(text) else { continue };
         for (call, made) in reply.message.tool_calls.unwrap_or_default().into_iter().enumerate() {
             let arguments = made.function.arguments.map_or("{}", RawValue::get);
             if let Some(tool) = repairs.to_ask_again(&made.function.name, arguments) {
                 let written = json!({"name": made.function.name, "arguments": made.function.arguments}).to_string();
-                return Some(Misfit { tool, line, call, written });
+                misfits.push(Misfit { tool, line, call, written });
             }
         }
     }
-    None
+    misfits
 }
 
 /// What came of asking again.
@@ -117,48 +177,64 @@ struct Renewed {
     output: u64,
 }
 
-/// Asks again for one call.
-///
-/// # Errors
-/// As any request.
-async fn renew(app: &App, ask: UpstreamRequest, misfit: &Misfit, recorder: &Recorder) -> Result<Renewed, Error> {
-    let repairs = ask.reask.clone();
-    let (name, format) = repairs.forced_call(misfit.tool)?;
-    let turn = json!([
-        {"role": "assistant", "content": misfit.written},
-        {"role": "user", "content": format!("The arguments of this call of {name} do not fit the schema of the tool. Write the call again, as JSON with the same intent.")},
-    ]);
-    let body = changed(ask.body.clone(), move |top| {
-        let internal = |error: serde_json::Error| Error::Internal { message: error.to_string() };
-        let added: Vec<Box<RawValue>> = serde_json::from_value::<Vec<Value>>(turn)
-            .and_then(|turn| turn.iter().map(to_raw_value).collect())
-            .map_err(internal)?;
-        let messages = top.get("messages").map_or("[]", RawValue::get).to_owned();
-        let mut messages: Vec<Box<RawValue>> = serde_json::from_str(&messages).map_err(internal)?;
-        messages.extend(added);
-        top.set("messages", Cow::Owned(to_raw_value(&messages).map_err(internal)?));
-        top.set("format", Cow::Owned(format));
-        ["logprobs", "top_logprobs"].into_iter().for_each(|name| top.remove(name));
-        set(top, "stream", "false")
-    })
-    .await?;
-    let ask = UpstreamRequest { body, forced: true, reask: Repairs::default(), ..ask };
-    let reply = client::whole(send_with_fallbacks(app, ask, recorder).await?).await?;
-    recorder.payload("reply", &reply);
-    let reply: ChatReply<'_> = app.upstream.read("/api/chat", &reply)?;
-    let mut receipt = Receipt::default();
-    receipt.note(&format!("tools.{name}"), "reasked");
-    receipt.count(Call::Reasked);
-    recorder.receipt(receipt);
-    let arguments = match Form::Call(vec![name]).read(&reply.message.content) {
-        Some(Said::Calls(calls)) => calls.first().and_then(|call| repairs.fitting(misfit.tool, &call.arguments)),
-        _ => None,
-    };
-    Ok(Renewed {
-        arguments: arguments.and_then(|arguments| serde_json::from_str(&arguments).ok()),
-        prompt: reply.prompt_eval_count.unwrap_or(0),
-        output: reply.eval_count.unwrap_or(0),
-    })
+impl Again {
+    /// Asks for each call of `answer` that does not fit; returns the answer with what came of it.
+    async fn all(self, mut answer: Bytes) -> Bytes {
+        for misfit in misfits(&answer, &self.ask.reask).into_iter().take(MOST_CALLS) {
+            match self.one(&misfit).await {
+                Ok(renewed) => answer = in_place(&answer, &misfit, &renewed).unwrap_or(answer),
+                Err(error) => {
+                    tracing::info!(target: "farllama", %error, "asking again for a call that does not fit its schema failed");
+                    break;
+                }
+            }
+        }
+        answer
+    }
+
+    /// Asks for one call.
+    ///
+    /// # Errors
+    /// As any request.
+    async fn one(&self, misfit: &Misfit) -> Result<Renewed, Error> {
+        let Self { app, ask, recorder } = self;
+        let (name, format) = ask.reask.forced_call(misfit.tool)?;
+        let turn = json!([
+            {"role": "assistant", "content": misfit.written},
+            {"role": "user", "content": format!("The arguments of this call of {name} do not fit the schema of the tool. Write the call again, as JSON with the same intent.")},
+        ]);
+        let body = changed(ask.body.clone(), move |top| {
+            let internal = |error: serde_json::Error| Error::Internal { message: error.to_string() };
+            let added: Vec<Box<RawValue>> = serde_json::from_value::<Vec<Value>>(turn)
+                .and_then(|turn| turn.iter().map(to_raw_value).collect())
+                .map_err(internal)?;
+            let messages = top.get("messages").map_or("[]", RawValue::get).to_owned();
+            let mut messages: Vec<Box<RawValue>> = serde_json::from_str(&messages).map_err(internal)?;
+            messages.extend(added);
+            top.set("messages", Cow::Owned(to_raw_value(&messages).map_err(internal)?));
+            top.set("format", Cow::Owned(format));
+            ["logprobs", "top_logprobs"].into_iter().for_each(|name| top.remove(name));
+            set(top, "stream", "false")
+        })
+        .await?;
+        let again = UpstreamRequest { body, forced: true, reask: Repairs::default(), ..ask.clone() };
+        let reply = client::whole(send_with_fallbacks(app, again, recorder).await?).await?;
+        recorder.payload("reply", &reply);
+        let reply: ChatReply<'_> = app.upstream.read("/api/chat", &reply)?;
+        let mut receipt = Receipt::default();
+        receipt.note(&format!("tools.{name}"), "reasked");
+        receipt.count(Call::Reasked);
+        recorder.receipt(receipt);
+        let arguments = match Form::Call(vec![name]).read(&reply.message.content) {
+            Some(Said::Calls(calls)) => calls.first().and_then(|call| ask.reask.fitting(misfit.tool, &call.arguments)),
+            _ => None,
+        };
+        Ok(Renewed {
+            arguments: arguments.and_then(|arguments| serde_json::from_str(&arguments).ok()),
+            prompt: reply.prompt_eval_count.unwrap_or(0),
+            output: reply.eval_count.unwrap_or(0),
+        })
+    }
 }
 
 /// The answer with the new arguments in the place of the old ones, and what both cost together.

@@ -46,11 +46,7 @@ const PATTERN: usize = 1 << 20;
 
 /// What the calls of an answer are checked against. Cheap to clone; empty where nothing is checked.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Repairs(
-    Option<Arc<Offer>>,
-    /// Whether a call must fit, so that an answer is held back until it is known that all do.
-    bool,
-);
+pub(crate) struct Repairs(Option<Arc<Offer>>);
 
 /// The tools of a request, and what is done for their calls.
 #[derive(Debug)]
@@ -244,24 +240,14 @@ impl Repairs {
             strict: function.strict == Some(true),
             schema: OnceLock::new(),
         });
-        Self(Some(Arc::new(Offer { repair, rescue, reask: settings.reask, tools: offered.collect() })), false)
+        Self(Some(Arc::new(Offer { repair, rescue, reask: settings.reask, tools: offered.collect() })))
     }
 
     /// The same, if the model may be asked again for a call that does not fit: the settings say so, or a tool is
     /// strict.
     pub(crate) fn for_asking_again(&self) -> Self {
         let asks = |offer: &&Arc<Offer>| offer.repair && (offer.reask || offer.tools.iter().any(|tool| tool.strict));
-        Self(self.0.as_ref().filter(asks).cloned(), self.1)
-    }
-
-    /// The same, where a call must fit or not (`must`).
-    pub(crate) fn that_must_fit(self, must: bool) -> Self {
-        Self(self.0, must)
-    }
-
-    /// Whether a call must fit.
-    pub(crate) fn must_fit(&self) -> bool {
-        self.1
+        Self(self.0.as_ref().filter(asks).cloned())
     }
 
     /// Whether there are no tools whose calls are checked or looked for.
