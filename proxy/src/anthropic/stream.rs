@@ -26,7 +26,7 @@ use crate::{
         response::sse::{Frames, Translator},
         tools::{
             Numbering, ToolCall,
-            forced::{Form, Said},
+            forced::{Form, Said, Speech},
             lost,
             rescue::Rescue,
             rescued,
@@ -52,8 +52,8 @@ pub(crate) struct Messages {
     content: Vec<AnswerBlock>,
     open: Open,
     calls: Numbering,
-    /// The text of a model that is held to a form, until it is whole.
-    held: String,
+    /// The text of a model that is held to a form.
+    speech: Speech,
     /// Looks for calls in text.
     rescue: Option<Rescue>,
     stops: Stops,
@@ -89,13 +89,13 @@ impl Messages {
             rescue: if facts.form == Form::Free { facts.repairs.rescue() } else { None },
             stops: Stops::new(facts.stops.clone()),
             stamp,
+            speech: Speech::new(&facts.form, &facts.stops),
             facts,
             request_id,
             state: State::Opening,
             begun: 0,
             content: Vec::new(),
             open: Open::Nothing,
-            held: String::new(),
             stop: None,
             stop_reason: None,
             pieces: 0,
@@ -271,20 +271,24 @@ impl Messages {
         }
     }
 
-    /// Takes the text of a model that is held to a form. Only its last reply makes it whole.
+    /// Takes the end of the text of a model that is held to a form.
     ///
     /// # Errors
     /// Fails if there is no call where one must be made.
-    fn hold(&mut self, text: &str, end: Option<Option<&str>>, out: &mut Frames) -> Result<(), Error> {
-        self.held.push_str(text);
-        let Some(done_reason) = end.filter(|_| self.calls.count() == 0) else { return Ok(()) };
-        match self.facts.form.said(&self.held, done_reason, "output_config.format", &mut self.receipt)? {
+    fn end_form(&mut self, done_reason: Option<&str>, out: &mut Frames) -> Result<(), Error> {
+        let form = &self.facts.form;
+        let said = match self.calls.count() {
+            0 => self.speech.end(form, done_reason, "output_config.format", &mut self.receipt)?,
+            _ => self.speech.end_beside_calls(form),
+        };
+        match said {
             Some(Said::Calls(calls)) => {
                 for call in calls.into_iter().take(self.facts.most_calls) {
                     let (_, call) = self.calls.read(call);
                     self.call(call, out);
                 }
             }
+            Some(Said::Answer(answer)) if answer.is_empty() => {}
             Some(Said::Answer(answer)) => self.text(&answer, out),
             None => {}
         }
@@ -359,6 +363,11 @@ impl Translator for Messages {
         if self.facts.form == Form::Free {
             let called = message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty());
             self.look(&message.content, called, out);
+        } else if self.stop.is_none() {
+            let text = self.speech.push(&message.content).to_owned();
+            if !text.is_empty() {
+                self.text(&text, out);
+            }
         }
         if reply.done {
             self.look_at_the_end(done_reason, out);
@@ -370,12 +379,12 @@ impl Translator for Messages {
                     self.call(call, out);
                 }
             }
-            if self.facts.form != Form::Free {
-                let end = reply.done.then_some(done_reason);
-                if let Err(error) = self.hold(&message.content, end, out) {
-                    self.wrong = Some(error);
-                    return;
-                }
+            if reply.done
+                && self.facts.form != Form::Free
+                && let Err(error) = self.end_form(done_reason, out)
+            {
+                self.wrong = Some(error);
+                return;
             }
         }
         if self.stop.is_some() && self.usage.is_none() {

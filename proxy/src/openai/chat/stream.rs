@@ -21,7 +21,7 @@ use crate::{
         response::sse::{Frames, OpenChoices, Translator, on_one_line},
         tools::{
             Numbering,
-            forced::{Form, Said, cut_at},
+            forced::{Form, Said, Speech, cut_at},
             lost,
             rescue::Rescue,
             rescued,
@@ -50,8 +50,8 @@ pub(crate) struct Chat {
 struct Choice {
     state: State,
     calls: Numbering,
-    /// The words of a model that is held to a form, until they are whole.
-    held: String,
+    /// The words of a model that is held to a form.
+    speech: Speech,
     /// Whether it has said anything.
     spoke: bool,
     /// Looks for calls in its words.
@@ -70,7 +70,7 @@ impl Chat {
         let choice = |nth| Choice {
             state: State::Opening,
             calls: Numbering::new(&digits(stamp, nth)),
-            held: String::new(),
+            speech: Speech::new(&facts.form, &facts.stops),
             spoke: false,
             rescue: if facts.form == Form::Free { facts.repairs.rescue() } else { None },
         };
@@ -211,14 +211,14 @@ impl Translator for Chat {
             content = Some(passed).filter(|text| !text.is_empty());
         }
         if self.facts.form != Form::Free {
-            choice.held.push_str(&content.take().unwrap_or_default());
-            if reply.done && choice.calls.count() == 0 {
-                match self.facts.form.said(
-                    &choice.held,
-                    reply.done_reason.as_deref(),
-                    "response_format",
-                    &mut self.receipt,
-                ) {
+            let mut words = choice.speech.push(&content.take().unwrap_or_default()).to_owned();
+            if reply.done {
+                let (form, done_reason) = (&self.facts.form, reply.done_reason.as_deref());
+                let said = match choice.calls.count() {
+                    0 => choice.speech.end(form, done_reason, "response_format", &mut self.receipt),
+                    _ => Ok(choice.speech.end_beside_calls(form)),
+                };
+                match said {
                     Ok(Some(Said::Calls(calls))) => {
                         tool_calls.extend(calls.into_iter().take(most).map(|call| {
                             let (index, mut call) = choice.calls.read(call);
@@ -229,7 +229,7 @@ impl Translator for Chat {
                     }
                     Ok(Some(Said::Answer(mut answer))) => {
                         cut_at(&mut answer, &self.facts.stops);
-                        content = Some(Cow::<str>::Owned(answer)).filter(|text| !text.is_empty());
+                        words.push_str(&answer);
                     }
                     Ok(None) => {}
                     Err(error) => {
@@ -239,6 +239,7 @@ impl Translator for Chat {
                     }
                 }
             }
+            content = Some(Cow::<str>::Owned(words)).filter(|text| !text.is_empty());
         }
         choice.spoke |= content.is_some();
         let function_call = if self.facts.legacy { tool_calls.pop().map(|call| call.function) } else { None };

@@ -248,6 +248,9 @@ fn choice<'a>(
                 }
                 None => {}
             }
+        } else if let Some(mut answer) = facts.form.answer_beside_calls(&text) {
+            cut_at(&mut answer, &facts.stops);
+            content = Cow::Owned(answer);
         }
     }
     let finish_reason = finish_reason(reply.done_reason.as_deref(), !tool_calls.is_empty(), facts.legacy);

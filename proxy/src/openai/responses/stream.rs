@@ -9,9 +9,11 @@
 //!
 //! An unstreamed response is this machine's object, without the events on the way, so the two cannot differ.
 
+mod replay;
+
 use std::borrow::Cow;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{events, offer};
@@ -24,12 +26,11 @@ use crate::{
             events::Events,
             offer::Called,
             request::Facts,
-            stored::{Stored, unreadable},
-            wire::{Echo, Event, Failure, Incomplete, Item, Part, Response, ResponseUsage},
+            wire::{Event, Failure, Incomplete, Item, Part, Response},
         },
         tools::{
             Numbering, ToolCall,
-            forced::{Form, Said, cut_at},
+            forced::{Form, Said, Speech, cut_at},
             lost,
             rescue::Rescue,
             rescued,
@@ -57,8 +58,8 @@ pub(crate) struct Answer {
     /// What the last item of the output still takes.
     open: Open,
     calls: Numbering,
-    /// The words of a model that is held to a form, until they are whole.
-    held: String,
+    /// The words of a model that is held to a form.
+    speech: Speech,
     /// Looks for calls in words.
     rescue: Option<Rescue>,
     usage: Option<Usage>,
@@ -108,57 +109,13 @@ impl Answer {
             output: Vec::new(),
             open: Open::Nothing,
             calls,
-            held: String::new(),
+            speech: Speech::new(&facts.form, &facts.stops),
             rescue,
             usage: None,
             receipt: Receipt::default(),
             wrong: None,
             facts,
         }
-    }
-
-    /// The response that is stored, as far as its events need it.
-    ///
-    /// # Errors
-    /// As [`Stored::read`].
-    pub(crate) fn restore(stored: &Stored) -> Result<Self, Error> {
-        /// What the object has besides what it repeats of its request.
-        #[derive(Deserialize)]
-        struct Object {
-            id: String,
-            created_at: u64,
-            completed_at: Option<u64>,
-            status: String,
-            error: Option<Failure>,
-            model: String,
-            output: Vec<Item>,
-            usage: Option<ResponseUsage>,
-        }
-        let json = stored.response.get();
-        let object: Object = serde_json::from_str(json).map_err(|error| unreadable("response", &error))?;
-        let echo: Echo = serde_json::from_str(json).map_err(|error| unreadable("response", &error))?;
-        let stamp = Stamp { id: object.id, random: stored.random.clone(), created: object.created_at };
-        let status = match (object.error, &*object.status) {
-            (Some(failure), _) => Status::Failed(failure),
-            (None, "completed") => Status::Completed,
-            (None, "incomplete") => Status::Incomplete,
-            (None, "cancelled") => Status::Canceled,
-            (None, _) => Status::InProgress,
-        };
-        Ok(Self {
-            ended: object.completed_at.unwrap_or(object.created_at),
-            begun: !echo.background || object.usage.is_some() || !object.output.is_empty(),
-            state: State::Closed,
-            status,
-            output: object.output,
-            usage: object.usage.map(Into::into),
-            ..Self::new(stamp, Facts::stored(object.model, stored.sealed, echo))
-        })
-    }
-
-    /// Ends one that was restored before it had ended: the process that ran it is gone.
-    pub(crate) fn abandon(&mut self, error: &Error) {
-        self.status = Status::Failed(Failure::from(error));
     }
 
     /// Sets the time, in Unix seconds, before the reply that may be the last.
@@ -468,14 +425,17 @@ impl Answer {
         self.output.push(item);
     }
 
-    /// What the model has said, where its words are held to a form. Only its last reply makes it whole.
+    /// Takes the end of the words of a model that is held to a form.
     ///
     /// # Errors
     /// There is no call where one must be made, or one does not follow its grammar.
-    fn hold(&mut self, words: &str, end: Option<Option<&str>>, out: &mut Frames) -> Result<(), Error> {
-        self.held.push_str(words);
-        let Some(done_reason) = end.filter(|_| self.calls.count() == 0) else { return Ok(()) };
-        match self.facts.form.said(&self.held, done_reason, "text.format", &mut self.receipt)? {
+    fn end_form(&mut self, done_reason: Option<&str>, out: &mut Frames) -> Result<(), Error> {
+        let form = &self.facts.form;
+        let said = match self.calls.count() {
+            0 => self.speech.end(form, done_reason, "text.format", &mut self.receipt)?,
+            _ => self.speech.end_beside_calls(form),
+        };
+        match said {
             Some(Said::Calls(calls)) => {
                 for call in calls.into_iter().take(self.facts.most_calls) {
                     let (_, call) = self.calls.read(call);
@@ -523,31 +483,6 @@ impl Answer {
         self.events.end(out);
     }
 
-    /// The events of this response once more, from after the one with the number `after`; each text comes whole.
-    pub(crate) fn replay(&self, after: Option<u64>) -> Frames {
-        let mut out = Frames::default();
-        let mut again = Self::new(self.stamp.clone(), Facts { stream: true, ..self.facts.clone() });
-        again.events.known_to(after);
-        again.queue(&mut out);
-        if self.begun {
-            again.begin(&mut out);
-        }
-        for item in &self.output {
-            let words = |parts: &Option<Vec<Part>>| parts.iter().flatten().next().map(|part| part.text.clone());
-            match item.r#type {
-                "reasoning" => again.think(&words(&item.summary).unwrap_or_default(), &mut out),
-                "message" => {
-                    let tokens = item.content.iter().flatten().filter_map(|part| part.logprobs.clone()).flatten();
-                    again.speak(&words(&item.content).unwrap_or_default(), tokens.collect(), &mut out);
-                }
-                _ => again.called(item.clone(), &mut out),
-            }
-        }
-        (again.usage, again.ended) = (self.usage, self.ended);
-        again.end(self.status.clone(), &mut out);
-        out
-    }
-
     /// Takes a reply.
     ///
     /// # Errors
@@ -568,6 +503,11 @@ impl Answer {
                 reply.logprobs.into_iter().flatten().filter_map(|token| events::probability(&token)).collect();
             let called = message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty());
             self.look(&message.content, tokens, called, out);
+        } else {
+            let words = self.speech.push(&message.content).to_owned();
+            if !words.is_empty() {
+                self.speak(&words, Vec::new(), out);
+            }
         }
         for call in message.tool_calls.into_iter().flatten() {
             if self.calls.count() < self.facts.most_calls {
@@ -588,9 +528,8 @@ impl Answer {
                 self.call(call, out)?;
             }
         }
-        if self.facts.form != Form::Free {
-            let end = reply.done.then_some(done_reason);
-            self.hold(&message.content, end, out)?;
+        if reply.done && self.facts.form != Form::Free {
+            self.end_form(done_reason, out)?;
         }
         if reply.done {
             self.finish(done_reason, out);

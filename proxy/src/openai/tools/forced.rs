@@ -161,7 +161,20 @@ impl Form {
         let spoken: Spoken<'_> = serde_json::from_str(text).ok()?;
         match (&spoken.name, spoken.answer) {
             (None, Some(answer)) if answers => Some(Said::Answer(answer.get().to_owned())),
+            // What begins as an answer is one, whatever follows: the client may have it already.
+            (Some(_), Some(answer)) if answers && answer_in(text).is_some() => {
+                Some(Said::Answer(answer.get().to_owned()))
+            }
             _ => call(&spoken, names).map(|call| Said::Calls(vec![call])),
+        }
+    }
+
+    /// The answer in a text beside calls that the model has made of its own; calls in the text do not count then.
+    pub(crate) fn answer_beside_calls(&self, text: &str) -> Option<String> {
+        answer_in(text)?;
+        match self.piece(text)? {
+            Said::Answer(answer) => Some(answer),
+            Said::Calls(_) => None,
         }
     }
 
@@ -169,11 +182,11 @@ impl Form {
     /// of an answer.
     fn piece(&self, text: &str) -> Option<Said> {
         let (names, answers) = self.allowed()?;
-        let text = text.trim_ascii_start();
-        if answers && let Some(answer) = text.strip_prefix('{').and_then(|rest| after_key(rest, "answer")) {
-            let whole = first::<&RawValue>(answer).map(|(value, _)| value.get());
-            return Some(Said::Answer(whole.unwrap_or(answer).to_owned()));
+        if answers && let Some(answer) = answer_in(text) {
+            let mut value = ValueScan::default();
+            return Some(Said::Answer(answer[..value.go_on(answer)].to_owned()));
         }
+        let text = text.trim_ascii_start();
         let mut rest = text.strip_prefix('[').unwrap_or(text);
         let mut calls = Vec::new();
         while let Some((spoken, after)) = first::<Spoken<'_>>(rest) {
@@ -198,6 +211,137 @@ fn cut_call(text: &str, names: &[String]) -> Option<Call> {
     let name = names.iter().find(|known| **known == *name)?;
     let arguments = after_key(rest.trim_ascii_start().strip_prefix(',')?, "arguments")?;
     arguments.starts_with('{').then(|| Call { name: name.clone(), arguments: arguments.to_owned() })
+}
+
+/// What follows `{"answer":` at the beginning of `text`.
+fn answer_in(text: &str) -> Option<&str> {
+    after_key(text.trim_ascii_start().strip_prefix('{')?, "answer")
+}
+
+/// What a model that is held to a form says, as it comes. An answer goes out as it comes, without its wrapping; a call
+/// waits until it is whole, because it is repaired and checked before it goes out, and may be a repetition.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Speech {
+    text: String,
+    answer: Progress,
+    /// How many bytes of the answer are out.
+    sent: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Progress {
+    /// There is too little text to know whether it is an answer.
+    #[default]
+    Unknown,
+    /// It is none, or it must be whole.
+    Whole,
+    /// It is an answer, whose value begins here in the text.
+    Value(usize, ValueScan),
+}
+
+impl Speech {
+    /// The text of a model that is held to `form`. An answer that is cut at `stops` waits until it is whole.
+    pub(crate) fn new(form: &Form, stops: &[String]) -> Self {
+        let streams = matches!(form, Form::CallOrAnswer(_)) && stops.is_empty();
+        let answer = if streams { Progress::Unknown } else { Progress::Whole };
+        Self { answer, ..Self::default() }
+    }
+
+    /// Adds text; returns what of the answer may go out now.
+    pub(crate) fn push(&mut self, text: &str) -> &str {
+        self.text.push_str(text);
+        if let Progress::Unknown = self.answer {
+            match answer_in(&self.text) {
+                Some("") => {}
+                Some(answer) => self.answer = Progress::Value(self.text.len() - answer.len(), ValueScan::default()),
+                None if may_begin_an_answer(&self.text) => {}
+                None => self.answer = Progress::Whole,
+            }
+        }
+        let Progress::Value(start, scan) = &mut self.answer else { return "" };
+        let from = *start + self.sent;
+        self.sent = scan.go_on(&self.text[*start..]);
+        &self.text[from..*start + self.sent]
+    }
+
+    /// Reads the whole text, as [`Form::said`]; of an answer what is not out yet.
+    ///
+    /// # Errors
+    /// As [`Form::said`].
+    pub(crate) fn end(
+        &self,
+        form: &Form,
+        done_reason: Option<&str>,
+        format: &str,
+        receipt: &mut Receipt,
+    ) -> Result<Option<Said>, Error> {
+        Ok(form.said(&self.text, done_reason, format, receipt)?.map(|said| self.rest(said)))
+    }
+
+    /// Reads the whole text where the model has made calls of its own, as [`Form::answer_beside_calls`]; what of the
+    /// answer is not out yet.
+    pub(crate) fn end_beside_calls(&self, form: &Form) -> Option<Said> {
+        form.answer_beside_calls(&self.text).map(|answer| self.rest(Said::Answer(answer)))
+    }
+
+    fn rest(&self, said: Said) -> Said {
+        match said {
+            Said::Answer(answer) => Said::Answer(answer.get(self.sent..).unwrap_or_default().to_owned()),
+            calls @ Said::Calls(_) => calls,
+        }
+    }
+}
+
+/// Whether `text` is the beginning of `{"answer":`, with any space in between.
+fn may_begin_an_answer(text: &str) -> bool {
+    const LONGEST: usize = 256;
+    let mut expected = "{\"answer\":".chars();
+    text.len() <= LONGEST
+        && text
+            .chars()
+            .filter(|c| !c.is_ascii_whitespace())
+            .all(|c| expected.next().is_none_or(|expected| expected == c))
+}
+
+/// Looks for the end of a JSON value in a text that grows.
+#[derive(Clone, Copy, Debug, Default)]
+struct ValueScan {
+    /// How much of the text is of the value.
+    at: usize,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    over: bool,
+}
+
+impl ValueScan {
+    /// Goes on in `text`, which has grown; returns how much of it is of the value, which is at its beginning.
+    fn go_on(&mut self, text: &str) -> usize {
+        while let Some(byte) = text.as_bytes().get(self.at).filter(|_| !self.over) {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => {
+                    self.in_string = !self.in_string;
+                    self.over = !self.in_string && self.depth == 0;
+                }
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                // The end of what is around the value.
+                b'}' | b']' | b',' | b' ' | b'\t' | b'\n' | b'\r' if self.depth == 0 => {
+                    self.over = true;
+                    break;
+                }
+                b'}' | b']' => {
+                    self.depth -= 1;
+                    self.over = self.depth == 0;
+                }
+                _ => {}
+            }
+            self.at += 1;
+        }
+        self.at
+    }
 }
 
 /// What follows `"key":` at the beginning of `text`.
@@ -396,6 +540,42 @@ mod tests {
         let mut receipt = Receipt::default();
         let stopped = form.said(r#"{"answer":{"city":""#, Some("stop"), "response_format", &mut receipt).unwrap();
         assert_eq!((stopped, &*receipt.to_string()), (answer(r#"{"city":""#), "response_format=not-obeyed"));
+    }
+
+    #[test]
+    fn an_answer_goes_out_as_it_comes_without_its_wrapping() {
+        let form = Form::CallOrAnswer(vec!["f".to_owned()]);
+        let call = r#"{"name":"f","arguments":{"answer":1}}"#;
+        for (text, answer) in [
+            (r#" { "answer" : {"city":"Os}lo\"", "n": [1, {}]} } "#, r#"{"city":"Os}lo\"", "n": [1, {}]}"#),
+            (r#"{"answer":"a\\"}"#, r#""a\\""#),
+            (r#"{"answer":-1.5e3}"#, "-1.5e3"),
+            (r#"{"answer": true , "name": "f", "arguments": {}}"#, "true"),
+            (r#"{"answer":{"city":"Os"#, r#"{"city":"Os"#),
+            (r#"{"answer": 1.5.2}"#, "1.5.2"),
+            (r#"{"answer":{}} and more"#, "{}"),
+            (call, ""),
+            (r#"{"answers":{}}"#, ""),
+            ("plain words", ""),
+        ] {
+            for size in 1..4 {
+                let mut speech = Speech::new(&form, &[]);
+                let chars: Vec<char> = text.chars().collect();
+                let mut sent = String::new();
+                for piece in chars.chunks(size) {
+                    sent.push_str(speech.push(&piece.iter().collect::<String>()));
+                }
+                assert_eq!(sent, answer, "{text}");
+                let end = speech.end(&form, Some("stop"), "response_format", &mut Receipt::default()).unwrap();
+                let whole = form.said(text, Some("stop"), "response_format", &mut Receipt::default()).unwrap();
+                match (whole, end) {
+                    (Some(Said::Answer(whole)), Some(Said::Answer(rest))) => assert_eq!(sent + &rest, whole, "{text}"),
+                    (whole, end) => assert_eq!(whole, end, "{text}"),
+                }
+                let mut waiting = Speech::new(&form, &["x".to_owned()]);
+                assert_eq!(waiting.push(text), "", "what may be cut waits");
+            }
+        }
     }
 
     #[test]
