@@ -22,7 +22,7 @@ use crate::{
     gate::{model_names::Scan, paths},
     ollama::ndjson::Lines,
     openai::{
-        audio, chat,
+        audio, chat, paging,
         request::{
             content::{self, Content},
             json::{Json, Text},
@@ -194,7 +194,7 @@ pub fn resume(data: &[u8]) {
         let Ok(uri) = Uri::try_from(format!("/v1/responses/resp_x?{query}")) else { continue };
         if let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) {
             let _ = responses::kept::starting_after(&pairs);
-            let _ = responses::items::Wanted::read(&pairs);
+            let _ = paging::Paging::of_items(&pairs);
         }
     }
 }

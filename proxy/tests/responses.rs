@@ -1,7 +1,9 @@
 //! Responses between raw sockets: how events are cut into writes, what a client that leaves leaves behind, and what
 //! outlives a reload.
 
-use crate::support::{Act, Client, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
+use crate::support::{
+    Act, Client, STREAM_END, STREAM_HEAD, Upstream, ask, chunk, config, last, post, proxy, raw_response, word,
+};
 use farllama::{Running, config::Secret, serve};
 use mock_ollama::{Mock, Options, Script};
 use serde_json::json;
@@ -118,4 +120,54 @@ async fn a_compaction_is_read_after_a_restart_with_its_key_and_never_with_anothe
         let answer = read(&second, &carried).await;
         assert_eq!(answer.code(), code, "{key:?} {again:?}: {}", answer.text());
     }
+}
+
+#[tokio::test]
+async fn text_before_a_call_that_must_fit_is_streamed_and_the_call_is_asked_for_again() {
+    let upstream = Upstream::start_with(|request| {
+        if request.contains("\"stream\":false") {
+            let content = r#"{\"name\":\"c\",\"arguments\":{\"input\":\"ab\"}}"#;
+            let reply = format!(
+                r#"{{"model":"m","created_at":"2026-11-22T12:37:42.5Z","message":{{"role":"assistant","content":"{content}"}},"done":true,"done_reason":"stop","prompt_eval_count":20,"eval_count":5}}"#
+            );
+            return vec![Act::Write(raw_response("200 OK", "Content-Type: application/json\r\n", &reply))];
+        }
+        let call = r#"{"model":"m","created_at":"2026-11-22T12:37:42.5Z","message":{"role":"assistant","content":"","tool_calls":[{"function":{"name":"c","arguments":{"input":"x"}}}]},"done":false}"#;
+        let ended = [&chunk(&format!("{call}\n"))[..], &last(), STREAM_END.as_bytes()].concat();
+        vec![Act::Write([STREAM_HEAD.as_bytes(), &word("One")].concat()), Act::Hold, Act::Write(ended)]
+    })
+    .await;
+    let proxy = proxy(upstream.addr).await;
+    let body = json!({"model": "m", "input": "hi", "stream": true, "tools": [{"type": "custom", "name": "c",
+        "format": {"type": "grammar", "syntax": "regex", "definition": "a+b"}}]});
+    let mut client = Client::sending(proxy.addr(), post("/v1/responses", &body.to_string())).await;
+    client.until("\"delta\":\"One\"").await;
+    upstream.go_on();
+    let rest = client.until("data: [DONE]").await;
+    assert!(rest.contains("response.completed") && rest.contains("\"input\":\"ab\""), "{rest}");
+    assert!(!rest.contains("\"input\":\"x\"") && rest.contains("\"output_tokens\":8"), "{rest}");
+}
+
+#[tokio::test]
+async fn what_is_fetched_has_what_include_asks_for() {
+    let thought = r#"{"model":"m","created_at":"2026-11-22T12:37:42.5Z","message":{"role":"assistant","content":"","thinking":"hm"},"done":false}"#;
+    let reply = [STREAM_HEAD.as_bytes(), &chunk(&format!("{thought}\n")), &word("One"), &last(), STREAM_END.as_bytes()]
+        .concat();
+    let upstream = Upstream::answering(reply).await;
+    let proxy = proxy(upstream.addr).await;
+    let made = ask(proxy.addr(), post("/v1/responses", r#"{"model":"m","input":"hi"}"#)).await.json();
+    assert!(made["output"][0]["encrypted_content"].is_null(), "{made}");
+    let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
+    let plain = ask(proxy.addr(), get(&path)).await;
+    assert_eq!(plain.json(), made);
+    let included = ask(proxy.addr(), get(&format!("{path}?include[]=reasoning.encrypted_content"))).await;
+    let carried = included.json()["output"][0]["encrypted_content"].as_str().unwrap().to_owned();
+    assert_eq!(included.json()["output"][1], made["output"][1]);
+    let stream = ask(proxy.addr(), get(&format!("{path}?stream=true&include=reasoning.encrypted_content"))).await;
+    assert!(stream.text().contains(&carried), "{}", stream.text());
+    let noted = ask(proxy.addr(), get(&format!("{path}?include=message.output_text.logprobs"))).await;
+    let receipt = noted.header("x-farllama-receipt").unwrap().to_owned();
+    assert_eq!(receipt, "include.message.output_text.logprobs=as-stored");
+    let wrong = ask(proxy.addr(), get(&format!("{path}/input_items?include=nothing"))).await;
+    assert_eq!((wrong.code(), wrong.json()["error"]["param"].as_str()), (400, Some("include[0]")));
 }

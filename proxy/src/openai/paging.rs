@@ -20,6 +20,19 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
+    /// Everything, in order.
+    pub(crate) fn all() -> Self {
+        Self { after: None, limit: usize::MAX, ascending: true }
+    }
+
+    /// Reads the query of a list of items: 20 of them, the newest first, if it does not say otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn of_items(query: &[(String, String)]) -> Result<Self, Error> {
+        Self::read(query, Self { after: None, limit: 20, ascending: false }, 100)
+    }
+
     /// Reads `after`, `limit` (up to `max`) and `order`; what the query leaves open is as in `default`.
     ///
     /// # Errors

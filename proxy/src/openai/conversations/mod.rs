@@ -9,7 +9,7 @@ use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::json;
 
 use crate::{
     app::App,
@@ -18,13 +18,12 @@ use crate::{
     observe::Recorder,
     offload,
     openai::{
+        paging::{Paging, Pairs},
         request::{inline_all, json::Json},
         responses::{
             Needs,
-            items::{self, Wanted},
-            references,
-            request::check_include,
-            resolve,
+            include::Include,
+            items, references, resolve,
             stored::{Fetched, StoredItem},
         },
     },
@@ -35,9 +34,6 @@ use crate::{
     store::{Kind, Record, Store, Updated},
 };
 use stored::Stored;
-
-/// Names and values, in their order.
-type Pairs = Vec<(String, String)>;
 
 /// There is no such conversation; `param` is what names it.
 pub(crate) fn missing(id: &str, param: &str) -> Error {
@@ -215,59 +211,10 @@ pub(crate) async fn delete(State(app): State<App>, owner: Owner, Id(id): Id) -> 
     Ok(axum::Json(json!({"id": id, "object": "conversation.deleted", "deleted": true})).into_response())
 }
 
-/// What a client wants to see of items besides what is always there.
-#[derive(Debug, Default)]
-struct Include {
-    /// Thoughts as the text that a client can carry.
-    sealed: bool,
-}
-
-impl Include {
-    /// Reads the query. Everything that is stored of an item is always shown; the receipt says of what it may not be
-    /// there.
-    ///
-    /// # Errors
-    /// Fails on a name that OpenAI's API does not have.
-    fn read(query: &[(String, String)], receipt: &mut Receipt) -> Result<Self, Error> {
-        let values = query.iter().filter(|(name, _)| matches!(&**name, "include" | "include[]"));
-        let values: Vec<&str> = values.map(|(_, value)| &**value).collect();
-        check_include(values.iter().copied())?;
-        for value in &values {
-            if !matches!(
-                *value,
-                "reasoning.encrypted_content"
-                    | "message.input_image.image_url"
-                    | "computer_call_output.output.image_url"
-            ) {
-                receipt.note(&format!("include.{value}"), "as-stored");
-            }
-        }
-        Ok(Self { sealed: values.contains(&"reasoning.encrypted_content") })
-    }
-
-    /// The item as it is shown.
-    fn shown(&self, item: StoredItem) -> StoredItem {
-        if !self.sealed {
-            return item;
-        }
-        let Ok(mut value) = serde_json::from_str::<Value>(item.json.get()) else { return item };
-        let lacks = value["type"] == "reasoning" && value["encrypted_content"].as_str().is_none_or(str::is_empty);
-        let parts = value["summary"].as_array().into_iter().flatten();
-        let thought: String = parts.filter_map(|part| part["text"].as_str()).collect();
-        if !lacks || thought.is_empty() {
-            return item;
-        }
-        value["encrypted_content"] = sealed::seal(&thought).into();
-        match to_raw_value(&value) {
-            Ok(json) => StoredItem { json, ..item },
-            Err(_) => item,
-        }
-    }
-}
-
 /// A page as a client sees it.
-fn page(items: &[StoredItem], wanted: &Wanted) -> Result<Response, Error> {
-    Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
+fn page(items: Vec<StoredItem>, include: &Include, paging: &Paging) -> Result<Response, Error> {
+    let items: Vec<_> = items.into_iter().map(|item| include.shown(item)).collect();
+    Ok(axum::Json(items::page(&items.iter().collect::<Vec<_>>(), paging)?).into_response())
 }
 
 /// `POST /v1/conversations/{id}/items`: adds items, and answers with them.
@@ -295,7 +242,7 @@ pub(crate) async fn add_items(
     };
     change(&app, owner, &id, "items", set).await?;
     recorder.receipt(receipt);
-    page(&added.into_iter().map(|item| include.shown(item)).collect::<Vec<_>>(), &Wanted::all())
+    page(added, &include, &Paging::all())
 }
 
 /// `GET /v1/conversations/{id}/items`: page by page.
@@ -307,10 +254,10 @@ pub(crate) async fn list_items(
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
     let mut receipt = Receipt::default();
-    let (wanted, include) = (Wanted::read(&query)?, Include::read(&query, &mut receipt)?);
+    let (paging, include) = (Paging::of_items(&query)?, Include::read(&query, &mut receipt)?);
     recorder.receipt(receipt);
     let items = find(&app, owner, &id).await?.into_items();
-    page(&items.into_iter().map(|item| include.shown(item)).collect::<Vec<_>>(), &wanted)
+    page(items, &include, &paging)
 }
 
 /// `GET /v1/conversations/{id}/items/{item_id}`.

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::made;
 use crate::{
     openai::{
+        paging::Paging,
         request::json::Json,
-        responses::{items::Wanted, stored::Fetched},
+        responses::{items, stored::Fetched},
     },
     receipt::Receipt,
     vectors::{Case, stamp},
@@ -25,8 +26,8 @@ pub(crate) fn check(case: &mut Case) {
         case.output("receipt.txt", &format!("{receipt}\n"));
     }
     let object = stored.object(&stamp.id);
-    let items: Vec<_> = stored.items().iter().collect();
-    let page = json!(Wanted::all().of(&items).unwrap());
+    let listed: Vec<_> = stored.items().iter().collect();
+    let page = json!(items::page(&listed, &Paging::all()).unwrap());
     case.read_by::<ConversationResource>(&object.to_string());
     case.read_by::<ConversationItemList>(&page.to_string());
     case.json("answer.json", &json!({"conversation": object, "items": page}));

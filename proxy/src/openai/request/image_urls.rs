@@ -16,7 +16,10 @@ use crate::{
     fetch::{Budget, Fetcher, Refused},
     observe::Recorder,
     offload,
-    openai::request::json::{Fields, Json, Text},
+    openai::request::{
+        json::{Json, Text},
+        parts,
+    },
     receipt::Receipt,
 };
 
@@ -25,9 +28,6 @@ const MOST: usize = 64;
 
 /// How many images of one request are on their way at a time.
 const AT_ONCE: usize = 4;
-
-/// How deep an image or a file may lie below `messages` or `input`.
-pub(super) const DEPTH: usize = 6;
 
 /// A URL in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,56 +157,26 @@ pub(crate) fn find(json: &Json) -> Vec<Found> {
     if [&b"image_url"[..], b"\"source\""].iter().all(|name| memchr::memmem::find(body, name).is_none()) {
         return found;
     }
-    let Ok(fields) = json.fields() else { return found };
-    for name in ["messages", "input"] {
-        if let Some(raw) = fields.raw(name) {
-            walk(raw, name, body, DEPTH, &mut found);
+    parts::visit(json, &["messages", "input"], |_, fields, path| {
+        let url_in = |name| fields.raw(name).and_then(parts::object).and_then(|inner| inner.raw("url"));
+        if let Some(raw) = fields.raw("image_url") {
+            let url = if raw.get().starts_with('"') { Some(raw) } else { url_in("image_url") };
+            found.extend(url.and_then(|url| of(url, format!("{path}.image_url"), body)));
         }
-    }
+        // Anthropic's: a document has a source, too.
+        if fields.raw("type").is_some_and(|kind| kind.get() == "\"image\"") {
+            found.extend(url_in("source").and_then(|url| of(url, format!("{path}.source.url"), body)));
+        }
+    });
     found.sort_by_key(|found| found.range.start);
     found
-}
-
-fn walk(raw: &RawValue, path: &str, body: &Bytes, depth: usize, found: &mut Vec<Found>) {
-    let Some(depth) = depth.checked_sub(1) else { return };
-    if raw.get().starts_with('[') {
-        let items: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
-        for (n, item) in items.into_iter().enumerate() {
-            walk(item, &format!("{path}[{n}]"), body, depth, found);
-        }
-    } else if raw.get().starts_with('{') {
-        let Ok(fields) = serde_json::from_str::<Fields<'_>>(raw.get()) else { return };
-        let image = fields.raw("type").is_some_and(|kind| kind.get() == "\"image\"");
-        for (name, value) in fields.left() {
-            let at = format!("{path}.{name}");
-            match (&*name, value.get().as_bytes().first()) {
-                ("image_url", Some(b'"')) => found.extend(of(value, at, body)),
-                ("image_url", Some(b'{')) => {
-                    let url = serde_json::from_str::<Fields<'_>>(value.get()).ok().and_then(|part| part.raw("url"));
-                    found.extend(url.and_then(|url| of(url, at, body)));
-                }
-                // Anthropic's: a document has a source, too.
-                ("source", Some(b'{')) if image => {
-                    let url = serde_json::from_str::<Fields<'_>>(value.get()).ok().and_then(|source| source.raw("url"));
-                    found.extend(url.and_then(|url| of(url, format!("{at}.url"), body)));
-                }
-                ("content" | "output" | "item", _) => walk(value, &at, body, depth, found),
-                _ => {}
-            }
-        }
-    }
 }
 
 /// The URL that a text of the body is, if it is one to be fetched.
 fn of(raw: &RawValue, path: String, body: &Bytes) -> Option<Found> {
     let url: Text<'_> = serde_json::from_str(raw.get()).ok()?;
-    let scheme = |scheme: &str| url.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
-    if !scheme("http://") && !scheme("https://") {
-        return None;
-    }
-    // The raw text is a piece of the body.
-    let start = (raw.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    Some(Found { range: start..start + raw.get().len(), path, url: url.0.into_owned() })
+    let range = parts::place(raw, body).filter(|_| parts::is_web(&url))?;
+    Some(Found { range, path, url: url.0.into_owned() })
 }
 
 /// The body with other texts in the place of the URLs.

@@ -20,8 +20,9 @@ use tokio::sync::Semaphore;
 
 use super::{
     content, document,
-    image_urls::{DEPTH, blame, splice},
+    image_urls::{blame, splice},
     json::{Fields, Json, Text},
+    parts,
 };
 use crate::{
     app::App,
@@ -268,55 +269,22 @@ fn may_have(body: &Bytes) -> bool {
 
 /// The files in the messages, the input or the items of a body that are somewhere else, or are PDFs.
 fn find(json: &Json) -> Vec<Found> {
-    let mut found = Vec::new();
-    let Ok(fields) = json.fields() else { return found };
-    for name in ["messages", "input", "items"] {
-        if let Some(raw) = fields.raw(name) {
-            walk(raw, name, json.bytes(), DEPTH, &mut found);
-        }
-    }
+    let (mut found, body) = (Vec::new(), json.bytes());
+    parts::visit(json, &["messages", "input", "items"], |raw, fields, path| {
+        let inner = |name: &str, place| {
+            let raw = fields.raw(name)?;
+            of(raw, &format!("{path}.{name}"), place, &parts::object(raw)?, body)
+        };
+        found.extend(match &*text(fields, "type").unwrap_or_default() {
+            "input_image" if fields.raw("image_url").is_none() => of(raw, path, Place::Image, fields, body),
+            "input_file" => of(raw, path, Place::File, fields, body),
+            "file" => inner("file", Place::File),
+            "document" => inner("source", Place::Source),
+            _ => None,
+        });
+    });
     found.sort_by_key(|file| file.range.start);
     found
-}
-
-fn walk(raw: &RawValue, path: &str, body: &Bytes, depth: usize, found: &mut Vec<Found>) {
-    let Some(depth) = depth.checked_sub(1) else { return };
-    if raw.get().starts_with('[') {
-        let items: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
-        for (n, item) in items.into_iter().enumerate() {
-            walk(item, &format!("{path}[{n}]"), body, depth, found);
-        }
-    } else if let Some(fields) = object(raw) {
-        let kind = text(&fields, "type").unwrap_or_default();
-        match &*kind {
-            "input_image" if fields.raw("image_url").is_none() => {
-                found.extend(of(raw, path, Place::Image, &fields, body));
-            }
-            "input_file" => found.extend(of(raw, path, Place::File, &fields, body)),
-            "file" => {
-                let file = fields.raw("file").and_then(|raw| Some((raw, object(raw)?)));
-                found.extend(
-                    file.and_then(|(raw, fields)| of(raw, &format!("{path}.file"), Place::File, &fields, body)),
-                );
-            }
-            "document" => {
-                let source = fields.raw("source").and_then(|raw| Some((raw, object(raw)?)));
-                found.extend(
-                    source.and_then(|(raw, fields)| of(raw, &format!("{path}.source"), Place::Source, &fields, body)),
-                );
-            }
-            _ => {}
-        }
-        for (name, value) in fields.left() {
-            if matches!(&*name, "content" | "output" | "item") {
-                walk(value, &format!("{path}.{name}"), body, depth, found);
-            }
-        }
-    }
-}
-
-fn object<'a>(raw: &'a RawValue) -> Option<Fields<'a>> {
-    raw.get().starts_with('{').then(|| serde_json::from_str(raw.get()).ok())?
 }
 
 fn text(fields: &Fields<'_>, name: &str) -> Option<String> {
@@ -326,15 +294,10 @@ fn text(fields: &Fields<'_>, name: &str) -> Option<String> {
 
 /// The file that the object `raw` stands for, if it is somewhere else or a PDF.
 fn of(raw: &RawValue, path: &str, place: Place, fields: &Fields<'_>, body: &Bytes) -> Option<Found> {
-    // The raw text is a piece of the body.
-    let start = (raw.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    let range = start..start + raw.get().len();
+    let range = parts::place(raw, body)?;
     let name = text(fields, "filename").filter(|name| !name.is_empty());
     let found = |field: &str, from| Found { range: range.clone(), path: format!("{path}.{field}"), place, from, name };
-    let web = |url: &String| {
-        let scheme = |scheme: &str| url.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
-        scheme("http://") || scheme("https://")
-    };
+    let web = |url: &String| parts::is_web(url);
     if place == Place::Source {
         return match &*text(fields, "type")? {
             "url" => text(fields, "url").filter(web).map(|url| found("url", From::Url(url))),

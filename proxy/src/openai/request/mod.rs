@@ -11,6 +11,7 @@ pub(crate) mod json;
 pub(crate) mod metadata;
 pub(crate) mod options;
 pub(crate) mod parameters;
+mod parts;
 mod pdf;
 pub(crate) mod surrogates;
 

@@ -10,7 +10,10 @@ use serde_json::{
 
 use crate::{
     error::Error,
-    openai::responses::{input::kind, stored::StoredItem},
+    openai::{
+        paging::Paging,
+        responses::{input::kind, stored::StoredItem},
+    },
     store::Record,
 };
 
@@ -125,77 +128,29 @@ pub(crate) struct Page<'a> {
     has_more: bool,
 }
 
-/// Which page is wanted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    limit: usize,
-    /// The first one first; by default the last one is.
-    ascending: bool,
-    after: Option<String>,
-}
-
-impl Wanted {
-    /// Everything, in order.
-    pub(crate) fn all() -> Self {
-        Self { limit: usize::MAX, ascending: true, after: None }
+/// The page of `items` that `paging` asks for; the items are in the order in which they were given.
+///
+/// # Errors
+/// Fails if `after` is none of them.
+pub(crate) fn page<'a>(items: &[&'a StoredItem], paging: &Paging) -> Result<Page<'a>, Error> {
+    let mut items = items.to_vec();
+    if !paging.ascending {
+        items.reverse();
     }
-
-    /// Reads a query.
-    ///
-    /// # Errors
-    /// A value out of range.
-    pub(crate) fn read(query: &[(String, String)]) -> Result<Self, Error> {
-        let mut wanted = Self { limit: 20, ..Self::default() };
-        for (name, value) in query {
-            match &**name {
-                "limit" => {
-                    wanted.limit = value.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
-                        Error::invalid("limit", format!("Invalid 'limit': expected 1 to 100, but got '{value}'."))
-                    })?;
-                }
-                "order" => {
-                    wanted.ascending = match &**value {
-                        "asc" => true,
-                        "desc" => false,
-                        other => {
-                            return Err(Error::invalid(
-                                "order",
-                                format!("Invalid value: '{other}'. Supported values are: 'asc' and 'desc'."),
-                            ));
-                        }
-                    };
-                }
-                "after" => wanted.after = Some(value.clone()),
-                _ => {}
-            }
-        }
-        Ok(wanted)
+    if let Some(after) = &paging.after {
+        let at = items
+            .iter()
+            .position(|item| item.id == *after)
+            .ok_or_else(|| Error::invalid("after", format!("Item with id '{after}' not found in this list.")))?;
+        items.drain(..=at);
     }
-
-    /// The page of `items`, which are in the order in which they were given.
-    ///
-    /// # Errors
-    /// `after` is none of them.
-    pub(crate) fn of<'a>(&self, items: &[&'a StoredItem]) -> Result<Page<'a>, Error> {
-        let mut items = items.to_vec();
-        if !self.ascending {
-            items.reverse();
-        }
-        if let Some(after) = &self.after {
-            let at = items
-                .iter()
-                .position(|item| item.id == *after)
-                .ok_or_else(|| Error::invalid("after", format!("Item with id '{after}' not found in this list.")))?;
-            items.drain(..=at);
-        }
-        let has_more = items.len() > self.limit;
-        items.truncate(self.limit);
-        Ok(Page {
-            object: "list",
-            first_id: items.first().map_or("", |item| &*item.id),
-            last_id: items.last().map_or("", |item| &*item.id),
-            data: items.iter().map(|item| &*item.json).collect(),
-            has_more,
-        })
-    }
+    let has_more = items.len() > paging.limit;
+    items.truncate(paging.limit);
+    Ok(Page {
+        object: "list",
+        first_id: items.first().map_or("", |item| &*item.id),
+        last_id: items.last().map_or("", |item| &*item.id),
+        data: items.iter().map(|item| &*item.json).collect(),
+        has_more,
+    })
 }

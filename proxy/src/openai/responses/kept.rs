@@ -14,22 +14,23 @@ use crate::{
     app::App,
     error::Error,
     gate::Owner,
+    observe::Recorder,
     offload,
     openai::{
+        paging::{Paging, Pairs},
         response::sse,
         responses::{
             elsewhere::{self, Found},
-            items::Wanted,
+            include::Include,
+            items,
             stored::Stored,
             stream::Answer,
         },
     },
+    receipt::Receipt,
     routes::Id,
     store::{Kind, Record},
 };
-
-/// Names and values, in their order.
-type Pairs = Vec<(String, String)>;
 
 async fn find(app: &App, owner: Owner, id: &str) -> Result<Found, Error> {
     elsewhere::find(app, owner, id).await?.ok_or_else(|| missing(id))
@@ -57,6 +58,7 @@ fn missing(id: &str) -> Error {
 /// `GET /v1/responses/{id}`: the object, or with `stream=true` its events.
 pub(crate) async fn retrieve(
     State(app): State<App>,
+    recorder: Recorder,
     owner: Owner,
     Id(id): Id,
     Query(query): Query<Pairs>,
@@ -64,6 +66,12 @@ pub(crate) async fn retrieve(
     let value = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
     let streamed = matches!(value("stream"), Some("true" | "1"));
     let after = if streamed { starting_after(&query)? } else { None };
+    let mut receipt = Receipt::default();
+    let include = Include::read(&query, &mut receipt)?;
+    if matches!(value("include_obfuscation"), Some("true" | "1")) {
+        receipt.no_effect("include_obfuscation");
+    }
+    recorder.receipt(receipt);
     let run = app.background.get(owner, &id);
     if let Some(now) = run.as_ref().filter(|_| !streamed).and_then(|run| run.response()) {
         return Ok(now);
@@ -80,9 +88,12 @@ pub(crate) async fn retrieve(
     if let Some(run) = run.filter(|_| streamed) {
         return Ok(run.stream(after, Duration::ZERO));
     }
-    read(found.into_record(), move |stored| match streamed {
-        true => Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take()))),
-        false => Ok(axum::Json(stored.response).into_response()),
+    read(found.into_record(), move |stored| {
+        let stored = stored.showing(&include)?;
+        match streamed {
+            true => Ok(sse::event_stream(Body::from(Answer::restore(&stored)?.replay(after).take()))),
+            false => Ok(axum::Json(stored.response).into_response()),
+        }
     })
     .await
 }
@@ -136,11 +147,14 @@ pub(crate) async fn cancel(State(app): State<App>, owner: Owner, Id(id): Id) -> 
 /// `GET /v1/responses/{id}/input_items`: what it was asked, and what went before, page by page.
 pub(crate) async fn input_items(
     State(app): State<App>,
+    recorder: Recorder,
     owner: Owner,
     Id(id): Id,
     Query(query): Query<Pairs>,
 ) -> Result<Response, Error> {
-    let wanted = Wanted::read(&query)?;
+    let mut receipt = Receipt::default();
+    let (paging, include) = (Paging::of_items(&query)?, Include::read(&query, &mut receipt)?);
+    recorder.receipt(receipt);
     let running = app.background.get(owner, &id).and_then(|run| run.input());
     let (previous, input) = match running {
         Some(running) => running,
@@ -162,7 +176,8 @@ pub(crate) async fn input_items(
             items.extend(Stored::read(earlier)?.into_items()?);
         }
         items.extend(input);
-        Ok(axum::Json(wanted.of(&items.iter().collect::<Vec<_>>())?).into_response())
+        let items: Vec<_> = items.into_iter().map(|item| include.shown(item)).collect();
+        Ok(axum::Json(items::page(&items.iter().collect::<Vec<_>>(), &paging)?).into_response())
     };
     offload::run(size, page).await
 }
