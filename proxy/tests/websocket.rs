@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::program::Program;
 use crate::support::{Act, PATIENCE, STREAM_END, STREAM_HEAD, Upstream, ask, config, last, post, proxy, word};
 use farllama::{
     Config, Running,
@@ -413,4 +414,46 @@ async fn without_an_upgrade_it_says_what_to_do_and_no_more_are_open_than_may() {
         assert!(begun.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The resident memory of a process, in bytes.
+#[cfg(target_os = "linux")]
+fn resident(id: u32) -> usize {
+    let sizes = std::fs::read_to_string(format!("/proc/{id}/statm")).unwrap();
+    sizes.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn five_hundred_idle_connections_take_at_most_20_kb_each() {
+    const OPEN: usize = 500;
+    const MOST: usize = 20_000;
+    let mock = mock().await;
+    let remote = mock.addr().to_string();
+    let program = Program::start(&["--remote-host", &remote, "--remote-probe", "0s"], &[]);
+    let forgetting = json!({"store": false});
+    // What the first requests take, all requests take.
+    for _ in 0..20 {
+        let mut ws = Ws::open(program.addr).await;
+        ws.create(forgetting.clone()).await;
+        assert_eq!(ws.end().await["type"], "response.completed");
+    }
+    // Freed memory goes back to the system after a moment.
+    let settled = async || {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        resident(program.id())
+    };
+    let before = settled().await;
+    let mut open = Vec::new();
+    for _ in 0..OPEN {
+        open.push(Ws::open(program.addr).await);
+    }
+    let fresh = settled().await.saturating_sub(before) / OPEN;
+    for ws in &mut open {
+        ws.create(forgetting.clone()).await;
+        assert_eq!(ws.end().await["type"], "response.completed");
+    }
+    let used = settled().await.saturating_sub(before) / OPEN;
+    println!("bytes for each idle WebSocket: {fresh} fresh, {used} after a turn that it remembers");
+    assert!(fresh <= MOST && used <= MOST, "{fresh} bytes fresh, {used} after a turn");
 }

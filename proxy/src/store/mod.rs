@@ -166,7 +166,7 @@ impl Record {
     pub(crate) const NAME: usize = 128;
 
     /// Roughly how much memory it takes.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let names = self.names.iter().map(|name| name.len() + Self::NAME).sum::<usize>();
         self.body.len() + self.id.len() + Self::NAME + names
     }

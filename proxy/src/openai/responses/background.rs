@@ -20,7 +20,6 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, header};
 use http_body_util::BodyExt;
@@ -28,6 +27,7 @@ use tokio::sync::watch;
 
 use super::{
     Keeping, Turn,
+    event_log::{EventLog, Place},
     stored::{self, StoredItem},
 };
 use crate::{
@@ -48,9 +48,6 @@ use crate::{
 
 /// How often the process that runs a response looks whether another wants it canceled.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
-
-/// What the events of a stream end with.
-const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
 /// The responses that run in the background, and the events of those that did.
 #[derive(Debug, Default)]
@@ -130,10 +127,7 @@ struct State {
     ask: Option<(UpstreamRequest, Receipt)>,
     /// None once it has ended and is stored.
     keeping: Option<Keeping>,
-    /// One for each number.
-    events: Vec<Bytes>,
-    /// The last ones, which wait until the response is stored.
-    last: Vec<Bytes>,
+    log: EventLog,
     canceled: bool,
 }
 
@@ -144,8 +138,7 @@ impl Run {
 
     /// The bytes of its events.
     fn size(&self) -> usize {
-        const EACH: usize = size_of::<Bytes>();
-        self.state().events.iter().map(|event| event.len() + EACH).sum()
+        self.state().log.size()
     }
 
     /// Whether it has ended and is stored.
@@ -173,14 +166,7 @@ impl Run {
         let keeping = state.keeping.as_mut()?;
         let mut frames = Frames::default();
         let stepped = step(keeping, &mut frames);
-        let events = if keeping.answer.closed() { &mut state.last } else { &mut state.events };
-        let mut rest = frames.take();
-        while let Some(end) = memchr::memmem::find(&rest, b"\n\n") {
-            let event = rest.split_to(end + 2);
-            if event != DONE {
-                events.push(event);
-            }
-        }
+        state.log.add(frames.take(), keeping.answer.closed());
         self.changed.send_replace(());
         Some(stepped)
     }
@@ -193,8 +179,7 @@ impl Run {
     /// It is stored, or cannot be: the last events may go out.
     fn finish(&self) {
         let mut state = self.state();
-        let state = &mut *state;
-        state.events.append(&mut state.last);
+        state.log.end();
         (state.keeping, state.ask) = (None, None);
         self.changed.send_replace(());
     }
@@ -235,32 +220,19 @@ impl Run {
         struct Reader {
             changed: watch::Receiver<()>,
             run: Arc<Run>,
-            next: usize,
-            sent: bool,
+            place: Place,
         }
-        let next = after.map_or(0, |after| usize::try_from(after).map_or(usize::MAX, |after| after.saturating_add(1)));
-        let reader = Reader { changed: self.changed.subscribe(), run: self, next, sent: false };
+        let reader = Reader { changed: self.changed.subscribe(), run: self, place: Place::after(after) };
         let events = stream::unfold(Some(reader), move |reader| async move {
             let mut reader = reader?;
             loop {
                 reader.changed.mark_unchanged();
-                let (events, ended) = {
-                    let state = reader.run.state();
-                    let ended = state.keeping.is_none();
-                    if ended && !reader.sent {
-                        reader.next = reader.next.min(state.events.len().saturating_sub(1));
-                    }
-                    (state.events.get(reader.next..).unwrap_or_default().to_vec(), ended)
-                };
-                reader.next += events.len();
-                reader.sent |= !events.is_empty();
-                let mut events = events.concat();
+                let (events, ended) = reader.place.read(&reader.run.state().log);
                 if ended {
-                    events.extend_from_slice(&DONE);
-                    return Some((Ok::<_, Error>(Bytes::from(events)), None));
+                    return Some((Ok::<_, Error>(events), None));
                 }
                 if !events.is_empty() {
-                    return Some((Ok(Bytes::from(events)), Some(reader)));
+                    return Some((Ok(events), Some(reader)));
                 }
                 let waiting = reader.changed.changed();
                 if every.is_zero() {
@@ -337,13 +309,8 @@ pub(super) async fn start(
     // As the client has named it: the request below is resolved and judged again.
     let model = keeping.answer.facts().model.clone();
     let (owner, id) = (keeping.owner, keeping.answer.id().to_owned());
-    let state = State {
-        ask: Some((ask, receipt)),
-        keeping: Some(keeping),
-        events: Vec::new(),
-        last: Vec::new(),
-        canceled: false,
-    };
+    let log = EventLog::default();
+    let state = State { ask: Some((ask, receipt)), keeping: Some(keeping), log, canceled: false };
     let (changed, recorder) = (watch::Sender::default(), OnceLock::new());
     let run = Arc::new(Run { owner, id, state: Mutex::new(state), changed, recorder });
     run.step(|keeping, frames| keeping.answer.queue(frames));

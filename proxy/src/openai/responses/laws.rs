@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{items, request, socket, stored, translate};
+use super::{items, request, socket::message, stored, translate};
 use crate::{
     gate::Owner,
     openai::{
@@ -13,6 +13,7 @@ use crate::{
         request::json::Json,
         response::sse::Feed,
         responses::{
+            event_log::{EventLog, Place},
             request::{Facts, Request, Terms, tests::facts},
             stored::{Stored, StoredItem},
             stream::Answer,
@@ -234,27 +235,93 @@ proptest! {
     }
 }
 
+/// What a WebSocket sends of these frames, written as the events of a stream.
+fn over_a_websocket(frames: &str) -> String {
+    let mut sent = String::new();
+    for event in message::events(&Bytes::from(frames.to_owned())) {
+        let message = message::in_lane(&event, Some("a")).unwrap();
+        let mut value: Value = serde_json::from_str(&message).unwrap();
+        assert_eq!(value.as_object_mut().unwrap().remove("stream_id"), Some(json!("a")));
+        let kind = value["type"].as_str().unwrap();
+        sent.push_str(&format!("event: {kind}\ndata: {}\n\n", message::in_lane(&event, None).unwrap()));
+    }
+    sent + "data: [DONE]\n\n"
+}
+
+/// Streams out of a log: one that is read while it is written, and one after each event and beyond the last one once
+/// it has ended.
+fn out_of_a_log(request: &Value, bytes: &[u8], size: usize) -> (String, Vec<String>) {
+    let mut answer = Feed::new(Answer::new(stamp("resp_"), facts(request)));
+    let (mut log, mut place, mut live) = (EventLog::default(), Place::after(None), String::new());
+    let mut read = |log: &EventLog| {
+        let (events, ended) = place.read(log);
+        live.push_str(str::from_utf8(&events).unwrap());
+        ended
+    };
+    for packet in bytes.chunks(size) {
+        let _ = answer.packet(Bytes::copy_from_slice(packet));
+        log.add(answer.frames.take(), answer.is_closed());
+        assert!(!read(&log), "the end waits until the response is stored");
+    }
+    let _ = answer.eof();
+    log.add(answer.frames.take(), answer.is_closed());
+    log.end();
+    assert!(read(&log));
+    let count = live.matches("event: ").count() as u64;
+    let resumed = (0..count + 2).map(|after| {
+        let (events, ended) = Place::after(Some(after)).read(&log);
+        assert!(ended);
+        String::from_utf8(events.to_vec()).unwrap()
+    });
+    let resumed = resumed.collect();
+    (live, resumed)
+}
+
 proptest! {
+    /// The one law of all transports: whether its events come as a stream, on a WebSocket, out of the log of a response
+    /// in the background or out of the store, and wherever a stream is taken up, a client folds the same object.
     #[test]
-    fn a_websocket_has_the_events_of_the_stream(request in request(), lines in lines(), cut: bool) {
+    fn every_transport_gives_the_same_object(
+        request in request(), background: bool, lines in lines(), cut: bool, size in 1usize..200,
+    ) {
+        let mut request = request;
+        request["background"] = background.into();
         let mut bytes = wire(&lines);
         if cut {
             bytes.truncate(bytes.len() / 2);
         }
-        let text = run(&request, [bytes]);
-        let frames = Bytes::from(text.clone());
-        let mut sent = String::new();
-        for event in socket::events(&frames) {
-            let message = socket::in_lane(&event, Some("a")).unwrap();
-            let mut value: Value = serde_json::from_str(&message).unwrap();
-            prop_assert_eq!(value.as_object_mut().unwrap().remove("stream_id"), Some(json!("a")));
-            sent.push_str(&format!("event: {}\ndata: {}\n\n", value["type"].as_str().unwrap(), socket::in_lane(&event, None).unwrap()));
-        }
-        sent.push_str("data: [DONE]\n\n");
-        prop_assert_eq!(&sent, &text);
-        prop_assert_eq!(fold(&sent), fold(&text));
-    }
+        let streamed = run(&request, [bytes.clone()]);
+        let object = fold(&streamed);
+        prop_assert_eq!(&over_a_websocket(&streamed), &streamed);
 
+        let (live, resumed) = out_of_a_log(&request, &bytes, size);
+        prop_assert_eq!(&live, &streamed, "out of the log, while it is written");
+        let blocks: Vec<&str> = streamed.split_inclusive("\n\n").collect();
+        // The last event and `[DONE]` come in any case.
+        let last = blocks.len() - 2;
+        for (after, resumed) in resumed.iter().enumerate() {
+            prop_assert_eq!(resumed, &blocks[(after + 1).min(last)..].concat(), "after {}", after);
+            // So that what is known and what is taken up are the stream, and fold to the object.
+            prop_assert_eq!(&(blocks[..(after + 1).min(last)].concat() + resumed), &streamed, "after {}", after);
+        }
+
+        let feed = feed(facts(&request), [bytes]);
+        let record = stored::record(Owner::default(), feed.translator(), Vec::new()).unwrap();
+        let restored = Answer::restore(&Stored::read(&record).unwrap()).unwrap();
+        let replayed = |after| String::from_utf8(restored.replay(after).take().to_vec()).unwrap();
+        let whole = replayed(None);
+        prop_assert_eq!(&fold(&whole), &object, "out of the store");
+        prop_assert_eq!(&over_a_websocket(&whole), &whole);
+        let blocks: Vec<&str> = whole.split_inclusive("\n\n").collect();
+        let last = blocks.len() - 2;
+        for after in 0..blocks.len() {
+            let resumed = replayed(Some(after as u64));
+            prop_assert_eq!(&resumed, &blocks[(after + 1).min(last)..].concat(), "after {}", after);
+        }
+    }
+}
+
+proptest! {
     #[test]
     fn a_conversation_gets_what_the_events_have_sent(request in request(), lines in lines(), cut: bool) {
         let mut bytes = wire(&lines);

@@ -6,8 +6,10 @@ mod compact;
 mod compaction;
 mod elsewhere;
 mod estimate;
+mod event_log;
 mod events;
 mod grammar;
+pub(crate) mod include;
 pub(crate) mod input;
 pub(crate) mod items;
 pub(crate) mod kept;
@@ -66,8 +68,8 @@ pub(crate) use estimate::input_tokens;
 use items::Asked;
 pub(crate) use kept::{cancel, delete, input_items, retrieve};
 use request::{Continuation, Facts, Request, Terms};
-use socket::Session;
 pub(crate) use socket::connect;
+use socket::{Session, remembered::Remembered};
 use stored::{Fetched, StoredItem, items_of};
 use stream::Answer;
 
@@ -124,12 +126,14 @@ impl Needs {
             return Ok(fetched);
         }
         let mut found = store.find(Kind::Response, owner, &self.items).await?;
-        let mut others = session.map(|session| (&session.memory, Kind::Response)).into_iter();
-        for (store, kind) in others.by_ref().chain([(store, Kind::Conversation)]) {
-            if found.iter().any(Option::is_none) {
-                let more = store.find(kind, owner, &self.items).await?;
-                found.iter_mut().zip(more).for_each(|(found, more)| *found = found.take().or(more));
-            }
+        let add = |found: &mut Vec<Option<Arc<Record>>>, more: Vec<Option<Arc<Record>>>| {
+            found.iter_mut().zip(more).for_each(|(found, more)| *found = found.take().or(more));
+        };
+        if let Some(session) = session {
+            add(&mut found, session.memory.find(&self.items));
+        }
+        if found.iter().any(Option::is_none) {
+            add(&mut found, store.find(Kind::Conversation, owner, &self.items).await?);
         }
         fetched.items = self.items.into_iter().zip(found).collect();
         Ok(fetched)
@@ -139,13 +143,13 @@ impl Needs {
 /// A response on a WebSocket and all that it goes on from, each stored or in the memory of its connection.
 async fn chain(
     store: &Store,
-    memory: &Store,
+    memory: &Remembered,
     owner: Owner,
     id: &str,
 ) -> Result<Result<Vec<Arc<Record>>, String>, Error> {
     let (mut chain, mut wanted) = (Vec::new(), Some(id.to_owned()));
     while let Some(id) = wanted {
-        let found = match memory.get(Kind::Response, owner, &id).await? {
+        let found = match memory.get(&id) {
             Some(record) => Some(record),
             None => store.get(Kind::Response, owner, &id).await?,
         };
@@ -503,7 +507,8 @@ impl Keeping {
         }
         let echo = &self.answer.facts().echo;
         if echo.store || self.session.is_some() {
-            match stored::record(self.owner, &self.answer, input) {
+            let record = if echo.store { stored::record } else { stored::items };
+            match record(self.owner, &self.answer, input) {
                 Ok(record) => self.record = Some(record),
                 Err(_) => self.receipt.note("store", "failed"),
             }
@@ -570,14 +575,21 @@ impl Translator for Keeping {
         }
         let echo = &self.answer.facts().echo;
         let shared = self.app.store.clone();
-        let own = self.session.as_ref().filter(|_| !echo.store);
-        let store = own.map_or_else(|| shared.clone(), |session| session.memory.clone());
+        let session = self.session.clone().filter(|_| !echo.store);
+        let app = self.app.clone();
         let added = echo.conversation.clone().zip(added);
         let (owner, random) = (self.owner, self.answer.random().to_owned());
         Some(Box::pin(async move {
-            let mut receipt = match record {
-                Some(record) => store.save(record).await,
-                None => Receipt::default(),
+            let mut receipt = match (record, session) {
+                (None, _) => Receipt::default(),
+                (Some(record), None) => shared.save(record).await,
+                (Some(record), Some(session)) => {
+                    let mut receipt = Receipt::default();
+                    if !session.memory.put(record, &app.config.responses) {
+                        receipt.note("store", "too-big");
+                    }
+                    receipt
+                }
             };
             if let Some((conversation, items)) = added {
                 receipt.add(conversations::append(&shared, owner, &conversation.id, items, &random).await);

@@ -5,6 +5,9 @@
 //! connection's task drives the turns; there is no other. Responses that are not stored are kept in the connection's
 //! own memory, and go with it.
 
+pub(super) mod message;
+pub(super) mod remembered;
+
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -21,35 +24,33 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
 use tokio::{sync::watch, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        self, Message, Utf8Bytes,
+        self, Message,
         error::CapacityError,
         handshake::derive_accept_key,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
+use message::{Asked, Create, error_event, events, in_lane, read, response_id};
+use remembered::Remembered;
+
 use super::{Turn, background::request};
 use crate::{
     app::{self, App, Refusal, Shared},
-    config::Config,
-    error::{self, Dialect, Error},
+    error::Error,
     gate::{Inner, Owner},
     observe::{Reason, Recorder},
     offload,
-    openai::request::json::{Json, Text},
-    store::{Memory, Store},
 };
 
 /// Maximum number of turns that run at the same time on one connection, each in a lane (`stream_id`) of its own.
@@ -78,6 +79,12 @@ impl Sockets {
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < most).then_some(open + 1));
         entered.ok().map(|_| Place(self.clone()))
     }
+
+    /// How many are open now.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A connection whose handshake is answered. It runs once the answer is sent.
@@ -104,7 +111,7 @@ impl Socket {
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The responses that are not stored.
-    pub(super) memory: Store,
+    pub(super) memory: Arc<Remembered>,
     /// That of the turn's exchange, once its handler runs.
     recorder: OnceLock<Recorder>,
 }
@@ -206,7 +213,7 @@ pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 struct Turns {
     owner: Owner,
     /// Made with the first turn: an idle connection needs none.
-    memory: Option<Arc<Memory>>,
+    memory: Option<Arc<Remembered>>,
     lanes: Vec<Lane>,
 }
 
@@ -216,13 +223,6 @@ struct Lane {
     id: Option<String>,
     waiting: VecDeque<Create>,
     running: Option<Running>,
-}
-
-/// A turn that the client asks for.
-struct Create {
-    /// The body of the request that it is.
-    body: Bytes,
-    previous: Option<String>,
 }
 
 /// A turn that runs.
@@ -282,79 +282,6 @@ impl Running {
             }
         }
     }
-}
-
-/// What a message of the client's is, besides the fields of a request.
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, rename = "type", default)]
-    kind: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    stream_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    previous_response_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    response_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-}
-
-/// An event that reports an error.
-#[derive(Serialize)]
-struct ErrorEvent<'a> {
-    r#type: &'static str,
-    status: u16,
-    error: Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_id: Option<&'a str>,
-}
-
-fn error_event(error: &Error, headers: &HeaderMap, lane: Option<&str>) -> String {
-    let body: Value = serde_json::from_slice(&error::body(error, Dialect::OpenAi, None)).unwrap_or_default();
-    let mut inner = body.get("error").cloned().unwrap_or_default();
-    let shown = |name: &HeaderName| *name == header::RETRY_AFTER || name.as_str().starts_with("x-");
-    let headers: serde_json::Map<String, Value> = headers
-        .iter()
-        .filter(|(name, _)| shown(name))
-        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.into())))
-        .collect();
-    if let Some(object) = inner.as_object_mut()
-        && !headers.is_empty()
-    {
-        object.insert("headers".to_owned(), headers.into());
-    }
-    let event = ErrorEvent { r#type: "error", status: error.row().status.as_u16(), error: inner, stream_id: lane };
-    serde_json::to_string(&event).unwrap_or_default()
-}
-
-/// The JSON of the events in whole frames; comments, heartbeats and `[DONE]` are of streams alone.
-pub(super) fn events(frames: &Bytes) -> impl Iterator<Item = Bytes> {
-    let mut rest = frames.clone();
-    std::iter::from_fn(move || {
-        loop {
-            if rest.is_empty() {
-                return None;
-            }
-            let end = memchr::memmem::find(&rest, b"\n\n").map_or(rest.len(), |end| end + 2);
-            let frame = rest.split_to(end);
-            let data = frame.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data: "));
-            if let Some(data) = data.filter(|data| data.starts_with(b"{")) {
-                return Some(frame.slice_ref(data));
-            }
-        }
-    })
-}
-
-/// An event as it goes out in its lane.
-pub(super) fn in_lane(event: &Bytes, lane: Option<&str>) -> Option<Utf8Bytes> {
-    let Some(lane) = lane else { return Utf8Bytes::try_from(event.clone()).ok() };
-    let id = serde_json::to_string(lane).ok()?;
-    let mut text = BytesMut::with_capacity(event.len() + id.len() + 16);
-    text.extend_from_slice(b"{\"stream_id\":");
-    text.extend_from_slice(id.as_bytes());
-    text.extend_from_slice(b",");
-    text.extend_from_slice(event.get(1..)?);
-    Utf8Bytes::try_from(text.freeze()).ok()
 }
 
 impl Turns {
@@ -450,19 +377,27 @@ impl Turns {
         }
         let ended = lane.running.take();
         if let Some(Running { failed: true, previous: Some(previous), .. }) = ended
-            && let Some(memory) = self.memory.clone()
+            && let Some(memory) = &self.memory
         {
-            let memory = Store::new(&shared().config, memory, None);
-            let _ = memory.remove(crate::store::Kind::Response, self.owner, &previous).await;
+            memory.remove(&previous);
         }
         if revoked {
             return Err(End::Close(CloseCode::Policy, "the API key is not valid any more"));
         }
         self.begin(at, shared);
+        self.drop_idle(at);
+        Ok(())
+    }
+
+    /// Drops a lane in which no turn runs.
+    fn drop_idle(&mut self, at: usize) {
         if self.lanes[at].running.is_none() {
             self.lanes.swap_remove(at);
         }
-        Ok(())
+        if self.lanes.is_empty() {
+            // An idle connection holds as little as it can.
+            self.lanes = Vec::new();
+        }
     }
 
     /// Begins the next turn of a lane that is free.
@@ -470,7 +405,6 @@ impl Turns {
         let Some(next) = self.lanes[at].waiting.pop_front() else { return };
         let shared = shared();
         let memory = self.memory.get_or_insert_default().clone();
-        let memory = Store::new(&shared.config, memory, None);
         let session = Arc::new(Session { memory, recorder: OnceLock::new() });
         let inner = Inner { digest: self.owner.digest(), counted: false };
         let asking: Pin<Box<dyn Future<Output = Response> + Send>> =
@@ -581,146 +515,11 @@ impl Turns {
         }
         self.lanes[at].running = None;
         self.begin(at, shared);
-        if self.lanes[at].running.is_none() {
-            self.lanes.swap_remove(at);
-        }
+        self.drop_idle(at);
         Err(Error::CanceledByCaller)
     }
 }
 
 fn full(why: &str) -> Error {
     Error::Quota { message: format!("Too many requests at the same time: {why}."), retry_after: 1 }
-}
-
-/// The id of the response that an event has.
-fn response_id(event: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Event {
-        response: Named,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        id: String,
-    }
-    serde_json::from_slice::<Event>(event).ok().map(|event| event.response.id)
-}
-
-/// What a client asks for with one message.
-enum Asked {
-    Create(Option<String>, Create),
-    Cancel(Option<String>, Option<String>),
-    /// Not done here; the event says so.
-    Steer(String),
-}
-
-/// The event that says that a response cannot be steered.
-#[derive(Serialize)]
-struct SteerFailed<'a> {
-    r#type: &'static str,
-    sequence_number: u64,
-    error: SteerError,
-    steer: Steer<'a>,
-}
-
-#[derive(Serialize)]
-struct SteerError {
-    r#type: &'static str,
-    code: &'static str,
-    message: &'static str,
-}
-
-#[derive(Serialize)]
-struct Steer<'a> {
-    input: Option<&'a RawValue>,
-    previous_response_id: &'a str,
-}
-
-/// Reads a message.
-///
-/// # Errors
-/// Fails if it is none of those that a client sends.
-fn read(text: Bytes, config: &Config) -> Result<Asked, Error> {
-    let json = Json::new(text, &config.limits);
-    // As the errors of a POST, which name fields.
-    let fields = json.fields()?;
-    let head: Head<'_> = serde_json::from_slice(json.bytes()).map_err(|error| Error::Invalid {
-        message: format!("The message cannot be read: {error}"),
-        param: None,
-        code: Some("invalid_type"),
-    })?;
-    let lane = head.stream_id.map(|id| id.to_string());
-    match head.kind.as_deref() {
-        Some("response.create") => {
-            let mut body = Vec::with_capacity(json.bytes().len() + 16);
-            body.extend_from_slice(b"{\"stream\":true");
-            let own = ["type", "stream_id", "stream"];
-            for (name, value) in fields.left().filter(|(name, _)| !own.contains(&&**name)) {
-                body.push(b',');
-                serde_json::to_writer(&mut body, &*name)
-                    .map_err(|error| Error::Internal { message: error.to_string() })?;
-                body.push(b':');
-                body.extend_from_slice(value.get().as_bytes());
-            }
-            body.push(b'}');
-            let previous = head.previous_response_id.map(|id| id.to_string());
-            Ok(Asked::Create(lane, Create { body: body.into(), previous }))
-        }
-        Some("response.cancel") => Ok(Asked::Cancel(lane, head.response_id.map(|id| id.to_string()))),
-        Some("response.steer") => {
-            let event = SteerFailed {
-                r#type: "response.steer.failed",
-                sequence_number: 0,
-                error: SteerError {
-                    r#type: "invalid_request_error",
-                    code: "steering_not_supported",
-                    message: "Ollama takes no input while it answers; cancel the response and create another one.",
-                },
-                steer: Steer {
-                    input: head.input,
-                    previous_response_id: head.previous_response_id.as_deref().unwrap_or_default(),
-                },
-            };
-            let event =
-                serde_json::to_string(&event).map_err(|error| Error::Internal { message: error.to_string() })?;
-            Ok(Asked::Steer(event))
-        }
-        Some(other) => Err(Error::Invalid {
-            message: format!(
-                "Unknown message type '{}'. Supported types are: 'response.create', 'response.cancel', and 'response.steer'.",
-                crate::text::name(other)
-            ),
-            param: Some("type".to_owned()),
-            code: Some("invalid_value"),
-        }),
-        None => Err(Error::missing("type")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_the_body_of_a_request_without_its_envelope() {
-        let text = r#"{"type":"response.create","model":"m","input":"hi \u00e9","stream":false,"stream_id":"a","previous_response_id":"resp_1","store":null}"#;
-        let Ok(Asked::Create(lane, create)) = read(Bytes::from(text), &Config::default()) else { panic!() };
-        assert_eq!((lane.as_deref(), create.previous.as_deref()), (Some("a"), Some("resp_1")));
-        let body = r#"{"stream":true,"model":"m","input":"hi \u00e9","previous_response_id":"resp_1"}"#;
-        assert_eq!(create.body, body);
-        for (wrong, param) in [("{}", Some("type")), (r#"{"type":"x"}"#, Some("type")), ("[]", None), ("", None)] {
-            let Err(error) = read(Bytes::from(wrong), &Config::default()) else { panic!("{wrong}") };
-            assert_eq!(error.param(), param, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn of_frames_the_events_alone_go_out_and_know_their_lane() {
-        let frames = Bytes::from(
-            ": receipt a\n\n\n\nevent: x\ndata: {\"type\":\"x\"}\n\ndata: {\"error\":1}\nevent: error\n\ndata: [DONE]\n\n",
-        );
-        let events: Vec<_> = events(&frames).collect();
-        assert_eq!(events, ["{\"type\":\"x\"}", "{\"error\":1}"]);
-        assert_eq!(in_lane(&events[0], Some("a\"")).unwrap().as_str(), r#"{"stream_id":"a\"","type":"x"}"#);
-        assert_eq!(in_lane(&events[0], None).unwrap().as_str(), r#"{"type":"x"}"#);
-    }
 }

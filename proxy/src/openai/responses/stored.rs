@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -15,7 +14,10 @@ use crate::{
     error::Error,
     gate::Owner,
     json_writer,
-    openai::{conversations, responses::stream::Answer},
+    openai::{
+        conversations,
+        responses::{include::Include, stream::Answer, wire::Item},
+    },
     store::{Kind, Record},
 };
 
@@ -72,6 +74,23 @@ impl<'de> Deserialize<'de> for StoredItem {
 /// # Errors
 /// None that a response can cause.
 pub(crate) fn record(owner: Owner, answer: &Answer, input: Vec<StoredItem>) -> Result<Record, Error> {
+    record_of(owner, answer, to_raw_value(&answer.response()).map_err(internal)?, input)
+}
+
+/// A record of the items of a response alone, for a connection that remembers them: the object cannot be fetched there.
+///
+/// # Errors
+/// As [`record`].
+pub(super) fn items(owner: Owner, answer: &Answer, input: Vec<StoredItem>) -> Result<Record, Error> {
+    #[derive(Serialize)]
+    struct Object<'a> {
+        output: &'a [Item],
+    }
+    let object = Object { output: answer.output() };
+    record_of(owner, answer, to_raw_value(&object).map_err(internal)?, input)
+}
+
+fn record_of(owner: Owner, answer: &Answer, response: Box<RawValue>, input: Vec<StoredItem>) -> Result<Record, Error> {
     /// [`Stored`], as it is written.
     #[derive(Serialize)]
     struct Written<'a> {
@@ -82,7 +101,6 @@ pub(crate) fn record(owner: Owner, answer: &Answer, input: Vec<StoredItem>) -> R
     }
     let (mut names, input): (Vec<_>, Vec<_>) = input.into_iter().map(|item| (item.id, item.json)).unzip();
     names.extend(answer.output().iter().map(|item| item.id.clone()));
-    let response = to_raw_value(&answer.response()).map_err(internal)?;
     let size = input.iter().map(|item| item.get().len() + 1).sum::<usize>() + response.get().len() + 256;
     let body = Written { random: answer.random(), sealed: answer.facts().sealed, response, input };
     let body = json_writer::to_vec(&body, size).map_err(|error| Error::Internal { message: error.to_string() })?;
@@ -92,7 +110,8 @@ pub(crate) fn record(owner: Owner, answer: &Answer, input: Vec<StoredItem>) -> R
         id: answer.id().to_owned(),
         previous: answer.facts().echo.previous_response_id.clone(),
         names,
-        body: Bytes::from(body),
+        // Of its own size: it may stay for long, on a connection that is idle.
+        body: body.into_boxed_slice().into(),
     })
 }
 
@@ -142,6 +161,24 @@ impl Stored {
         let object: Object =
             serde_json::from_str(self.response.get()).map_err(|error| unreadable("response", &error))?;
         Ok(object.output)
+    }
+
+    /// The same, with what `include` asks for.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn showing(mut self, include: &Include) -> Result<Self, Error> {
+        if !include.sealed || self.sealed {
+            return Ok(self);
+        }
+        // The stream of its events seals the thoughts, too.
+        self.sealed = true;
+        let output = self.output()?.into_iter().map(|item| include.shown(item)).collect::<Vec<_>>();
+        let mut object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(self.response.get()).map_err(|error| unreadable("response", &error))?;
+        object.insert("output".to_owned(), serde_json::to_value(output).map_err(internal)?);
+        self.response = to_raw_value(&object).map_err(internal)?;
+        Ok(self)
     }
 
     /// Whether it was made in the background.
@@ -219,6 +256,7 @@ impl Fetched {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
