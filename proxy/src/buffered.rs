@@ -66,6 +66,12 @@ impl Budget {
         self.freed.notify_waiters();
     }
 
+    /// How many bytes are held now.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.state().used
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Counts stay true whatever panicked elsewhere.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -21,6 +21,8 @@ pub mod config;
 pub mod admin;
 mod anthropic;
 mod app;
+#[cfg(test)]
+mod bad_ends;
 mod bridge;
 mod buffered;
 mod control;

@@ -1,8 +1,9 @@
-//! Asks once more for each call that does not fit its schema, with that schema as the format of the answer, before anything of the call is
-//! sent. What comes of it takes the place of the arguments in Ollama's reply, so that every endpoint goes on as if the model had written it.
+//! Asks once more for each call that does not fit its schema, with that schema as the format of the answer, before
+//! anything of the call is sent. What comes of it takes the place of the arguments in Ollama's reply, so that every
+//! endpoint goes on as if the model had written it.
 //!
-//! What the model says before such a call goes out as it comes. From the call on, the answer waits for its end: a remote that serves one
-//! request at a time could not answer the next one before.
+//! What the model says before such a call goes out as it comes. From the call on, the answer waits for its end: a
+//! remote that serves one request at a time could not answer the next one before.
 
 use std::{
     borrow::Cow,
