@@ -215,7 +215,8 @@ fn invalid(error: httparse::Error, read: &[u8]) -> Invalid {
 }
 
 fn collect(found: &[httparse::Header<'_>]) -> Result<HeaderMap, Invalid> {
-    let mut headers = HeaderMap::with_capacity(found.len());
+    // With room for some that the caller adds: a map that is full is built anew.
+    let mut headers = HeaderMap::with_capacity(found.len() + 2);
     for field in found {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Header)?;
         headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Invalid::Header)?);

@@ -44,7 +44,7 @@ use crate::{
         responses::{background::Runs, socket::Sockets},
     },
     redact,
-    resolve::{self, Installed, Target, native_answer, native_calls},
+    resolve::{self, Installed, ResolvedNames, Target, native_answer, native_calls},
     routes::{self, Handler, PerRemote, Route, Row},
     sealed,
     server::{request_check, unread::UnreadBody},
@@ -153,6 +153,7 @@ pub(crate) struct Shared {
     pub(crate) fetcher: Fetcher,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) installed: Installed,
+    pub(crate) names: ResolvedNames,
     in_flight: Arc<InFlight>,
     readers: Arc<Readers>,
     inspector: Arc<Inspector>,
@@ -254,6 +255,7 @@ impl Shared {
             fetcher,
             traffic,
             installed,
+            names: ResolvedNames::default(),
             in_flight,
             readers,
             inspector,
@@ -350,9 +352,10 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
         }
     }
     // A native response with one remote has none.
-    if translated || several {
-        let receipt = opened.recorder().take_unsent().and_then(|receipt| HeaderValue::try_from(receipt).ok());
-        response.headers_mut().extend(receipt.map(|receipt| (RECEIPT, receipt)));
+    if (translated || several)
+        && let Some(receipt) = opened.recorder().take_header()
+    {
+        response.headers_mut().insert(RECEIPT, receipt);
     }
     if let Some(unread) = unread
         && !unread.discard().await
@@ -417,22 +420,32 @@ async fn dispatch(
     admitted: Admitted,
     request: Box<Request>,
 ) -> Response {
-    let (mut request, target) = if resolve::is_needed(&shared, route) {
-        // Boxed, so that all others do not carry the room for it.
-        match Box::pin(resolve::resolve(&shared, route, recorder, &admitted, request)).await {
-            Ok((request, target)) => (request, target.map(Arc::new)),
-            Err(error) => return error.into_response(),
+    let (mut request, mut target) = (request, None);
+    if resolve::is_needed(&shared, route) {
+        target = resolve::at_once(&shared, route, &mut request).await.map(Arc::new);
+        if target.is_none() {
+            // Boxed, so that all others do not carry the room for it.
+            match Box::pin(resolve::resolve(&shared, route, recorder, &admitted, request)).await {
+                Ok(found) => (request, target) = (found.0, found.1.map(Arc::new)),
+                Err(error) => return error.into_response(),
+            }
         }
-    } else {
-        (request, None)
-    };
+    }
     let named = request.headers_mut().remove(&passthrough::REMOTE);
     let upstream = if named.is_none() && !shared.remotes.are_several() {
         shared.remotes.only()
     } else {
-        let model = target.as_deref().and_then(|target| target.model.as_ref()).map(|model| model.model.clone());
-        let method = request.method().clone();
-        match Box::pin(choose(&shared, route, method.clone(), named, model, &admitted)).await {
+        let model = target.as_deref().and_then(|target| target.model.as_ref());
+        let at_once = model.filter(|_| named.is_none()).and_then(|model| shared.remotes.at_once(route, &model.full));
+        let sent = match at_once {
+            Some(candidates) => Ok(Sent::To(Arc::new(candidates))),
+            // Boxed, so that all others do not carry the room for it.
+            None => {
+                let (method, model) = (request.method().clone(), model.map(|model| model.model.clone()));
+                Box::pin(choose(&shared, route, method, named, model, &admitted)).await
+            }
+        };
+        match sent {
             Ok(Sent::To(mut upstream)) => {
                 // The one that all requests share is the only remote.
                 if let Some(candidates) = Arc::get_mut(&mut upstream) {
@@ -442,7 +455,7 @@ async fn dispatch(
             }
             Ok(Sent::Answered(response)) => {
                 let models = &shared.config.models;
-                return match native_answer::change(models, route, &method, target.as_deref()) {
+                return match native_answer::change(models, route, request.method(), target.as_deref()) {
                     Some(change) => change.make(models, response).await,
                     None => response,
                 };
@@ -556,7 +569,7 @@ async fn choose(
     route: &Route,
     method: Method,
     named: Option<HeaderValue>,
-    model: Option<String>,
+    model: Option<Arc<str>>,
     admitted: &Admitted,
 ) -> Result<Sent, Error> {
     let may_see = |name: &str| admitted.models.as_ref().is_none_or(|models| models.contain(name));

@@ -19,7 +19,10 @@ use crate::{
     bridge::{self, translate::Shape},
     config::{self, Limits},
     explain,
-    gate::{model_names::Scan, paths},
+    gate::{
+        model_names::{Scan, first_name},
+        paths,
+    },
     ollama::ndjson::Lines,
     openai::{
         audio, chat, paging,
@@ -293,10 +296,15 @@ pub fn model_names(data: &[u8]) {
         assert_eq!(read(step), (is_read, names.clone()), "in packets of {step}");
         let body = serde_json::from_slice::<Value>(data).unwrap_or_default();
         for field in FIELDS.iter().filter(|_| is_read) {
-            let known = |name: &str| names.iter().any(|found| found.field == *field && found.name == name);
+            let known = |name: &str| names.iter().any(|found| found.field == *field && *found.name == *name);
             assert!(body[field].as_str().is_none_or(known), "{field} of {body} is not in {names:?}");
         }
     }
+    // A look at the beginning finds what reading all of it finds.
+    let mut scan = Scan::new(&["model"]);
+    let is_read = scan.push(data).and_then(|()| scan.end()).is_ok();
+    let first = first_name(data, &["model"]).filter(|_| is_read);
+    assert!(first.is_none_or(|first| scan.found() == [first]), "{:?}", scan.found());
 }
 
 /// The bytes as a PDF in a request.

@@ -15,17 +15,31 @@ use serde::{
 /// A buffer that grows.
 pub(crate) trait Buffer {
     fn put(&mut self, bytes: &[u8]);
+
+    fn written(&self) -> &[u8];
 }
 
 impl Buffer for Vec<u8> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn written(&self) -> &[u8] {
+        self
     }
 }
 
 impl Buffer for BytesMut {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn written(&self) -> &[u8] {
+        self
     }
 }
 
@@ -65,15 +79,62 @@ pub(crate) fn text(out: &mut impl Buffer, text: &str) {
     out.put(b"\"");
 }
 
-fn escaped(out: &mut impl Buffer, bytes: &[u8]) {
-    let mut begin = 0;
+fn escaped(out: &mut impl Buffer, mut bytes: &[u8]) {
     loop {
-        let end = begin + plain(&bytes[begin..]);
-        out.put(&bytes[begin..end]);
-        let Some(byte) = bytes.get(end) else { return };
+        let run = run(bytes);
+        out.put(&bytes[..run]);
+        let Some(byte) = bytes.get(run) else { return };
         escape(out, *byte);
-        begin = end + 1;
+        bytes = &bytes[run + 1..];
     }
+}
+
+/// As [`plain`], where what must be escaped may be near.
+fn run(bytes: &[u8]) -> usize {
+    /// What is not in so many words is taken to be far away.
+    const NEAR: usize = 4;
+    let words = bytes.as_chunks().0;
+    for (nth, word) in words.iter().take(NEAR).enumerate() {
+        let run = first_special(word);
+        if run < WORD {
+            return nth * WORD + run;
+        }
+    }
+    let begin = words.len().min(NEAR) * WORD;
+    let rest = &bytes[begin..];
+    // The last word may overlap the one before it.
+    if rest.len() < WORD && bytes.last_chunk().is_some_and(|last| first_special(last) == WORD) {
+        return bytes.len();
+    }
+    begin + plain(rest)
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// How many bytes of `word` stand before the first that must be escaped.
+#[inline]
+fn first_special(word: &[u8; WORD]) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    let bytes = u64::from_le_bytes(*word);
+    // The highest bit of the first byte that is less than a space, or a quote, or a backslash. Those behind it may be
+    // wrong. Bytes that have it themselves are none of these.
+    let [quotes, backslashes] = [b'"', b'\\'].map(|byte| (bytes ^ (ONES * u64::from(byte))).wrapping_sub(ONES));
+    let special = (bytes.wrapping_sub(ONES * 0x20) | quotes | backslashes) & !bytes & (ONES * 0x80);
+    special.trailing_zeros() as usize / 8
+}
+
+/// Where the first byte stands that must be escaped, if there is one. For text in which that is soon.
+pub(crate) fn special(bytes: &[u8]) -> Option<usize> {
+    let (mut begin, mut rest) = (0, bytes);
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        let run = first_special(word);
+        begin += run;
+        if run < WORD {
+            return Some(begin);
+        }
+        rest = behind;
+    }
+    rest.iter().position(|byte| SPECIAL[usize::from(*byte)]).map(|run| begin + run)
 }
 
 /// How many bytes stand before the first that must be escaped: a quote, a backslash or a control character.
@@ -91,6 +152,12 @@ pub(crate) fn plain(bytes: &[u8]) -> usize {
             }
         }
         _ => {}
+    }
+    while let Some(run) = bytes[begin..].first_chunk().map(first_special) {
+        begin += run;
+        if run < WORD {
+            return begin;
+        }
     }
     let rest = &bytes[begin..];
     begin + rest.iter().position(|byte| SPECIAL[usize::from(*byte)]).unwrap_or(rest.len())
@@ -165,10 +232,9 @@ impl<'a, B: Buffer> Writer<'a, B> {
         self.out.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    fn float(self, value: &impl Serialize) -> Result<(), Error> {
-        let written = serde_json::to_vec(value).map_err(ser::Error::custom)?;
-        self.out.put(&written);
-        Ok(())
+    fn float(self, value: impl zmij::Float, is_finite: bool) {
+        let mut buffer = zmij::Buffer::new();
+        self.out.put(if is_finite { buffer.format_finite(value) } else { "null" }.as_bytes());
     }
 }
 
@@ -203,11 +269,13 @@ impl<'a, B: Buffer> ser::Serializer for Writer<'a, B> {
     }
 
     fn serialize_f32(self, value: f32) -> Result<(), Error> {
-        self.float(&value)
+        self.float(value, value.is_finite());
+        Ok(())
     }
 
     fn serialize_f64(self, value: f64) -> Result<(), Error> {
-        self.float(&value)
+        self.float(value, value.is_finite());
+        Ok(())
     }
 
     fn serialize_char(self, value: char) -> Result<(), Error> {
@@ -396,12 +464,11 @@ impl<B: Buffer> SerializeMap for Compound<'_, B> {
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
         self.comma();
-        let mut written = Vec::new();
-        append(&mut written, key)?;
-        if !written.starts_with(b"\"") {
+        let begin = self.out.written().len();
+        append(&mut *self.out, key)?;
+        if self.out.written().get(begin) != Some(&b'"') {
             return Err(ser::Error::custom("the key of an object must be a text"));
         }
-        self.out.put(&written);
         self.out.put(b":");
         Ok(())
     }
@@ -446,6 +513,7 @@ mod tests {
         #[serde(rename = "odd\"name")]
         pair: (u16, f32),
         float: f64,
+        floats: [f32; 4],
         large: u128,
         unit: (),
         kinds: Vec<Kind>,
@@ -489,6 +557,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_special_byte_is_found_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            for (before, after) in [(0, 0), (1, 3), (7, 0), (8, 1), (9, 20), (40, 0)] {
+                let text = [&vec![b'x'; before][..], &[byte], &vec![0xff; after], b"\""].concat();
+                let first = if SPECIAL[usize::from(byte)] { before } else { text.len() - 1 };
+                assert_eq!((special(&text), plain(&text)), (Some(first), first), "{byte} after {before}");
+            }
+        }
+        assert_eq!((special(b""), special(b"abcdefghijk")), (None, None));
+    }
+
+    #[test]
     fn a_map_without_texts_for_keys_is_an_error() {
         assert!(to_vec(&BTreeMap::from([(vec![1], 2)]), 0).is_err());
     }
@@ -507,7 +587,7 @@ mod tests {
         fn everything_is_written_as_serde_json_does(
             texts in prop::collection::vec(".{0,40}", 0..4),
             raw in "\\[[1-9][0-9]{0,9}, \"[a-z]{0,20}\" \\]",
-            (pair, float, large, signed) in any::<((u16, f32), f64, u128, i128)>(),
+            (pair, float, floats, large, signed) in any::<((u16, f32), f64, [f32; 4], u128, i128)>(),
             kinds in prop::collection::vec(kind(), 0..4),
             map in prop::collection::btree_map(".{0,9}", any::<Option<i64>>(), 0..4),
             bytes in any::<Vec<u8>>(),
@@ -519,7 +599,7 @@ mod tests {
             // A flattened struct is written through a buffer that knows no larger numbers.
             let flat = Flat { signed: flat.signed >> 64, ..flat };
             let value = Everything {
-                texts, raw: &raw, boxed: Some(raw.clone()), pair, float, large, unit: (), kinds, map, empty: [], flat,
+                texts, raw: &raw, boxed: Some(raw.clone()), pair, float, floats, large, unit: (), kinds, map, empty: [], flat,
             };
             prop_assert_eq!(written(&value), serde_json::to_string(&value).unwrap());
         }

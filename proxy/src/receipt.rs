@@ -3,7 +3,9 @@
 //! It goes out as the header `x-farllama-receipt: tool_choice=emulated, service_tier=no-effect`; what becomes known
 //! after the headers left is a comment of the stream (`: receipt num_ctx=raised:16384`); and the log always has it.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::HeaderValue;
 
 use crate::{config::Config, error::Error};
 
@@ -26,12 +28,50 @@ const HINTS: usize = 4;
 /// Lines `name=what`, each once, in the order in which they became known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Receipt {
-    lines: Vec<(String, Cow<'static, str>)>,
+    lines: Vec<Line>,
     /// How many of them the client has got.
     sent: usize,
     /// Names of unknown fields, each with the known name that is probably meant.
     meant: Vec<(String, String)>,
     calls: Calls,
+}
+
+/// A line of a receipt.
+#[derive(Clone, Debug, PartialEq)]
+enum Line {
+    Note(String, Cow<'static, str>),
+    /// The remote that responded.
+    Remote(Arc<RemoteLine>),
+}
+
+impl Line {
+    fn is(&self, name: &str, what: &str) -> bool {
+        matches!(self, Self::Note(known, said) if known == name && said == what)
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Note(name, what) => [name, "=", what].into_iter().for_each(|part| out.push_str(part)),
+            Self::Remote(line) => out.push_str(&line.text),
+        }
+    }
+}
+
+/// The line that names a remote, written once for all requests.
+#[derive(Debug, PartialEq)]
+pub(crate) struct RemoteLine {
+    text: String,
+    /// None: a header cannot hold the name.
+    header: Option<HeaderValue>,
+}
+
+impl RemoteLine {
+    /// For the remote called `name`.
+    pub(crate) fn new(name: &str) -> Self {
+        let text = format!("remote={name}");
+        let header = HeaderValue::try_from(&text).ok();
+        Self { text, header }
+    }
 }
 
 /// What became of a model's calls, one by one.
@@ -71,13 +111,34 @@ impl Receipt {
     /// Adds `name=what`, unless it is there.
     pub(crate) fn note(&mut self, name: &str, what: impl Into<Cow<'static, str>>) {
         let (name, what) = (tidy(name), what.into());
-        if self.lines.iter().any(|(known, said)| *known == name && *said == what) {
+        if self.lines.iter().any(|line| line.is(&name, &what)) {
             return;
         }
         match self.lines.len() {
             MOST.. => {}
-            n if n == MOST - 1 => self.lines.push(("and-more".to_owned(), NO_EFFECT.into())),
-            _ => self.lines.push((name, what)),
+            n if n == MOST - 1 => self.lines.push(Line::Note("and-more".to_owned(), NO_EFFECT.into())),
+            _ => self.lines.push(Line::Note(name, what)),
+        }
+    }
+
+    /// Adds the line of the remote that responded, unless it is there.
+    pub(crate) fn remote(&mut self, line: &Arc<RemoteLine>) {
+        let is_there = self.lines.iter().any(|known| matches!(known, Line::Remote(known) if known.text == line.text));
+        if !is_there && self.lines.len() < MOST {
+            self.lines.push(Line::Remote(line.clone()));
+        }
+    }
+
+    /// Whether it has a line that depends on the request or the response, other than on which remote responded.
+    pub(crate) fn has_notes(&self) -> bool {
+        self.lines.iter().any(|line| matches!(line, Line::Note(..)))
+    }
+
+    /// All lines.
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        match &*self.lines {
+            [Line::Remote(line)] => Cow::Borrowed(&line.text),
+            lines => Cow::Owned(written(lines)),
         }
     }
 
@@ -119,8 +180,11 @@ impl Receipt {
 
     /// Adds the lines of another.
     pub(crate) fn add(&mut self, other: Self) {
-        for (name, what) in other.lines {
-            self.note(&name, what);
+        for line in other.lines {
+            match line {
+                Line::Note(name, what) => self.note(&name, what),
+                Line::Remote(line) => self.remote(&line),
+            }
         }
         for (count, more) in self.calls.0.iter_mut().zip(other.calls.0) {
             *count += more;
@@ -136,15 +200,28 @@ impl Receipt {
         new
     }
 
+    /// As [`Receipt::take_unsent`], as a header. None, too, if a header cannot hold the lines.
+    pub(crate) fn take_header(&mut self) -> Option<HeaderValue> {
+        if let [Line::Remote(line)] = self.lines.get(self.sent..).unwrap_or_default() {
+            self.sent = self.lines.len();
+            return line.header.clone();
+        }
+        HeaderValue::try_from(self.take_unsent()?).ok()
+    }
+
     /// Enforces `openai.strict`.
     ///
     /// # Errors
     /// Fails if a field is unknown or has no effect, and the settings are strict.
     pub(crate) fn enforce_strict(&self, config: &Config) -> Result<(), Error> {
-        let refused = |(_, what): &&(String, Cow<'static, str>)| [NO_EFFECT, UNKNOWN, NOT_ENFORCED].contains(&&**what);
-        let Some((name, what)) = self.lines.iter().find(refused).filter(|_| config.openai.strict) else {
+        if !config.openai.strict {
             return Ok(());
-        };
+        }
+        let refused = self.lines.iter().find_map(|line| match line {
+            Line::Note(name, what) if [NO_EFFECT, UNKNOWN, NOT_ENFORCED].contains(&&**what) => Some((name, what)),
+            _ => None,
+        });
+        let Some((name, what)) = refused else { return Ok(()) };
         let (message, code) = if what == UNKNOWN {
             let near = self.meant.iter().find(|(unknown, _)| unknown == name);
             let near = near.map_or(String::new(), |(_, near)| format!(" Did you mean '{near}'?"));
@@ -168,8 +245,15 @@ impl fmt::Display for Receipt {
     }
 }
 
-fn written(lines: &[(String, Cow<'static, str>)]) -> String {
-    lines.iter().map(|(name, what)| format!("{name}={what}")).collect::<Vec<_>>().join(", ")
+fn written(lines: &[Line]) -> String {
+    let mut text = String::with_capacity(64);
+    for line in lines {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        line.write(&mut text);
+    }
+    text
 }
 
 /// A name as a header can hold it: `messages[12].name` and `messages[13].name` are one, and odd characters become `_`.
@@ -203,6 +287,23 @@ mod tests {
         receipt.note("num_ctx", "raised:8192");
         assert_eq!(receipt.take_unsent().unwrap(), "num_ctx=raised:8192");
         assert_eq!(receipt.take_unsent(), None);
+    }
+
+    #[test]
+    fn the_remote_stands_among_the_lines_once() {
+        let line = Arc::new(RemoteLine::new("gpu"));
+        let mut receipt = Receipt::default();
+        receipt.remote(&line);
+        assert!(!receipt.has_notes() && receipt.text() == "remote=gpu");
+        assert_eq!(receipt.take_header().unwrap(), "remote=gpu");
+        receipt.remote(&Arc::new(RemoteLine::new("gpu")));
+        assert_eq!(receipt.take_header(), None);
+        receipt.note("model", "alias:m");
+        receipt.remote(&Arc::new(RemoteLine::new("cpu")));
+        assert_eq!(receipt.take_header().unwrap(), "model=alias:m, remote=cpu");
+        let mut sum = Receipt::default();
+        sum.add(receipt);
+        assert_eq!(sum.to_string(), "remote=gpu, model=alias:m, remote=cpu");
     }
 
     #[test]

@@ -11,9 +11,10 @@ pub(crate) mod native_calls;
 
 use std::{
     borrow::Cow,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    future::poll_fn,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -22,12 +23,15 @@ use axum::{
     body::{Body, Bytes},
     extract::Request,
 };
+use foldhash::fast::RandomState;
+use futures_util::stream;
 use http::header;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use native_body::Kind;
 
 use crate::{
     app::Shared,
+    buffered::{Counted, FREE},
     config::{Config, Preset, Resolved, Tools},
     error::{Dialect, Error},
     gate::{
@@ -64,7 +68,7 @@ pub(crate) struct Target {
     /// Every name that was read. Their places are those in the body that came in.
     pub(crate) names: Vec<Name>,
     /// The model that runs, or is managed. None: it is not named, or behind the part that was read.
-    pub(crate) model: Option<Resolved>,
+    pub(crate) model: Option<Arc<Resolved>>,
     /// What the calls of a native answer are checked against.
     pub(crate) repairs: Repairs,
 }
@@ -93,9 +97,9 @@ pub(crate) fn behind<'a>(
     target: Option<&'a Target>,
     model: &str,
 ) -> (Option<String>, Option<&'a Preset>) {
-    let resolved = target.and_then(|target| target.model.as_ref()).filter(|resolved| resolved.asked == model);
+    let resolved = target.and_then(|target| target.model.as_ref()).filter(|resolved| *resolved.asked == *model);
     let (behind, preset) = match resolved {
-        Some(resolved) => (&*resolved.model, Some(&*resolved.preset)),
+        Some(resolved) => (&*resolved.model, resolved.preset.as_deref()),
         None => (config.models.behind(model, None).0, config.models.preset(model)),
     };
     ((behind != model).then(|| behind.to_owned()), preset)
@@ -125,6 +129,33 @@ fn merged(tools: Tools, preset: &Preset) -> Tools {
     }
 }
 
+/// What the names of models in requests stand for, as long as the settings stay the same. Bounded.
+#[derive(Debug, Default)]
+pub(crate) struct ResolvedNames {
+    plain: Mutex<HashMap<Arc<str>, Arc<Resolved>, RandomState>>,
+    /// Where Anthropic's names stand for models, too.
+    anthropic: Mutex<HashMap<Arc<str>, Arc<Resolved>, RandomState>>,
+}
+
+impl ResolvedNames {
+    /// Maximum number of names, and length of one: callers send any.
+    const MOST: usize = 256;
+    const LONGEST: usize = 256;
+
+    fn of(&self, config: &Config, asked: &str, anthropic: bool) -> Arc<Resolved> {
+        let names = if anthropic { &self.anthropic } else { &self.plain };
+        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(asked) {
+            return known.clone();
+        }
+        let resolved = Arc::new(config.resolve(asked, anthropic));
+        if names.len() < Self::MOST && asked.len() <= Self::LONGEST {
+            names.insert(resolved.asked.clone(), resolved.clone());
+        }
+        resolved
+    }
+}
+
 /// Whether the settings need to know which model a request is for.
 pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
     let config = &shared.config;
@@ -132,6 +163,52 @@ pub(crate) fn is_needed(shared: &Shared, route: &Route) -> bool {
     // Anthropic's names may stand for a model of a server that the request passes through to.
     let anthropic = route.per_remote.is_some() && route.dialect == Dialect::Anthropic;
     repairs || anthropic || (!config.models.is_empty() || shared.remotes.are_several()) && route.row.is_some()
+}
+
+/// Finds the model that `request` is for where that takes no more than a look at a small body, as mostly. None: see
+/// [`resolve`]; the request is the same as before.
+pub(crate) async fn at_once(shared: &Shared, route: &Route, request: &mut Request) -> Option<Target> {
+    let row = route.row.filter(|row| !row.management)?;
+    let Names::Body(fields @ [_]) = row.names else { return None };
+    let size = request.body().size_hint().exact()?;
+    if !(1..=FREE as u64).contains(&size)
+        || !shared.config.models.default.is_empty()
+        || shared.config.tools.repair_native && row.name == CHAT
+        || request.headers().contains_key(header::CONTENT_ENCODING)
+    {
+        return None;
+    }
+    // It is polled once. If it is not there yet, it is polled again.
+    let polled = poll_fn(|cx| Poll::Ready(Pin::new(request.body_mut()).poll_frame(cx))).await;
+    let Poll::Ready(Some(frame)) = polled else { return None };
+    let body = match frame.map(Frame::into_data) {
+        Ok(Ok(body)) if request.body().is_end_stream() => body,
+        Ok(frame) => {
+            let (frame, rest) = (frame.map_or_else(|frame| frame, Frame::data), std::mem::take(request.body_mut()));
+            *request.body_mut() = Body::new(HeldBody::begun(frame, rest));
+            return None;
+        }
+        Err(error) => {
+            *request.body_mut() = Body::from_stream(stream::iter([Err::<Bytes, _>(error)]));
+            return None;
+        }
+    };
+    let target = model_names::first_name(&body, fields).and_then(|name| {
+        let anthropic = route.dialect == Dialect::Anthropic && route.translated();
+        let model = Some(shared.names.of(&shared.config, &name.name, anthropic)).filter(|_| !name.name.is_empty())?;
+        let plain = model.preset.as_ref().is_none_or(|preset| preset.is_empty());
+        (plain || !route.is_native()).then(|| Target {
+            names: vec![name],
+            model: Some(model),
+            repairs: Repairs::default(),
+        })
+    });
+    let alias = target.as_ref().filter(|_| route.is_native()).and_then(|target| {
+        let model = target.model.as_ref().filter(|model| model.is_alias())?;
+        Some(native_body::with_name(&body, &target.names, &model.model))
+    });
+    *request.body_mut() = alias.map_or_else(|| Body::from(body), Body::from);
+    target
 }
 
 /// Finds the model that `request` is for. A native request gets the remote's name for it; handlers resolve the names
@@ -146,17 +223,17 @@ pub(crate) async fn resolve(
     route: &Route,
     recorder: &Recorder,
     admitted: &Admitted,
-    request: Box<Request>,
+    mut request: Box<Request>,
 ) -> Result<(Box<Request>, Option<Target>), Error> {
     let Some(row) = route.row else { return Ok((request, None)) };
-    let reader = match row.names {
+    let fields = match row.names {
         Names::Path => {
-            let name = route.id.clone().unwrap_or_default();
+            let name = route.id.as_deref().unwrap_or_default().into();
             let target = target(shared, route, row, admitted, vec![Name { field: "model", name, span: None }]).await?;
             return Ok((request, Some(target)));
         }
-        Names::Body(fields) | Names::Definition(fields) => Scan::new(fields),
-        Names::Form => Scan::new(&["model"]),
+        Names::Body(fields) | Names::Definition(fields) => fields,
+        Names::Form => &["model"],
         Names::Weights | Names::Listed(..) | Names::Nowhere => return Ok((request, None)),
     };
     if request.body().is_end_stream() {
@@ -164,30 +241,36 @@ pub(crate) async fn resolve(
     }
     recorder.waits_for("the request body");
     if !route.is_native() {
-        let (request, body) = whole(shared, admitted, *request).await?;
+        let body = whole(shared, admitted, &mut request).await?;
+        if row.names == Names::Body(fields)
+            && let Some(name) = model_names::first_name(&body, fields)
+        {
+            let target = target(shared, route, row, admitted, vec![name]).await?;
+            return Ok((request, Some(target)));
+        }
         let names = match row.names {
             Names::Form => {
                 let (form, headers) = (body.clone(), request.headers().clone());
                 offload::run(body.len(), move || model_names::in_form(form, &headers)).await
             }
-            _ => offload::run(body.len(), move || all_names(reader, &body)).await,
+            _ => offload::run(body.len(), move || all_names(Scan::new(fields), &body)).await,
         };
         let target = target(shared, route, row, admitted, names.unwrap_or_default()).await?;
-        return Ok((Box::new(request), Some(target)));
+        return Ok((request, Some(target)));
     }
     if held_body::is_encoded(request.headers()) {
         return Ok((request, None));
     }
-    native(shared, route, row, admitted, reader, *request).await
+    native(shared, route, row, admitted, fields, request).await
 }
 
 /// Puts the name that an OpenAI server has for the model in the place of the caller's, where they differ. `request` is
 /// of a translated route, and passes through.
 pub(crate) async fn as_the_server_names_it(request: Box<Request>, target: &Target, client: &Client) -> Box<Request> {
     let Some(model) = &target.model else { return request };
-    let id = client.bridge().id_of(&model.model).unwrap_or_else(|| model.model.clone());
+    let id = client.bridge().id_of(&model.model).unwrap_or_else(|| model.model.to_string());
     // A form has no name that could be replaced.
-    if id == model.asked || target.names.iter().any(|name| name.span.is_none()) {
+    if *id == *model.asked || target.names.iter().any(|name| name.span.is_none()) {
         return request;
     }
     let (parts, body) = request.into_parts();
@@ -206,20 +289,26 @@ fn all_names(mut scan: Scan, body: &[u8]) -> Result<Vec<Name>, model_names::Unre
 }
 
 /// Reads the body of a translated request whole, and decompresses it.
-async fn whole(shared: &Shared, admitted: &Admitted, request: Request) -> Result<(Request, Bytes), Error> {
+async fn whole(shared: &Shared, admitted: &Admitted, request: &mut Request) -> Result<Bytes, Error> {
     let limit = shared.config.limits.body;
-    let request = held_body::read(request, true, limit, &admitted.buffered).await?;
-    let (mut parts, body) = request.into_parts();
-    let mut body = whole_body::read(body, limit).await.map_err(|failed| failed.into_error(limit))?;
-    if held_body::is_encoded(&parts.headers) {
-        let headers = parts.headers.clone();
+    let body = std::mem::take(request.body_mut());
+    let counted = request.extensions().get::<Counted>().is_some();
+    let mut body = held_body::read_whole(body, counted, limit, &admitted.buffered).await?;
+    // A body of this size is not counted a second time.
+    if !counted && body.len() > FREE {
+        request.extensions_mut().insert(Counted);
+    }
+    if held_body::is_encoded(request.headers()) {
+        let headers = request.headers().clone();
         // Text grows to many times its compressed size.
         body = offload::run(body.len().saturating_mul(20), move || encoding::decode(&headers, body, limit)).await?;
         body = admitted.buffered.hold(body);
-        parts.headers.remove(header::CONTENT_ENCODING);
-        parts.headers.remove(header::CONTENT_LENGTH);
+        request.extensions_mut().insert(Counted);
+        request.headers_mut().remove(header::CONTENT_ENCODING);
+        request.headers_mut().remove(header::CONTENT_LENGTH);
     }
-    Ok((Request::from_parts(parts, Body::from(body.clone())), body))
+    *request.body_mut() = Body::from(body.clone());
+    Ok(body)
 }
 
 /// Reads the body of a native request up to its model's name, and puts the remote's name for the model in its place.
@@ -228,34 +317,49 @@ async fn native(
     route: &Route,
     row: &Row,
     admitted: &Admitted,
-    mut scan: Scan,
-    request: Request,
+    fields: &'static [&'static str],
+    mut request: Box<Request>,
 ) -> Result<(Box<Request>, Option<Target>), Error> {
-    let (parts, body) = request.into_parts();
-    let mut held = HeldBody::new(body, admitted.buffered.lease());
-    let mut readable = true;
-    held.read(IN_FRONT, |part| {
-        readable = scan.push(part).is_ok();
-        readable && scan.found().is_empty() && !scan.closed()
-    })
-    .await?;
-    let names = if readable { scan.found().to_vec() } else { Vec::new() };
+    let mut held = HeldBody::new(std::mem::take(request.body_mut()), admitted.buffered.lease());
+    // Mostly this is all of it.
+    held.read(IN_FRONT, |_| false).await?;
+    let front = held.bytes();
+    let first = if held.is_whole() { model_names::first_name(&front, fields) } else { None };
+    let mut scan = Scan::new(fields);
+    let names = match first {
+        Some(name) => vec![name],
+        None => {
+            let mut readable = scan.push(&front).is_ok();
+            if readable && scan.found().is_empty() && !scan.closed() {
+                held.read(IN_FRONT, |part| {
+                    readable = scan.push(part).is_ok();
+                    readable && scan.found().is_empty() && !scan.closed()
+                })
+                .await?;
+            }
+            if readable { scan.found().to_vec() } else { Vec::new() }
+        }
+    };
     let mut target = target(shared, route, row, admitted, names).await?;
     let Some(model) = &target.model else {
-        return Ok((Box::new(Request::from_parts(parts, Body::new(held))), Some(target)));
+        *request.body_mut() = Body::new(held);
+        return Ok((request, Some(target)));
     };
     let (kind, alias) = (Kind::of(row.name), model.is_alias().then(|| model.model.clone()));
-    let tools = merged(shared.config.tools, &model.preset);
-    let (fills, repairs) = (kind.takes(&model.preset), tools.repair_native && row.name == CHAT);
+    let tools = model.preset.as_ref().map_or(shared.config.tools, |preset| merged(shared.config.tools, preset));
+    let fills = model.preset.as_ref().is_some_and(|preset| kind.takes(preset));
+    let repairs = tools.repair_native && row.name == CHAT;
     let limit = shared.config.limits.body;
-    if fills || repairs {
+    if (fills || repairs) && !held.is_whole() {
         held.read(limit, |part| scan.push(part).is_ok()).await?;
         if fills && !held.is_whole() {
             return Err(Error::TooLarge { limit });
         }
+        target.names = scan.found().to_vec();
     }
     if held.is_whole() && (fills || repairs) {
-        let (body, names, preset) = (held.bytes(), scan.found().to_vec(), model.preset.clone());
+        let (body, names) = (held.bytes(), target.names.clone());
+        let preset = model.preset.clone().unwrap_or_default();
         let edit = move || {
             let edited = native_body::with_preset(&body, &names, alias.as_deref(), &preset, kind);
             let repairs = if repairs { native_calls::repairs(&body, &tools) } else { Repairs::default() };
@@ -272,7 +376,8 @@ async fn native(
         let count = scan.found().len();
         held.map_rest(|body| Body::new(NoOtherName { body, scan, count }));
     }
-    Ok((Box::new(Request::from_parts(parts, Body::new(held))), Some(target)))
+    *request.body_mut() = Body::new(held);
+    Ok((request, Some(target)))
 }
 
 /// Finds what the names of a request stand for.
@@ -294,10 +399,10 @@ async fn target(
     };
     let anthropic = route.dialect == Dialect::Anthropic && route.translated();
     let mut model = match row.management {
-        true => Resolved { asked: asked.clone(), model: asked, preset: Default::default() },
-        false => shared.config.resolve(&asked, anthropic),
+        true => Arc::new(Resolved::itself(&asked)),
+        false => shared.names.of(&shared.config, &asked, anthropic),
     };
-    let unknown = !row.management && !model.is_alias() && shared.config.models.preset(&model.asked).is_none();
+    let unknown = !row.management && !model.is_alias() && model.preset.is_none();
     if unknown
         && let Some(default) = shared.config.models.fallback(&model.asked)
         && shared.installed.lacks(&shared.remotes.only(), &model.asked).await
@@ -305,7 +410,7 @@ async fn target(
         if let Some(models) = &admitted.models {
             models.check(&default.model)?;
         }
-        model = default;
+        model = Arc::new(default);
     }
     Ok(Target { names, model: Some(model), repairs: Repairs::default() })
 }

@@ -1,10 +1,21 @@
 //! Time and identity of a response, made once per request by the impure side and handed to pure code.
 
-/// Unix milliseconds.
-#[expect(clippy::disallowed_methods, reason = "rows and captures show when they happened")]
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "log lines, rows and captures show when they happened")]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Unix milliseconds, now.
 pub(crate) fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    ms_of(now())
+}
+
+/// Unix milliseconds of `time`.
+pub(crate) fn ms_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Unix nanoseconds.

@@ -18,12 +18,15 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
-use super::{
-    Problem, State,
-    api::{MOST, Requests},
-};
+use super::{Problem, State, api::Requests};
+use crate::json_writer;
 
 const TICK: Duration = Duration::from_millis(500);
+
+/// Maximum number of requests, and of log lines, that are sent each time, the last ones: what a console costs has a
+/// bound however busy the proxy is.
+const ROWS: usize = 100;
+const LINES: usize = 100;
 
 /// How often the status is sent at least.
 const STATUS: Duration = Duration::from_secs(5);
@@ -71,14 +74,16 @@ pub(crate) async fn stream(Extract(state): Extract<State>) -> Response {
 
 impl Listening {
     fn send(&mut self, name: &str, data: &impl Serialize) {
-        if let Ok(event) = Event::default().event(name).json_data(data) {
-            self.pending.push(event);
+        // Written in one pass: axum's writer looks for line ends in each piece.
+        let written = json_writer::to_vec(data, 16 << 10).ok().and_then(|written| String::from_utf8(written).ok());
+        if let Some(data) = written {
+            self.pending.push(Event::default().event(name).data(data));
         }
     }
 
     async fn look(&mut self) {
         let persistent = &self.state.control.persistent;
-        let finished = persistent.history.after(self.row, if self.row == 0 { 200 } else { MOST });
+        let finished = persistent.history.after(self.row, if self.row == 0 { 200 } else { ROWS });
         let running = persistent.in_flight.list();
         let now: HashSet<_> = running.iter().map(|open| (open.key, open.first_token_ms.is_some())).collect();
         if !finished.is_empty() || now != self.running {
@@ -86,7 +91,7 @@ impl Listening {
             self.running = now;
             self.send("requests", &Requests { running, finished });
         }
-        let lines = self.state.log.after(self.line, if self.line == 0 { 500 } else { MOST }, None, "");
+        let lines = self.state.log.after(self.line, if self.line == 0 { 500 } else { LINES }, None, "");
         if let Some(last) = lines.last() {
             self.line = last.seq;
             self.send("logs", &lines);

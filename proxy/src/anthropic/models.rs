@@ -47,7 +47,7 @@ pub(crate) async fn list(
 /// One model. Anthropic's names stand for the models in the settings.
 pub(crate) async fn retrieve(State(app): State<App>, recorder: Recorder, Id(id): Id) -> Result<Response, Error> {
     let resolved = app.config.resolve(&id, true);
-    let target = app.target.as_ref().and_then(|target| target.model.as_ref()).unwrap_or(&resolved);
+    let target = app.target.as_ref().and_then(|target| target.model.as_deref()).unwrap_or(&resolved);
     let name = &*target.model;
     recorder.model(name);
     let (reply, loaded) = join(models::show(&app.upstream, name), models::loaded(&app.upstream)).await;

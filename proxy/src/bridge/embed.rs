@@ -1,97 +1,156 @@
 //! Vectors of an OpenAI server as Ollama's: of length 1 and in order, whether they come as numbers or as base64. Pure.
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
+use zmij::{Buffer, Float};
 
 use crate::{
-    bridge::{
-        go::bad_request,
-        refusal,
-        wire::{EmbedReply, Embeddings, OldEmbedReply},
-    },
+    bridge::{go::bad_request, refusal, wire::Embeddings},
     error::Error,
+    json_writer,
     redact::Redactor,
 };
 
 /// How far from 1 the length of a vector may be that stays unchanged.
 const EXACT: f32 = 1e-5;
 
-/// The vectors for `inputs` texts, in their order, and the tokens that they took.
-fn vectors(reply: &[u8], inputs: usize, redactor: &Redactor) -> Result<(Vec<Vec<f32>>, u64), Error> {
+/// The vectors for `inputs` texts as the server wrote them, in their order, and the tokens that they took.
+fn vectors<'a>(reply: &'a [u8], inputs: usize, redactor: &Redactor) -> Result<(Vec<&'a str>, u64), Error> {
+    // One look at all of it is cheaper than one at each string.
+    let read = std::str::from_utf8(reply).map_or_else(|_| serde_json::from_slice(reply), serde_json::from_str);
     let Embeddings { data, usage } =
-        serde_json::from_slice(reply).map_err(|error| refusal::no_completion(reply, &error.to_string(), redactor))?;
+        read.map_err(|error| refusal::no_completion(reply, &error.to_string(), redactor))?;
     if data.len() != inputs {
         let message = format!("the remote gave {} vectors for {inputs} inputs", data.len());
         return Err(Error::NotOllama { message });
     }
-    let mut vectors = vec![Vec::new(); inputs];
+    let mut vectors = vec![""; inputs];
     for (at, embedding) in data.into_iter().enumerate() {
         let at = embedding.index.unwrap_or(at);
         let place = vectors.get_mut(at).filter(|place| place.is_empty());
         let place = place.ok_or_else(|| Error::NotOllama {
             message: format!("the remote gave a vector for the input {at}, of {inputs} inputs"),
         })?;
-        *place = numbers(embedding.embedding.get())?;
+        *place = embedding.embedding.get();
     }
     Ok((vectors, usage.and_then(|usage| usage.prompt_tokens).unwrap_or(0)))
 }
 
-fn numbers(raw: &str) -> Result<Vec<f32>, Error> {
-    let no_vector =
-        || Error::NotOllama { message: "the remote returned an embedding that is not a list of numbers".to_owned() };
-    let numbers: Vec<f32> = if raw.starts_with('"') {
-        let text: String = serde_json::from_str(raw).map_err(|_| no_vector())?;
-        let bytes = STANDARD.decode(text).map_err(|_| no_vector())?;
-        let (numbers, rest) = bytes.as_chunks::<4>();
-        if !rest.is_empty() {
-            return Err(no_vector());
+/// Reads vectors one after the other, in the same buffers.
+#[derive(Default)]
+struct Numbers {
+    bytes: Vec<u8>,
+    numbers: Vec<f32>,
+}
+
+impl Numbers {
+    /// The numbers of `raw`: a list, or base64.
+    fn read(&mut self, raw: &str) -> Result<&mut [f32], Error> {
+        let no_vector = || Error::NotOllama {
+            message: "the remote returned an embedding that is not a list of numbers".to_owned(),
+        };
+        self.numbers.clear();
+        if raw.starts_with('"') {
+            // Base64 needs no escapes, but a slash may have one.
+            let text = match memchr::memchr(b'\\', raw.as_bytes()) {
+                None => Cow::Borrowed(raw.trim_matches('"')),
+                Some(_) => serde_json::from_str(raw).map_err(|_| no_vector())?,
+            };
+            let size = base64::decoded_len_estimate(text.len());
+            if self.bytes.len() < size {
+                self.bytes.resize(size, 0);
+            }
+            let length = STANDARD.decode_slice(&*text, &mut self.bytes).map_err(|_| no_vector())?;
+            let (numbers, rest) = self.bytes[..length].as_chunks();
+            if !rest.is_empty() {
+                return Err(no_vector());
+            }
+            self.numbers.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        } else {
+            self.numbers = serde_json::from_str(raw).map_err(|_| no_vector())?;
         }
-        numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-    } else {
-        serde_json::from_str(raw).map_err(|_| no_vector())?
-    };
-    match numbers.iter().all(|number| number.is_finite()) {
-        true => Ok(numbers),
-        false => Err(bad_request("embedding contains NaN or Inf values")),
+        match self.numbers.iter().all(|number| number.is_finite()) {
+            true => Ok(&mut self.numbers),
+            false => Err(bad_request("embedding contains NaN or Inf values")),
+        }
     }
 }
 
 /// The same direction, of length 1.
-fn normalized(mut vector: Vec<f32>) -> Vec<f32> {
+fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
     if length > 0.0 && (length - 1.0).abs() > EXACT {
         vector.iter_mut().for_each(|number| *number /= length);
     }
-    vector
+}
+
+/// Appends `vector` as JSON. Its numbers are finite.
+fn write(out: &mut Vec<u8>, vector: impl IntoIterator<Item = impl Float>) {
+    let mut buffer = Buffer::new();
+    out.push(b'[');
+    for number in vector {
+        out.extend_from_slice(buffer.format_finite(number).as_bytes());
+        out.push(b',');
+    }
+    match out.last_mut().filter(|last| **last == b',') {
+        Some(last) => *last = b']',
+        None => out.push(b']'),
+    }
 }
 
 /// The answer of `POST /api/embed`.
 ///
 /// # Errors
 /// Fails if the vectors cannot be read, or do not belong to the inputs.
-pub(super) fn reply<'a>(
-    model: &'a str,
+pub(super) fn reply(
+    model: &str,
     reply: &[u8],
     inputs: usize,
     elapsed: std::time::Duration,
     redactor: &Redactor,
-) -> Result<EmbedReply<'a>, Error> {
-    let (vectors, prompt_eval_count) = vectors(reply, inputs, redactor)?;
-    Ok(EmbedReply {
-        model,
-        embeddings: vectors.into_iter().map(normalized).collect(),
-        total_duration: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
-        prompt_eval_count,
-    })
+) -> Result<Vec<u8>, Error> {
+    let (vectors, tokens) = vectors(reply, inputs, redactor)?;
+    let mut out = Vec::with_capacity(reply.len() * 2 + 256);
+    let mut numbers = Numbers::default();
+    out.extend_from_slice(br#"{"model":"#);
+    json_writer::text(&mut out, model);
+    out.extend_from_slice(br#","embeddings":["#);
+    for (at, raw) in vectors.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let vector = numbers.read(raw)?;
+        normalize(vector);
+        write(&mut out, vector.iter().copied());
+    }
+    out.push(b']');
+    let duration = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+    // Zero is left out, as Ollama does.
+    for (name, number) in [("total_duration", duration), ("prompt_eval_count", tokens)] {
+        if number > 0 {
+            for part in [",\"", name, "\":", itoa::Buffer::new().format(number)] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    out.push(b'}');
+    Ok(out)
 }
 
 /// The answer of `POST /api/embeddings`.
 ///
 /// # Errors
 /// As [`reply`].
-pub(super) fn old_reply(reply: &[u8], redactor: &Redactor) -> Result<OldEmbedReply, Error> {
-    let (mut vectors, _) = vectors(reply, 1, redactor)?;
-    let embedding = vectors.pop().unwrap_or_default().into_iter().map(f64::from).collect();
-    Ok(OldEmbedReply { embedding })
+pub(super) fn old_reply(reply: &[u8], redactor: &Redactor) -> Result<Vec<u8>, Error> {
+    let (vectors, _) = vectors(reply, 1, redactor)?;
+    let mut out = Vec::with_capacity(reply.len() * 2 + 256);
+    out.extend_from_slice(br#"{"embedding":"#);
+    let mut numbers = Numbers::default();
+    let vector = numbers.read(vectors.first().copied().unwrap_or_default())?;
+    write(&mut out, vector.iter().map(|number| f64::from(*number)));
+    out.push(b'}');
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -101,8 +160,13 @@ mod tests {
     use super::*;
 
     fn reported(json: &str, inputs: usize) -> Result<Vec<Vec<f32>>, String> {
+        #[derive(serde::Deserialize)]
+        struct Body {
+            embeddings: Vec<Vec<f32>>,
+        }
         let reply = reply("m", json.as_bytes(), inputs, Duration::ZERO, &Redactor::default());
-        reply.map(|reply| reply.embeddings).map_err(|error| error.to_string())
+        let reply = reply.map_err(|error| error.to_string())?;
+        Ok(serde_json::from_slice::<Body>(&reply).unwrap().embeddings)
     }
 
     #[test]
@@ -112,8 +176,13 @@ mod tests {
         let expected = Ok(vec![vec![0.6, -0.8]]);
         assert_eq!(reported(&base64, 1), expected);
         assert_eq!(reported(r#"{"data":[{"embedding":[3,-4.0]}]}"#, 1), expected);
+        // Some servers escape slashes.
+        for slashes in ["////PgAAAAA=", r"\/\/\/\/PgAAAAA="] {
+            let base64 = format!(r#"{{"data":[{{"embedding":"{slashes}"}}]}}"#);
+            assert_eq!(reported(&base64, 1), Ok(vec![vec![1.0, 0.0]]));
+        }
         let old = old_reply(base64.as_bytes(), &Redactor::default()).unwrap();
-        assert_eq!(old.embedding, [3.0, -4.0], "the older route has them as they are");
+        assert_eq!(String::from_utf8(old).unwrap(), r#"{"embedding":[3.0,-4.0]}"#, "the older route changes nothing");
     }
 
     #[test]

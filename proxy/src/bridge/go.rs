@@ -139,7 +139,12 @@ impl Reader {
 
     /// Reads a text.
     pub(super) fn text<'a>(&mut self, raw: Option<&'a RawValue>, path: &str) -> Option<Cow<'a, str>> {
-        self.read::<Text<'a>>(raw, path, "string").map(|text| text.0)
+        let raw = raw?;
+        let text = Text::of(raw);
+        if text.is_none() {
+            self.mistyped(raw, path, "string");
+        }
+        text.map(|text| text.0)
     }
 
     /// Reads true or false.

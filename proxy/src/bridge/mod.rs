@@ -551,10 +551,11 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
         let (inputs, redactor, elapsed) = (request.input.len(), client.redactor().clone(), started.elapsed());
         let name = model.clone();
         offload::run(reply.len(), move || match old {
-            true => encode(&embed::old_reply(&reply, &redactor)?),
-            false => encode_sized(&embed::reply(&name, &reply, inputs, elapsed, &redactor)?, reply.len() * 2),
+            true => embed::old_reply(&reply, &redactor),
+            false => embed::reply(&name, &reply, inputs, elapsed, &redactor),
         })
         .await?
+        .into()
     };
     Ok(Answered { answer: Answer::Whole(written), receipt, model })
 }

@@ -349,11 +349,13 @@ impl<'a> Chat<'a> {
         let mut common = common(&mut reader, &object, receipt);
         let mut messages = Vec::new();
         if let Some(raw) = object.get("messages") {
-            match serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) {
-                Ok(list) => {
-                    messages.extend(list.into_iter().filter_map(|raw| message(&mut reader, raw)));
-                }
-                Err(_) => reader.mistyped(raw, "messages", "[]api.Message"),
+            // Mostly all of them are objects.
+            match serde_json::from_str::<Vec<Object<'a>>>(raw.get()) {
+                Ok(list) => messages.extend(list.iter().map(|object| message_of(&mut reader, object))),
+                Err(_) => match serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) {
+                    Ok(list) => messages.extend(list.into_iter().filter_map(|raw| message(&mut reader, raw))),
+                    Err(_) => reader.mistyped(raw, "messages", "[]api.Message"),
+                },
             }
         }
         let mut tools = None;
@@ -386,6 +388,10 @@ fn message<'a>(reader: &mut Reader, raw: &'a RawValue) -> Option<Message<'a>> {
         reader.mistyped(raw, "messages", "api.Message");
         return None;
     };
+    Some(message_of(reader, &object))
+}
+
+fn message_of<'a>(reader: &mut Reader, object: &Object<'a>) -> Message<'a> {
     let mut calls = Vec::new();
     if let Some(raw) = object.get("tool_calls") {
         match serde_json::from_str::<Vec<Object<'a>>>(raw.get()) {
@@ -401,7 +407,7 @@ fn message<'a>(reader: &mut Reader, raw: &'a RawValue) -> Option<Message<'a>> {
         }
         None => tool_name,
     };
-    Some(Message {
+    Message {
         role: reader.text(object.get("role"), "messages.role").unwrap_or_default().to_lowercase(),
         content: reader.text(object.get("content"), "messages.content").unwrap_or_default(),
         thinking: reader.text(object.get("thinking"), "messages.thinking").unwrap_or_default(),
@@ -409,7 +415,7 @@ fn message<'a>(reader: &mut Reader, raw: &'a RawValue) -> Option<Message<'a>> {
         tool_calls: calls,
         tool_name,
         tool_call_id: reader.text(object.get("tool_call_id"), "messages.tool_call_id").unwrap_or_default(),
-    })
+    }
 }
 
 fn past_call<'a>(reader: &mut Reader, call: &Object<'a>) -> Option<Call<'a>> {

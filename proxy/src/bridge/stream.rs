@@ -15,8 +15,7 @@ use crate::{
         think::{Split, Splitter},
         translate::{Facts, Shape},
         wire::{
-            Answer, ChatAnswer, Choice, Completion, Costs, Delta, GenerateAnswer, Logprob, Logprobs, Reply, ReplyCall,
-            ReplyMessage, Timings, Usage,
+            Answer, Choice, Completion, Costs, Delta, Logprob, Logprobs, Reply, ReplyCall, ReplyMessage, Timings, Usage,
         },
     },
     error::Error,
@@ -42,9 +41,77 @@ pub(crate) struct Stream {
     redactor: Redactor,
     lines: Lines,
     answer: Progress,
+    around: Around,
     /// When the first token came.
     first: Option<Duration>,
     closed: bool,
+}
+
+/// The bytes of the last event that was nothing but text, in front of its text and behind it: servers write the next
+/// one the same way, and that need not be parsed.
+#[derive(Debug, Default)]
+struct Around {
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Around {
+    /// Maximum size of what is kept.
+    const MOST: usize = 1 << 10;
+
+    /// The text of `event`, if it is the last one with another text that needs no escape.
+    fn text<'a>(&self, event: &'a [u8]) -> Option<&'a str> {
+        if self.after.is_empty() {
+            return None;
+        }
+        let text = event.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        if json_writer::plain(text) < text.len() {
+            return None;
+        }
+        std::str::from_utf8(text).ok()
+    }
+
+    /// Keeps what stands around `text`, which is a part of `event`.
+    fn learn(&mut self, event: &[u8], text: &str) {
+        let begin = (text.as_ptr() as usize).wrapping_sub(event.as_ptr() as usize);
+        let Some((before, rest)) = event.split_at_checked(begin) else { return };
+        let Some(after) = rest.get(text.len()..) else { return };
+        if before.ends_with(b"\"") && after.starts_with(b"\"") && before.len() + after.len() <= Self::MOST {
+            self.before.clear();
+            self.before.extend_from_slice(before);
+            self.after.clear();
+            self.after.extend_from_slice(after);
+        }
+    }
+}
+
+/// The text of an event that has nothing else, if it has no escapes.
+fn only_text<'a>(completion: &Completion<'a>) -> Option<&'a str> {
+    let Completion { choices, usage: None, timings: None, error: None } = completion else { return None };
+    let choice = choices.iter().flatten().next()?;
+    let Choice { delta, text, finish_reason, logprobs: None } = choice else { return None };
+    if finish_reason.as_ref().is_some_and(|reason| !reason.is_empty()) {
+        return None;
+    }
+    let text = match (delta, text) {
+        (None, Some(text)) => &text.0,
+        (Some(delta), None) => {
+            let Delta { content: Some(said), reasoning_content, reasoning, refusal: None, tool_calls: None } = delta
+            else {
+                return None;
+            };
+            let thinks = [reasoning_content, reasoning].into_iter().flatten().any(|text| !text.is_empty());
+            if thinks || !said.thinking.is_empty() {
+                return None;
+            }
+            &said.text
+        }
+        _ => return None,
+    };
+    match text {
+        Cow::Borrowed(text) => Some(text),
+        Cow::Owned(_) => None,
+    }
 }
 
 /// What is known of an answer.
@@ -147,27 +214,19 @@ struct Said<'a> {
 /// Writes one line, without its end.
 fn write(facts: &Facts, said: Said<'_>, now: &Now<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     let Said { thinking, answer, calls, logprobs, done_reason, costs } = said;
-    let done = done_reason.is_some();
     let answer = match facts.shape {
-        Shape::Chat => Answer::Chat(ChatAnswer {
-            message: ReplyMessage { role: "assistant", content: answer, thinking, tool_calls: calls },
-            done,
-            done_reason,
-            logprobs,
-            costs,
-        }),
-        Shape::Generate => {
-            Answer::Generate(GenerateAnswer { response: answer, thinking, done, done_reason, costs, logprobs })
-        }
+        Shape::Chat => Answer::Chat(ReplyMessage { role: "assistant", content: answer, thinking, tool_calls: calls }),
+        Shape::Generate => Answer::Generate { response: answer, thinking },
     };
-    let reply = Reply { model: &facts.model, created_at: now.created_at, answer };
+    let (model, created_at, done) = (&*facts.model, now.created_at, done_reason.is_some());
+    let reply = Reply { model, created_at, answer, done, done_reason, logprobs, costs };
     json_writer::append(out, &reply).map_err(|error| Error::Internal { message: error.to_string() })
 }
 
 impl Stream {
     pub(crate) fn new(facts: Facts, redactor: Redactor) -> Self {
         let answer = Progress::new(&facts);
-        Self { facts, redactor, lines: Lines::default(), answer, first: None, closed: false }
+        Self { facts, redactor, lines: Lines::default(), answer, around: Around::default(), first: None, closed: false }
     }
 
     /// Whether the last line is written.
@@ -227,6 +286,10 @@ impl Stream {
     }
 
     fn event(&mut self, data: &[u8], now: &Now<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        if let Some(text) = self.around.text(data) {
+            let Split { thinking, answer } = self.answer.think.push(text);
+            return self.say(&thinking, &answer, Vec::new(), now, out);
+        }
         let mended;
         let completion = match read(data) {
             Ok(completion) => completion,
@@ -244,6 +307,9 @@ impl Stream {
         if let Some(usage) = completion.usage {
             self.answer.usage = usage;
         }
+        if let Some(text) = only_text(&completion) {
+            self.around.learn(data, text);
+        }
         // Only one choice was asked for; some servers repeat an empty one with the usage.
         let Some(choice) = completion.choices.into_iter().flatten().next() else { return Ok(()) };
         let Choice { delta, text, finish_reason, logprobs } = choice;
@@ -259,12 +325,7 @@ impl Stream {
             }
         }
         let logprobs = logprobs.map(Logprobs::tokens).unwrap_or_default();
-        if !(thinking.is_empty() && answer.is_empty() && logprobs.is_empty()) {
-            self.first.get_or_insert(now.elapsed);
-            let said = Said { thinking: &thinking, answer: &answer, logprobs, ..Said::default() };
-            write(&self.facts, said, now, out)?;
-            out.push(b'\n');
-        }
+        self.say(&thinking, &answer, logprobs, now, out)?;
         if finishes && !self.answer.calls.is_empty() {
             self.first.get_or_insert(now.elapsed);
             for call in self.answer.calls.finished(self.answer.done_reason() == "length")? {
@@ -273,6 +334,24 @@ impl Stream {
                 out.push(b'\n');
             }
         }
+        Ok(())
+    }
+
+    /// Writes a line, if it says something.
+    fn say(
+        &mut self,
+        thinking: &str,
+        answer: &str,
+        logprobs: Vec<Logprob<'_>>,
+        now: &Now<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        if thinking.is_empty() && answer.is_empty() && logprobs.is_empty() {
+            return Ok(());
+        }
+        self.first.get_or_insert(now.elapsed);
+        write(&self.facts, Said { thinking, answer, logprobs, ..Said::default() }, now, out)?;
+        out.push(b'\n');
         Ok(())
     }
 
@@ -362,4 +441,74 @@ pub(crate) fn nothing(facts: &Facts, unloads: bool, now: &Now<'_>) -> Result<Vec
     let done_reason = Some(if unloads { "unload" } else { "load" });
     write(facts, Said { done_reason, ..Said::default() }, now, &mut out)?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now<'static> = Now { created_at: "t", elapsed: Duration::ZERO };
+
+    /// The lines for events with these choices, each through one stream, or each through a stream of its own.
+    fn lines(choices: &[&str], together: bool) -> Vec<String> {
+        let new = || Stream::new(Facts { model: "m".to_owned(), ..Facts::default() }, Redactor::default());
+        let (mut stream, mut lines) = (new(), Vec::new());
+        for choice in choices {
+            if !together {
+                stream = new();
+            }
+            let event = format!("data: {{\"id\":\"x\",\"choices\":[{choice}],\"usage\":null}}\n\n");
+            let mut out = Vec::new();
+            stream.push(event.into(), &NOW, &mut out).unwrap();
+            lines.push(String::from_utf8(out).unwrap());
+        }
+        lines
+    }
+
+    #[test]
+    fn an_event_like_the_last_one_is_read_as_any_other() {
+        let choices = [
+            r#"{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"a"},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":" b\u00e9"},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"é\"},\"x\":{\""},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"","x":""},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"c"},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"é"},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"d","reasoning":"e"},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"reasoning":"f","content":""},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"g"},"finish_reason":null}"#,
+            r#"{"index":0,"delta":{"content":"h"},"finish_reason":null,"logprobs":{"content":[]}}"#,
+            r#"{"index":0,"text":"i","finish_reason":""}"#,
+            r#"{"index":0,"text":"j","finish_reason":""}"#,
+            r#"{"index":0,"delta":{"content":"k"},"finish_reason":null}"#,
+        ];
+        assert_eq!(lines(&choices, true), lines(&choices, false));
+    }
+
+    #[test]
+    fn the_bytes_around_a_text_are_those_of_an_event_of_text_alone() {
+        let mut around = Around::default();
+        let event = br#"{"choices":[{"delta":{"content":"a"}}]}"#;
+        assert_eq!(around.text(event), None);
+        let completion = read(event).unwrap();
+        around.learn(event, only_text(&completion).unwrap());
+        assert_eq!(around.text(br#"{"choices":[{"delta":{"content":"b c"}}]}"#), Some("b c"));
+        for other in [
+            &br#"{"choices":[{"delta":{"content":"b\n"}}]}"#[..],
+            br#"{"choices":[{"delta":{"content":"b","x":"y"}}]}"#,
+            b"{\"choices\":[{\"delta\":{\"content\":\"\xff\"}}]}",
+            br#"{"choices":[{"delta":{"content":""#,
+        ] {
+            assert_eq!(around.text(other), None);
+        }
+        for other in [
+            r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[{"delta":{"content":"a"}}],"usage":{}}"#,
+            r#"{"choices":[{"delta":{"content":"a","tool_calls":[]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"a\n"}}]}"#,
+        ] {
+            assert_eq!(only_text(&read(other.as_bytes()).unwrap()), None, "{other}");
+        }
+    }
 }

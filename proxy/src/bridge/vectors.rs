@@ -146,9 +146,8 @@ fn embedding(case: &mut Case, old: bool, body: &[u8]) {
     asked(case, "/embeddings", &encode(&ask).unwrap());
     let Some(reply) = case.input("reply.json") else { return };
     let answer = match old {
-        true => embed::old_reply(&reply, &Redactor::default()).and_then(|answer| encode(&answer)),
-        false => embed::reply(&request.model, &reply, request.input.len(), NOW.elapsed, &Redactor::default())
-            .and_then(|answer| encode(&answer)),
+        true => embed::old_reply(&reply, &Redactor::default()),
+        false => embed::reply(&request.model, &reply, request.input.len(), NOW.elapsed, &Redactor::default()),
     };
     match answer {
         Ok(answer) => case.json("answer.json", &serde_json::from_slice::<&RawValue>(&answer).unwrap()),

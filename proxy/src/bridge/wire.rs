@@ -1,12 +1,11 @@
 //! The types of both sides: what an OpenAI server is asked and answers, and what clients of Ollama get. What is only
 //! carried (numbers, schemas, arguments, tools) stays raw. Pure.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, SeqAccess},
-    ser::SerializeMap,
+    Deserialize, Deserializer, Serialize, Serializer, de,
+    ser::{SerializeMap, SerializeStruct},
 };
 use serde_json::value::RawValue;
 
@@ -224,33 +223,19 @@ struct SaidPart<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Said<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Said<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of parts")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Said { text: Cow::Borrowed(text), thinking: String::new() })
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Said { text: Cow::Owned(text.to_owned()), thinking: String::new() })
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
-                let (mut text, mut thinking) = (String::new(), String::new());
-                while let Some(part) = parts.next_element::<SaidPart<'de>>()? {
-                    text.extend(part.text.iter().map(|text| &**text));
-                    let inner = part.thinking.iter().flatten().filter_map(|part| part.text.as_ref());
-                    thinking.extend(inner.map(|text| &**text));
-                }
-                Ok(Said { text: Cow::Owned(text), thinking })
-            }
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        if let Some(Text(text)) = Text::of(raw) {
+            return Ok(Self { text, thinking: String::new() });
         }
-        deserializer.deserialize_any(Visitor)
+        let parts: Vec<SaidPart<'de>> = serde_json::from_str(raw.get())
+            .map_err(|_| de::Error::custom("invalid type, expected a text or a list of parts"))?;
+        let (mut text, mut thinking) = (String::new(), String::new());
+        for part in parts {
+            text.extend(part.text.iter().map(|text| &**text));
+            let inner = part.thinking.iter().flatten().filter_map(|part| part.text.as_ref());
+            thinking.extend(inner.map(|text| &**text));
+        }
+        Ok(Self { text: Cow::Owned(text), thinking })
     }
 }
 
@@ -387,56 +372,76 @@ pub(super) struct Embedding<'a> {
 }
 
 /// A reply of `/api/chat` or `/api/generate`, whole or one line.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(super) struct Reply<'a> {
     pub(super) model: &'a str,
     pub(super) created_at: &'a str,
-    #[serde(flatten)]
     pub(super) answer: Answer<'a>,
+    pub(super) done: bool,
+    pub(super) done_reason: Option<&'a str>,
+    pub(super) logprobs: Vec<Logprob<'a>>,
+    pub(super) costs: Costs,
 }
 
-/// What of a reply differs between the two, with all that follows in Ollama's order of keys.
+/// What of a reply differs between the two.
 #[derive(Debug)]
 pub(super) enum Answer<'a> {
-    Chat(ChatAnswer<'a>),
-    Generate(GenerateAnswer<'a>),
+    Chat(ReplyMessage<'a>),
+    Generate { response: &'a str, thinking: &'a str },
 }
 
-impl Serialize for Answer<'_> {
+/// In Ollama's order of keys. By hand: flattened structs cost three times as much, and a stream has one for each token.
+impl Serialize for Reply<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Chat(answer) => answer.serialize(serializer),
-            Self::Generate(answer) => answer.serialize(serializer),
+        let Costs {
+            total_duration,
+            prompt_eval_count,
+            prompt_eval_cached_count,
+            prompt_eval_duration,
+            eval_count,
+            eval_duration,
+        } = self.costs;
+        let mut reply = serializer.serialize_struct("Reply", 0)?;
+        reply.serialize_field("model", self.model)?;
+        reply.serialize_field("created_at", self.created_at)?;
+        let chat = match &self.answer {
+            Answer::Chat(message) => {
+                reply.serialize_field("message", message)?;
+                true
+            }
+            Answer::Generate { response, thinking } => {
+                reply.serialize_field("response", response)?;
+                if !thinking.is_empty() {
+                    reply.serialize_field("thinking", thinking)?;
+                }
+                false
+            }
+        };
+        reply.serialize_field("done", &self.done)?;
+        if let Some(reason) = self.done_reason {
+            reply.serialize_field("done_reason", reason)?;
         }
+        if chat && !self.logprobs.is_empty() {
+            reply.serialize_field("logprobs", &self.logprobs)?;
+        }
+        // Zero is left out, as Ollama does.
+        for (name, number) in [
+            ("total_duration", total_duration),
+            ("prompt_eval_count", prompt_eval_count),
+            ("prompt_eval_cached_count", prompt_eval_cached_count),
+            ("prompt_eval_duration", prompt_eval_duration),
+            ("eval_count", eval_count),
+            ("eval_duration", eval_duration),
+        ] {
+            if number > 0 {
+                reply.serialize_field(name, &number)?;
+            }
+        }
+        if !chat && !self.logprobs.is_empty() {
+            reply.serialize_field("logprobs", &self.logprobs)?;
+        }
+        reply.end()
     }
-}
-
-/// A line of `/api/chat`.
-#[derive(Debug, Serialize)]
-pub(super) struct ChatAnswer<'a> {
-    pub(super) message: ReplyMessage<'a>,
-    pub(super) done: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) done_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) logprobs: Vec<Logprob<'a>>,
-    #[serde(flatten)]
-    pub(super) costs: Costs,
-}
-
-/// A line of `/api/generate`.
-#[derive(Debug, Serialize)]
-pub(super) struct GenerateAnswer<'a> {
-    pub(super) response: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(super) thinking: &'a str,
-    pub(super) done: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) done_reason: Option<&'a str>,
-    #[serde(flatten)]
-    pub(super) costs: Costs,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) logprobs: Vec<Logprob<'a>>,
 }
 
 /// The message of a reply.
@@ -465,41 +470,13 @@ pub(super) struct ReplyFunction<'a> {
     pub(super) arguments: &'a RawValue,
 }
 
-/// Counts, and nanoseconds. Zero is left out, as Ollama does.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+/// Counts, and nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Costs {
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) total_duration: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) prompt_eval_count: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) prompt_eval_cached_count: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) prompt_eval_duration: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) eval_count: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) eval_duration: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-/// Answer of `POST /api/embed`.
-#[derive(Debug, Serialize)]
-pub(super) struct EmbedReply<'a> {
-    pub(super) model: &'a str,
-    pub(super) embeddings: Vec<Vec<f32>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) total_duration: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) prompt_eval_count: u64,
-}
-
-/// Answer of `POST /api/embeddings`.
-#[derive(Debug, Serialize)]
-pub(super) struct OldEmbedReply {
-    pub(super) embedding: Vec<f64>,
 }

@@ -101,8 +101,7 @@ impl Config {
     /// itself. The default model is not tried, because only the remote knows whether it is needed.
     pub(crate) fn resolve(&self, asked: &str, anthropic: bool) -> Resolved {
         let (model, preset) = self.models.behind(asked, anthropic.then_some(&self.anthropic));
-        let preset = preset.cloned().unwrap_or_default();
-        Resolved { asked: asked.to_owned(), model: model.to_owned(), preset }
+        Resolved::new(asked, model, preset)
     }
 }
 

@@ -67,6 +67,14 @@ impl Preset {
         num_ctx.into_iter().chain(options)
     }
 
+    /// Whether a request stays as it is.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { num_ctx: None, keep_alive: None, think: None, options, system: None, tools } = self else {
+            return false;
+        };
+        options.is_empty() && *tools == PresetTools::default()
+    }
+
     /// Takes from `other` what this one does not have.
     fn fill(&mut self, other: &Self) {
         self.num_ctx = self.num_ctx.or(other.num_ctx);
@@ -90,13 +98,30 @@ impl Preset {
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
     /// The name in the request.
-    pub(crate) asked: String,
+    pub(crate) asked: Arc<str>,
     /// The model of the remote.
-    pub(crate) model: String,
-    pub(crate) preset: Arc<Preset>,
+    pub(crate) model: Arc<str>,
+    /// The spelling of `model` by which names are compared.
+    pub(crate) full: Arc<str>,
+    /// None: there is no entry for the name.
+    pub(crate) preset: Option<Arc<Preset>>,
 }
 
 impl Resolved {
+    /// `asked`, which stands for `model` of the remote.
+    pub(super) fn new(asked: &str, model: &str, preset: Option<&Arc<Preset>>) -> Self {
+        let asked: Arc<str> = asked.into();
+        let model = if *asked == *model { asked.clone() } else { model.into() };
+        let full = name::full(&model);
+        let full = if *full == *model { model.clone() } else { full.into() };
+        Self { asked, model, full, preset: preset.cloned() }
+    }
+
+    /// A name that stands for itself.
+    pub(crate) fn itself(asked: &str) -> Self {
+        Self::new(asked, asked, None)
+    }
+
     /// Whether the request has another name than the remote.
     pub(crate) fn is_alias(&self) -> bool {
         self.asked != self.model
@@ -125,7 +150,7 @@ impl Models {
     pub(crate) fn fallback(&self, asked: &str) -> Option<Resolved> {
         let default = Some(&self.default).filter(|default| !default.is_empty())?;
         let (model, preset) = self.behind(default, None);
-        Some(Resolved { asked: asked.to_owned(), model: model.to_owned(), preset: preset.cloned().unwrap_or_default() })
+        Some(Resolved::new(asked, model, preset))
     }
 
     /// Returns the remote's model behind `asked`, which may be one of Anthropic's names where `anthropic` is given, and

@@ -29,19 +29,14 @@ use crate::{
 /// # Errors
 /// Fails if the body is larger, breaks off, or finds no room in the budget.
 pub(crate) async fn read(request: Request, translated: bool, limit: usize, share: &Share) -> Result<Request, Error> {
-    let mut lease = share.lease();
     if translated {
         let counted = request.extensions().get::<Counted>().is_some();
         let (mut parts, body) = request.into_parts();
-        let read = if counted {
-            whole_body::read(body, limit).await
-        } else {
-            whole_body::read_leased(body, limit, &mut lease).await
-        };
-        let body = read.map_err(|failed| failed.into_error(limit))?;
+        let body = read_whole(body, counted, limit, share).await?;
         parts.extensions.insert(Counted);
-        return Ok(Request::from_parts(parts, Body::from(lease.hold(body))));
+        return Ok(Request::from_parts(parts, Body::from(body)));
     }
+    let lease = share.lease();
     let (parts, body) = request.into_parts();
     let size = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if size > limit {
@@ -54,6 +49,20 @@ pub(crate) async fn read(request: Request, translated: bool, limit: usize, share
         return Err(Error::TooLarge { limit });
     }
     Ok(Request::from_parts(parts, Body::new(held)))
+}
+
+/// Reads a body into one piece, up to `limit` bytes, and counts it unless it is `counted` already.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_whole(body: Body, counted: bool, limit: usize, share: &Share) -> Result<Bytes, Error> {
+    let mut lease = share.lease();
+    let read = if counted {
+        whole_body::read(body, limit).await
+    } else {
+        whole_body::read_leased(body, limit, &mut lease).await
+    };
+    read.map(|body| lease.hold(body)).map_err(|failed| failed.into_error(limit))
 }
 
 /// Whether a body is compressed.
@@ -78,6 +87,15 @@ impl HeldBody {
     pub(crate) fn new(body: Body, lease: Lease) -> Self {
         let sized = body.size_hint().exact().is_some();
         Self { frames: VecDeque::new(), left: 0, sized, lease, rest: Some(body) }
+    }
+
+    /// A body of which a frame was read already. It is small, so it is not counted.
+    pub(crate) fn begun(frame: Frame<Bytes>, rest: Body) -> Self {
+        let left = frame.data_ref().map_or(0, Bytes::len);
+        let mut held = Self::new(rest, Share::default().lease());
+        held.lease.add(left);
+        (held.left, held.frames) = (left, [frame].into());
+        held
     }
 
     /// Whether nothing is left to read.

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, header};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Name {
     pub(crate) field: &'static str,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// Where its JSON text stands in the body, quotes included. None in a form.
     pub(crate) span: Option<Range<usize>>,
 }
@@ -364,8 +364,8 @@ impl Scan {
     }
 
     fn name(&mut self, field: &'static str, end: usize) -> Result<(), Unreadable> {
-        let name = serde_json::from_slice(&self.text).map_err(|_| Unreadable::Malformed)?;
-        self.found.push(Name { field, name, span: Some(self.start..end) });
+        let name: String = serde_json::from_slice(&self.text).map_err(|_| Unreadable::Malformed)?;
+        self.found.push(Name { field, name: name.into(), span: Some(self.start..end) });
         Ok(())
     }
 
@@ -382,6 +382,61 @@ impl Scan {
 /// After a value of the object.
 fn after(byte: u8) -> State {
     if byte == b',' { State::BeforeKey { end: false } } else { State::Closed }
+}
+
+/// Returns the name in a whole `body`, the value of the only one of `fields`, if a look at the beginning shows it: it
+/// is the first value, and nothing behind it can be another value of that field. None: a [`Scan`] has to read the body.
+///
+/// Most clients of Ollama write the model first. What follows is not checked to be JSON.
+pub(crate) fn first_name(body: &[u8], fields: &'static [&'static str]) -> Option<Name> {
+    let [field] = fields else { return None };
+    let behind = |text: &mut &[u8], token: &[u8]| {
+        *text = text.trim_ascii_start().strip_prefix(token)?;
+        Some(())
+    };
+    let mut rest = body;
+    behind(&mut rest, b"{")?;
+    behind(&mut rest, b"\"")?;
+    rest = rest.strip_prefix(field.as_bytes())?;
+    behind(&mut rest, b"\"")?;
+    behind(&mut rest, b":")?;
+    behind(&mut rest, b"\"")?;
+    let length = memchr::memchr2(b'"', b'\\', rest).filter(|length| *length < MAX_NAME - 1)?;
+    let (name, rest) = rest.split_at(length);
+    // Other bytes are for the parser to judge.
+    if rest[0] != b'"' || !name.iter().all(|byte| matches!(byte, b' '..=b'~')) || may_have_key(&rest[1..], field) {
+        return None;
+    }
+    // A body that breaks off has no names.
+    body.trim_ascii_end().strip_suffix(b"}")?;
+    let start = body.len() - rest.len() - name.len() - 1;
+    let name = str::from_utf8(name).ok()?.into();
+    Some(Name { field, name, span: Some(start..body.len() - rest.len() + 1) })
+}
+
+/// Whether `text` may have `key` in it as a key, whatever its spelling: it would end with the key's last letter, in
+/// either case, and a quote, or have an escaped character. The last letter must be none that others fold into.
+fn may_have_key(text: &[u8], key: &str) -> bool {
+    const LANES: usize = 32;
+    let Some(last) = key.bytes().last().filter(|last| last.is_ascii_lowercase() && !matches!(last, b's' | b'k')) else {
+        return true;
+    };
+    let found = |byte: u8, next: u8| {
+        u8::from(byte | 0x20 == last) & u8::from(next == b'"') | u8::from(byte == b'\\') & u8::from(next == b'u')
+    };
+    // Without a branch, and with a result for each lane, so that the compiler looks at many bytes at once.
+    let behind = text.get(1..).unwrap_or_default();
+    let (blocks, next_blocks) = (text.as_chunks::<LANES>().0, behind.as_chunks::<LANES>().0);
+    let mut lanes = [0; LANES];
+    for (block, next) in blocks.iter().zip(next_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] |= found(block[lane], next[lane]);
+        }
+    }
+    let rest = blocks.len().min(next_blocks.len()) * LANES;
+    let rest = text[rest..].iter().zip(&behind[rest.min(behind.len())..]);
+    let rest = rest.map(|(byte, next)| found(*byte, *next)).fold(0, |all, one| all | one);
+    lanes.iter().fold(rest, |all, one| all | one) != 0
 }
 
 /// Whether the headers say that a body is a form, as `openai/audio` distinguishes it from JSON.
@@ -550,7 +605,7 @@ async fn read_form(kind: HeaderValue, arrived: Arc<Mutex<Arrived>>) -> Result<()
         if named {
             // As the handler reads it: UTF-8, whatever charset the part claims.
             let name = String::from_utf8(name).map_err(|_| Unreadable::NoForm)?;
-            lock(&arrived).found.push(Name { field: "model", name, span: None });
+            lock(&arrived).found.push(Name { field: "model", name: name.into(), span: None });
         }
     }
     Ok(())
@@ -583,7 +638,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
         let found = in_form(Bytes::from(body.into()), &headers).ok()?;
-        Some(found.into_iter().map(|name| name.name).collect())
+        Some(found.into_iter().map(|name| name.name.to_string()).collect())
     }
 
     fn scanned(body: &[u8], step: usize) -> Result<Vec<Name>, Unreadable> {
@@ -601,6 +656,46 @@ mod tests {
         let mut scan = FormScan::new(&form_headers());
         body.chunks(step).try_for_each(|part| scan.push(Bytes::copy_from_slice(part)))?;
         scan.end().map(|()| scan.found_after(0))
+    }
+
+    #[test]
+    fn a_name_at_the_beginning_is_the_one_that_a_scan_finds() {
+        let long = "text \\\"quoted\\\" and more, ".repeat(20);
+        for rest in ["", r#","stream":false"#, &format!(r#","prompt":"{long}""#)] {
+            let body = format!(" {{ \"model\" : \"a:b\"{rest} }}\n");
+            let mut scan = Scan::new(&["model"]);
+            scan.push(body.as_bytes()).unwrap();
+            let first = first_name(body.as_bytes(), &["model"]).unwrap();
+            assert_eq!(scan.found(), [first], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_may_have_another_name_is_scanned() {
+        let long = "x".repeat(300);
+        for key in ["model", "MODEL", "mode\\u006c", "\\u006dodel"] {
+            for pad in [0, 1, 100, 127, 128, 129, 255, 256, 300] {
+                let body = format!(r#"{{"model":"a","p":"{}","{key}":"b"}}"#, &long[..pad]);
+                assert_eq!(first_name(body.as_bytes(), &["model"]), None, "{body}");
+            }
+        }
+        for body in [
+            "",
+            "{",
+            r#"{"model":"a""#,
+            r#"{"model":"a"#,
+            r#"{"model":"\u0061"}"#,
+            r#"{"model":"é"}"#,
+            r#"{"model":1}"#,
+            r#"{"Model":"a"}"#,
+            r#"{"messages":[],"model":"a"}"#,
+            r#"["model","a"]"#,
+        ] {
+            assert_eq!(first_name(body.as_bytes(), &["model"]), None, "{body}");
+        }
+        assert_eq!(first_name(br#"{"model":"a"}"#, &["model", "name"]), None);
+        let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(MAX_NAME));
+        assert_eq!(first_name(long.as_bytes(), &["model"]), None);
     }
 
     #[test]
@@ -657,7 +752,7 @@ mod tests {
         for step in [1, 2, 7, body.len()] {
             let found = scanned(body, step).unwrap();
             assert_eq!(found.len(), 1, "{step}");
-            assert_eq!(found[0].name, "mm");
+            assert_eq!(&*found[0].name, "mm");
             assert_eq!(&body[found[0].span.clone().unwrap()], br#""m\u006d""#);
         }
     }

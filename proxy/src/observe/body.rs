@@ -19,7 +19,7 @@ use super::{Ending, Exchange, InFlight, Readers, Recorder};
 use crate::{
     error::{self, Dialect, Error},
     observe::tail::Tail,
-    redact,
+    redact, stamp,
     usage::Usage,
 };
 
@@ -112,7 +112,7 @@ impl Opened {
         // Keys are looked for once, not by each reader: most exchanges show none.
         let texts = [Some(&**id), Some(&**route), notes.model.as_deref()];
         let may_show_keys = notes.error.is_some()
-            || !notes.receipt.is_empty()
+            || notes.receipt.has_notes()
             || recorder.capture().is_some()
             || texts.into_iter().flatten().any(|text| redact::may_show_key(text, &notes.secrets));
         let generating = read.generating.or(first_token.map(|first| now.saturating_duration_since(first)));
@@ -137,6 +137,8 @@ impl Opened {
             ending,
             secrets: if may_show_keys { &notes.secrets } else { &[] },
             capture: recorder.capture(),
+            now,
+            clock: stamp::now(),
             facts: Some(&self.facts),
             trace: recorder.trace(),
         });

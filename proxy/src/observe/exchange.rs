@@ -1,6 +1,10 @@
 //! One exchange between a client and the proxy, as facts.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use http::{HeaderValue, Method, StatusCode};
 
@@ -48,6 +52,9 @@ pub(crate) struct Exchange<'a> {
     pub(crate) secrets: &'a [HeaderValue],
     /// What the inspector has copied of it.
     pub(crate) capture: Option<&'a Capture>,
+    /// When it ended.
+    pub(crate) now: Instant,
+    pub(crate) clock: SystemTime,
     /// Its facts, for readers that format them later.
     pub(crate) facts: Option<&'a Arc<Facts>>,
     /// The trace that it belongs to, where there are traces.
@@ -79,6 +86,8 @@ impl<'a> Exchange<'a> {
             ending: Ending::Complete,
             secrets: &[],
             capture: None,
+            now: Instant::now(),
+            clock: SystemTime::UNIX_EPOCH,
             facts: None,
             trace: None,
         }

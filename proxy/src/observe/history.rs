@@ -3,17 +3,19 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::{Ending, Exchange, Facts, Reader, log::shown};
+use super::{Ending, Exchange, Reader, log::shown};
+use crate::{receipt::Receipt, stamp, usage::Usage};
 
 /// Length of one interval of the charts, and how many there are: an hour.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -139,11 +141,12 @@ pub(crate) struct History {
 
 /// An exchange that is kept.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are facts, and a box for each costs more")]
 enum Kept {
     /// Formatted.
     Row(Box<Row>),
     /// As facts, which a reader formats.
-    Facts(Box<Ended>),
+    Facts(Ended),
 }
 
 /// An exchange whose texts are short and show no key.
@@ -152,12 +155,21 @@ struct Ended {
     seq: u64,
     now_ms: u64,
     key: u64,
-    facts: Arc<Facts>,
+    id: Arc<str>,
+    method: Method,
+    route: Box<str>,
+    endpoint: &'static str,
+    model: Option<Box<str>>,
+    caller: Option<Box<str>>,
+    peer: Option<SocketAddr>,
     status: Option<StatusCode>,
     first_token: Option<Duration>,
     total: Duration,
+    usage: Option<Usage>,
     tokens_per_second: Option<f64>,
     ending: Ending,
+    /// None: it has no lines.
+    receipt: Option<Box<Receipt>>,
 }
 
 /// Longest text of an exchange that is kept as it came.
@@ -167,40 +179,60 @@ impl Ended {
     /// None: it must be formatted at once. Its texts are long, or may show keys, which are not kept; or there is more
     /// to it, which is rare.
     fn of(exchange: &Exchange<'_>, seq: u64, now_ms: u64) -> Option<Self> {
-        let Exchange { key, id, route, model, status, first_token, total, tokens_per_second, ending, .. } = *exchange;
+        let Exchange { key, id, route, endpoint, peer, caller, model, status, first_token, total, .. } = *exchange;
+        let Exchange { method, usage, tokens_per_second, ending, .. } = *exchange;
         let short = [id, route, model.unwrap_or_default()].iter().all(|text| text.len() <= SHORT);
-        let plain = exchange.secrets.is_empty() && exchange.error.is_none() && exchange.receipt.is_empty();
-        let facts = exchange.facts.filter(|_| short && plain && exchange.capture.is_none())?.clone();
-        Some(Self { seq, now_ms, key, facts, status, first_token, total, tokens_per_second, ending })
+        let plain = exchange.secrets.is_empty() && exchange.error.is_none() && !exchange.receipt.has_notes();
+        let facts = exchange.facts.filter(|_| short && plain && exchange.capture.is_none())?;
+        // Not the facts themselves: they take a kilobyte, which the next exchange uses again.
+        Some(Self {
+            seq,
+            now_ms,
+            key,
+            id: facts.id.clone(),
+            method: method.clone(),
+            route: route.into(),
+            endpoint,
+            model: model.map(Into::into),
+            caller: caller.map(Into::into),
+            peer,
+            status,
+            first_token,
+            total,
+            usage,
+            tokens_per_second,
+            ending,
+            receipt: (!exchange.receipt.is_empty()).then(|| Box::new(exchange.receipt.clone())),
+        })
     }
 
     fn row(&self) -> Row {
-        let Facts { id, method, route, endpoint, peer, recorder, .. } = &*self.facts;
-        let notes = recorder.notes();
-        let mut row = Row::default();
+        let (mut row, none) = (Row::default(), Receipt::default());
         let exchange = Exchange {
             key: self.key,
-            id,
-            method,
-            route,
-            endpoint,
-            peer: *peer,
-            caller: notes.caller.as_deref(),
-            model: notes.model.as_deref(),
+            id: &self.id,
+            method: &self.method,
+            route: &self.route,
+            endpoint: self.endpoint,
+            peer: self.peer,
+            caller: self.caller.as_deref(),
+            model: self.model.as_deref(),
             status: self.status,
             first_byte: None,
             first_token: self.first_token,
             total: self.total,
             waiting_for: None,
-            usage: notes.usage,
+            usage: self.usage,
             tokens_per_second: self.tokens_per_second,
-            receipt: &notes.receipt,
+            receipt: self.receipt.as_deref().unwrap_or(&none),
             error: None,
             ending: self.ending,
-            secrets: &notes.secrets,
+            secrets: &[],
             capture: None,
             facts: None,
             trace: None,
+            now: Instant::now(),
+            clock: UNIX_EPOCH,
         };
         row.take(&exchange, self.seq, self.now_ms);
         row
@@ -282,7 +314,7 @@ impl History {
             old = inner.rows.pop_front();
         }
         inner.seq += 1;
-        let kept = Ended::of(exchange, inner.seq, now_ms).map(|ended| Kept::Facts(Box::new(ended)));
+        let kept = Ended::of(exchange, inner.seq, now_ms).map(Kept::Facts);
         let kept = kept.unwrap_or_else(|| {
             // The buffers of a row are used again.
             let mut row = match old {
@@ -349,16 +381,17 @@ impl Reader for History {
     }
 
     fn read(&self, exchange: &Exchange<'_>) {
-        self.add(exchange, self.begun.elapsed(), crate::stamp::unix_ms());
+        let since_begun = exchange.now.saturating_duration_since(self.begun);
+        self.add(exchange, since_begun, stamp::ms_of(exchange.clock));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Method};
+    use http::HeaderValue;
 
     use super::*;
-    use crate::{observe::Recorder, receipt::Receipt, usage::Usage};
+    use crate::observe::{Facts, Recorder};
 
     fn exchange<'a>(receipt: &'a Receipt, id: &'a str, first_token_ms: u64) -> Exchange<'a> {
         Exchange {

@@ -50,14 +50,8 @@ impl ExchangeLog {
         Self { sink, style, second: Arc::new(Mutex::new((u64::MAX, [0; SECOND]))) }
     }
 
-    /// Adds a line with this message, and the fields that `fields` writes.
-    pub(super) fn line(&self, message: [&str; 2], fields: impl Fn(&mut Fields<'_>)) {
-        #[expect(clippy::disallowed_methods, reason = "a log line says when it was written")]
-        let now = SystemTime::now();
-        self.line_at(now, message, fields);
-    }
-
-    fn line_at(&self, now: SystemTime, [method, route]: [&str; 2], fields: impl Fn(&mut Fields<'_>)) {
+    /// Adds a line of the time `now` with this message, and the fields that `fields` writes.
+    pub(super) fn line(&self, now: SystemTime, [method, route]: [&str; 2], fields: impl Fn(&mut Fields<'_>)) {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = self.second(since.as_secs());
         self.sink.add(&mut |out| {
@@ -79,6 +73,17 @@ impl ExchangeLog {
         last.1
     }
 }
+
+/// The bytes that stand in quotes as they are, in every format.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
 
 /// A line that is being written.
 pub(super) struct Fields<'a> {
@@ -141,7 +146,7 @@ impl Fields<'_> {
     }
 
     fn quoted(&mut self, value: &str, quotes: bool) {
-        let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
+        let plain = value.bytes().all(|byte| PLAIN[usize::from(byte)]);
         if plain {
             let quote: &[u8] = if quotes { b"\"" } else { b"" };
             self.put(quote);
@@ -316,7 +321,7 @@ mod tests {
             (1_795_780_800, 20, "2026-11-27T12:00:00.000020Z"),
         ] {
             let at = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros);
-            log.line_at(at, ["GET", "/"], |_| {});
+            log.line(at, ["GET", "/"], |_| {});
             assert_eq!(kept.text(), format!("{expected}  INFO GET /\n"));
         }
     }
@@ -341,6 +346,8 @@ mod tests {
             looks_like_tracing(&crate::observe::Exchange {
                 key: 0,
                 capture: None,
+                now: std::time::Instant::now(),
+                clock: SystemTime::UNIX_EPOCH,
                 facts: None,
             trace: None,
                 id: "req_1",

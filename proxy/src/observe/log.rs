@@ -41,7 +41,7 @@ impl Reader for Line {
 pub(super) fn direct(log: &ExchangeLog, exchange: &Exchange<'_>) {
     let secrets = exchange.secrets;
     let route = shown(exchange.route, secrets);
-    log.line([exchange.method.as_str(), &route], |line| {
+    log.line(exchange.clock, [exchange.method.as_str(), &route], |line| {
         line.text("id", Some(exchange.id));
         line.text("endpoint", Some(exchange.endpoint));
         line.peer("peer", exchange.peer);
@@ -57,7 +57,7 @@ pub(super) fn direct(log: &ExchangeLog, exchange: &Exchange<'_>) {
         line.text("ended", Some(exchange.ending.as_str()));
         line.text("waiting_for", exchange.waiting_for);
         if !exchange.receipt.is_empty() {
-            line.text("receipt", Some(&exchange.receipt.to_string()));
+            line.text("receipt", Some(&exchange.receipt.text()));
             line.text("hint", exchange.receipt.hint().as_deref());
         }
         if let Some(error) = exchange.error {

@@ -38,21 +38,26 @@ struct Ring {
     chunks: VecDeque<Chunk>,
 }
 
-/// Lines that came together, as they came.
+/// Lines that follow each other, as they came.
 #[derive(Debug)]
 struct Chunk {
     /// The position of its first line.
     first: u64,
     count: u64,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
 }
 
 /// Maximum size of a chunk: the unit in which lines are evicted.
 const CHUNK: usize = 16 << 10;
 
+/// What `count` lines of `bytes` in all take.
+fn cost(bytes: usize, count: u64) -> usize {
+    bytes + usize::try_from(count).unwrap_or(usize::MAX) * OVERHEAD
+}
+
 impl Chunk {
     fn cost(&self) -> usize {
-        self.bytes.len() + usize::try_from(self.count).unwrap_or(usize::MAX) * OVERHEAD
+        cost(self.bytes.len(), self.count)
     }
 
     fn lines(&self) -> impl Iterator<Item = LogLine> {
@@ -133,7 +138,7 @@ impl Ring {
             if length > LINE {
                 if end == 0 {
                     let cut = [&lines[..LINE], "…".as_bytes()].concat();
-                    self.add(1, cut.into());
+                    self.add(1, &cut);
                     return lines.get(next + 1..).unwrap_or_default();
                 }
                 break;
@@ -145,16 +150,29 @@ impl Ring {
             end = (next + 1).min(lines.len());
         }
         if count > 0 {
-            self.add(count, lines[..end].into());
+            self.add(count, &lines[..end]);
         }
         &lines[end..]
     }
 
-    fn add(&mut self, count: u64, bytes: Box<[u8]>) {
-        let chunk = Chunk { first: self.seq + 1, count, bytes };
+    /// Adds `count` lines, to the last chunk if there is room in it.
+    fn add(&mut self, count: u64, lines: &[u8]) {
+        let room = CHUNK.min(self.capacity / 16);
+        let cost = cost(lines.len(), count);
+        let last = self.chunks.back_mut();
+        match last.filter(|last| last.cost() + cost <= room && last.bytes.ends_with(b"\n")) {
+            Some(last) => {
+                last.count += count;
+                last.bytes.extend_from_slice(lines);
+            }
+            None => {
+                let mut bytes = Vec::with_capacity(lines.len().max(room));
+                bytes.extend_from_slice(lines);
+                self.chunks.push_back(Chunk { first: self.seq + 1, count, bytes });
+            }
+        }
         self.seq += count;
-        self.bytes += chunk.cost();
-        self.chunks.push_back(chunk);
+        self.bytes += cost;
     }
 
     fn evict(&mut self) {

@@ -70,19 +70,19 @@ struct Open<T> {
     make: fn(&Metrics, &str) -> T,
 }
 
-impl<T: Clone> Open<T> {
+impl<T> Open<T> {
     fn new(make: fn(&Metrics, &str) -> T) -> Self {
         Self { known: Mutex::default(), make }
     }
 
-    /// The series of `value`, or of `other` once there are too many values.
-    fn of(&self, metrics: &Metrics, value: &str) -> T {
+    /// Hands over the series of `value`, or of `other` once there are too many values.
+    fn with<R>(&self, metrics: &Metrics, value: &str, read: impl FnOnce(&T) -> R) -> R {
         let mut known = lock(&self.known);
         if let Some(series) = known.get(value) {
-            return series.clone();
+            return read(series);
         }
         let value = if known.len() < MOST_VALUES { value } else { OTHER };
-        known.entry(value.to_owned()).or_insert_with(|| (self.make)(metrics, value)).clone()
+        read(known.entry(value.to_owned()).or_insert_with(|| (self.make)(metrics, value)))
     }
 }
 
@@ -91,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The series of one model.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Model {
     label: std::sync::Arc<str>,
     input: IntCounter,
@@ -298,8 +298,8 @@ impl Reader for Metrics {
 
     fn read(&self, exchange: &Exchange<'_>) {
         let Exchange { endpoint, status, ending, total, first_token, .. } = exchange;
-        let label = if self.routes.contains_key(endpoint) { endpoint } else { OTHER };
-        let Some(route) = self.routes.get(label) else { return };
+        let known = self.routes.get_key_value(endpoint).or_else(|| self.routes.get_key_value(OTHER));
+        let Some((&label, route)) = known else { return };
         let code = status.map_or(0, |status| status.as_u16());
         let mut requests = lock(&route.requests);
         if let Some((.., counter)) = requests.iter().find(|(known, end, _)| *known == code && end == ending) {
@@ -322,18 +322,19 @@ impl Reader for Metrics {
         }
         // Only names that a model has answered to: others are the callers' inventions.
         if let (Some(model), Some(usage)) = (exchange.model, exchange.usage) {
-            let series = self.models.of(self, model);
-            series.input.inc_by(usage.input);
-            series.output.inc_by(usage.output);
-            for (call, outcome) in Call::NAMED {
-                let count = exchange.receipt.counted(call);
-                if count > 0 {
-                    self.tool_calls.with_label_values(&[&*series.label, outcome]).inc_by(count.into());
+            self.models.with(self, model, |series| {
+                series.input.inc_by(usage.input);
+                series.output.inc_by(usage.output);
+                for (call, outcome) in Call::NAMED {
+                    let count = exchange.receipt.counted(call);
+                    if count > 0 {
+                        self.tool_calls.with_label_values(&[&*series.label, outcome]).inc_by(count.into());
+                    }
                 }
-            }
+            });
         }
         if let Some(caller) = exchange.caller {
-            self.callers.of(self, caller).inc();
+            self.callers.with(self, caller, IntCounter::inc);
         }
         match ending {
             Ending::Complete | Ending::ProxyFailed => {}

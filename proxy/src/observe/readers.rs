@@ -197,6 +197,8 @@ mod tests {
             ending: Ending::Refused,
             secrets: &[],
             capture: None,
+            now: Instant::now(),
+            clock: std::time::SystemTime::UNIX_EPOCH,
             facts: None,
             trace: None,
         };

@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     gate::Spend,
     observe::log::{snippet, verbose},
-    receipt::Receipt,
+    receipt::{Receipt, RemoteLine},
     usage::Usage,
 };
 
@@ -154,6 +154,16 @@ impl Recorder {
     /// What became of the request's fields.
     pub(crate) fn receipt(&self, receipt: Receipt) {
         self.notes().receipt.add(receipt);
+    }
+
+    /// Notes which remote has responded.
+    pub(crate) fn remote(&self, line: &Arc<RemoteLine>) {
+        self.notes().receipt.remote(line);
+    }
+
+    /// As [`Recorder::take_unsent`], as a header.
+    pub(crate) fn take_header(&self) -> Option<HeaderValue> {
+        self.notes().receipt.take_header()
     }
 
     /// The part of the receipt that the client does not have yet; it must be sent now.

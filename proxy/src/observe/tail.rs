@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::usage::Usage;
+use crate::{json_writer, usage::Usage};
 
 /// How much is kept: the last line of a stream, or a short whole answer.
 const KEPT: usize = 8 << 10;
@@ -38,7 +38,7 @@ impl Last {
             let value = cursor.value()?;
             let number = || std::str::from_utf8(value).ok()?.parse().ok();
             match key {
-                b"\"model\"" => last.model = serde_json::from_slice(value).ok(),
+                b"\"model\"" => last.model = text(value),
                 b"\"prompt_eval_count\"" => last.prompt_eval_count = number(),
                 b"\"eval_count\"" => last.eval_count = number(),
                 b"\"eval_duration\"" => last.eval_duration = number(),
@@ -51,6 +51,27 @@ impl Last {
         }
     }
 }
+
+/// The string `value`.
+fn text(value: &[u8]) -> Option<String> {
+    let plain = value.get(1..value.len().saturating_sub(1)).filter(|text| json_writer::plain(text) == text.len());
+    match plain {
+        Some(text) if value[0] == b'"' => std::str::from_utf8(text).ok().map(str::to_owned),
+        _ => serde_json::from_slice(value).ok(),
+    }
+}
+
+/// The bytes that end a number or a word.
+static ENDS: [bool; 256] = {
+    let mut ends = [false; 256];
+    let all = b",}] \t\n\x0c\r";
+    let mut at = 0;
+    while at < all.len() {
+        ends[all[at] as usize] = true;
+        at += 1;
+    }
+    ends
+};
 
 /// The rest of a line of JSON.
 struct Cursor<'a>(&'a [u8]);
@@ -82,11 +103,13 @@ impl<'a> Cursor<'a> {
         self.0.first().filter(|byte| **byte == b'"')?;
         let mut end = 1;
         loop {
-            end += memchr::memchr2(b'"', b'\\', self.0.get(end..)?)? + 1;
-            if self.0[end - 1] == b'"' {
-                return self.split(end);
+            end += json_writer::special(self.0.get(end..)?)? + 1;
+            match self.0[end - 1] {
+                b'"' => return self.split(end),
+                b'\\' => end += 1,
+                // A control character must be escaped, but is for others to judge.
+                _ => {}
             }
-            end += 1;
         }
     }
 
@@ -97,8 +120,7 @@ impl<'a> Cursor<'a> {
             b'"' => return self.string(),
             b'{' | b'[' => {}
             _ => {
-                let end =
-                    begin.iter().position(|byte| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace())?;
+                let end = begin.iter().position(|byte| ENDS[usize::from(*byte)])?;
                 return self.split(end).filter(|value| !value.is_empty());
             }
         }

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 /// The tag of a model without one.
 const LATEST: &str = ":latest";
 
+/// The spelling of an empty name.
+pub(crate) const NONE: &str = LATEST;
+
 /// One spelling per model: `m` is `m:latest`, and the case of ASCII letters does not count. Other letters are in no
 /// valid name.
 pub(crate) fn full(name: &str) -> Cow<'_, str> {

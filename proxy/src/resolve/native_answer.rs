@@ -35,7 +35,7 @@ pub(crate) fn change(models: &Models, route: &Route, method: &Method, target: Op
     }
     match route.row?.name {
         "api/tags" if method == Method::GET => Some(Change::List),
-        "api/show" => Some(Change::Context(target?.model.as_ref()?.preset.num_ctx?)),
+        "api/show" => Some(Change::Context(target?.model.as_ref()?.preset.as_ref()?.num_ctx?)),
         _ => None,
     }
 }

@@ -127,11 +127,11 @@ pub(crate) async fn pass_to(
             Ok(mut response) => {
                 if parts.method != Method::HEAD && candidates.are_for_a_model() && may_lack_model(&response) {
                     let rest = response.body_mut().take_request();
-                    let (lacks, kept) = lacks_model(client, response).await?;
+                    let (lacks, kept) = Box::pin(lacks_model(client, response)).await?;
                     response = kept;
                     if lacks
                         && let Ok(rest) = rest
-                        && candidates.advance_past_outdated(at).await
+                        && Box::pin(candidates.advance_past_outdated(at)).await
                     {
                         member.responded();
                         body = rest.unwrap_or_default();

@@ -323,7 +323,8 @@ impl Pool {
                 },
             }
         }
-        let mut pooled = match self.connect(wakes).await {
+        // Most requests find a connection.
+        let mut pooled = match Box::pin(self.connect(wakes)).await {
             Ok(pooled) => pooled,
             Err(failure) => {
                 let again = body.as_mut().is_none_or(RequestBody::rewind);
@@ -331,7 +332,7 @@ impl Pool {
             }
         };
         pooled.connection.keep_body(true);
-        match exchange(&mut pooled, &request, body, first_byte).await {
+        match Box::pin(exchange(&mut pooled, &request, body, first_byte)).await {
             Ok(head) => Ok(self.response(pooled, head, is_head)),
             Err(failure) => Err(unanswered(failure, &mut pooled, has_body)),
         }

@@ -387,6 +387,18 @@ fn join(name: &str, path: &str) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
+impl<'a> Text<'a> {
+    /// The string that `raw` is. None: it is something else. As its parser reads it, but into a buffer of the right
+    /// size, which does not grow while it is read.
+    pub(crate) fn of(raw: &'a RawValue) -> Option<Self> {
+        let text = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+        Some(Self(match memchr::memchr(b'\\', text.as_bytes()) {
+            None => Cow::Borrowed(text),
+            Some(_) => Cow::Owned(unescaped(text)?),
+        }))
+    }
+}
+
 impl Text<'_> {
     /// A copy of what serde_json calls bytes: UTF-8, but for lone surrogates.
     pub(crate) fn from_wtf8<E>(text: &[u8]) -> Result<Self, E> {
@@ -436,6 +448,44 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// What stands between the quotes of a JSON string, without its escapes. None: one of them is none of JSON's.
+fn unescaped(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.push_str(&rest[..at]);
+        let (c, length) = match *rest.as_bytes().get(at + 1)? {
+            c @ (b'"' | b'\\' | b'/') => (char::from(c), 2),
+            b'b' => ('\u{8}', 2),
+            b'f' => ('\u{c}', 2),
+            b'n' => ('\n', 2),
+            b'r' => ('\r', 2),
+            b't' => ('\t', 2),
+            b'u' => match (unit(rest, at)?, unit(rest, at + 6)) {
+                (high @ 0xD800..=0xDBFF, Some(low @ 0xDC00..=0xDFFF)) => {
+                    (char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00))?, 12)
+                }
+                // A lone surrogate is none.
+                (unit, _) => (char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER), 6),
+            },
+            _ => return None,
+        };
+        out.push(c);
+        rest = &rest[at + length..];
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// The number of the escape at `at`, such as `\ud83d`.
+fn unit(text: &str, at: usize) -> Option<u32> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    u32::from_str_radix(digits, 16).ok()
+}
+
 /// UTF-8 with U+FFFD, once, for each lone surrogate (three bytes `ED A0..BF xx` in WTF-8).
 fn mend(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
@@ -460,6 +510,8 @@ fn mend(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -472,6 +524,33 @@ mod tests {
 
     fn json(text: &str) -> Json {
         Json::new(text.as_bytes().to_vec(), &Limits::default())
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_is_read_as_a_parser_reads_it(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    "[ -!#-\\[\\]-~é😀]{0,9}",
+                    prop::sample::select(vec![
+                        r#"\""#, r"\\", r"\/", r"\b", r"\f", r"\n", r"\r", r"\t", r"\u0041", r"\u00e9", r"\ud83d\ude00", r"\ud83d",
+                        r"\ude00", r"\uD83D\uD83D", r"\ud83dx", r"\u0000",
+                    ]).prop_map(str::to_owned),
+                ],
+                0..9,
+            ),
+        ) {
+            let text = format!("\"{}\"", parts.concat());
+            let raw: &RawValue = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(Text::of(raw), serde_json::from_str(&text).ok(), "{}", text);
+        }
+    }
+
+    #[test]
+    fn only_a_string_is_a_text() {
+        for other in ["null", "5", "[]", "{}", "true"] {
+            assert_eq!(Text::of(serde_json::from_str(other).unwrap()), None);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod rescue;
 
 use std::{borrow::Cow, collections::HashSet};
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
@@ -268,13 +269,13 @@ pub(crate) fn rescued(calls: &[Call], receipt: &mut Receipt) {
 pub(crate) struct Numbering {
     random: String,
     count: usize,
-    ids: HashSet<String>,
+    ids: HashSet<String, RandomState>,
 }
 
 impl Numbering {
     /// `random` are hex digits that belong to this answer alone.
     pub(crate) fn new(random: &str) -> Self {
-        Self { random: random.to_owned(), count: 0, ids: HashSet::new() }
+        Self { random: random.to_owned(), count: 0, ids: HashSet::default() }
     }
 
     /// How many there were.
@@ -297,8 +298,11 @@ impl Numbering {
         let index = self.count;
         self.count += 1;
         let own = id.filter(|id| !id.is_empty() && !self.ids.contains(&**id));
-        let id =
-            own.map_or_else(|| format!("call_{}{index}", &self.random[..self.random.len().min(20)]), Cow::into_owned);
+        let invented = || {
+            let digits = &self.random[..self.random.len().min(20)];
+            ["call_", digits, itoa::Buffer::new().format(index)].concat()
+        };
+        let id = own.map_or_else(invented, Cow::into_owned);
         self.ids.insert(id.clone());
         (index, ToolCall { index: None, id, r#type: "function", function })
     }

@@ -19,7 +19,6 @@ use crate::{
     observe::Recorder,
     ollama::{refusal::Refusal, version::Version},
     openai::upstream_request::context::Grown,
-    receipt::Receipt,
     redact::Redactor,
     upstream::client::{self, Client, Missed, Upstream},
 };
@@ -41,7 +40,7 @@ pub(crate) struct Candidates {
     exhausted: AtomicBool,
     /// The full name of the model that they were chosen for. None: there is none, or no other remote may take their
     /// place.
-    model: Option<String>,
+    model: Option<Arc<str>>,
     /// Whether one of them did not have the model, against its list.
     outdated: AtomicBool,
     /// Where the remote that responds is noted.
@@ -70,7 +69,7 @@ impl Candidates {
     }
 
     /// The same, chosen for the model with this full name. `others` do not have it, as far as is known.
-    pub(super) fn for_model(mut self, full: String, others: impl Iterator<Item = Arc<Member>>) -> Self {
+    pub(super) fn for_model(mut self, full: Arc<str>, others: impl Iterator<Item = Arc<Member>>) -> Self {
         self.members.extend(others);
         Self { model: Some(full), ..self }
     }
@@ -174,9 +173,7 @@ impl Candidates {
     /// Notes on the receipt which remote responded.
     pub(crate) fn responded(&self, member: &Member) {
         if let Some(recorder) = &self.recorder {
-            let mut receipt = Receipt::default();
-            receipt.note("remote", member.name.clone());
-            recorder.receipt(receipt);
+            recorder.remote(&member.line);
         }
     }
 
@@ -335,7 +332,7 @@ impl Candidates {
             member.missed(&missed);
             let Missed { error, again, .. } = missed;
             if matches!(&error, Error::Refused(refused) if refused.refusal == Refusal::NoModel)
-                && self.advance_past_outdated(at).await
+                && Box::pin(self.advance_past_outdated(at)).await
             {
                 continue;
             }

@@ -12,25 +12,29 @@ pub(super) struct View {
     pub(super) in_flight: usize,
 }
 
-/// Returns the places of the remotes to try, the best first: those in use before those that are out of use, where the
-/// model is loaded before where it is installed, then by priority, then by the fewest requests per weight, then in the
-/// order of the settings. A remote that does not have the model is left out; one whose models are not known comes after
-/// those that have it.
-pub(super) fn order(views: &[View]) -> Vec<usize> {
-    let key = |at: usize| {
-        let View { up, has, priority, weight, in_flight } = views[at];
-        // What its load would be with this request, so that weights count when nothing runs.
-        let load = (in_flight as u64 + 1).saturating_mul(1_000_000_000) / u64::from(weight.max(1));
-        (!up, has, priority, load, at)
-    };
-    let mut order: Vec<_> = (0..views.len()).filter(|at| views[*at].has != Has::No).map(key).collect();
-    order.sort_unstable();
-    order.into_iter().map(|(.., at)| at).collect()
+/// The order in which remotes are tried.
+pub(super) type Key = (bool, Has, u32, u64, usize);
+
+/// Returns the key of the remote at `at`: the one with the lowest key is the best. Those in use come before those that
+/// are out of use, where the model is loaded before where it is installed, then by priority, then by the fewest
+/// requests per weight, then in the order of the settings. None: it does not have the model. One whose models are not
+/// known comes after those that have it.
+pub(super) fn key(at: usize, view: View) -> Option<Key> {
+    let View { up, has, priority, weight, in_flight } = view;
+    // What its load would be with this request, so that weights count when nothing runs.
+    let load = (in_flight as u64 + 1).saturating_mul(1_000_000_000) / u64::from(weight.max(1));
+    (has != Has::No).then_some((!up, has, priority, load, at))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn order(views: &[View]) -> Vec<usize> {
+        let mut keys: Vec<_> = views.iter().enumerate().filter_map(|(at, view)| key(at, *view)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(.., at)| at).collect()
+    }
 
     const PLAIN: View = View { up: true, has: Has::Installed, priority: 0, weight: 1, in_flight: 0 };
 

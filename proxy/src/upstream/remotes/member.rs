@@ -14,12 +14,15 @@ use crate::{
     error::Error,
     gate::Models,
     ollama::refusal::Refusal,
+    receipt::RemoteLine,
     upstream::client::{Client, Missed},
 };
 
 /// One remote.
 pub(crate) struct Member {
     pub(crate) name: String,
+    /// Names it on receipts.
+    pub(super) line: Arc<RemoteLine>,
     pub(crate) client: Arc<Client>,
     /// Asks about its health, where `client` would wake its machine.
     pub(super) checker: Option<Arc<Client>>,
@@ -61,6 +64,7 @@ impl Member {
     pub(super) fn with_header(&self, name: &HeaderName, value: &HeaderValue) -> Self {
         Self {
             name: self.name.clone(),
+            line: self.line.clone(),
             client: Arc::new(self.client.with_header(name.clone(), value)),
             checker: self.checker.clone(),
             state: self.state.clone(),
@@ -219,7 +223,7 @@ impl Member {
     /// Asks for its lists of models, unless that was done at most `age` ago. Callers that ask at the same time share
     /// one look.
     pub(super) async fn look(&self, age: Duration) {
-        let recent = || self.state.with(|standing| standing.is_recent(Instant::now(), age));
+        let recent = || self.state.with(|standing| standing.is_recent(Instant::now().checked_sub(age)));
         if recent() {
             return;
         }

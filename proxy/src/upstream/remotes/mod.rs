@@ -36,8 +36,9 @@ use crate::{
     error::{Dialect, Error},
     gate::Models,
     ollama::name,
+    receipt::RemoteLine,
     redact::Redactor,
-    routes::Speaks,
+    routes::{Names, Route, Speaks},
     text,
     upstream::client::Client,
 };
@@ -95,6 +96,7 @@ impl Remotes {
             state.grown.belongs_to(&client.remote(), config.context.max);
             Ok(Arc::new(Member {
                 name: entry.name.clone(),
+                line: Arc::new(RemoteLine::new(&entry.name)),
                 client: Arc::new(client),
                 checker,
                 state,
@@ -221,8 +223,11 @@ impl Remotes {
     }
 
     fn candidates(&self, views: &[View]) -> Candidates {
+        let mut keys = Vec::with_capacity(views.len());
+        keys.extend(views.iter().enumerate().filter_map(|(at, view)| choice::key(at, *view)));
+        keys.sort_unstable();
         let mut members = Vec::with_capacity(self.members.len());
-        members.extend(choice::order(views).into_iter().map(|at| self.members[at].clone()));
+        members.extend(keys.into_iter().map(|(.., at)| self.members[at].clone()));
         Candidates::of(members, Some(self.members.clone()))
     }
 
@@ -254,19 +259,39 @@ impl Remotes {
             join_all(looked.map(|member| member.look(self.health.models_age))).await;
             return Err(self.nowhere(model, dialect, may_see));
         }
-        let without = self.members.iter().zip(&found).filter(|(_, view)| view.has == Has::No);
-        let others = without.map(|(member, _)| member).filter(|member| member.is_for(&full)).cloned();
-        Ok(Arc::new(self.candidates(&found).for_model(full.clone().into_owned(), others)))
+        Ok(Arc::new(self.for_model(&found, &full.into())))
+    }
+
+    /// The same for a request of `route` for the model with this full name, if all lists of models are recent and one
+    /// of them has it, which is mostly so: nothing is asked then.
+    pub(crate) fn at_once(&self, route: &Route, full: &Arc<str>) -> Option<Candidates> {
+        let row = route.row.filter(|_| self.are_several())?;
+        // As `route` does, but for routes that have more to them.
+        let names_it = matches!(row.names, Names::Body(_) | Names::Form | Names::Path);
+        if !names_it || row.management || row.name == "moderations" || &**full == name::NONE {
+            return None;
+        }
+        let (found, recent) = self.views(full);
+        let has = recent && found.iter().any(|view| view.up && view.has <= Has::Installed);
+        has.then(|| self.for_model(&found, full))
+    }
+
+    fn for_model(&self, views: &[View], full: &Arc<str>) -> Candidates {
+        let without = self.members.iter().zip(views).filter(|(_, view)| view.has == Has::No);
+        let others = without.map(|(member, _)| member).filter(|member| member.is_for(full)).cloned();
+        self.candidates(views).for_model(full.clone(), others)
     }
 
     /// How the remotes stand towards the model with this full name, and whether all lists of models are recent that it
     /// may be on.
     fn views(&self, full: &str) -> (Vec<View>, bool) {
-        let (now, mut recent) = (Instant::now(), true);
+        let mut recent = true;
+        // A list of this time or later is recent. None: the process is younger.
+        let since = Instant::now().checked_sub(self.health.models_age);
         let views = self.members.iter().map(|member| {
             let used = member.is_for(full);
             let (up, has) = member.state.with(|standing| {
-                recent &= !used || standing.is_recent(now, self.health.models_age) || !self.is_looked_at(standing);
+                recent &= !used || standing.is_recent(since) || !self.is_looked_at(standing);
                 (standing.is_up(), if used { standing.has(full) } else { Has::No })
             });
             View { up, has, priority: member.priority, weight: member.weight, in_flight: member.state.in_flight() }

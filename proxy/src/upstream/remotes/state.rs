@@ -100,14 +100,16 @@ impl Standing {
         self.looked.is_some_and(|looked| looked > begun)
     }
 
-    /// Whether its lists were asked for at most `age` before `now`.
-    pub(super) fn is_recent(&self, now: Instant, age: Duration) -> bool {
-        self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < age)
+    /// Whether its lists were asked for after `since`; None: ever.
+    pub(super) fn is_recent(&self, since: Option<Instant>) -> bool {
+        self.looked.is_some_and(|looked| since.is_none_or(|since| looked > since))
     }
 
     /// Whether it has the model with this full name.
     pub(crate) fn has(&self, full: &str) -> Has {
-        let lists = |list: &Option<Arc<[Listed]>>| list.iter().flat_map(|list| &**list).any(|known| known.full == full);
+        let lists = |list: &Option<Arc<[Listed]>>| {
+            list.as_deref().is_some_and(|list| list.iter().any(|known| known.full == full))
+        };
         match &self.installed {
             None => Has::Unknown,
             Some(_) if !lists(&self.installed) => Has::No,
