@@ -20,4 +20,5 @@ mod layers;
 mod mutate;
 mod record;
 mod smoke;
+mod stored_objects;
 mod target;
