@@ -128,7 +128,13 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
                 target.lacks(&needs, &plan.variables, &plan.capabilities, &plan.http).await
             };
             let result = match lacking {
-                Ok(None) => steps::run(loaded, &target, plan).await,
+                Ok(None) => {
+                    let result = steps::run(loaded, &target, plan).await;
+                    match backend.exception(&loaded.file) {
+                        None => result,
+                        Some(reason) => expected_to_fail(result, reason),
+                    }
+                }
                 Ok(Some(reason)) => unrun(loaded, Verdict::Skipped, reason),
                 Err(reason) => unrun(loaded, Verdict::Broken, reason),
             };
@@ -149,6 +155,22 @@ pub async fn one(loaded: &Loaded, plan: &Plan) -> ScenarioResult {
     };
     result.took = start.elapsed();
     result
+}
+
+/// The result of a scenario that cannot hold here: skipped, or failed if it holds, so that the list of such scenarios
+/// stays true.
+fn expected_to_fail(result: ScenarioResult, reason: &str) -> ScenarioResult {
+    match result.verdict {
+        Verdict::Passed => ScenarioResult {
+            verdict: Verdict::Failed,
+            reason: Some(format!("it passes, but the list of exceptions has it: remove it there ({reason})")),
+            ..result
+        },
+        Verdict::Failed => {
+            ScenarioResult { verdict: Verdict::Skipped, reason: Some(reason.to_owned()), steps: Vec::new(), ..result }
+        }
+        Verdict::Skipped | Verdict::Broken => result,
+    }
 }
 
 /// The result of a scenario whose steps were not run.

@@ -318,7 +318,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
     let route = Route::of(&request, &shared.config, shared.remotes.speaks());
     let dialect = route.dialect;
     let (translated, native) = (route.translated(), route.is_native());
-    let several = shared.remotes.are_several();
+    let (several, based) = (shared.remotes.are_several(), route.based);
     let opened = open(&shared, &route, peer, &request);
     let unread = UnreadBody::of(&mut request);
     if let Some(capture) = shared.inspector.capture(&mut request, &shared.config.auth.header) {
@@ -351,8 +351,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Option<SocketAddr>, mut re
             response.headers_mut().insert(REQUEST_ID, id);
         }
     }
-    // A native response with one remote has none.
-    if (translated || several)
+    // A native response with one remote has none. One that passes through from an OpenAI server has one if an alias or
+    // a preset changed the request.
+    if (translated || several || based)
         && let Some(receipt) = opened.recorder().take_header()
     {
         response.headers_mut().insert(RECEIPT, receipt);
@@ -429,6 +430,9 @@ async fn dispatch(
                 Ok(found) => (request, target) = (found.0, found.1.map(Arc::new)),
                 Err(error) => return error.into_response(),
             }
+        }
+        if let (Some(row), Some(target), true) = (route.row, target.as_deref(), route.is_native()) {
+            resolve::note_preset(row, target, recorder);
         }
     }
     let named = request.headers_mut().remove(&passthrough::REMOTE);
@@ -542,7 +546,7 @@ async fn send_by_kind(
             translate(shared, route, row, handler, recorder, admitted, target, group.clone(), request).await
         } else {
             if openai && let Some(target) = &target {
-                request = resolve::as_the_server_names_it(request, target, group.client()).await;
+                request = resolve::for_server(request, row, target, group.client(), recorder).await;
             }
             recorder.waits_for("the remote");
             let group = traced(&shared, recorder, group.clone());
@@ -592,11 +596,17 @@ async fn translate(
         return Err(Error::Method { method: request.method().to_string(), allow: routes::allow(row.path) });
     }
     let head = request.method() == Method::HEAD;
+    // Of lists and descriptions that farllama makes for an OpenAI server; an Ollama's pass through.
+    let change = native_answer::change(&shared.config.models, route, request.method(), target.as_deref());
+    let settings = change.is_some().then(|| shared.clone());
     let Admitted { owner, models, buffered } = admitted;
     let upstream = traced(&shared, recorder, upstream);
     let (recorder, id) = (recorder.clone(), route.id.clone());
     let app = App { shared, upstream, buffered, models, recorder, owner, id, target };
     let mut response = handler(*request, app).await;
+    if let Some((change, shared)) = change.zip(settings) {
+        response = Box::pin(change.make(&shared.config.models, response)).await;
+    }
     if head {
         let length = response.body().size_hint().exact().map(HeaderValue::from);
         response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));

@@ -55,6 +55,8 @@ impl std::fmt::Debug for Probe {
 pub struct Probed {
     /// Whether it speaks OpenAI's API.
     pub openai: bool,
+    /// The program that an OpenAI server is, if it says.
+    pub server: Option<&'static str>,
     /// Its version; None if it does not say.
     pub version: Option<String>,
     /// The names of its models; None if it does not list them.
@@ -127,7 +129,7 @@ impl Probe {
             Ok(Err(_)) if version.is_some() => None,
             Ok(Err(error)) => return Err(error.to_string()),
         };
-        Ok(Probed { openai: false, version, models })
+        Ok(Probed { openai: false, server: None, version, models })
     }
 
     /// Asks an OpenAI server for its models.
@@ -144,7 +146,7 @@ impl Probe {
                 ));
             }
         };
-        Ok(Probed { openai: true, version: None, models })
+        Ok(Probed { openai: true, server: self.client.bridge().server(), version: None, models })
     }
 }
 
@@ -153,7 +155,7 @@ impl std::fmt::Display for Probed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.version {
             Some(version) => write!(f, "Ollama {version}")?,
-            None if self.openai => f.write_str("an OpenAI server")?,
+            None if self.openai => f.write_str(&bridge::described(self.server))?,
             None => f.write_str("Ollama of unknown version")?,
         }
         match self.models.as_ref().map(Vec::len) {
@@ -239,10 +241,13 @@ mod tests {
     fn what_was_found_fits_on_one_line() {
         let probed = |version: Option<&str>, models: Option<usize>| {
             let models = models.map(|count| vec!["m".to_owned(); count]);
-            Probed { openai: false, version: version.map(str::to_owned), models }.to_string()
+            Probed { openai: false, server: None, version: version.map(str::to_owned), models }.to_string()
         };
         assert_eq!(probed(Some("0.33.0"), Some(11)), "Ollama 0.33.0, 11 models");
         assert_eq!(probed(Some("0.33.0"), Some(1)), "Ollama 0.33.0, 1 model");
         assert!(probed(None, Some(0)).contains("no models yet"));
+        let models = Some(vec!["m".to_owned()]);
+        let server = Probed { openai: true, server: Some("vLLM"), version: None, models };
+        assert_eq!(server.to_string(), "an OpenAI server (vLLM), 1 model");
     }
 }

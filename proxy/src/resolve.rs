@@ -8,6 +8,7 @@
 pub(crate) mod native_answer;
 mod native_body;
 pub(crate) mod native_calls;
+mod openai_body;
 
 use std::{
     borrow::Cow,
@@ -264,19 +265,46 @@ pub(crate) async fn resolve(
     native(shared, route, row, admitted, fields, request).await
 }
 
-/// Puts the name that an OpenAI server has for the model in the place of the caller's, where they differ. `request` is
-/// of a translated route, and passes through.
-pub(crate) async fn as_the_server_names_it(request: Box<Request>, target: &Target, client: &Client) -> Box<Request> {
+/// Notes what became of an alias and its preset in a request that passes through to an OpenAI server.
+pub(crate) fn note_preset(row: &Row, target: &Target, recorder: &Recorder) {
+    let (Some(chat), Some(model)) = (Kind::of(row.name).openai(), &target.model) else { return };
+    let mut receipt = Receipt::default();
+    if model.is_alias() {
+        receipt.note("model", format!("alias:{}", text::name(&model.model)));
+    }
+    if let Some(preset) = &model.preset {
+        openai_body::note(preset, chat, &mut receipt);
+    }
+    recorder.receipt(receipt);
+}
+
+/// Puts the name that an OpenAI server has for the model in the place of the caller's, where they differ, and adds its
+/// preset. `request` is of a translated route, `row`, and passes through.
+pub(crate) async fn for_server(
+    request: Box<Request>,
+    row: &Row,
+    target: &Target,
+    client: &Client,
+    recorder: &Recorder,
+) -> Box<Request> {
     let Some(model) = &target.model else { return request };
     let id = client.bridge().id_of(&model.model).unwrap_or_else(|| model.model.to_string());
+    let kind = Kind::of(row.name);
+    note_preset(row, target, recorder);
     // A form has no name that could be replaced.
-    if *id == *model.asked || target.names.iter().any(|name| name.span.is_none()) {
+    let preset = model.preset.as_ref().filter(|preset| kind.openai().is_some() && kind.takes(preset));
+    let unchanged = *id == *model.asked && preset.is_none();
+    if unchanged || target.names.iter().any(|name| name.span.is_none()) {
         return request;
     }
     let (parts, body) = request.into_parts();
     // It was read whole to find the names.
     let body = match whole_body::read(body, usize::MAX).await {
-        Ok(body) => Body::from(native_body::with_name(&body, &target.names, &id)),
+        Ok(body) => {
+            let filled =
+                preset.and_then(|preset| native_body::with_preset(&body, &target.names, Some(&id), preset, kind));
+            Body::from(filled.unwrap_or_else(|| native_body::with_name(&body, &target.names, &id)))
+        }
         Err(_) => Body::empty(),
     };
     Box::new(Request::from_parts(parts, body))

@@ -367,6 +367,11 @@ impl Row {
         Self { socket: true, ..self }
     }
 
+    /// Whether it lists or shows models in OpenAI's form.
+    fn lists_models(&self) -> bool {
+        matches!(self.name, "models" | "models/{id}")
+    }
+
     /// The handler where the remote is an OpenAI server.
     const fn bridged(self, handler: Handler) -> Self {
         Self { bridged: Some(handler), ..self }
@@ -563,10 +568,15 @@ impl Route {
         let api = found.as_ref().and_then(|found| found.row.api);
         let anthropic = based && (api == Some(Dialect::Anthropic) || request.headers().contains_key(ANTHROPIC_VERSION));
         let passed = api == Some(Dialect::Anthropic) && config.anthropic.passthrough;
+        let changes_lists = !config.models.leaves_lists_alone();
         let handler = |openai: bool| {
             found.as_ref().and_then(|found| match found.row.lane {
                 Lane::Translated(_) if !found.based || slash || passed => None,
-                Lane::Translated(_) if openai => found.row.anthropic.filter(|_| anthropic).or(found.row.bridged),
+                Lane::Translated(handler) if openai => {
+                    let own = found.row.anthropic.filter(|_| anthropic).or(found.row.bridged);
+                    // Lists with aliases, or without what is hidden, are made here.
+                    own.or((changes_lists && found.row.lists_models()).then_some(handler))
+                }
                 Lane::Translated(handler) => Some(found.row.anthropic.filter(|_| anthropic).unwrap_or(handler)),
                 Lane::Native if openai && !slash => found.row.bridged,
                 Lane::Native => None,

@@ -124,7 +124,12 @@ async fn lists_are_one_and_models_are_shown_where_they_are() {
     let receipt = tags.header("x-farllama-receipt").unwrap();
     assert!(receipt.contains("org/m:latest=openai") && receipt.contains("llama:latest=ollama"), "{receipt}");
     let models = ask(proxy.addr(), get("/v1/models")).await;
-    assert_eq!(names(&models, "data", "id"), ["e:latest", "llama:latest", "org/m:latest"]);
+    assert_eq!(names(&models, "data", "id"), ["e", "llama:latest", "org/m"], "each as its server calls it");
+    assert!(models.header("x-farllama-receipt").unwrap().contains("org/m=openai"), "{models:?}");
+    let missing = ask(proxy.addr(), post("/v1/chat/completions", &chat("gone"))).await;
+    assert!(missing.message().contains("openai has org/m, e"), "{}", missing.text());
+    let missing = ask(proxy.addr(), post("/api/chat", &chat("gone"))).await;
+    assert!(missing.text().contains("openai has org/m:latest, e:latest"), "{}", missing.text());
     for path in ["/v1/models/org/m", "/v1/models/llama"] {
         assert_eq!(ask(proxy.addr(), get(path)).await.code(), 200, "{path}");
     }

@@ -35,14 +35,14 @@ fn settings(upstream: SocketAddr, lines: &str) -> Config {
 }
 
 /// What a proxy was asked, one line each.
-type Asked = Arc<Mutex<Vec<String>>>;
+pub(crate) type Asked = Arc<Mutex<Vec<String>>>;
 
-fn asked(asked: &Asked) -> Vec<String> {
+pub(crate) fn asked(asked: &Asked) -> Vec<String> {
     asked.lock().unwrap().clone()
 }
 
 /// A proxy that answers CONNECT with `status`, and then connects to `upstream`, whatever it was asked.
-async fn connect_proxy(upstream: SocketAddr, status: &'static str) -> (SocketAddr, Asked) {
+pub(crate) async fn connect_proxy(upstream: SocketAddr, status: &'static str) -> (SocketAddr, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, seen) = (listener.local_addr().unwrap(), Asked::default());
     let notes = seen.clone();
@@ -181,13 +181,13 @@ async fn what_a_proxy_answers_is_reported_with_what_to_change_and_without_its_pa
 }
 
 /// Certificates of one authority, as files.
-struct Authority {
+pub(crate) struct Authority {
     folder: tempfile::TempDir,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -199,12 +199,12 @@ impl Authority {
         Self { folder, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes `NAME.pem` and `NAME.key`, for localhost.
-    fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+    pub(crate) fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
@@ -216,7 +216,7 @@ impl Authority {
 }
 
 /// A TLS listener that requires a certificate of `authority` from clients, in front of `upstream`.
-async fn mutual(
+pub(crate) async fn mutual(
     authority: &Authority,
     upstream: SocketAddr,
     version: &'static rustls::SupportedProtocolVersion,
@@ -314,7 +314,7 @@ async fn a_certificate_that_cannot_be_used_is_reported_with_its_file() {
 
 #[cfg(target_os = "linux")]
 /// A machine that is asleep: its backlog is full, so that packets are dropped. Dropping the connections wakes it.
-async fn asleep() -> (std::net::TcpListener, Vec<TcpStream>) {
+pub(crate) async fn asleep() -> (std::net::TcpListener, Vec<TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     socket.listen(0).unwrap();

@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result<(), String> {
     timed("cargo xtask licenses", licenses::check)?;
     spelling()?;
     Step::built("farllama-check")?.arg("run").arg("scenarios").run()?;
+    Step::built("farllama-check")?.arg("run").arg("scenarios").arg("--backend").arg("bridge").run()?;
     // What a version of Ollama decides, at every version that the proxy branches on.
     let versions = ["run", "scenarios", "--tag", "version", "--mock-version", "each"];
     versions.iter().fold(Step::built("farllama-check")?, |step, arg| step.arg(*arg)).run()?;

@@ -103,6 +103,7 @@ impl Endpoint {
             journal: None,
             seen: None,
             proxy: None,
+            openai_server: None,
             _tampering: None,
             _mock: None,
         }

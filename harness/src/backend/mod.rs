@@ -4,6 +4,7 @@
 //! Nothing here makes calls or judges.
 
 mod abilities;
+pub mod bridge;
 #[cfg(feature = "container")]
 pub mod container;
 #[cfg(not(feature = "container"))]
@@ -38,6 +39,8 @@ pub enum Backend {
     Mock,
     /// As the mock, but something on the way is broken; see [`crate::mutants`].
     Tampered(Mutation),
+    /// A mock of its own for each scenario, behind an OpenAI server of which the proxy makes an Ollama again.
+    Bridge(bridge::Exceptions),
     /// An Ollama that is somewhere.
     Remote(Box<remote::Remote>),
     /// An Ollama in a container that is started once for the run.
@@ -77,6 +80,8 @@ pub struct Target {
     /// Where the client reports what it has seen, if it can wait for that.
     pub seen: Option<Seen>,
     proxy: Option<Proxy>,
+    /// The OpenAI server in front of the mock.
+    openai_server: Option<Running>,
     _tampering: Option<Tampering>,
     _mock: Option<Mock>,
 }
@@ -118,6 +123,7 @@ impl Backend {
         match self {
             Self::Mock => "the built-in mock".to_owned(),
             Self::Tampered(_) => "the built-in mock, tampered with".to_owned(),
+            Self::Bridge(_) => "the built-in mock behind an OpenAI server".to_owned(),
             Self::Remote(remote) => format!("the remote {}", remote.url()),
             Self::Container(container) => format!("a container of {}", container.image()),
             Self::Standing(standing) => standing.name.clone(),
@@ -132,7 +138,7 @@ impl Backend {
         match (self, need) {
             (Self::Standing(standing), Need::Journal) => standing.journal.is_some(),
             (_, Need::Capability(_) | Need::Ollama(_))
-            | (Self::Mock | Self::Tampered(_), _)
+            | (Self::Mock | Self::Tampered(_) | Self::Bridge(_), _)
             | (Self::Remote(_) | Self::Container(_), Need::Native | Need::Proxy)
             // Whether a target has it is asked of the target.
             | (Self::Standing(_) | Self::Endpoint(_), Need::Native) => true,
@@ -143,7 +149,7 @@ impl Backend {
     /// Whether every model and every version is there, because they are played.
     #[must_use]
     pub fn is_mock(&self) -> bool {
-        matches!(self, Self::Mock | Self::Tampered(_))
+        matches!(self, Self::Mock | Self::Tampered(_) | Self::Bridge(_))
     }
 
     /// Why it cannot run a scenario, if it cannot.
@@ -158,6 +164,12 @@ impl Backend {
             return Some(format!("a step expects only what reached the upstream, which {} does not show", self.name()));
         }
         None
+    }
+
+    /// Why the scenario in `file` is expected to fail, if it is.
+    #[must_use]
+    pub fn exception(&self, file: &str) -> Option<&str> {
+        if let Self::Bridge(exceptions) = self { exceptions.reason(file) } else { None }
     }
 
     /// The id of the container that was started for the run.
@@ -186,6 +198,7 @@ impl Backend {
         match self {
             Self::Mock => mock::target(scenario, None).await,
             Self::Tampered(mutation) => mock::target(scenario, Some(mutation)).await,
+            Self::Bridge(_) => Box::pin(bridge::target(scenario)).await,
             Self::Remote(remote) => proxied(scenario.config.as_ref(), remote.settings().clone(), None, None).await,
             Self::Container(container) => {
                 proxied(scenario.config.as_ref(), container.settings().await?, None, None).await
@@ -199,6 +212,7 @@ impl Backend {
                 journal: standing.journal.clone(),
                 seen: None,
                 proxy: None,
+                openai_server: None,
                 _tampering: None,
                 _mock: None,
             }),
@@ -221,6 +235,9 @@ impl Target {
     pub async fn stop(self) {
         if let Some(proxy) = self.proxy {
             proxy.running.stop(std::time::Duration::ZERO).await;
+        }
+        if let Some(server) = self.openai_server {
+            server.stop(std::time::Duration::ZERO).await;
         }
         if let Some(open) = self._tampering.and_then(|tampering| tampering.open) {
             open.stop(std::time::Duration::ZERO).await;
@@ -267,6 +284,7 @@ async fn proxied(
         journal: mock.as_ref().map(Mock::journal),
         seen: mock.as_ref().map(Mock::seen),
         proxy: Some(Proxy { running: proxy, remote }),
+        openai_server: None,
         _tampering: tampering,
         _mock: mock,
     })

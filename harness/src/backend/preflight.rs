@@ -53,7 +53,7 @@ impl Backend {
                 },
                 Err(_) => return Ok(None),
             },
-            Self::Mock | Self::Tampered(_) | Self::Standing(_) => return Ok(None),
+            Self::Mock | Self::Tampered(_) | Self::Bridge(_) | Self::Standing(_) => return Ok(None),
         };
         let checked = {
             let timeout = question.timeout.unwrap_or(PATIENCE).min(PATIENCE);

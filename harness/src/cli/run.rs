@@ -20,6 +20,7 @@ use crate::backend::container::{Container, Reporter};
 use crate::{
     backend::{
         Backend, Capabilities,
+        bridge::{self, Exceptions},
         endpoint::{self, Endpoint},
         preflight, remote,
     },
@@ -133,6 +134,9 @@ pub(super) struct Flags {
 pub(super) enum Kind {
     /// A mock Ollama of its own for each scenario, in process
     Mock,
+    /// The same mock behind an OpenAI server, of which the proxy makes an Ollama again: for scenarios that call
+    /// Ollama's API
+    Bridge,
     /// The Ollama that --remote-host names
     Remote,
     /// An Ollama in a container (see --image)
@@ -145,6 +149,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Mock => "mock",
+            Self::Bridge => "bridge",
             Self::Remote => "remote",
             Self::Container => "container",
             Self::Target => "target",
@@ -155,7 +160,7 @@ impl Kind {
     pub(super) fn jobs(self) -> usize {
         match self {
             // They wait more than they work.
-            Self::Mock => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
+            Self::Mock | Self::Bridge => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
             // A real Ollama would only put them into its queue.
             Self::Remote | Self::Container | Self::Target => 1,
         }
@@ -164,7 +169,7 @@ impl Kind {
     /// How long a call may take.
     fn timeout(self) -> Duration {
         match self {
-            Self::Mock => Duration::from_secs(30),
+            Self::Mock | Self::Bridge => Duration::from_secs(30),
             // A model may have to be loaded first.
             Self::Remote | Self::Container | Self::Target => Duration::from_secs(300),
         }
@@ -212,7 +217,7 @@ impl Flags {
         if let Some((flag, _)) = parts.iter().find(|(_, is_given)| *is_given && kind != Kind::Remote) {
             bail!("{flag} is given without --remote-host: name the machine too");
         }
-        if kind == Kind::Mock && !self.capabilities.is_empty() {
+        if matches!(kind, Kind::Mock | Kind::Bridge) && !self.capabilities.is_empty() {
             bail!("--capability is for other backends: the built-in mock has models for every capability");
         }
         if self.strict_laws && kind != Kind::Target {
@@ -224,6 +229,7 @@ impl Flags {
     fn backend(&self, kind: Kind, bar: &ProgressBar) -> anyhow::Result<Backend> {
         Ok(match kind {
             Kind::Mock => Backend::Mock,
+            Kind::Bridge => Backend::Bridge(Exceptions::read().map_err(anyhow::Error::msg)?),
             Kind::Remote if !self.remote.named() => {
                 let empty = if self.remote.remote_host.is_some() { "--remote-host is empty: " } else { "" };
                 bail!("{empty}--backend remote needs --remote-host, such as gpu-box or http://gpu-box:11434");
@@ -271,7 +277,8 @@ impl Flags {
     fn plan(&self, kind: Kind, backend: Backend, scenarios: &[Loaded]) -> anyhow::Result<Plan> {
         let model = self.model.as_deref().unwrap_or(smoke::MODEL);
         let mut variables = Variables::new(model, smoke::PROMPT, smoke::SYSTEM_PROMPT);
-        if let Some(vectors) = self.embedding_model.as_deref().or_else(|| (kind != Kind::Mock).then_some(model)) {
+        let is_mock = backend.is_mock();
+        if let Some(vectors) = self.embedding_model.as_deref().or_else(|| (!is_mock).then_some(model)) {
             variables.set("embedding_model", vectors.into());
         }
         let given: BTreeMap<String, String> = self.vars.iter().cloned().collect();
@@ -295,7 +302,12 @@ impl Flags {
             jobs: self.jobs.unwrap_or(kind.jobs()),
             strict: std::env::var("CI").is_ok_and(|ci| ci == "true"),
             fail_fast: self.fail_fast,
-            laws: if kind == Kind::Target && !self.strict_laws { laws.portable() } else { laws },
+            laws: match kind {
+                Kind::Target if !self.strict_laws => laws.portable(),
+                // What passes through comes in the pieces of the network.
+                Kind::Bridge => laws.and_without([&"one-piece".to_owned()]).map_err(anyhow::Error::msg)?,
+                _ => laws,
+            },
             capabilities: capabilities.map_err(|wrong| anyhow::anyhow!("--capability {wrong}"))?.within(timeout),
         })
     }
@@ -420,6 +432,13 @@ fn once(flags: &Flags, only: Option<&[PathBuf]>) -> anyhow::Result<ExitCode> {
             return Ok(Exit::NothingChecked.into());
         }
     }
+    if kind == Kind::Bridge {
+        scenarios.retain(|loaded| bridge::is_native(&loaded.scenario));
+        if scenarios.is_empty() {
+            eprintln!("farllama-check: no selected scenario calls Ollama's API (--backend bridge)");
+            return Ok(Exit::NothingChecked.into());
+        }
+    }
     let mut plan = flags.plan(kind, backend, &scenarios)?;
     flags.files.check()?;
     if flags.dry_run {
@@ -534,7 +553,8 @@ fn dry_run(scenarios: &[Loaded], plan: &Plan) -> ExitCode {
     let (mut runs, mut skipped, mut broken) = (0, 0, 0);
     for loaded in scenarios {
         let (file, scenario) = (&loaded.file, &loaded.scenario);
-        let _ = match run::ruled_out(loaded, plan) {
+        let exception = || Some((Verdict::Skipped, plan.backend.exception(file)?.to_owned()));
+        let _ = match run::ruled_out(loaded, plan).or_else(exception) {
             None => {
                 runs += 1;
                 let is_open = |need: &Need| match need {

@@ -28,7 +28,7 @@ pub async fn seen(
     variables: &Variables,
 ) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
-    let entries: Vec<_> = journal.entries().into_iter().skip(before).collect();
+    let (places, entries): (Vec<usize>, Vec<Entry>) = in_order(journal.entries().into_iter().enumerate().skip(before));
     let asks = sent.asks();
     if let Sent::Each(asks) = sent
         && asks.len() != entries.len()
@@ -61,7 +61,8 @@ pub async fn seen(
         if ask.ended.is_none() && ask.ended_ms.is_none() {
             continue;
         }
-        let entry = journal.ended(before + nth, PATIENCE).await;
+        let place = places.get(nth).copied().unwrap_or(before + nth);
+        let entry = journal.ended(place, PATIENCE).await;
         let ended = entry.and_then(|entry| entry.ended);
         if let Some(check) = &ask.ended {
             let word = ended.map(|(ending, _)| match ending {
@@ -78,6 +79,18 @@ pub async fn seen(
         }
     }
     Ok(findings)
+}
+
+/// The requests with their places in the journal. The proxy asks for both lists of models at once, and they arrive in
+/// any order: that of the models counts as the first.
+fn in_order(entries: impl Iterator<Item = (usize, Entry)>) -> (Vec<usize>, Vec<Entry>) {
+    let mut entries: Vec<_> = entries.collect();
+    for at in 1..entries.len() {
+        if entries[at - 1].1.target == "/api/ps" && entries[at].1.target == "/api/tags" {
+            entries.swap(at - 1, at);
+        }
+    }
+    entries.into_iter().unzip()
 }
 
 fn only_counts(ask: &Ask) -> bool {

@@ -20,6 +20,8 @@ pub(crate) struct Shown {
     host: String,
     port: u16,
     base_path: String,
+    /// What it speaks, as the settings say: `ollama`, `openai` or `auto`.
+    kind: &'static str,
     /// `none`, `api_key` or `basic_auth`.
     credentials: &'static str,
     /// Names of extra headers.
@@ -38,6 +40,8 @@ pub(crate) struct Change {
     host: Option<String>,
     port: Option<u16>,
     base_path: Option<String>,
+    /// What it speaks. Absent: as now.
+    kind: Option<String>,
     /// Empty: none. Absent: the one in force, if the machine stays the same.
     api_key: Option<String>,
     /// Write it into the settings file.
@@ -53,6 +57,10 @@ pub(crate) struct Change {
 pub(crate) struct Outcome {
     url: String,
     reachable: bool,
+    /// What it was found to speak: `ollama` or `openai`.
+    kind: Option<&'static str>,
+    /// The program that an OpenAI server is, if it says.
+    server: Option<&'static str>,
     version: Option<String>,
     models: Option<usize>,
     error: Option<String>,
@@ -76,6 +84,7 @@ pub(crate) async fn show(Extract(state): Extract<State>) -> Json<Shown> {
         host: remote.host.clone(),
         port: remote.port,
         base_path: remote.base_path.clone(),
+        kind: remote.kind.name(),
         credentials,
         headers: remote.headers.iter().map(|(name, _)| name.to_string()).collect(),
         file: state.sources.path().map(|path| path.display().to_string()),
@@ -106,7 +115,10 @@ fn candidate(state: &State, change: &Change) -> Result<Candidate, Problem> {
         return Err(Problem::bad("url and host both name the remote: give only one of them"));
     }
     let port = change.port.map(|port| port.to_string());
+    let mut config = Config::clone(&state.control.config());
+    let kind = change.kind.clone().unwrap_or_else(|| config.remote.kind.name().to_owned());
     let given = [
+        ("remote.kind", Some(&kind)),
         ("remote.host", change.url.as_ref().or(change.host.as_ref())),
         ("remote.protocol", change.protocol.as_ref()),
         ("remote.port", port.as_ref()),
@@ -116,7 +128,6 @@ fn candidate(state: &State, change: &Change) -> Result<Candidate, Problem> {
     let flags = given.into_iter().filter_map(|(key, value)| Some((key, value?.clone()))).collect();
     let loaded =
         config::load(&Sources { flags, ..Sources::default() }).map_err(|error| Problem::bad(error.to_string()))?;
-    let mut config = Config::clone(&state.control.config());
     if !config.remotes.is_empty() {
         return Err(Problem::bad(
             "[[remotes]] names the remotes: change the settings file, and farllama reads it again on SIGHUP",
@@ -151,11 +162,12 @@ fn candidate(state: &State, change: &Change) -> Result<Candidate, Problem> {
         host: new.host.clone(),
         port: new.port,
         base_path: new.base_path.clone(),
+        kind: new.kind,
         ssh: new.reach.ssh.clone(),
         credentials,
     };
     let remote = &mut config.remote;
-    (remote.protocol, remote.host, remote.port) = (new.protocol, new.host, new.port);
+    (remote.protocol, remote.host, remote.port, remote.kind) = (new.protocol, new.host, new.port, new.kind);
     (remote.base_path, remote.authorization, remote.headers) = (new.base_path, authorization, headers);
     let reach = &mut remote.reach;
     if !same {
@@ -198,6 +210,8 @@ async fn look(state: &State, config: &Config) -> Result<Outcome, Problem> {
     let mut outcome = Outcome {
         url,
         reachable: false,
+        kind: None,
+        server: None,
         version: None,
         models: None,
         error: None,
@@ -208,6 +222,8 @@ async fn look(state: &State, config: &Config) -> Result<Outcome, Problem> {
     match probe.look().await {
         Ok(probed) => {
             outcome.reachable = true;
+            outcome.kind = Some(if probed.openai { "openai" } else { "ollama" });
+            outcome.server = probed.server;
             outcome.version = probed.version;
             outcome.models = probed.models.map(|models| models.len());
         }
@@ -252,8 +268,15 @@ pub(crate) async fn set(Extract(state): Extract<State>, body: Bytes) -> Result<J
 
 /// Variables and flags that name a part of the remote.
 fn overriding(sources: &Sources) -> impl Iterator<Item = String> {
-    const PARTS: [&str; 6] =
-        ["remote.url", "remote.host", "remote.port", "remote.protocol", "remote.base_path", "remote.ssh"];
+    const PARTS: [&str; 7] = [
+        "remote.kind",
+        "remote.url",
+        "remote.host",
+        "remote.port",
+        "remote.protocol",
+        "remote.base_path",
+        "remote.ssh",
+    ];
     SETTINGS.iter().filter(|setting| PARTS.contains(&setting.key)).filter_map(|setting| {
         if sources.flags.iter().any(|(key, _)| *key == setting.key) {
             return Some(format!("--{}", setting.flag()));

@@ -51,7 +51,7 @@ impl State {
                 in_flight: several.then(|| member.state.in_flight()),
                 installed: names(standing.installed.clone()),
                 loaded: names(standing.loaded.clone()),
-                health: Health::standing(standing),
+                health: Health::standing(&member.client, standing),
             }
         };
         setup.shared.remotes.survey().await.into_iter().map(shown).collect()
@@ -59,5 +59,5 @@ impl State {
 }
 
 fn name(listed: &crate::upstream::remotes::Listed) -> String {
-    listed.name.clone()
+    listed.own_name().to_owned()
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, remotes::Shown};
 use crate::{
+    bridge::{self, Bridge},
     error::Error,
     observe::Gauges,
     upstream::{
@@ -32,9 +33,13 @@ pub(crate) const RECENT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Health {
     pub(crate) reachable: bool,
+    /// `ollama` or `openai`; None while that is not known.
+    pub(crate) kind: Option<&'static str>,
+    /// The program that an OpenAI server is, if it says.
+    pub(crate) server: Option<&'static str>,
     /// None if it does not say.
     pub(crate) version: Option<String>,
-    /// Time of `GET /api/version`.
+    /// Time of `GET /api/version`, or of the list of models of an OpenAI server.
     pub(crate) latency_ms: Option<f64>,
     /// Why it is not reachable: the text of the 502 that a request would get.
     pub(crate) error: Option<String>,
@@ -46,13 +51,24 @@ struct VersionReply {
 }
 
 impl Health {
+    /// A remote that cannot be reached, or of which nothing is known yet.
+    fn of_kind(bridge: &Bridge) -> Self {
+        let kind = match (bridge.is_on(), bridge.is_ollama()) {
+            (true, _) => Some("openai"),
+            (_, true) => Some("ollama"),
+            _ => None,
+        };
+        Self { kind, server: bridge.server(), ..Self::default() }
+    }
+
     /// How a remote stands that is watched.
-    pub(crate) fn standing(standing: Standing) -> Self {
+    pub(crate) fn standing(client: &Client, standing: Standing) -> Self {
+        let kind = Self::of_kind(client.bridge());
         let Standing { up, error, version, latency, .. } = standing;
         let latency_ms = latency.map(|latency| (latency.as_secs_f64() * 10_000.0).round() / 10.0);
         match up == Some(true) {
-            true => Self { reachable: true, version, latency_ms, error: None },
-            false => Self { error: error.or_else(|| Some("it has not responded yet".to_owned())), ..Self::default() },
+            true => Self { reachable: true, version, latency_ms, ..kind },
+            false => Self { error: error.or_else(|| Some("it has not responded yet".to_owned())), ..kind },
         }
     }
 
@@ -65,24 +81,35 @@ impl Health {
         Self { error: Some(errors.collect::<Vec<_>>().join("; ")), ..Self::default() }
     }
 
-    /// Asks the remote for its version.
+    /// Asks the remote for its version, or an OpenAI server for its models.
     pub(crate) async fn of(client: &Client) -> Self {
+        let client = client.without_waking();
+        if client.bridge().is_unknown() {
+            // What does not answer in time is asked below, as an Ollama.
+            let _ = tokio::time::timeout(PATIENCE, bridge::settle_kind(&client)).await;
+        }
         let asked = Instant::now();
-        let reply =
-            tokio::time::timeout(PATIENCE, client.without_waking().call(Method::GET, "/api/version", None)).await;
+        let asking = async {
+            if client.bridge().is_on() {
+                return bridge::catalog(&client, Duration::ZERO).await.map(|_| None);
+            }
+            let reply = client.call(Method::GET, "/api/version", None).await?;
+            Ok(client.read::<VersionReply>("/api/version", &reply)?.version)
+        };
+        let found = tokio::time::timeout(PATIENCE, asking).await;
         let latency_ms = Some((asked.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
-        let failed = |error: String| Self { error: Some(error), ..Self::default() };
-        match reply {
-            Ok(Ok(reply)) => match client.read::<VersionReply>("/api/version", &reply) {
-                Ok(read) => Self { reachable: true, version: read.version, latency_ms, error: None },
-                Err(error) => failed(error.to_string()),
-            },
+        let kind = Self::of_kind(client.bridge());
+        match found {
+            Ok(Ok(version)) => Self { reachable: true, version, latency_ms, ..kind },
             // A gateway may let only some paths through.
             Ok(Err(Error::Refused(refused))) if refused.status.is_client_error() => {
-                Self { reachable: true, version: None, latency_ms, error: None }
+                Self { reachable: true, latency_ms, ..kind }
             }
-            Ok(Err(error)) => failed(error.to_string()),
-            Err(_) => failed(format!("{} did not answer within {} s", client.remote(), PATIENCE.as_secs())),
+            Ok(Err(error)) => Self { error: Some(error.to_string()), ..kind },
+            Err(_) => {
+                let error = format!("{} did not answer within {} s", client.remote(), PATIENCE.as_secs());
+                Self { error: Some(error), ..kind }
+            }
         }
     }
 }
@@ -147,7 +174,9 @@ impl State {
         if setup.shared.remotes.are_several() {
             let all = setup.shared.remotes.survey().await;
             return Health::of_all(
-                all.into_iter().map(|(one, standing)| (one.name.clone(), Health::standing(standing))).collect(),
+                all.into_iter()
+                    .map(|(one, standing)| (one.name.clone(), Health::standing(&one.client, standing)))
+                    .collect(),
             );
         }
         let client = self.client();

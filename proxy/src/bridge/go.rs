@@ -182,6 +182,8 @@ fn quoted(c: char) -> String {
         '\'' => r"'\''".to_owned(),
         '"' => "'\"'".to_owned(),
         c if c.is_control() => format!("'{}'", c.escape_default()),
+        // It reads bytes, and takes the first one of a longer character for a character (recorded: http/bom).
+        c if !c.is_ascii() => format!("'{}'", char::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0])),
         c => format!("'{c}'"),
     }
 }
@@ -389,6 +391,8 @@ mod tests {
             (" \n", "missing request body"),
             (r#"{"model": "smollm2:135m", "#, "unexpected EOF"),
             ("{", "unexpected EOF"),
+            ("\u{feff}{}", "invalid character 'ï' looking for beginning of value"),
+            (r#"{"a" é}"#, "invalid character 'Ã' after object key"),
             ("{,}", "invalid character ',' looking for beginning of object key string"),
             ("{bad", "invalid character 'b' looking for beginning of object key string"),
             ("hello", "invalid character 'h' looking for beginning of value"),

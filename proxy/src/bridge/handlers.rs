@@ -188,7 +188,8 @@ pub(crate) async fn ps(method: Method, State(app): State<App>) -> Result<Respons
         return Ok(not_allowed("GET"));
     }
     let asked = bridge::catalog(app.upstream.client(), Duration::ZERO);
-    whole(&app.upstream.watched(asked).await?.0.ps())
+    let catalog = app.upstream.watched(asked).await?.0;
+    whole(&app.upstream.client().bridge().ps(&catalog))
 }
 
 /// `POST /api/show`.

@@ -73,6 +73,9 @@ const ROUTES_WITHIN: Duration = Duration::from_secs(5);
 /// For how many models it is known which fields the server refuses.
 const LEARNED: usize = 256;
 
+/// For how long a model counts as loaded after it has answered: as long as an Ollama keeps one by default.
+const KEPT: Duration = Duration::from_secs(300);
+
 /// How many times a request is sent anew without the fields that the server refused.
 const RETRIES: usize = 4;
 
@@ -107,6 +110,8 @@ pub(crate) struct Bridge {
     /// What it refuses of every model.
     refuses: Without,
     listed: Mutex<Option<(Instant, Arc<Catalog>)>>,
+    /// When each model answered last. What answers is in memory.
+    used: Mutex<HashMap<String, Instant>>,
     /// Routes that the server was asked for, when, and whether it has them.
     routes: Mutex<Vec<(&'static str, Instant, bool)>>,
 }
@@ -138,6 +143,7 @@ impl Bridge {
             learned: Mutex::default(),
             refuses,
             listed: Mutex::default(),
+            used: Mutex::default(),
             routes: Mutex::default(),
         }
     }
@@ -213,6 +219,38 @@ impl Bridge {
         listed.as_ref().filter(|(since, _)| since.elapsed() < age).map(|(_, catalog)| catalog.clone())
     }
 
+    /// Notes that the model with this id has answered.
+    fn use_model(&self, id: &str) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = used.get_mut(id) {
+            *last = Instant::now();
+            return;
+        }
+        used.retain(|_, last| last.elapsed() < KEPT);
+        if used.len() >= LEARNED {
+            return;
+        }
+        used.insert(id.to_owned(), Instant::now());
+    }
+
+    /// Notes that a client needs the model with this id no more.
+    fn unload(&self, id: &str) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// The answer of `GET /api/ps`.
+    fn ps(&self, catalog: &Catalog) -> serde_json::Value {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = used.iter().map(|(id, last)| (&**id, KEPT.saturating_sub(last.elapsed())));
+        let left: Vec<_> = left.filter(|(_, left)| !left.is_zero()).collect();
+        catalog.ps(&left, &stamp::created_at())
+    }
+
+    /// The program that the server is, as far as its last list says.
+    pub(crate) fn server(&self) -> Option<&'static str> {
+        self.listed(Duration::MAX)?.server()
+    }
+
     /// The server's id of the model that a client calls `name`, if the last list has it.
     pub(crate) fn id_of(&self, name: &str) -> Option<String> {
         let listed = self.listed(Duration::MAX)?;
@@ -243,6 +281,11 @@ impl Bridge {
     fn ollamas(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
     }
+}
+
+/// What an OpenAI server is, for people.
+pub(crate) fn described(server: Option<&str>) -> String {
+    server.map_or_else(|| "an OpenAI server".to_owned(), |server| format!("an OpenAI server ({server})"))
 }
 
 /// Returns the models of the remote, from the last list if that is younger than `age`.
@@ -415,6 +458,10 @@ pub(crate) async fn generation(client: &Client, shape: Shape, body: Bytes) -> Re
             if self::catalog(client, LISTED).await.is_ok_and(|catalog| !catalog.has(&model)) {
                 return Err(request::not_found(format!("model '{model}' not found")));
             }
+            match unloads {
+                true => client.bridge().unload(&id),
+                false => client.bridge().use_model(&id),
+            }
             let answer = Answer::Whole(stream::nothing(&facts, unloads, &now)?.into());
             return Ok(Answered { answer, receipt, model });
         };
@@ -424,6 +471,7 @@ pub(crate) async fn generation(client: &Client, shape: Shape, body: Bytes) -> Re
             if attempt > 0 {
                 client.bridge().learn(&id, client.bridge().learned(&id).and(more));
             }
+            client.bridge().use_model(&id);
             let answer = answered(client, facts, response, started).await?;
             return Ok(Answered { answer, receipt, model });
         }
@@ -525,6 +573,7 @@ pub(crate) async fn embedding(client: &Client, old: bool, body: Bytes) -> Result
                 if !more.is_empty() {
                     client.bridge().learn(id, client.bridge().learned(id).and(more));
                 }
+                client.bridge().use_model(id);
                 break client::whole(response.into_body()).await?;
             }
             let (status, error) = refused(client, &path, response, &model).await;
@@ -598,7 +647,10 @@ pub(crate) async fn open(client: &Client, path: &str, ask: Option<Bytes>) -> Res
         "/api/generate" => generation(client, Shape::Generate, ask).await?,
         "/api/embed" => embedding(client, false, ask).await?,
         "/api/tags" => return Ok(client.given(encode(&catalog(client, Duration::from_secs(1)).await?.tags())?)),
-        "/api/ps" => return Ok(client.given(encode(&catalog(client, LISTED).await?.ps())?)),
+        "/api/ps" => {
+            let catalog = catalog(client, LISTED).await?;
+            return Ok(client.given(encode(&client.bridge().ps(&catalog))?));
+        }
         "/api/version" => return Ok(client.given(encode(&serde_json::json!({"version": VERSION}))?)),
         "/api/show" => return Ok(client.given(encode(&shown(client, &String::from_utf8_lossy(&ask)).await?)?)),
         _ => {

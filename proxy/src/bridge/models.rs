@@ -1,7 +1,7 @@
 //! The models of an OpenAI server as Ollama lists and shows them: from what the server reports about each, else from
 //! its name. Pure.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -17,10 +17,14 @@ pub(crate) struct Catalog(Vec<Model>);
 #[derive(Debug, Default)]
 struct Model {
     id: String,
+    /// Whom the server calls the owner.
+    owner: String,
     /// Unix seconds.
     created: i64,
     /// Tokens.
     context: Option<u64>,
+    /// The same, if the server itself says so: it is in force.
+    reported: Option<u64>,
     parameters: Option<u64>,
     bytes: u64,
     embedding: Option<u64>,
@@ -35,6 +39,9 @@ struct Model {
 struct Tag<'a> {
     name: String,
     model: String,
+    /// The server's own id, where `name` has a tag that it does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openai_id: Option<&'a str>,
     modified_at: String,
     size: u64,
     digest: String,
@@ -44,13 +51,16 @@ struct Tag<'a> {
 
 /// A model as `/api/ps` lists it.
 #[derive(Debug, Serialize)]
-struct Loaded {
+struct Loaded<'a> {
     name: String,
     model: String,
+    /// The server's own id, where `name` has a tag that it does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openai_id: Option<&'a str>,
     size: u64,
     digest: String,
     details: Details,
-    expires_at: &'static str,
+    expires_at: String,
     size_vram: u64,
     context_length: u64,
 }
@@ -73,6 +83,9 @@ struct Details {
 #[derive(Debug, Serialize)]
 struct Show<'a> {
     modelfile: String,
+    /// As a model file has them, one a line.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    parameters: String,
     template: &'static str,
     details: Details,
     model_info: Map<String, Value>,
@@ -164,6 +177,14 @@ impl Catalog {
         self.0.len()
     }
 
+    /// The program that serves the models, if it says so: some call themselves the owner of every model.
+    pub(crate) fn server(&self) -> Option<&'static str> {
+        const SERVERS: [(&str, &str); 3] = [("vllm", "vLLM"), ("sglang", "SGLang"), ("llamacpp", "llama.cpp")];
+        let owner = &self.0.first()?.owner;
+        let (_, server) = SERVERS.iter().find(|(known, _)| known == owner)?;
+        self.0.iter().all(|model| model.owner == *owner).then_some(server)
+    }
+
     /// The names of the models, as clients of Ollama see them.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|model| named(&model.id))
@@ -183,6 +204,7 @@ impl Catalog {
             let tag = Tag {
                 name: named(&model.id),
                 model: named(&model.id),
+                openai_id: model.untagged(),
                 modified_at: model.modified_at(),
                 size: model.bytes,
                 digest: model.digest(),
@@ -195,20 +217,28 @@ impl Catalog {
         serde_json::json!({ "models": list })
     }
 
-    /// The answer of `GET /api/ps`: models that the server is known to have in memory.
-    pub(super) fn ps(&self) -> Value {
-        let loaded = self.0.iter().filter(|model| model.loaded).map(|model| {
+    /// The answer of `GET /api/ps` at the time `now`: models that the server is known to have in memory, and those that
+    /// answered lately, each with the time for which it still counts as loaded.
+    pub(super) fn ps(&self, used: &[(&str, Duration)], now: &str) -> Value {
+        let now: jiff::Timestamp = now.parse().unwrap_or_default();
+        let loaded = self.0.iter().filter_map(|model| {
+            let left = used.iter().find(|(id, _)| *id == model.id).map(|(_, left)| *left);
+            let expires_at = match (model.loaded, left) {
+                (true, _) => NEVER.to_owned(),
+                (false, left) => now.checked_add(left?).unwrap_or(now).to_string(),
+            };
             let loaded = Loaded {
                 name: named(&model.id),
                 model: named(&model.id),
+                openai_id: model.untagged(),
                 size: model.bytes,
                 digest: model.digest(),
                 details: model.details(false),
-                expires_at: NEVER,
+                expires_at,
                 size_vram: model.bytes,
                 context_length: model.context.unwrap_or(0),
             };
-            serde_json::to_value(loaded).unwrap_or_default()
+            Some(serde_json::to_value(loaded).unwrap_or_default())
         });
         let list: Vec<Value> = loaded.collect();
         serde_json::json!({ "models": list })
@@ -237,6 +267,7 @@ impl Catalog {
             modelfile: format!(
                 "# {name} runs on an OpenAI server behind farllama\nFROM {name}\nTEMPLATE \"\"\"{template}\"\"\"\n"
             ),
+            parameters: model.reported.map(|tokens| format!("{:<30} {tokens}", "num_ctx")).unwrap_or_default(),
             template,
             details: model.details(false),
             model_info: info,
@@ -269,8 +300,10 @@ impl Model {
         let known = KNOWN.iter().find(|(part, ..)| lower.contains(part));
         let context = context.or_else(|| of_meta("n_ctx")).or_else(|| of_meta("n_ctx_train"));
         Some(Self {
+            owner: value.get("owned_by").and_then(Value::as_str).unwrap_or_default().to_owned(),
             created: value.get("created").and_then(Value::as_i64).unwrap_or(0),
             context: context.or(known.map(|(.., context)| *context)),
+            reported: context,
             parameters: of_meta("n_params"),
             bytes: of_meta("size").unwrap_or(0),
             embedding: of_meta("n_embd"),
@@ -279,6 +312,11 @@ impl Model {
             capabilities: capabilities(value, &lower, known.map_or(&["tools"], |(_, capabilities, _)| capabilities)),
             id: id.to_owned(),
         })
+    }
+
+    /// Its id, if its name in Ollama's lists is another.
+    fn untagged(&self) -> Option<&str> {
+        Some(&*self.id).filter(|id| named(id) != **id)
     }
 
     /// Of the id: servers have no other.
@@ -455,12 +493,46 @@ mod tests {
     }
 
     #[test]
+    fn lists_have_the_servers_own_id_where_the_name_differs() {
+        let models = catalog(r#"[{"id":"Org/m","max_model_len":1},{"id":"a:free","max_model_len":1}]"#);
+        for list in [models.tags(), models.ps(&[], "")] {
+            let list = list["models"].as_array().unwrap();
+            let shown: Vec<_> = list.iter().map(|model| (&model["name"], model.get("openai_id"))).collect();
+            let id = Value::from("Org/m");
+            assert_eq!(shown, [(&Value::from("Org/m:latest"), Some(&id)), (&Value::from("a:free"), None)]);
+        }
+    }
+
+    #[test]
+    fn a_server_is_known_by_the_owner_of_all_models() {
+        for (list, server) in [
+            (r#"[{"id":"a","owned_by":"vllm"},{"id":"b","owned_by":"vllm"}]"#, Some("vLLM")),
+            (r#"[{"id":"a","owned_by":"llamacpp"}]"#, Some("llama.cpp")),
+            (r#"[{"id":"a","owned_by":"vllm"},{"id":"b","owned_by":"me"}]"#, None),
+            (r#"[{"id":"a","owned_by":"openai"}]"#, None),
+            (r#"[{"id":"a"}]"#, None),
+            ("[]", None),
+        ] {
+            assert_eq!(catalog(list).server(), server, "{list}");
+        }
+    }
+
+    #[test]
     fn only_models_that_are_known_to_be_in_memory_are_loaded() {
         let models = catalog(r#"[{"id":"a","meta":{"size":7,"n_params":135000000,"n_ctx_train":9}},{"id":"b"}]"#);
-        let ps = models.ps();
+        let ps = models.ps(&[], "");
         assert_eq!(ps["models"].as_array().unwrap().len(), 1);
         assert_eq!((&ps["models"][0]["name"], &ps["models"][0]["size"]), (&"a:latest".into(), &7.into()));
-        assert_eq!(models.show("a").unwrap()["model_info"]["a.context_length"], 9);
+        let used = [("b", Duration::from_secs(60)), ("gone", Duration::from_secs(60))];
+        let ps = models.ps(&used, "2026-01-01T00:00:00Z");
+        let shown = |nth: usize| (ps["models"][nth]["name"].as_str(), ps["models"][nth]["expires_at"].as_str());
+        assert_eq!(shown(0), (Some("a:latest"), Some(NEVER)));
+        assert_eq!(shown(1), (Some("b:latest"), Some("2026-01-01T00:01:00Z")));
+        assert_eq!(ps["models"].as_array().unwrap().len(), 2);
+        let shown = models.show("a").unwrap();
+        assert_eq!(shown["model_info"]["a.context_length"], 9);
+        assert_eq!(shown["parameters"], "num_ctx                        9");
+        assert!(models.show("b").unwrap().get("parameters").is_none());
         assert!(models.show("c").is_none());
     }
 

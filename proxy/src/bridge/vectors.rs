@@ -42,7 +42,7 @@ pub(crate) fn check(case: &mut Case) {
     if let Some(models) = case.input("models.json") {
         let catalog = Catalog::read(&models).unwrap();
         case.json("tags.json", &catalog.tags());
-        case.json("ps.json", &catalog.ps());
+        case.json("ps.json", &catalog.ps(&[], ""));
         let first = catalog.names().next();
         case.json("show.json", &first.and_then(|name| catalog.show(&name)));
         return;

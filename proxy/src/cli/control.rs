@@ -92,6 +92,13 @@ pub(crate) fn commands() -> Vec<Command> {
                             .required(true)
                             .help("A name, an address, host:port, or a URL"),
                     )
+                    .arg(
+                        Arg::new("kind")
+                            .long("kind")
+                            .value_name("KIND")
+                            .value_parser(["ollama", "openai", "auto"])
+                            .help("What it speaks [default: as now]"),
+                    )
                     .arg(Arg::new("key").long("key").value_name("KEY").help("API key for the remote; empty: none"))
                     .arg(
                         Arg::new("save")
@@ -295,6 +302,16 @@ fn milliseconds(value: &Value) -> String {
     }
 }
 
+/// What a remote is: its kind, and its version or the program that it is.
+fn described(remote: &Value) -> String {
+    match (remote["kind"].as_str(), remote["server"].as_str()) {
+        (Some("openai"), Some(_)) => format!("OpenAI server ({})", shown(&remote["server"])),
+        (Some("openai"), None) => "OpenAI server".to_owned(),
+        _ if remote["version"].is_string() => format!("Ollama {}", shown(&remote["version"])),
+        _ => "Ollama of unknown version".to_owned(),
+    }
+}
+
 fn status_text(status: &Value) -> String {
     let (listener, remote) = (&status["listener"], &status["remote"]);
     let mut text = String::new();
@@ -312,15 +329,16 @@ fn status_text(status: &Value) -> String {
     row("keys", if listener["keys"] == true { "required" } else { "not required" }.to_owned());
     row("remote", shown(&remote["url"]));
     let health = if remote["reachable"] == true {
-        let version = remote["version"].as_str().map_or("of unknown version".to_owned(), str::to_owned);
-        format!("reachable, Ollama {version}, {}", milliseconds(&remote["latency_ms"]))
+        format!("reachable, {}, {}", described(remote), milliseconds(&remote["latency_ms"]))
     } else {
         shown(&remote["error"])
     };
     row("", health);
     for remote in status["remotes"].as_array().into_iter().flatten() {
-        let state =
-            if remote["reachable"] == true { "up".to_owned() } else { format!("DOWN: {}", shown(&remote["error"])) };
+        let state = match remote["reachable"] == true {
+            true => format!("up, {}", described(remote)),
+            false => format!("DOWN: {}", shown(&remote["error"])),
+        };
         row("", format!("{} ({}) {state}", shown(&remote["name"]), shown(&remote["url"])));
     }
     row("requests", format!("{} running", status["requests"]["in_flight"]));
@@ -339,8 +357,7 @@ fn remotes_text(remotes: &Value) -> String {
         let state = if remote["reachable"] == true { "up" } else { "down" };
         let _ = write!(text, "{:16}{state:6}{}", shown(&remote["name"]), shown(&remote["url"]));
         if remote["reachable"] == true {
-            let version = remote["version"].as_str().unwrap_or("of unknown version");
-            let _ = write!(text, "  Ollama {version}, {}", milliseconds(&remote["latency_ms"]));
+            let _ = write!(text, "  {}, {}", described(remote), milliseconds(&remote["latency_ms"]));
         }
         if let Some(requests) = remote["in_flight"].as_u64() {
             let _ = write!(text, ", {requests} running, priority {}, weight {}", remote["priority"], remote["weight"]);
@@ -500,6 +517,9 @@ async fn remote(api: &Api, matches: &ArgMatches) -> Outcome {
     if let Some(key) = matches.get_one::<String>("key") {
         change["api_key"] = json!(key);
     }
+    if let Some(kind) = matches.get_one::<String>("kind") {
+        change["kind"] = json!(kind);
+    }
     let test = matches.get_flag("test");
     let (method, path) = if test { (Method::POST, "/api/remote/test") } else { (Method::PUT, "/api/remote") };
     if !test {
@@ -514,8 +534,7 @@ async fn remote(api: &Api, matches: &ArgMatches) -> Outcome {
     if json_wanted {
         print(&line(&outcome));
     } else {
-        let found =
-            if unreachable { shown(&outcome["error"]) } else { format!("Ollama {}", shown(&outcome["version"])) };
+        let found = if unreachable { shown(&outcome["error"]) } else { described(&outcome) };
         let done = if outcome["applied"] == true { "remote set to " } else { "" };
         print(&format!("{done}{}: {found}\n", shown(&outcome["url"])));
         if let Some(file) = outcome["saved"].as_str() {

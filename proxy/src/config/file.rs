@@ -8,7 +8,7 @@ use std::{
 
 use toml_edit::{DocumentMut, Item, Table, Value};
 
-use super::{Protocol, Sources, Ssh, load, value::Word};
+use super::{Kind, Protocol, Sources, Ssh, load, value::Word};
 
 /// The parts of a remote that a file can have, without its credentials.
 const PARTS: [&str; 6] = ["url", "protocol", "host", "port", "base_path", "ssh"];
@@ -20,6 +20,7 @@ pub(crate) struct SavedRemote {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) base_path: String,
+    pub(crate) kind: Kind,
     /// The machine over which it is reached.
     pub(crate) ssh: Option<Ssh>,
     /// None: the credentials in the file stay unchanged.
@@ -49,6 +50,10 @@ pub(crate) fn save_remote(sources: &Sources, remote: &SavedRemote) -> Result<Pat
         match &remote.ssh {
             Some(ssh) => set(table, "ssh", ssh.to_string().into()),
             None => drop(table.remove("ssh")),
+        }
+        // An Ollama is what the file means without a word.
+        if remote.kind != Kind::default() || table.contains_key("kind") {
+            set(table, "kind", remote.kind.word().into());
         }
         set(table, "protocol", remote.protocol.word().into());
         set(table, "host", remote.host.as_str().into());
@@ -145,6 +150,7 @@ mod tests {
             host: "new".to_owned(),
             port: 8080,
             base_path: String::new(),
+            kind: Kind::default(),
             ssh: None,
             credentials: None,
         };
@@ -161,6 +167,12 @@ mod tests {
         remote.ssh = Some(Ssh { user: Some("me".to_owned()), host: "gpu-box".to_owned(), port: None });
         save_remote(&sources, &remote).unwrap();
         assert_eq!(load(&sources).unwrap().config.remote.reach.ssh, remote.ssh);
+        assert!(!fs::read_to_string(&path).unwrap().contains("kind"));
+        for kind in [Kind::OpenAi, Kind::Ollama] {
+            remote.kind = kind;
+            save_remote(&sources, &remote).unwrap();
+            assert_eq!(load(&sources).unwrap().config.remote.kind, kind);
+        }
         let bad = SavedRemote { port: 0, ..remote };
         let before = fs::read_to_string(&path).unwrap();
         assert!(save_remote(&sources, &bad).unwrap_err().contains("port"));

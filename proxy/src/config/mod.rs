@@ -275,6 +275,13 @@ pub enum Kind {
     Auto,
 }
 
+impl Kind {
+    /// Its name in the settings.
+    pub(crate) fn name(self) -> &'static str {
+        value::Word::word(self)
+    }
+}
+
 /// How the remote is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

@@ -57,10 +57,14 @@ pub fn changes(before: &Config, after: &Config) -> Vec<String> {
                     changes.push(key.to_owned());
                 }
             }
+            // Values that are not shown.
             (Shown::Masked, Shown::Masked) => {
-                if before.remote.authorization != after.remote.authorization {
+                if differs(key, before, after) {
                     changes.push(key.to_owned());
                 }
+            }
+            (Shown::Value(old), Shown::Value(new)) if old == new && differs(key, before, after) => {
+                changes.push(key.to_owned());
             }
             (Shown::Value(old), Shown::Value(new)) => {
                 if old != new {
@@ -75,6 +79,18 @@ pub fn changes(before: &Config, after: &Config) -> Vec<String> {
         }
     }
     changes
+}
+
+/// Whether what a mask hides of a setting differs.
+fn differs(key: &str, before: &Config, after: &Config) -> bool {
+    match key {
+        "remote.api_key" | "remote.basic_auth" => before.remote.authorization != after.remote.authorization,
+        "remote.proxy" => before.remote.reach.proxy != after.remote.reach.proxy,
+        "responses.compaction_key" => before.responses.compaction_key != after.responses.compaction_key,
+        "admin.token" => before.admin.token != after.admin.token,
+        "store.url" => before.store.url != after.store.url,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +122,14 @@ mod tests {
         let remote = |key: &str| config(&format!("[remote]\napi_key = \"{key}\""));
         assert_eq!(changes(&remote("hunter2"), &remote("hunter3")), ["remote.api_key"]);
         assert_eq!(changes(&Config::default(), &remote("hunter3")), ["remote.api_key added"]);
+        for (key, old, new) in [
+            ("remote.proxy", "http://me:one@proxy:1", "http://me:two@proxy:1"),
+            ("responses.compaction_key", "0123456789abcdef", "0123456789abcdeX"),
+            ("admin.token", "one", "two"),
+            ("store.url", "redis://:one@host", "redis://:two@host"),
+        ] {
+            let with = |value: &str| config(&format!("remote.api_key = \"k\"\n{key} = \"{value}\""));
+            assert_eq!(changes(&with(old), &with(new)), [key], "{key}");
+        }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Listing<'a> {
 /// A model as it is listed.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
-    /// Its name, or an alias.
+    /// Its name, as clients of OpenAI's API know it, or an alias.
     pub(crate) name: Cow<'a, str>,
     /// The remote's model.
     pub(crate) tag: &'a Tag<'a>,
@@ -41,7 +41,7 @@ impl<'a> Listing<'a> {
             // An alias of that name takes its place.
             !models.lists(&tag.name) || name::full(models.behind(&tag.name, None).0) != name::full(&tag.name)
         };
-        let own = tags.models.iter().filter(|tag| !hides(tag)).map(|tag| entry((&*tag.name).into(), tag));
+        let own = tags.models.iter().filter(|tag| !hides(tag)).map(|tag| entry(tag.id().into(), tag));
         let aliases = models.aliases().filter(|alias| models.lists(alias.name)).filter_map(|alias| {
             let tag = tags.models.iter().find(|tag| name::full(&tag.name) == name::full(alias.target))?;
             Some(entry(alias.name.into(), tag))

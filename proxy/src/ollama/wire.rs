@@ -223,6 +223,9 @@ pub(crate) struct Tags<'a> {
 pub(crate) struct Tag<'a> {
     #[serde(borrow)]
     pub(crate) name: Cow<'a, str>,
+    /// The id of a model of an OpenAI server, where `name` has a tag that it does not have.
+    #[serde(borrow, default)]
+    pub(crate) openai_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(crate) modified_at: Cow<'a, str>,
     #[serde(default)]
@@ -230,6 +233,13 @@ pub(crate) struct Tag<'a> {
     /// What the model can do, such as `completion`, `tools`, `vision`; older versions do not list it.
     #[serde(borrow, default)]
     pub(crate) capabilities: Option<Vec<Cow<'a, str>>>,
+}
+
+impl Tag<'_> {
+    /// The name by which clients of OpenAI's API know the model: the server's own.
+    pub(crate) fn id(&self) -> &str {
+        self.openai_id.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// What we read of a model's details.

@@ -8,6 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::openai_body;
 use crate::{config::Preset, gate::model_names::Name, openai::request::json::Text};
 
 /// Which fields a route has.
@@ -16,6 +17,10 @@ pub(super) enum Kind {
     Chat,
     Generate,
     Embed,
+    /// OpenAI's chats, which pass through to an OpenAI server.
+    OpenAiChat,
+    /// OpenAI's completions, which do, too.
+    OpenAiCompletion,
     /// It runs nothing that a preset is about.
     Other,
 }
@@ -27,7 +32,18 @@ impl Kind {
             "api/chat" => Self::Chat,
             "api/generate" => Self::Generate,
             "api/embed" | "api/embeddings" => Self::Embed,
+            "chat" => Self::OpenAiChat,
+            "completions" => Self::OpenAiCompletion,
             _ => Self::Other,
+        }
+    }
+
+    /// Whether it is a chat of OpenAI's. None if it is not OpenAI's at all.
+    pub(super) fn openai(self) -> Option<bool> {
+        match self {
+            Self::OpenAiChat => Some(true),
+            Self::OpenAiCompletion => Some(false),
+            _ => None,
         }
     }
 
@@ -35,7 +51,9 @@ impl Kind {
     pub(super) fn takes(self, preset: &Preset) -> bool {
         let loads = preset.num_ctx.is_some() || preset.keep_alive.is_some() || !preset.options.is_empty();
         match self {
-            Self::Chat | Self::Generate => loads || preset.think.is_some() || preset.system.is_some(),
+            Self::Chat | Self::Generate | Self::OpenAiChat | Self::OpenAiCompletion => {
+                loads || preset.think.is_some() || preset.system.is_some()
+            }
             Self::Embed => loads,
             Self::Other => false,
         }
@@ -58,6 +76,9 @@ pub(super) fn with_preset(
     preset: &Preset,
     kind: Kind,
 ) -> Option<Vec<u8>> {
+    if let Some(chat) = kind.openai() {
+        return openai_body::with_preset(body, names, model, preset, chat);
+    }
     // What follows the object is not read, as in Go.
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Object<'_>>();
     let object = values.next()?.ok()?;
@@ -84,7 +105,7 @@ pub(super) fn with_preset(
             // Ollama's own client sends an empty one where it has none.
             Kind::Generate => set(&mut edits, "system", &system, |raw| is_null(raw) || raw == "\"\""),
             Kind::Chat => edits.system_message(body, &object, &system),
-            Kind::Embed | Kind::Other => {}
+            _ => {}
         }
     }
     let options: Vec<_> = preset.options().filter(|(name, _)| !object.has_option(name)).collect();
@@ -175,13 +196,13 @@ impl Edits {
         }
     }
 
-    fn name(&mut self, names: &[Name], model: &str) {
+    pub(super) fn name(&mut self, names: &[Name], model: &str) {
         let model = serde_json::Value::from(model).to_string();
         self.0.extend(names.iter().filter_map(|name| Some((name.span.clone()?, model.clone()))));
     }
 
     /// Puts a system message in front of messages that have none.
-    fn system_message(&mut self, body: &[u8], object: &Object<'_>, system: &str) {
+    pub(super) fn system_message(&mut self, body: &[u8], object: &Object<'_>, system: &str) {
         #[derive(Deserialize)]
         struct Message<'a> {
             #[serde(borrow, default)]

@@ -5,6 +5,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     thread::JoinHandle,
     time::Duration,
@@ -31,8 +32,17 @@ impl Drop for Program {
 impl Program {
     /// On a free port, with no settings but these, once it says that it listens.
     pub fn start(flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::with(&[&["--local-port", "0", "--admin-enabled=false", "--log", "json"], flags].concat(), environment)
+    }
+
+    /// With the settings of a file alone, which must have a free port and the log in JSON.
+    pub fn of_file(file: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::with(&["--config", file.to_str().expect("text")], environment)
+    }
+
+    fn with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_farllama"))
-            .args(["serve", "--local-port", "0", "--admin-enabled=false", "--log", "json"])
+            .arg("serve")
             .args(flags)
             .env_clear()
             .envs(environment.iter().copied())
@@ -69,6 +79,25 @@ impl Program {
         let hearing = printed.wait_for(|printed| printed.contains(text));
         let received = tokio::time::timeout(Duration::from_secs(5), hearing).await;
         assert!(received.is_ok_and(|received| received.is_ok()), "no {text:?} in: {}", *self.printed.borrow());
+    }
+
+    /// Lets it read its settings again. Returns what it logs of that.
+    pub async fn reload(&self) -> String {
+        let outcomes = |printed: &str| -> Vec<String> {
+            let lines = printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let texts = lines.filter_map(|line| Some(line["message"].as_str()?.to_owned()));
+            texts
+                .filter(|text| text.starts_with("configuration reloaded") || text.starts_with("reload failed"))
+                .collect()
+        };
+        let mut printed = self.printed.clone();
+        let before = outcomes(&printed.borrow()).len();
+        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "it has ended: {}", *self.printed.borrow());
+        let hearing = printed.wait_for(|printed| outcomes(printed).len() > before);
+        let heard = tokio::time::timeout(Duration::from_secs(10), hearing).await;
+        let printed = heard.expect("an outcome in time").expect("it runs").clone();
+        outcomes(&printed).pop().unwrap_or_default()
     }
 
     /// All that it has logged so far.

@@ -65,6 +65,9 @@ function make(tag, text, className) {
   return element;
 }
 
+const described = (remote) => remote.kind === "openai"
+  ? `OpenAI server${remote.server ? ` (${remote.server})` : ""}`
+  : `Ollama ${remote.version || "of unknown version"}`;
 const known = (value, unit = "") => value === null || value === undefined ? "–" : `${value}${unit}`;
 const clock = (ms) => new Date(ms).toLocaleTimeString();
 function size(bytes) {
@@ -113,7 +116,7 @@ function show(now) {
   $("remote-url").textContent = now.remote.url;
   $("remote-state").textContent = now.remote.reachable ? "reachable" : now.remote.error;
   $("remote-state").className = now.remote.reachable ? "good" : "bad";
-  $("remote-version").textContent = now.remote.version ? `Ollama ${now.remote.version}` : "–";
+  $("remote-version").textContent = now.remote.reachable ? described(now.remote) : "–";
   $("remote-latency").textContent = now.remote.reachable ? known(now.remote.latency_ms, " ms") : "–";
   const remotes = now.remotes || [];
   $("remotes-part").hidden = !remotes.length;
@@ -121,7 +124,7 @@ function show(now) {
     make("td", remote.name, "text"),
     make("td", remote.reachable ? "up" : `down: ${remote.error}`, remote.reachable ? "good" : "bad"),
     make("td", remote.url, "text"),
-    remote.version ? `Ollama ${remote.version}` : "–",
+    remote.reachable ? described(remote) : "–",
     remote.reachable ? known(remote.latency_ms, " ms") : "–",
     known(remote.in_flight),
     remote.priority,
@@ -385,7 +388,7 @@ $("save-scenario").onclick = () => act($("save-scenario"), async () => {
 function change() {
   const body = {
     protocol: $("remote-protocol").value, host: $("remote-host").value.trim(), port: Number($("remote-port").value), base_path: $("remote-base").value.trim() || "/",
-    save: $("remote-save").checked, force: $("remote-force").checked,
+    kind: $("remote-kind").value, save: $("remote-save").checked, force: $("remote-force").checked,
   };
   if ($("remote-key").value) body.api_key = $("remote-key").value;
   return body;
@@ -397,12 +400,13 @@ function outcome(text, good) {
 }
 
 const found = (one) => one.reachable
-  ? `${one.url} answers: Ollama ${one.version || "of unknown version"}, ${one.models === null ? "models unknown" : `${one.models} models`}. ${one.warnings.join(" ")}`
+  ? `${one.url} answers: ${described(one)}, ${one.models === null ? "models unknown" : `${one.models} models`}. ${one.warnings.join(" ")}`
   : `${one.url}: ${one.error}`;
 
 $("change-remote").onclick = () => act(null, async () => {
   const remote = await call("GET", "/api/remote");
   $("remote-protocol").value = remote.protocol;
+  $("remote-kind").value = remote.kind;
   $("remote-host").value = remote.host;
   $("remote-port").value = remote.port;
   $("remote-base").value = remote.base_path || "/";

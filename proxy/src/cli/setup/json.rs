@@ -38,6 +38,21 @@ impl Json {
         Ok(())
     }
 
+    /// The value at a path of names.
+    pub(super) fn get(&self, path: &[&str]) -> Option<Value> {
+        let whole = self.0.value()?.to_serde_value()?;
+        path.iter().try_fold(&whole, |value, name| value.get(name)).cloned()
+    }
+
+    /// The object of a list at the top whose `field` is the same as in `value`.
+    pub(super) fn find(&self, field: &str, value: &Value) -> Option<Value> {
+        let list = self.0.value()?.to_serde_value()?;
+        list.as_array()?
+            .iter()
+            .find(|known| known.get(field).is_some() && known.get(field) == value.get(field))
+            .cloned()
+    }
+
     /// Puts `value` in the place of the object of a list at the top whose `field` is the same, or at the end.
     ///
     /// # Errors

@@ -215,6 +215,9 @@ fn continue_dev(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
 }
 
 /// Ollama's provider in Zed's settings.
+///
+/// Source: `zed-industries/zed`, `crates/settings_content/src/language_model.rs` at 000b56b (`OllamaSettingsContent`).
+/// Models that are not listed are found by Zed itself, unless `auto_discover` is false.
 fn zed(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
     let path = places.file(|| Ok(places.settings()?.join("zed").join("settings.json")))?;
     let models: Vec<Value> = facts
@@ -245,6 +248,9 @@ fn zed(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
 }
 
 /// A custom endpoint in VS Code's list of language models (VS Code 1.122 and later).
+///
+/// Source: `microsoft/vscode`, below `extensions/copilot`: `src/extension/byok/vscode-node/customEndpointProvider.ts`
+/// at 0081284, and the required fields of a model in `package.json` at 0024ccf.
 fn copilot(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
     let path = places.file(|| Ok(places.application("Code")?.join("User").join("chatLanguageModels.json")))?;
     let url = format!("{}/chat/completions", facts.openai);
@@ -274,6 +280,12 @@ fn copilot(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
     });
     let change = |text: &str| {
         let json = Json::read(text)?;
+        let mut entry = entry.clone();
+        // What was chosen in VS Code for these models.
+        if let Some(chosen) = json.find("name", &entry).and_then(|mut known| known.get_mut("settings").map(Value::take))
+        {
+            entry["settings"] = chosen;
+        }
         json.put("name", &entry)?;
         Ok(json.text())
     };
@@ -287,22 +299,60 @@ fn copilot(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
     plan(path, change, steps)
 }
 
-/// Cline keeps its settings in the editor's store.
-fn cline(facts: &Facts, _: &Places<'_>) -> Result<Plan, String> {
+/// Cline's list of providers, which its CLI and the extensions built on the same core read.
+///
+/// Source: npm `cline` 3.0.65 and its `@cline/core` 0.0.86: the paths, the schema, and the file that `cline auth
+/// --provider openai-compatible` writes. Older extensions keep their settings in the editor's store, where only they
+/// can change them.
+fn cline(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
+    const PROVIDER: &str = "openai-compatible";
+    let path = places.file(|| {
+        if let Some(own) = places.variable("CLINE_PROVIDER_SETTINGS_PATH") {
+            return Ok(own);
+        }
+        let data = match (places.variable("CLINE_DATA_DIR"), places.variable("CLINE_DIR")) {
+            (Some(data), _) => data,
+            (None, Some(own)) => own.join("data"),
+            (None, None) => places.home()?.join(".cline").join("data"),
+        };
+        Ok(data.join("settings").join("providers.json"))
+    })?;
+    let mut settings = json!({
+        "provider": PROVIDER,
+        "apiKey": facts.some_key(),
+        "model": facts.model,
+        "baseUrl": facts.openai,
+    });
+    if let Some(tokens) = facts.context() {
+        settings["contextWindow"] = tokens.into();
+    }
+    let change = |text: &str| {
+        let json = Json::read(text)?;
+        if text.trim().is_empty() {
+            json.set(&["version"], &Value::from(1))?;
+        }
+        json.set(&["lastUsedProvider"], &Value::from(PROVIDER))?;
+        // The time of a change, which is none if the settings are there already.
+        if json.get(&["providers", PROVIDER, "settings"]).as_ref() != Some(&settings) {
+            let now = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string();
+            let entry = json!({"settings": settings, "updatedAt": now, "tokenSource": "manual"});
+            json.set(&["providers", PROVIDER], &entry)?;
+        }
+        Ok(json.text())
+    };
     let context = facts.context().map_or_else(|| "what the model has".to_owned(), |tokens| tokens.to_string());
-    let steps = [
-        "In Cline's settings:".to_owned(),
+    let vision = facts.chosen().is_some_and(|model| model.vision);
+    let steps = vec![
+        "Use it: cline".to_owned(),
+        "In an extension that does not show this provider, enter it in Cline's settings:".to_owned(),
         "  API Provider           OpenAI Compatible".to_owned(),
         format!("  Base URL               {}", facts.openai),
         format!("  API Key                {}", facts.some_key()),
         format!("  Model ID               {}", facts.model),
         format!("  Context Window Size    {context}"),
-        format!(
-            "  Supports Images        {}",
-            if facts.chosen().is_some_and(|model| model.vision) { "yes" } else { "no" }
-        ),
+        format!("  Supports Images        {}", if vision { "yes" } else { "no" }),
     ];
-    Ok(Plan { files: Vec::new(), steps: steps.into() })
+    plan(path, change, steps)
 }
 
 /// A provider in opencode's settings.
@@ -373,6 +423,8 @@ fn aider(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
 }
 
 /// Environment variables: Open WebUI keeps everything else in its database.
+///
+/// Source: PyPI `open-webui` 0.12.4, `open_webui/config.py`.
 fn open_webui(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
     // A container reaches this machine under another name.
     let inside = |url: &str| {
@@ -415,6 +467,13 @@ fn open_webui(facts: &Facts, places: &Places<'_>) -> Result<Plan, String> {
         }
         Ok(lines.join("\n") + "\n")
     };
+    if inside(&facts.openai) != facts.openai {
+        steps.push(format!(
+            "A container (--env-file) reaches this machine as host.docker.internal: for one, add --url {}, and let farllama listen on its \
+             network, with keys (local.host, auth.enabled).",
+            inside(&facts.native)
+        ));
+    }
     plan(path, change, steps)
 }
 
@@ -516,9 +575,42 @@ mod tests {
         assert_eq!(json("zed")["language_models"]["ollama"]["available_models"][0]["max_tokens"], 32_768);
         assert_eq!(json("copilot")[0]["models"][0]["maxInputTokens"], 24_576);
         assert_eq!(json("opencode")["provider"]["farllama"]["models"]["qwen3:30b"]["limit"]["context"], 32_768);
+        let cline = json("cline");
+        let provider = &cline["providers"]["openai-compatible"];
+        assert_eq!((&cline["version"], &cline["lastUsedProvider"]), (&json!(1), &json!("openai-compatible")));
+        assert_eq!(
+            (&provider["settings"]["contextWindow"], &provider["tokenSource"]),
+            (&json!(32_768), &json!("manual"))
+        );
+        assert!(provider["updatedAt"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
         assert!(first("aider").contains("model: \"openai/qwen3:30b\""));
         assert!(first("continue").starts_with("name: farllama\n"));
         assert!(first("llm").contains("- model_id: \"farllama/qwen3:30b\"\n  model_name: \"qwen3:30b\"\n"));
+    }
+
+    #[test]
+    fn what_was_chosen_in_vs_code_stays_and_other_providers_of_cline_do() {
+        let home = tempfile::tempdir().unwrap();
+        let planned = |name: &str, text: &str| {
+            let file = home.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            let places = Places { environment: &[], file: Some(file) };
+            let tool = ALL.iter().find(|tool| tool.name == name).unwrap();
+            let text = (tool.plan)(&facts(None), &places).unwrap().files.remove(0).1;
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let chosen = json!({"qwen3:30b": {"reasoningEffort": "low"}});
+        let other = json!({"name": "other", "vendor": "ollama"});
+        let list = json!([other, {"name": "farllama", "vendor": "customendpoint", "models": [], "settings": chosen}]);
+        let copilot = planned("copilot", &list.to_string());
+        assert_eq!(
+            (&copilot[0], &copilot[1]["settings"], copilot[1]["models"].as_array().unwrap().len()),
+            (&other, &chosen, 2)
+        );
+        let anthropic = json!({"settings": {"provider": "anthropic"}, "updatedAt": "2026-01-01T00:00:00Z"});
+        let cline =
+            planned("cline", &json!({"version": 1, "modes": {}, "providers": {"anthropic": anthropic}}).to_string());
+        assert_eq!(cline["providers"]["anthropic"], anthropic);
     }
 
     #[test]

@@ -51,12 +51,7 @@ struct VersionReply {
 
 #[derive(Deserialize)]
 struct List {
-    models: Vec<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
+    models: Vec<Listed>,
 }
 
 impl Member {
@@ -140,7 +135,13 @@ impl Member {
             return;
         }
         let standing = self.state.now();
-        let version = standing.version.map_or(String::new(), |version| format!(": Ollama {version}"));
+        let version = match standing.version {
+            Some(version) => format!(": Ollama {version}"),
+            None if self.client.bridge().is_on() => {
+                format!(": {}", bridge::described(self.client.bridge().server()))
+            }
+            None => String::new(),
+        };
         match change {
             Change::Came => tracing::info!(target: "farllama", "remote {self} responds{version}"),
             Change::Returned => tracing::info!(target: "farllama", "remote {self} is in use again{version}"),
@@ -252,10 +253,7 @@ impl Member {
     async fn read_lists(&self) {
         let (installed, loaded) = tokio::join!(self.ask("/api/tags"), self.ask("/api/ps"));
         self.state.looked();
-        let names = |path, reply: &Bytes| {
-            let list = self.client.read::<List>(path, reply).ok()?;
-            Some(list.models.iter().map(|model| Listed::new(&model.name)).collect::<Vec<_>>())
-        };
+        let names = |path, reply: &Bytes| Some(self.client.read::<List>(path, reply).ok()?.models);
         match installed {
             Ok(reply) => self.state.learn_installed(names("/api/tags", &reply)),
             // It does not list its models.

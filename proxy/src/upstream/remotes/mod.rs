@@ -321,12 +321,16 @@ impl Remotes {
             Dialect::Ollama => format!("model '{model}' not found on any remote"),
             _ => format!("The model `{model}` does not exist or you do not have access to it. No remote has it"),
         };
+        let named = |listed: Listed| match dialect {
+            Dialect::Ollama => listed.name,
+            _ => listed.own_name().to_owned(),
+        };
         let mut lead = ": ";
         for member in &*self.members {
             let _ = write!(message, "{lead}{}", member.name);
             lead = "; ";
             let models: Vec<_> =
-                member.models().into_iter().map(|listed| listed.name).filter(|name| may_see(name)).collect();
+                member.models().into_iter().filter(|listed| may_see(&listed.name)).map(named).collect();
             if !member.is_up() {
                 message += " is out of use";
             } else if models.is_empty() {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{config::Health, ollama::name, openai::upstream_request::context::Grown};
@@ -51,16 +52,37 @@ pub(crate) struct Standing {
 }
 
 /// A model in a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Named")]
 pub(crate) struct Listed {
     pub(crate) name: String,
+    /// The id of a model of an OpenAI server, where `name` has a tag that it does not have.
+    id: Option<String>,
     /// The spelling by which names are compared.
     pub(crate) full: String,
 }
 
+/// A model as a list has it.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    openai_id: Option<String>,
+}
+
+impl From<Named> for Listed {
+    fn from(Named { name, openai_id }: Named) -> Self {
+        Self { id: openai_id, ..Self::new(&name) }
+    }
+}
+
 impl Listed {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), full: name::full(name).into_owned() }
+        Self { name: name.to_owned(), id: None, full: name::full(name).into_owned() }
+    }
+
+    /// The name by which its remote knows it.
+    pub(crate) fn own_name(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.name)
     }
 }
 

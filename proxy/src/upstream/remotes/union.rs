@@ -18,11 +18,6 @@ struct List {
     models: Vec<Box<RawValue>>,
 }
 
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
 /// The models of all remotes, each once.
 pub(crate) struct Union {
     /// Each model as the first remote that has it describes it.
@@ -117,7 +112,7 @@ pub(super) fn places(all: &[Arc<Member>]) -> Vec<(String, String)> {
             }
         }
     }
-    places.into_iter().map(|(listed, remotes)| (listed.name, remotes)).collect()
+    places.into_iter().map(|(listed, remotes)| (listed.own_name().to_owned(), remotes)).collect()
 }
 
 /// The models of one remote, without those that it is not used for.
@@ -135,8 +130,8 @@ async fn list(member: &Arc<Member>, path: &'static str) -> Result<Vec<(Listed, B
     let list: List = member.client.read(path, &reply)?;
     member.responded();
     let models = list.models.into_iter().filter_map(|model| {
-        let named: Named = serde_json::from_str(model.get()).ok()?;
-        Some((Listed::new(&named.name), model))
+        let listed: Listed = serde_json::from_str(model.get()).ok()?;
+        Some((listed, model))
     });
     let models: Vec<_> = models.collect();
     let names = models.iter().map(|(listed, _)| listed.clone()).collect();

@@ -1,56 +1,19 @@
 // langchain4j's Ollama client: farllama as an Ollama in front of an OpenAI server.
 
-import dev.langchain4j.agent.tool.ToolSpecification;
 import dev.langchain4j.data.message.AiMessage;
 import dev.langchain4j.data.message.ToolExecutionResultMessage;
 import dev.langchain4j.data.message.UserMessage;
 import dev.langchain4j.model.chat.request.ChatRequest;
-import dev.langchain4j.model.chat.request.json.JsonObjectSchema;
-import dev.langchain4j.model.chat.response.ChatResponse;
-import dev.langchain4j.model.chat.response.StreamingChatResponseHandler;
 import dev.langchain4j.model.ollama.OllamaChatModel;
 import dev.langchain4j.model.ollama.OllamaEmbeddingModel;
 import dev.langchain4j.model.ollama.OllamaModels;
 import dev.langchain4j.model.ollama.OllamaStreamingChatModel;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
-import java.util.concurrent.TimeUnit;
 
 public final class OllamaWitness {
     private static final String BASE = System.getenv("WITNESS_BRIDGED_URL");
 
     private static OllamaChatModel chat(String model) {
         return OllamaChatModel.builder().baseUrl(BASE).modelName(model).maxRetries(0).build();
-    }
-
-    /** The text of a stream, and what it ended with: the whole answer, or the error that the client reported. */
-    private record Streamed(String text, String whole, Throwable error) {}
-
-    private static Streamed stream(OllamaStreamingChatModel model, String prompt) throws Exception {
-        var text = new StringBuffer();
-        var end = new CompletableFuture<ChatResponse>();
-        model.chat(prompt, new StreamingChatResponseHandler() {
-            @Override
-            public void onPartialResponse(String part) {
-                text.append(part);
-            }
-
-            @Override
-            public void onCompleteResponse(ChatResponse response) {
-                end.complete(response);
-            }
-
-            @Override
-            public void onError(Throwable error) {
-                end.completeExceptionally(error);
-            }
-        });
-        try {
-            var response = end.get(30, TimeUnit.SECONDS);
-            return new Streamed(text.toString(), response.aiMessage().text(), null);
-        } catch (ExecutionException error) {
-            return new Streamed(text.toString(), null, error.getCause());
-        }
     }
 
     private static OllamaStreamingChatModel streaming(String model) {
@@ -64,7 +27,7 @@ public final class OllamaWitness {
             var text = whole.chat("Say hello.");
             Report.expect(!text.isEmpty(), "the whole answer is empty");
             var parts = OllamaStreamingChatModel.builder().baseUrl(BASE).modelName(name).numPredict(8).temperature(0.0).build();
-            var streamed = stream(parts, "Say hello.");
+            var streamed = LangChain.stream(parts, "Say hello.");
             Report.expect(streamed.error() == null && streamed.text().equals(text), streamed + " instead of " + text);
         });
     }
@@ -77,19 +40,17 @@ public final class OllamaWitness {
         Report.check("a chat answers, whole and streamed", () -> {
             var text = chat("smollm2:135m").chat("Say harbor.");
             Report.expect(text.contains("harbor"), text);
-            var streamed = stream(streaming("smollm2:135m"), "Say harbor.");
+            var streamed = LangChain.stream(streaming("smollm2:135m"), "Say harbor.");
             Report.expect(streamed.error() == null && streamed.text().contains("harbor"), streamed);
         });
         Report.check("a tool is called, and its result is understood", () -> {
-            var city = JsonObjectSchema.builder().addStringProperty("city").required("city").build();
-            var weather = ToolSpecification.builder().name("get_weather").description("Weather of a city").parameters(city).build();
             var asked = UserMessage.from("What is the weather in Paris?");
-            var request = ChatRequest.builder().messages(asked).toolSpecifications(weather).build();
+            var request = ChatRequest.builder().messages(asked).toolSpecifications(LangChain.weather()).build();
             AiMessage answer = chat("agent").chat(request).aiMessage();
             var calls = answer.toolExecutionRequests();
             Report.expect(calls.size() == 1 && calls.get(0).name().equals("get_weather"), calls);
             var result = ToolExecutionResultMessage.from(calls.get(0), "sunny, 21 C");
-            var next = ChatRequest.builder().messages(asked, answer, result).toolSpecifications(weather).build();
+            var next = ChatRequest.builder().messages(asked, answer, result).toolSpecifications(LangChain.weather()).build();
             Report.expect(!chat("agent").chat(next).aiMessage().text().isEmpty(), "no answer to the result");
         });
         Report.check("embeddings have numbers", () -> {
@@ -98,7 +59,7 @@ public final class OllamaWitness {
             Report.expect(vector.length > 0, vector.length);
         });
         Report.check("a stream that breaks off is an error, never a whole answer", () -> {
-            var streamed = stream(streaming("breaks"), "Tell a story.");
+            var streamed = LangChain.stream(streaming("breaks"), "Tell a story.");
             Report.expect(streamed.whole() == null && streamed.error() != null, streamed);
         });
         Report.check("a model that is not there has Ollama's text", () -> {

@@ -6,50 +6,17 @@ import com.openai.errors.NotFoundException;
 import com.openai.errors.SseException;
 import com.openai.models.chat.completions.ChatCompletionCreateParams;
 import com.openai.models.embeddings.EmbeddingCreateParams;
-import dev.langchain4j.agent.tool.ToolSpecification;
 import dev.langchain4j.data.message.UserMessage;
 import dev.langchain4j.model.chat.request.ChatRequest;
-import dev.langchain4j.model.chat.request.json.JsonObjectSchema;
-import dev.langchain4j.model.chat.response.ChatResponse;
-import dev.langchain4j.model.chat.response.StreamingChatResponseHandler;
 import dev.langchain4j.model.openai.OpenAiChatModel;
 import dev.langchain4j.model.openai.OpenAiStreamingChatModel;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
-import java.util.concurrent.TimeUnit;
 
 public final class Witness {
     private static final String BASE = System.getenv("WITNESS_URL") + "/v1";
 
-    /** The text of a stream, and what it ended with: the whole answer, or the error that the client reported. */
-    private record Streamed(String text, String whole, Throwable error) {}
-
-    private static Streamed stream(String model, String prompt) throws Exception {
+    private static LangChain.Streamed stream(String model, String prompt) throws Exception {
         var client = OpenAiStreamingChatModel.builder().baseUrl(BASE).apiKey("unused").modelName(model).build();
-        var text = new StringBuffer();
-        var end = new CompletableFuture<ChatResponse>();
-        client.chat(prompt, new StreamingChatResponseHandler() {
-            @Override
-            public void onPartialResponse(String part) {
-                text.append(part);
-            }
-
-            @Override
-            public void onCompleteResponse(ChatResponse response) {
-                end.complete(response);
-            }
-
-            @Override
-            public void onError(Throwable error) {
-                end.completeExceptionally(error);
-            }
-        });
-        try {
-            var response = end.get(30, TimeUnit.SECONDS);
-            return new Streamed(text.toString(), response.aiMessage().text(), null);
-        } catch (ExecutionException error) {
-            return new Streamed(text.toString(), null, error.getCause());
-        }
+        return LangChain.stream(client, prompt);
     }
 
     private static ChatCompletionCreateParams ask(String model, String prompt) {
@@ -73,11 +40,9 @@ public final class Witness {
         });
         Report.check("langchain4j: a tool is called", () -> {
             var model = OpenAiChatModel.builder().baseUrl(BASE).apiKey("unused").modelName("agent").build();
-            var city = JsonObjectSchema.builder().addStringProperty("city").required("city").build();
-            var weather = ToolSpecification.builder().name("get_weather").description("Weather of a city").parameters(city).build();
             var request = ChatRequest.builder()
                 .messages(UserMessage.from("What is the weather in Paris?"))
-                .toolSpecifications(weather)
+                .toolSpecifications(LangChain.weather())
                 .build();
             var calls = model.chat(request).aiMessage().toolExecutionRequests();
             Report.expect(calls.size() == 1 && calls.get(0).name().equals("get_weather"), calls);
