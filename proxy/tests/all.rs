@@ -31,6 +31,7 @@ mod passthrough;
 mod quota;
 mod reaching;
 mod refusals;
+mod reloads;
 mod remotes;
 mod responses;
 mod setup;
