@@ -319,8 +319,9 @@ fn trial(capability: Capability, model: &str) -> Option<(&'static str, Value)> {
 }
 
 /// The numbers of a version; a release candidate counts as the release.
-fn numbers(version: &str) -> Vec<u64> {
-    let release = version.split(['-', '+']).next().unwrap_or_default();
+pub(crate) fn numbers(version: &str) -> Vec<u64> {
+    let version = version.trim();
+    let release = version.strip_prefix('v').unwrap_or(version).split(['-', '+']).next().unwrap_or_default();
     release.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
@@ -332,6 +333,7 @@ mod tests {
     fn versions_are_compared_by_their_numbers() {
         assert!(numbers("0.9.0") < numbers("0.14.0"));
         assert!(numbers("0.33.0-rc2") >= numbers("0.33.0"));
+        assert_eq!(numbers(" v1.2.3+x"), [1, 2, 3]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod remote;
 use std::{net::SocketAddr, sync::Arc};
 
 pub use abilities::Capabilities;
+pub(crate) use abilities::numbers;
 
 use farllama::{
     Config, Running,

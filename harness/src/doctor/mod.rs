@@ -143,13 +143,6 @@ impl Diagnosis {
     }
 }
 
-/// The numbers of a version; a release candidate counts as the release.
-pub(crate) fn numbers(version: &str) -> Vec<u64> {
-    let version = version.trim();
-    let release = version.strip_prefix('v').unwrap_or(version).split(['-', '+']).next().unwrap_or_default();
-    release.split('.').map(|part| part.parse().unwrap_or(0)).collect()
-}
-
 /// Examines a server; `progress` is called with what is looked at.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fact::{Fact, State};
-use crate::text::suggestion;
+use crate::{backend::numbers, text::suggestion};
 
 static FILES: Dir<'_> = include_dir!("$FARLLAMA_CHECK_PERSONAS");
 
@@ -268,9 +268,7 @@ fn missing(need: &Need, facts: &[&Fact], is_ollama: bool) -> Option<Reason> {
 fn shortfall(need: &Need, fact: &Fact, otherwise: Level) -> Option<Level> {
     let number = fact.value.as_f64();
     let too_small = need.at_least.as_ref().is_some_and(|least| match (least, number) {
-        (Value::String(least), _) => {
-            fact.value.as_str().is_some_and(|version| super::numbers(version) < super::numbers(least))
-        }
+        (Value::String(least), _) => fact.value.as_str().is_some_and(|version| numbers(version) < numbers(least)),
         (least, Some(number)) => least.as_f64().is_some_and(|least| number < least),
         _ => false,
     });

@@ -9,8 +9,8 @@ use super::{
     asker::{Answer, Ask, Asker, Lane, brief},
     fact::{Fact, MORE_TIME, State},
     model::{Card, Speed, loaded},
-    numbers,
 };
+use crate::backend::numbers;
 
 /// How many long prompts precede the short one.
 const LONG_PROMPTS: usize = 16;

@@ -2,10 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{
-    fact::{Fact, State},
-    numbers,
-};
+use super::fact::{Fact, State};
+use crate::backend::numbers;
 
 const TABLE: &str = include_str!("../../features.yaml");
 
