@@ -61,7 +61,12 @@ fn too_big(param: &str) -> Error {
 
 async fn find(app: &App, owner: Owner, id: &str) -> Result<Stored, Error> {
     let record = app.store.get(Kind::Conversation, owner, id).await?.ok_or_else(|| missing(id, "conversation_id"))?;
-    Stored::read(&record)
+    offload::run(record.body.len(), move || Stored::read(&record)).await
+}
+
+/// How many bytes changing a conversation has to read.
+async fn size(store: &Store, owner: Owner, id: &str) -> Result<usize, Error> {
+    Ok(store.get(Kind::Conversation, owner, id).await?.map_or(0, |record| record.body.len()))
 }
 
 /// Changes a conversation atomically.
@@ -89,9 +94,17 @@ async fn change(
 
 /// Adds what a response was asked and what was answered. The receipt says why it could not be.
 pub(crate) async fn append(store: &Store, owner: Owner, id: &str, items: Vec<StoredItem>, random: &str) -> Receipt {
+    let more: usize = items.iter().map(|item| item.json.get().len()).sum();
+    let size = size(store, owner, id).await.unwrap_or(0) + more;
+    let (store, id, random) = (store.clone(), id.to_owned(), random.to_owned());
+    let appending = async move { append_here(&store, owner, &id, &items, &random).await };
+    offload::run_future(size, appending).await
+}
+
+async fn append_here(store: &Store, owner: Owner, id: &str, items: &[StoredItem], random: &str) -> Receipt {
     let new = |record: &Record| {
         let mut stored = Stored::read(record)?;
-        stored.add(items.clone(), random)?;
+        stored.add(items.to_vec(), random)?;
         stored.record(owner, id)
     };
     let mut receipt = Receipt::default();
@@ -127,10 +140,12 @@ fn add(
 async fn read(app: &App, recorder: &Recorder, owner: Owner, json: Json) -> Result<(Json, Fetched), Error> {
     recorder.payload("request", json.bytes());
     let json = inline_all(app, recorder, json).await?;
-    let items = match stored::added(&mut json.fields()?)? {
-        Some(items) => references(&items, "items")?.into_iter().map(|(_, id)| id).collect(),
-        None => Vec::new(),
+    let asked = json.clone();
+    let referenced = move || match stored::added(&mut asked.fields()?)? {
+        Some(items) => Ok::<_, Error>(references(&items, "items")?.into_iter().map(|(_, id)| id).collect()),
+        None => Ok(Vec::new()),
     };
+    let items = offload::run(json.bytes().len(), referenced).await?;
     let fetched = Needs { items, ..Needs::default() }.fetch(&app.store, None, owner).await?;
     Ok((json, fetched))
 }
@@ -196,11 +211,15 @@ pub(crate) async fn update(
     let mut receipt = Receipt::default();
     stored::note_rest(fields, &mut receipt);
     recorder.receipt(receipt);
-    let set = |stored: &mut Stored| {
-        stored.set_metadata(metadata.clone());
-        Ok(())
+    let size = size(&app.store, owner, &id).await?;
+    let changing = async move {
+        let set = |stored: &mut Stored| {
+            stored.set_metadata(metadata.clone());
+            Ok(())
+        };
+        Ok(axum::Json(change(&app, owner, &id, "metadata", set).await?.object(&id)).into_response())
     };
-    Ok(axum::Json(change(&app, owner, &id, "metadata", set).await?.object(&id)).into_response())
+    offload::run_future(size, changing).await
 }
 
 /// `DELETE /v1/conversations/{id}`.
@@ -229,18 +248,23 @@ pub(crate) async fn add_items(
     let mut receipt = Receipt::default();
     let include = Include::read(&query, &mut receipt)?;
     let (json, fetched) = read(&app, &recorder, owner, json).await?;
-    let mut fields = json.fields()?;
-    if fields.take_raw("items").is_none() {
-        return Err(Error::missing("items"));
-    }
-    stored::note_rest(fields, &mut receipt);
-    let random = app.stamp("").random;
-    let mut added = Vec::new();
-    let set = |stored: &mut Stored| {
-        added = add(stored, &json, &fetched, &random, Some(&*app.compaction_key), &mut receipt)?;
-        Ok(())
+    let size = size(&app.store, owner, &id).await? + fetched.size() + json.bytes().len();
+    let adding = async move {
+        let mut fields = json.fields()?;
+        if fields.take_raw("items").is_none() {
+            return Err(Error::missing("items"));
+        }
+        stored::note_rest(fields, &mut receipt);
+        let random = app.stamp("").random;
+        let mut added = Vec::new();
+        let set = |stored: &mut Stored| {
+            added = add(stored, &json, &fetched, &random, Some(&*app.compaction_key), &mut receipt)?;
+            Ok(())
+        };
+        change(&app, owner, &id, "items", set).await?;
+        Ok((added, receipt))
     };
-    change(&app, owner, &id, "items", set).await?;
+    let (added, receipt) = offload::run_future(size, adding).await?;
     recorder.receipt(receipt);
     page(added, &include, &Paging::all())
 }
@@ -282,6 +306,10 @@ pub(crate) async fn delete_item(
     owner: Owner,
     Ids(id, item_id): Ids,
 ) -> Result<Response, Error> {
-    let remove = |stored: &mut Stored| stored.remove(&item_id).then_some(()).ok_or_else(|| no_item(&item_id));
-    Ok(axum::Json(change(&app, owner, &id, "item_id", remove).await?.object(&id)).into_response())
+    let size = size(&app.store, owner, &id).await?;
+    let removing = async move {
+        let remove = |stored: &mut Stored| stored.remove(&item_id).then_some(()).ok_or_else(|| no_item(&item_id));
+        Ok(axum::Json(change(&app, owner, &id, "item_id", remove).await?.object(&id)).into_response())
+    };
+    offload::run_future(size, removing).await
 }

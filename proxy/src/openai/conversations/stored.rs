@@ -1,6 +1,9 @@
 //! A conversation as it is stored: one record with its items, which are found by their ids. Pure.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -90,8 +93,12 @@ impl Stored {
     /// None that items which were understood can cause.
     pub(crate) fn add(&mut self, items: Vec<StoredItem>, random: &str) -> Result<Vec<StoredItem>, Error> {
         let mut added = Vec::with_capacity(items.len());
+        // Both may be many.
+        let new: HashSet<&str> = items.iter().map(|item| &*item.id).collect();
+        let known = self.items.iter().enumerate().filter(|(_, there)| new.contains(&*there.id));
+        let mut places: HashMap<String, usize> = known.map(|(at, there)| (there.id.clone(), at)).collect();
         for (n, mut item) in items.into_iter().enumerate() {
-            if let Some(there) = self.items.iter().find(|there| there.id == item.id) {
+            if let Some(there) = places.get(&item.id).map(|at| &self.items[*at]) {
                 let value = |item: &StoredItem| serde_json::from_str::<Value>(item.json.get());
                 let mut own = value(&item).map_err(internal)?;
                 if value(there).map_err(internal)? == own {
@@ -102,6 +109,7 @@ impl Stored {
                 own["id"] = id.clone().into();
                 item = StoredItem { id, json: to_raw_value(&own).map_err(internal)? };
             }
+            places.insert(item.id.clone(), self.items.len());
             added.push(item.clone());
             self.items.push(item);
         }
@@ -197,6 +205,20 @@ mod tests {
         let mut read = Stored::read(&record).unwrap();
         assert!(read.items()[1].json.get().contains(r#""id":"msg_rn00""#));
         assert!(read.remove("msg_1") && !read.remove("msg_1") && read.items().len() == 1);
+    }
+
+    #[test]
+    fn adding_to_a_long_conversation_takes_linear_time() {
+        let items = |from: usize| -> Vec<_> {
+            let made = |n| item(&json!({"id": format!("msg_{n}"), "type": "message", "role": "user", "content": "a"}));
+            (from..from + 50_000).map(made).collect()
+        };
+        let mut stored = Stored::new(1, Map::new());
+        let begun = std::time::Instant::now();
+        stored.add(items(0), "r").unwrap();
+        assert_eq!(stored.add(items(25_000), "r").unwrap().len(), 50_000);
+        assert_eq!(stored.items().len(), 75_000);
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     }
 
     #[test]
