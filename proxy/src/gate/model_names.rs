@@ -422,7 +422,9 @@ fn may_have_key(text: &[u8], key: &str) -> bool {
         return true;
     };
     let found = |byte: u8, next: u8| {
-        u8::from(byte | 0x20 == last) & u8::from(next == b'"') | u8::from(byte == b'\\') & u8::from(next == b'u')
+        let [end, quote, backslash, u] =
+            [byte | 0x20 == last, next == b'"', byte == b'\\', next == b'u'].map(|is| if is { u8::MAX } else { 0 });
+        end & quote | backslash & u
     };
     // Without a branch, and with a result for each lane, so that the compiler looks at many bytes at once.
     let behind = text.get(1..).unwrap_or_default();

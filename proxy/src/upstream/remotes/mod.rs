@@ -223,8 +223,10 @@ impl Remotes {
     }
 
     fn candidates(&self, views: &[View]) -> Candidates {
-        let mut keys = Vec::with_capacity(views.len());
-        keys.extend(views.iter().enumerate().filter_map(|(at, view)| choice::key(at, *view)));
+        self.in_order(views.iter().enumerate().filter_map(|(at, view)| choice::key(at, *view)).collect())
+    }
+
+    fn in_order(&self, mut keys: Vec<choice::Key>) -> Candidates {
         keys.sort_unstable();
         let mut members = Vec::with_capacity(self.members.len());
         members.extend(keys.into_iter().map(|(.., at)| self.members[at].clone()));
@@ -271,9 +273,26 @@ impl Remotes {
         if !names_it || row.management || row.name == "moderations" || &**full == name::NONE {
             return None;
         }
-        let (found, recent) = self.views(full);
-        let has = recent && found.iter().any(|view| view.up && view.has <= Has::Installed);
-        has.then(|| self.for_model(&found, full))
+        let since = self.recent_since();
+        let (mut keys, mut is_somewhere) = (Vec::with_capacity(self.members.len()), false);
+        for (at, member) in self.members.iter().enumerate() {
+            let (view, recent) = self.view_of(member, full, since);
+            if !recent {
+                return None;
+            }
+            is_somewhere |= view.up && view.has <= Has::Installed;
+            keys.extend(choice::key(at, view));
+        }
+        is_somewhere.then(|| {
+            let complete = keys.len() == self.members.len();
+            let others = self
+                .members
+                .iter()
+                .enumerate()
+                .filter(|(at, member)| !complete && member.is_for(full) && !keys.iter().any(|key| key.4 == *at));
+            let others: Vec<_> = others.map(|(_, member)| member.clone()).collect();
+            self.in_order(keys).for_model(full.clone(), others.into_iter())
+        })
     }
 
     fn for_model(&self, views: &[View], full: &Arc<str>) -> Candidates {
@@ -285,18 +304,28 @@ impl Remotes {
     /// How the remotes stand towards the model with this full name, and whether all lists of models are recent that it
     /// may be on.
     fn views(&self, full: &str) -> (Vec<View>, bool) {
-        let mut recent = true;
-        // A list of this time or later is recent. None: the process is younger.
-        let since = Instant::now().checked_sub(self.health.models_age);
+        let (mut all_recent, since) = (true, self.recent_since());
         let views = self.members.iter().map(|member| {
-            let used = member.is_for(full);
-            let (up, has) = member.state.with(|standing| {
-                recent &= !used || standing.is_recent(since) || !self.is_looked_at(standing);
-                (standing.is_up(), if used { standing.has(full) } else { Has::No })
-            });
-            View { up, has, priority: member.priority, weight: member.weight, in_flight: member.state.in_flight() }
+            let (view, recent) = self.view_of(member, full, since);
+            all_recent &= recent;
+            view
         });
-        (views.collect(), recent)
+        (views.collect(), all_recent)
+    }
+
+    /// A list that was asked for after this is recent. None: the process is younger.
+    fn recent_since(&self) -> Option<Instant> {
+        Instant::now().checked_sub(self.health.models_age)
+    }
+
+    fn view_of(&self, member: &Member, full: &str, since: Option<Instant>) -> (View, bool) {
+        let used = member.is_for(full);
+        let (up, has, recent) = member.state.with(|standing| {
+            let recent = !used || standing.is_recent(since) || !self.is_looked_at(standing);
+            (standing.is_up(), if used { standing.has(full) } else { Has::No }, recent)
+        });
+        let in_flight = member.state.in_flight();
+        (View { up, has, priority: member.priority, weight: member.weight, in_flight }, recent)
     }
 
     /// Whether requests look at a remote's lists. One that is out of use is looked at by the health check, so that no
