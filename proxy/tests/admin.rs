@@ -147,6 +147,38 @@ async fn the_remote_changes_while_a_stream_from_the_old_one_goes_on() {
 }
 
 #[tokio::test]
+async fn an_openai_server_is_set_with_its_kind_shown_as_one_and_not_ready_when_it_is_gone() {
+    let old = Upstream::answering(version()).await;
+    let list = "{\"object\":\"list\",\"data\":[{\"id\":\"Org/m\",\"owned_by\":\"vllm\",\"max_model_len\":9}]}";
+    let server = Upstream::answering(raw_response("200 OK", "Content-Type: application/json\r\n", list)).await;
+    let steered = Steered::start(&old).await;
+    let remote = steered.get("/api/status").await.json()["remote"].clone();
+    assert_eq!((&remote["kind"], &remote["version"]), (&json!("ollama"), &json!("0.33.0")));
+    let mut change = json!({ "url": format!("http://{}/v1", server.addr) });
+    let refused = steered.call("PUT", "/api/remote", &change.to_string()).await;
+    assert_eq!(refused.code(), 400, "an Ollama has no such address: {}", refused.text());
+    change["kind"] = json!("openai");
+    let outcome = steered.call("PUT", "/api/remote", &change.to_string()).await.json();
+    for (field, value) in
+        [("applied", json!(true)), ("kind", json!("openai")), ("server", json!("vLLM")), ("models", json!(1))]
+    {
+        assert_eq!(outcome[field], value, "{outcome}");
+    }
+    let remote = steered.get("/api/status").await.json()["remote"].clone();
+    for (field, value) in [("reachable", json!(true)), ("kind", json!("openai")), ("server", json!("vLLM"))] {
+        assert_eq!(remote[field], value, "{remote}");
+    }
+    assert!(remote["version"].is_null(), "{remote}");
+    let remotes = steered.get("/api/remotes").await.json();
+    let listed = &remotes["remotes"][0];
+    assert_eq!((&listed["installed"], &listed["loaded"]), (&json!(["Org/m"]), &json!(["Org/m"])), "{listed}");
+    assert_eq!(steered.get("/api/remote").await.json()["kind"], "openai");
+    let gone = json!({ "url": "http://127.0.0.1:9/v1", "kind": "openai", "force": true });
+    assert_eq!(steered.call("PUT", "/api/remote", &gone.to_string()).await.code(), 200);
+    assert_eq!(steered.get("/readyz").await.code(), 503);
+}
+
+#[tokio::test]
 async fn a_remote_that_cannot_be_used_changes_nothing() {
     let upstream = Upstream::answering(version()).await;
     let steered = Steered::start(&upstream).await;
