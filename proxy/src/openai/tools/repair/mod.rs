@@ -189,9 +189,11 @@ impl Offer {
         names::resolve(said, &self.tools.iter().map(|tool| tool.name.as_str()))
     }
 
-    /// The name of the tool that `said` means.
+    /// The name of the tool that `said` means in a text. A namespace that no tool has, and that is none of those that
+    /// models add, is not looked through: text that comes in pieces was passed on before its separator.
     pub(super) fn resolve(&self, said: &str) -> Option<&str> {
-        Some(&self.tools[self.nth(said)?].name)
+        let nth = self.nth(said).filter(|_| self.may_become(said))?;
+        Some(&self.tools[nth].name)
     }
 
     /// Whether a name that begins so may mean a tool.

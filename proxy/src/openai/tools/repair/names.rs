@@ -55,8 +55,17 @@ pub(super) fn resolve<'a>(said: &str, known: &(impl Iterator<Item = &'a str> + C
     None
 }
 
-/// Whether a name that begins like `begun` may still be one that [`resolve`] finds.
-pub(super) fn may_become<'a>(begun: &str, mut known: impl Iterator<Item = &'a str>) -> bool {
+/// Longest text that may be a name, in bytes.
+const LONGEST: usize = 128;
+
+/// Whether a name that begins like `begun` may still be one that [`resolve`] finds. It holds for every beginning of
+/// `begun`, so that text in pieces is judged as the whole is.
+pub(super) fn may_become<'a>(begun: &str, known: impl Iterator<Item = &'a str> + Clone) -> bool {
+    let beginnings = begun.char_indices().skip(1).map(|(at, _)| &begun[..at]);
+    begun.len() <= LONGEST && beginnings.chain([begun]).all(|begun| looks_like_one(begun, known.clone()))
+}
+
+fn looks_like_one<'a>(begun: &str, mut known: impl Iterator<Item = &'a str>) -> bool {
     let form = normal(begun);
     let begins = |name: &str| normal(name).starts_with(&form);
     if begun.starts_with(|first: char| !first.is_alphanumeric() && !"_\"'".contains(first)) {
@@ -121,7 +130,7 @@ mod tests {
                 assert!(may_become(&said[..end], known.iter().copied()), "{}", &said[..end]);
             }
         }
-        for other in ["Alice", "xyz", "Oslo"] {
+        for other in ["Alice", "xyz", "Oslo", "Text. ", "text.read_file"] {
             assert!(!may_become(other, known.iter().copied()), "{other}");
         }
     }

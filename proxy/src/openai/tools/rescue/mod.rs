@@ -74,7 +74,7 @@ enum Line {
     Text,
 }
 
-/// What an answer ends with.
+/// What an answer ends with: text, then calls.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rest {
     /// Text that is no call after all.
@@ -193,21 +193,30 @@ impl Rescue {
 
     /// Takes the end of the answer, which the model reached, or was cut off at.
     pub(crate) fn finish(&mut self, done_reason: Option<&str>) -> Rest {
-        let (off, text) = (self.off, self.stop());
-        let Some(place) = self.holding.filter(|_| !off && !text.is_empty()) else {
-            return Rest { text, ..Rest::default() };
-        };
-        if self.spot.any && forms::introduces_an_example(&self.passed) {
-            return Rest { text, ..Rest::default() };
+        // The end of what is held was not read again yet: a beginning may be text for certain, with a call behind it.
+        self.next = 0;
+        let passed = self.push("").into_owned();
+        let (off, held) = (self.off, self.stop());
+        match self.calls(off, &held, done_reason) {
+            Some(calls) => Rest { text: passed, calls },
+            None => Rest { text: passed + &held, calls: Vec::new() },
         }
-        if let Read::Calls(calls) = read(&text, Extent::Whole, place, &self.offer) {
-            return Rest { calls, ..Rest::default() };
+    }
+
+    /// The calls that what was held to the end is.
+    fn calls(&self, off: bool, held: &str, done_reason: Option<&str>) -> Option<Vec<Call>> {
+        let place = self.holding.filter(|_| !off && !held.is_empty())?;
+        if self.spot.any && forms::introduces_an_example(&self.passed) {
+            return None;
+        }
+        if let Read::Calls(calls) = read(held, Extent::Whole, place, &self.offer) {
+            return Some(calls);
         }
         let cut = Extent::Cut { stopped: done_reason != Some("length") };
-        match read(&text, cut, place, &self.offer) {
+        match read(held, cut, place, &self.offer) {
             // Closers may have been added in the wrong place.
-            Read::Calls(calls) if calls.iter().all(|call| self.offer.fits(call)) => Rest { calls, ..Rest::default() },
-            _ => Rest { text, ..Rest::default() },
+            Read::Calls(calls) if calls.iter().all(|call| self.offer.fits(call)) => Some(calls),
+            _ => None,
         }
     }
 

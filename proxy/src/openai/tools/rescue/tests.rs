@@ -265,6 +265,17 @@ fn answer() -> impl Strategy<Value = String> {
     prop::collection::vec(prop_oneof![3 => whole, 1 => cut], 0..4).prop_map(|parts| parts.concat())
 }
 
+#[test]
+fn a_call_behind_a_broken_one_is_found_at_the_end_whatever_packets_brought_it() {
+    let broken = "<function=get_weather>\n<parameter=cit";
+    let call = r#"<invoke name="get_weather"><parameter name="city">Oslo</parameter></invoke>"#;
+    let answer = format!("{broken}{call}");
+    for size in 1..answer.len() {
+        let pieces = answer.as_bytes().chunks(size).map(|piece| std::str::from_utf8(piece).unwrap());
+        assert_eq!(rescued(pieces, "stop"), (broken.to_owned(), vec![OSLO.to_owned()]), "{size}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
