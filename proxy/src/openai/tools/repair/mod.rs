@@ -198,7 +198,7 @@ impl Offer {
 
     /// Whether a name that begins so may mean a tool.
     pub(super) fn may_become(&self, begun: &str) -> bool {
-        names::may_become(begun, self.tools.iter().map(|tool| tool.name.as_str()))
+        names::may_become(begun, &self.tools.iter().map(|tool| tool.name.as_str()))
     }
 
     /// The only property that a tool takes, if it takes one.

@@ -60,7 +60,7 @@ const LONGEST: usize = 128;
 
 /// Whether a name that begins like `begun` may still be one that [`resolve`] finds. It holds for every beginning of
 /// `begun`, so that text in pieces is judged as the whole is.
-pub(super) fn may_become<'a>(begun: &str, known: impl Iterator<Item = &'a str> + Clone) -> bool {
+pub(super) fn may_become<'a>(begun: &str, known: &(impl Iterator<Item = &'a str> + Clone)) -> bool {
     let beginnings = begun.char_indices().skip(1).map(|(at, _)| &begun[..at]);
     begun.len() <= LONGEST && beginnings.chain([begun]).all(|begun| looks_like_one(begun, known.clone()))
 }
@@ -127,11 +127,11 @@ mod tests {
         for said in ["readFile", "functions.read_file", "write_file", "fs__write_file", "ns__ns__list", "ns__list"] {
             assert!(found(said, &known).is_some());
             for end in 0..=said.len() {
-                assert!(may_become(&said[..end], known.iter().copied()), "{}", &said[..end]);
+                assert!(may_become(&said[..end], &known.iter().copied()), "{}", &said[..end]);
             }
         }
         for other in ["Alice", "xyz", "Oslo", "Text. ", "text.read_file"] {
-            assert!(!may_become(other, known.iter().copied()), "{other}");
+            assert!(!may_become(other, &known.iter().copied()), "{other}");
         }
     }
 }
