@@ -30,9 +30,9 @@ async function codex(model, prompt, { schema, image } = {}) {
   await mkdir(task);
   await writeFile(join(task, 'note.txt'), NOTE);
   const shape = join(place, 'schema.json');
-  const image = join(place, 'picture.png');
+  const path = join(place, 'image.png');
   await writeFile(shape, JSON.stringify(schema ?? {}));
-  await writeFile(image, image ?? '');
+  await writeFile(path, image ?? '');
   try {
     const outside = await closedPort();
     const asked = spawn(
@@ -44,7 +44,7 @@ async function codex(model, prompt, { schema, image } = {}) {
         ...['--skip-git-repo-check', '--sandbox', 'danger-full-access', '--cd', task],
         ...['--json', '--output-last-message', join(place, 'last.txt')],
         ...(schema ? ['--output-schema', shape] : []),
-        ...(image ? ['--image', image] : []),
+        ...(image ? ['--image', path] : []),
         '--',
         prompt,
       ],
