@@ -23,7 +23,7 @@ use crate::{
         model_names::{Scan, first_name},
         paths,
     },
-    ollama::ndjson::Lines,
+    ollama::{self, ndjson::Lines},
     openai::{
         audio, chat, paging,
         request::{
@@ -167,11 +167,11 @@ pub fn data_url(data: &[u8]) {
             for image in
                 content::gather(content, || "content".to_owned()).map(|gathered| gathered.images).unwrap_or_default()
             {
-                assert!(STANDARD.decode(&*image).is_ok(), "{image:?} of {url:?} is not base64");
+                assert!(ollama::BASE64.decode(&*image).is_ok(), "{image:?} of {url:?} is not base64");
             }
         }
         if let Ok(sound) = content::sound(Cow::Borrowed(&url), "file") {
-            assert!(STANDARD.decode(&*sound).is_ok(), "{sound:?} of {url:?} is not base64");
+            assert!(ollama::BASE64.decode(&*sound).is_ok(), "{sound:?} of {url:?} is not base64");
         }
     }
     // Four in a hundred inputs, so that most are quick.

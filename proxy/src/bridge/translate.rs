@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::Engine;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         },
     },
     error::Error,
+    ollama,
     receipt::Receipt,
 };
 
@@ -380,7 +381,7 @@ enum Media {
 /// By its first bytes. Ollama takes sound for an image too.
 fn media(base64: &str) -> Media {
     let begin = base64.get(..16).or(base64.get(..4)).unwrap_or_default();
-    let begin = STANDARD.decode(begin).unwrap_or_default();
+    let begin = ollama::BASE64.decode(begin).unwrap_or_default();
     match &*begin {
         [0xFF, 0xD8, ..] => Media::Image("image/jpeg"),
         [b'G', b'I', b'F', ..] => Media::Image("image/gif"),
@@ -414,7 +415,7 @@ mod tests {
             (b"\xff\xfb\x90\x00....", Media::Sound("mp3")),
             (b"????????????", Media::Image("image/png")),
         ] {
-            assert_eq!(media(&STANDARD.encode(bytes)), expected, "{bytes:?}");
+            assert_eq!(media(&ollama::BASE64.encode(bytes)), expected, "{bytes:?}");
         }
         assert_eq!(media(""), Media::Image("image/png"));
     }

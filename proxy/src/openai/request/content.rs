@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
+    ollama,
     openai::request::{
         document,
         json::{Text, read},
@@ -275,7 +276,7 @@ pub(crate) fn text_of_file(data: &str, at: &str) -> Result<String, Error> {
 pub(crate) fn decoded(data: &str, at: &str) -> Result<Vec<u8>, Error> {
     let is_url = data.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
     let encoded = if is_url { data_url(data.into(), at)? } else { bare_base64(data.into(), at)? };
-    STANDARD.decode(&*encoded).map_err(|error| Error::invalid(at, format!("The data is not base64: {error}.")))
+    ollama::BASE64.decode(&*encoded).map_err(|error| Error::invalid(at, format!("The data is not base64: {error}.")))
 }
 
 /// What a data URL holds, by its media type or its first bytes, where no model can look at it. Ollama fails on such
@@ -420,6 +421,8 @@ mod tests {
         for data in ["data:text/plain;base64,aGkh", "aGkh"] {
             assert_eq!(gathered(&part(data)).unwrap().text, "a.txt:\nhi!");
         }
+        // The unused bits of the last character are not zero.
+        assert_eq!(gathered(&part("aGkhYR==")).unwrap().text, "a.txt:\nhi!a");
         let refused = |json: &str| gathered(json).unwrap_err().param().unwrap().to_owned();
         // %PDF-1.4, and bytes that are no text
         assert_eq!(refused(&part("JVBERi0xLjQ=")), "messages[0].content[0].file.file_data");
