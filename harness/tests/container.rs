@@ -64,8 +64,8 @@ impl Image {
     fn of(tag: &str, flags: &[&str]) -> Self {
         let context = tempfile::tempdir().unwrap();
         fs::copy(&*MOCK, context.path().join("mock-ollama")).unwrap();
-        // An id of its own, by which its containers differ from those of other tests and of earlier runs. It comes first, so
-        // that no layer is shared: one that another test removes with its image would be missing in the middle of a build.
+        // An id of its own, by which its containers differ from those of other tests and of earlier runs. It comes
+        // first, so that no layer is shared: one that another test removes would be missing in the middle of a build.
         let text = format!("FROM scratch\nLABEL test={tag}-{}\n{DOCKERFILE}CMD {flags:?}\n", std::process::id());
         fs::write(context.path().join("Dockerfile"), text).unwrap();
         let name = format!("farllama-check-test:{tag}-{}", std::process::id());

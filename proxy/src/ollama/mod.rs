@@ -16,6 +16,7 @@ pub(crate) mod refusal;
 pub(crate) mod version;
 pub(crate) mod wire;
 
-/// How Ollama, with Go's `encoding/base64`, reads base64: padded, and whatever the unused bits of the last character are.
+/// How Ollama, with Go's `encoding/base64`, reads base64: padded, and whatever the unused bits of the last character
+/// are.
 pub(crate) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
