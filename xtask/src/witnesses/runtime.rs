@@ -151,8 +151,11 @@ fn prepare_java(home: &Path, sources: &Path) -> Result<(), String> {
     }
     let source = Path::new("src").join("main").join("java");
     fs::create_dir_all(home.join(&source)).map_err(|error| format!("{}: {error}", home.display()))?;
-    for file in ["Report.java", "Witness.java", "OllamaWitness.java"].map(|file| source.join(file)) {
-        fs::copy(sources.join(&file), home.join(&file)).map_err(|error| format!("{}: {error}", file.display()))?;
+    let folder = sources.join(&source);
+    let fault = |error: std::io::Error| format!("{}: {error}", folder.display());
+    for file in fs::read_dir(&folder).map_err(fault)? {
+        let file = file.map_err(fault)?;
+        fs::copy(file.path(), home.join(&source).join(file.file_name())).map_err(fault)?;
     }
     fs::copy(sources.join("pom.xml"), home.join("pom.xml")).map_err(|error| format!("pom.xml: {error}"))?;
     Step::program("mvn", "mvn")
