@@ -147,7 +147,7 @@ pub(super) fn routes(value: Value) -> Result<Vec<String>, String> {
     let routes = list(value)?;
     let fine = |route: &&String| {
         let path = route.strip_prefix('!').unwrap_or(route);
-        (path.starts_with('/') || path == "*") && !path[..path.len() - 1].contains('*')
+        (path.starts_with('/') || path == "*") && !path.strip_suffix('*').unwrap_or(path).contains('*')
     };
     match routes.iter().find(|route| !fine(route)) {
         Some(wrong) => {
