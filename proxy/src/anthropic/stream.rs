@@ -52,7 +52,7 @@ pub(crate) struct Messages {
     content: Vec<AnswerBlock>,
     open: Open,
     calls: Numbering,
-    /// The text of a model that is held to a form.
+    /// The text of a model whose output has a set form.
     speech: Speech,
     /// Looks for calls in text.
     rescue: Option<Rescue>,
@@ -271,7 +271,7 @@ impl Messages {
         }
     }
 
-    /// Takes the end of the text of a model that is held to a form.
+    /// Takes the end of the text of a model whose output has a set form.
     ///
     /// # Errors
     /// Fails if there is no call where one must be made.

@@ -88,12 +88,10 @@ impl ConnState {
         state.in_flight > 0 || self.0.unflushed.load(Ordering::Relaxed)
     }
 
-    /// Since when the connection is idle, if it has been for `rest`, or has had no request yet. None while a request is
-    /// in flight.
-    pub(crate) fn rests_since(&self, rest: Duration) -> Option<Instant> {
+    /// Since when the connection is idle; None while a request is in flight.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
         let state = self.lock();
-        let rests = state.heads == 0 || state.since.elapsed() >= rest;
-        (rests && !self.busy(&state)).then_some(state.since)
+        (!self.busy(&state)).then_some(state.since)
     }
 
     /// Asks the connection to close, if it is idle. Its task does so when it has seen that no byte of a request has
@@ -426,13 +424,12 @@ mod tests {
     fn a_connection_with_a_request_in_flight_is_never_evicted() {
         let state = state();
         let request = state.begin().expect("nothing was evicted");
-        assert!(state.rests_since(Duration::ZERO).is_none() && !state.try_evict());
+        assert!(state.idle_since().is_none() && !state.try_evict());
         drop(request);
         // The last bytes of the response may still wait for the client.
-        assert!(state.rests_since(Duration::ZERO).is_none() && !state.try_evict());
+        assert!(state.idle_since().is_none() && !state.try_evict());
         state.flushed();
-        assert!(state.rests_since(Duration::from_secs(1)).is_none(), "it was in use a moment ago");
-        assert!(state.rests_since(Duration::ZERO).is_some() && state.try_evict());
+        assert!(state.idle_since().is_some() && state.try_evict());
     }
 
     #[test]

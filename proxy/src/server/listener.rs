@@ -47,10 +47,6 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 /// How many connections are accepted in a row before others get a turn.
 const ACCEPTS: usize = 8;
 
-/// How long a connection rests before another takes its place, as far as that can wait: one that was in use a moment
-/// ago is likely to be used again.
-const REST: Duration = Duration::from_secs(2);
-
 /// How long an evicted connection may take to close before it is cut.
 const EVICTION: Duration = Duration::from_millis(100);
 
@@ -123,14 +119,12 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
     let mut accept_failed: Option<Instant> = None;
     // Accepted while all connections were busy: it waits until one of them is idle or gone, and no other is accepted
     // meanwhile.
-    let mut waiting: Option<(TcpStream, SocketAddr, Instant)> = None;
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut accepted_in_a_row = 0;
     let draining = loop {
-        // When it takes the place of a connection that was in use a moment ago.
-        let due = waiting.as_ref().map(|(.., since)| *since + REST).filter(|due| *due > Instant::now());
         tokio::select! {
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((stream, addr)) => waiting = Some((stream, addr, Instant::now())),
+                Ok(accepted) => waiting = Some(accepted),
                 // For example, no file descriptor is free: connections that end will free some.
                 Err(error) => {
                     if accept_failed.is_none_or(|last| last.elapsed() >= ACCEPT_LOG) {
@@ -144,21 +138,19 @@ async fn listen(listener: TcpListener, setup: InForce, mut stopped: oneshot::Rec
                 open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
             }
             () = idle.notified(), if waiting.is_some() => {}
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             // A dropped sender is a dropped server: nothing is waited for.
             stop = &mut stopped => break stop.is_ok(),
         }
-        if let Some((stream, addr, since)) = waiting.take() {
+        if let Some((stream, addr)) = waiting.take() {
             let limits = setup.load();
             let (most, per_address) = (limits.limits.connections, limits.limits.connections_per_address);
             let peer = network(addr.ip());
             let full = |open: &Connections| per_address > 0 && open.of(peer) >= per_address;
-            while full(&open) && open.evict_idle(&idle, Duration::ZERO, |state| state.peer() == peer).await {
+            while full(&open) && open.evict_idle(&idle, |state| state.peer() == peer).await {
                 tracing::debug!("{peer} has {per_address} connections: its longest idle one is evicted");
             }
-            let rest = if since.elapsed() < REST { REST } else { Duration::ZERO };
-            if most > 0 && open.len() >= most && !open.evict_idle(&idle, rest, |_| true).await {
-                waiting = Some((stream, addr, since));
+            if most > 0 && open.len() >= most && !open.evict_idle(&idle, |_| true).await {
+                waiting = Some((stream, addr));
                 continue;
             }
             let state = ConnState::new(addr.ip(), idle.clone());
@@ -217,15 +209,15 @@ impl Connections {
         }
     }
 
-    /// Closes a connection that has been idle for `rest` since its last request, of those that `may` be closed: of the
-    /// client that has the most connections, the one that has been idle for the longest. One on which a request has
+    /// Closes an idle connection of those that `may` be closed: of the client that has the most connections, the one that
+    /// has been idle for the longest. One on which a request has
     /// arrived stays, and the next is looked at. False if there is none.
-    async fn evict_idle(&mut self, idle: &Notify, rest: Duration, may: impl Fn(&ConnState) -> bool) -> bool {
+    async fn evict_idle(&mut self, idle: &Notify, may: impl Fn(&ConnState) -> bool) -> bool {
         loop {
-            let resting = self.states.iter().filter(|(_, (_, state))| may(state));
-            let resting = resting
-                .filter_map(|(id, (_, state))| Some((Reverse(self.of(state.peer())), state.rests_since(rest)?, *id)));
-            let Some((.., id)) = resting.min_by_key(|(connections, since, _)| (*connections, *since)) else {
+            let idling = self.states.iter().filter(|(_, (_, state))| may(state));
+            let idling =
+                idling.filter_map(|(id, (_, state))| Some((Reverse(self.of(state.peer())), state.idle_since()?, *id)));
+            let Some((.., id)) = idling.min_by_key(|(connections, since, _)| (*connections, *since)) else {
                 return false;
             };
             let Some((handle, state)) = self.states.get(&id).cloned() else { return false };

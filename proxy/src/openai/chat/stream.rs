@@ -50,7 +50,7 @@ pub(crate) struct Chat {
 struct Choice {
     state: State,
     calls: Numbering,
-    /// The words of a model that is held to a form.
+    /// The words of a model whose output has a set form.
     speech: Speech,
     /// Whether it has said anything.
     spoke: bool,

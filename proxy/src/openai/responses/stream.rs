@@ -58,7 +58,7 @@ pub(crate) struct Answer {
     /// What the last item of the output still takes.
     open: Open,
     calls: Numbering,
-    /// The words of a model that is held to a form.
+    /// The words of a model whose output has a set form.
     speech: Speech,
     /// Looks for calls in words.
     rescue: Option<Rescue>,
@@ -425,7 +425,7 @@ impl Answer {
         self.output.push(item);
     }
 
-    /// Takes the end of the words of a model that is held to a form.
+    /// Takes the end of the words of a model whose output has a set form.
     ///
     /// # Errors
     /// There is no call where one must be made, or one does not follow its grammar.

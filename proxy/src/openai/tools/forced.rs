@@ -218,7 +218,7 @@ fn answer_in(text: &str) -> Option<&str> {
     after_key(text.trim_ascii_start().strip_prefix('{')?, "answer")
 }
 
-/// What a model that is held to a form says, as it comes. An answer goes out as it comes, without its wrapping; a call
+/// What a model whose output has a set form says, as it comes. An answer goes out as it comes, without its wrapping; a call
 /// waits until it is whole, because it is repaired and checked before it goes out, and may be a repetition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Speech {
@@ -240,7 +240,7 @@ enum Progress {
 }
 
 impl Speech {
-    /// The text of a model that is held to `form`. An answer that is cut at `stops` waits until it is whole.
+    /// The text of a model whose output has the form `form`. An answer that is cut at `stops` waits until it is whole.
     pub(crate) fn new(form: &Form, stops: &[String]) -> Self {
         let streams = matches!(form, Form::CallOrAnswer(_)) && stops.is_empty();
         let answer = if streams { Progress::Unknown } else { Progress::Whole };
