@@ -209,8 +209,8 @@ impl Connections {
         }
     }
 
-    /// Closes an idle connection of those that `may` be closed: of the client that has the most connections, the one that
-    /// has been idle for the longest. One on which a request has
+    /// Closes an idle connection of those that `may` be closed: of the client that has the most connections, the one
+    /// that has been idle for the longest. One on which a request has
     /// arrived stays, and the next is looked at. False if there is none.
     async fn evict_idle(&mut self, idle: &Notify, may: impl Fn(&ConnState) -> bool) -> bool {
         loop {

@@ -218,8 +218,8 @@ fn answer_in(text: &str) -> Option<&str> {
     after_key(text.trim_ascii_start().strip_prefix('{')?, "answer")
 }
 
-/// What a model whose output has a set form says, as it comes. An answer goes out as it comes, without its wrapping; a call
-/// waits until it is whole, because it is repaired and checked before it goes out, and may be a repetition.
+/// What a model whose output has a set form says, as it comes. An answer goes out as it comes, without its wrapping; a
+/// call waits until it is whole, because it is repaired and checked before it goes out, and may be a repetition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Speech {
     text: String,
